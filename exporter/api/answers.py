@@ -1,0 +1,145 @@
+"""What the surfaces answer alike: a file, a moment, a page of a list, when to ask again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import msgspec
+from fastapi import Query
+from starlette.responses import Response
+
+from exporter.api import errors
+from exporter.engine import Engine
+from exporter.exports import Completeness, Export, Phase
+from exporter.store.base import RecordPage
+
+MOST_LISTED = 100
+SOONEST, LATEST = 2, 30
+"""Seconds within which a caller is asked to poll again."""
+
+Moment = Callable[[datetime], str]
+
+
+def naive(moment: datetime) -> str:
+    """UTC without a zone and with six fractional digits, as the vendor writes times.
+
+    >>> naive(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    '2026-01-02T03:04:05.000000'
+    """
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+
+
+def zulu(moment: datetime) -> str:
+    """RFC 3339 in UTC.
+
+    >>> zulu(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    '2026-01-02T03:04:05.000000Z'
+    """
+    return naive(moment) + "Z"
+
+
+class File(msgspec.Struct):
+    """The file of a finished export and the proof that it is whole."""
+
+    download_url: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="Works with a bare GET until `expiry_time`; signed anew at each poll."
+            " null once the file is deleted."
+        ),
+    ]
+    file_size: Annotated[int, msgspec.Meta(description="Bytes.")]
+    record_count: int
+    expiry_time: Annotated[
+        str | None,
+        msgspec.Meta(description="When `download_url` dies; in the past if the file is deleted."),
+    ]
+    file_name: str
+    completeness: Completeness
+    pages: Annotated[int, msgspec.Meta(description="Pages read from the source.")]
+    guarded_cells: Annotated[
+        int, msgspec.Meta(description="Cells that got a leading apostrophe by `csv_safe`.")
+    ]
+    replaced_characters: Annotated[
+        int, msgspec.Meta(description="Characters that UTF-8 cannot carry, written as U+FFFD.")
+    ]
+    unmapped_fields: Annotated[
+        dict[str, int],
+        msgspec.Meta(description="Fields that rows had beside the columns, and in how many rows."),
+    ]
+
+
+def file(engine: Engine, export: Export, moment: Moment) -> File | None:
+    """The file of a finished export, with a URL signed now; None before it is finished.
+
+    After its retention the file is still described, without a URL and with the time that it went:
+    a client learns why there is nothing to download instead of meeting a dead link.
+    """
+    result = export.result
+    if result is None:
+        return None
+    url, dies = engine.link(export) or (None, export.file_expires_at)
+    return File(
+        download_url=url,
+        file_size=result.file_size,
+        record_count=result.record_count,
+        expiry_time=moment(dies) if dies else None,
+        file_name=export.spec.file_name,
+        completeness=result.completeness,
+        pages=result.pages,
+        guarded_cells=result.tally.guarded_cells,
+        replaced_characters=result.tally.replaced_characters,
+        unmapped_fields=result.tally.unmapped_fields,
+    )
+
+
+def patience(export: Export, now: datetime) -> dict[str, str]:
+    """The Retry-After header of an export that has not ended; nothing for one that has."""
+    if export.terminal:
+        return {}
+    seconds = SOONEST
+    if export.phase is Phase.WAITING and export.retry_at is not None:
+        remaining = int((export.retry_at - now).total_seconds()) + 1
+        seconds = max(SOONEST, min(LATEST, remaining))
+    return {"Retry-After": str(seconds)}
+
+
+def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer."""
+    return Response(msgspec.json.encode(content), status, headers, "application/json")
+
+
+def address(engine: Engine, path: str) -> str:
+    """A path of this API as its callers see it."""
+    return engine.settings.public_url.rstrip("/") + path
+
+
+Limit = Annotated[
+    int,
+    Query(ge=1, description=f"Entries on a page; more than {MOST_LISTED} gives {MOST_LISTED}."),
+]
+Cursor = Annotated[
+    str | None, Query(max_length=1_000, description="The `next_cursor` of the page before.")
+]
+
+
+def records(engine: Engine, user_id: str, limit: int, cursor: str | None) -> RecordPage:
+    """A user's exports, newest first, `MOST_LISTED` at most. Raises Refusal for a wrong cursor."""
+    try:
+        return engine.store.list(user_id, limit=min(limit, MOST_LISTED), cursor=cursor)
+    except ValueError:
+        message = "not a cursor of ours: send the next_cursor of the page before, or none"
+        raise errors.invalid(
+            [{"loc": ("query", "cursor"), "msg": message, "type": "value_error"}]
+        ) from None
+
+
+def following(engine: Engine, path: str, limit: int, page: RecordPage) -> dict[str, str]:
+    """The Link header to the next page; nothing on the last."""
+    if page.next_cursor is None:
+        return {}
+    query = urlencode({"limit": min(limit, MOST_LISTED), "cursor": page.next_cursor})
+    return {"Link": f'<{address(engine, path)}?{query}>; rel="next"'}

@@ -1,0 +1,137 @@
+"""The ASGI application: every surface over one engine."""
+
+from __future__ import annotations
+
+import re
+import traceback
+import uuid
+from typing import Any
+
+import msgspec
+import structlog
+from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from exporter.api import errors, health, hirebase, native, wiring
+from exporter.engine import Engine
+from exporter.queries import JobSearch
+from exporter.store.keys import KeyRing
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
+    """The API over an engine; whoever holds one of `keys` may call it.
+
+    Errors are problem+json under /v1 and `{"detail": …}` elsewhere. There is no page of
+    documentation, because the usual ones load scripts from other hosts; /openapi.json has it all.
+    """
+    app = FastAPI(
+        title="exporter",
+        summary="Turns a search over job postings into a file.",
+        version="0.1.0",
+        docs_url=None,
+        redoc_url=None,
+        # A redirect would send a POST, and its key, to whatever host the request named.
+        redirect_slashes=False,
+    )
+    wiring.bind(app, engine, keys)
+    app.state.health = health.Health(engine)
+    errors.install(app)
+    for module in (hirebase, native, health):
+        app.include_router(module.router)
+    app.add_middleware(Envelope)
+    _document(app)
+    return app
+
+
+class Envelope:
+    """Around every request: its id, in the answer and in each log line, and an answer whatever
+    happens inside.
+
+    The caller's X-Request-Id is kept if it is a plain token; anything else could forge log lines.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        given = request.headers.get("x-request-id", "")
+        request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        request.state.request_id = request_id
+        started = False
+
+        async def stamped(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, stamped)
+            except ClientDisconnect:
+                log.info("api.client_left", method=request.method, path=request.url.path)
+            except Exception as error:
+                # Written out here, because pretty tracebacks print local variables: keys, too.
+                log.error(  # noqa: TRY400
+                    "api.unexpected",
+                    request_id=request_id,
+                    method=request.method,
+                    path=request.url.path,
+                    traceback="".join(traceback.format_exception(error)),
+                )
+                if started:
+                    raise
+                await errors.answer(request, errors.unexpected())(scope, receive, stamped)
+
+
+def _document(app: FastAPI) -> None:
+    """Complete the OpenAPI document: bodies are read and written by us, so FastAPI cannot."""
+    generated = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generated()
+            template = "#/components/schemas/{}"
+            _, answered = msgspec.json.schema_components(
+                [
+                    hirebase.Task,
+                    hirebase.TaskPage,
+                    native.Export,
+                    native.ExportPage,
+                    errors.Detail,
+                    errors.Problem,
+                ],
+                ref_template=template.format("{name}"),
+            )
+            _, asked = models_json_schema(
+                [
+                    (model, "validation")
+                    for model in (hirebase.TaskRequest, native.ExportRequest, JobSearch)
+                ],
+                ref_template=template.format("{model}"),
+            )
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(answered | asked["$defs"])
+            search = {"$ref": template.format("JobSearch")}
+            for name, filters in (("TaskRequest", "search"), ("ExportRequest", "query")):
+                described = schemas[name]["properties"][filters]
+                schemas[name]["properties"][filters] = {
+                    "allOf": [search],
+                    "description": described["description"],
+                }
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

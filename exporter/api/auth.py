@@ -1,0 +1,86 @@
+"""Who calls: the API key of a request, in any of the three ways that clients send one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.datastructures import Headers
+
+from exporter.api.errors import Refusal
+from exporter.api.wiring import keys_of
+from exporter.store.keys import ApiKey
+
+_SCHEMES = ("bearer", "apikey")
+_CHALLENGE = 'Bearer realm="exporter"'
+
+DOCUMENTED = [
+    Security(
+        HTTPBearer(
+            scheme_name="bearer",
+            description="`Authorization: Bearer KEY`; `Authorization: ApiKey KEY` means the same.",
+            auto_error=False,
+        )
+    ),
+    Security(APIKeyHeader(name="X-API-Key", scheme_name="header", auto_error=False)),
+]
+"""For the OpenAPI document only: these let everyone pass."""
+
+
+def reader(request: Request) -> ApiKey:
+    """The caller, who may read. Raises Refusal 401 or 403."""
+    return _caller(request, "read")
+
+
+def writer(request: Request) -> ApiKey:
+    """The caller, who may create and cancel. Raises Refusal 401 or 403."""
+    return _caller(request, "write")
+
+
+Reader = Annotated[ApiKey, Depends(reader)]
+Writer = Annotated[ApiKey, Depends(writer)]
+
+
+def _caller(request: Request, scope: str) -> ApiKey:
+    # Looked up each time: a key revoked a moment ago must not work now.
+    key = keys_of(request).find(_secret(request.headers))
+    if key is None:
+        raise _unauthorized("the API key is wrong or was revoked", ', error="invalid_token"')
+    if scope not in key.scopes:
+        raise Refusal(
+            403,
+            "scope_missing",
+            f"this key may {' and '.join(key.scopes)}; the request needs the scope {scope!r}",
+            headers={
+                "WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
+            },
+        )
+    return key
+
+
+def _secret(headers: Headers) -> str:
+    # A proxy may use Authorization for itself (Basic), so only our schemes count.
+    found: dict[str, str] = {}
+    for value in headers.getlist("authorization"):
+        scheme, _, secret = value.strip().partition(" ")
+        if scheme.lower() in _SCHEMES and secret.strip():
+            found.setdefault(secret.strip(), "Authorization")
+    for value in headers.getlist("x-api-key"):
+        if value.strip():
+            found.setdefault(value.strip(), "X-API-Key")
+    if not found:
+        raise _unauthorized(
+            "no API key: send `Authorization: Bearer KEY`, `Authorization: ApiKey KEY`"
+            " or `X-API-Key: KEY`"
+        )
+    if len(found) > 1:
+        names = " and ".join(sorted(set(found.values())))
+        raise _unauthorized(
+            f"conflict: {names} hold different API keys; send one", ', error="invalid_request"'
+        )
+    return next(iter(found))
+
+
+def _unauthorized(detail: str, reason: str = "") -> Refusal:
+    return Refusal(401, "unauthorized", detail, headers={"WWW-Authenticate": _CHALLENGE + reason})

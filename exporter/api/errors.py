@@ -1,0 +1,253 @@
+"""Every error that a caller sees, in the shape of the surface it was met on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, cast
+
+import msgspec
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Match
+
+from exporter.errors import FieldProblem, StorageUnavailable, StoreUnavailable
+
+MOST_PROBLEMS = 100
+"""Wrong fields named in one answer; a body full of nonsense gets no answer as long as itself."""
+PATIENCE_SECONDS = 5
+"""What Retry-After says while Redis or S3 is away."""
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Refusal(Exception):
+    """A request that gets an error for an answer.
+
+    `problems` name the wrong fields; a location begins with `body`, `query` (the query string) or
+    `header`, as the vendor's does.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        problems: Sequence[FieldProblem] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.problems = problems
+        self.headers = dict(headers or {})
+
+
+class DetailEntry(msgspec.Struct):
+    """One wrong field."""
+
+    loc: list[str | int]
+    """Where: `["body", "search", "yoe"]`."""
+    msg: str
+    type: str
+
+
+class Detail(msgspec.Struct):
+    """An error on every path outside /v1: one text, or a list of wrong fields (422)."""
+
+    detail: str | list[DetailEntry]
+
+
+class ProblemEntry(msgspec.Struct, omit_defaults=True):
+    """One wrong field: in the body (`pointer`), the query string or a header."""
+
+    detail: str
+    code: str
+    pointer: str | None = None
+    parameter: str | None = None
+    header: str | None = None
+
+
+class Problem(msgspec.Struct, omit_defaults=True):
+    """An error under /v1, as RFC 9457 defines it. `code` is stable, texts are not."""
+
+    type: Annotated[str, msgspec.Meta(description="Always about:blank; read `code`.")]
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: Annotated[str, msgspec.Meta(description="Also in X-Request-Id and in our logs.")]
+    errors: list[ProblemEntry] = []
+
+
+def is_native(path: str) -> bool:
+    """Whether a path answers errors as problem+json."""
+    return path == "/v1" or path.startswith("/v1/")
+
+
+def answer(request: Request, refusal: Refusal) -> Response:
+    """The refusal as the surface of the request's path writes it."""
+    problems = refusal.problems[:MOST_PROBLEMS]
+    body: Problem | Detail
+    if is_native(request.url.path):
+        media_type = "application/problem+json"
+        body = Problem(
+            type="about:blank",
+            title=HTTPStatus(refusal.status).phrase,
+            status=refusal.status,
+            detail=refusal.detail,
+            code=refusal.code,
+            request_id=request.state.request_id,
+            errors=[_entry(problem) for problem in problems],
+        )
+    else:
+        media_type = "application/json"
+        body = Detail(
+            [DetailEntry(list(p["loc"]), p["msg"], p["type"]) for p in problems] or refusal.detail
+        )
+    return Response(
+        msgspec.json.encode(body),
+        status_code=refusal.status,
+        headers=refusal.headers,
+        media_type=media_type,
+    )
+
+
+def _entry(problem: FieldProblem) -> ProblemEntry:
+    place, *rest = problem["loc"]
+    entry = ProblemEntry(problem["msg"], problem["type"])
+    if place == "body":
+        entry.pointer = "".join(
+            "/" + str(step).replace("~", "~0").replace("/", "~1") for step in rest
+        )
+    elif place == "query":
+        entry.parameter = ".".join(map(str, rest))
+    else:
+        entry.header = ".".join(map(str, rest))
+    return entry
+
+
+def invalid(problems: Sequence[FieldProblem]) -> Refusal:
+    """The refusal of a request whose fields are wrong: 422, naming each."""
+    named = "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems[:3]
+    )
+    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    return Refusal(422, "invalid_request", named + more, problems=problems)
+
+
+def field_problems(error: ValidationError, model: type[BaseModel]) -> list[FieldProblem]:
+    """What pydantic found wrong with a body, each entry saying what to do."""
+    problems: list[FieldProblem] = []
+    for found in error.errors(include_url=False, include_context=False, include_input=False):
+        message = found["msg"]
+        if found["type"] == "extra_forbidden":
+            message = f"unknown field; known: {', '.join(model.model_fields)}"
+        problems.append({"loc": ("body", *found["loc"]), "msg": message, "type": found["type"]})
+    return problems
+
+
+def missing(export_id: str) -> Refusal:
+    """The refusal of an export that is not there for this caller, whosever it is."""
+    return Refusal(
+        404, "not_found", f"no export of yours has the id {export_id[:100]!r}, or no longer"
+    )
+
+
+def unexpected() -> Refusal:
+    """The refusal that stands for a failure of ours, and tells nothing of it."""
+    return Refusal(
+        500,
+        "internal",
+        "the service failed at this request; its operator finds why under the X-Request-Id",
+    )
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    return answer(request, cast("Refusal", error))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    failure = cast("HTTPException", error)
+    headers = dict(failure.headers or {})
+    path, code, detail = request.url.path[:200], "http_error", failure.detail
+    if failure.status_code == 404:
+        code, detail = "not_found", f"nothing is at {path}"
+    elif failure.status_code == 405:
+        # Starlette names only the methods of the first route on this path.
+        matches = (
+            (route.matches(request.scope)[0], getattr(route, "methods", None) or ())
+            for route in request.app.routes
+        )
+        allowed = sorted(
+            {m for match, methods in matches if match is not Match.NONE for m in methods}
+        )
+        headers["Allow"] = ", ".join(allowed)
+        code = "method_not_allowed"
+        detail = f"{request.method} does not work on {path}; allowed: {headers['Allow']}"
+    return answer(request, Refusal(failure.status_code, code, detail, headers=headers))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    found = cast("RequestValidationError", error).errors()
+    problems: list[FieldProblem] = [
+        {"loc": entry["loc"], "msg": entry["msg"], "type": entry["type"]} for entry in found
+    ]
+    return answer(request, invalid(problems))
+
+
+async def _store_away(request: Request, error: Exception) -> Response:
+    log.warning("api.store_unavailable", error=str(error))
+    detail = "the record store does not answer; try again"
+    if request.method == "POST":
+        detail += ", but look at your list first: what you asked for may have taken effect"
+    return _away(request, "store_unavailable", detail)
+
+
+async def _storage_away(request: Request, error: Exception) -> Response:
+    log.warning("api.storage_unavailable", error=str(error))
+    return _away(request, "storage_unavailable", "the file store does not answer; try again")
+
+
+def _away(request: Request, code: str, detail: str) -> Response:
+    headers = {"Retry-After": str(PATIENCE_SECONDS)}
+    return answer(request, Refusal(503, code, detail, headers=headers))
+
+
+def install(app: FastAPI) -> None:
+    """Make an app answer every expected error in its surface's shape."""
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(StoreUnavailable, _store_away)
+    app.add_exception_handler(StorageUnavailable, _storage_away)
+
+
+_MEANINGS = {
+    400: "The body is no JSON.",
+    401: "No key, a wrong or revoked one, or two that differ.",
+    403: "The key lacks the scope.",
+    404: "No export of the caller's has this id.",
+    405: "The method does not work here; Allow names those that do.",
+    413: "The body is over 1 MiB.",
+    415: "The body's Content-Type is not JSON.",
+    422: "Some field is wrong; each is named.",
+    500: "The service failed; its log says why under the X-Request-Id.",
+    503: "Redis or S3 does not answer; Retry-After says when to try again.",
+}
+
+
+def documented(shape: type[Problem | Detail], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of some error statuses, and of those that any operation can answer."""
+    media_type = "application/problem+json" if shape is Problem else "application/json"
+    content = {media_type: {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}}}
+    return {
+        status: {"description": _MEANINGS[status], "content": content}
+        for status in sorted({*statuses, 401, 403, 405, 500, 503})
+    }

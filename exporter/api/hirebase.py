@@ -1,0 +1,298 @@
+"""The vendor's contract: an export is a task, polled until it has a result.
+
+The vendor documents creating and polling. Listing and canceling are ours, in its words; so are the
+fields `priority`, `columns` and `csv_safe` of a request and all but the first four of a result.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+import structlog
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from exporter import exports
+from exporter.api import answers, auth, errors
+from exporter.api.auth import Reader, Writer
+from exporter.api.bodies import TheBody, parse
+from exporter.api.errors import Detail
+from exporter.api.wiring import TheEngine
+from exporter.engine import Engine
+from exporter.errors import ConfigurationError, QueryError
+from exporter.exports import State
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+router = APIRouter(prefix="/v2", tags=["hirebase"], dependencies=auth.DOCUMENTED)
+
+
+class TaskRequest(BaseModel):
+    """A search and the format of its file. An unknown field is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    search: dict[str, Any] = Field(
+        description="The filters, all optional; its `limit` is the number of records wanted,"
+        " absent: all. `{}` is every posting."
+    )
+    format: str = Field(max_length=100, description="`csv` or `json` (JSON Lines).")
+    priority: int = Field(0, description="0 to 9, higher is more urgent.")
+    columns: list[Annotated[str, Field(max_length=200)]] | None = Field(
+        None, description="Columns of a CSV in their order, or the fields kept of each JSON row."
+    )
+    csv_safe: bool = Field(
+        False, description="Put an apostrophe before CSV cells that a spreadsheet would run."
+    )
+
+
+class TaskInput(msgspec.Struct):
+    """What was asked; filters that were not given are null."""
+
+    query: dict[str, Any]
+    format: str
+
+
+class Task(msgspec.Struct):
+    """An export in the vendor's words. Times are UTC, without a zone."""
+
+    id: str
+    type: str
+    state: State
+    progress: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    created_at: str
+    updated_at: str
+    started_at: str | None
+    completed_at: str | None
+    user_id: str
+    error: Annotated[str | None, msgspec.Meta(description="Why it failed; null otherwise.")]
+    worker_id: str | None
+    priority: int
+    input: TaskInput
+    result: Annotated[answers.File | None, msgspec.Meta(description="null until finished.")]
+    format: str
+
+
+class TaskPage(msgspec.Struct):
+    """Some of the caller's tasks, newest first."""
+
+    tasks: list[Task]
+    next_cursor: str | None
+
+
+def task(engine: Engine, export: exports.Export) -> Task:
+    """An export as the vendor's task, with every field, in the vendor's order."""
+    naive = answers.naive
+    return Task(
+        id=export.id,
+        type="export_job_data",
+        state=export.state,
+        progress=export.progress,
+        created_at=naive(export.created_at),
+        updated_at=naive(export.updated_at),
+        started_at=naive(export.started_at) if export.started_at else None,
+        completed_at=naive(export.completed_at) if export.completed_at else None,
+        user_id=export.user_id,
+        error=export.error if export.state is State.FAILED else None,
+        worker_id=export.worker_id,
+        priority=export.spec.priority,
+        input=TaskInput(export.spec.request, export.spec.format),
+        result=answers.file(engine, export, naive),
+        format=export.spec.format,
+    )
+
+
+_QUEUED_EXAMPLE = {
+    "id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11",
+    "type": "export_job_data",
+    "state": "queued",
+    "progress": 0.0,
+    "created_at": "2026-03-02T09:15:04.201933",
+    "updated_at": "2026-03-02T09:15:04.201933",
+    "started_at": None,
+    "completed_at": None,
+    "user_id": "acme",
+    "error": None,
+    "worker_id": None,
+    "priority": 0,
+    "input": {"query": {"job_titles": ["Data Engineer"], "keywords": None}, "format": "csv"},
+    "result": None,
+    "format": "csv",
+}
+_FINISHED_EXAMPLE = {
+    **_QUEUED_EXAMPLE,
+    "state": "finished",
+    "progress": 1.0,
+    "updated_at": "2026-03-02T09:15:09.618020",
+    "started_at": "2026-03-02T09:15:04.310422",
+    "completed_at": "2026-03-02T09:15:09.618020",
+    "worker_id": "worker-5d1f0c2a-1",
+    "result": {
+        "download_url": "https://s3.example.com/exports/0b8c2c4e.csv?X-Amz-Signature=…",
+        "file_size": 3120441,
+        "record_count": 1204,
+        "expiry_time": "2026-03-03T09:15:10.000000",
+        "file_name": "board-jobs-2026-03-02.csv",
+        "completeness": {
+            "outcome": "complete",
+            "end_reason": "total_reached",
+            "exported": 1204,
+            "expected": 1204,
+            "total_at_start": 1204,
+            "total_at_end": 1204,
+        },
+        "pages": 13,
+        "guarded_cells": 0,
+        "replaced_characters": 0,
+        "unmapped_fields": {},
+    },
+}
+
+
+def _shows(description: str, example: Any, schema: str = "Task") -> dict[str, Any]:
+    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
+    return {"description": description, "content": {"application/json": content}}
+
+
+_CREATE_DOCS = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/TaskRequest"},
+                "example": {
+                    "search": {"job_titles": ["Data Engineer"], "yoe": {"min": 1, "max": 6}},
+                    "format": "csv",
+                },
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/jobs/export",
+    summary="Create an export",
+    status_code=202,
+    response_model=None,
+    openapi_extra=_CREATE_DOCS,
+    responses={
+        202: _shows("The task, queued. Location says where to poll.", _QUEUED_EXAMPLE),
+        **errors.documented(Detail, 413, 422),
+    },
+)
+def create(request: Request, caller: Writer, body: TheBody, engine: TheEngine) -> Response:
+    """Record an export and answer at once with its task.
+
+    202, because the work is only accepted. The vendor documents no code here; its official client
+    takes 200 and 202 alike.
+    """
+    asked = parse(request, body, TaskRequest)
+    source = engine.config.surfaces.hirebase
+    try:
+        export = engine.create(
+            user_id=caller.user_id,
+            surface="hirebase",
+            source=source,
+            search=asked.search,
+            format=asked.format,
+            columns=asked.columns,
+            priority=asked.priority,
+            guard=asked.csv_safe,
+        )
+    except QueryError as error:
+        if any(problem["loc"][0] == "source" for problem in error.problems):
+            # The caller names no source here: only the operator can mend this.
+            raise ConfigurationError(
+                f"[surfaces] hirebase = {source!r} names no source of the configuration"
+            ) from error
+        raise errors.invalid(
+            [{**problem, "loc": ("body", *problem["loc"])} for problem in error.problems]
+        ) from None
+    log.info(
+        "export.created",
+        export_id=export.id,
+        user_id=export.user_id,
+        surface="hirebase",
+        source=source,
+        format=export.spec.format,
+    )
+    return _reply(engine, export, 202, {"Location": _address(engine, export.id)})
+
+
+@router.get(
+    "/tasks/{task_id}",
+    summary="Get a task",
+    response_model=None,
+    responses={
+        200: _shows("The task; Retry-After until it has ended.", _FINISHED_EXAMPLE),
+        **errors.documented(Detail, 404),
+    },
+)
+def show(task_id: str, caller: Reader, engine: TheEngine) -> Response:
+    """The task of any export of the caller's, on whichever surface it was created."""
+    export = engine.find(caller.user_id, task_id)
+    if export is None:
+        raise errors.missing(task_id)
+    return _reply(engine, export)
+
+
+@router.get(
+    "/tasks",
+    summary="List tasks",
+    response_model=None,
+    responses={
+        200: _shows(
+            "A page of tasks, newest first; Link leads to the next.",
+            {"tasks": [_FINISHED_EXAMPLE], "next_cursor": None},
+            "TaskPage",
+        ),
+        **errors.documented(Detail, 422),
+    },
+)
+def index(
+    caller: Reader, engine: TheEngine, limit: answers.Limit = 20, cursor: answers.Cursor = None
+) -> Response:
+    """The caller's tasks, newest first, whichever surface they were created on."""
+    page = answers.records(engine, caller.user_id, limit, cursor)
+    tasks = [task(engine, export) for export in page.exports]
+    return answers.reply(
+        TaskPage(tasks, page.next_cursor),
+        headers=answers.following(engine, "/v2/tasks", limit, page),
+    )
+
+
+@router.post(
+    "/tasks/{task_id}/cancel",
+    summary="Cancel a task",
+    response_model=None,
+    responses={
+        200: _shows("The task has ended; if it had before, nothing changed.", _FINISHED_EXAMPLE),
+        202: _shows("A running task was asked to stop.", _QUEUED_EXAMPLE),
+        **errors.documented(Detail, 404),
+    },
+)
+def cancel(task_id: str, caller: Writer, engine: TheEngine) -> Response:
+    """Withdraw an export: at once if it is queued, at its next page if it runs."""
+    export = engine.cancel(caller.user_id, task_id)
+    if export is None:
+        raise errors.missing(task_id)
+    log.info(
+        "export.cancel_requested", export_id=export.id, user_id=export.user_id, state=export.state
+    )
+    return _reply(engine, export, 200 if export.terminal else 202)
+
+
+def _reply(
+    engine: Engine,
+    export: exports.Export,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    waits = answers.patience(export, engine.clock.now())
+    return answers.reply(task(engine, export), status, {**waits, **(headers or {})})
+
+
+def _address(engine: Engine, export_id: str) -> str:
+    return answers.address(engine, f"/v2/tasks/{export_id}")

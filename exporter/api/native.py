@@ -1,0 +1,301 @@
+"""Our own contract: any source, and all that is known of an export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+import structlog
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from exporter import exports
+from exporter.api import answers, auth, errors
+from exporter.api.auth import Reader, Writer
+from exporter.api.bodies import TheBody, parse
+from exporter.api.errors import Problem
+from exporter.api.wiring import TheEngine
+from exporter.engine import Engine
+from exporter.errors import FieldProblem, QueryError
+from exporter.exports import Phase, State
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+router = APIRouter(prefix="/v1", tags=["exports"], dependencies=auth.DOCUMENTED)
+
+
+class ExportRequest(BaseModel):
+    """What to export, from where, into what. An unknown field is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    source: str = Field(max_length=200, description="The name of a configured source.")
+    query: dict[str, Any] = Field(description="The source's filters; `{}` is every posting.")
+    format: str = Field(max_length=100, description="`csv` or `json` (JSON Lines).")
+    columns: list[Annotated[str, Field(max_length=200)]] | None = Field(
+        None, description="Columns of a CSV in their order, or the fields kept of each JSON row."
+    )
+    limit: int | None = Field(
+        None, description="Records at most; outranks the query's own. null: all."
+    )
+    priority: int = Field(0, description="0 to 9, higher is more urgent.")
+    csv_safe: bool = Field(
+        False, description="Put an apostrophe before CSV cells that a spreadsheet would run."
+    )
+
+
+class Export(msgspec.Struct):
+    """An export. Times are RFC 3339 in UTC."""
+
+    id: str
+    state: State
+    phase: Annotated[Phase, msgspec.Meta(description="What it is doing right now.")]
+    progress: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    record_count: Annotated[int, msgspec.Meta(description="Records durably written so far.")]
+    source: str
+    query: Annotated[
+        dict[str, Any],
+        msgspec.Meta(description="In one spelling a filter; relative dates made absolute."),
+    ]
+    format: str
+    columns: list[str]
+    limit: int | None
+    priority: int
+    csv_safe: bool
+    surface: Annotated[str, msgspec.Meta(description="The contract that it was created on.")]
+    user_id: str
+    created_at: str
+    updated_at: str
+    started_at: str | None
+    completed_at: str | None
+    worker_id: str | None
+    attempts: Annotated[
+        int, msgspec.Meta(description="Workers lost in a row without progress between them.")
+    ]
+    retry_at: Annotated[str | None, msgspec.Meta(description="Until when it waits.")]
+    waiting_for: Annotated[str | None, msgspec.Meta(description="What it waits for.")]
+    cancel_requested: bool
+    error: Annotated[str | None, msgspec.Meta(description="Why it failed; null otherwise.")]
+    result: Annotated[answers.File | None, msgspec.Meta(description="null until finished.")]
+    links: Annotated[dict[str, str], msgspec.Meta(description="`self` and `cancel`.")]
+
+
+class ExportPage(msgspec.Struct):
+    """Some of the caller's exports, newest first."""
+
+    exports: list[Export]
+    next_cursor: str | None
+
+
+def view(engine: Engine, export: exports.Export) -> Export:
+    """An export with all that its owner may know of it."""
+    zulu, spec = answers.zulu, export.spec
+    count = export.checkpoint.rows if export.checkpoint else 0
+    address = _address(engine, export.id)
+    return Export(
+        id=export.id,
+        state=export.state,
+        phase=export.phase,
+        progress=export.progress,
+        record_count=export.result.record_count if export.result else count,
+        source=spec.source,
+        query=spec.query,
+        format=spec.format,
+        columns=list(spec.columns),
+        limit=spec.limit,
+        priority=spec.priority,
+        csv_safe=spec.dialect.guard,
+        surface=spec.surface,
+        user_id=export.user_id,
+        created_at=zulu(export.created_at),
+        updated_at=zulu(export.updated_at),
+        started_at=zulu(export.started_at) if export.started_at else None,
+        completed_at=zulu(export.completed_at) if export.completed_at else None,
+        worker_id=export.worker_id,
+        attempts=export.attempts,
+        retry_at=zulu(export.retry_at) if export.retry_at else None,
+        waiting_for=export.error if export.phase is Phase.WAITING else None,
+        cancel_requested=export.cancel_requested,
+        error=export.error if export.state is State.FAILED else None,
+        result=answers.file(engine, export, zulu),
+        links={"self": address, "cancel": f"{address}/cancel"},
+    )
+
+
+_EXAMPLE = {
+    "id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11",
+    "state": "processing",
+    "phase": "reading",
+    "progress": 0.41,
+    "record_count": 49200,
+    "source": "board",
+    "query": {"job_titles": ["Data Engineer"], "date_posted": "2026-02-02"},
+    "format": "json",
+    "columns": [],
+    "limit": None,
+    "priority": 5,
+    "csv_safe": False,
+    "surface": "native",
+    "user_id": "acme",
+    "created_at": "2026-03-02T09:15:04.201933Z",
+    "updated_at": "2026-03-02T09:15:31.118204Z",
+    "started_at": "2026-03-02T09:15:04.310422Z",
+    "completed_at": None,
+    "worker_id": "worker-5d1f0c2a-1",
+    "attempts": 0,
+    "retry_at": None,
+    "waiting_for": None,
+    "cancel_requested": False,
+    "error": None,
+    "result": None,
+    "links": {
+        "self": "https://exports.example.com/v1/exports/0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11",
+        "cancel": "https://exports.example.com/v1/exports/0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11"
+        "/cancel",
+    },
+}
+
+
+def _shows(description: str, example: Any, schema: str = "Export") -> dict[str, Any]:
+    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
+    return {"description": description, "content": {"application/json": content}}
+
+
+_CREATE_DOCS = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/ExportRequest"},
+                "example": {
+                    "source": "board",
+                    "query": {"job_titles": ["Data Engineer"], "days_ago": 28},
+                    "format": "json",
+                    "priority": 5,
+                },
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/exports",
+    summary="Create an export",
+    status_code=202,
+    response_model=None,
+    openapi_extra=_CREATE_DOCS,
+    responses={
+        202: _shows("The export, queued. Location says where to poll.", _EXAMPLE),
+        **errors.documented(Problem, 400, 413, 415, 422),
+    },
+)
+def create(request: Request, caller: Writer, body: TheBody, engine: TheEngine) -> Response:
+    """Record an export and answer at once."""
+    asked = parse(request, body, ExportRequest)
+    try:
+        export = engine.create(
+            user_id=caller.user_id,
+            surface="native",
+            source=asked.source,
+            search=asked.query,
+            format=asked.format,
+            columns=asked.columns,
+            priority=asked.priority,
+            guard=asked.csv_safe,
+            limit=asked.limit,
+        )
+    except QueryError as error:
+        raise errors.invalid([_in_body(problem) for problem in error.problems]) from None
+    log.info(
+        "export.created",
+        export_id=export.id,
+        user_id=export.user_id,
+        surface="native",
+        source=asked.source,
+        format=export.spec.format,
+    )
+    return _reply(engine, export, 202, {"Location": _address(engine, export.id)})
+
+
+def _in_body(problem: FieldProblem) -> FieldProblem:
+    # The engine calls the filters `search`, as the vendor does; here they are `query`.
+    first, *rest = problem["loc"]
+    return {**problem, "loc": ("body", "query" if first == "search" else first, *rest)}
+
+
+@router.get(
+    "/exports/{export_id}",
+    summary="Get an export",
+    response_model=None,
+    responses={
+        200: _shows("The export; Retry-After until it has ended.", _EXAMPLE),
+        **errors.documented(Problem, 404),
+    },
+)
+def show(export_id: str, caller: Reader, engine: TheEngine) -> Response:
+    """Any export of the caller's, on whichever surface it was created."""
+    export = engine.find(caller.user_id, export_id)
+    if export is None:
+        raise errors.missing(export_id)
+    return _reply(engine, export)
+
+
+@router.get(
+    "/exports",
+    summary="List exports",
+    response_model=None,
+    responses={
+        200: _shows(
+            "A page of exports, newest first; Link leads to the next.",
+            {"exports": [_EXAMPLE], "next_cursor": None},
+            "ExportPage",
+        ),
+        **errors.documented(Problem, 422),
+    },
+)
+def index(
+    caller: Reader, engine: TheEngine, limit: answers.Limit = 20, cursor: answers.Cursor = None
+) -> Response:
+    """The caller's exports, newest first, whichever surface they were created on."""
+    page = answers.records(engine, caller.user_id, limit, cursor)
+    return answers.reply(
+        ExportPage([view(engine, export) for export in page.exports], page.next_cursor),
+        headers=answers.following(engine, "/v1/exports", limit, page),
+    )
+
+
+@router.post(
+    "/exports/{export_id}/cancel",
+    summary="Cancel an export",
+    response_model=None,
+    responses={
+        200: _shows("The export has ended; if it had before, nothing changed.", _EXAMPLE),
+        202: _shows("A running export was asked to stop.", _EXAMPLE),
+        **errors.documented(Problem, 404),
+    },
+)
+def cancel(export_id: str, caller: Writer, engine: TheEngine) -> Response:
+    """Withdraw an export: at once if it is queued, at its next page if it runs."""
+    export = engine.cancel(caller.user_id, export_id)
+    if export is None:
+        raise errors.missing(export_id)
+    log.info(
+        "export.cancel_requested", export_id=export.id, user_id=export.user_id, state=export.state
+    )
+    return _reply(engine, export, 200 if export.terminal else 202)
+
+
+def _reply(
+    engine: Engine,
+    export: exports.Export,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    waits = answers.patience(export, engine.clock.now())
+    return answers.reply(view(engine, export), status, {**waits, **(headers or {})})
+
+
+def _address(engine: Engine, export_id: str) -> str:
+    return answers.address(engine, f"/v1/exports/{export_id}")

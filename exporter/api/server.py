@@ -1,0 +1,37 @@
+"""The process behind `exporter api`."""
+
+from __future__ import annotations
+
+import structlog
+import uvicorn
+
+from exporter import wiring
+from exporter.api.app import create_app
+from exporter.errors import StoreUnavailable
+from exporter.settings import load
+from exporter.store.keys import KeyRing
+from exporter.store.redis import RedisStore
+from exporter.sweeper import Sweeper
+
+log = structlog.get_logger()
+
+
+def serve(host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises ConfigurationError, with the mending command, for a Redis that may lose or evict
+    records. One that does not answer yet is no reason not to start: calls get 503 until it does.
+    """
+    engine = wiring.engine()
+    store = RedisStore.connect(load().redis_url)
+    try:
+        for warning in store.check():
+            log.warning("redis.unchecked", reason=warning)
+    except StoreUnavailable as error:
+        log.warning("redis.silent", reason=str(error))
+    app = create_app(engine, KeyRing(store.client))
+    sweeper = Sweeper(store)
+    sweeper.start()
+    log.info("api.listening", host=host, port=port)
+    uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning")
+    sweeper.stop()

@@ -1,0 +1,317 @@
+"""A posting of the board: its JSON text, kept whole, and what a search needs to know of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from exporter import queries
+
+BAY_AREA = frozenset(
+    {
+        *("alameda", "berkeley", "cupertino", "daly city", "fremont", "hayward", "menlo park"),
+        *("milpitas", "mountain view", "oakland", "palo alto", "redwood city", "richmond"),
+        *("san bruno", "san francisco", "san jose", "san leandro", "san mateo", "san ramon"),
+        *("santa clara", "south san francisco", "sunnyvale", "walnut creek"),
+    }
+)
+_CALIFORNIA = frozenset({"", "ca", "california"})
+
+
+class Digits(str):
+    """A JSON number as it was written: 1.10 is not 1.1, and 2**70 does not fit a float."""
+
+    __slots__ = ()
+
+
+class Place(NamedTuple):
+    """One place of a posting, ready to be compared: every text is a `key`."""
+
+    city: str
+    region: str
+    country: str
+    address: str
+    parts: str
+    longitude: float | None
+    latitude: float | None
+
+
+class Columns(NamedTuple):
+    """What a search filters and sorts by. Several values in one text stand as `|a|b|`."""
+
+    company: str
+    company_slug: str
+    job_slug: str
+    job_board: str
+    posted: str
+    expired: bool
+    salary_min: float | None
+    salary_max: float | None
+    currency: str
+    period: str
+    yoe_min: float | None
+    yoe_max: float | None
+    experience: str
+    job_types: str
+    location_types: str
+    job_category: str
+    industry: str
+    sub_industry: str
+    visa: bool
+    agency: bool
+    incomplete: bool
+    size_min: float | None
+    size_max: float | None
+    location_group: str
+
+
+class Posting(NamedTuple):
+    """A posting as it is stored; `json` is served byte for byte."""
+
+    id: str
+    json: bytes
+    columns: Columns
+    places: tuple[Place, ...]
+    title: str
+    words: str
+    company_words: str
+
+
+@functools.lru_cache(maxsize=10_000)
+def key(text: str) -> str:
+    """Equal for two texts that differ only in case and in the number of spaces.
+
+    >>> key(" San  JOSE") == key("san jose")
+    True
+    """
+    return " ".join(text.casefold().split()).replace("|", "\x1f")
+
+
+@functools.lru_cache(maxsize=10_000)
+def label_key(filter_name: str, text: str) -> str:
+    """Equal for two spellings of one label (`Full Time`, `full-time`) of a filter."""
+    return queries.fold(queries.label(filter_name, text)) or key(text)
+
+
+def from_line(line: bytes) -> Posting:
+    """The posting of one line of JSON Lines, with every original member kept byte for byte.
+
+    The served object is the original text with members put in front of it: those of the vendor's
+    posting object that are missing and can be taken from a common name. `id` gives `_id`, `title`
+    `job_title`, `company` `company_name` and `company_slug`, `location` (a text) `location_raw`
+    and `locations`, `salary` {min, max, currency, text} `salary_range` {min, max, currency,
+    period}, `posted_at` `date_posted` if it is a date, `url` `application_link`, `is_remote: true`
+    `location_type: ["Remote"]`, `employment_type` `job_type`, and `tags` (a list of texts)
+    `skills`, where keywords are looked for. A member that already has the vendor's name stays as
+    it is, whatever it holds.
+
+    Raises ValueError, which says why, for a line that is no JSON, no object or has no id.
+    """
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start + 1} is not UTF-8") from error
+    try:
+        original = json.loads(
+            text, parse_int=Digits, parse_float=Digits, parse_constant=_refuse_constant
+        )
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply to be read") from error
+    if not isinstance(original, dict):
+        kind = type(original).__name__
+        raise ValueError(f"an object is needed, this is a {kind}")  # noqa: TRY004 - bad data
+    added = _missing(original)
+    identity = added.get("_id", original.get("_id"))
+    if not isinstance(identity, str) or not identity:
+        raise ValueError('no id: "_id" or "id" should be a text or a number')
+    if _text(str(identity)) != identity:
+        raise ValueError("the id holds half of a surrogate pair")
+    body = text.strip(" \t\r\n")[1:]
+    front = ",".join(f"{json.dumps(name)}:{_encoded(value)}" for name, value in added.items())
+    whole = f"{{{front},{body}" if front else f"{{{body}"
+    return posting(str(identity), whole.encode(), {**original, **added})
+
+
+def posting(identity: str, text: bytes, members: Mapping[str, Any]) -> Posting:
+    """A posting from its served text and its decoded members, of which any may have any type."""
+    company = _object(members.get("company_data"))
+    places = tuple(_places(members))
+    title, description = _text(members.get("job_title")), _text(members.get("description"))
+    name = _text(members.get("company_name"))
+    pay, years = _object(members.get("salary_range")), _object(members.get("yoe_range"))
+    size = _object(company.get("size_range"))
+    day = _text(members.get("date_posted"))
+    columns = Columns(
+        company=key(name),
+        company_slug=key(_text(members.get("company_slug"))),
+        job_slug=key(_text(members.get("job_slug"))),
+        job_board=key(_text(members.get("job_board"))),
+        posted=day if queries.is_day(day) else "",
+        expired=members.get("expired") is True,
+        salary_min=_number(pay.get("min")),
+        salary_max=_number(pay.get("max")),
+        currency=_text(pay.get("currency")).upper(),
+        period=queries.fold(_text(pay.get("period"))),
+        yoe_min=_number(years.get("min")),
+        yoe_max=_number(years.get("max")),
+        experience=label_key("experience", _text(members.get("experience_level"))),
+        job_types=_labels("job_types", members.get("job_type")),
+        location_types=_labels("location_types", members.get("location_type")),
+        job_category=_joined(members.get("job_categories")),
+        industry=_joined(company.get("industries")),
+        sub_industry=_joined(company.get("subindustries")),
+        visa=members.get("visa_sponsored") is True,
+        agency=members.get("recruiter_agency") is True
+        or company.get("is_recruiting_agency") is True,
+        incomplete=not (title and name and description),
+        size_min=_number(size.get("min")),
+        size_max=_number(size.get("max")),
+        location_group=_group(members, places),
+    )
+    words = [description, _text(members.get("requirements"))]
+    for name in ("technologies", "skills", "benefits"):
+        words += _texts(members.get(name))
+    about = [_text(company.get("description_summary")), *_texts(company.get("services"))]
+    return Posting(identity, text, columns, places, title, " \n".join(words), " \n".join(about))
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"not JSON: {name} is no number")
+
+
+def _missing(original: Mapping[str, Any]) -> dict[str, Any]:
+    """Members of the vendor's posting object that are absent, from common names."""
+    found: dict[str, Any] = {}
+    if isinstance(original.get("id"), str):
+        found["_id"] = str(original["id"])
+    for name, other in (
+        ("job_title", "title"),
+        ("company_name", "company"),
+        ("location_raw", "location"),
+        ("application_link", "url"),
+    ):
+        if other in original and (original[other] is None or type(original[other]) is str):
+            found[name] = original[other]
+    if words := re.findall(r"\w+", _text(original.get("company_name", original.get("company")))):
+        found["company_slug"] = "-".join(words).casefold()
+    if _text(original.get("location")):
+        found["locations"] = [_parsed(original["location"])]
+    if "salary" in original:
+        found["salary_range"] = _salary(original["salary"])
+    if "posted_at" in original:
+        found["date_posted"] = _day(_text(original["posted_at"]))
+    if original.get("is_remote") is True:
+        found["location_type"] = ["Remote"]
+    if _texts(original.get("employment_type")):
+        found["job_type"] = _texts(original["employment_type"])
+    tags = original.get("tags")
+    if isinstance(tags, list) and all(type(tag) is str for tag in tags):
+        found["skills"] = tags
+    return {name: value for name, value in found.items() if name not in original}
+
+
+def _parsed(location: str) -> dict[str, str]:
+    parts = [part.strip() for part in location.split(",")]
+    place = {"address": location}
+    # Two parts may be a city and a region or a city and a country: only three are certain.
+    if len(parts) == 3 and all(parts):
+        place.update(zip(("city", "region", "country"), parts, strict=True))
+    return place
+
+
+def _salary(salary: Any) -> dict[str, Any] | None:
+    if not isinstance(salary, dict):
+        return None
+    bounds = {name: salary.get(name) for name in ("min", "max")}
+    return {
+        **{name: bound if type(bound) is Digits else None for name, bound in bounds.items()},
+        "currency": _text(salary.get("currency")) or None,
+        "period": _text(salary.get("text")) or None,
+    }
+
+
+def _day(moment: str) -> str | None:
+    day, rest = moment[:10], moment[10:]
+    return day if queries.is_day(day) and (not rest or rest[0] in "T ") else None
+
+
+def _encoded(value: Any) -> str:
+    if isinstance(value, Digits):
+        return str(value)
+    if isinstance(value, dict):
+        return "{" + ",".join(f'"{name}":{_encoded(item)}' for name, item in value.items()) + "}"
+    # Escapes, because half a surrogate pair has no UTF-8.
+    return json.dumps(value)
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        return ""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair cannot be stored in a column; the served text keeps it.
+        return value.encode(errors="replace").decode()
+    return value
+
+
+def _texts(value: Any) -> list[str]:
+    if type(value) is str:
+        return [_text(value)]
+    return [_text(entry) for entry in value if type(entry) is str] if type(value) is list else []
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | Digits):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # an int that is too large; digits that are give infinity
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _joined(value: Any) -> str:
+    entries = _texts(value)
+    return f"|{'|'.join(key(entry) for entry in entries)}|" if entries else ""
+
+
+def _labels(filter_name: str, value: Any) -> str:
+    entries = _texts(value)
+    return f"|{'|'.join(label_key(filter_name, entry) for entry in entries)}|" if entries else ""
+
+
+def _places(members: Mapping[str, Any]) -> list[Place]:
+    entries = members.get("locations")
+    found = []
+    for entry in entries if isinstance(entries, list) else []:
+        place = _object(entry)
+        city, region, country, address = (
+            key(_text(place.get(name))) for name in ("city", "region", "country", "address")
+        )
+        point = _object(place.get("coordinates")).get("coordinates")
+        longitude, latitude = (
+            (_number(point[0]), _number(point[1]))
+            if isinstance(point, list) and len(point) == 2
+            else (None, None)
+        )
+        parts = "" if city or region or country else _joined(address.split(","))
+        found.append(Place(city, region, country, address, parts, longitude, latitude))
+    return found
+
+
+def _group(members: Mapping[str, Any], places: tuple[Place, ...]) -> str:
+    if given := _text(members.get("location_group")):
+        return queries.fold(given)
+    inside = any(place.city in BAY_AREA and place.region in _CALIFORNIA for place in places)
+    return "bayarea" if inside else ""

@@ -1,0 +1,312 @@
+"""A job search as a condition on the board's tables."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from exporter import queries
+from exporter.board import words
+from exporter.board.postings import key, label_key
+
+_KM = {"mi": 1.609344, "km": 1.0, "degrees": 111.195}
+
+
+class Refused(ValueError):
+    """The board cannot do what a filter asks, and so does not answer as if it had."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Condition(NamedTuple):
+    """A piece of SQL that is true or false of a row of `postings`, and its values."""
+
+    sql: str
+    values: tuple[object, ...] = ()
+
+
+def condition(search: queries.JobSearch, now: datetime) -> Condition:
+    """What a posting has to meet: every filter of the search, or Refused.
+
+    - `job_titles` and `keywords` (description, requirements, technologies, skills, benefits) and
+      `company_keywords` (description and services of the company): one entry has to match, with
+      all its words in any order; `-word` takes out the postings that have the word, in the entry
+      it stands in or, if it stands alone, in all. A title entry in double quotes has to occur
+      just so. Words are runs of letters and digits, whatever their case and accents.
+    - Companies, slugs, boards, categories and industries are compared whole, in any case. A value
+      that no posting has finds nothing.
+    - A posting that states no years or no salary, or no date, does not meet a filter on it, unless
+      `include_yoe` or `include_no_salary` is true. Ranges match if they overlap.
+    - Flags: false means the same as absent. Expired postings are found with `include_expired`.
+      `filter_incomplete_jobs` leaves out those without title, company or description.
+    - A location without coordinates is compared by its names: the board knows no map. With
+      coordinates (or a `bbox` and mode `box`) it is a circle (or box), and `strict` wants the names
+      as well, `weak` either.
+    - `return_raw_description` changes nothing, as postings are served whole; nor does `user_id`.
+    """
+    return _all(
+        [
+            *_texts(search),
+            *_lists(search),
+            *_dates(search, now),
+            *_pay_and_years(search),
+            *_places(search),
+            *_flags(search),
+        ]
+    )
+
+
+def _all(parts: Iterable[Condition]) -> Condition:
+    return _joined(list(parts), "AND", "1")
+
+
+def _any(parts: Iterable[Condition]) -> Condition:
+    return _joined(list(parts), "OR", "0")
+
+
+def _joined(parts: Sequence[Condition], word: str, empty: str) -> Condition:
+    if not parts:
+        return Condition(empty)
+    if len(parts) == 1:
+        return parts[0]
+    # In halves: SQLite refuses expressions that are a thousand deep, as a plain chain would be.
+    middle = len(parts) // 2
+    left, right = (_joined(half, word, empty) for half in (parts[:middle], parts[middle:]))
+    return Condition(f"({left.sql} {word} {right.sql})", left.values + right.values)
+
+
+def _texts(search: queries.JobSearch) -> list[Condition]:
+    found = []
+    for entries, table, column in (
+        (search.job_titles, "titles", "title"),
+        (search.keywords, "words", "body"),
+        (search.company_keywords, "words", "company"),
+    ):
+        if entries:
+            found += _matching(queries.listed(entries), table, column)
+    return found
+
+
+def _matching(entries: list[str], table: str, column: str) -> list[Condition]:
+    wanted, unwanted, positive = [], [], False
+    for entry in entries:
+        if table == "titles" and len(entry) > 2 and entry[0] == entry[-1] == '"':
+            positive = True
+            if tokens := words.tokens(entry):
+                wanted.append(f'"{" ".join(tokens)}"')
+            continue
+        parts = entry.replace('"', " ").split()
+        without = [part for part in parts if len(part) > 1 and part[0] == "-"]
+        present = [token for part in parts if part not in without for token in words.tokens(part)]
+        absent = list(filter(None, (_together(words.tokens(part[1:])) for part in without)))
+        if len(without) == len(parts):
+            unwanted += absent
+            continue
+        positive = True
+        if present:
+            wanted.append(f"({' NOT '.join([_together(present), *absent])})")
+    found = []
+    if positive and not wanted:
+        found.append(Condition("0"))
+    elif wanted:
+        found.append(_indexed(table, column, wanted, "IN"))
+    if unwanted:
+        found.append(_indexed(table, column, unwanted, "NOT IN"))
+    return found
+
+
+def _together(tokens: list[str]) -> str:
+    quoted = [f'"{token}"' for token in tokens]
+    return f"({' AND '.join(quoted)})" if quoted else ""
+
+
+def _indexed(table: str, column: str, alternatives: list[str], operator: str) -> Condition:
+    return Condition(
+        f"number {operator} (SELECT rowid FROM {table} WHERE {table} MATCH ?)",  # noqa: S608
+        (f"{column} : ({' OR '.join(alternatives)})",),
+    )
+
+
+def _lists(search: queries.JobSearch) -> list[Condition]:
+    found = []
+    for entries, column in (
+        (search.company_names, "company"),
+        (search.company_slugs, "company_slug"),
+        (search.job_slug, "job_slug"),
+        (search.job_board, "job_board"),
+    ):
+        if entries:
+            found.append(_one_of(column, [key(entry) for entry in queries.listed(entries)]))
+    for entries, column in (
+        (search.job_category, "job_category"),
+        (search.industry, "industry"),
+        (search.sub_industry, "sub_industry"),
+    ):
+        if entries:
+            found.append(_holds(column, [key(entry) for entry in queries.listed(entries)]))
+    for entries, column in (
+        (search.job_types, "job_types"),
+        (search.location_types, "location_types"),
+    ):
+        if entries:
+            found.append(
+                _holds(column, [label_key(column, entry) for entry in queries.listed(entries)])
+            )
+    for entries in (search.experience, search.experience_levels):
+        if entries:
+            levels = [label_key("experience", entry) for entry in queries.listed(entries)]
+            found.append(_one_of("experience", levels))
+    if search.company_types:
+        found.append(_any(_size(entry) for entry in queries.listed(search.company_types)))
+    if search.location_group:
+        found.append(_one_of("location_group", [queries.fold(search.location_group)]))
+    return found
+
+
+def _one_of(column: str, values: list[str]) -> Condition:
+    return Condition(
+        f"{column} IN (SELECT value FROM json_each(?))",  # noqa: S608
+        (json.dumps(values),),
+    )
+
+
+def _holds(column: str, values: list[str]) -> Condition:
+    return _any(Condition(f"instr({column}, ?)", (f"|{value}|",)) for value in values)
+
+
+def _size(entry: str) -> Condition:
+    bounds = re.fullmatch(
+        r"\s*([0-9]{1,9})\s*(?:[-–]\s*([0-9]{1,9})|\+)\s*", entry.replace(",", "")
+    )
+    if not bounds:
+        raise Refused("company_types", f"A company size such as 11-50 or 1000+, not {entry!r}")
+    smallest, largest = int(bounds[1]), int(bounds[2]) if bounds[2] else None
+    return _overlap("size", smallest, largest)
+
+
+def _overlap(name: str, low: float | None, high: float | None) -> Condition:
+    parts = [_stated(name)]
+    if low is not None:
+        parts.append(Condition(f"coalesce({name}_max, 9e999) >= ?", (low,)))
+    if high is not None:
+        parts.append(Condition(f"coalesce({name}_min, -9e999) <= ?", (high,)))
+    return _all(parts)
+
+
+def _stated(name: str) -> Condition:
+    return Condition(f"coalesce({name}_min, {name}_max) IS NOT NULL")
+
+
+def _dates(search: queries.JobSearch, now: datetime) -> list[Condition]:
+    found = []
+    if first := search.canonical(now).get("date_posted"):
+        found.append(Condition("posted >= ?", (first,)))
+    if search.month:
+        found.append(Condition("substr(posted, 1, 7) = ?", (search.month,)))
+    return found
+
+
+def _pay_and_years(search: queries.JobSearch) -> list[Condition]:
+    found = []
+    years, salary = search.yoe or queries.Range(), search.salary or queries.Salary()
+    if years.min is not None or years.max is not None:
+        wanted = _overlap("yoe", years.min, years.max)
+        found.append(_unless_unstated("yoe", wanted) if search.include_yoe else wanted)
+    parts = []
+    if salary.min is not None or salary.max is not None:
+        parts.append(_overlap("salary", salary.min, salary.max))
+    if currency := search.currency or salary.currency:
+        parts += [_stated("salary"), Condition("currency = ?", (currency.upper(),))]
+    if salary.period:
+        parts += [_stated("salary"), Condition("period = ?", (queries.fold(salary.period),))]
+    if parts:
+        wanted = _all(parts)
+        found.append(_unless_unstated("salary", wanted) if search.include_no_salary else wanted)
+    return found
+
+
+def _unless_unstated(name: str, wanted: Condition) -> Condition:
+    return _any([wanted, Condition(f"NOT ({_stated(name).sql})")])
+
+
+def _flags(search: queries.JobSearch) -> list[Condition]:
+    if search.hide_seen_jobs:
+        raise Refused("hide_seen_jobs", "The board does not know who has seen which postings")
+    asked = (
+        (not search.include_expired, "NOT expired"),
+        (search.visa, "visa"),
+        (search.hide_recruiting_agencies, "NOT agency"),
+        (search.filter_incomplete_jobs, "NOT incomplete"),
+    )
+    return [Condition(sql) for wanted, sql in asked if wanted]
+
+
+def _places(search: queries.JobSearch) -> list[Condition]:
+    near = search.geofilter_params or queries.GeoFilter()
+    if not search.geo_locations:
+        return []
+    place = _any(_place(location, near) for location in search.geo_locations)
+    sql = f"number IN (SELECT number FROM places WHERE {place.sql})"  # noqa: S608
+    return [Condition(sql, place.values)]
+
+
+def _place(location: queries.Location, near: queries.GeoFilter) -> Condition:
+    named = [
+        Condition(f"({part} = ? OR instr(parts, ?))", (key(name), f"|{key(name)}|"))
+        for part, name in (
+            ("city", location.city),
+            ("region", location.region),
+            ("country", location.country),
+        )
+        if name
+    ]
+    if location.address:
+        named.append(Condition("instr(address, ?)", (key(location.address),)))
+    area = _area(location, near)
+    if area is None:
+        return _all(named)
+    if near.mode == "strict":
+        return _all([*named, area])
+    if near.mode == "weak" and named:
+        return _any([_all(named), area])
+    return area
+
+
+def _area(location: queries.Location, near: queries.GeoFilter) -> Condition | None:
+    if location.bbox and (near.mode == "box" or not location.coordinates):
+        west, south, east, north = location.bbox
+        within = "longitude BETWEEN ? AND ?"
+        if west > east:  # the box crosses the date line
+            within = "(longitude >= ? OR longitude <= ?)"
+        return Condition(f"({within} AND latitude BETWEEN ? AND ?)", (west, east, south, north))
+    if not location.coordinates:
+        return None
+    longitude, latitude = location.coordinates.coordinates
+    reach = near.radius * _KM[near.unit]
+    if near.mode != "box":
+        return Condition("kilometres(longitude, latitude, ?, ?) <= ?", (longitude, latitude, reach))
+    north = reach / _KM["degrees"]
+    east = north / max(math.cos(math.radians(latitude)), 1e-6)
+    return Condition(
+        "(abs(longitude - ?) <= ? AND abs(latitude - ?) <= ?)", (longitude, east, latitude, north)
+    )
+
+
+def kilometres(
+    longitude: float | None, latitude: float | None, to_longitude: float, to_latitude: float
+) -> float | None:
+    """The way between two points in degrees along the surface of the earth; None from nowhere."""
+    if longitude is None or latitude is None:
+        return None
+    here, there = math.radians(latitude), math.radians(to_latitude)
+    half = math.radians(to_longitude - longitude) / 2
+    square = (
+        math.sin((there - here) / 2) ** 2 + math.cos(here) * math.cos(there) * math.sin(half) ** 2
+    )
+    return 2 * 6371.0088 * math.asin(min(1.0, math.sqrt(square)))

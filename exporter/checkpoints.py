@@ -1,0 +1,80 @@
+"""All that is needed to go on with an export after its worker is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+Cursor = Any
+"""A JSON value that asks a source for a page; only the source knows what it means."""
+
+
+class Part(msgspec.Struct, frozen=True, array_like=True):
+    """One uploaded part; its number is its place in the checkpoint, counted from 1."""
+
+    etag: str
+    size: int
+
+
+class Tail(msgspec.Struct, frozen=True):
+    """Encoded pages too few for a part, kept as an object of their own between two slices."""
+
+    key: str
+    size: int
+
+
+class Tally(msgspec.Struct):
+    """What the encoder changed or could not place, counted; grows with each encoded page."""
+
+    guarded_cells: int = 0
+    """Text cells that got a leading apostrophe, so that no spreadsheet runs them."""
+    replaced_characters: int = 0
+    """Characters that UTF-8 cannot carry (lone surrogates), written as U+FFFD."""
+    unmapped_fields: dict[str, int] = msgspec.field(default_factory=dict)
+    """Fields that rows had beside the columns, and in how many rows."""
+    nulled_numbers: int = 0
+    """NaN and infinities, which JSON cannot carry, written as null in JSON files."""
+
+    def copy(self) -> Tally:
+        return Tally(
+            self.guarded_cells,
+            self.replaced_characters,
+            dict(self.unmapped_fields),
+            self.nulled_numbers,
+        )
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A point between two pages to which every byte is durable; nothing after it counts.
+
+    Parts stand inside, not in a list of their own: one value is one write, so a checkpoint
+    is whole or absent. At about 45 bytes a part this is far below 1 % of the part it commits.
+    """
+
+    cursor: Cursor
+    """The next page to fetch; meaningless once `end_reason` is set."""
+    end_reason: str | None = None
+    """Why no page follows; see `exports.EndReason`. None while pages remain."""
+    rows: int = 0
+    """Rows in all committed bytes."""
+    pages: int = 0
+    total_at_start: int | None = None
+    """Rows that the source announced with its first page, if it announces."""
+    total_at_end: int | None = None
+    """Rows that the source announced with the latest page."""
+    key: str | None = None
+    """Object key of the open upload."""
+    upload_id: str | None = None
+    parts: tuple[Part, ...] = ()
+    tail: Tail | None = None
+    tally: Tally = msgspec.field(default_factory=Tally)
+
+    @property
+    def uploaded(self) -> int:
+        """Bytes in parts, without the tail."""
+        return sum(part.size for part in self.parts)
+
+    def evolve(self, **changes: Any) -> Checkpoint:
+        """The same checkpoint with some fields changed."""
+        return msgspec.structs.replace(self, **changes)

@@ -1,0 +1,280 @@
+"""The `exporter` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from exporter import logs
+from exporter.errors import ExporterError
+
+if TYPE_CHECKING:
+    from exporter.store.keys import KeyRing
+
+app = typer.Typer(
+    help="Turns a search over job postings into a file: all the rows, proven.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+keys = typer.Typer(help="API keys: shown once, stored hashed.", no_args_is_help=True)
+board = typer.Typer(help="The reference job board, an upstream to try.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+app.add_typer(board, name="board")
+
+out = Console()
+err = Console(stderr=True)
+
+DATA_DIR = Path(".exporter")
+
+Port = Annotated[int, typer.Option(help="Port to listen on.")]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+Database = Annotated[
+    Path, typer.Option(envvar="EXPORTER_BOARD_DATABASE", help="The board's SQLite file.")
+]
+
+
+@app.command()
+def up(
+    data_dir: Annotated[Path, typer.Option(help="Where all state is kept.")] = DATA_DIR,
+    port: Annotated[int, typer.Option(help="The API's port; all others derive from it.")] = 8800,
+    workers: Annotated[int, typer.Option(min=1, help="Slices at once.")] = 2,
+    board: Annotated[bool, typer.Option(help="Start the reference board too.")] = True,
+    board_rows: Annotated[
+        int | None, typer.Option(min=1, help="Fill an empty board with synthetic postings.")
+    ] = None,
+    board_data: Annotated[
+        Path | None, typer.Option(exists=True, help="Fill an empty board from JSON Lines.")
+    ] = None,
+) -> None:
+    """Start the whole stack in the foreground: Redis, S3, board, API, workers, beat."""
+    from exporter.local import stack
+
+    raise typer.Exit(stack.run(data_dir, port, workers, board, board_rows, board_data))
+
+
+@app.command()
+def demo(
+    rows: Annotated[int, typer.Option(min=1, help="Postings on the board.")] = 20_000,
+) -> None:
+    """See the main job: start the stack, export from the board, download, show the proof."""
+    from exporter.demo import run
+
+    raise typer.Exit(run(rows, out, err))
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
+    source: Annotated[str, typer.Option(help="Name of a configured source.")] = "board",
+    query: Annotated[str, typer.Option(help="The search, as JSON.")] = "{}",
+    format: Annotated[str, typer.Option(help="csv or json (JSON Lines).")] = "csv",  # noqa: A002
+    columns: Annotated[
+        str | None, typer.Option(help="Columns, comma-separated; default: the source's.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Rows at most; default: all.")] = None,
+    priority: Annotated[int, typer.Option(help="0 to 9, higher is more urgent.")] = 0,
+    csv_safe: Annotated[
+        bool, typer.Option(help="Guard cells that a spreadsheet would run as formulas.")
+    ] = False,
+    url: Annotated[
+        str, typer.Option(envvar="EXPORTER_PUBLIC_URL", help="The service.")
+    ] = "http://127.0.0.1:8800",
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="EXPORTER_API_KEY", help="Default: the key of `exporter up` here."),
+    ] = None,
+) -> None:
+    """Export from a running service into a file: enqueue, watch, download, verify."""
+    from exporter.client import Client
+    from exporter.watching import fetch
+
+    try:
+        search = json.loads(query)
+    except ValueError as error:
+        raise typer.BadParameter(f"--query is no JSON: {error}") from None
+    request = {
+        "source": source,
+        "query": search,
+        "format": format,
+        "priority": priority,
+        "csv_safe": csv_safe,
+    }
+    if columns:
+        request["columns"] = [name.strip() for name in columns.split(",")]
+    if limit is not None:
+        request["limit"] = limit
+    with _told(), Client(url, api_key or _local_key()) as client:
+        fetch(client, request, output, err)
+
+
+@app.command()
+def doctor() -> None:
+    """Check every dependency and setting, and say how to mend what is wrong."""
+    from exporter.doctor import examine
+
+    table = Table("", "what", "found")
+    ill = 0
+    for finding in examine():
+        ill += not finding.well
+        table.add_row(
+            "[green]ok[/]" if finding.well else "[red]no[/]", finding.what, escape(finding.detail)
+        )
+    out.print(table)
+    raise typer.Exit(1 if ill else 0)
+
+
+@app.command()
+def api(port: Port = 8800, host: Host = "127.0.0.1") -> None:
+    """Serve the REST API."""
+    logs.configure("api")
+    with _told():
+        from exporter.api.server import serve
+
+        serve(host, port)
+
+
+@app.command()
+def worker(
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Slices at once; default: two a core.")
+    ] = None,
+) -> None:
+    """Run the Celery workers that do the exports."""
+    arguments = [] if concurrency is None else [f"--concurrency={concurrency}"]
+    os.execv(sys.executable, [sys.executable, "-m", "workers", "worker", *arguments])  # noqa: S606
+
+
+@app.command()
+def beat() -> None:
+    """Run the clock of the hourly tasks; exactly one is needed, none is harmless."""
+    os.execv(sys.executable, [sys.executable, "-m", "workers", "beat"])  # noqa: S606
+
+
+@keys.command("create")
+def keys_create(
+    user: Annotated[str, typer.Option(help="The user whom the key stands for.")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read or write; repeat for both. Default: both.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+) -> None:
+    """Make a key and print it; this is the only time that it can be seen."""
+    from exporter.store.keys import SCOPES
+
+    with _told():
+        out.print(
+            _ring().create(user, tuple(scope or SCOPES), name), highlight=False, soft_wrap=True
+        )
+
+
+@keys.command("list")
+def keys_list() -> None:
+    """Show all keys that are not revoked, without the keys themselves."""
+    table = Table("id", "user", "scopes", "name", "created")
+    with _told():
+        for key in _ring().list():
+            created = f"{key.created_at:%Y-%m-%d %H:%M}"
+            table.add_row(key.id, key.user_id, " ".join(key.scopes), key.name, created)
+    out.print(table)
+
+
+@keys.command("revoke")
+def keys_revoke(key_id: Annotated[str, typer.Argument(help="The id that `list` shows.")]) -> None:
+    """Make a key useless from now on."""
+    with _told():
+        if not _ring().revoke(key_id):
+            raise ExporterError(f"no key has the id {key_id!r}; `exporter keys list` shows them")
+    err.print(f"revoked {key_id}")
+
+
+@board.command("serve")
+def board_serve(
+    database: Database = DATA_DIR / "board.sqlite",
+    data: Annotated[
+        Path | None, typer.Option(exists=True, help="JSON Lines (.gz too) to load first.")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Synthetic postings to make first.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Other seed, other postings.")] = 1,
+    port: Port = 8810,
+    host: Host = "127.0.0.1",
+) -> None:
+    """Serve the board. It takes the key in BOARD_KEY."""
+    from exporter.board import app as board_app
+
+    logs.configure("board")
+    key = os.environ.get("BOARD_KEY")
+    with _told():
+        if not key:
+            raise ExporterError("BOARD_KEY is not set: choose a key that callers must show")
+        _fill(database, data, rows, seed)
+        board_app.serve(database, host, port, [key])
+
+
+@board.command("load")
+def board_load(
+    file: Annotated[Path, typer.Argument(exists=True, help="JSON Lines, .gz too.")],
+    database: Database = DATA_DIR / "board.sqlite",
+) -> None:
+    """Load postings into the board; one that serves them already shows them at once."""
+    with _told():
+        _fill(database, file, None, 1)
+
+
+def _fill(database: Path, data: Path | None, rows: int | None, seed: int) -> None:
+    from exporter.board import database as stored
+    from exporter.board.synthetic import synthesize
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    stored.prepare(database)
+    if rows is not None:
+        synthesize(database, rows, seed)
+        err.print(f"{rows} synthetic postings of seed {seed} in {database}")
+    if data is not None:
+        loaded = stored.load(database, data)
+        err.print(f"{loaded} from {data} into {database}", highlight=False)
+
+
+def _ring() -> KeyRing:
+    from exporter import settings
+    from exporter.store.keys import KeyRing
+    from exporter.store.redis import RedisStore
+
+    return KeyRing(RedisStore.connect(settings.load().redis_url).client)
+
+
+def _local_key() -> str:
+    try:
+        return (DATA_DIR / "api_key").read_text("utf-8").strip()
+    except OSError:
+        raise ExporterError("no API key: set EXPORTER_API_KEY or give --api-key") from None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turns our errors into one line for the reader and exit code 1."""
+    try:
+        yield
+    except (ExporterError, ValueError) as error:
+        err.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""A client of any running service: enqueue, watch, download, verify."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from exporter.errors import ExporterError
+
+TERMINAL = ("finished", "failed", "canceled")
+LONGEST_PAUSE = 2.0
+
+
+class ServiceError(ExporterError):
+    """The service refused, failed, or did not answer; the text says what it said."""
+
+
+class Client:
+    """Talks to the native surface of a service."""
+
+    def __init__(self, url: str, api_key: str) -> None:
+        self._http = httpx.Client(
+            base_url=url, headers={"authorization": f"Bearer {api_key}"}, timeout=30
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Enqueue an export; returns its record."""
+        return self._call("POST", "/v1/exports", request)
+
+    def get(self, export_id: str) -> dict[str, Any]:
+        """An export's record, with a fresh link if it is finished."""
+        return self._call("GET", f"/v1/exports/{export_id}")
+
+    def cancel(self, export_id: str) -> dict[str, Any]:
+        """Ask for an export's end."""
+        return self._call("POST", f"/v1/exports/{export_id}/cancel")
+
+    def wait(self, export_id: str, watch: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """The record once it is terminal; `watch` is shown each one on the way.
+
+        A service that is restarted meanwhile is asked again for a minute.
+        """
+        pause, silent_since = 0.1, None
+        while True:
+            try:
+                record = self.get(export_id)
+            except ServiceError:
+                silent_since = silent_since or time.monotonic()
+                if time.monotonic() - silent_since > 60:
+                    raise
+                time.sleep(LONGEST_PAUSE)
+                continue
+            silent_since = None
+            watch(record)
+            if record["state"] in TERMINAL:
+                return record
+            time.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, json=body)
+            answer = response.json()
+        except httpx.TransportError as error:
+            raise ServiceError(f"{self._http.base_url} does not answer: {error}") from None
+        except ValueError:
+            raise ServiceError(
+                f"{self._http.base_url} is no exporter: {method} {path} answered "
+                f"{response.status_code} without JSON"
+            ) from None
+        if not response.is_success:
+            problems = "".join(
+                f"\n  {p.get('pointer', '')}: {p.get('detail', '')}"
+                for p in answer.get("errors") or ()
+            )
+            raise ServiceError(
+                f"{response.status_code} {answer.get('title', '')}: "
+                f"{answer.get('detail', '')}{problems}"
+            )
+        return dict(answer)
+
+
+def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> None:
+    """The whole file or none: it gets its name only when all its bytes are there.
+
+    Raises ServiceError if the link refuses or the transfer breaks off.
+    """
+    with _unfinished(file) as part, part.open("wb") as out:
+        try:
+            with httpx.stream("GET", url, timeout=30) as response:
+                if not response.is_success:
+                    raise ServiceError(f"the download link answered {response.status_code}")
+                for chunk in response.iter_bytes():
+                    out.write(chunk)
+                    watch(len(chunk))
+        except httpx.TransportError as error:
+            raise ServiceError(f"the download broke off: {error}") from None
+        if out.tell() != size:
+            raise ServiceError(f"{out.tell()} bytes arrived, {size} were announced")
+
+
+def count_rows(file: Path, format: str) -> int:  # noqa: A002
+    """Rows in a downloaded file, by reading it whole with the standard library."""
+    if format == "csv":
+        csv.field_size_limit(2**31 - 1)
+        with file.open(newline="", encoding="utf-8") as lines:
+            return max(sum(1 for _ in csv.reader(lines)) - 1, 0)
+    with file.open("rb") as raw:
+        return sum(1 for line in raw if line.strip())
+
+
+@contextmanager
+def _unfinished(file: Path) -> Iterator[Path]:
+    part = file.with_name(f"{file.name}.part")
+    try:
+        yield part
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)

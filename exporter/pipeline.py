@@ -1,0 +1,469 @@
+"""run_slice(): the one loop that turns pages into parts, and the only writer of checkpoints.
+
+The order is the promise: upload the part, then commit the checkpoint that names it. A crash
+between the two costs one part of work; the other order would cost rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from enum import StrEnum
+
+import msgspec
+import structlog
+
+from exporter import exports
+from exporter.checkpoints import Checkpoint
+from exporter.clock import Clock
+from exporter.errors import (
+    LeaseLost,
+    SourceError,
+    SourceUnavailable,
+    SourceUntrue,
+    StorageError,
+    StorageUnavailable,
+    StoreUnavailable,
+    UploadGone,
+)
+from exporter.exports import Completeness, EndReason, Outcome, Result, State
+from exporter.formats.base import Format
+from exporter.leases import Lease, kept
+from exporter.parts import File, part_size
+from exporter.sources.base import Page, Source
+from exporter.storage.base import Storage, guarded
+from exporter.store.base import Claim, ExportStore, Verdict
+
+log = structlog.get_logger()
+
+BEAT = 0.2
+"""Seconds between two questions whether to go on; in between, the lease's thread hears."""
+FIRST_WAIT = 2.0
+LONGEST_WAIT = 60.0
+"""Seconds: the first wait for an upstream or S3, and what doubling stops at."""
+STORE_RETRY = 0.5
+"""Seconds between two tries to reach the store while the lease still holds."""
+
+
+class Ending(StrEnum):
+    """How a slice ended."""
+
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    HANDED_OVER = "handed_over"
+    """More to do: the budget was used up, or this worker shuts down."""
+    WAITING = "waiting"
+    """The upstream or S3 needs time; the export comes back by itself."""
+    LOST = "lost"
+    """Another worker owns the export, or may: nothing more was written."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers that a slice works by; see `settings.Settings` for their meaning."""
+
+    part_size: int
+    slice: timedelta
+    lease: timedelta
+    patience: timedelta
+    max_attempts: int
+    keep_file: timedelta
+    keep_record: timedelta
+
+
+def run_slice(
+    claim: Claim,
+    *,
+    source: Source,
+    encoder: Format,
+    storage: Storage,
+    store: ExportStore,
+    clock: Clock,
+    limits: Limits,
+    claimed_at: float,
+    draining: Callable[[], bool] = lambda: False,
+) -> Ending:
+    """Work on a claimed export until its end, the slice's budget, a cancel or a lost lease.
+
+    `claimed_at` is the monotonic time before the claim was sent: a worker that was stopped right
+    after it must not believe that its lease is fresh.
+
+    Whatever happens inside, the file that is published in the end has the same bytes. Errors of
+    upstream, S3 and store end as a state of the export; only a defect of our own is raised.
+    """
+    lease = Lease(limits.lease, clock, claimed_at)
+
+    def renew() -> Verdict:
+        return store.renew(claim.export.id, claim.fence, lease=limits.lease)
+
+    run = _Slice(claim, source, encoder, storage, store, clock, limits, lease, draining)
+    with kept(lease, renew, clock), guarded(lease.check):
+        try:
+            return run.work()
+        except LeaseLost as error:
+            log.warning("slice.lost", reason=str(error))
+            return Ending.LOST
+
+
+class _Slice:
+    """The position in the file: what is durable (`saved`) and what is only in hand."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        source: Source,
+        encoder: Format,
+        storage: Storage,
+        store: ExportStore,
+        clock: Clock,
+        limits: Limits,
+        lease: Lease,
+        draining: Callable[[], bool],
+    ) -> None:
+        self.claim = claim
+        self.export = claim.export
+        self.spec = claim.export.spec
+        self.source = source
+        self.encoder = encoder
+        self.store = store
+        self.clock = clock
+        self.limits = limits
+        self.lease = lease
+        self.draining = draining
+        self.ends_at = clock.monotonic() + limits.slice.total_seconds()
+        self.beat_at = 0.0
+        self.file = File(
+            storage, self.spec.id, claim.fence, self.spec.file_name, encoder.content_type
+        )
+        self.saved = self.export.checkpoint or self._beginning()
+        self.advanced = False
+        self.at = self.saved
+        self.tally = self.saved.tally.copy()
+        self.buffer = bytearray()
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def work(self) -> Ending:
+        try:
+            try:
+                return self._go_on()
+            except UploadGone as error:
+                return self._begin_anew(str(error))
+            except SourceUnavailable as error:
+                return self._wait(str(error), error.retry_after)
+            except SourceError as error:
+                return self._fail(str(error))
+        except StorageUnavailable as error:
+            # A write may still be on its way to S3, so this hand-over is not a clean one.
+            return self._pause(str(error), clean=False)
+        except StorageError as error:
+            return self._fail(str(error))
+
+    def _go_on(self) -> Ending:
+        if self.export.cancel_requested:
+            return self._cancel()
+        if self.export.attempts >= self.limits.max_attempts:
+            return self._fail(
+                f"gave up: {self.export.attempts} workers in a row were lost while working on "
+                "this export, without progress between them"
+            )
+        if self.export.closing is not None and self._is_published(self.export.closing):
+            return self._finish(self.export.closing)
+        if not self.claim.clean:
+            self._take_over()
+        return self._read()
+
+    def _read(self) -> Ending:
+        self.buffer = self.file.read_tail(self.saved)
+        if self.at.pages == 0 and not self.buffer:
+            self.buffer += self.encoder.open()
+        while not self._ended():
+            if self.draining() or self.clock.monotonic() >= self.ends_at:
+                return self._hand_over()
+            self._take(self.source.fetch(self.spec.query, self.at.cursor))
+            if self._part_is_full() and not self._ended():
+                verdict = self._commit(self._with_part())
+            else:
+                verdict = self._beat()
+            if verdict is Verdict.CANCEL:
+                return self._cancel()
+        return self._publish()
+
+    def _take(self, page: Page) -> None:
+        """Encode a page into the buffer and move the position behind it."""
+        at = self.at
+        room = None if self.spec.limit is None else self.spec.limit - at.rows
+        rows = page.rows if room is None else page.rows[:room]
+        total = None if page.total is None else max(page.total - self.spec.offset, 0)
+        end: EndReason | None = None
+        if len(rows) < len(page.rows) or (page.next is not None and room == len(rows)):
+            end = EndReason.LIMIT_REACHED
+        elif page.next is None:
+            end = EndReason.NULL_CURSOR if total is None else EndReason.TOTAL_REACHED
+        elif page.next == at.cursor:
+            raise SourceUntrue(f"the cursor {at.cursor!r} leads to itself")
+        self.buffer += self.encoder.encode(rows, self.tally)
+        self.at = at.evolve(
+            cursor=page.next,
+            end_reason=end,
+            rows=at.rows + len(rows),
+            pages=at.pages + 1,
+            total_at_start=total if at.pages == 0 else at.total_at_start,
+            total_at_end=total,
+            tally=self.tally,
+        )
+        if end is EndReason.TOTAL_REACHED and self.at.rows != total:
+            raise SourceUntrue(
+                f"the source's pages ended after {self.at.rows} rows, its total says {total}"
+            )
+
+    def _ended(self) -> bool:
+        return self.at.end_reason is not None
+
+    def _part_is_full(self) -> bool:
+        return len(self.buffer) >= part_size(self.limits.part_size, len(self.at.parts))
+
+    def _with_part(self) -> Checkpoint:
+        at = self.file.add_part(self.at, self.buffer)
+        self.buffer = bytearray()
+        return at
+
+    # -- what the store hears ------------------------------------------------------------------
+
+    def _progress(self) -> float:
+        return exports.progress(self.at.rows, self.at.total_at_end, self.spec.limit)
+
+    def _ask(self, question: Callable[[], Verdict]) -> Verdict:
+        """The store's verdict; asked again while it is silent, as long as the lease holds."""
+        while True:
+            self.lease.check()
+            asked_at = self.clock.monotonic()
+            try:
+                verdict = self.lease.note(question(), asked_at)
+            except StoreUnavailable as error:
+                log.warning("store.silent", reason=str(error))
+                self.clock.sleep(STORE_RETRY)
+                continue
+            if verdict is Verdict.LOST:
+                raise LeaseLost("the store refused the fence: another worker owns this export")
+            return verdict
+
+    def _commit(self, checkpoint: Checkpoint, closing: Result | None = None) -> Verdict:
+        """Make the position durable. After this, a crash costs nothing of what it names."""
+        stale = self.saved.tail
+        checkpoint = checkpoint.evolve(tally=checkpoint.tally.copy())
+        verdict = self._ask(
+            lambda: self.store.commit(
+                self.spec.id,
+                self.claim.fence,
+                checkpoint,
+                lease=self.limits.lease,
+                progress=self._progress(),
+                closing=closing,
+            )
+        )
+        self.advanced = self.advanced or checkpoint.pages > self.saved.pages
+        self.saved = self.at = checkpoint
+        if stale is not None and stale != checkpoint.tail:
+            self.file.drop(stale.key)
+        return verdict
+
+    def _beat(self) -> Verdict:
+        now = self.clock.monotonic()
+        if now < self.beat_at:
+            self.lease.check()
+            return self.lease.verdict
+        self.beat_at = now + BEAT
+        progress = self._progress()
+        return self._ask(
+            lambda: self.store.renew(
+                self.spec.id, self.claim.fence, lease=self.limits.lease, progress=progress
+            )
+        )
+
+    # -- endings -------------------------------------------------------------------------------
+
+    def _publish(self) -> Ending:
+        self.buffer += self.encoder.close()
+        if self.at.upload_id is None:
+            # The pages in hand are in no checkpoint: a successor that does not find the file
+            # reads them again.
+            result = self._result(self.file.key, len(self.buffer))
+            if self._commit(self.saved, closing=result) is Verdict.CANCEL:
+                return self._cancel()
+            self.file.publish_small(self.buffer)
+        else:
+            at = self._with_part() if self.buffer else self.at
+            assert at.key is not None
+            result = self._result(at.key, at.uploaded)
+            if self._commit(at, closing=result) is Verdict.CANCEL:
+                return self._cancel()
+            self.file.complete(at)
+        if not self.file.holds(result.key, result.file_size):
+            raise StorageError(
+                f"{result.key} was stored, but the store does not show its {result.file_size} bytes"
+            )
+        return self._finish(result)
+
+    def _is_published(self, closing: Result) -> bool:
+        """Whether a predecessor got as far as the file, although nobody heard the answer."""
+        if self.saved.upload_id is not None and self.saved.end_reason is not None:
+            self.file.complete(self.saved)
+        return self.file.holds(closing.key, closing.file_size)
+
+    def _finish(self, result: Result) -> Ending:
+        if not self._end(State.FINISHED, result=result):
+            return Ending.LOST
+        if self.export.checkpoint is not None or not self.claim.clean:
+            self._tidy(keep=result.key)
+        log.info("export.finished", rows=result.record_count, bytes=result.file_size)
+        return Ending.FINISHED
+
+    def _fail(self, error: str) -> Ending:
+        self._discard()
+        if not self._end(State.FAILED, error=error):
+            return Ending.LOST
+        log.warning("export.failed", reason=error)
+        return Ending.FAILED
+
+    def _cancel(self) -> Ending:
+        self._discard()
+        if not self._end(State.CANCELED):
+            return Ending.LOST
+        log.info("export.canceled", rows=self.at.rows)
+        return Ending.CANCELED
+
+    def _end(self, state: State, *, result: Result | None = None, error: str | None = None) -> bool:
+        while True:
+            self.lease.check()
+            try:
+                return self.store.end(
+                    self.spec.id,
+                    self.claim.fence,
+                    state,
+                    result=result,
+                    error=error,
+                    keep_file=self.limits.keep_file if result else None,
+                    keep_record=self.limits.keep_record,
+                )
+            except StoreUnavailable as silent:
+                log.warning("store.silent", reason=str(silent))
+                self.clock.sleep(STORE_RETRY)
+
+    def _hand_over(self) -> Ending:
+        if self._save_hand() is Verdict.CANCEL:
+            return self._cancel()
+        return self._release(Ending.HANDED_OVER, clean=True)
+
+    def _wait(self, reason: str, retry_after: float | None) -> Ending:
+        """Let go of the worker until the upstream may answer again, keeping what was read."""
+        if self._save_hand() is Verdict.CANCEL:
+            return self._cancel()
+        return self._pause(reason, clean=True, retry_after=retry_after)
+
+    def _pause(self, reason: str, *, clean: bool, retry_after: float | None = None) -> Ending:
+        stalls = 0 if self.advanced else self.export.stalls
+        since = None if self.advanced else self.export.stalled_since
+        if since is not None and self.clock.now() - since > self.limits.patience:
+            error = f"gave up after waiting since {since:%Y-%m-%d %H:%M:%S}Z: {reason}"
+            if clean:
+                return self._fail(error)
+            # S3 is silent, so nothing can be cleaned up now: the bucket's own sweep will.
+            return Ending.FAILED if self._end(State.FAILED, error=error) else Ending.LOST
+        seconds = min(FIRST_WAIT * 2 ** min(stalls, 10), LONGEST_WAIT)
+        return self._release(
+            Ending.WAITING,
+            clean=clean,
+            retry_in=timedelta(seconds=max(seconds, retry_after or 0)),
+            reason=reason,
+        )
+
+    def _release(
+        self,
+        ending: Ending,
+        *,
+        clean: bool,
+        retry_in: timedelta | None = None,
+        reason: str | None = None,
+    ) -> Ending:
+        try:
+            held = self.store.release(
+                self.spec.id, self.claim.fence, clean=clean, retry_in=retry_in, reason=reason
+            )
+        except StoreUnavailable as error:
+            # The lease runs out by itself; whoever comes next takes over.
+            log.warning("store.silent", reason=str(error))
+            held = False
+        if held:
+            log.info("slice.released", ending=ending, rows=self.saved.rows, reason=reason)
+        return ending if held else Ending.LOST
+
+    # -- starting points -----------------------------------------------------------------------
+
+    def _beginning(self) -> Checkpoint:
+        return Checkpoint(cursor=self.source.start(self.spec.limit, self.spec.offset))
+
+    def _take_over(self) -> None:
+        taken = self.file.take_over(self.saved)
+        if taken is None:
+            raise UploadGone(f"the parts at {self.saved.key} are gone from the store")
+        if taken != self.saved:
+            sealed = self.saved.key
+            self._commit(taken)
+            if sealed is not None and taken.parts:
+                self.file.drop(sealed)
+            log.info("slice.took_over", rows=self.saved.rows, attempt=self.export.attempts)
+
+    def _begin_anew(self, reason: str) -> Ending:
+        """The upload vanished under us although the lease is ours: read everything again.
+
+        A bucket's own rules may abort an upload that stayed open for days.
+        """
+        log.warning("export.begins_anew", reason=reason, rows=self.saved.rows)
+        self._discard()
+        self._commit(self._beginning())
+        return self._pause(reason, clean=True)
+
+    def _discard(self) -> None:
+        """Empty the bucket of this export, once the store has confirmed that it is ours."""
+        self._ask(lambda: self.store.renew(self.spec.id, self.claim.fence, lease=self.limits.lease))
+        self.file.discard()
+
+    def _save_hand(self) -> Verdict:
+        """Make the pages in hand durable, if there are any beyond the checkpoint."""
+        if self.at.pages == self.saved.pages:
+            return self._beat()
+        return self._commit(self.file.keep_tail(self.at, self.buffer))
+
+    def _tidy(self, keep: str) -> None:
+        try:
+            self.file.discard(keep=keep)
+        except (StorageError, LeaseLost) as error:
+            # The file is published: what is left over is the bucket sweep's.
+            log.warning("export.untidy", reason=str(error))
+
+    def _result(self, key: str, size: int) -> Result:
+        at = self.at
+        assert at.end_reason is not None
+        known = [n for n in (at.total_at_end, self.spec.limit) if n is not None]
+        if at.rows == 0:
+            outcome = Outcome.EMPTY
+        elif at.end_reason == EndReason.LIMIT_REACHED:
+            outcome = Outcome.TRUNCATED
+        else:
+            outcome = Outcome.COMPLETE
+        return Result(
+            key=key,
+            file_size=size,
+            record_count=at.rows,
+            completeness=Completeness(
+                outcome=outcome,
+                end_reason=EndReason(at.end_reason),
+                exported=at.rows,
+                expected=min(known) if at.total_at_end is not None else None,
+                total_at_start=at.total_at_start,
+                total_at_end=at.total_at_end,
+            ),
+            tally=self.tally.copy(),
+            pages=at.pages,
+        )

@@ -1,0 +1,402 @@
+"""A job search as people send it, as the task object echoes it, and as it is stored and sent on.
+
+The vendor's documentation, its examples and its official client spell some filters differently.
+A search is accepted in every documented spelling and leaves in one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Any, Literal, NoReturn, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic_core import PydanticCustomError
+
+MAX_ENTRIES = 1_000
+"""The most entries that one filter takes. Far above what anyone sends; keeps a record small."""
+MAX_TEXT = 1_000
+"""The most characters that one text of a filter takes."""
+
+_FULL_TIME, _PART_TIME, _IN_PERSON = "Full-time", "Part-time", "In-Person"
+_LABELS: Mapping[str, Mapping[str, str]] = {
+    "job_types": {
+        "fulltime": _FULL_TIME,
+        "permanentfulltime": _FULL_TIME,
+        "parttime": _PART_TIME,
+        "contract": "Contract",
+        "contractor": "Contract",
+        "intern": "Internship",
+        "internship": "Internship",
+    },
+    "location_types": {
+        "remote": "Remote",
+        "hybrid": "Hybrid",
+        "inperson": _IN_PERSON,
+        "onsite": _IN_PERSON,
+    },
+    "experience": {
+        name.casefold() + suffix: name
+        for name in ("Entry", "Junior", "Mid", "Senior", "Executive")
+        for suffix in ("", "level")
+    },
+}
+
+# The right-hand name is the documentation's other word for the left-hand filter. The left-hand
+# one is what the official client sends, and the only one that leaves this module.
+_SPELLINGS: Mapping[str, str] = {
+    "company_names": "company_name",
+    "company_slugs": "company_slug",
+    "geo_locations": "locations",
+    "job_types": "job_type",
+}
+
+# fmt: off
+_ECHOED = (
+    "job_titles", "keywords", "location_group", "location_types", "geo_locations", "experience",
+    "yoe", "include_yoe", "company_types", "company_name", "date_posted", "days_ago", "month",
+    "salary", "include_no_salary", "currency", "job_types", "job_category", "industry",
+    "sub_industry", "visa", "include_expired", "hide_seen_jobs", "user_id", "company_slug",
+    "job_slug", "job_board", "sort_by", "sort_order", "page", "limit",
+)
+# fmt: on
+
+
+def fold(text: str) -> str:
+    """Equal for two texts that differ only in case, spaces, hyphens and other punctuation.
+
+    >>> fold("Full-Time") == fold("full_time") == fold("FULL TIME")
+    True
+    """
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def label(filter_name: str, value: str) -> str:
+    """One label for every spelling of a known value; an unknown value comes back as it is.
+
+    `filter_name` is `job_types`, `location_types` or `experience`; other filters have no labels.
+    `On-site` (official client) and `In-Person` (documentation) are one label.
+
+    >>> label("job_types", "full_time"), label("location_types", "On-site")
+    ('Full-time', 'In-Person')
+    """
+    return _LABELS.get(filter_name, {}).get(fold(value), value)
+
+
+def listed(value: str | Sequence[str] | None) -> list[str]:
+    """A filter's texts as a list, whether one text, several, or none were given."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+def is_day(text: str) -> bool:
+    """Whether a text is a day of the calendar, written exactly as YYYY-MM-DD."""
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None
+
+
+def digest(canonical: Mapping[str, Any]) -> str:
+    """Equal for two canonical searches exactly if they are equal: 64 hexadecimal digits."""
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _refuse(kind: str, message: str) -> NoReturn:
+    # A custom error is a template to pydantic: braces in a user's text would be read as one.
+    raise PydanticCustomError(kind, "{message}", {"message": message})  # type: ignore[arg-type, unused-ignore]
+
+
+def _text(value: object, what: str = "the value") -> str:
+    if not isinstance(value, str):
+        _refuse("string_type", f"{what} should be a text, not {type(value).__name__}")
+    if not value.strip():
+        _refuse("string_blank", f"{what} is blank: leave the filter out instead")
+    if len(value) > MAX_TEXT:
+        _refuse("string_too_long", f"{what} has {len(value)} characters, the most is {MAX_TEXT}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        _refuse("string_unicode", f"{what} holds half of a surrogate pair: send whole characters")
+    return value
+
+
+def _texts(value: object) -> str | list[str]:
+    if isinstance(value, str):
+        return _text(value)
+    if not isinstance(value, list | tuple):
+        _refuse(
+            "list_type", f"Input should be a text or a list of texts, not {type(value).__name__}"
+        )
+    if len(value) > MAX_ENTRIES:
+        _refuse("too_long", f"{len(value)} entries, the most is {MAX_ENTRIES}")
+    return [_text(entry, f"entry {place}") for place, entry in enumerate(value, 1)]
+
+
+def _flag(value: object) -> bool:
+    spoken = value.casefold() if isinstance(value, str) else value
+    if spoken is True or spoken == "true":
+        return True
+    if spoken is False or spoken == "false":
+        return False
+    _refuse("bool_parsing", 'Input should be "true" or "false"')
+
+
+def _day(value: object) -> str:
+    text = _text(value)
+    if not is_day(text):
+        _refuse("date_parsing", f"Input should be a date as YYYY-MM-DD, not {text!r}")
+    return text
+
+
+def _month(value: object) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"(?!0000)[0-9]{4}-(0[1-9]|1[0-2])", text):
+        _refuse("month_parsing", f"Input should be a month as YYYY-MM, not {text!r}")
+    return text
+
+
+def _optional(check: Callable[[Any], object], wire: Any) -> PlainValidator:
+    # An explicit null is an absent filter: the task object echoes absent filters as null, and
+    # people send that echo back.
+    return PlainValidator(
+        lambda value: None if value is None else check(value), json_schema_input_type=wire | None
+    )
+
+
+Text = Annotated[str | None, _optional(_text, str)]
+Texts = Annotated[str | list[str] | None, _optional(_texts, str | list[str])]
+Flag = Annotated[bool | None, _optional(_flag, bool | Literal["true", "false"])]
+Day = Annotated[str | None, _optional(_day, str)]
+Month = Annotated[str | None, _optional(_month, str)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    # A filter that is not understood would be ignored, and an ignored filter exports rows that
+    # nobody asked for (and pays for them).
+    model_config = ConfigDict(extra="forbid")
+
+
+class Range(_Strict):
+    """An inclusive range; an open end is left out or null."""
+
+    min: Number | None = None
+    max: Number | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            _refuse("range_order", f"min {self.min:g} is greater than max {self.max:g}")
+        return self
+
+
+class Salary(Range):
+    """A salary range, in one currency if `currency` is given, paid per `period` if that is."""
+
+    currency: Text = None
+    period: Text = None
+
+
+class Point(_Strict):
+    """A GeoJSON point: longitude first, in degrees. A bare `[lon, lat]` list is refused."""
+
+    type: Literal["Point"]
+    coordinates: tuple[
+        Annotated[Number, Field(ge=-180, le=180)], Annotated[Number, Field(ge=-90, le=90)]
+    ]
+
+
+class Location(_Strict):
+    """A place: every part that is given has to match."""
+
+    city: Text = None
+    region: Text = None
+    country: Text = None
+    address: Text = None
+    coordinates: Point | None = None
+    bbox: tuple[Number, Number, Number, Number] | None = Field(
+        None, description="West, south, east, north, in degrees."
+    )
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if not self.model_dump(exclude_none=True):
+            _refuse("empty_location", "a location should name a city, a region or a country")
+        return self
+
+
+class GeoFilter(_Strict):
+    """How near a posting has to be to a location of `geo_locations`."""
+
+    mode: Literal["auto", "weak", "strict", "box"] = "auto"
+    radius: Annotated[Number, Field(ge=0)] = 25.0
+    unit: Literal["mi", "km", "degrees"] = "mi"
+
+
+class JobSearch(_Strict):
+    """Exactly the filters of the vendor's job search, each valid, in any documented spelling.
+
+    - Two spellings of one filter (`locations` and `geo_locations`, `job_type` and `job_types`,
+      `company_name(s)`, `company_slug(s)`) may both be given only if they say the same. After
+      validation the plural (or `geo_locations`) holds the value, whichever was sent.
+    - Every list also takes one text; an empty list or a null is an absent filter.
+    - Flags are the strings `"true"` and `"false"` in any case, or real booleans.
+    - `limit` is not bounded here: in an export it is the number of records wanted.
+    - Numbers are finite numbers; a number in a string is refused.
+
+    Raises pydantic.ValidationError. An unknown filter has the error type `extra_forbidden`.
+    """
+
+    job_titles: Texts = Field(
+        None,
+        description='Any entry matches; all words of an entry, in any order; "-word" excludes;'
+        " an entry in double quotes is exact.",
+    )
+    keywords: Texts = Field(None, description='Any entry matches; "-word" excludes.')
+    company_keywords: Texts = None
+    company_name: Texts = None
+    company_names: Texts = None
+    company_slug: Texts = None
+    company_slugs: Texts = None
+    company_types: Texts = Field(None, description="Company sizes, such as 11-50.")
+    locations: Annotated[list[Location], Field(max_length=MAX_ENTRIES)] | None = None
+    geo_locations: Annotated[list[Location], Field(max_length=MAX_ENTRIES)] | None = None
+    geofilter_params: GeoFilter | None = None
+    location_group: Text = Field(None, description="Such as Bay_Area.")
+    location_types: Texts = Field(None, description="Remote, Hybrid, In-Person (or On-site).")
+    experience: Texts = Field(None, description="Entry, Junior, Mid, Senior, Executive.")
+    experience_levels: Texts = None
+    yoe: Range | None = Field(None, description="Years of experience.")
+    include_yoe: Flag = None
+    salary: Salary | None = None
+    include_no_salary: Flag = None
+    currency: Text = None
+    job_type: Texts = None
+    job_types: Texts = Field(None, description="Full-time, Part-time, Contract, Internship.")
+    job_category: Texts = None
+    industry: Texts = None
+    sub_industry: Texts = None
+    job_board: Texts = None
+    job_slug: Text = None
+    date_posted: Day = Field(None, description="Posted on or after this day, YYYY-MM-DD.")
+    days_ago: Annotated[int, Field(strict=True, ge=0, le=36_500)] | None = None
+    month: Month = Field(None, description="Posted in this month, YYYY-MM.")
+    visa: Flag = None
+    include_expired: Flag = None
+    hide_seen_jobs: Flag = None
+    user_id: Text = None
+    hide_recruiting_agencies: Flag = None
+    filter_incomplete_jobs: Flag = None
+    return_raw_description: Flag = None
+    sort_by: Literal["relevance", "date_posted", "salary", "company", "yoe"] | None = None
+    sort_order: Literal["asc", "desc"] | None = None
+    page: Annotated[int, Field(strict=True, ge=1)] | None = None
+    limit: Annotated[int, Field(strict=True, ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_value_each(self) -> Self:
+        for name, other in _SPELLINGS.items():
+            here, there = getattr(self, name), getattr(self, other)
+            if here is None:
+                setattr(self, name, there)
+            elif there is not None and _plain(name, here) != _plain(name, there):
+                _refuse(
+                    "two_spellings",
+                    f"{other} and {name} are two spellings of one filter and differ: send one",
+                )
+        inner = self.salary.currency if self.salary else None
+        if inner and self.currency and inner.upper() != self.currency.upper():
+            _refuse("two_spellings", "salary.currency and currency differ: send one")
+        return self
+
+    def echo(self) -> dict[str, Any]:
+        """The search as the task object shows it: 31 keys in the vendor's order, absent ones null.
+
+        Texts are as sent, numbers of ranges are floats, flags the strings `"true"`/`"false"`.
+        A filter sent in its other spelling stands under the spelling that the vendor echoes.
+        Given filters outside the 31 follow them, so that nothing that was asked for is hidden.
+        """
+        shown = {_SPELLINGS.get(name, name): name for name in ("company_names", "company_slugs")}
+        echoed = {key: _echoed(getattr(self, shown.get(key, key))) for key in _ECHOED}
+        hidden = {*_SPELLINGS, *_SPELLINGS.values(), *_ECHOED}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name not in hidden and value is not None:
+                echoed[name] = _echoed(value)
+        return echoed
+
+    def canonical(self, now: datetime) -> dict[str, Any]:
+        """One dict for all spellings of a search: what is stored and what is sent upstream.
+
+        Only given filters, in a fixed order, each as the official client names and shapes it;
+        lists for all that may be several, without repetitions; flags as `"true"`/`"false"`; known
+        labels in one spelling; `salary.currency` as `currency`. `JobSearch(**canonical)` is valid
+        and its canonical dict is the same.
+
+        `page` and `limit` are not part of it: they say how much is read, not what matches.
+
+        An explicit `"false"` is kept although the official client leaves false flags out: what a
+        user spelled out is passed on.
+
+        `days_ago` becomes the day in UTC that it means at `now` (aware, or ValueError): an export
+        that is resumed after midnight must not change its mind. The vendor's `date_posted` means
+        "on or after", so the later of the two bounds is kept.
+        """
+        if now.tzinfo is None:
+            raise ValueError(f"now should be aware of its time zone: {now.isoformat()}")
+        result: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            if name in _SPELLINGS.values() or name in ("days_ago", "page", "limit"):
+                continue
+            plain = _plain(name, getattr(self, name))
+            if name == "currency" and plain is None and self.salary:
+                plain = self.salary.currency
+            if name == "currency" and plain is not None:
+                plain = plain.upper()
+            if name == "date_posted" and self.days_ago is not None:
+                bound = now.astimezone(UTC).date() - timedelta(days=self.days_ago)
+                plain = max(plain or "", bound.isoformat())
+            if plain not in (None, [], {}):
+                result[name] = plain
+        return result
+
+
+_SEVERAL = frozenset(
+    name
+    for name, field in JobSearch.model_fields.items()
+    if field.annotation == str | list[str] | None
+)
+
+
+def _echoed(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    if isinstance(value, list):
+        return [_echoed(entry) for entry in value]
+    return value
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A filter's value in the one shape it leaves in; None if it filters nothing."""
+    if value is None:
+        return None
+    if name in _SEVERAL:
+        return list(dict.fromkeys(label(name, text) for text in listed(value)))
+    if isinstance(value, GeoFilter):
+        return value.model_dump()
+    if isinstance(value, Salary):
+        return value.model_dump(exclude_none=True, exclude={"currency"})
+    if isinstance(value, list):
+        return [_plain(name, entry) for entry in value]
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True)
+    return _echoed(value)

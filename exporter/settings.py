@@ -1,0 +1,197 @@
+"""What an operator can set: environment variables, and a TOML file for the sources."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from exporter.errors import ConfigurationError
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _seconds(value: object) -> object:
+    """Durations are written as `90`, `90s`, `15m`, `24h` or `7d`."""
+    if isinstance(value, str) and (
+        match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", value)
+    ):
+        return timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
+    if isinstance(value, int | float):
+        return timedelta(seconds=value)
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
+
+S3_SMALLEST_PART = 5 * 1024 * 1024
+S3_LONGEST_LINK = timedelta(days=7)
+
+
+class Settings(BaseSettings):
+    """Every setting, its default and what follows from it. Read from `EXPORTER_*` only."""
+
+    model_config = SettingsConfigDict(env_prefix="EXPORTER_", extra="ignore")
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """Where records live. Must persist (AOF) and never evict; start-up refuses otherwise."""
+    broker_url: str | None = None
+    """Where Celery's messages live; default: the next database of the same Redis."""
+    s3_endpoint_url: str | None = None
+    """None: AWS itself."""
+    s3_public_endpoint_url: str | None = None
+    """The address of S3 as those who download see it, if it differs from ours."""
+    s3_bucket: str = "exports"
+    s3_region: str = "us-east-1"
+    public_url: str = "http://127.0.0.1:8800"
+    """The API as its callers see it; stands in links."""
+    config: Path | None = None
+    """The sources' TOML file; default: exporter.toml in the current directory, if there."""
+    part_size: ByteSize = ByteSize(8 * 1024 * 1024)
+    """Bytes collected before a part is uploaded and committed: what a crash costs at most,
+    and the larger share of a worker's memory."""
+    slice_seconds: Duration = timedelta(seconds=30)
+    """How long an export holds a worker before others get their turn."""
+    lease_seconds: Duration = timedelta(seconds=30)
+    """How long a dead worker's export waits for another worker."""
+    link_ttl: Duration = timedelta(hours=24)
+    """How long a presigned download URL works after the poll that made it; 7 days at most."""
+    retention: Duration = timedelta(days=7)
+    """How long a finished file is kept."""
+    record_retention: Duration = timedelta(days=30)
+    """How long the record of an ended export can be polled."""
+    patience: Duration = timedelta(hours=6)
+    """How long an export waits for an upstream or S3 that does not answer, before it fails."""
+    max_attempts: int = Field(default=5, ge=1)
+    """Workers that an export may lose without a committed part between them, before it fails."""
+    tenant_slots: int = Field(default=0, ge=0)
+    """Slices of one user that may run at once; 0: no cap."""
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Settings:
+        if self.part_size < S3_SMALLEST_PART:
+            raise ValueError(
+                f"EXPORTER_PART_SIZE is {int(self.part_size)} bytes; S3 takes no part under 5 MiB"
+            )
+        if self.link_ttl > S3_LONGEST_LINK:
+            raise ValueError("EXPORTER_LINK_TTL is over 7d, the longest life of a presigned URL")
+        return self
+
+    @property
+    def broker(self) -> str:
+        """The URL of Celery's broker."""
+        if self.broker_url:
+            return self.broker_url
+        base, _, database = self.redis_url.rpartition("/")
+        if database.isdigit():
+            return f"{base}/{int(database) + 1}"
+        return f"{self.redis_url.rstrip('/')}/1"
+
+
+@lru_cache
+def load() -> Settings:
+    """The settings of this process. Raises ConfigurationError naming the variable."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"EXPORTER_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" if e["loc"] else e["msg"]
+            for e in error.errors()
+        )
+        raise ConfigurationError(problems) from None
+
+
+def _from_environment(value: Any) -> Any:
+    """`${VAR}` in a string is replaced by that environment variable."""
+    if not isinstance(value, str):
+        return value
+
+    def replaced(match: re.Match[str]) -> str:
+        try:
+            return os.environ[match[1]]
+        except KeyError:
+            raise ValueError(f"the environment variable {match[1]} is not set") from None
+
+    return re.sub(r"\$\{(\w+)\}", replaced, value)
+
+
+Text = Annotated[str, BeforeValidator(_from_environment)]
+
+
+class SourceConfig(BaseModel):
+    """One upstream: `[sources.NAME]` of the TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: Literal["hirebase"]
+    base_url: Text
+    api_key: Text = ""
+    page_size: int = Field(default=100, ge=1)
+    """The most rows that the upstream gives at once."""
+    columns: tuple[str, ...] | None = None
+    """Columns of a CSV and their order; default: the contract's."""
+
+
+class Surfaces(BaseModel):
+    """Which source each contract exports from: `[surfaces]` of the TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hirebase: str = "board"
+
+
+class Config(BaseModel):
+    """The TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sources: dict[str, SourceConfig] = Field(default_factory=dict)
+    surfaces: Surfaces = Surfaces()
+
+
+LOCAL = """\
+[sources.board]
+type = "hirebase"
+base_url = "http://127.0.0.1:8810"
+api_key = "${BOARD_KEY}"
+page_size = 100
+
+[surfaces]
+hirebase = "board"
+"""
+"""What holds when there is no file: the board of the local stack."""
+
+
+def load_config(path: Path | None) -> Config:
+    """The sources and surfaces. Raises ConfigurationError naming file, table and key."""
+    if path is None and (default := Path("exporter.toml")).exists():
+        path = default
+    name = str(path) if path else "the built-in configuration"
+    try:
+        text = path.read_text("utf-8") if path else LOCAL
+        return Config.model_validate(tomllib.loads(text))
+    except OSError as error:
+        raise ConfigurationError(
+            f"EXPORTER_CONFIG names {name}, which cannot be read: {error.strerror}"
+        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{name} is not TOML: {error}") from None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(f"{name}: {problems}") from None

@@ -1,0 +1,54 @@
+"""The seam between an upstream job API and the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from exporter.checkpoints import Cursor
+from exporter.formats.base import Row
+
+
+class Page(msgspec.Struct, frozen=True):
+    """What a source returns at once."""
+
+    rows: Sequence[Row]
+    next: Cursor
+    """Asks for the following page; None means that the source has proven its end."""
+    total: int | None
+    """Rows that the source announces for the whole query, with this page; None if it never does."""
+
+
+class Search(msgspec.Struct, frozen=True):
+    """A checked search: what is stored and sent, and what is echoed to the caller."""
+
+    query: dict[str, Any]
+    echo: dict[str, Any]
+    limit: int | None = None
+    offset: int = 0
+
+
+class Source(Protocol):
+    """Reads postings page by page. Stateless: all that a page needs travels in its cursor."""
+
+    columns: tuple[str, ...]
+    """The declared fields of a row, which are the columns of a CSV, in order."""
+
+    def search(self, raw: Mapping[str, Any], now: datetime) -> Search:
+        """A caller's search made canonical. Raises QueryError naming each wrong field."""
+
+    def start(self, limit: int | None, offset: int) -> Cursor:
+        """The cursor of the first page, sized so that few rows beyond `limit` are fetched."""
+
+    def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
+        """The page at that cursor.
+
+        Raises SourceRefused, SourceUnavailable or SourceUntrue; never returns an empty or
+        short page in place of an error.
+        """
+
+    def close(self) -> None:
+        """Give back connections."""

@@ -1,0 +1,19 @@
+"""Which class reads which type of source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from exporter.clock import Clock
+from exporter.settings import SourceConfig
+from exporter.sources.base import Source
+from exporter.sources.hirebase import HirebaseSource
+
+TYPES: Mapping[str, Callable[[SourceConfig, Clock], Source]] = {
+    "hirebase": HirebaseSource,
+}
+
+
+def make(config: SourceConfig, clock: Clock) -> Source:
+    """The source that a configuration describes."""
+    return TYPES[config.type](config, clock)

@@ -1,0 +1,233 @@
+"""A store that lives as long as its process, for tests of everything above the seam."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+import msgspec
+
+from exporter.checkpoints import Part
+from exporter.clock import Clock
+from exporter.errors import ObjectExists, StorageError, UploadGone
+from exporter.storage.base import (
+    LINK_SECONDS_MAX,
+    FileHeaders,
+    ObjectInfo,
+    OpenUpload,
+    check_guard,
+)
+
+PART_SIZE_MIN = 5 * 1024**2
+PARTS_MAX = 10_000
+
+Hook = Callable[[str, str], None]
+"""Called with the name of a Storage method and the key; may raise what the caller shall see."""
+
+
+class _Object(msgspec.Struct, frozen=True):
+    data: bytes
+    etag: str
+    headers: FileHeaders
+
+
+class _Upload(msgspec.Struct, frozen=True):
+    key: str
+    headers: FileHeaders
+    started_at: datetime
+    parts: dict[int, bytes]
+
+
+class MemoryStorage:
+    """Behaves as a strict S3 does: what passes here passes there.
+
+    `part_size_min` is what every part but the last must have; tests of small files set it low.
+    `before` is called before an operation takes effect, so what it raises is a request that never
+    arrived; `after` afterwards, so what it raises is an answer that was lost.
+    """
+
+    def __init__(self, clock: Clock, *, part_size_min: int = PART_SIZE_MIN) -> None:
+        self.before: Hook | None = None
+        self.after: Hook | None = None
+        self._clock = clock
+        self._part_size_min = part_size_min
+        self._secret = secrets.token_bytes(16)
+        self._lock = threading.Lock()
+        self._ids = itertools.count(1)
+        self._objects: dict[str, _Object] = {}
+        self._uploads: dict[str, _Upload] = {}
+
+    def begin(self, key: str, headers: FileHeaders) -> str:
+        """Open a multipart upload; returns its id."""
+        with self._operation("begin", key):
+            upload_id = f"upload-{next(self._ids)}"
+            self._uploads[upload_id] = _Upload(key, headers, self._clock.now(), {})
+        return upload_id
+
+    def put_part(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
+        """Store one part, numbered from 1 to 10,000. Raises UploadGone if the upload id is dead."""
+        with self._operation("put_part", key):
+            return self._keep(key, upload_id, number, bytes(data))
+
+    def copy_parts(
+        self, source: ObjectInfo, key: str, upload_id: str, first: int
+    ) -> tuple[Part, ...]:
+        """Copy an object into an open upload, as two parts where they are large enough."""
+        with self._operation("copy_parts", key):
+            data = self._find(source.key).data
+            # Two, so that callers cannot come to rely on one.
+            middle = len(data) // 2
+            cut = [data[:middle], data[middle:]] if middle >= self._part_size_min else [data]
+            return tuple(
+                self._keep(key, upload_id, number, piece)
+                for number, piece in enumerate(filter(None, cut), first)
+            )
+
+    def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+        """Make the parts one object, if no object has that key yet.
+
+        Raises UploadGone if the upload id is dead, ObjectExists if the key is taken, StorageError
+        if a part is missing, replaced or too small.
+        """
+        with self._operation("complete", key):
+            upload = self._open(key, upload_id)
+            if not parts:
+                raise StorageError(f"CompleteMultipartUpload of {key!r}: MalformedXML: no parts")
+            for number, part in enumerate(parts, 1):
+                if number not in upload.parts or _md5(upload.parts[number]).hex() != part.etag:
+                    raise StorageError(
+                        f"CompleteMultipartUpload of {key!r}: InvalidPart: part {number} "
+                        f"with etag {part.etag!r} is not there"
+                    )
+            pieces = [upload.parts[number] for number in range(1, len(parts) + 1)]
+            for number, piece in enumerate(pieces[:-1], 1):
+                if len(piece) < self._part_size_min:
+                    raise StorageError(
+                        f"CompleteMultipartUpload of {key!r}: EntityTooSmall: part {number} has "
+                        f"{len(piece)} bytes, below {self._part_size_min}"
+                    )
+            self._check_free(key)
+            etag = f"{_md5(b''.join(map(_md5, pieces))).hex()}-{len(pieces)}"
+            self._objects[key] = _Object(b"".join(pieces), etag, upload.headers)
+            del self._uploads[upload_id]
+
+    def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:
+        """Store a whole object at once. Raises ObjectExists if the key is taken by other bytes."""
+        with self._operation("put_small", key):
+            etag = _md5(data).hex()
+            if key not in self._objects or self._objects[key].etag != etag:
+                self._check_free(key)
+                self._objects[key] = _Object(bytes(data), etag, headers)
+
+    def read(self, key: str) -> bytes:
+        """The whole object. StorageError if there is none."""
+        with self._operation("read", key):
+            return self._find(key).data
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """Drop an open upload and its parts; fine if it is gone already."""
+        with self._operation("abort", key):
+            self._uploads.pop(upload_id, None)
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """The object's size and etag, or None."""
+        with self._operation("head", key):
+            found = self._objects.get(key)
+            return ObjectInfo(key, len(found.data), found.etag) if found else None
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects; fine if they are gone already."""
+        for key in keys:
+            with self._operation("delete", key):
+                self._objects.pop(key, None)
+
+    def objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object under a prefix, in the order of keys."""
+        with self._operation("objects", prefix):
+            found = sorted(item for item in self._objects.items() if item[0].startswith(prefix))
+        for key, kept in found:
+            yield ObjectInfo(key, len(kept.data), kept.etag)
+
+    def open_uploads(self, prefix: str) -> Iterator[OpenUpload]:
+        """Every open upload under a prefix."""
+        with self._operation("open_uploads", prefix):
+            found = list(self._uploads.items())
+        for upload_id, upload in found:
+            if upload.key.startswith(prefix):
+                yield OpenUpload(upload.key, upload_id, upload.started_at)
+
+    def presign(self, key: str, seconds: int) -> str:
+        """A URL that `fetch` answers for that many seconds, at most 7 days."""
+        expires = int(self._clock.now().timestamp()) + min(seconds, LINK_SECONDS_MAX)
+        return f"memory://{quote('/' + key)}?expires={expires}&signature={self._sign(key, expires)}"
+
+    def fetch(self, url: str) -> tuple[int, dict[str, str], bytes]:
+        """What a bare GET of a presigned URL answers: status, headers, body."""
+        parts = urlsplit(url)
+        key = unquote(parts.path)[1:]
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        expires = int(query["expires"])
+        if not hmac.compare_digest(query["signature"], self._sign(key, expires)):
+            return 403, {}, b"SignatureDoesNotMatch"
+        if self._clock.now().timestamp() >= expires:
+            return 403, {}, b"AccessDenied: Request has expired"
+        with self._lock:
+            found = self._objects.get(key)
+        if found is None:
+            return 404, {}, b"NoSuchKey"
+        headers = {
+            "content-type": found.headers.content_type,
+            "content-disposition": found.headers.disposition,
+            "content-length": str(len(found.data)),
+        }
+        return 200, headers, found.data
+
+    @contextmanager
+    def _operation(self, name: str, key: str) -> Iterator[None]:
+        """One request: the guard is asked, then all of it happens at once."""
+        check_guard()
+        if self.before is not None:
+            self.before(name, key)
+        with self._lock:
+            yield
+        if self.after is not None:
+            self.after(name, key)
+
+    def _keep(self, key: str, upload_id: str, number: int, data: bytes) -> Part:
+        upload = self._open(key, upload_id)
+        if not 1 <= number <= PARTS_MAX:
+            raise StorageError(
+                f"UploadPart of {key!r}: InvalidArgument: part number {number} "
+                f"is not between 1 and {PARTS_MAX}"
+            )
+        upload.parts[number] = data
+        return Part(_md5(data).hex(), len(data))
+
+    def _open(self, key: str, upload_id: str) -> _Upload:
+        upload = self._uploads.get(upload_id)
+        if upload is None or upload.key != key:
+            raise UploadGone(f"NoSuchUpload: {upload_id!r} of {key!r} was completed or aborted")
+        return upload
+
+    def _find(self, key: str) -> _Object:
+        if key not in self._objects:
+            raise StorageError(f"NoSuchKey: there is no object {key!r}")
+        return self._objects[key]
+
+    def _check_free(self, key: str) -> None:
+        if key in self._objects:
+            raise ObjectExists(f"PreconditionFailed: there is an object {key!r} already")
+
+    def _sign(self, key: str, expires: int) -> str:
+        return hmac.new(self._secret, f"{expires}:{key}".encode(), "sha256").hexdigest()
+
+
+def _md5(data: bytes | bytearray) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()

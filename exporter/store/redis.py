@@ -1,0 +1,355 @@
+"""The export store in Redis: each method is one Lua script, or one command."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from importlib import resources
+from typing import Any, Self, cast
+
+import msgspec
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
+
+from exporter.checkpoints import Checkpoint
+from exporter.errors import ConfigurationError, StoreUnavailable
+from exporter.exports import TRANSITIONS, Export, Phase, Result, Spec, State
+from exporter.store import cursors
+from exporter.store.base import Claim, RecordPage, Swept, Verdict, Wake
+
+PRIORITIES = range(10)
+
+_SCRIPTS = (
+    "create",
+    "claim",
+    "renew",
+    "commit",
+    "release",
+    "end",
+    "request_cancel",
+    "sweep",
+    "expired_files",
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LISTEN = 1.0
+"""Seconds of one blocking read. Below the socket's timeout, so that silence is no error."""
+_HINTS = {
+    "OOM ": "Redis is full: raise maxmemory or wait until exports end",
+    "MISCONF": "Redis cannot write its files: free disk space",
+    "READONLY": "this Redis is a replica: point EXPORTER_REDIS_URL at the primary",
+    "LOADING": "Redis has just started and loads its data: ask again in a moment",
+    "NOAUTH": "Redis wants a password: put it into EXPORTER_REDIS_URL",
+    "WRONGPASS": "Redis refuses the password in EXPORTER_REDIS_URL: mend it there",
+    "NOPERM": "the Redis user may not run a command that the service needs: widen its ACL",
+}
+
+_spec = msgspec.json.Decoder(Spec)
+_checkpoint = msgspec.json.Decoder(Checkpoint)
+_result = msgspec.json.Decoder(Result)
+
+
+class RedisStore:
+    """Keeps every promise of ExportStore as far as this Redis keeps what it acknowledged.
+
+    All time is that of Redis, so clocks of workers do not matter. The client must answer bytes
+    (decode_responses off). Each method may be run twice by the client's retries.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.client = client
+        folder = resources.files(__package__).joinpath("scripts")
+        common = folder.joinpath("common.lua").read_text("utf-8")
+        self._scripts = {
+            name: client.register_script(common + folder.joinpath(f"{name}.lua").read_text("utf-8"))
+            for name in _SCRIPTS
+        }
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        """A store that rides out a short outage: a silent Redis is given up after some 12 s, one
+        that refuses connections sooner. Does not connect yet."""
+        return cls(
+            redis.Redis.from_url(
+                url,
+                socket_timeout=3,
+                socket_connect_timeout=2,
+                socket_keepalive=True,
+                health_check_interval=10,
+                retry=Retry(ExponentialBackoff(cap=1, base=0.05), 3),
+                retry_on_error=[redis.BusyLoadingError, redis.ConnectionError, redis.TimeoutError],
+            )
+        )
+
+    def check(self) -> Sequence[str]:
+        """Raises ConfigurationError if this Redis would lose exports; returns, one sentence each,
+        what could not be checked or weakens the promise."""
+        warnings: list[str] = []
+        info: Mapping[str, Any] = {}
+        config: Mapping[str, str] = {}
+        with _answering():
+            try:
+                info = cast("Mapping[str, Any]", self.client.info("everything"))
+            except ResponseError as error:
+                warnings.append(
+                    f"Redis does not tell whether it evicts keys or keeps an append-only file "
+                    f"({error}): make sure of maxmemory-policy noeviction and appendonly yes."
+                )
+            try:
+                config = cast("Mapping[str, str]", self.client.config_get("appendfsync"))
+            except ResponseError as error:
+                warnings.append(
+                    f"Redis does not tell how often it writes to disk ({error}): with anything "
+                    "but appendfsync always, a power cut may lose accepted exports."
+                )
+        policy = info.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise ConfigurationError(
+                f"Redis has maxmemory-policy {policy}, so a full one drops exports silently: run "
+                "redis-cli CONFIG SET maxmemory-policy noeviction, and set it in redis.conf."
+            )
+        if not info.get("aof_enabled", 1):
+            raise ConfigurationError(
+                "Redis keeps no append-only file, so a restart loses exports: run redis-cli "
+                "CONFIG SET appendonly yes, and set it in redis.conf."
+            )
+        fsync = config.get("appendfsync", "always")
+        if fsync != "always":
+            warnings.append(
+                f"Redis has appendfsync {fsync}, so a power cut may lose exports just accepted: run "
+                "redis-cli CONFIG SET appendfsync always, and set it in redis.conf."
+            )
+        return warnings
+
+    def create(self, spec: Spec) -> Export:
+        if spec.priority not in PRIORITIES:
+            raise ValueError(f"priority {spec.priority} of export {spec.id}: give 0 to 9")
+        return _export(
+            self._run("create", spec.id, spec.user_id, spec.priority, msgspec.json.encode(spec))
+        )
+
+    def get(self, export_id: str) -> Export | None:
+        with _answering():
+            fields = cast("dict[bytes, bytes]", self.client.hgetall(_record(export_id)))
+        return _export(fields) if fields else None
+
+    def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
+        index = f"exporter:user:{user_id}"
+        before = cursors.decode(cursor) if cursor is not None else None
+        found: list[tuple[int, Export]] = []
+        while len(found) <= limit:
+            with _answering():
+                entries = cast(
+                    "list[tuple[bytes, float]]",
+                    self.client.zrevrangebyscore(
+                        index,
+                        "+inf" if before is None else f"({before}",
+                        "-inf",
+                        start=0,
+                        num=limit + 1,
+                        withscores=True,
+                    ),
+                )
+                if not entries:
+                    break
+                pipe = self.client.pipeline(transaction=False)
+                for member, _ in entries:
+                    pipe.hgetall(_record(member.decode()))
+                records = cast("list[dict[bytes, bytes]]", pipe.execute())
+                places = [int(place) for _, place in entries]
+                before = places[-1]
+                # Records expire by themselves, their entries here do not.
+                gone = [
+                    member for (member, _), one in zip(entries, records, strict=True) if not one
+                ]
+                if gone:
+                    self.client.zrem(index, *gone)
+            found += [
+                (place, _export(one)) for place, one in zip(places, records, strict=True) if one
+            ]
+        page = found[:limit]
+        return RecordPage(
+            exports=tuple(export for _, export in page),
+            next_cursor=cursors.encode(page[-1][0]) if page and len(found) > limit else None,
+        )
+
+    def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:
+        answer = self._run("claim", worker_id, secrets.token_hex(8), _micros(lease), tenant_slots)
+        if answer is None:
+            return None
+        clean, fence, fields = answer
+        return Claim(export=_export(fields), fence=fence.decode(), clean=clean == b"1")
+
+    def renew(
+        self, export_id: str, fence: str, *, lease: timedelta, progress: float | None = None
+    ) -> Verdict:
+        share = "" if progress is None else repr(progress)
+        return Verdict(self._run("renew", export_id, fence, _micros(lease), share).decode())
+
+    def commit(
+        self,
+        export_id: str,
+        fence: str,
+        checkpoint: Checkpoint,
+        *,
+        lease: timedelta,
+        progress: float,
+        closing: Result | None = None,
+    ) -> Verdict:
+        answer = self._run(
+            "commit",
+            export_id,
+            fence,
+            _micros(lease),
+            repr(progress),
+            msgspec.json.encode(checkpoint),
+            checkpoint.pages,
+            len(checkpoint.parts),
+            msgspec.json.encode(closing) if closing else "",
+        )
+        return Verdict(answer.decode())
+
+    def release(
+        self,
+        export_id: str,
+        fence: str,
+        *,
+        clean: bool,
+        retry_in: timedelta | None = None,
+        reason: str | None = None,
+    ) -> bool:
+        wait = "" if retry_in is None else _micros(retry_in)
+        return bool(self._run("release", export_id, fence, int(clean), wait, reason or ""))
+
+    def end(
+        self,
+        export_id: str,
+        fence: str,
+        state: State,
+        *,
+        result: Result | None = None,
+        error: str | None = None,
+        keep_file: timedelta | None = None,
+        keep_record: timedelta,
+    ) -> bool:
+        if state not in TRANSITIONS[State.PROCESSING]:
+            raise ValueError(f"export {export_id} cannot end as {state}: that is no terminal state")
+        if (state is State.FINISHED) != (result is not None):
+            raise ValueError(f"export {export_id} ends as {state}: a result is for finished alone")
+        return bool(
+            self._run(
+                "end",
+                export_id,
+                fence,
+                state,
+                _millis(keep_record),
+                msgspec.json.encode(result) if result else "",
+                error or "",
+                "" if keep_file is None else _micros(keep_file),
+            )
+        )
+
+    def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
+        fields = self._run("request_cancel", export_id, _millis(keep_record))
+        return _export(fields) if fields else None
+
+    def sweep(self, *, limit: int = 100) -> Swept:
+        expired, due, ready = self._run("sweep", limit)
+        return Swept(expired=expired, due=due, ready=ready)
+
+    def expired_files(self, *, limit: int = 100) -> tuple[Export, ...]:
+        return tuple(_export(fields) for fields in self._run("expired_files", limit))
+
+    def forget_file(self, export_id: str) -> None:
+        with _answering():
+            self.client.zrem("exporter:kept", export_id)
+
+    def next_wake(self, *, timeout: timedelta) -> Wake | None:
+        deadline = time.monotonic() + timeout.total_seconds()
+        while True:
+            left = min(deadline - time.monotonic(), _LISTEN)
+            with _answering():
+                # To BRPOP a timeout of 0 means for ever, and it rounds below a millisecond.
+                if left > 0.001:
+                    popped = self.client.brpop(["exporter:wake"], timeout=left)
+                    message = cast("bytes | None", popped[1] if popped else None)
+                else:
+                    message = cast("bytes | None", self.client.rpop("exporter:wake"))
+            if message is not None:
+                level, _, export_id = message.decode().partition(" ")
+                return Wake(export_id, int(level))
+            if left <= 0.001:
+                return None
+
+    def _run(self, script: str, *arguments: str | bytes | int) -> Any:
+        with _answering():
+            return self._scripts[script](args=arguments)
+
+
+def _record(export_id: str) -> str:
+    return f"exporter:export:{export_id}"
+
+
+def _export(answer: Sequence[bytes] | Mapping[bytes, bytes]) -> Export:
+    """A record from its fields; a script gives names and values in turn."""
+    if not isinstance(answer, Mapping):
+        answer = dict(zip(answer[::2], answer[1::2], strict=True))
+    fields = {name.decode(): value for name, value in answer.items()}
+    checkpoint, closing, result = map(fields.get, ("checkpoint", "closing", "result"))
+    return Export(
+        spec=_spec.decode(fields["spec"]),
+        state=State(fields["state"].decode()),
+        phase=Phase(fields["phase"].decode()),
+        progress=float(fields.get("progress", 0)),
+        created_at=_moment(fields["created_at"]),
+        updated_at=_moment(fields["updated_at"]),
+        started_at=_moment_or_none(fields.get("started_at")),
+        completed_at=_moment_or_none(fields.get("completed_at")),
+        worker_id=_text_or_none(fields.get("worker_id")),
+        error=_text_or_none(fields.get("error")),
+        attempts=int(fields.get("attempts", 0)),
+        stalls=int(fields.get("stalls", 0)),
+        stalled_since=_moment_or_none(fields.get("stalled_since")),
+        retry_at=_moment_or_none(fields.get("retry_at")),
+        cancel_requested="cancel" in fields,
+        checkpoint=_checkpoint.decode(checkpoint) if checkpoint else None,
+        closing=_result.decode(closing) if closing else None,
+        result=_result.decode(result) if result else None,
+        file_expires_at=_moment_or_none(fields.get("file_expires_at")),
+    )
+
+
+def _moment(micros: bytes) -> datetime:
+    return _EPOCH + timedelta(microseconds=int(micros))
+
+
+def _moment_or_none(micros: bytes | None) -> datetime | None:
+    return _moment(micros) if micros is not None else None
+
+
+def _text_or_none(value: bytes | None) -> str | None:
+    return value.decode() if value is not None else None
+
+
+def _micros(duration: timedelta) -> int:
+    return duration // timedelta(microseconds=1)
+
+
+def _millis(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except RedisError as error:
+        text = str(error)
+        hint = next((hint for word, hint in _HINTS.items() if word in text), None)
+        raise StoreUnavailable(
+            f"Redis did not answer: {text}" if hint is None else f"{hint} ({text})"
+        ) from error

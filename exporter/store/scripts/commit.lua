@@ -1,0 +1,27 @@
+-- commit(id, fence, lease, progress, checkpoint, pages, parts, closing or '')
+--   -> 'continue', 'cancel' or 'lost'
+local id, fence, lease, progress = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local checkpoint, pages, parts = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local closing = ARGV[8]
+
+if not holds(id, fence) then
+  return 'lost'
+end
+local verdict = keep_lease(id, now(), lease, progress)
+redis.call('HSET', record(id), 'checkpoint', checkpoint)
+if closing ~= '' then
+  redis.call('HSET', record(id), 'closing', closing, 'phase', 'completing')
+else
+  redis.call('HDEL', record(id), 'closing')
+  redis.call('HSET', record(id), 'phase', 'reading')
+end
+-- A takeover goes back to fewer parts, and getting those back is not progress: it would hide that
+-- every worker dies on this export.
+local most = redis.call('HMGET', record(id), 'pages', 'parts')
+local most_pages, most_parts = tonumber(most[1] or 0), tonumber(most[2] or 0)
+if pages > most_pages or parts > most_parts then
+  redis.call('HSET', record(id), 'pages', int(math.max(pages, most_pages)),
+    'parts', int(math.max(parts, most_parts)))
+  redis.call('HDEL', record(id), 'attempts', 'stalls', 'stalled_since', 'error')
+end
+return verdict

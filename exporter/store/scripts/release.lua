@@ -1,0 +1,26 @@
+-- release(id, fence, clean '1' or '0', retry_in or '', reason or '') -> 1, or 0 for a stale fence
+local id, fence, clean, retry_in, reason = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+
+if not holds(id, fence) then
+  -- Without a lease this fence gave the export back before (a sweep would have taken the fence),
+  -- and its caller did not hear so.
+  local fields = redis.call('HMGET', record(id), 'state', 'fence')
+  return (fields[1] == 'processing' and fields[2] == fence) and 1 or 0
+end
+local time = now()
+drop_lease(id)
+redis.call('HSET', record(id), 'clean', clean)
+if not retry_in then
+  make_ready(id, time)
+  return 1
+end
+redis.call('ZADD', 'exporter:waiting', int(time + retry_in), id)
+redis.call('HSET', record(id), 'phase', 'waiting', 'retry_at', int(time + retry_in), 'updated_at', int(time))
+redis.call('HINCRBY', record(id), 'stalls', 1)
+redis.call('HSETNX', record(id), 'stalled_since', int(time))
+if reason ~= '' then
+  redis.call('HSET', record(id), 'error', reason)
+else
+  redis.call('HDEL', record(id), 'error')
+end
+return 1

@@ -1,0 +1,7 @@
+-- renew(id, fence, lease, progress or '') -> 'continue', 'cancel' or 'lost'
+local id, fence, lease, progress = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+
+if not holds(id, fence) then
+  return 'lost'
+end
+return keep_lease(id, now(), lease, progress)

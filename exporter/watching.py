@@ -1,0 +1,96 @@
+"""An export seen from a terminal: a bar while it runs, a download, and what was proven."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+
+from exporter.client import Client, ServiceError, count_rows, download
+
+
+def fetch(client: Client, request: Mapping[str, Any], file: Path, err: Console) -> dict[str, Any]:
+    """Export, download and verify; the finished record.
+
+    Raises ServiceError if the export does not finish, or the file is not what was announced.
+    """
+    created = client.create(request)
+    export_id = created["id"]
+    err.print(f"export {export_id} is {created['state']}", highlight=False)
+    try:
+        record = _watch(client, export_id, err)
+        if record["state"] != "finished":
+            raise ServiceError(f"export {export_id} {record['state']}: {record['error']}")
+        result = record["result"]
+        _download(result, file, err)
+    except KeyboardInterrupt:
+        err.print(f"\nThe export goes on. Ask for {export_id} again, or cancel it by the API.")
+        raise
+    rows = count_rows(file, record["format"])
+    if rows != result["record_count"]:
+        raise ServiceError(f"{file} holds {rows} rows, {result['record_count']} were announced")
+    said = result["completeness"]
+    err.print(
+        f"{file}: {rows:,} rows, {result['file_size']:,} bytes, {said['outcome']} "
+        f"({said['end_reason']}; announced at the start {said['total_at_start']}, "
+        f"at the end {said['total_at_end']})",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for field, count in sorted(result["unmapped_fields"].items()):
+        err.print(
+            f"  not a column: {escape(field)}, in {count:,} rows (give --columns to have it)",
+            highlight=False,
+        )
+    return record
+
+
+def _watch(client: Client, export_id: str, err: Console) -> dict[str, Any]:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}% {task.fields[rows]:,} rows"),
+        TimeElapsedColumn(),
+        console=err,
+    ) as bar:
+        task = bar.add_task("queued", total=1.0, rows=0)
+
+        def show(record: dict[str, Any]) -> None:
+            doing = record["phase"] if record["state"] == "processing" else record["state"]
+            bar.update(
+                task,
+                description=f"{doing:10}",
+                completed=record["progress"],
+                rows=record["record_count"] or 0,
+            )
+
+        return client.wait(export_id, show)
+
+
+def _download(result: Mapping[str, Any], file: Path, err: Console) -> None:
+    with Progress(
+        TextColumn("download  "),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+        console=err,
+    ) as bar:
+        task = bar.add_task("", total=result["file_size"])
+        download(
+            result["download_url"],
+            file,
+            result["file_size"],
+            lambda count: bar.advance(task, count),
+        )

@@ -1,0 +1,51 @@
+"""Real servers for the tests: one Redis and one S3, started once, on free ports."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from exporter.local import ports
+from exporter.local.redis import RedisServer
+from exporter.local.s3 import S3Server
+from exporter.local.stack import Addresses, Stack
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis of this test run's own; each user takes a database number and flushes it."""
+    with RedisServer(tmp_path_factory.mktemp("redis"), ports.free(1)[0]) as server:
+        yield server
+
+
+class S3(NamedTuple):
+    """A running S3 and the only key it knows."""
+
+    endpoint_url: str
+    access_key: str
+    secret_key: str
+    bucket: str
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """An S3 of this test run's own."""
+    access_key, secret_key, bucket = "AK" + secrets.token_hex(8), secrets.token_hex(16), "exports"
+    directory: Path = tmp_path_factory.mktemp("s3")
+    with S3Server(directory, ports.free(1)[0], access_key, secret_key, bucket) as server:
+        yield S3(server.endpoint_url, access_key, secret_key, bucket)
+
+
+BOARD_ROWS = 2_000
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+    """The whole service on real servers: API, workers, board with synthetic postings."""
+    directory = tmp_path_factory.mktemp("stack")
+    with Stack(directory, ports.base(), 2, board_rows=BOARD_ROWS) as addresses:
+        yield addresses

@@ -1,0 +1,258 @@
+"""What every format promises, checked by the readers people use: csv, json, DuckDB, the client."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tracemalloc
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import hirebase.streaming
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.checkpoints import Tally
+from exporter.errors import ConfigurationError, SourceUntrue
+from exporter.formats import registry
+from exporter.formats.base import Dialect, Format, Row
+
+COLUMNS = ("_id", "job_title", "score", "skills", "salary", "remote", "note")
+
+keys = st.sampled_from([*COLUMNS, "beside", "é", 'quo"te', "back\\slash"])
+scalars = st.none() | st.booleans() | st.text() | st.integers() | st.floats(allow_nan=False)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+postings = st.lists(st.dictionaries(keys, values, max_size=9), max_size=8)
+spellings: st.SearchStrategy[Callable[[Any], bytes]] = st.sampled_from(
+    [
+        lambda value: json.dumps(value).encode(),
+        lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(),
+        lambda value: json.dumps(value, ensure_ascii=False, indent=2).encode(),
+    ]
+)
+
+
+def whole_json() -> Format:
+    return registry.make("json", Dialect(), ())
+
+
+def chosen_json() -> Format:
+    return registry.make("json", Dialect(), COLUMNS)
+
+
+def plain_csv() -> Format:
+    return registry.make("csv", Dialect(), COLUMNS)
+
+
+def guarded_csv() -> Format:
+    return registry.make("csv", Dialect(guard=True), COLUMNS)
+
+
+makers = pytest.mark.parametrize("make", [whole_json, chosen_json, plain_csv, guarded_csv])
+
+
+def file_of(fmt: Format, pages: Iterable[Sequence[Row]], tally: Tally | None = None) -> bytes:
+    tally = Tally() if tally is None else tally
+    return fmt.open() + b"".join(fmt.encode(page, tally) for page in pages) + fmt.close()
+
+
+def test_every_name_makes_a_format_and_any_other_is_refused_with_the_names() -> None:
+    # Given / When
+    formats = [registry.make(name, Dialect(), COLUMNS) for name in registry.NAMES]
+
+    # Then
+    assert {fmt.extension for fmt in formats} == set(registry.NAMES) == {"csv", "json"}
+    with pytest.raises(KeyError, match="'xlsx'; choose one of csv, json"):
+        registry.make("xlsx", Dialect(), COLUMNS)
+
+
+def test_a_csv_without_columns_is_a_configuration_error_that_says_what_to_do() -> None:
+    with pytest.raises(ConfigurationError, match="name them"):
+        registry.make("csv", Dialect(), ())
+
+
+@makers
+@given(rows=postings, spell=spellings, cuts=st.lists(st.integers(0, 8), max_size=4))
+def test_the_file_is_the_same_however_rows_are_cut_into_pages_and_spread_over_workers(
+    make: Callable[[], Format],
+    rows: list[dict[str, Any]],
+    spell: Callable[[Any], bytes],
+    cuts: list[int],
+) -> None:
+    # Given
+    raw = [spell(row) for row in rows]
+    edges = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
+    pages = [raw[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    one, many = Tally(), Tally()
+
+    # When
+    whole = file_of(make(), [raw], one)
+    cut = make().open() + b"".join(make().encode(page, many) for page in pages) + make().close()
+
+    # Then
+    assert cut == whole
+    assert many == one
+
+
+@makers
+def test_a_format_accepts_slices_of_a_page_as_well_as_bytes(make: Callable[[], Format]) -> None:
+    # Given
+    page = b'[ {"_id": "1", "score": 1.10} , {"_id": "2", "skills": ["a", "b"]} ]'
+    slices = msgspec.json.decode(page, type=list[msgspec.Raw])
+
+    # When / Then
+    assert file_of(make(), [slices]) == file_of(make(), [[bytes(row) for row in slices]])
+
+
+@makers
+@pytest.mark.parametrize(
+    "bad",
+    [b"[1]", b'"text"', b"12", b"null", b"", b"{", b'{"a":1', b'{"a":1,}', b'{"a" 1}', b'{"a":tru}']
+    + [b'{"a":01}', b'{"a":[1,2}', b'{"a":1]', b'{"a":1} {}', b'{"a":"\\x"}', b"{1:2}", b"{,}"]
+    + [b'{"a":[1 2]}', b'{"a":[,1]}', b'{"a":"open}', b'{"a"}', b"\xef\xbb\xbf{}", b"]", b":"],
+)
+def test_a_row_that_is_not_a_json_object_is_refused_with_its_place_in_the_page(
+    make: Callable[[], Format], bad: bytes
+) -> None:
+    # Given
+    page = [b'{"_id":"1"}', b'{"_id":"2"}', bad]
+
+    # When / Then
+    with pytest.raises(SourceUntrue, match="row 2 of the page"):
+        make().encode(page, Tally())
+
+
+@makers
+def test_encoding_a_page_a_thousand_times_does_not_grow_memory(make: Callable[[], Format]) -> None:
+    # Given
+    row = {"_id": "1", "job_title": "Engineer, é", "skills": ["a"], "beside": 1, "note": "a\nb"}
+    page = [json.dumps(row).encode(), json.dumps({**row, "score": float("nan")}).encode()]
+    fmt, tally = make(), Tally()
+    for _ in range(10):
+        fmt.encode(page, tally)
+    tracemalloc.start()
+
+    # When
+    try:
+        fmt.encode(page, tally)
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(1000):
+            fmt.encode(page, tally)
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    # Then
+    assert after - before < 4096
+
+
+@given(rows=postings, spell=spellings)
+def test_a_json_file_read_back_is_the_postings(
+    rows: list[dict[str, Any]], spell: Callable[[Any], bytes]
+) -> None:
+    # Given
+    raw = [spell(row) for row in rows]
+
+    # When
+    text = file_of(whole_json(), [raw]).decode()
+
+    # Then: by any reader's idea of a line
+    assert [json.loads(line) for line in text.splitlines()] == rows
+    assert text.count("\n") == len(rows)
+
+
+@given(rows=postings, spell=spellings)
+def test_a_projected_json_file_holds_the_columns_that_a_row_has_in_their_order(
+    rows: list[dict[str, Any]], spell: Callable[[Any], bytes]
+) -> None:
+    # Given
+    raw = [spell(row) for row in rows]
+
+    # When
+    text = file_of(chosen_json(), [raw]).decode()
+
+    # Then
+    expected = [[(name, row[name]) for name in COLUMNS if name in row] for row in rows]
+    assert [list(json.loads(line).items()) for line in text.splitlines()] == expected
+
+
+def cell(value: Any) -> str:
+    """What a CSV reader must see for a posting's value, numbers apart."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@given(rows=postings)
+def test_a_csv_read_back_by_the_csv_module_is_the_postings(rows: list[dict[str, Any]]) -> None:
+    # Given
+    raw = [json.dumps(row).encode() for row in rows]
+
+    # When
+    text = file_of(plain_csv(), [raw]).decode()
+    read = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+
+    # Then
+    assert read == [list(COLUMNS)] + [[cell(row.get(name)) for name in COLUMNS] for row in rows]
+
+
+def test_duckdb_reads_both_files_as_the_postings_and_tells_null_from_an_empty_string(
+    tmp_path: Path,
+) -> None:
+    # Given
+    rows: list[dict[str, Any]] = [
+        {"_id": "1", "job_title": 'A "b", c', "note": "", "score": 1.5, "skills": ["x", "y, z"]},
+        {"_id": "2", "job_title": "línea\r\ndos \u2028 三", "note": None, "remote": True},
+        {"_id": "3", "salary": {"min": 1, "text": "a\nb"}, "score": 18446744073709551616},
+    ]
+    raw = [json.dumps(row, ensure_ascii=False).encode() for row in rows]
+    (tmp_path / "f.csv").write_bytes(file_of(plain_csv(), [raw]))
+    (tmp_path / "f.json").write_bytes(file_of(whole_json(), [raw]))
+
+    # When
+    with duckdb.connect() as db:
+        from_csv = db.execute(
+            "select * from read_csv(?, all_varchar=true, header=true, delim=',', quote='\"',"
+            " escape='\"', strict_mode=true, nullstr='', allow_quoted_nulls=false)",
+            [str(tmp_path / "f.csv")],
+        ).fetchall()
+        from_json = db.execute(
+            "select json::varchar from read_ndjson_objects(?)", [str(tmp_path / "f.json")]
+        ).fetchall()
+
+    # Then
+    def seen(value: Any) -> str | None:
+        return None if value is None else value if isinstance(value, str) else json.dumps(value)
+
+    assert from_csv == [tuple(seen(row.get(name)) for name in COLUMNS) for row in rows]
+    assert [json.loads(line) for (line,) in from_json] == rows
+
+
+@pytest.mark.parametrize("make", [whole_json, plain_csv])
+def test_the_official_client_reads_the_file_into_its_job_model(
+    make: Callable[[], Format], tmp_path: Path
+) -> None:
+    # Given
+    rows: list[dict[str, Any]] = [
+        {"_id": "65f0", "job_title": "Senior, \u2028 Engineer", "skills": ["py", 'a "b"']},
+        {"_id": "65f1", "job_title": "two\nlines", "skills": []},
+    ]
+    fmt = make()
+    file = tmp_path / f"jobs.{fmt.extension}"
+    file.write_bytes(file_of(fmt, [[json.dumps(row, ensure_ascii=False).encode()] for row in rows]))
+
+    # When
+    jobs = list(hirebase.streaming.stream_jobs_file(str(file)))
+
+    # Then
+    assert [(job.id, job.job_title, job.skills) for job in jobs] == [
+        (row["_id"], row["job_title"], row["skills"]) for row in rows
+    ]

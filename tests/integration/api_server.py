@@ -1,0 +1,152 @@
+"""The API on a real socket, for the tests that speak to it over the wire.
+
+Starlette's own test client warns that it is on its way out for httpx, and warnings are errors here.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple
+
+import httpx
+import redis
+import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from exporter.api.app import create_app
+from exporter.checkpoints import Tally
+from exporter.clock import FakeClock
+from exporter.engine import Engine
+from exporter.exports import Completeness, EndReason, Export, Outcome, Result, State
+from exporter.settings import Config, Settings, SourceConfig
+from exporter.storage.base import FileHeaders
+from exporter.storage.memory import MemoryStorage
+from exporter.store.base import ExportStore
+from exporter.store.keys import KeyRing
+from exporter.store.memory import MemoryStore
+
+KEYS_DATABASE = 5
+"""Of the test run's Redis; flushed by each test that uses it."""
+PUBLIC_URL = "https://exports.test"
+LEASE = timedelta(seconds=30)
+
+CREATED = {
+    "hirebase": ("/v2/jobs/export", {"search": {"job_titles": ["Welder"]}, "format": "csv"}),
+    "native": (
+        "/v1/exports",
+        {"source": "board", "query": {"job_titles": ["Welder"]}, "format": "csv"},
+    ),
+}
+"""For each surface the path and a body that create an export."""
+POLLED = {"hirebase": "/v2/tasks", "native": "/v1/exports"}
+
+
+class Server:
+    """An HTTP server on a free port; what it serves can be exchanged."""
+
+    def __init__(self) -> None:
+        self.app: ASGIApp | None = None
+        self.url = ""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self.app is not None, "give the server an app before calling it"
+        await self.app(scope, receive, send)
+
+    @contextmanager
+    def running(self) -> Iterator[Server]:
+        """Serve until the block ends."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            server = uvicorn.Server(
+                uvicorn.Config(self, lifespan="off", log_level="critical", ws="none")
+            )
+            thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+            thread.start()
+            while not server.started:
+                time.sleep(0.005)
+            try:
+                yield self
+            finally:
+                server.should_exit = True
+                thread.join()
+
+
+class Service(NamedTuple):
+    """One API with all behind it, and keys of two users."""
+
+    http: httpx.Client
+    """Sends the first user's key, unless a request brings its own header."""
+    engine: Engine
+    clock: FakeClock
+    storage: MemoryStorage
+    keys: KeyRing
+    ann: str
+    bob: str
+
+    def finish(self, export_id: str, body: bytes = b"_id\r\n1\r\n") -> Export:
+        """Do a worker's part: claim this export, store a file, publish it."""
+        claim = self.engine.store.claim("worker-test-1", lease=LEASE)
+        assert claim is not None
+        assert claim.export.id == export_id
+        key = f"{export_id}.csv"
+        self.storage.put_small(key, body, FileHeaders("text/csv", claim.export.spec.file_name))
+        whole = Completeness(
+            outcome=Outcome.COMPLETE,
+            end_reason=EndReason.TOTAL_REACHED,
+            exported=1,
+            expected=1,
+            total_at_start=1,
+            total_at_end=1,
+        )
+        result = Result(
+            key=key,
+            file_size=len(body),
+            record_count=1,
+            completeness=whole,
+            tally=Tally(guarded_cells=2, unmapped_fields={"extra": 1}),
+            pages=1,
+        )
+        settings = self.engine.settings
+        assert self.engine.store.end(
+            export_id,
+            claim.fence,
+            State.FINISHED,
+            result=result,
+            keep_file=settings.retention,
+            keep_record=settings.record_retention,
+        )
+        export = self.engine.store.get(export_id)
+        assert export is not None
+        return export
+
+
+def make_engine(
+    clock: FakeClock, store: ExportStore, storage: MemoryStorage, **sources: SourceConfig
+) -> Engine:
+    """An engine with one source, `board`, that cannot be reached: creating needs no upstream."""
+    board = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9", api_key="unused")
+    return Engine(
+        settings=Settings(public_url=PUBLIC_URL),
+        config=Config(sources={"board": board, **sources}),
+        store=store,
+        storage=storage,
+        clock=clock,
+    )
+
+
+@contextmanager
+def service(server: Server, client: redis.Redis) -> Iterator[Service]:
+    """A fresh service on a running server, its keys in the given Redis."""
+    clock = FakeClock()
+    storage = MemoryStorage(clock)
+    engine = make_engine(clock, MemoryStore(clock), storage)
+    keys = KeyRing(client)
+    ann, bob = keys.create("ann"), keys.create("bob")
+    server.app = create_app(engine, keys)
+    with httpx.Client(base_url=server.url, headers={"X-API-Key": ann}) as http:
+        yield Service(http, engine, clock, storage, keys, ann, bob)
