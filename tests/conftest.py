@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import structlog
 
 from exporter.local import ports
 from exporter.local.redis import RedisServer
@@ -38,6 +40,12 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     directory: Path = tmp_path_factory.mktemp("s3")
     with S3Server(directory, ports.free(1)[0], access_key, secret_key, bucket) as server:
         yield S3(server.endpoint_url, access_key, secret_key, bucket)
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    """Logs are for operators; a test that reads them captures them itself."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
 BOARD_ROWS = 2_000

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.api import errors, health, hirebase, native, wiring
@@ -42,9 +43,12 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
     )
     wiring.bind(app, engine, keys)
     app.state.health = health.Health(engine)
-    errors.install(app)
-    for module in (hirebase, native, health):
-        app.include_router(module.router)
+    routers = (hirebase.router, native.router, health.router)
+    errors.install(
+        app, [route for router in routers for route in router.routes if isinstance(route, Route)]
+    )
+    for router in routers:
+        app.include_router(router)
     app.add_middleware(Envelope)
     _document(app)
     return app

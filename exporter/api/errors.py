@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Match
+from starlette.routing import Route
 
 from exporter.errors import FieldProblem, StorageUnavailable, StoreUnavailable
 
@@ -180,18 +180,24 @@ async def _http(request: Request, error: Exception) -> Response:
     if failure.status_code == 404:
         code, detail = "not_found", f"nothing is at {path}"
     elif failure.status_code == 405:
-        # Starlette names only the methods of the first route on this path.
-        matches = (
-            (route.matches(request.scope)[0], getattr(route, "methods", None) or ())
-            for route in request.app.routes
-        )
-        allowed = sorted(
-            {m for match, methods in matches if match is not Match.NONE for m in methods}
-        )
-        headers["Allow"] = ", ".join(allowed)
+        allowed = _allowed(request)
+        if allowed:
+            headers["Allow"] = ", ".join(allowed)
         code = "method_not_allowed"
-        detail = f"{request.method} does not work on {path}; allowed: {headers['Allow']}"
+        detail = f"{request.method} does not work on {path}; allowed: {headers.get('Allow', '')}"
     return answer(request, Refusal(failure.status_code, code, detail, headers=headers))
+
+
+def _allowed(request: Request) -> list[str]:
+    # Starlette's own Allow names only the methods of the first route on the path.
+    return sorted(
+        {
+            method
+            for route in cast("Sequence[Route]", request.app.state.routes)
+            if route.path_regex.match(request.url.path)
+            for method in route.methods or ()
+        }
+    )
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -220,8 +226,9 @@ def _away(request: Request, code: str, detail: str) -> Response:
     return answer(request, Refusal(503, code, detail, headers=headers))
 
 
-def install(app: FastAPI) -> None:
-    """Make an app answer every expected error in its surface's shape."""
+def install(app: FastAPI, routes: Sequence[Route]) -> None:
+    """Make an app with these routes answer every expected error in its surface's shape."""
+    app.state.routes = routes
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -32,14 +32,17 @@ CREATE TABLE IF NOT EXISTS places (
 CREATE VIRTUAL TABLE IF NOT EXISTS titles
     USING fts5(title, content='', columnsize=0, {words.TOKENIZER});
 CREATE VIRTUAL TABLE IF NOT EXISTS words
-    USING fts5(body, company, content='', detail=column, columnsize=0, {words.TOKENIZER});
+    USING fts5(body, content='', detail=none, columnsize=0, {words.TOKENIZER});
+CREATE VIRTUAL TABLE IF NOT EXISTS company_words
+    USING fts5(about, content='', detail=none, columnsize=0, {words.TOKENIZER});
 """
 _INSERTS = {
     "documents": "INSERT INTO documents VALUES (?, ?)",
     "postings": "INSERT INTO postings VALUES (?, ?, ?" + ", ?" * len(_COLUMNS) + ")",  # noqa: S608 - only ?
     "places": "INSERT INTO places VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     "titles": "INSERT INTO titles (rowid, title) VALUES (?, ?)",
-    "words": "INSERT INTO words (rowid, body, company) VALUES (?, ?, ?)",
+    "words": "INSERT INTO words (rowid, body) VALUES (?, ?)",
+    "company_words": "INSERT INTO company_words (rowid, about) VALUES (?, ?)",
 }
 
 
@@ -121,7 +124,8 @@ def store(
             rows["postings"].append((number, posting.id, synthetic, *posting.columns))
             rows["places"] += [(number, nth, *place) for nth, place in enumerate(posting.places)]
             rows["titles"].append((number, posting.title))
-            rows["words"].append((number, posting.words, posting.company_words))
+            rows["words"].append((number, posting.words))
+            rows["company_words"].append((number, posting.company_words))
         for table in ("documents", "postings", "places"):
             connection.executemany(f"DELETE FROM {table} WHERE number = ?", gone)  # noqa: S608
         for table, insert in _INSERTS.items():

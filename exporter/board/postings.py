@@ -198,7 +198,7 @@ def _missing(original: Mapping[str, Any]) -> dict[str, Any]:
     ):
         if other in original and (original[other] is None or type(original[other]) is str):
             found[name] = original[other]
-    if words := re.findall(r"\w+", _text(original.get("company_name", original.get("company")))):
+    if words := re.findall(r"\w+", _text(found.get("company_name"))):
         found["company_slug"] = "-".join(words).casefold()
     if _text(original.get("location")):
         found["locations"] = [_parsed(original["location"])]

@@ -83,17 +83,17 @@ def _joined(parts: Sequence[Condition], word: str, empty: str) -> Condition:
 
 def _texts(search: queries.JobSearch) -> list[Condition]:
     found = []
-    for entries, table, column in (
-        (search.job_titles, "titles", "title"),
-        (search.keywords, "words", "body"),
-        (search.company_keywords, "words", "company"),
+    for entries, table in (
+        (search.job_titles, "titles"),
+        (search.keywords, "words"),
+        (search.company_keywords, "company_words"),
     ):
         if entries:
-            found += _matching(queries.listed(entries), table, column)
+            found += _matching(queries.listed(entries), table)
     return found
 
 
-def _matching(entries: list[str], table: str, column: str) -> list[Condition]:
+def _matching(entries: list[str], table: str) -> list[Condition]:
     wanted, unwanted, positive = [], [], False
     for entry in entries:
         if table == "titles" and len(entry) > 2 and entry[0] == entry[-1] == '"':
@@ -115,9 +115,9 @@ def _matching(entries: list[str], table: str, column: str) -> list[Condition]:
     if positive and not wanted:
         found.append(Condition("0"))
     elif wanted:
-        found.append(_indexed(table, column, wanted, "IN"))
+        found.append(_indexed(table, wanted, "IN"))
     if unwanted:
-        found.append(_indexed(table, column, unwanted, "NOT IN"))
+        found.append(_indexed(table, unwanted, "NOT IN"))
     return found
 
 
@@ -126,10 +126,10 @@ def _together(tokens: list[str]) -> str:
     return f"({' AND '.join(quoted)})" if quoted else ""
 
 
-def _indexed(table: str, column: str, alternatives: list[str], operator: str) -> Condition:
+def _indexed(table: str, alternatives: list[str], operator: str) -> Condition:
     return Condition(
         f"number {operator} (SELECT rowid FROM {table} WHERE {table} MATCH ?)",  # noqa: S608
-        (f"{column} : ({' OR '.join(alternatives)})",),
+        (" OR ".join(alternatives),),
     )
 
 

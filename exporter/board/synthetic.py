@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,9 +65,13 @@ _PLACES: list[dict[str, Any]] = [
         {"coordinates": {"type": "Point", "coordinates": [longitude, latitude]}},
     )
 ]
-_SUBJECTS = (
-    *("You", "Our team", "The successful candidate", "A colleague in this role", "Die Abteilung"),
-    *("Notre équipe", "Команда", "チームは", "我们的团队"),
+_SUBJECTS = ("You", "Our team", "The successful candidate", "A colleague in this role", "We")
+_FOREIGN_SUBJECTS = (
+    "Die Abteilung für Qualität",
+    "Notre équipe",
+    "Команда",
+    "チームは",
+    "我们的团队",
 )
 _VERBS = (
     *("plan", "own", "document", "improve", "test", "operate", "review", "support", "build"),
@@ -85,9 +89,10 @@ _ENDS = (
         " with three others.",
         ' ("on call").\r',
     ),
-    *("<br/><ul><li>5+ years</li></ul>", " – 100 % remote! 🚀\n\n", ", and more, and more.\u2028"),
-    *(" at C:\\work\\new.\t", " (50,000 units/yr).", '<p class="x">Apply &amp; relax</p>\n'),
+    *("<br/><ul><li>5+ years</li></ul>", ", and more, and more.\n\n", " (50,000 units/yr)."),
+    *(" at C:\\work\\new.\t", '<p class="x">Apply &amp; relax</p>\n'),
 )
+_FOREIGN_ENDS = (" – 100 % remote! 🚀\n", " und noch mehr…\u2028", " naïvement.\u0085", " ✅\u200b")
 _INDUSTRIES = (
     *("Design", "Construction", "Healthcare", "Software", "Finance", "Food", "Energy", "Logistics"),
 )
@@ -122,6 +127,48 @@ def synthesize(database_path: Path, rows: int, seed: int = 1) -> None:
         database.store(connection, generate(rows, seed), synthetic=True)
         for name, value in wanted.items():
             database.set_meta(connection, name, value)
+
+
+def _companies() -> list[dict[str, Any]]:
+    rng = random.Random("companies")  # noqa: S311 - not a secret
+    return [
+        {
+            "company_name": name,
+            "company_slug": f"company-{place}",
+            "company_logo": f"https://cdn.example.com/logos/company-{place}.png",
+            "contact_email": f"jobs@company-{place}.example.com",
+            "company_data": {
+                "description_summary": f"{name} makes {rng.choice(_THINGS)}.",
+                "size_range": dict(zip(("min", "max"), rng.choice(_SIZES), strict=True)),
+                "industries": [rng.choice(_INDUSTRIES)],
+                "subindustries": [rng.choice(_SUB_INDUSTRIES)],
+                "services": rng.sample(_THINGS, 2),
+                "is_recruiting_agency": place % 10 == 0,
+            },
+        }
+        for place, name in enumerate(_COMPANIES)
+    ]
+
+
+def generate(rows: int, seed: int = 1) -> Iterator[postings.Posting]:
+    """The synthetic postings 0 to `rows` - 1 of a seed, in order."""
+    blocks, companies = _blocks(), _companies()
+    for number in range(rows):
+        yield _posting(seed, number, blocks, companies)
+
+
+def _blocks() -> list[str]:
+    """Stretches of description, about 290 bytes each, put together once for all postings."""
+    rng = random.Random("blocks")  # noqa: S311 - not a secret
+    # One block in twelve, so that a third of the postings leave plain ASCII.
+    kinds = [(_FOREIGN_SUBJECTS, _FOREIGN_ENDS), *[(_SUBJECTS, _ENDS)] * 11]
+    return [
+        "".join(
+            f"{rng.choice(subjects)} {rng.choice(_VERBS)} {rng.choice(_THINGS)}{rng.choice(ends)}"
+            for _ in range(5)
+        )
+        for subjects, ends in kinds * 36
+    ]
 
 
 def _companies() -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ class Child:
     ) -> None:
         self.name = name
         self.log = log
-        self._command = command
+        self.command = command
         self._answers = answers
         self._env = env
         self._cwd = cwd
@@ -73,7 +73,7 @@ class Child:
             self.log.replace(self.log.with_name(f"{self.log.name}.1"))
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own commands, no shell
-                self._command,
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

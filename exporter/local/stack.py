@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -153,7 +153,6 @@ class Stack:
     def _start_all(self, stopping: threading.Event) -> Addresses:
         kept = _kept_secrets(self._dir / "secrets.json")
         redis_server = RedisServer(self._dir, self._port + 1)
-        self._bring_up(redis_server, stopping)
         s3_server = S3Server(
             self._dir,
             self._port + 2,
@@ -162,7 +161,7 @@ class Stack:
             BUCKET,
             self._side_ports,
         )
-        self._bring_up(s3_server, stopping)
+        self._bring_up([redis_server, s3_server], stopping)
         addresses = Addresses(
             url=f"http://127.0.0.1:{self._port}",
             api_key=_kept_api_key(self._dir / "api_key", redis_server.url),
@@ -171,23 +170,31 @@ class Stack:
             board_url=f"http://127.0.0.1:{self._port + 10}" if self._board else None,
         )
         env = self._environment(addresses, kept)
-        if self._board:
-            self._bring_up(self._board_child(env), stopping)
         api = ["api", "--port", str(self._port)]
-        self._bring_up(self._command("api", api, env, _healthy(self._port)), stopping)
-        self._bring_up(self._worker(env, redis_server.url), stopping)
-        self._bring_up(self._command("beat", ["beat"], env, _after(1.0)), stopping)
+        parts = [
+            self._command("api", api, env, _healthy(self._port)),
+            self._worker(env, redis_server.url),
+            self._command("beat", ["beat"], env, _after(1.0)),
+        ]
+        if self._board:
+            parts.insert(0, self._board_child(env))
+        self._bring_up(parts, stopping)
         return addresses
 
-    def _bring_up(self, child: Child, stopping: threading.Event) -> None:
+    def _bring_up(self, children: Sequence[Child], stopping: threading.Event) -> None:
+        """Start these side by side and return when all of them answer."""
         begin = time.monotonic()
-        self._children.append(child)
-        child.launch()
-        while not child.ready():
+        for child in children:
+            self._children.append(child)
+            child.launch()
+        waiting = list(children)
+        while waiting:
             self.check()
-            if stopping.wait(0.05):
+            for child in [child for child in waiting if child.ready()]:
+                waiting.remove(child)
+                _say(f"{child.name} after {time.monotonic() - begin:.1f} s; log: {child.log}")
+            if waiting and stopping.wait(0.05):
                 raise StoppedEarly
-        _say(f"{child.name} answers after {time.monotonic() - begin:.1f} s; log: {child.log}")
 
     def _environment(self, addresses: Addresses, kept: _Secrets) -> Mapping[str, str]:
         # A profile or session token of the caller's own cloud would spoil our key.

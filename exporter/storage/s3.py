@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-COPY_PIECE = 256 * 1024**2
+COPY_PIECE = 64 * 1024**2
 """Bytes that one request copies inside the store. S3 allows 5 GiB, but answers only when all is
-copied: a piece must be done well within the read timeout, also on slow disks."""
+copied, and a busy SeaweedFS was seen to copy 24 MB/s: within the read timeout there is room for
+this and for a store six times slower."""
 COPY_PIECES_MAX = 2000
 """Pieces of one copied object; of the 10,000 parts of an upload most stay free for new data."""
 
@@ -152,7 +153,7 @@ class S3Storage:
         None of them is smaller than 5 MiB, unless the object is; an empty object yields none.
         Raises UploadGone if the upload id is dead.
         """
-        pieces = _pieces(source.size)
+        pieces = copy_ranges(source.size)
         return tuple(
             self._copy(source, piece if len(pieces) > 1 else None, key, upload_id, number)
             for number, piece in enumerate(pieces, first)
@@ -395,8 +396,12 @@ def _ask_guard(**_: Any) -> None:
     check_guard()
 
 
-def _pieces(size: int) -> list[range]:
-    """Consecutive byte ranges of nearly equal length, each within S3's bounds of a copied part."""
+def copy_ranges(size: int) -> list[range]:
+    """Consecutive ranges of nearly equal length that cover so many bytes, at most 2,000.
+
+    Each is between 5 MiB and 5 GiB, S3's bounds of a part, if the whole is between 5 MiB and S3's
+    largest object of 5 TiB.
+    """
     count = -(-size // max(COPY_PIECE, -(-size // COPY_PIECES_MAX)))
     cuts = [size * n // count for n in range(count + 1)] if count else []
     return [range(*cut) for cut in itertools.pairwise(cuts)]

@@ -27,7 +27,12 @@ from tests.integration.api_server import (
 )
 
 # The vendor's documented order.
-TASK_FIELDS = ["id", "type", "state", "progress", "created_at", "updated_at", "started_at", "completed_at", "user_id", "error", "worker_id", "priority", "input", "result", "format"]
+# fmt: off
+TASK_FIELDS = [
+    "id", "type", "state", "progress", "created_at", "updated_at", "started_at", "completed_at",
+    "user_id", "error", "worker_id", "priority", "input", "result", "format",
+]
+# fmt: on
 SURFACES = ("hirebase", "native")
 
 

@@ -377,8 +377,8 @@ def test_a_large_object_is_copied_as_several_parts(
     assert storage.read(key) == data + b"and more"
 
 
-@pytest.mark.parametrize("size", [1, 256 * MIB, 256 * MIB + 1, 5 * 1024**4])
-def test_copied_ranges_cover_an_object_of_any_size_within_the_bounds_of_a_part(
+@pytest.mark.parametrize("size", [1, 64 * MIB, 64 * MIB + 1, 1024 * MIB - 1])
+def test_copied_ranges_are_asked_for_without_gap_or_overlap(
     storage: S3Storage, proxy: FaultyS3, key: str, size: int
 ) -> None:
     # Given
@@ -388,17 +388,26 @@ def test_copied_ranges_cover_an_object_of_any_size_within_the_bounds_of_a_part(
     parts = storage.copy_parts(ObjectInfo("old", size, "e"), key, "upload", 1)
 
     # Then
-    sent = [request.headers.get("x-amz-copy-source-range") for request in proxy.requests]
+    asked = [request.headers.get("x-amz-copy-source-range") for request in proxy.requests]
     if len(parts) == 1:
         # S3 refuses ranges of small objects.
-        assert sent == [None]
+        assert asked == [None]
     else:
-        ranges = [tuple(map(int, text.removeprefix("bytes=").split("-"))) for text in sent if text]
+        ranges = [tuple(map(int, text.removeprefix("bytes=").split("-"))) for text in asked if text]
         assert [first for first, _ in ranges] == [0, *(last + 1 for _, last in ranges[:-1])]
         assert [last - first + 1 for first, last in ranges] == [part.size for part in parts]
     assert sum(part.size for part in parts) == size
-    assert all(5 * MIB <= part.size <= 5 * 1024**3 for part in parts[:-1])
-    assert len(parts) <= 2000
+
+
+@pytest.mark.parametrize("size", [5 * MIB, 64 * MIB + 1, 125 * 1024 * MIB + 1, 5 * 1024**4])
+def test_an_object_of_any_size_can_be_copied_within_the_bounds_of_a_part(size: int) -> None:
+    # Given, When
+    ranges = s3.copy_ranges(size)
+
+    # Then
+    assert all(5 * MIB <= len(one) <= 5 * 1024**3 for one in ranges)
+    assert 1 <= len(ranges) <= 2000
+    assert sum(map(len, ranges)) == size
 
 
 def test_a_list_that_gives_the_same_place_twice_ends_with_an_error(

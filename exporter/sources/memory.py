@@ -1,0 +1,45 @@
+"""A source over a list, for tests of everything above the seam."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from exporter.checkpoints import Cursor
+from exporter.formats.base import Row
+from exporter.sources.base import Page, Search
+
+
+class MemorySource:
+    """Gives its rows page by page; cursors are offsets. `announces` its total, or never does."""
+
+    def __init__(
+        self, rows: Sequence[Row], *, page_size: int, columns: Sequence[str], announces: bool = True
+    ) -> None:
+        self.columns = tuple(columns)
+        self.fetched = 0
+        self._rows = rows
+        self._page_size = page_size
+        self._announces = announces
+
+    def search(self, raw: Mapping[str, Any], now: datetime) -> Search:  # noqa: ARG002
+        """Any search is valid and matches all rows."""
+        return Search(query=dict(raw), echo=dict(raw))
+
+    def start(self, limit: int | None, offset: int) -> Cursor:  # noqa: ARG002
+        """The offset itself."""
+        return offset
+
+    def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:  # noqa: ARG002
+        """The rows from that offset on."""
+        self.fetched += 1
+        end = cursor + self._page_size
+        return Page(
+            rows=self._rows[cursor:end],
+            next=end if end < len(self._rows) else None,
+            total=len(self._rows) if self._announces else None,
+        )
+
+    def close(self) -> None:
+        """Nothing to give back."""

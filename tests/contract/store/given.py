@@ -1,0 +1,130 @@
+"""What the tests of the export stores are about: exports, and where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from exporter.checkpoints import Checkpoint, Part
+from exporter.exports import (
+    Completeness,
+    EndReason,
+    Export,
+    Outcome,
+    Result,
+    Spec,
+    State,
+)
+from exporter.formats.base import Dialect
+from exporter.store.base import Claim, ExportStore
+
+DATABASE = 3
+LEASE = timedelta(seconds=60)
+KEEP = timedelta(hours=1)
+SHORT = timedelta(seconds=0.15)
+"""A lease, a wait or a retention that a test sees the end of."""
+
+Elapse = Callable[[timedelta], None]
+
+
+def spec(export_id: str, user: str = "ann", priority: int = 0) -> Spec:
+    return Spec(
+        id=export_id,
+        user_id=user,
+        surface="native",
+        source="board",
+        query={"job_titles": ["naïve 🦊", 2**70, 1.1, None]},
+        query_sha256="0" * 64,
+        request={},
+        format="csv",
+        dialect=Dialect(guard=True),
+        columns=("id", "title"),
+        limit=10,
+        priority=priority,
+        file_name="jobs.csv",
+    )
+
+
+def fill(store: ExportStore, count: int, user: str = "ann", priority: int = 0) -> list[str]:
+    ids = [f"{user}-{priority}-{n}" for n in range(count)]
+    for export_id in ids:
+        store.create(spec(export_id, user, priority))
+    return ids
+
+
+def checkpoint(pages: int = 1, parts: int = 1) -> Checkpoint:
+    return Checkpoint(
+        cursor={"page": pages + 1, "after": 2**70},
+        rows=100 * pages,
+        pages=pages,
+        key="exports/e/1/jobs.csv",
+        upload_id="u",
+        parts=tuple(Part(f'"{n}"', 5 << 20) for n in range(parts)),
+    )
+
+
+def result() -> Result:
+    return Result(
+        key="exports/e/1/jobs.csv",
+        file_size=7,
+        record_count=1,
+        completeness=Completeness(Outcome.COMPLETE, EndReason.NULL_CURSOR, 1, 1, 1, 1),
+        tally=checkpoint().tally,
+        pages=1,
+    )
+
+
+def claim(store: ExportStore, lease: timedelta = LEASE, tenant_slots: int = 0) -> Claim:
+    claimed = store.claim("worker-1", lease=lease, tenant_slots=tenant_slots)
+    assert claimed is not None
+    return claimed
+
+
+def claim_ids(store: ExportStore, count: int, tenant_slots: int = 0) -> list[str]:
+    """The next exports in the order of claims, each ended at once."""
+    ids = []
+    for _ in range(count):
+        claimed = claim(store, tenant_slots=tenant_slots)
+        finish(store, claimed)
+        ids.append(claimed.export.id)
+    return ids
+
+
+def finish(store: ExportStore, claimed: Claim, keep_file: timedelta = KEEP) -> None:
+    assert store.end(
+        claimed.export.id,
+        claimed.fence,
+        State.FINISHED,
+        result=result(),
+        keep_file=keep_file,
+        keep_record=KEEP,
+    )
+
+
+def known(store: ExportStore, export_id: str) -> Export:
+    export = store.get(export_id)
+    assert export is not None
+    return export
+
+
+def drain(store: ExportStore) -> list[tuple[str, int]]:
+    """All wake-ups that are there."""
+    wakes = iter(lambda: store.next_wake(timeout=timedelta(0)), None)
+    return [(wake.export_id, wake.priority) for wake in wakes]
+
+
+STALE: dict[str, Callable[[ExportStore, str], object]] = {
+    "renew": lambda store, fence: store.renew("e", fence, lease=LEASE, progress=0.9),
+    "commit": lambda store, fence: store.commit(
+        "e", fence, checkpoint(9, 9), lease=LEASE, progress=0.9, closing=result()
+    ),
+    "release": lambda store, fence: store.release(
+        "e", fence, clean=True, retry_in=LEASE, reason="stale"
+    ),
+    "finish": lambda store, fence: store.end(
+        "e", fence, State.FINISHED, result=result(), keep_file=KEEP, keep_record=KEEP
+    ),
+    "fail": lambda store, fence: store.end(
+        "e", fence, State.FAILED, error="stale", keep_record=KEEP
+    ),
+}

@@ -1,0 +1,177 @@
+"""Records of exports: made once, read back, listed for their owner alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from exporter.exports import (
+    Phase,
+    State,
+)
+from exporter.store.base import ExportStore
+from tests.contract.store.given import (
+    KEEP,
+    LEASE,
+    SHORT,
+    Elapse,
+    claim,
+    claim_ids,
+    drain,
+    fill,
+    known,
+    spec,
+)
+
+
+def test_a_created_export_is_queued_and_reads_back_as_it_was_asked(store: ExportStore) -> None:
+    # When
+    created = store.create(spec("e", priority=4))
+
+    # Then
+    assert created.spec == spec("e", priority=4)
+    assert (created.state, created.phase, created.progress) == (State.QUEUED, Phase.READY, 0.0)
+    assert (created.attempts, created.stalls, created.checkpoint, created.error) == (
+        0,
+        0,
+        None,
+        None,
+    )
+    assert created.created_at == created.updated_at
+    assert created.created_at.tzinfo is not None
+    assert store.get("e") == created
+
+
+def test_an_unknown_export_is_none(store: ExportStore) -> None:
+    assert store.get("nobody") is None
+    assert store.request_cancel("nobody", keep_record=KEEP) is None
+    assert store.claim("worker-1", lease=LEASE) is None
+
+
+def test_creating_twice_changes_nothing_and_returns_the_first_record(store: ExportStore) -> None:
+    # Given
+    store.create(spec("e"))
+    claimed = claim(store)
+    before = known(store, "e")
+
+    # When
+    again = store.create(spec("e", user="bob", priority=9))
+
+    # Then
+    assert again == before == claimed.export
+    assert store.claim("worker-2", lease=LEASE) is None
+    assert store.list("bob", limit=10).exports == ()
+
+
+@pytest.mark.parametrize("priority", [-1, 10])
+def test_a_priority_that_no_claim_would_look_at_is_refused(
+    store: ExportStore, priority: int
+) -> None:
+    with pytest.raises(ValueError, match="give 0 to 9"):
+        store.create(spec("e", priority=priority))
+    assert store.get("e") is None
+
+
+def test_ids_and_users_of_any_text_are_kept_apart(store: ExportStore) -> None:
+    # Given
+    users = ["a", "a:b", "b c", "ü*?[x]", "0:a"]
+
+    # When
+    for user in users:
+        store.create(spec(f"{user} export:1", user))
+
+    # Then
+    for user in users:
+        (only,) = store.list(user, limit=10).exports
+        assert only.spec == spec(f"{user} export:1", user)
+    woken = [export_id for export_id, _ in drain(store)]
+    assert sorted(woken) == sorted(claim_ids(store, 5)) == sorted(f"{u} export:1" for u in users)
+
+
+def test_pages_of_a_list_are_newest_first_and_hold_each_export_once(store: ExportStore) -> None:
+    # Given exports of which, in memory, all have one creation time
+    ids = fill(store, 7)
+
+    # When
+    seen: list[str] = []
+    cursor = None
+    sizes = []
+    while True:
+        page = store.list("ann", limit=3, cursor=cursor)
+        seen += [export.id for export in page.exports]
+        sizes.append(len(page.exports))
+        cursor = page.next_cursor
+        store.create(spec(f"newcomer-{len(seen)}"))
+        if cursor is None:
+            break
+
+    # Then
+    assert seen == ids[::-1]
+    assert sizes == [3, 3, 1]
+
+
+def test_a_last_page_that_is_full_has_no_cursor(store: ExportStore) -> None:
+    fill(store, 4)
+    first = store.list("ann", limit=2)
+    second = store.list("ann", limit=2, cursor=first.next_cursor)
+    assert first.next_cursor is not None
+    assert second.next_cursor is None
+    assert len(second.exports) == 2
+
+
+def test_nobody_sees_the_exports_of_another_user(store: ExportStore) -> None:
+    # Given
+    fill(store, 3, "ann")
+    fill(store, 3, "bob")
+    cursor = store.list("ann", limit=1).next_cursor
+
+    # When
+    page = store.list("bob", limit=10, cursor=cursor)
+
+    # Then
+    assert {export.user_id for export in page.exports} <= {"bob"}
+    assert {export.user_id for export in store.list("ann", limit=10).exports} == {"ann"}
+    assert store.list("carl", limit=10).exports == ()
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "ÿ", "e30=", "YmVmb3JlIC0x", "YmVmb3JlIDE="[:-1]])
+def test_a_cursor_not_made_here_is_refused(store: ExportStore, cursor: str) -> None:
+    with pytest.raises(ValueError, match="was not made here"):
+        store.list("ann", limit=1, cursor=cursor)
+
+
+def test_an_expired_record_vanishes_from_get_and_from_pages(
+    store: ExportStore, elapse: Elapse
+) -> None:
+    # Given
+    ids = fill(store, 6)
+    cursor = store.list("ann", limit=2).next_cursor
+    assert cursor is not None
+    for export_id in ids[1::2]:
+        store.request_cancel(export_id, keep_record=SHORT)
+
+    # When
+    elapse(SHORT)
+
+    # Then
+    assert store.get(ids[1]) is None
+    assert [export.id for export in store.list("ann", limit=2).exports] == [ids[4], ids[2]]
+    assert [export.id for export in store.list("ann", limit=9, cursor=cursor).exports] == [
+        ids[2],
+        ids[0],
+    ]
+    assert claim_ids(store, 3) == ids[::2]
+
+
+def test_a_live_export_never_expires(store: ExportStore, elapse: Elapse) -> None:
+    # Given a queued one, and a processing one whose owner wants it canceled
+    store.create(spec("running"))
+    claim(store)
+    store.request_cancel("running", keep_record=SHORT)
+    store.create(spec("queued"))
+
+    # When
+    elapse(SHORT)
+
+    # Then
+    assert known(store, "running").state is State.PROCESSING
+    assert known(store, "queued").state is State.QUEUED

@@ -1,0 +1,278 @@
+"""What only a real Redis can show: lost answers, outages, bounds, wrong settings."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+import redis
+
+from exporter.errors import ConfigurationError, StoreUnavailable
+from exporter.exports import (
+    State,
+)
+from exporter.local import ports
+from exporter.local.redis import RedisServer
+from exporter.store.base import Verdict
+from exporter.store.redis import RedisStore
+from tests.contract.store.given import (
+    DATABASE,
+    KEEP,
+    LEASE,
+    checkpoint,
+    claim,
+    claim_ids,
+    drain,
+    fill,
+    finish,
+    known,
+    result,
+    spec,
+)
+
+
+class Forgetful(redis.Connection):
+    """A connection that is cut once after the request was sent, before the answer is read."""
+
+    armed = False
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        answer = super().read_response(*args, **kwargs)
+        if Forgetful.armed:
+            Forgetful.armed = False
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise redis.ConnectionError("the answer was lost")
+        return answer
+
+
+@pytest.fixture
+def forgetful(redis_server: RedisServer, client: redis.Redis) -> Iterator[RedisStore]:
+    """A store whose connection drops an answer when armed; scripts are loaded."""
+    store = RedisStore.connect(redis_server.url.replace("/0", f"/{DATABASE}"))
+    store.client.connection_pool.connection_class = Forgetful
+    store.create(spec("warm"))
+    store.end("warm", claim(store, timedelta(0)).fence, State.FAILED, keep_record=timedelta(0))
+    store.release("warm", "", clean=True)
+    store.commit("warm", "", checkpoint(), lease=LEASE, progress=0)
+    store.request_cancel("warm", keep_record=KEEP)
+    drain(store)
+    yield store
+    Forgetful.armed = False
+    store.client.close()
+
+
+def test_a_call_asked_again_after_a_lost_answer_takes_effect_once(forgetful: RedisStore) -> None:
+    # Given
+    def lossy() -> RedisStore:
+        Forgetful.armed = True
+        return forgetful
+
+    # When / Then
+    assert lossy().create(spec("e")).state is State.QUEUED
+    assert drain(forgetful) == [("e", 0)]
+    assert forgetful.sweep().ready == 1
+
+    claimed = lossy().claim("worker-1", lease=LEASE, tenant_slots=1)
+    assert claimed is not None
+    assert (claimed.clean, claimed.fence[:2]) == (True, "1-")
+
+    fence = claimed.fence
+    verdict = lossy().commit("e", fence, checkpoint(), lease=LEASE, progress=0.5)
+    assert verdict is Verdict.CONTINUE
+    assert lossy().release("e", fence, clean=True, retry_in=timedelta(0), reason="429")
+    assert known(forgetful, "e").stalls == 1
+
+    fence = claim(forgetful, tenant_slots=1).fence
+    assert lossy().end("e", fence, State.FINISHED, result=result(), keep_record=KEEP)
+    assert known(forgetful, "e").state is State.FINISHED
+    assert not Forgetful.armed
+
+
+def test_a_claim_asked_again_does_not_take_a_second_export(forgetful: RedisStore) -> None:
+    # Given
+    fill(forgetful, 2)
+
+    # When
+    Forgetful.armed = True
+    first = claim(forgetful)
+
+    # Then
+    assert not Forgetful.armed
+    assert forgetful.renew(first.export.id, first.fence, lease=LEASE) is Verdict.CONTINUE
+    assert claim(forgetful).export.id != first.export.id
+    assert forgetful.claim("worker-1", lease=LEASE) is None
+
+
+def test_a_waiting_caller_is_woken_by_a_create(client: redis.Redis) -> None:
+    # Given
+    store = RedisStore(client)
+    timer = threading.Timer(0.2, lambda: store.create(spec("e", priority=2)))
+    timer.start()
+    began = time.monotonic()
+
+    # When
+    wake = store.next_wake(timeout=timedelta(seconds=20))
+
+    # Then
+    assert wake is not None
+    assert (wake.export_id, wake.priority) == ("e", 2)
+    assert time.monotonic() - began < 5
+    timer.join()
+
+
+def test_a_full_redis_refuses_new_exports_and_lets_the_others_end(client: redis.Redis) -> None:
+    # Given
+    store = RedisStore(client)
+    fill(store, 4)
+    running = claim(store)
+    leaving = claim(store)
+    claim(store, timedelta(0))
+    drain(store)
+    client.config_set("maxmemory", 1)
+    try:
+        # When / Then
+        with pytest.raises(StoreUnavailable, match="Redis is full"):
+            store.create(spec("one too many"))
+        fence = running.fence
+        assert store.renew(running.export.id, fence, lease=LEASE) is Verdict.CONTINUE
+        verdict = store.commit(
+            running.export.id, fence, checkpoint(), lease=LEASE, progress=0.5, closing=result()
+        )
+        assert verdict is Verdict.CONTINUE
+        finish(store, running)
+        assert store.release(leaving.export.id, leaving.fence, clean=True)
+        assert store.sweep().expired == 1
+        drain(store)
+        assert store.sweep().ready == 3
+        assert len(drain(store)) == 3
+        canceled = store.request_cancel("ann-0-3", keep_record=KEEP)
+        assert canceled is not None
+        assert canceled.state is State.CANCELED
+        assert len(claim_ids(store, 2)) == 2
+    finally:
+        client.config_set("maxmemory", 0)
+    assert store.get("one too many") is None
+    assert store.create(spec("now there is room")).state is State.QUEUED
+
+
+def test_a_redis_that_does_not_answer_is_store_unavailable() -> None:
+    # Given
+    url = f"redis://127.0.0.1:{ports.free(1)[0]}/0"
+
+    # When / Then
+    store = RedisStore.connect(url)
+    calls: list[Callable[[], object]] = [
+        lambda: store.create(spec("e")),
+        lambda: store.list("ann", limit=1),
+        lambda: store.next_wake(timeout=timedelta(0)),
+        store.check,
+    ]
+    for call in calls:
+        with pytest.raises(StoreUnavailable, match="Redis did not answer"):
+            call()
+
+
+def test_wake_ups_are_bounded_for_they_are_only_doorbells(client: redis.Redis) -> None:
+    # Given more wake-ups than anyone will ever need
+    store = RedisStore(client)
+    client.lpush("exporter:wake", *["0 old"] * 10_000)
+
+    # When
+    store.create(spec("e"))
+
+    # Then
+    assert client.llen("exporter:wake") == 10_000
+    assert client.lindex("exporter:wake", 0) == b"0 e"
+
+
+def test_the_list_of_a_user_who_never_looks_stays_bounded(client: redis.Redis) -> None:
+    # Given
+    store = RedisStore(client)
+
+    # When
+    for n in range(50):
+        store.create(spec(f"e{n}"))
+        store.request_cancel(f"e{n}", keep_record=timedelta(0))
+
+    # Then
+    assert client.zcard("exporter:user:ann") <= 2
+
+
+def test_nothing_is_left_of_exports_whose_records_expired(client: redis.Redis) -> None:
+    # Given
+    store = RedisStore(client)
+    for user, n in itertools.product(("ann", "bob"), range(5)):
+        store.create(spec(f"{user}-{n}", user))
+    while (claimed := store.claim("w", lease=LEASE)) is not None:
+        store.end(
+            claimed.export.id, claimed.fence, State.FAILED, error="x", keep_record=timedelta(0)
+        )
+
+    # When
+    drain(store)
+    store.list("ann", limit=10)
+    store.list("bob", limit=10)
+
+    # Then
+    keys = cast("list[bytes]", client.keys("exporter:*"))
+    left = {key for key in keys if not key.startswith(b"exporter:claim:")}
+    assert left <= {b"exporter:virtual", b"exporter:ready", b"exporter:served:0"}
+    assert client.get("exporter:ready") == b"0"
+    assert client.zcard("exporter:served:0") <= 2
+    assert all(0 < client.ttl(key) <= 60 for key in client.keys("exporter:claim:*"))
+
+
+def test_a_redis_set_up_as_shipped_passes_the_check(client: redis.Redis) -> None:
+    assert list(RedisStore(client).check()) == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "bad", "good"),
+    [("maxmemory-policy", "allkeys-lru", "noeviction"), ("appendonly", "no", "yes")],
+)
+def test_a_redis_that_would_lose_exports_fails_the_check_with_the_command_that_mends_it(
+    client: redis.Redis, setting: str, bad: str, good: str
+) -> None:
+    # Given
+    client.config_set(setting, bad)
+    try:
+        # When / Then
+        with pytest.raises(ConfigurationError, match=f"CONFIG SET {setting} {good}"):
+            RedisStore(client).check()
+    finally:
+        client.config_set(setting, good)
+        # A Redis that writes its first file does not end when it is told to.
+        while client.info("persistence")["aof_rewrite_in_progress"]:
+            time.sleep(0.01)
+
+
+def test_a_redis_that_may_lose_a_second_is_a_warning(client: redis.Redis) -> None:
+    client.config_set("appendfsync", "everysec")
+    try:
+        (warning,) = RedisStore(client).check()
+    finally:
+        client.config_set("appendfsync", "always")
+    assert "CONFIG SET appendfsync always" in warning
+
+
+def test_what_a_managed_redis_does_not_tell_is_a_warning(
+    redis_server: RedisServer, client: redis.Redis
+) -> None:
+    # Given a user who may not ask
+    rules = ["on", ">pw", "~*", "&*", "+@all", "-info", "-config"]
+    client.execute_command("ACL", "SETUSER", "tenant", *rules)  # type: ignore[no-untyped-call]
+    try:
+        with redis.Redis.from_url(redis_server.url, username="tenant", password="pw") as limited:
+            # When
+            warnings = RedisStore(limited).check()
+    finally:
+        client.execute_command("ACL", "DELUSER", "tenant")  # type: ignore[no-untyped-call]
+
+    # Then
+    assert len(warnings) == 2
+    assert all("does not tell" in warning for warning in warnings)

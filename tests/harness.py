@@ -1,0 +1,194 @@
+"""One export on a bench: fakes at every seam, a clock that is told, and crashes on order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from exporter.clock import FakeClock
+from exporter.exports import Export, Spec
+from exporter.formats import registry
+from exporter.formats.base import Dialect, Row
+from exporter.pipeline import Ending, Limits, run_slice
+from exporter.sources.base import Page, Source
+from exporter.sources.memory import MemorySource
+from exporter.storage.memory import MemoryStorage
+from exporter.store.base import Claim, ExportStore
+from exporter.store.memory import MemoryStore
+
+LIMITS = Limits(
+    part_size=2_000,
+    slice=timedelta(seconds=30),
+    lease=timedelta(seconds=30),
+    patience=timedelta(hours=6),
+    max_attempts=5,
+    keep_file=timedelta(days=7),
+    keep_record=timedelta(days=30),
+)
+COLUMNS = ("_id", "title", "n")
+
+
+class Crash(BaseException):
+    """The process died here. No handler of ours may catch it, as none survives a kill -9."""
+
+
+class Seams:
+    """Counts every call over a seam, and dies before or after the chosen one takes effect."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.die_at: int | None = None
+        self.die_after = False
+
+    def before(self, name: str, _key: str = "") -> None:
+        self.calls.append(name)
+        if self.die_at == len(self.calls) - 1 and not self.die_after:
+            raise Crash(f"before {name}")
+
+    def after(self, name: str, _key: str = "") -> None:
+        if self.die_at == len(self.calls) - 1 and self.die_after:
+            raise Crash(f"after {name}")
+
+
+class _Watched:
+    """Calls through, telling the seams."""
+
+    def __init__(self, inner: Any, seams: Seams, names: Sequence[str]) -> None:
+        self._inner, self._seams, self._names = inner, seams, names
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._inner, name)
+        if name not in self._names:
+            return real
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            self._seams.before(name)
+            answer = real(*args, **kwargs)
+            self._seams.after(name)
+            return answer
+
+        return call
+
+
+class Bench:
+    """An export over fakes. `slice()` is what one worker does; `run()` is a fleet."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        *,
+        format: str = "csv",  # noqa: A002
+        page_size: int = 10,
+        limit: int | None = None,
+        limits: Limits = LIMITS,
+        seconds_a_page: float = 0.0,
+        announces: bool = True,
+    ) -> None:
+        self.clock = FakeClock()
+        self.seams = Seams()
+        self.memory_store = MemoryStore(self.clock)
+        self.storage = MemoryStorage(self.clock, part_size_min=1)
+        self.storage.before, self.storage.after = self.seams.before, self.seams.after
+        self.store: ExportStore = _Watched(  # type: ignore[assignment]
+            self.memory_store, self.seams, ("renew", "commit", "release", "end")
+        )
+        self.listed = MemorySource(rows, page_size=page_size, columns=COLUMNS, announces=announces)
+        self.source: Source = _Watched(_Slow(self), self.seams, ("fetch",))  # type: ignore[assignment]
+        self.seconds_a_page = seconds_a_page
+        self.limits = limits
+        self.draining: Callable[[], bool] = lambda: False
+        self.spec = Spec(
+            id="e1",
+            user_id="u1",
+            surface="native",
+            source="memory",
+            query={},
+            query_sha256="",
+            request={},
+            format=format,
+            dialect=Dialect(),
+            columns=COLUMNS if format == "csv" else (),
+            limit=limit,
+            file_name=f"jobs.{format}",
+        )
+        self.memory_store.create(self.spec)
+
+    def claim(self) -> Claim | None:
+        return self.memory_store.claim("worker-1", lease=self.limits.lease)
+
+    def slice(self, claim: Claim | None = None) -> Ending | None:
+        claimed_at = self.clock.monotonic()
+        claim = claim or self.claim()
+        if claim is None:
+            return None
+        return run_slice(
+            claim,
+            source=self.source,
+            encoder=registry.make(self.spec.format, self.spec.dialect, self.spec.columns),
+            storage=self.storage,
+            store=self.store,
+            clock=self.clock,
+            limits=self.limits,
+            claimed_at=claimed_at,
+            draining=self.draining,
+        )
+
+    def run(self, slices: int = 200) -> list[Ending]:
+        """Slices until the export is terminal; between two, time passes and the sweep runs."""
+        endings: list[Ending] = []
+        while not self.export.terminal:
+            assert len(endings) < slices, f"no end in sight: {endings[-5:]}"
+            ending = self.slice()
+            if ending is not None:
+                endings.append(ending)
+            self.clock.advance(1)
+            self.memory_store.sweep()
+        return endings
+
+    def bury(self) -> None:
+        """The worker is dead: its lease runs out and the sweep finds the export."""
+        self.seams.die_at = None
+        self.clock.advance(self.limits.lease.total_seconds() + 1)
+        self.memory_store.sweep()
+
+    @property
+    def export(self) -> Export:
+        export = self.memory_store.get(self.spec.id)
+        assert export is not None
+        return export
+
+    def file(self) -> bytes:
+        """The published bytes, fetched as a user would; fails unless finished."""
+        result = self.export.result
+        assert result is not None, f"{self.export.state}: {self.export.error}"
+        status, _, body = self.storage.fetch(self.storage.presign(result.key, 60))
+        assert status == 200
+        assert len(body) == result.file_size
+        return body
+
+    def bucket(self) -> list[str]:
+        """Everything in the bucket: objects, and open uploads marked so."""
+        return [info.key for info in self.storage.objects("")] + [
+            f"open:{upload.key}" for upload in self.storage.open_uploads("")
+        ]
+
+
+class _Slow:
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+
+    def fetch(self, query: dict[str, Any], cursor: Any) -> Page:
+        self._bench.clock.advance(self._bench.seconds_a_page)
+        return self._bench.listed.fetch(query, cursor)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._bench.listed, name)
+
+
+def postings(count: int) -> list[bytes]:
+    """Rows that differ, with commas, quotes and line breaks inside."""
+    return [
+        b'{"_id":"%06d","title":"Engineer, \\"%d\\"\\nremote","n":%d.10}' % (n, n, n)
+        for n in range(count)
+    ]

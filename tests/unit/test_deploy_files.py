@@ -1,0 +1,321 @@
+"""What is deployed says what the code relies on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import yaml
+
+from exporter import parts
+from exporter.cli import app
+from exporter.local import ports
+from exporter.local.children import Child
+from exporter.local.redis import RedisServer
+from exporter.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+PIN = re.compile(r"^([a-z0-9.\-]+)(?:\[[^]]*\])?==(\S+)")
+
+Pins = dict[str, tuple[str, frozenset[str]]]
+
+
+def pins(lock: Path) -> Pins:
+    """Package to its version and hashes."""
+    found: Pins = {}
+    for block in re.split(r"\n(?=\S)", lock.read_text("utf-8")):
+        match = PIN.match(block)
+        assert match, f"no pinned package in {lock.name}: {block[:80]!r}"
+        found[match[1]] = (match[2], frozenset(re.findall(r"sha256:[0-9a-f]{64}", block)))
+    return found
+
+
+def needed(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=!~ ;]", one)[0].lower() for one in requirements}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    parsed: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return parsed
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    parsed: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
+    return parsed
+
+
+def test_the_image_installs_exactly_what_the_tests_ran_with() -> None:
+    # Given
+    tested = pins(DEPLOY / "requirements.lock")
+
+    # When
+    installed = pins(DEPLOY / "requirements-runtime.lock")
+
+    # Then
+    assert installed.items() <= tested.items()
+    assert all(hashes for _, hashes in tested.values())
+
+
+def test_both_locks_hold_all_that_is_declared_and_the_image_no_more(
+    project: dict[str, Any],
+) -> None:
+    # Given
+    extras = project["optional-dependencies"]
+    only_tests = needed([*extras["dev"], *extras["local"]]) - needed(project["dependencies"])
+
+    # When
+    everything = pins(DEPLOY / "requirements.lock").keys()
+    image = pins(DEPLOY / "requirements-runtime.lock").keys()
+
+    # Then
+    assert needed(project["dependencies"]) <= image
+    assert needed(project["dependencies"]) | only_tests <= everything
+    assert not only_tests & image
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-runtime.lock"])
+def test_a_lock_names_no_place_to_download_from(name: str) -> None:
+    # When
+    text = (DEPLOY / name).read_text("utf-8")
+
+    # Then
+    assert "://" not in text
+    assert "index" not in text
+
+
+def test_a_redis_with_our_configuration_keeps_all_and_evicts_nothing(tmp_path: Path) -> None:
+    # Given a real server that reads the file; only where it lives is of this machine
+    port = ports.free(1)[0]
+    binary = RedisServer(tmp_path, port).command[0]
+
+    def answers() -> bool:
+        with redis.Redis(port=port) as client:
+            try:
+                return bool(client.ping())
+            except redis.ConnectionError:
+                return False
+
+    there = ["--port", str(port), "--dir", str(tmp_path), "--bind", "127.0.0.1"]
+    command = [binary, str(DEPLOY / "redis.conf"), *there]
+    with (
+        Child("redis", command, tmp_path / "redis.log", answers=answers, env={}),
+        redis.Redis(port=port) as client,
+    ):
+        # When
+        config = client.config_get("*")
+
+    # Then
+    assert config["appendonly"] == "yes"
+    assert config["appendfsync"] == "always"
+    assert config["no-appendfsync-on-rewrite"] == "no"
+    assert config["save"] == ""
+    assert config["maxmemory-policy"] == "noeviction"
+    assert int(config["maxmemory"]) > 0
+    assert config["protected-mode"] == "yes"
+
+
+def test_every_process_of_the_procfile_and_of_compose_is_a_command(
+    compose: dict[str, Any],
+) -> None:
+    # Given
+    known = {
+        info.name or info.callback.__name__ for info in app.registered_commands if info.callback
+    } | {group.name for group in app.registered_groups}
+
+    # When
+    lines = (ROOT / "Procfile").read_text("utf-8").splitlines()
+    named = {line.split(": ")[0]: line.split(": ")[1].split()[1] for line in lines}
+    composed = {
+        name: service["command"][0]
+        for name, service in compose["services"].items()
+        if "build" in service and "entrypoint" not in service and "command" in service
+    }
+
+    # Then
+    assert named == {"api": "api", "worker": "worker", "beat": "beat"}
+    assert composed == {"worker": "worker", "beat": "beat", "board": "board"}
+    assert {*named.values(), *composed.values()} <= known
+
+
+def test_compose_publishes_to_this_machine_only_and_has_no_default_password(
+    compose: dict[str, Any],
+) -> None:
+    # Given
+    services = compose["services"]
+
+    # When
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    redis_url = services["api"]["environment"]["EXPORTER_REDIS_URL"]
+    secret = services["s3"]["environment"]["AWS_SECRET_ACCESS_KEY"]
+
+    # Then
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+    assert "${REDIS_PASSWORD:?" in redis_url
+    assert secret.startswith("${S3_SECRET_KEY:?")
+
+
+def test_compose_mounts_files_that_exist_and_sets_settings_that_exist(
+    compose: dict[str, Any],
+) -> None:
+    # Given
+    fields = {f"EXPORTER_{name.upper()}" for name in Settings.model_fields}
+
+    # When
+    mounted = {
+        volume.split(":")[0]
+        for service in compose["services"].values()
+        for volume in service.get("volumes", [])
+    }
+    files = {name for name in mounted if name.startswith(".")}
+    settings = {
+        name
+        for service in compose["services"].values()
+        for name in service.get("environment", {})
+        if name.startswith("EXPORTER_")
+    }
+
+    # Then
+    assert files == {"./redis.conf", "./bucket-lifecycle.json"}
+    assert all((DEPLOY / name).is_file() for name in files)
+    assert mounted - files == set(compose["volumes"])
+    assert settings
+    assert settings <= fields
+
+
+def test_the_sources_in_compose_are_a_configuration_once_compose_has_read_them(
+    compose: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    from exporter.settings import load_config
+
+    path = tmp_path / "exporter.toml"
+    path.write_text(compose["configs"]["sources"]["content"].replace("$$", "$"))
+    monkeypatch.setenv("SOURCE_URL", "http://board:8810")
+    monkeypatch.setenv("SOURCE_KEY", "key")
+
+    # When
+    config = load_config(path)
+
+    # Then
+    assert config.sources[config.surfaces.hirebase].base_url == "http://board:8810"
+
+
+def test_the_bucket_keeps_files_longer_than_the_service_does() -> None:
+    # Given
+    rules = json.loads((DEPLOY / "bucket-lifecycle.json").read_text("utf-8"))["Rules"]
+
+    # When
+    expiry = [rule for rule in rules if "Expiration" in rule]
+    abort = [rule for rule in rules if "AbortIncompleteMultipartUpload" in rule]
+
+    # Then
+    assert [rule["Filter"]["Prefix"] for rule in expiry] == [parts.ROOT]
+    assert timedelta(days=expiry[0]["Expiration"]["Days"]) > Settings().retention
+    patience = timedelta(days=abort[0]["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"])
+    assert patience > Settings().patience
+
+
+@pytest.mark.parametrize("name", ["deploy/setup", "deploy/demo", "deploy/test", ".ci/run"])
+def test_a_script_can_be_run_and_is_plain_sh(name: str) -> None:
+    # Given
+    script = ROOT / name
+
+    # When
+    checked = subprocess.run(["sh", "-n", str(script)], capture_output=True, text=True)
+
+    # Then
+    assert os.access(script, os.X_OK)
+    assert script.read_text("utf-8").startswith("#!/bin/sh\n")
+    assert checked.stderr == ""
+
+
+def a_copy(folder: Path) -> Path:
+    """A project folder, with a blank in its name, that holds what deploy/setup reads."""
+    root = folder / "a project"
+    (root / "deploy").mkdir(parents=True)
+    shutil.copy(DEPLOY / "setup", root / "deploy" / "setup")
+    (root / "deploy" / "requirements.lock").write_text("one==1\n")
+    (root / "pyproject.toml").write_text("[project]\n")
+    return root
+
+
+def a_program(path: Path, body: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+
+
+def test_setup_installs_once_and_again_when_the_lock_changes(tmp_path: Path) -> None:
+    # Given an environment whose Python writes down what it is asked
+    root = a_copy(tmp_path)
+    asked = tmp_path / "asked"
+    a_program(root / ".venv" / "bin" / "python", f'printf "%s\\n" "$*" >> "{asked}"')
+
+    def installs() -> int:
+        asked.write_text("")
+        subprocess.run([root / "deploy" / "setup"], cwd="/", check=True, capture_output=True)
+        return asked.read_text().count("install")
+
+    # When
+    first, second = installs(), installs()
+    (root / "deploy" / "requirements.lock").write_text("one==2\n")
+    third = installs()
+
+    # Then
+    assert (first, second, third) == (2, 0, 2)
+
+
+def test_setup_stops_with_the_remedy_when_there_is_no_new_python(tmp_path: Path) -> None:
+    # Given a machine whose every Python is too old
+    root = a_copy(tmp_path)
+    for name in ("python3", "python3.11", "python3.12", "python3.13", "python3.14", "python"):
+        a_program(tmp_path / "bin" / name, '[ "$1" = --version ] && echo "Python 3.8.10"; exit 1')
+
+    # When
+    done = subprocess.run(
+        [root / "deploy" / "setup"],
+        env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+
+    # Then
+    assert done.returncode == 1
+    assert "Python 3.11 or newer is needed; python3 here is: Python 3.8.10" in done.stderr
+    assert "PYTHON=/path/to/python3" in done.stderr
+    assert not (root / ".venv").exists()
+
+
+def test_setup_leaves_no_half_environment_when_the_venv_module_is_missing(tmp_path: Path) -> None:
+    # Given a Python that is new enough and has no venv, as Debian ships it
+    root = a_copy(tmp_path)
+    a_program(
+        tmp_path / "python3",
+        'case "$1" in -m) mkdir -p "$4"; exit 1;; *) exit 0;; esac',
+    )
+
+    # When
+    done = subprocess.run(
+        [root / "deploy" / "setup"],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(tmp_path / "python3")},
+        capture_output=True,
+        text=True,
+    )
+
+    # Then
+    assert done.returncode == 1
+    assert "python3-venv" in done.stderr
+    assert not (root / ".venv").exists()

@@ -1,0 +1,114 @@
+"""What MemoryStorage gives to tests beyond the seam."""
+
+from __future__ import annotations
+
+import pytest
+
+from exporter.clock import FakeClock
+from exporter.errors import StorageError, StorageUnavailable
+from exporter.storage.base import FileHeaders
+from exporter.storage.memory import MemoryStorage
+
+CSV = FileHeaders("text/csv", "postings.csv")
+
+
+def _away(operation: str, key: str) -> None:
+    raise StorageUnavailable(f"{operation} {key}")
+
+
+def test_a_fault_before_an_operation_is_a_request_that_never_arrived() -> None:
+    # Given
+    storage = MemoryStorage(FakeClock())
+    storage.before = _away
+
+    # When
+    with pytest.raises(StorageUnavailable, match=r"^put_small a$"):
+        storage.put_small("a", b"1", CSV)
+
+    # Then
+    storage.before = None
+    assert storage.head("a") is None
+
+
+def test_a_fault_after_an_operation_is_an_answer_that_was_lost() -> None:
+    # Given
+    storage = MemoryStorage(FakeClock())
+    storage.after = _away
+
+    # When
+    with pytest.raises(StorageUnavailable, match=r"^put_small a$"):
+        storage.put_small("a", b"1", CSV)
+
+    # Then
+    storage.after = None
+    assert storage.read("a") == b"1"
+
+
+def test_a_hook_may_use_the_store_itself() -> None:
+    # Given somebody who completes the upload while a part is on its way
+    storage = MemoryStorage(FakeClock())
+    upload_id = storage.begin("a", CSV)
+    part = storage.put_part("a", upload_id, 1, b"1")
+
+    def seal(operation: str, key: str) -> None:
+        storage.before = None
+        storage.complete("a", upload_id, [part])
+
+    storage.before = seal
+
+    # When
+    with pytest.raises(StorageError, match="NoSuchUpload"):
+        storage.put_part("a", upload_id, 1, b"2")
+
+    # Then
+    assert storage.read("a") == b"1"
+
+
+def test_tests_may_use_parts_of_a_few_bytes() -> None:
+    # Given
+    storage = MemoryStorage(FakeClock(), part_size_min=2)
+    upload_id = storage.begin("a", CSV)
+    parts = [storage.put_part("a", upload_id, n, b"ab") for n in (1, 2)]
+
+    # When
+    storage.complete("a", upload_id, parts)
+
+    # Then
+    assert storage.read("a") == b"abab"
+
+
+def test_it_copies_an_object_as_two_parts_where_a_store_could() -> None:
+    # Given
+    storage = MemoryStorage(FakeClock(), part_size_min=2)
+    storage.put_small("old", b"abcde", CSV)
+    old = storage.head("old")
+    assert old is not None
+
+    # When
+    parts = storage.copy_parts(old, "new", storage.begin("new", CSV), 1)
+
+    # Then
+    assert [part.size for part in parts] == [2, 3]
+
+
+@pytest.mark.parametrize("number", [0, 10_001])
+def test_part_numbers_are_bounded_as_in_s3(number: int) -> None:
+    # Given
+    storage = MemoryStorage(FakeClock())
+    upload_id = storage.begin("a", CSV)
+
+    # When, Then
+    with pytest.raises(StorageError, match=str(number)):
+        storage.put_part("a", upload_id, number, b"1")
+
+
+def test_a_replaced_part_is_refused_as_by_the_strictest_store() -> None:
+    # Given
+    storage = MemoryStorage(FakeClock())
+    upload_id = storage.begin("a", CSV)
+    committed = storage.put_part("a", upload_id, 1, b"committed")
+    storage.put_part("a", upload_id, 1, b"replaced")
+
+    # When, Then
+    with pytest.raises(StorageError, match="InvalidPart"):
+        storage.complete("a", upload_id, [committed])

@@ -1,0 +1,335 @@
+"""Random histories: the store in Redis does what the one in memory does, and keeps its books."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+from typing import cast
+
+import msgspec
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from exporter.checkpoints import Checkpoint, Part
+from exporter.clock import FakeClock
+from exporter.exports import (
+    TRANSITIONS,
+    Completeness,
+    EndReason,
+    Export,
+    Outcome,
+    Result,
+    Spec,
+    State,
+)
+from exporter.formats.base import Dialect
+from exporter.local.redis import RedisServer
+from exporter.store.base import Claim, RecordPage
+from exporter.store.memory import MemoryStore
+from exporter.store.redis import RedisStore
+
+DATABASE = 4
+IDS = [f"e{n}" for n in range(8)]
+USERS = ["ann", "bob", "carl"]
+NOW, LATER = timedelta(0), timedelta(hours=1)
+"""Over at once or never: so the history needs no waiting, and both clocks agree."""
+
+durations = st.sampled_from([NOW, LATER, LATER])
+ids = st.sampled_from(IDS)
+shares = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.99, 1.0])
+
+
+def result() -> Result:
+    completeness = Completeness(Outcome.EMPTY, EndReason.TOTAL_REACHED, 0, 0, 0, 0)
+    return Result("k", 1, 0, completeness, Checkpoint(cursor=None).tally, 1)
+
+
+def seen(export: Export | None) -> object:
+    """What both stores must agree on: all but the times, of which only the presence."""
+    if export is None:
+        return None
+    times = ["started_at", "completed_at", "stalled_since", "retry_at", "file_expires_at"]
+    return (
+        msgspec.structs.replace(
+            export,
+            created_at=None,
+            updated_at=None,
+            **dict.fromkeys(times),
+        ),
+        [getattr(export, name) is not None for name in times],
+    )
+
+
+def page(one: RecordPage) -> object:
+    return [seen(export) for export in one.exports], one.next_cursor is not None
+
+
+class Stores(RuleBasedStateMachine):
+    """Every call goes to both stores; their answers and records must be the same."""
+
+    client: redis.Redis
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushdb()
+        self.clock = FakeClock()
+        self.memory = MemoryStore(self.clock)
+        self.redis = RedisStore(self.client)
+        self.fences: dict[str, list[tuple[str, str]]] = {}
+        self.before: dict[str, Export] = {}
+
+    @initialize(count=st.integers(0, 4))
+    def some_exports(self, count: int) -> None:
+        for export_id in IDS[:count]:
+            self.create(export_id, USERS[count % 3], 0)
+
+    @rule(export_id=ids, user=st.sampled_from(USERS), priority=st.sampled_from([0, 0, 9]))
+    def create(self, export_id: str, user: str, priority: int) -> None:
+        spec = Spec(
+            id=export_id,
+            user_id=user,
+            surface="native",
+            source="board",
+            query={},
+            query_sha256="",
+            request={},
+            format="csv",
+            dialect=Dialect(),
+            priority=priority,
+            file_name="f",
+        )
+        self.tick()
+        assert seen(self.memory.create(spec)) == seen(self.redis.create(spec))
+
+    @rule(lease=durations, tenant_slots=st.integers(0, 2))
+    def claim(self, lease: timedelta, tenant_slots: int) -> None:
+        self.tick()
+        ours = self.memory.claim("w", lease=lease, tenant_slots=tenant_slots)
+        theirs = self.redis.claim("w", lease=lease, tenant_slots=tenant_slots)
+        if ours is None or theirs is None:
+            assert ours is theirs is None
+            return
+        assert seen(ours.export) == seen(theirs.export)
+        assert ours.clean == theirs.clean
+        self.remember(ours, theirs)
+
+    def remember(self, ours: Claim, theirs: Claim) -> None:
+        held = self.fences.setdefault(ours.export.id, [])
+        counts = [int(claimed.fence.partition("-")[0]) for claimed in (ours, theirs)]
+        assert counts[0] == counts[1]
+        assert theirs.fence not in {fence for _, fence in held}
+        held.append((ours.fence, theirs.fence))
+
+    def fence(self, export_id: str, which: int) -> tuple[str, str]:
+        """The latest fence mostly, now and then one from before, or a made up one."""
+        held = self.fences.get(export_id) or [("0-x", "0-x")]
+        return held[max(-which, -len(held))]
+
+    which = st.sampled_from([1, 1, 1, 1, 2])
+
+    @rule(export_id=ids, which=which, lease=durations, progress=st.none() | shares)
+    def renew(self, export_id: str, which: int, lease: timedelta, progress: float | None) -> None:
+        self.tick()
+        ours, theirs = self.fence(export_id, which)
+        assert self.memory.renew(
+            export_id, ours, lease=lease, progress=progress
+        ) is self.redis.renew(export_id, theirs, lease=lease, progress=progress)
+
+    @rule(
+        export_id=ids,
+        which=which,
+        lease=durations,
+        progress=shares,
+        pages=st.integers(0, 3),
+        parts=st.integers(0, 3),
+        closing=st.booleans(),
+    )
+    def commit(
+        self,
+        export_id: str,
+        which: int,
+        lease: timedelta,
+        progress: float,
+        pages: int,
+        parts: int,
+        closing: bool,
+    ) -> None:
+        self.tick()
+        ours, theirs = self.fence(export_id, which)
+        checkpoint = Checkpoint(cursor=pages, pages=pages, parts=(Part("a", 1),) * parts)
+        closed = result() if closing else None
+        assert self.memory.commit(
+            export_id, ours, checkpoint, lease=lease, progress=progress, closing=closed
+        ) is self.redis.commit(
+            export_id, theirs, checkpoint, lease=lease, progress=progress, closing=closed
+        )
+
+    @rule(
+        export_id=ids,
+        which=which,
+        clean=st.booleans(),
+        retry_in=st.none() | durations,
+        reason=st.none() | st.just("429"),
+    )
+    def release(
+        self,
+        export_id: str,
+        which: int,
+        clean: bool,
+        retry_in: timedelta | None,
+        reason: str | None,
+    ) -> None:
+        self.tick()
+        ours, theirs = self.fence(export_id, which)
+        assert self.memory.release(
+            export_id, ours, clean=clean, retry_in=retry_in, reason=reason
+        ) is self.redis.release(export_id, theirs, clean=clean, retry_in=retry_in, reason=reason)
+
+    @rule(
+        export_id=ids,
+        which=which,
+        state=st.sampled_from(sorted(TRANSITIONS[State.PROCESSING])),
+        keep_file=st.none() | durations,
+    )
+    def end(self, export_id: str, which: int, state: State, keep_file: timedelta | None) -> None:
+        self.tick()
+        ours, theirs = self.fence(export_id, which)
+        closed = result() if state is State.FINISHED else None
+        error = "no" if state is State.FAILED else None
+        assert self.memory.end(
+            export_id,
+            ours,
+            state,
+            result=closed,
+            error=error,
+            keep_file=keep_file,
+            keep_record=LATER,
+        ) is self.redis.end(
+            export_id,
+            theirs,
+            state,
+            result=closed,
+            error=error,
+            keep_file=keep_file,
+            keep_record=LATER,
+        )
+
+    @rule(export_id=ids)
+    def request_cancel(self, export_id: str) -> None:
+        self.tick()
+        ours = self.memory.request_cancel(export_id, keep_record=LATER)
+        assert seen(ours) == seen(self.redis.request_cancel(export_id, keep_record=LATER))
+
+    @rule(limit=st.sampled_from([1, 100]))
+    def sweep(self, limit: int) -> None:
+        self.tick()
+        assert self.memory.sweep(limit=limit) == self.redis.sweep(limit=limit)
+
+    @rule(export_id=ids)
+    def clear_away(self, export_id: str) -> None:
+        """The files whose time is over, all but one of which are forgotten."""
+        files = [one.id for one in self.memory.expired_files()]
+        assert files == [one.id for one in self.redis.expired_files()]
+        for file in files:
+            if file != export_id:
+                self.memory.forget_file(file)
+                self.redis.forget_file(file)
+
+    @rule()
+    def hear(self) -> None:
+        ours = self.memory.next_wake(timeout=NOW)
+        theirs = self.redis.next_wake(timeout=NOW)
+        assert (ours is None) == (theirs is None)
+
+    @rule(user=st.sampled_from(USERS), limit=st.integers(1, 3))
+    def read_lists(self, user: str, limit: int) -> None:
+        ours, theirs = self.memory.list(user, limit=limit), self.redis.list(user, limit=limit)
+        assert page(ours) == page(theirs)
+        if ours.next_cursor and theirs.next_cursor:
+            assert page(self.memory.list(user, limit=limit, cursor=ours.next_cursor)) == page(
+                self.redis.list(user, limit=limit, cursor=theirs.next_cursor)
+            )
+
+    def tick(self) -> None:
+        self.clock.advance(0.001)
+
+    @invariant()
+    def all_is_well(self) -> None:
+        self.records_agree_and_never_go_back()
+        self.every_live_export_is_in_one_place_and_the_books_agree()
+
+    def records_agree_and_never_go_back(self) -> None:
+        for export_id in IDS:
+            export = self.redis.get(export_id)
+            assert seen(self.memory.get(export_id)) == seen(export)
+            before = self.before.get(export_id)
+            if before is not None:
+                assert export is not None
+                assert export.progress >= before.progress
+                assert (export.progress == 1.0) == (export.state is State.FINISHED)
+                assert export.spec == before.spec
+                if before.terminal:
+                    assert export == before
+                elif export.state is not before.state:
+                    assert export.state in TRANSITIONS[before.state]
+            if export is not None:
+                self.before[export_id] = export
+
+    def every_live_export_is_in_one_place_and_the_books_agree(self) -> None:
+        places = Counter[str]()
+        ready = Counter[str]()
+        lines = set()
+        for key in cast("list[bytes]", self.client.keys("exporter:ready:*")):
+            _, _, level, user = key.decode().split(":")
+            lines.add((level, user))
+            members = cast("list[bytes]", self.client.zrange(key, 0, -1))
+            ready.update(member.decode() for member in members)
+        places.update(ready)
+        tenants = {
+            (level, user.decode())
+            for level in "0123456789"
+            for user in cast("list[bytes]", self.client.zrange(f"exporter:tenants:{level}", 0, -1))
+        }
+        leases = cast("list[bytes]", self.client.zrange("exporter:leases", 0, -1))
+        waiting = cast("list[bytes]", self.client.zrange("exporter:waiting", 0, -1))
+        places.update(member.decode() for member in leases + waiting)
+        live = {export_id for export_id, export in self.before.items() if not export.terminal}
+        running = Counter(self.before[member.decode()].user_id for member in leases)
+
+        assert places == Counter(live)
+        assert tenants == lines
+        assert int(cast("bytes | None", self.client.get("exporter:ready")) or 0) == len(ready)
+        assert running == {
+            user.decode(): int(count)
+            for user, count in cast(
+                "dict[bytes, bytes]", self.client.hgetall("exporter:running")
+            ).items()
+        }
+
+
+def test_any_history_leaves_both_stores_alike_and_every_live_export_in_one_place(
+    redis_server: RedisServer,
+) -> None:
+    with redis.Redis.from_url(redis_server.url, db=DATABASE) as client:
+
+        class WithClient(Stores):
+            pass
+
+        WithClient.client = client
+        run_state_machine_as_test(
+            WithClient,
+            settings=settings(
+                max_examples=40,
+                stateful_step_count=30,
+                deadline=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
