@@ -135,6 +135,11 @@ def _document(app: FastAPI) -> None:
                     "allOf": [search],
                     "description": described["description"],
                 }
+            # Put in only here: FastAPI drops every null from the examples that it is given, and
+            # the nulls are part of the contract.
+            for (path, method, status), example in {**hirebase.EXAMPLES, **native.EXAMPLES}.items():
+                response = document["paths"][path][method]["responses"][status]
+                response["content"]["application/json"]["example"] = example
             app.openapi_schema = document
         return app.openapi_schema
 

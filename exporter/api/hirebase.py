@@ -6,6 +6,7 @@ fields `priority`, `columns` and `csv_safe` of a request and all but the first f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -150,8 +151,23 @@ _FINISHED_EXAMPLE = {
 }
 
 
-def _shows(description: str, example: Any, schema: str = "Task") -> dict[str, Any]:
-    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
+EXAMPLES: Mapping[tuple[str, str, str], Any] = {
+    ("/v2/jobs/export", "post", "202"): _QUEUED_EXAMPLE,
+    ("/v2/tasks/{task_id}", "get", "200"): _FINISHED_EXAMPLE,
+    ("/v2/tasks", "get", "200"): {"tasks": [_FINISHED_EXAMPLE], "next_cursor": None},
+    ("/v2/tasks/{task_id}/cancel", "post", "200"): {**_QUEUED_EXAMPLE, "state": "canceled"},
+    ("/v2/tasks/{task_id}/cancel", "post", "202"): {
+        **_QUEUED_EXAMPLE,
+        "state": "processing",
+        "started_at": "2026-03-02T09:15:04.310422",
+        "worker_id": "worker-5d1f0c2a-1",
+    },
+}
+"""What is answered, by path, method and status."""
+
+
+def _shows(description: str, schema: str = "Task") -> dict[str, Any]:
+    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
     return {"description": description, "content": {"application/json": content}}
 
 
@@ -178,7 +194,7 @@ _CREATE_DOCS = {
     response_model=None,
     openapi_extra=_CREATE_DOCS,
     responses={
-        202: _shows("The task, queued. Location says where to poll.", _QUEUED_EXAMPLE),
+        202: _shows("The task, queued. Location says where to poll."),
         **errors.documented(Detail, 413, 422),
     },
 )
@@ -226,7 +242,7 @@ def create(request: Request, caller: Writer, body: TheBody, engine: TheEngine) -
     summary="Get a task",
     response_model=None,
     responses={
-        200: _shows("The task; Retry-After until it has ended.", _FINISHED_EXAMPLE),
+        200: _shows("The task; Retry-After until it has ended."),
         **errors.documented(Detail, 404),
     },
 )
@@ -245,7 +261,6 @@ def show(task_id: str, caller: Reader, engine: TheEngine) -> Response:
     responses={
         200: _shows(
             "A page of tasks, newest first; Link leads to the next.",
-            {"tasks": [_FINISHED_EXAMPLE], "next_cursor": None},
             "TaskPage",
         ),
         **errors.documented(Detail, 422),
@@ -268,8 +283,8 @@ def index(
     summary="Cancel a task",
     response_model=None,
     responses={
-        200: _shows("The task has ended; if it had before, nothing changed.", _FINISHED_EXAMPLE),
-        202: _shows("A running task was asked to stop.", _QUEUED_EXAMPLE),
+        200: _shows("The task has ended; if it had before, nothing changed."),
+        202: _shows("A running task was asked to stop."),
         **errors.documented(Detail, 404),
     },
 )

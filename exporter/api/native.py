@@ -157,8 +157,32 @@ _EXAMPLE = {
 }
 
 
-def _shows(description: str, example: Any, schema: str = "Export") -> dict[str, Any]:
-    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}
+_QUEUED_EXAMPLE = {
+    **_EXAMPLE,
+    "state": "queued",
+    "phase": "ready",
+    "progress": 0.0,
+    "record_count": 0,
+    "updated_at": "2026-03-02T09:15:04.201933Z",
+    "started_at": None,
+    "worker_id": None,
+}
+EXAMPLES: Mapping[tuple[str, str, str], Any] = {
+    ("/v1/exports", "post", "202"): _QUEUED_EXAMPLE,
+    ("/v1/exports/{export_id}", "get", "200"): _EXAMPLE,
+    ("/v1/exports", "get", "200"): {"exports": [_EXAMPLE], "next_cursor": None},
+    ("/v1/exports/{export_id}/cancel", "post", "200"): {
+        **_QUEUED_EXAMPLE,
+        "state": "canceled",
+        "phase": "done",
+    },
+    ("/v1/exports/{export_id}/cancel", "post", "202"): {**_EXAMPLE, "cancel_requested": True},
+}
+"""What is answered, by path, method and status."""
+
+
+def _shows(description: str, schema: str = "Export") -> dict[str, Any]:
+    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
     return {"description": description, "content": {"application/json": content}}
 
 
@@ -187,7 +211,7 @@ _CREATE_DOCS = {
     response_model=None,
     openapi_extra=_CREATE_DOCS,
     responses={
-        202: _shows("The export, queued. Location says where to poll.", _EXAMPLE),
+        202: _shows("The export, queued. Location says where to poll."),
         **errors.documented(Problem, 400, 413, 415, 422),
     },
 )
@@ -230,7 +254,7 @@ def _in_body(problem: FieldProblem) -> FieldProblem:
     summary="Get an export",
     response_model=None,
     responses={
-        200: _shows("The export; Retry-After until it has ended.", _EXAMPLE),
+        200: _shows("The export; Retry-After until it has ended."),
         **errors.documented(Problem, 404),
     },
 )
@@ -249,7 +273,6 @@ def show(export_id: str, caller: Reader, engine: TheEngine) -> Response:
     responses={
         200: _shows(
             "A page of exports, newest first; Link leads to the next.",
-            {"exports": [_EXAMPLE], "next_cursor": None},
             "ExportPage",
         ),
         **errors.documented(Problem, 422),
@@ -271,8 +294,8 @@ def index(
     summary="Cancel an export",
     response_model=None,
     responses={
-        200: _shows("The export has ended; if it had before, nothing changed.", _EXAMPLE),
-        202: _shows("A running export was asked to stop.", _EXAMPLE),
+        200: _shows("The export has ended; if it had before, nothing changed."),
+        202: _shows("A running export was asked to stop."),
         **errors.documented(Problem, 404),
     },
 )

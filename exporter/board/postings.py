@@ -253,6 +253,8 @@ def _encoded(value: Any) -> str:
 def _text(value: Any) -> str:
     if type(value) is not str:
         return ""
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -282,12 +284,20 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _joined(value: Any) -> str:
-    entries = _texts(value)
+    return _keys(tuple(_texts(value))) if value else ""
+
+
+@functools.lru_cache(maxsize=10_000)
+def _keys(entries: tuple[str, ...]) -> str:
     return f"|{'|'.join(key(entry) for entry in entries)}|" if entries else ""
 
 
 def _labels(filter_name: str, value: Any) -> str:
-    entries = _texts(value)
+    return _label_keys(filter_name, tuple(_texts(value))) if value else ""
+
+
+@functools.lru_cache(maxsize=10_000)
+def _label_keys(filter_name: str, entries: tuple[str, ...]) -> str:
     return f"|{'|'.join(label_key(filter_name, entry) for entry in entries)}|" if entries else ""
 
 
@@ -296,18 +306,21 @@ def _places(members: Mapping[str, Any]) -> list[Place]:
     found = []
     for entry in entries if isinstance(entries, list) else []:
         place = _object(entry)
-        city, region, country, address = (
-            key(_text(place.get(name))) for name in ("city", "region", "country", "address")
-        )
         point = _object(place.get("coordinates")).get("coordinates")
         longitude, latitude = (
             (_number(point[0]), _number(point[1]))
             if isinstance(point, list) and len(point) == 2
             else (None, None)
         )
-        parts = "" if city or region or country else _joined(address.split(","))
-        found.append(Place(city, region, country, address, parts, longitude, latitude))
+        names = (_text(place.get(name)) for name in ("city", "region", "country", "address"))
+        found.append(Place(*_names(*names), longitude, latitude))
     return found
+
+
+@functools.lru_cache(maxsize=10_000)
+def _names(city: str, region: str, country: str, address: str) -> tuple[str, str, str, str, str]:
+    parts = "" if city or region or country else _joined(address.split(","))
+    return key(city), key(region), key(country), key(address), parts
 
 
 def _group(members: Mapping[str, Any], places: tuple[Place, ...]) -> str:

@@ -171,46 +171,6 @@ def _blocks() -> list[str]:
     ]
 
 
-def _companies() -> list[dict[str, Any]]:
-    rng = random.Random("companies")  # noqa: S311 - not a secret
-    return [
-        {
-            "company_name": name,
-            "company_slug": f"company-{place}",
-            "company_logo": f"https://cdn.example.com/logos/company-{place}.png",
-            "contact_email": f"jobs@company-{place}.example.com",
-            "company_data": {
-                "description_summary": f"{name} makes {rng.choice(_THINGS)}.",
-                "size_range": dict(zip(("min", "max"), rng.choice(_SIZES), strict=True)),
-                "industries": [rng.choice(_INDUSTRIES)],
-                "subindustries": [rng.choice(_SUB_INDUSTRIES)],
-                "services": rng.sample(_THINGS, 2),
-                "is_recruiting_agency": place % 10 == 0,
-            },
-        }
-        for place, name in enumerate(_COMPANIES)
-    ]
-
-
-def generate(rows: int, seed: int = 1) -> Iterator[postings.Posting]:
-    """The synthetic postings 0 to `rows` - 1 of a seed, in order."""
-    blocks, companies = _blocks(), _companies()
-    for number in range(rows):
-        yield _posting(seed, number, blocks, companies)
-
-
-def _blocks() -> list[str]:
-    """Stretches of description, about 290 bytes each, put together once for all postings."""
-    rng = random.Random("blocks")  # noqa: S311 - not a secret
-    return [
-        "".join(
-            f"{rng.choice(_SUBJECTS)} {rng.choice(_VERBS)} {rng.choice(_THINGS)}{rng.choice(_ENDS)}"
-            for _ in range(5)
-        )
-        for _ in range(400)
-    ]
-
-
 def _posting(
     seed: int, number: int, blocks: list[str], companies: list[dict[str, Any]]
 ) -> postings.Posting:

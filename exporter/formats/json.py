@@ -24,9 +24,9 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class JsonLines:
     """Each row on one line ended by LF, in UTF-8, with every value as the source wrote it.
 
-    Without columns a row is passed on byte for byte, unless it would not stay on one line:
-    blanks around raw line breaks are then dropped, and U+0085, U+2028 and U+2029, at which the
-    official asynchronous client would cut the line, are escaped. With columns, each line is an
+    Without columns a row is passed on byte for byte, unless it would not stay on one line: a
+    row printed over several loses its blanks outside of strings, and U+0085, U+2028 and U+2029,
+    at which the official asynchronous client would cut the line, are escaped. With columns, each line is an
     object of just those fields, in that order; a field that the row lacks is left out, one that
     is null is written as null, and fields left out are counted by name. NaN and infinities are
     written as null and counted.
@@ -68,11 +68,8 @@ class JsonLines:
         return page
 
     def _pick(self, fields: dict[str, msgspec.Raw]) -> bytes:
-        pieces: list[Row] = []
-        for name, key in self._keys:
-            if name in fields:
-                pieces += b"," if pieces else b"{", key, fields[name]
-        return b"".join(pieces) + b"}" if pieces else b"{}"
+        picked = [key + fields[name] for name, key in self._keys if name in fields]
+        return b"{%b}" % b",".join(picked)
 
     def _slow(self, row: Row, index: int, extras: Counter[str], tally: Tally) -> bytes:
         source, fields = rawjson.read(row, index)
@@ -84,23 +81,26 @@ class JsonLines:
 
 
 def _mended(line: bytes, tally: Tally) -> bytes:
-    """The line as it is, if it is UTF-8 and one line to every reader; else made so."""
-    try:
-        if not line.isascii():
-            line.decode()
-            # Single bytes first: nearly every line lacks them, and they are found at the
-            # speed of memory, a sequence is not.
-            odd = (
-                (0xA8 in line and line.find(b"\xe2\x80\xa8") >= 0)
-                or (0xA9 in line and line.find(b"\xe2\x80\xa9") >= 0)
-                or (0x85 in line and line.find(b"\xc2\x85") >= 0)
-            )
-        else:
-            odd = False
-        odd = odd or 0x0A in line or 0x0D in line
-    except UnicodeDecodeError:
-        odd = True
-    if not odd:
+    """A checked line as it is, if it is UTF-8 and one line to every reader; else made so."""
+    if 0x0A in line or 0x0D in line:
+        line = msgspec.json.format(line, indent=-1)
+    if line.isascii():
         return line
+    try:
+        line.decode()
+        if not _has_separators(line):
+            return line
+    except UnicodeDecodeError:
+        pass  # mended below, and counted
     source = line.decode(errors="surrogateescape")
     return rawjson.utf8(rawjson.one_line(source, tally), tally)
+
+
+def _has_separators(line: bytes) -> bool:
+    # Single bytes first: they are found at the speed of memory, a sequence is not, and most
+    # lines lack them.
+    return (
+        (0xA8 in line and line.find(b"\xe2\x80\xa8") >= 0)
+        or (0xA9 in line and line.find(b"\xe2\x80\xa9") >= 0)
+        or (0x85 in line and line.find(b"\xc2\x85") >= 0)
+    )

@@ -28,20 +28,17 @@ REFUSALS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _STRING = r'"(?:[^"\\]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
 _NONFINITE = r"NaN|-?Infinity"
-_TOKEN = re.compile(
-    r"[ \t\n\r]*+(?:"
-    rf"(?P<string>{_STRING})"
-    rf"|(?P<scalar>(?:-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
-    rf"|true|false|null|{_NONFINITE})(?![\w.+-]))"
-    r"|(?P<mark>[][{},:]))"
-)
-_BLANK = re.compile(r"[ \t\n\r]*+")
+_MARK = re.compile(r"[ \t\n\r]*+([{}:,])[ \t\n\r]*+")
+_NESTING = re.compile(rf"{_STRING}|[][{{}}]")
 _REPAIR = re.compile(rf"{_STRING}|{_NONFINITE}|[ \t]*+[\r\n][ \t\r\n]*+")
 _LINE_BREAKS = re.compile("[\x00-\x1f\x85\u2028\u2029]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
-# Text is read leniently here: a raw tab inside a string is no reason to lose a posting.
-_parse_string = json.JSONDecoder(strict=False).decode
+# Lenient: a raw tab inside a string is no reason to lose a posting. Numbers stay text, for
+# Python refuses to read integers of more than 4,300 digits.
+_value = json.JSONDecoder(
+    strict=False, parse_int=str, parse_float=str, parse_constant=str
+).raw_decode
 
 
 def read(row: Row, index: int) -> tuple[str, dict[str, str]]:
@@ -65,63 +62,52 @@ def read(row: Row, index: int) -> tuple[str, dict[str, str]]:
 def members(source: str) -> dict[str, str]:
     """The fields of a JSON object as the text of their values, the last of equal names winning.
 
-    Reads JSON as Python's own reader does (NaN, infinities and raw control characters in
-    strings included), to any depth. Raises ValueError if the text is anything but one object.
+    Takes what Python's own reader takes (NaN, infinities and raw control characters in strings
+    included). Raises ValueError if the text is anything but one object.
     """
     found: dict[str, str] = {}
-    closers: list[str] = []
-    name, start = "", 0
-    # What may come next: a value, a key, ":", or "," and the closing mark ("end").
-    # Right after an opening mark the closing one is also allowed (`opened`).
-    expected, opened = "value", False
-    position = 0
-    while True:
-        token = _TOKEN.match(source, position)
-        if token is None:
-            raise ValueError(f"no JSON at character {position}")
-        position = token.end()
-        kind = token.lastgroup
-        lexeme = token[kind] if kind else ""
-        if kind == "mark" and closers and lexeme == closers[-1] and (expected == "end" or opened):
-            closers.pop()
-            expected, opened = "end", False
-        elif expected == "value" and lexeme in ("{", "["):
-            if not closers and lexeme == "[":
-                raise ValueError("an array")
-            if len(closers) == 1:
-                start = token.start(kind or 0)
-            closers.append("}" if lexeme == "{" else "]")
-            expected, opened = ("key" if lexeme == "{" else "value"), True
-            continue
-        elif expected == "value" and kind != "mark" and closers:
-            if len(closers) == 1:
-                start = token.start(kind or 0)
-            expected, opened = "end", False
-        elif expected == "key" and kind == "string":
-            if len(closers) == 1:
-                name = _SURROGATES.sub("\ufffd", string(lexeme))
-            expected, opened = "colon", False
-            continue
-        elif expected == "colon" and lexeme == ":":
-            expected = "value"
-            continue
-        elif expected == "end" and lexeme == ",":
-            expected = "key" if closers[-1] == "}" else "value"
-            continue
-        else:
-            raise ValueError(f"unexpected {lexeme[:20]!r} at character {position - len(lexeme)}")
-        if len(closers) == 1:
-            found[name] = source[start:position]
-        elif not closers:
-            break
-    if _BLANK.fullmatch(source, position) is None:
-        raise ValueError(f"more text after the object, at character {position}")
+    mark, position = _past(source, 0, "{")
+    if source.startswith("}", position):
+        mark, position = _past(source, position, "}")
+    while mark != "}":
+        if not source.startswith('"', position):
+            raise ValueError(f"expected a field name at character {position}")
+        name, position = _value(source, position)
+        _, start = _past(source, position, ":")
+        end = _end(source, start)
+        found[_SURROGATES.sub("\ufffd", name)] = source[start:end]
+        mark, position = _past(source, end, ",}")
+    if position != len(source):
+        raise ValueError(f"expected nothing more at character {position}")
     return found
+
+
+def _past(source: str, position: int, marks: str) -> tuple[str, int]:
+    """The mark that stands here, blanks apart, and where the text goes on after it."""
+    found = _MARK.match(source, position)
+    if found is None or found[1] not in marks:
+        raise ValueError(f"expected {' or '.join(marks)} at character {position}")
+    return found[1], found.end()
+
+
+def _end(source: str, start: int) -> int:
+    """Where the value that begins here ends."""
+    try:
+        end: int = _value(source, start)[1]
+    except RecursionError:
+        # Beyond about a thousand levels the brackets are counted and nothing else is checked.
+        depth = 0
+        for found in _NESTING.finditer(source, start):
+            depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+            if depth == 0:
+                return found.end()
+        raise ValueError(f"no end of the value at character {start}") from None
+    return end
 
 
 def string(token: str) -> str:
     """The value of a JSON string; a lone surrogate stays one."""
-    value: str = _parse_string(token)
+    value: str = _value(token)[0]
     return value
 
 

@@ -43,7 +43,7 @@ class Child:
         answers: Callable[[], bool],
         env: Mapping[str, str],
         cwd: Path | None = None,
-        patience: float = 60.0,
+        patience: float = 180.0,
         grace: float = 10.0,
     ) -> None:
         self.name = name

@@ -18,6 +18,15 @@ def is_free(port: int) -> bool:
         return True
 
 
+def answers(port: int) -> bool:
+    """Whether somebody accepts connections on this port now."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def free(count: int, *, twin: int = 0) -> list[int]:
     """`count` different ports that nobody listens on, chosen by the system.
 

@@ -249,7 +249,7 @@ class Stack:
         arguments: list[str],
         env: Mapping[str, str],
         answers: Callable[[], bool],
-        patience: float = 60.0,
+        patience: float = 180.0,
     ) -> Child:
         return Child(
             name,

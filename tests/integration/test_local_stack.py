@@ -127,7 +127,7 @@ def test_the_line_says_where_all_of_it_answers(tmp_path: Path) -> None:
         assert health(running.said["board_url"]) == 200
         for place in ("s3_endpoint", "redis_url"):
             number = running.said[place].rpartition(":")[2].partition("/")[0]
-            socket.create_connection(("127.0.0.1", int(number)), 2).close()
+            assert ports.answers(int(number))
 
 
 def test_a_restart_on_other_ports_finds_the_same_key(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_row_printed_on_many_lines_is_put_on_one_without_changing_a_value() ->
     page, tally = encode(b'{"z":1}', row)
 
     # Then
-    assert page == b'{"z":1}\n{"a": 1.10,"b": ["x \\n y",1e5 ],"c": "  "}\n'
+    assert page == b'{"z":1}\n{"a":1.10,"b":["x \\n y",1e5],"c":"  "}\n'
     assert tally == Tally()
 
 
