@@ -70,7 +70,8 @@ def demo(
     """See the main job: start the stack, export from the board, download, show the proof."""
     from exporter.demo import run
 
-    raise typer.Exit(run(rows, out, err))
+    with _told():
+        raise typer.Exit(run(rows, out, err))
 
 
 @app.command()
@@ -115,6 +116,8 @@ def export(
     if limit is not None:
         request["limit"] = limit
     with _told(), Client(url, api_key or _local_key()) as client:
+        if not output.parent.is_dir():
+            raise ExporterError(f"{output.parent} is no directory: make it, or give another -o")
         fetch(client, request, output, err)
 
 
@@ -267,7 +270,7 @@ def _told() -> Iterator[None]:
     """Turns our errors into one line for the reader and exit code 1."""
     try:
         yield
-    except (ExporterError, ValueError) as error:
+    except (ExporterError, ValueError, OSError) as error:
         err.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
 

@@ -21,13 +21,27 @@ class ServiceError(ExporterError):
     """The service refused, failed, or did not answer; the text says what it said."""
 
 
+class ServiceSilent(ServiceError):
+    """The service did not answer, or not as itself; it may do so in a moment."""
+
+
 class Client:
-    """Talks to the native surface of a service."""
+    """Talks to the native surface of a service.
+
+    Raises ServiceError for an address or a key that cannot be one.
+    """
 
     def __init__(self, url: str, api_key: str) -> None:
-        self._http = httpx.Client(
-            base_url=url, headers={"authorization": f"Bearer {api_key}"}, timeout=30
-        )
+        key = api_key.strip()
+        if not key or not (key.isascii() and key.isprintable()):
+            # The HTTP client would quote it in its own error.
+            raise ServiceError("the API key is empty or holds characters that no key has")
+        try:
+            self._http = httpx.Client(
+                base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=30
+            )
+        except httpx.InvalidURL as error:
+            raise ServiceError(f"{url!r} is no address of a service: {error}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +70,7 @@ class Client:
         while True:
             try:
                 record = self.get(export_id)
-            except ServiceError:
+            except ServiceSilent:
                 silent_since = silent_since or time.monotonic()
                 if time.monotonic() - silent_since > 60:
                     raise
@@ -74,24 +88,32 @@ class Client:
     ) -> dict[str, Any]:
         try:
             response = self._http.request(method, path, json=body)
+        except httpx.UnsupportedProtocol as error:
+            raise ServiceError(f"{self._http.base_url} is no address: {error}") from None
+        except httpx.RequestError as error:
+            what = str(error) or type(error).__name__
+            raise ServiceSilent(f"{self._http.base_url} does not answer: {what}") from None
+        try:
             answer = response.json()
-        except httpx.TransportError as error:
-            raise ServiceError(f"{self._http.base_url} does not answer: {error}") from None
         except ValueError:
-            raise ServiceError(
+            answer = None
+        if not isinstance(answer, dict):
+            # A proxy in front of a service that is restarted answers so, too.
+            raise ServiceSilent(
                 f"{self._http.base_url} is no exporter: {method} {path} answered "
-                f"{response.status_code} without JSON"
-            ) from None
+                f"{response.status_code} without a JSON object"
+            )
         if not response.is_success:
             problems = "".join(
                 f"\n  {p.get('pointer', '')}: {p.get('detail', '')}"
                 for p in answer.get("errors") or ()
             )
-            raise ServiceError(
+            refused = ServiceSilent if response.is_server_error else ServiceError
+            raise refused(
                 f"{response.status_code} {answer.get('title', '')}: "
                 f"{answer.get('detail', '')}{problems}"
             )
-        return dict(answer)
+        return answer
 
 
 def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> None:
@@ -107,8 +129,9 @@ def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> N
                 for chunk in response.iter_bytes():
                     out.write(chunk)
                     watch(len(chunk))
-        except httpx.TransportError as error:
-            raise ServiceError(f"the download broke off: {error}") from None
+        except httpx.RequestError as error:
+            what = str(error) or type(error).__name__
+            raise ServiceError(f"the download broke off: {what}") from None
         if out.tell() != size:
             raise ServiceError(f"{out.tell()} bytes arrived, {size} were announced")
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -17,25 +19,28 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from exporter.errors import ConfigurationError
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _seconds(value: object) -> object:
     """Durations are written as `90`, `90s`, `15m`, `24h` or `7d`."""
-    if isinstance(value, str) and (
-        match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", value)
-    ):
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value)
+    if match is None:
+        raise ValueError(f"{value!r} is no duration: write 90, 90s, 15m, 24h or 7d")
+    try:
         return timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
-    if isinstance(value, int | float):
-        return timedelta(seconds=value)
-    return value
+    except OverflowError:
+        raise ValueError(f"{value!r} is longer than a calendar") from None
 
 
 Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
@@ -83,6 +88,17 @@ class Settings(BaseSettings):
     tenant_slots: int = Field(default=0, ge=0)
     """Slices of one user that may run at once; 0: no cap."""
 
+    @field_validator("redis_url", "broker_url")
+    @classmethod
+    def _is_redis(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        url = urlsplit(value)
+        database = url.path.strip("/")
+        if url.scheme not in ("redis", "rediss") or not (database.isdecimal() or not database):
+            raise ValueError("it is no URL of a Redis: write redis://HOST:PORT/DATABASE")
+        return value
+
     @model_validator(mode="after")
     def _within_bounds(self) -> Settings:
         if self.part_size < S3_SMALLEST_PART:
@@ -98,10 +114,8 @@ class Settings(BaseSettings):
         """The URL of Celery's broker."""
         if self.broker_url:
             return self.broker_url
-        base, _, database = self.redis_url.rpartition("/")
-        if database.isdigit():
-            return f"{base}/{int(database) + 1}"
-        return f"{self.redis_url.rstrip('/')}/1"
+        url = urlsplit(self.redis_url)
+        return url._replace(path=f"/{int(url.path.strip('/') or 0) + 1}").geturl()
 
 
 @lru_cache
@@ -111,10 +125,14 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         problems = "; ".join(
-            f"EXPORTER_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" if e["loc"] else e["msg"]
+            f"EXPORTER_{'_'.join(map(str, e['loc'])).upper()}: {_said(e)}" if e["loc"] else _said(e)
             for e in error.errors()
         )
         raise ConfigurationError(problems) from None
+
+
+def _said(problem: Mapping[str, Any]) -> str:
+    return str(problem["msg"]).removeprefix("Value error, ")
 
 
 def _from_environment(value: Any) -> Any:
@@ -146,6 +164,35 @@ class SourceConfig(BaseModel):
     """The most rows that the upstream gives at once."""
     columns: tuple[str, ...] | None = None
     """Columns of a CSV and their order; default: the contract's."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        try:
+            url = urlsplit(value)
+            well = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+        except ValueError:
+            well = False
+        # Paths are put behind it, so a query would be cut apart.
+        if not well or "?" in value or "#" in value:
+            raise ValueError("it is no address of an API: write https://HOST or http://HOST:PORT")
+        return value
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, value: str) -> str:
+        # The HTTP client quotes a header that it refuses, and that text would reach users.
+        value = value.strip()
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError("it holds characters that no HTTP header takes: copy the key again")
+        return value
+
+    @field_validator("columns")
+    @classmethod
+    def _are_distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and (not all(value) or len(set(value)) < len(value)):
+            raise ValueError("every column needs a name of its own")
+        return value
 
 
 class Surfaces(BaseModel):
@@ -190,8 +237,8 @@ def load_config(path: Path | None) -> Config:
         raise ConfigurationError(
             f"EXPORTER_CONFIG names {name}, which cannot be read: {error.strerror}"
         ) from None
-    except tomllib.TOMLDecodeError as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{name} is not TOML: {error}") from None
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {_said(e)}" for e in error.errors())
         raise ConfigurationError(f"{name}: {problems}") from None

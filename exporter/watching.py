@@ -31,7 +31,8 @@ def fetch(client: Client, request: Mapping[str, Any], file: Path, err: Console) 
     try:
         record = _watch(client, export_id, err)
         if record["state"] != "finished":
-            raise ServiceError(f"export {export_id} {record['state']}: {record['error']}")
+            why = f": {record['error']}" if record["error"] else ""
+            raise ServiceError(f"export {export_id} {record['state']}{why}")
         result = record["result"]
         _download(result, file, err)
     except KeyboardInterrupt:

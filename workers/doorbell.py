@@ -17,6 +17,7 @@ import structlog
 from celery import Celery
 from celery.signals import worker_ready, worker_shutdown
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from exporter import settings
 from exporter.errors import StoreUnavailable
@@ -68,7 +69,8 @@ class Relay(threading.Thread):
             if waiting >= ENOUGH:
                 return
             self._celery.send_task("exporter.tick", priority=broker_priority(wake.priority))
-        except (OperationalError, OSError) as error:
+        except (OperationalError, RedisError, OSError) as error:
+            # RedisError: kombu wraps what fails while it connects, not while it asks.
             log.warning("relay.broker_silent", reason=str(error))
 
 
@@ -85,13 +87,16 @@ def _start(**_: object) -> None:
     name = f"{socket.gethostname()}:{os.getpid()}"
 
     def show_presence() -> None:
-        store.client.set(PRESENCE + name, "1", ex=PRESENCE_SECONDS)
+        try:
+            store.client.set(PRESENCE + name, "1", ex=PRESENCE_SECONDS)
+        except RedisError as error:
+            log.warning("presence.not_shown", reason=str(error))
 
-    show_presence()
     _Company.relay = Relay(store, app)
     _Company.sweeper = Sweeper(store, then=show_presence)
     _Company.relay.start()
     _Company.sweeper.start()
+    show_presence()
 
 
 @worker_shutdown.connect

@@ -13,9 +13,11 @@ from kombu.exceptions import OperationalError
 
 from exporter import cleaning, wiring
 from exporter.engine import Engine
-from exporter.errors import StorageUnavailable, StoreUnavailable
+from exporter.errors import ConfigurationError, StorageUnavailable, StoreUnavailable
+from exporter.exports import State
 from exporter.formats import registry as formats
 from exporter.pipeline import Ending, run_slice
+from exporter.store.base import Claim
 from workers import draining
 from workers.app import app
 
@@ -23,6 +25,8 @@ log = structlog.get_logger()
 
 UPLOAD_GRACE = timedelta(hours=1)
 """An upload without a live export is left alone this long."""
+UNKNOWN_SOURCE_WAIT = timedelta(seconds=30)
+"""Between two looks whether some worker knows an export's source."""
 
 
 @lru_cache(maxsize=1)
@@ -83,9 +87,13 @@ def work() -> Ending | None:
         export_id=spec.id, fence=claim.fence, worker_id=worker_id()
     ):
         log.info("slice.started", state=claim.export.state, clean=claim.clean)
+        try:
+            source = own.source(spec.source)
+        except ConfigurationError as error:
+            return _without_source(own, claim, str(error))
         return run_slice(
             claim,
-            source=own.source(spec.source),
+            source=source,
             encoder=formats.make(spec.format, spec.dialect, spec.columns),
             storage=own.storage,
             store=own.store,
@@ -94,6 +102,45 @@ def work() -> Ending | None:
             claimed_at=claimed_at,
             draining=draining.asked,
         )
+
+
+def _without_source(own: Engine, claim: Claim, reason: str) -> Ending:
+    """Let the export wait for a worker that knows its source; in the end, fail it.
+
+    A new configuration reaches workers one by one. Were this an error of the task, the export
+    would be claimed, and its lease run out, for ever.
+    """
+    log.error("source.unknown", reason=reason)
+    export, settings = claim.export, own.settings
+    since = export.stalled_since
+    ended: tuple[State, Ending] | None = None
+    if export.cancel_requested:
+        ended = State.CANCELED, Ending.CANCELED
+    elif since is not None and own.clock.now() - since > settings.patience:
+        ended = State.FAILED, Ending.FAILED
+    try:
+        if ended is None:
+            held = own.store.release(
+                export.id,
+                claim.fence,
+                clean=claim.clean,
+                retry_in=UNKNOWN_SOURCE_WAIT,
+                reason=reason,
+            )
+            return Ending.WAITING if held else Ending.LOST
+        state, ending = ended
+        # What it left in the bucket is cleaned up like that of any export that lives no more.
+        held = own.store.end(
+            export.id,
+            claim.fence,
+            state,
+            error=reason if state is State.FAILED else None,
+            keep_record=settings.record_retention,
+        )
+    except StoreUnavailable as error:
+        log.warning("store.silent", reason=str(error))
+        return Ending.LOST
+    return ending if held else Ending.LOST
 
 
 @app.task(name="exporter.clean")

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exporter.api import errors, health, hirebase, native, wiring
+from exporter.api import errors, health, hirebase, native, state
 from exporter.engine import Engine
 from exporter.queries import JobSearch
 from exporter.store.keys import KeyRing
@@ -41,7 +41,7 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
         # A redirect would send a POST, and its key, to whatever host the request named.
         redirect_slashes=False,
     )
-    wiring.bind(app, engine, keys)
+    state.bind(app, engine, keys)
     app.state.health = health.Health(engine)
     routers = (hirebase.router, native.router, health.router)
     errors.install(
@@ -135,6 +135,13 @@ def _document(app: FastAPI) -> None:
                     "allOf": [search],
                     "description": described["description"],
                 }
+            # FastAPI documents a 422 of its own for every path with a parameter.
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    if "HTTPValidationError" in str(operation["responses"].get("422")):
+                        del operation["responses"]["422"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
             # Put in only here: FastAPI drops every null from the examples that it is given, and
             # the nulls are part of the contract.
             for (path, method, status), example in {**hirebase.EXAMPLES, **native.EXAMPLES}.items():

@@ -9,7 +9,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.datastructures import Headers
 
 from exporter.api.errors import Refusal
-from exporter.api.wiring import keys_of
+from exporter.api.state import keys_of
 from exporter.store.keys import ApiKey
 
 _SCHEMES = ("bearer", "apikey")

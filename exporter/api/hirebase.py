@@ -20,7 +20,7 @@ from exporter.api import answers, auth, errors
 from exporter.api.auth import Reader, Writer
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Detail
-from exporter.api.wiring import TheEngine
+from exporter.api.state import TheEngine
 from exporter.engine import Engine
 from exporter.errors import ConfigurationError, QueryError
 from exporter.exports import State

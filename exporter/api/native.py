@@ -16,7 +16,7 @@ from exporter.api import answers, auth, errors
 from exporter.api.auth import Reader, Writer
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem
-from exporter.api.wiring import TheEngine
+from exporter.api.state import TheEngine
 from exporter.engine import Engine
 from exporter.errors import FieldProblem, QueryError
 from exporter.exports import Phase, State

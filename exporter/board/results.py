@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from array import array
@@ -64,12 +65,17 @@ class Results:
         try:
             matches = self._matches(connection, search, now)
             first = min((page - 1) * limit, len(matches.numbers))
-            documents = [
-                _document(connection, number) for number in matches.numbers[first : first + limit]
-            ]
+            documents = _documents(connection, matches.numbers[first : first + limit].tolist())
         finally:
             connection.execute("COMMIT")
         return Found(documents, len(matches.numbers), matches.companies)
+
+    def remembers(self, search: queries.JobSearch, now: datetime) -> bool:
+        """Whether a page of this search is only a read of its postings, of less than 1 ms."""
+        version = database.meta(self._connection(), "version")
+        with self._lock:
+            known = self._remembered.get((version, queries.digest(search.canonical(now))))
+        return known is not None and known.done()
 
     def one(self, identity: str) -> bytes | None:
         """The JSON text of the posting with this id, or None."""
@@ -121,10 +127,14 @@ class Results:
                     del self._remembered[name]
 
 
-def _document(connection: sqlite3.Connection, number: int) -> bytes:
-    row = connection.execute("SELECT json FROM documents WHERE number = ?", (number,)).fetchone()
-    text: bytes = row[0]
-    return text
+def _documents(connection: sqlite3.Connection, numbers: list[int]) -> list[bytes]:
+    # One statement for all: a hundred statements take twice as long.
+    rows = connection.execute(
+        "SELECT number, json FROM documents WHERE number IN (SELECT value FROM json_each(?))",
+        (json.dumps(numbers),),
+    )
+    texts: dict[int, bytes] = dict(rows)
+    return [texts[number] for number in numbers]
 
 
 def _find(connection: sqlite3.Connection, search: queries.JobSearch, now: datetime) -> _Matches:

@@ -51,8 +51,9 @@ SUSPECT = frozenset(b"=+-@ \t\n\r\v\f\xef")
 """First bytes of UTF-8 text that may be a formula: the marks, blanks, and the byte with which the
 full-width marks begin."""
 
-_MAX_LEARNED = 256
-"""Rows of a source with more field names than this go the slow way; such names are data."""
+_MAX_LEARNED = 128
+"""Rows with field names beyond this go the slow way: names without end are data, and a new plan
+for each would cost more (some milliseconds) than it saves."""
 
 # What a JSON value begins with when its text may not be its cell as it stands.
 _ODD = frozenset(b'"[{n')

@@ -26,10 +26,10 @@ class JsonLines:
 
     Without columns a row is passed on byte for byte, unless it would not stay on one line: a
     row printed over several loses its blanks outside of strings, and U+0085, U+2028 and U+2029,
-    at which the official asynchronous client would cut the line, are escaped. With columns, each line is an
-    object of just those fields, in that order; a field that the row lacks is left out, one that
-    is null is written as null, and fields left out are counted by name. NaN and infinities are
-    written as null and counted.
+    at which the official asynchronous client would cut the line, are escaped. With columns, each
+    line is an object of just those fields, in that order; a field that the row lacks is left
+    out, one that is null is written as null, and fields left out are counted by name. NaN and
+    infinities are written as null and counted.
     """
 
     content_type = "application/x-ndjson"
@@ -82,16 +82,13 @@ class JsonLines:
 
 def _mended(line: bytes, tally: Tally) -> bytes:
     """A checked line as it is, if it is UTF-8 and one line to every reader; else made so."""
-    if 0x0A in line or 0x0D in line:
-        line = msgspec.json.format(line, indent=-1)
-    if line.isascii():
-        return line
     try:
-        line.decode()
-        if not _has_separators(line):
+        if 0x0A in line or 0x0D in line:
+            line = msgspec.json.format(line, indent=-1)
+        if line.isascii() or (line.decode() and not _has_separators(line)):
             return line
-    except UnicodeDecodeError:
-        pass  # mended below, and counted
+    except (UnicodeDecodeError, RecursionError):
+        pass  # mended below, which counts what it replaces
     source = line.decode(errors="surrogateescape")
     return rawjson.utf8(rawjson.one_line(source, tally), tally)
 

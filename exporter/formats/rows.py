@@ -135,6 +135,8 @@ def one_line(source: str, tally: Tally) -> str:
     and U+0085, U+2028, U+2029 inside strings are escaped. NaN and infinities, which are not
     JSON, become null and are counted.
     """
+    if not ("NaN" in source or "Infinity" in source or _LINE_BREAKS.search(source)):
+        return source
 
     def repair(found: re.Match[str]) -> str:
         piece = found[0]

@@ -200,7 +200,9 @@ class Stack:
         # A profile or session token of the caller's own cloud would spoil our key.
         env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         env |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
-        env.setdefault("EXPORTER_CONFIG", str(_kept_config(self._dir, self._port + 10)))
+        own = Path("exporter.toml")
+        config = own.absolute() if own.exists() else _kept_config(self._dir, self._port + 10)
+        env.setdefault("EXPORTER_CONFIG", str(config))
         for name in ("NO_PROXY", "no_proxy"):
             env[name] = ",".join(filter(None, [env.get(name), "127.0.0.1", "localhost"]))
         return env | {

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from math import ceil
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from pydantic import ValidationError
@@ -39,7 +38,7 @@ PATH = "/v2/jobs/search"
 
 class _Answer(msgspec.Struct):
     jobs: list[msgspec.Raw]
-    total_count: int
+    total_count: Annotated[int, msgspec.Meta(ge=0)]
     page: int | None = None
     limit: int | None = None
 
@@ -88,7 +87,8 @@ class HirebaseSource:
         """Pages of equal size that together just cover the limit: upstream bills each row."""
         size = self._page_size
         if limit is not None:
-            size = ceil(limit / ceil(limit / size))
+            pages = -(-limit // size)
+            size = -(-limit // pages)
         return msgspec.to_builtins(_Cursor(page=offset // size + 1, size=size, skip=offset % size))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:

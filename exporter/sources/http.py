@@ -23,7 +23,8 @@ CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 20.0
 """Seconds without a single byte."""
 TOTAL_TIMEOUT = 60.0
-"""Seconds for a whole answer: httpx's own timeouts never end a body that drips."""
+"""Seconds for one page, all its tries together: httpx's own timeouts never end a body that drips,
+and a slice that hangs on its upstream hears no cancel and is killed in the end."""
 MOST_BYTES = 128 * 1024 * 1024
 """A page larger than this, after decompression, is not a page."""
 TRIES = 4
@@ -71,8 +72,9 @@ REACTIONS: Mapping[int, Reaction] = {
 """By status; any other one is GIVE_UP."""
 
 QUOTA_HEADER = "x-billing-code"
-"""A 429 with this header says that the plan is used up, not that we are too fast: waiting is
-useless until its owner pays (the vendor's official client tells the two apart by it)."""
+QUOTA_SPENT = "limit_exceeded"
+"""A 429 with this header at this value says that the plan is used up, not that we are too fast:
+waiting is useless until its owner pays (the vendor's official client tells the two apart so)."""
 
 
 class Upstream:
@@ -86,9 +88,13 @@ class Upstream:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._clock = clock
-        self._name = base_url.rstrip("/")
+        url = httpx.URL(base_url.rstrip("/"))
+        self._name = str(url.copy_with(userinfo=b""))
+        # Of `Bearer KEY`, the key.
+        sent = [value.rpartition(" ")[2] for value in headers.values()]
+        self._secrets = [secret for secret in (*sent, url.password) if secret]
         self._client = httpx.Client(
-            base_url=self._name,
+            base_url=url,
             headers={"accept": "application/json", "accept-encoding": "gzip", **headers},
             timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
             transport=transport,
@@ -106,22 +112,24 @@ class Upstream:
         """What `read` makes of the answer's body, after some tries if need be.
 
         `read` raises SourceUntrue for a body that cannot be what was asked for; then, too, the
-        upstream is asked again. Raises SourceRefused, SourceUnavailable, or the last SourceUntrue.
+        upstream is asked again. Raises SourceRefused, SourceUnavailable, or the last SourceUntrue,
+        each with a text that users may read: none quotes a header that we send.
         """
         delay = FIRST_DELAY
+        deadline = self._clock.monotonic() + TOTAL_TIMEOUT
         for attempt in range(1, TRIES + 1):
-            last = attempt == TRIES
             wait = random.uniform(0, delay)  # noqa: S311 - spreads load, hides nothing
             try:
-                return self._once(method, path, read, json)
+                return self._once(method, path, read, json, deadline)
             except SourceUnavailable as error:
-                if last or (error.retry_after or 0) > LONGEST_DELAY:
-                    raise
                 wait = max(wait, error.retry_after or 0)
+                late = self._clock.monotonic() + wait >= deadline
+                if attempt == TRIES or late or (error.retry_after or 0) > LONGEST_DELAY:
+                    raise
                 reason = str(error)
             except SourceUntrue as error:
-                if last:
-                    raise SourceUntrue(f"{error} (asked {TRIES} times)") from None
+                if attempt == TRIES or self._clock.monotonic() + wait >= deadline:
+                    raise SourceUntrue(f"{error} (at try {attempt})") from None
                 reason = str(error)
             log.warning("source.retry", upstream=self._name, attempt=attempt, reason=reason)
             self._clock.sleep(wait)
@@ -138,11 +146,12 @@ class Upstream:
         path: str,
         read: Callable[[bytes], T],
         json: Mapping[str, Any] | None,
+        deadline: float,
     ) -> T:
         try:
             with self._client.stream(method, path, json=json) as response:
-                body = self._body(response)
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+                body = self._body(response, deadline)
+        except httpx.UnsupportedProtocol as error:
             raise SourceRefused(f"{self._name}{path} cannot be asked: {error}") from None
         except (httpx.TransportError, httpx.DecodingError) as error:
             what = str(error) or type(error).__name__
@@ -155,20 +164,21 @@ class Upstream:
                 kind = response.headers.get("content-type", "no content type")
                 raise SourceUntrue(
                     f"{self._name}{path} answered 200 ({kind}) with {error}; "
-                    f"it began: {_excerpt(body)}"
+                    f"it began: {self._excerpt(body)}"
                 ) from None
-        said = f"{self._name}{path} answered {response.status_code}: {_excerpt(body)}"
+        said = f"{self._name}{path} answered {response.status_code}: {self._excerpt(body)}"
         if response.status_code in range(300, 400):
-            said += f" (redirect to {response.headers.get('location')}: mend base_url)"
-        if reaction is Reaction.GIVE_UP or QUOTA_HEADER in response.headers:
+            target = self._excerpt(response.headers.get("location", "").encode())
+            said += f" (redirect to {target}: mend base_url)"
+        spent = response.status_code == 429 and response.headers.get(QUOTA_HEADER) == QUOTA_SPENT
+        if reaction is Reaction.GIVE_UP or spent:
             raise SourceRefused(said)
         raise SourceUnavailable(
             said, retry_after=retry_after(response.headers.get("retry-after"), self._clock.now())
         )
 
-    def _body(self, response: httpx.Response) -> bytes:
+    def _body(self, response: httpx.Response, deadline: float) -> bytes:
         """The decoded body. The deadline and the cap hold whatever the upstream sends."""
-        deadline = self._clock.monotonic() + TOTAL_TIMEOUT
         chunks: list[bytes] = []
         size = 0
         for chunk in response.iter_bytes():
@@ -179,10 +189,20 @@ class Upstream:
                 )
             if self._clock.monotonic() > deadline:
                 raise SourceUnavailable(
-                    f"{self._name} sent {size} bytes in {TOTAL_TIMEOUT:.0f} s and did not finish"
+                    f"{self._name} did not finish within {TOTAL_TIMEOUT:.0f} s: {size} bytes came"
                 )
             chunks.append(chunk)
         return b"".join(chunks)
+
+    def _excerpt(self, body: bytes) -> str:
+        """How an answer begins, on one printable line; upstreams were seen to echo the key."""
+        text = body[: EXCERPT * 4].decode("utf-8", "replace")
+        for secret in self._secrets:
+            text = text.replace(secret, "(the API key)")
+        shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        if not shown:
+            return "(an empty body)" if not body else "(nothing that can be shown)"
+        return shown[:EXCERPT] + ("…" if len(shown) > EXCERPT else "")
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
@@ -202,14 +222,9 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     else:
         try:
             date = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if date.tzinfo is None:
             date = date.replace(tzinfo=UTC)
         seconds = (date - now).total_seconds()
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
-
-
-def _excerpt(body: bytes) -> str:
-    text = " ".join(body[: EXCERPT * 4].decode("utf-8", "replace").split())
-    return text[:EXCERPT] + ("…" if len(text) > EXCERPT else "") if text else "(an empty body)"

@@ -15,24 +15,30 @@ from exporter.formats.base import Row
 Envelope = TypeVar("Envelope", bound=msgspec.Struct)
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_DECODER = json.JSONDecoder(strict=False)
+_NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"|[][{}]', re.DOTALL)
+_value = json.JSONDecoder(strict=False).raw_decode
+# Numbers that are only passed over stay text: Python reads no integer of more than 4,300 digits.
+_passed = json.JSONDecoder(
+    strict=False, parse_int=str, parse_float=str, parse_constant=str
+).raw_decode
 
 
 def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
     """A function that reads a page's body into its envelope, whose field `rows` holds raw rows.
 
     The fast path only slices. JSON that it refuses but that upstreams send all the same (NaN,
-    control characters in strings) is sliced by the standard library's scanner instead; what
-    neither reads raises SourceUntrue, saying what was there.
+    control characters in strings, a thousand levels of nesting) is sliced by the standard
+    library's scanner instead; what neither reads raises SourceUntrue, saying what was there.
     """
     fast = msgspec.json.Decoder(envelope)
+    fields = frozenset(envelope.__struct_encode_fields__)
 
     def read(body: bytes) -> Envelope:
         try:
             return fast.decode(body)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             try:
-                return msgspec.convert(_slice(body, rows), envelope)
+                return msgspec.convert(_slice(body, rows, fields), envelope)
             except (ValueError, RecursionError, msgspec.ValidationError) as second:
                 wrong = second if isinstance(second, msgspec.ValidationError) else error
                 raise SourceUntrue(f"a body that is not the page asked for ({wrong})") from None
@@ -40,21 +46,25 @@ def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
     return read
 
 
-def _slice(body: bytes, rows: str) -> dict[str, Any]:
-    """The top-level object, with the elements of the array `rows` as raw bytes."""
+def _slice(body: bytes, rows: str, fields: frozenset[str]) -> dict[str, Any]:
+    """Those fields of the top-level object, the elements of the array `rows` as raw bytes."""
     # surrogateescape carries bytes that are no UTF-8 through unchanged, back into the row.
     text = body.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     found: dict[str, Any] = {}
-    at = _expect(text, 0, "{")
+    at = start = _expect(text, 0, "{")
     while text[at : at + 1] != "}":
-        if found:
+        if at > start:
             at = _expect(text, at, ",")
-        key, at = _DECODER.raw_decode(text, at)
+        if text[at : at + 1] != '"':
+            raise ValueError(f"expected the name of a field at {at}")
+        key, at = _value(text, at)
         at = _expect(text, at, ":")
         if key == rows and text[at : at + 1] == "[":
             found[key], at = _elements(text, at + 1)
+        elif key in fields:
+            found[key], at = _value(text, at)
         else:
-            found[key], at = _DECODER.raw_decode(text, at)
+            at = _end(text, at)
         at = _skip(text, at)
     if _skip(text, at + 1) != len(text):
         raise ValueError("something follows the page")
@@ -67,10 +77,25 @@ def _elements(text: str, at: int) -> tuple[list[Row], int]:
     while text[at : at + 1] != "]":
         if elements:
             at = _expect(text, at, ",")
-        _, end = _DECODER.raw_decode(text, at)
+        end = _end(text, at)
         elements.append(msgspec.Raw(text[at:end].encode("utf-8", "surrogateescape")))
         at = _skip(text, end)
     return elements, at + 1
+
+
+def _end(text: str, at: int) -> int:
+    """Where the value that begins here ends."""
+    try:
+        end: int = _passed(text, at)[1]
+    except RecursionError:
+        # So deep, only brackets are counted; what is between them is for the format to read.
+        depth = 0
+        for token in _NESTING.finditer(text, at):
+            depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
+            if depth == 0:
+                return token.end()
+        raise ValueError(f"no end of the value at {at}") from None
+    return end
 
 
 def _skip(text: str, at: int) -> int:

@@ -120,7 +120,7 @@ class RedisStore:
         fsync = config.get("appendfsync", "always")
         if fsync != "always":
             warnings.append(
-                f"Redis has appendfsync {fsync}, so a power cut may lose exports just accepted: run "
+                f"Redis has appendfsync {fsync}, so a power cut may lose accepted exports: run "
                 "redis-cli CONFIG SET appendfsync always, and set it in redis.conf."
             )
         return warnings

@@ -32,7 +32,13 @@ COLUMNS = ("_id", "job_title", "score", "skills", "salary", "remote", "note")
 
 keys = st.sampled_from([*COLUMNS, "beside", "é", 'quo"te', "back\\slash"])
 words = st.text(max_size=6)
-scalars = st.none() | st.booleans() | words | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+scalars = (
+    st.none()
+    | st.booleans()
+    | words
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
 values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=2),

@@ -5,18 +5,21 @@ Starlette's own test client warns that it is on its way out for httpx, and warni
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import redis
+import structlog
 import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
+from structlog.testing import capture_logs
 
 from exporter.api.app import create_app
 from exporter.checkpoints import Tally
@@ -140,6 +143,14 @@ def make_engine(
         storage=storage,
         clock=clock,
     )
+
+
+@contextmanager
+def captured_logs() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What is logged within the block, from INFO up, with the request's id."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+    with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+        yield lines
 
 
 @contextmanager

@@ -38,6 +38,11 @@ class Exchange(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
 
+    def handle_expect_100(self) -> bool:
+        going_on = super().handle_expect_100()
+        self.wfile.flush()
+        return going_on
+
     def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response_only(status)
         for name, value in (headers or {"Content-Length": str(len(body))}).items():

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import httpx
 import pytest
 import redis
-from structlog.testing import capture_logs
 
 from exporter.api.app import create_app
 from exporter.clock import FakeClock
@@ -27,6 +26,7 @@ from tests.integration.api_server import (
     POLLED,
     Server,
     Service,
+    captured_logs,
     make_engine,
     service,
 )
@@ -106,7 +106,7 @@ def test_no_call_works_without_a_right_key(
     keyless: httpx.Client, method: str, path: str, headers: dict[str, str]
 ) -> None:
     # When
-    answer = keyless.request(method, path, headers=httpx.Headers(headers))
+    answer = keyless.request(method, path, headers=httpx.Headers(headers, encoding="utf-8"))
 
     # Then
     assert answer.status_code == 401
@@ -234,7 +234,7 @@ def test_health_names_the_dependency_that_is_away_and_the_process_still_lives(
     server.app = create_app(make_engine(api.clock, nowhere, api.storage), api.keys)
 
     # When
-    with capture_logs() as lines:
+    with captured_logs() as lines:
         health, live = api.http.get("/health"), api.http.get("/health/live")
 
     # Then
@@ -282,7 +282,7 @@ def test_a_surface_without_a_source_fails_as_our_fault_not_the_callers(
     path, body = CREATED["hirebase"]
 
     # When
-    with capture_logs() as lines:
+    with captured_logs() as lines:
         answer = api.http.post(path, json=body)
 
     # Then

@@ -10,11 +10,18 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 import redis
-from structlog.testing import capture_logs
 
 from exporter.api.bodies import LARGEST
 from exporter.local.redis import RedisServer
-from tests.integration.api_server import CREATED, KEYS_DATABASE, POLLED, Server, Service, service
+from tests.integration.api_server import (
+    CREATED,
+    KEYS_DATABASE,
+    POLLED,
+    Server,
+    Service,
+    captured_logs,
+    service,
+)
 
 SURFACES = ("hirebase", "native")
 JSON = {"Content-Type": "application/json"}
@@ -345,7 +352,7 @@ def test_a_failure_of_ours_is_500_that_tells_the_caller_nothing_and_the_log_all(
     monkeypatch.setattr(api.engine.store, "get", broken)
 
     # When
-    with capture_logs() as lines:
+    with captured_logs() as lines:
         answer = api.http.get(f"{POLLED[surface]}/any", headers={"X-Request-Id": "trace-1"})
 
     # Then
@@ -385,7 +392,7 @@ def test_a_caller_who_leaves_in_the_middle_of_a_body_leaves_nothing_behind(api: 
     )
 
     # When
-    with capture_logs() as lines, socket.create_connection((host, port or 0)) as connection:
+    with captured_logs() as lines, socket.create_connection((host, port or 0)) as connection:
         connection.sendall(head.encode() + b'{"search": {}, "format": "csv"}')
         connection.close()
         # The next answer comes from the same loop, after it has seen the one who left.

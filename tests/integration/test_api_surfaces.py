@@ -11,7 +11,6 @@ import hirebase
 import httpx
 import pytest
 import redis
-from structlog.testing import capture_logs
 
 from exporter.exports import Phase, State
 from exporter.local.redis import RedisServer
@@ -23,6 +22,7 @@ from tests.integration.api_server import (
     PUBLIC_URL,
     Server,
     Service,
+    captured_logs,
     service,
 )
 
@@ -334,7 +334,7 @@ def test_a_list_gives_twenty_and_never_more_than_a_hundred(api: Service) -> None
 
 def test_creating_and_canceling_are_logged_without_keys_or_links(api: Service) -> None:
     # When
-    with capture_logs() as lines:
+    with captured_logs() as lines:
         export_id = create(api, "native").json()["id"]
         api.http.post(f"/v2/tasks/{export_id}/cancel")
 
@@ -342,6 +342,7 @@ def test_creating_and_canceling_are_logged_without_keys_or_links(api: Service) -
     events = {line["event"]: line for line in lines}
     assert set(events) == {"export.created", "export.cancel_requested"}
     assert all(line["export_id"] == export_id for line in events.values())
+    assert all(line["request_id"] for line in events.values())
     assert api.ann not in str(lines)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -433,7 +433,7 @@ def matches(posting: Mapping[str, Any], search: Mapping[str, Any]) -> bool:
     """The filters used below, said once more in plain Python."""
     years, salary = posting.get("yoe_range") or {}, posting.get("salary_range") or {}
     low, high = years.get("min"), years.get("max")
-    checks = {
+    checks: dict[str, Callable[[Any], Any]] = {
         "include_expired": lambda _: True,
         "visa": lambda _: posting["visa_sponsored"],
         "month": lambda month: (posting.get("date_posted") or "").startswith(month),
@@ -464,7 +464,7 @@ def matches(posting: Mapping[str, Any], search: Mapping[str, Any]) -> bool:
         {"locations": [{"city": "東京"}]},
     ],
 )
-@pytest.mark.parametrize("limit", [7, 100])
+@pytest.mark.parametrize("limit", [37, 100])
 def test_the_pages_of_a_search_hold_every_match_exactly_once(
     large: httpx.Client, generated: list[dict[str, Any]], search: dict[str, Any], limit: int
 ) -> None:
@@ -721,6 +721,19 @@ def test_a_reader_sees_the_board_before_or_after_a_load_and_never_half(tmp_path:
     assert last == 0
     before, after = (3_000, frozenset({1})), (4_000, frozenset({2}))
     assert seen == {before, after}
+
+
+def test_a_board_starts_to_serve_while_another_process_is_loading(tmp_path: Path) -> None:
+    # Given
+    path = tmp_path / "board.db"
+    database.load(path, lines(tmp_path / "p.jsonl", POSTINGS))
+    with database.writing(path) as connection:
+        connection.execute("DELETE FROM postings")
+        # When
+        with serving(path) as client:
+            found = ids(client)
+    # Then
+    assert found == LIVE
 
 
 def test_a_board_without_keys_is_refused(tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def is_an_object(row: bytes) -> bool:
         return False
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(text=objects, at=st.integers(0, 60), put=st.text('{}[]:,"\\ 0-.eN', max_size=2))
 def test_a_row_is_refused_exactly_if_the_standard_reader_refuses_it(
     text: str, at: int, put: str

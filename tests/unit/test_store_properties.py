@@ -327,7 +327,7 @@ def test_any_history_leaves_both_stores_alike_and_every_live_export_in_one_place
         run_state_machine_as_test(
             WithClient,
             settings=settings(
-                max_examples=40,
+                max_examples=25,
                 stateful_step_count=30,
                 deadline=None,
                 suppress_health_check=list(HealthCheck),

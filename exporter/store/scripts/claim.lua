@@ -74,7 +74,8 @@ local clean = redis.call('HGET', record(id), 'clean') or '1'
 local closing = redis.call('HEXISTS', record(id), 'closing') == 1
 redis.call('HSETNX', record(id), 'started_at', int(time))
 -- What it waited for stays to be read until a commit shows that the wait is over.
-redis.call('HSET', record(id), 'state', 'processing', 'phase', closing and 'completing' or 'reading',
-  'worker_id', worker, 'fence', fence, 'clean', '0', 'updated_at', int(time))
+redis.call('HSET', record(id), 'state', 'processing',
+  'phase', closing and 'completing' or 'reading', 'worker_id', worker,
+  'fence', fence, 'clean', '0', 'updated_at', int(time))
 redis.call('SET', 'exporter:claim:' .. nonce, clean .. ' ' .. id, 'EX', 60)
 return {clean, fence, redis.call('HGETALL', record(id))}

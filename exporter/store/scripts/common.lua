@@ -1,14 +1,10 @@
 -- Stands before every script. The names and shapes of all keys:
 --
---   exporter:export:{id}             hash    spec, user, level, state, phase, created_at, updated_at; and once known:
---                                            progress started_at completed_at worker_id error attempts stalls
---                                            stalled_since retry_at cancel checkpoint closing result file_expires_at;
---                                            fence (of the latest claim), fences (how many there were),
---                                            clean ('0': its worker may still write), pages, parts (most ever committed)
+--   exporter:export:{id}             hash    one export, its fields below
 --   exporter:user:{user}             zset    id -> created_at, made unique, all exports of a user
 --   exporter:ready:{level}:{user}    zset    id -> when it lined up, the ready exports of a user
---   exporter:tenants:{level}         zset    user -> start of the next slice, users with a ready export
---   exporter:served:{level}          zset    user -> the same for users without one, while it is in the future
+--   exporter:tenants:{level}         zset    user -> start of its next slice, if it has a ready export
+--   exporter:served:{level}          zset    user -> the same without one, while it is in the future
 --   exporter:virtual                 hash    level -> start of the slice claimed last
 --   exporter:ready                   integer how many exports are ready
 --   exporter:running                 hash    user -> live leases
@@ -18,12 +14,23 @@
 --   exporter:wake                    list    "{level} {id}", newest first
 --   exporter:claim:{nonce}           string  "{clean} {id}", the answer of a claim, for a minute
 --
--- A level is what a priority is worth now, 0 to 9. All times are microseconds since the epoch by
--- the clock of Redis; as doubles they are exact until the year 2255.
+-- Fields of an export: spec, user, level, state, phase, created_at, updated_at; once they are
+-- known progress, started_at, completed_at, worker_id, error, attempts, stalls, stalled_since,
+-- retry_at, cancel ('1'), checkpoint, closing, result, file_expires_at; and for the scripts alone
+-- fence (of the latest claim), fences (how many there were), clean ('0': its worker may still
+-- write), pages and parts (the most ever committed).
+--
+-- A level is what a priority is worth now, 0 to 9. Between users of a level it is start-time fair
+-- queueing, counted in slices. Each level has its own account: with one for all, a user starved at
+-- level 0 while others are served at 9 would be so far behind that a newcomer had to wait for all
+-- of it.
+--
+-- All times are microseconds since the epoch by the clock of Redis; as doubles they are exact
+-- until the year 2255.
 --
 -- A full Redis refuses the first command of a script that grows it, never one after a write. So
--- in every script but create the first write is one that only removes: exports under way can end, and
--- make room, while new ones are refused.
+-- the first write of every script but create is one that only removes: exports under way can end,
+-- and make room, while new ones are refused.
 
 local WAKES = 10000
 

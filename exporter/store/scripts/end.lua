@@ -13,7 +13,8 @@ end
 local time = now()
 drop_lease(id)
 redis.call('HDEL', record(id), 'checkpoint', 'closing', 'error')
-redis.call('HSET', record(id), 'state', state, 'phase', 'done', 'updated_at', int(time), 'completed_at', int(time))
+redis.call('HSET', record(id), 'state', state, 'phase', 'done',
+  'updated_at', int(time), 'completed_at', int(time))
 if problem ~= '' then
   redis.call('HSET', record(id), 'error', problem)
 end

@@ -15,7 +15,8 @@ if not retry_in then
   return 1
 end
 redis.call('ZADD', 'exporter:waiting', int(time + retry_in), id)
-redis.call('HSET', record(id), 'phase', 'waiting', 'retry_at', int(time + retry_in), 'updated_at', int(time))
+redis.call('HSET', record(id), 'phase', 'waiting', 'retry_at', int(time + retry_in),
+  'updated_at', int(time))
 redis.call('HINCRBY', record(id), 'stalls', 1)
 redis.call('HSETNX', record(id), 'stalled_since', int(time))
 if reason ~= '' then

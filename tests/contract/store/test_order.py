@@ -97,6 +97,20 @@ def test_going_away_and_coming_back_earns_nothing(store: ExportStore) -> None:
     assert Counter(export_id.split("-")[0] for export_id in order) == {"ann": 5, "bob": 5}
 
 
+def test_withdrawing_and_asking_anew_earns_nothing(store: ExportStore) -> None:
+    # Given ann was served, and both have one export in line
+    fill(store, 2, "ann")
+    fill(store, 1, "bob")
+    assert claim_ids(store, 1) == ["ann-0-0"]
+
+    # When
+    store.request_cancel("ann-0-1", keep_record=KEEP)
+    store.create(spec("ann-anew", "ann"))
+
+    # Then
+    assert claim_ids(store, 2) == ["bob-0-0", "ann-anew"]
+
+
 def test_urgent_work_of_others_is_no_debt_of_a_newcomer(store: ExportStore) -> None:
     # Given ann waited at priority 0 while bob was served 30 times at priority 9
     fill(store, 20, "ann", priority=0)
