@@ -90,11 +90,11 @@ class Bench:
         self.memory_store = MemoryStore(self.clock)
         self.storage = MemoryStorage(self.clock, part_size_min=1)
         self.storage.before, self.storage.after = self.seams.before, self.seams.after
-        self.store: ExportStore = _Watched(  # type: ignore[assignment]
+        self.store: ExportStore = _Watched(
             self.memory_store, self.seams, ("renew", "commit", "release", "end")
         )
         self.listed = MemorySource(rows, page_size=page_size, columns=COLUMNS, announces=announces)
-        self.source: Source = _Watched(_Slow(self), self.seams, ("fetch",))  # type: ignore[assignment]
+        self.source: Source = _Watched(_Slow(self), self.seams, ("fetch",))
         self.seconds_a_page = seconds_a_page
         self.limits = limits
         self.draining: Callable[[], bool] = lambda: False

@@ -5,20 +5,17 @@ from __future__ import annotations
 import re
 import traceback
 import uuid
-from typing import Any
+from importlib import metadata
 
-import msgspec
 import structlog
 from fastapi import FastAPI
-from pydantic.json_schema import models_json_schema
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exporter.api import errors, health, hirebase, native, state
+from exporter.api import errors, health, hirebase, native, openapi, state
 from exporter.engine import Engine
-from exporter.queries import JobSearch
 from exporter.store.keys import KeyRing
 
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -35,7 +32,7 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
     app = FastAPI(
         title="exporter",
         summary="Turns a search over job postings into a file.",
-        version="0.1.0",
+        version=metadata.version("exporter"),
         docs_url=None,
         redoc_url=None,
         # A redirect would send a POST, and its key, to whatever host the request named.
@@ -50,7 +47,7 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
     for router in routers:
         app.include_router(router)
     app.add_middleware(Envelope)
-    _document(app)
+    openapi.complete(app)
     return app
 
 
@@ -98,56 +95,3 @@ class Envelope:
                 if started:
                     raise
                 await errors.answer(request, errors.unexpected())(scope, receive, stamped)
-
-
-def _document(app: FastAPI) -> None:
-    """Complete the OpenAPI document: bodies are read and written by us, so FastAPI cannot."""
-    generated = app.openapi
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = generated()
-            template = "#/components/schemas/{}"
-            _, answered = msgspec.json.schema_components(
-                [
-                    hirebase.Task,
-                    hirebase.TaskPage,
-                    native.Export,
-                    native.ExportPage,
-                    errors.Detail,
-                    errors.Problem,
-                ],
-                ref_template=template.format("{name}"),
-            )
-            _, asked = models_json_schema(
-                [
-                    (model, "validation")
-                    for model in (hirebase.TaskRequest, native.ExportRequest, JobSearch)
-                ],
-                ref_template=template.format("{model}"),
-            )
-            schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            schemas.update(answered | asked["$defs"])
-            search = {"$ref": template.format("JobSearch")}
-            for name, filters in (("TaskRequest", "search"), ("ExportRequest", "query")):
-                described = schemas[name]["properties"][filters]
-                schemas[name]["properties"][filters] = {
-                    "allOf": [search],
-                    "description": described["description"],
-                }
-            # FastAPI documents a 422 of its own for every path with a parameter.
-            for operations in document["paths"].values():
-                for operation in operations.values():
-                    if "HTTPValidationError" in str(operation["responses"].get("422")):
-                        del operation["responses"]["422"]
-            for name in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(name, None)
-            # Put in only here: FastAPI drops every null from the examples that it is given, and
-            # the nulls are part of the contract.
-            for (path, method, status), example in {**hirebase.EXAMPLES, **native.EXAMPLES}.items():
-                response = document["paths"][path][method]["responses"][status]
-                response["content"]["application/json"]["example"] = example
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

@@ -36,7 +36,7 @@ def client(stack: Addresses) -> hirebase.Client:
 def finished(client: hirebase.Client, query: dict[str, Any], format: str) -> dict[str, Any]:  # noqa: A002
     """The result of an export that the client made and polled to its end."""
     seen: list[float] = []
-    task = client.jobs.export(query, format=format)
+    task: Any = client.jobs.export(query, format=format)
     success, result = client.tasks.poll(
         task, interval=INTERVAL, timeout=120, on_progress=lambda task: seen.append(task.progress)
     )
@@ -55,7 +55,7 @@ def test_a_json_export_holds_every_posting_of_the_board_unchanged(
 
     # When
     path = client.stream_file(result["download_url"], file_path=str(tmp_path / "all.json"))
-    rows = list(client.jobs.stream_file(path, return_type=dict))
+    rows: list[Any] = list(client.jobs.stream_file(path, return_type=dict))
 
     # Then
     assert result["record_count"] == len(rows) == len(postings)
@@ -71,7 +71,7 @@ def test_the_clients_own_jobs_are_read_from_the_url_without_a_file(
     result = finished(client, EVERYTHING, "json")
 
     # When
-    jobs = list(client.jobs.stream_url(result["download_url"]))
+    jobs: list[Any] = list(client.jobs.stream_url(result["download_url"]))
 
     # Then
     assert len(jobs) == len(postings)
@@ -88,7 +88,7 @@ def test_a_csv_export_holds_every_posting_with_lists_as_json(
 
     # When
     path = client.stream_file(result["download_url"], file_path=str(tmp_path / "all.csv"))
-    rows = list(client.jobs.stream_file(path, return_type=dict))
+    rows: list[Any] = list(client.jobs.stream_file(path, return_type=dict))
 
     # Then
     assert result["record_count"] == len(rows) == len(postings)
@@ -115,7 +115,7 @@ def test_a_csv_export_is_read_as_the_clients_own_jobs(
 
     # When
     path = client.stream_file(result["download_url"], file_path=str(tmp_path / "nurses.csv"))
-    jobs = list(client.jobs.stream_file(path))
+    jobs: list[Any] = list(client.jobs.stream_file(path))
 
     # Then
     assert wanted
@@ -140,22 +140,22 @@ def test_a_limit_is_the_number_of_records(client: hirebase.Client) -> None:
 def test_the_asynchronous_client_does_the_same(
     stack: Addresses, postings: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
-    async def scenario() -> tuple[set[str], set[str]]:
+    async def scenario() -> tuple[set[Any], set[Any]]:
         async with hirebase.AsyncClient(api_key=stack.api_key, base_url=stack.url) as client:
             # Given
             results = {}
             for format_ in ("json", "csv"):
-                task = await client.jobs.export(EVERYTHING, format=format_)
+                task: Any = await client.jobs.export(EVERYTHING, format=format_)
                 success, result = await client.tasks.poll(task, interval=INTERVAL, timeout=120)
                 assert success, result
                 assert isinstance(result, dict)
                 results[format_] = result["download_url"]
 
             # When
-            streamed = {job.id async for job in client.jobs.stream_url(results["json"])}
+            jobs: list[Any] = [job async for job in client.jobs.stream_url(results["json"])]
             path = await client.stream_file(results["csv"], file_path=str(tmp_path / "all.csv"))
-            rows = client.jobs.stream_file(path, return_type=dict)
-            return streamed, {row["_id"] for row in rows}
+            rows: list[Any] = list(client.jobs.stream_file(path, return_type=dict))
+            return {job.id for job in jobs}, {row["_id"] for row in rows}
 
     streamed, stored = asyncio.run(scenario())
 

@@ -184,11 +184,11 @@ def test_a_running_export_hears_of_its_cancel_with_every_answer(store: ExportSto
 
 
 def test_a_waiting_export_is_ready_at_once_when_canceled_for_a_worker_must_clean_up(
-    store: ExportStore,
+    store: ExportStore, elapse: Elapse
 ) -> None:
     # Given
     store.create(spec("e"))
-    store.release("e", claim(store).fence, clean=True, retry_in=KEEP, reason="429")
+    store.release("e", claim(store).fence, clean=True, retry_in=SHORT, reason="429")
     drain(store)
 
     # When
@@ -200,6 +200,9 @@ def test_a_waiting_export_is_ready_at_once_when_canceled_for_a_worker_must_clean
     assert drain(store) == [("e", 0)]
     claimed = claim(store)
     assert claimed.export.cancel_requested
+    elapse(SHORT)
+    assert store.sweep().due == 0
+    assert store.claim("worker-2", lease=LEASE) is None
     assert store.renew("e", claimed.fence, lease=LEASE) is Verdict.CANCEL
 
 

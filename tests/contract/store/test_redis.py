@@ -177,6 +177,22 @@ def test_a_redis_that_does_not_answer_is_store_unavailable() -> None:
             call()
 
 
+def test_a_clock_set_back_changes_no_order(client: redis.Redis) -> None:
+    # Given an export that lined up by a clock an hour ahead
+    store = RedisStore(client)
+    store.create(spec("first"))
+    ahead = time.time() * 1e6 + 3.6e9
+    client.zadd("exporter:ready:0:ann", {"first": ahead})
+    client.zadd("exporter:user:ann", {"first": ahead})
+
+    # When
+    store.create(spec("second"))
+
+    # Then
+    assert [export.id for export in store.list("ann", limit=2).exports] == ["second", "first"]
+    assert claim_ids(store, 2) == ["first", "second"]
+
+
 def test_wake_ups_are_bounded_for_they_are_only_doorbells(client: redis.Redis) -> None:
     # Given more wake-ups than anyone will ever need
     store = RedisStore(client)

@@ -1,0 +1,242 @@
+"""What the Hirebase source believes, and what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.clock import FakeClock
+from exporter.errors import QueryError, SourceRefused, SourceUntrue
+from exporter.settings import SourceConfig
+from exporter.sources.hirebase import COLUMNS, HirebaseSource
+from tests.upstreams import Answer, Asked, Upstream, reply, serving
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PAGE_SIZE = 4
+
+
+def source(url: str = "http://127.0.0.1:9", **more: Any) -> HirebaseSource:
+    config = SourceConfig(
+        type="hirebase", base_url=url, api_key="sk_live_1", page_size=PAGE_SIZE, **more
+    )
+    return HirebaseSource(config, FakeClock())
+
+
+def listing(total: int) -> Any:
+    """An upstream that tells the truth about `total` postings."""
+
+    def answer(asked: Asked) -> Answer:
+        page, limit = asked.json["page"], asked.json["limit"]
+        found = range((page - 1) * limit, min(page * limit, total))
+        return said([{"_id": number} for number in found], total, page=page, limit=limit)
+
+    return answer
+
+
+def said(jobs: Any, total: Any = None, **more: Any) -> bytes:
+    return reply(200, {"jobs": jobs, **({} if total is None else {"total_count": total}), **more})
+
+
+@contextmanager
+def reading(*answers: Any) -> Iterator[tuple[HirebaseSource, Upstream]]:
+    with serving(*answers) as upstream:
+        one = source(upstream.url)
+        try:
+            yield one, upstream
+        finally:
+            one.close()
+
+
+JOBS = [{"_id": "a"}, {"_id": "b"}, {"_id": "c"}, {"_id": "d"}]
+FIRST = {"page": 1, "size": PAGE_SIZE, "skip": 0}
+
+
+def test_a_page_is_asked_for_as_the_vendor_documents_it() -> None:
+    # Given
+    with reading(listing(9)) as (one, upstream):
+        # When
+        page = one.fetch({"job_titles": ["Welder"]}, one.start(None, 0))
+    # Then
+    (asked,) = upstream.asked
+    assert asked.line == "POST /v2/jobs/search HTTP/1.1"
+    assert asked.headers["x-api-key"] == "sk_live_1"
+    assert asked.json == {"job_titles": ["Welder"], "page": 1, "limit": PAGE_SIZE}
+    assert [bytes(row) for row in page.rows] == [b'{"_id": %d}' % n for n in range(4)]
+    assert page.total == 9
+    assert page.next == {"page": 2, "size": PAGE_SIZE, "skip": 0}
+
+
+@pytest.mark.parametrize(
+    ("answer", "claim"),
+    [
+        (said(JOBS[:3], 9), "3 rows on page 1 where its total_count of 9 promises 4"),
+        (said([*JOBS, {"_id": "e"}], 9), "5 rows on page 1 where its total_count of 9 promises 4"),
+        (said([], 9), "0 rows on page 1 where its total_count of 9 promises 4"),
+        (said(JOBS, 3), "4 rows on page 1 where its total_count of 3 promises 3"),
+        (said(JOBS, 0), "4 rows on page 1 where its total_count of 0 promises 0"),
+        (said(JOBS[:2], 9, limit=2), "page None of 2 rows where page 1 of 4 was asked for"),
+        (said(JOBS, 9, page=2, limit=4), "page 2 of 4 rows where page 1 of 4 was asked for"),
+        (said(JOBS), "missing required field `total_count`"),
+        (said(JOBS, -1), "`int` >= 0 - at `$.total_count`"),
+        (said([], -1), "`int` >= 0 - at `$.total_count`"),
+        (said(None, 0), "got `null` - at `$.jobs`"),
+        (reply(200, {"detail": "slow down"}), "missing required field `jobs`"),
+    ],
+)
+def test_a_page_that_contradicts_itself_is_never_used(answer: bytes, claim: str) -> None:
+    # Given
+    with reading(answer) as (one, upstream), pytest.raises(SourceUntrue) as untrue:
+        # When
+        one.fetch({}, FIRST)
+    # Then
+    assert claim in str(untrue.value)
+    assert len(upstream.asked) > 1
+
+
+def test_an_empty_page_in_the_middle_is_no_end() -> None:
+    # Given
+    with (
+        reading(said([], 9, page=2, limit=4)) as (one, _),
+        pytest.raises(SourceUntrue, match="promises 4"),
+    ):
+        # When / Then
+        one.fetch({}, {"page": 2, "size": PAGE_SIZE, "skip": 0})
+
+
+def test_a_page_size_that_upstream_cuts_down_is_told_to_the_operator() -> None:
+    # Given: it takes 2 at most, and says so only in its answer
+    with (
+        reading(said(JOBS[:2], 9, page=1, limit=2)) as (one, _),
+        pytest.raises(SourceUntrue, match=r"is page_size above what it takes\?"),
+    ):
+        # When / Then
+        one.fetch({}, FIRST)
+
+
+def test_a_refused_page_size_is_told_in_the_words_of_upstream() -> None:
+    # Given
+    detail = [{"loc": ["body", "limit"], "msg": "Limit cannot be greater than 2"}]
+    with (
+        reading(reply(422, {"detail": detail})) as (one, _),
+        pytest.raises(SourceRefused, match="Limit cannot be greater than 2"),
+    ):
+        # When / Then
+        one.fetch({}, FIRST)
+
+
+def test_a_page_without_its_own_number_and_size_is_believed_if_the_total_agrees() -> None:
+    # Given
+    with reading(said(JOBS, 4)) as (one, _):
+        # When
+        page = one.fetch({}, FIRST)
+    # Then
+    assert (len(page.rows), page.next, page.total) == (4, None, 4)
+
+
+def test_a_search_that_matches_nothing_is_one_empty_page() -> None:
+    # Given
+    with reading(listing(0)) as (one, _):
+        # When
+        page = one.fetch({}, one.start(None, 0))
+    # Then
+    assert (list(page.rows), page.next, page.total) == ([], None, 0)
+
+
+def test_an_offset_past_the_end_is_one_empty_page_with_the_true_total() -> None:
+    # Given
+    with reading(listing(3)) as (one, _):
+        # When
+        page = one.fetch({}, one.start(5, 100))
+    # Then
+    assert (list(page.rows), page.next, page.total) == ([], None, 3)
+
+
+@given(
+    total=st.integers(0, 30),
+    limit=st.integers(1, 35),
+    offset=st.integers(0, 35),
+    size=st.integers(1, 12),
+)
+def test_pages_from_an_offset_cover_the_limit_and_hardly_more(
+    total: int, limit: int, offset: int, size: int
+) -> None:
+    # Given: the pages that upstream would be asked for
+    one = HirebaseSource.__new__(HirebaseSource)
+    one._page_size = size
+    cursor = one.start(limit, offset)
+    page, size_asked, skip = cursor["page"], cursor["size"], cursor["skip"]
+    # When: read until there are as many as wanted
+    first = (page - 1) * size_asked + skip
+    pages = -(-(skip + limit) // size_asked)
+    # Then
+    assert first == offset
+    assert 1 <= size_asked <= size
+    assert pages * size_asked - limit < 2 * size
+    if offset == 0:
+        assert pages * size_asked - limit < pages
+
+
+@pytest.mark.parametrize("limit", [10**18, 10**30, 10**400])
+def test_a_limit_beyond_all_postings_still_gives_pages_of_the_configured_size(limit: int) -> None:
+    # When
+    cursor = source().start(limit, 0)
+    # Then
+    assert cursor["size"] == PAGE_SIZE
+
+
+def test_page_three_of_fifty_starts_at_record_101() -> None:
+    # When
+    search = source().search({"page": 3, "limit": 50, "job_titles": "Welder"}, NOW)
+    # Then
+    assert (search.limit, search.offset) == (50, 100)
+    assert search.query == {"job_titles": ["Welder"]}
+    assert (search.echo["page"], search.echo["limit"]) == (3, 50)
+
+
+def test_a_search_without_a_limit_wants_all_from_the_first_on() -> None:
+    # When
+    search = source().search({"page": 1, "days_ago": 2}, NOW)
+    # Then
+    assert (search.limit, search.offset) == (None, 0)
+    assert search.query == {"date_posted": "2026-02-27"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "where"),
+    [
+        ({"page": 2}, [("page",)]),
+        ({"page": 0}, [("page",)]),
+        ({"limit": 0}, [("limit",)]),
+        ({"limit": "50"}, [("limit",)]),
+        ({"limit": 1.5, "page": True}, [("page",), ("limit",)]),
+        ({"job_titels": ["a"]}, [("job_titels",)]),
+        ({"geo_locations": [{"city": "Bonn"}, {}]}, [("geo_locations", 1)]),
+        ({"salary": {"min": "1"}}, [("salary", "min")]),
+        ({"company_name": "a", "company_names": ["b"]}, [()]),
+    ],
+)
+def test_each_wrong_field_of_a_search_is_named(
+    raw: dict[str, Any], where: list[tuple[str | int, ...]]
+) -> None:
+    # When
+    with pytest.raises(QueryError) as wrong:
+        source().search(raw, NOW)
+    # Then
+    assert sorted(p["loc"] for p in wrong.value.problems) == sorted(where)
+    assert all(problem["msg"] and problem["type"] for problem in wrong.value.problems)
+
+
+def test_columns_are_the_contracts_unless_configured() -> None:
+    # When
+    own = source(columns=("_id", "job_title"))
+    # Then
+    assert source().columns == COLUMNS
+    assert COLUMNS[0] == "_id"
+    assert len(set(COLUMNS)) == len(COLUMNS)
+    assert own.columns == ("_id", "job_title")

@@ -1,0 +1,436 @@
+"""Asking an upstream that misbehaves, over a real socket."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import ssl
+import time
+import zlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.clock import FakeClock
+from exporter.errors import SourceRefused, SourceUnavailable, SourceUntrue
+from exporter.local import ports
+from exporter.sources import http
+from tests.upstreams import Answer, Reset, Upstream, reply, serving
+
+KEY = "sk_live_a1B2c3"
+TLS = ssl.create_default_context()
+"""Never used; made once, because each client would read all certificates for one of its own."""
+GOOD = reply(200, {"well": True}, content_type="application/json")
+
+
+def read(body: bytes) -> Any:
+    """As a source reads: a body that is no JSON is untrue."""
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        raise SourceUntrue(f"no JSON ({error})") from None
+
+
+def ask(upstream: Upstream, clock: FakeClock) -> Any:
+    transport = httpx.HTTPTransport(verify=TLS)
+    client = http.Upstream(upstream.url, {"x-api-key": KEY}, clock, transport)
+    try:
+        return client.ask("POST", "/search", read, json={"page": 1})
+    finally:
+        client.close()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def test_the_page_is_asked_for_once_with_key_and_body(clock: FakeClock) -> None:
+    # Given
+    with serving(GOOD) as upstream:
+        # When
+        found = ask(upstream, clock)
+    # Then
+    assert found == {"well": True}
+    (asked,) = upstream.asked
+    assert asked.line == "POST /search HTTP/1.1"
+    assert asked.headers["x-api-key"] == KEY
+    assert asked.json == {"page": 1}
+    assert clock.monotonic() == 0
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 413, 422, 501])
+def test_a_refusal_is_final_and_says_what_the_upstream_said(clock: FakeClock, status: int) -> None:
+    # Given
+    body = {"detail": [{"loc": ["body", "limit"], "msg": "Limit cannot be greater than 100"}]}
+    with serving(reply(status, body), GOOD) as upstream, pytest.raises(SourceRefused) as refused:
+        # When
+        ask(upstream, clock)
+    # Then
+    assert f"{upstream.url}/search answered {status}" in str(refused.value)
+    assert "Limit cannot be greater than 100" in str(refused.value)
+    assert len(upstream.asked) == 1
+
+
+def test_an_error_never_repeats_the_key_although_the_upstream_does(clock: FakeClock) -> None:
+    # Given
+    said = reply(401, f"Invalid API key {KEY}: get one", location=f"/login?key={KEY}")
+    moved = reply(302, "moved", location=f"/login?key={KEY}")
+    for answer in (said, moved):
+        # When
+        with serving(answer) as upstream, pytest.raises(SourceRefused) as refused:
+            ask(upstream, clock)
+        # Then
+        assert KEY not in str(refused.value)
+        assert "(the API key)" in str(refused.value)
+
+
+def test_a_password_in_the_address_is_sent_and_never_shown(clock: FakeClock) -> None:
+    # Given
+    with serving(reply(403, "pa55 is not for you")) as upstream:
+        address = upstream.url.replace("://", "://ann:pa55@")
+        client = http.Upstream(address, {}, clock)
+        # When
+        with pytest.raises(SourceRefused) as refused:
+            client.ask("GET", "/search", read)
+        client.close()
+    # Then
+    assert "authorization" in upstream.asked[0].headers
+    assert "pa55" not in str(refused.value)
+
+
+def test_what_an_error_quotes_is_one_printable_line_of_bounded_length(clock: FakeClock) -> None:
+    # Given
+    body = b"\x1b[31mNo\r\n\x00such\x07  thing \xff" + b"x" * 10_000
+    with serving(reply(404, body)) as upstream, pytest.raises(SourceRefused) as refused:
+        # When
+        ask(upstream, clock)
+    # Then
+    assert str(refused.value).isprintable()
+    assert "[31mNo such thing" in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 520])
+def test_an_upstream_that_recovers_costs_a_short_wait(clock: FakeClock, status: int) -> None:
+    # Given
+    with serving(reply(status, "oops"), reply(status, "oops"), GOOD) as upstream:
+        # When
+        found = ask(upstream, clock)
+    # Then
+    assert found == {"well": True}
+    assert len(upstream.asked) == 3
+    assert 0 < clock.monotonic() < 1
+
+
+def test_an_upstream_that_stays_down_is_asked_a_few_times_and_may_answer_later(
+    clock: FakeClock,
+) -> None:
+    # Given
+    with (
+        serving(reply(503, "deploying")) as upstream,
+        pytest.raises(SourceUnavailable, match="answered 503: deploying") as silent,
+    ):
+        # When
+        ask(upstream, clock)
+    # Then
+    assert len(upstream.asked) == http.TRIES
+    assert silent.value.retry_after is None
+
+
+def test_a_short_retry_after_is_waited_for_in_place(clock: FakeClock) -> None:
+    # Given
+    with serving(reply(429, retry_after="2"), GOOD) as upstream:
+        # When
+        found = ask(upstream, clock)
+    # Then
+    assert found == {"well": True}
+    assert clock.monotonic() == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("42", 42),
+        (" 7 ", 7),
+        ("999999999", http.LONGEST_RETRY_AFTER),
+        ("9" * 400, http.LONGEST_RETRY_AFTER),
+        (format_datetime(datetime(2026, 1, 1, 0, 0, 30, tzinfo=UTC), usegmt=True), 30),
+        (format_datetime(datetime(2036, 1, 1, tzinfo=UTC), usegmt=True), 300),
+    ],
+)
+def test_a_long_retry_after_is_left_to_the_export(
+    clock: FakeClock, value: str, seconds: float
+) -> None:
+    # Given
+    with (
+        serving(reply(429, retry_after=value)) as upstream,
+        pytest.raises(SourceUnavailable) as silent,
+    ):
+        # When
+        ask(upstream, clock)
+    # Then: no worker sleeps, and nobody is asked before the time is over
+    assert silent.value.retry_after == seconds
+    assert len(upstream.asked) == 1
+    assert clock.monotonic() == 0
+
+
+@pytest.mark.parametrize(
+    "value", ["soon", "-5", "nan", "1e9", "", "Thu, 01 Jan 2026 00:00:07 +99999999999999"]
+)
+def test_a_retry_after_that_says_nothing_is_passed_over(clock: FakeClock, value: str) -> None:
+    # Given
+    with serving(reply(429, retry_after=value), GOOD) as upstream:
+        # When
+        found = ask(upstream, clock)
+    # Then
+    assert found == {"well": True}
+    assert clock.monotonic() < http.FIRST_DELAY
+
+
+@given(st.text(max_size=60) | st.from_regex(r"[A-Z][a-z]{2}, \d+ Jan \d+ \d+:\d+:\d+ [+-]\d+"))
+def test_no_retry_after_breaks_its_reader(value: str) -> None:
+    # When
+    seconds = http.retry_after(value, datetime(2026, 1, 1, tzinfo=UTC))
+    # Then
+    assert seconds is None or 0 <= seconds <= http.LONGEST_RETRY_AFTER
+
+
+def test_a_used_up_plan_is_no_rate_limit(clock: FakeClock) -> None:
+    # Given
+    spent = reply(429, {"detail": "plan used up"}, x_billing_code="limit_exceeded")
+    with serving(spent, GOOD) as upstream, pytest.raises(SourceRefused, match="plan used up"):
+        # When
+        ask(upstream, clock)
+    # Then
+    assert len(upstream.asked) == 1
+
+
+def test_a_billing_code_that_is_not_about_a_spent_plan_stops_nothing(clock: FakeClock) -> None:
+    # Given: usage headers come with every answer
+    busy = [
+        reply(429, x_billing_code="within_limit"),
+        reply(503, x_billing_code="limit_exceeded"),
+    ]
+    with serving(*busy, GOOD) as upstream:
+        # When
+        found = ask(upstream, clock)
+    # Then
+    assert found == {"well": True}
+
+
+def test_a_redirect_is_not_followed_and_names_where_it_leads(clock: FakeClock) -> None:
+    # Given
+    with (
+        serving(reply(301, location="https://api.example.com/search"), GOOD) as upstream,
+        pytest.raises(SourceRefused, match=r"redirect to https://api\.example\.com.*base_url"),
+    ):
+        # When
+        ask(upstream, clock)
+    # Then: a key must not travel to an address that nobody configured
+    assert len(upstream.asked) == 1
+
+
+def test_a_refused_connection_may_answer_later(clock: FakeClock) -> None:
+    # Given
+    client = http.Upstream(f"http://127.0.0.1:{ports.free(1)[0]}", {}, clock)
+    # When
+    with pytest.raises(SourceUnavailable, match=r"did not answer: .*refused"):
+        client.ask("GET", "/search", read)
+    # Then
+    client.close()
+
+
+def _drip(clock: FakeClock) -> Iterator[bytes]:
+    yield reply(200, b"", length=10_000)
+    while True:
+        clock.advance(1)
+        yield b" "
+        time.sleep(0.001)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+PACKED = gzip.compress(b'{"well": true}' + b" " * 5_000)
+BROKEN: dict[str, Answer] = {
+    "closed without an answer": b"",
+    "reset before an answer": [Reset()],
+    "reset in the middle of the body": [reply(200, b'{"we', length=14), Reset()],
+    "body shorter than its content-length": reply(200, b'{"we', length=14),
+    "chunked body cut off": HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n" + b'{"wel\r\n',
+    "chunk sizes that are none": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+    "no HTTP at all": b"220 smtp.example.com ESMTP\r\n",
+    "gzip that is none": reply(200, b"\x1f\x8b nonsense", content_encoding="gzip"),
+    "endless headers": HEAD + b"x: " + b"y" * 300_000,
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+def test_a_broken_answer_is_asked_for_again(clock: FakeClock, answer: Answer) -> None:
+    # Given
+    with serving(answer, GOOD) as upstream:
+        # When
+        found = ask(upstream, clock)
+    # Then
+    assert found == {"well": True}
+    assert len(upstream.asked) == 2
+
+
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+def test_an_answer_that_stays_broken_is_no_page(clock: FakeClock, answer: Answer) -> None:
+    # Given
+    with (
+        serving(answer) as upstream,
+        pytest.raises(SourceUnavailable, match=r"did not answer: \S+"),
+    ):
+        # When
+        ask(upstream, clock)
+    # Then
+    assert len(upstream.asked) == http.TRIES
+
+
+UNTRUE: dict[str, tuple[bytes, str]] = {
+    "a maintenance page": (
+        reply(200, "<html><h1>Back soon</h1>", content_type="text/html"),
+        r"answered 200 \(text/html\).*<h1>Back soon",
+    ),
+    "nothing": (reply(200, b""), r"no content type.*\(an empty body\)"),
+    "blanks": (reply(200, b" \n "), r"nothing that can be shown"),
+    "gzip cut off": (
+        reply(200, PACKED[: len(PACKED) // 2], content_encoding="gzip"),
+        "answered 200",
+    ),
+    "a body that ends with its connection, too early": (
+        b'HTTP/1.0 200 OK\r\n\r\n{"well": tr',
+        "answered 200",
+    ),
+    "another charset than JSON's": (
+        reply(200, '{"well": true}'.encode("utf-16-le"), content_type="application/json"),
+        "answered 200",
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "said"), UNTRUE.values(), ids=UNTRUE)
+def test_a_body_that_cannot_be_the_page_is_asked_for_again_and_then_described(
+    clock: FakeClock, answer: bytes, said: str
+) -> None:
+    # Given
+    with serving(answer) as upstream, pytest.raises(SourceUntrue, match=said) as untrue:
+        # When
+        ask(upstream, clock)
+    # Then
+    assert len(upstream.asked) == http.TRIES
+    assert str(untrue.value).endswith(f"(at try {http.TRIES})")
+
+
+def test_a_page_that_is_true_at_the_second_try_is_taken(clock: FakeClock) -> None:
+    # Given
+    with serving(reply(200, b"<html>"), GOOD) as upstream:
+        # When
+        found = ask(upstream, clock)
+    # Then
+    assert found == {"well": True}
+
+
+def test_a_compressed_page_is_read(clock: FakeClock) -> None:
+    # Given
+    with serving(reply(200, PACKED, content_encoding="gzip")) as upstream:
+        # When
+        found = ask(upstream, clock)
+    # Then
+    assert found == {"well": True}
+    assert upstream.asked[0].headers["accept-encoding"] == "gzip"
+
+
+def test_a_body_that_drips_ends_at_the_deadline(clock: FakeClock) -> None:
+    # Given
+    with (
+        serving(lambda _: _drip(clock)) as upstream,
+        pytest.raises(SourceUnavailable, match="did not finish within 60 s"),
+    ):
+        # When
+        ask(upstream, clock)
+    # Then: nor is a worker held for the same time again
+    assert len(upstream.asked) == 1
+    assert http.TOTAL_TIMEOUT < clock.monotonic() < http.TOTAL_TIMEOUT + 10
+
+
+def test_all_tries_together_end_at_the_deadline(clock: FakeClock) -> None:
+    # Given: each failure takes its time
+    def slow_failure(_: object) -> bytes:
+        clock.advance(25)
+        return reply(502, "too late")
+
+    with serving(slow_failure) as upstream, pytest.raises(SourceUnavailable):
+        # When
+        ask(upstream, clock)
+    # Then
+    assert len(upstream.asked) == 3
+    assert clock.monotonic() < http.TOTAL_TIMEOUT + 25
+
+
+def test_an_upstream_that_says_nothing_is_not_waited_for_long(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    monkeypatch.setattr(http, "READ_TIMEOUT", 0.1)
+    monkeypatch.setattr(http, "TRIES", 1)
+
+    def silent(_: object) -> bytes:
+        time.sleep(0.3)
+        return b""
+
+    with serving(silent) as upstream, pytest.raises(SourceUnavailable, match="timed out"):
+        # When
+        ask(upstream, clock)
+    # Then
+    assert len(upstream.asked) == 1
+
+
+def test_a_body_that_unpacks_without_end_is_cut_off_at_the_cap(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given: 64 MiB of blanks in 64 KiB
+    monkeypatch.setattr(http, "MOST_BYTES", 1024**2)
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = packer.compress(b" " * 64 * 1024**2) + packer.flush()
+    with (
+        serving(reply(200, bomb, content_encoding="gzip"), GOOD) as upstream,
+        pytest.raises(SourceRefused, match=r"more than 1048576 bytes.*page_size"),
+    ):
+        # When
+        ask(upstream, clock)
+    # Then
+    assert len(upstream.asked) == 1
+
+
+def test_an_error_page_without_end_is_cut_off_too(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    monkeypatch.setattr(http, "MOST_BYTES", 1024)
+    with (
+        serving(reply(500, b"x" * 10_000)) as upstream,
+        pytest.raises(SourceRefused, match="more than 1024 bytes"),
+    ):
+        # When
+        ask(upstream, clock)
+    # Then
+    assert len(upstream.asked) == 1
+
+
+def test_an_address_that_no_client_takes_is_final(clock: FakeClock) -> None:
+    # Given
+    client = http.Upstream("ftp://127.0.0.1", {}, clock)
+    # When
+    with pytest.raises(SourceRefused, match=re.escape("ftp://127.0.0.1/search cannot be asked")):
+        client.ask("GET", "/search", read)
+    # Then
+    client.close()
