@@ -58,7 +58,15 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """Why no page follows; see `exports.EndReason`. None while pages remain."""
     rows: int = 0
     """Rows in all committed bytes."""
+    fetched: int = 0
+    """Rows that the source gave, those that came twice included."""
+    duplicates: int = 0
+    """Rows left out because their id had just come before."""
     pages: int = 0
+    landmark: Cursor = None
+    """A cursor passed earlier: if it comes again, the pages go round in a circle."""
+    seen: str = ""
+    """Digests of the latest ids, in base64."""
     total_at_start: int | None = None
     """Rows that the source announced with its first page, if it announces."""
     total_at_end: int | None = None

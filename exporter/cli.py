@@ -42,6 +42,17 @@ Host = Annotated[str, typer.Option(help="Address to listen on.")]
 Database = Annotated[
     Path, typer.Option(envvar="EXPORTER_BOARD_DATABASE", help="The board's SQLite file.")
 ]
+Faults = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="Misbehave on order, such as 'latency=20ms-80ms,429=2%,reset=1%,drift=3/s,seed=7': "
+        "latency=TIME; drift=N/s (postings inserted, updated, deleted a second); seed=N; and, each "
+        "with a share of the searches, 429, 503, 502, 500 (refused), reset, truncate, slow (broken "
+        "or dripping bodies), html, shape (no page at all), empty, short, total (pages that lie). "
+        "'' misbehaves only when told by POST /faults.",
+    ),
+]
 
 
 @app.command()
@@ -56,11 +67,19 @@ def up(
     board_data: Annotated[
         Path | None, typer.Option(exists=True, help="Fill an empty board from JSON Lines.")
     ] = None,
+    board_faults: Faults = None,
 ) -> None:
     """Start the whole stack in the foreground: Redis, S3, board, API, workers, beat."""
     from exporter.local import stack
 
-    raise typer.Exit(stack.run(data_dir, port, workers, board, board_rows, board_data))
+    if board_faults is not None:
+        from exporter.board import faults
+
+        with _told():  # now, and not in the log of a board that cannot start
+            faults.parse(board_faults)
+    raise typer.Exit(
+        stack.run(data_dir, port, workers, board, board_rows, board_data, board_faults)
+    )
 
 
 @app.command()
@@ -213,6 +232,7 @@ def board_serve(
     seed: Annotated[int, typer.Option(help="Other seed, other postings.")] = 1,
     port: Port = 8810,
     host: Host = "127.0.0.1",
+    faults: Faults = None,
 ) -> None:
     """Serve the board. It takes the key in BOARD_KEY."""
     from exporter.board import app as board_app
@@ -223,7 +243,7 @@ def board_serve(
         if not key:
             raise ExporterError("BOARD_KEY is not set: choose a key that callers must show")
         _fill(database, data, rows, seed)
-        board_app.serve(database, host, port, [key])
+        board_app.serve(database, host, port, [key], faults)
 
 
 @board.command("load")

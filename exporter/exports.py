@@ -68,6 +68,9 @@ class Outcome(StrEnum):
 
     COMPLETE = "complete"
     """Every row that the source announced."""
+    PARTIAL = "partial"
+    """Read to the end, but the source changed meanwhile, by no more than its configuration
+    tolerates: rows that moved may be missing. The totals and `duplicates_removed` say how much."""
     TRUNCATED = "truncated"
     """The requested limit was reached while the source had more."""
     EMPTY = "empty"
@@ -82,6 +85,8 @@ class Completeness(msgspec.Struct, frozen=True):
     exported: int
     expected: int | None
     """Rows that the last announcement, cut to the limit, promised; None if none was made."""
+    duplicates_removed: int
+    """Rows that the source gave twice, within a window, and that are in the file once."""
     total_at_start: int | None
     total_at_end: int | None
 

@@ -20,17 +20,17 @@ from exporter.errors import (
     LeaseLost,
     SourceError,
     SourceUnavailable,
-    SourceUntrue,
     StorageError,
     StorageUnavailable,
     StoreUnavailable,
     UploadGone,
 )
-from exporter.exports import Completeness, EndReason, Outcome, Result, State
+from exporter.exports import Result, State
 from exporter.formats.base import Format
 from exporter.leases import Lease, kept
 from exporter.parts import File, part_size
-from exporter.sources.base import Page, Source
+from exporter.reading import Reading
+from exporter.sources.base import Source
 from exporter.storage.base import Storage, guarded
 from exporter.store.base import Claim, ExportStore, Verdict
 
@@ -137,7 +137,12 @@ class _Slice:
         )
         self.saved = self.export.checkpoint or self._beginning()
         self.advanced = False
-        self.at = self.saved
+        self.reading = Reading(
+            self.spec,
+            self.saved,
+            identity=source.identity,
+            tolerated_drift=source.tolerated_drift,
+        )
         self.tally = self.saved.tally.copy()
         self.buffer = bytearray()
 
@@ -177,11 +182,12 @@ class _Slice:
         self.buffer = self.file.read_tail(self.saved)
         if self.at.pages == 0 and not self.buffer:
             self.buffer += self.encoder.open()
-        while not self._ended():
+        while not self.reading.ended:
             if self.draining() or self.clock.monotonic() >= self.ends_at:
                 return self._hand_over()
-            self._take(self.source.fetch(self.spec.query, self.at.cursor))
-            if self._part_is_full() and not self._ended():
+            page = self.source.fetch(self.spec.query, self.at.cursor)
+            self.buffer += self.encoder.encode(self.reading.take(page), self.tally)
+            if self._part_is_full() and not self.reading.ended:
                 verdict = self._commit(self._with_part())
             else:
                 verdict = self._beat()
@@ -189,42 +195,15 @@ class _Slice:
                 return self._cancel()
         return self._publish()
 
-    def _take(self, page: Page) -> None:
-        """Encode a page into the buffer and move the position behind it."""
-        at = self.at
-        room = None if self.spec.limit is None else self.spec.limit - at.rows
-        rows = page.rows if room is None else page.rows[:room]
-        total = None if page.total is None else max(page.total - self.spec.offset, 0)
-        end: EndReason | None = None
-        if len(rows) < len(page.rows) or (page.next is not None and room == len(rows)):
-            end = EndReason.LIMIT_REACHED
-        elif page.next is None:
-            end = EndReason.NULL_CURSOR if total is None else EndReason.TOTAL_REACHED
-        elif page.next == at.cursor:
-            raise SourceUntrue(f"the cursor {at.cursor!r} leads to itself")
-        self.buffer += self.encoder.encode(rows, self.tally)
-        self.at = at.evolve(
-            cursor=page.next,
-            end_reason=end,
-            rows=at.rows + len(rows),
-            pages=at.pages + 1,
-            total_at_start=total if at.pages == 0 else at.total_at_start,
-            total_at_end=total,
-            tally=self.tally,
-        )
-        if end is EndReason.TOTAL_REACHED and self.at.rows != total:
-            raise SourceUntrue(
-                f"the source's pages ended after {self.at.rows} rows, its total says {total}"
-            )
-
-    def _ended(self) -> bool:
-        return self.at.end_reason is not None
+    @property
+    def at(self) -> Checkpoint:
+        return self.reading.at
 
     def _part_is_full(self) -> bool:
         return len(self.buffer) >= part_size(self.limits.part_size, len(self.at.parts))
 
     def _with_part(self) -> Checkpoint:
-        at = self.file.add_part(self.at, self.buffer)
+        at = self.file.add_part(self._in_hand(), self.buffer)
         self.buffer = bytearray()
         return at
 
@@ -251,7 +230,6 @@ class _Slice:
     def _commit(self, checkpoint: Checkpoint, closing: Result | None = None) -> Verdict:
         """Make the position durable. After this, a crash costs nothing of what it names."""
         stale = self.saved.tail
-        checkpoint = checkpoint.evolve(tally=checkpoint.tally.copy())
         verdict = self._ask(
             lambda: self.store.commit(
                 self.spec.id,
@@ -263,7 +241,7 @@ class _Slice:
             )
         )
         self.advanced = self.advanced or checkpoint.pages > self.saved.pages
-        self.saved = self.at = checkpoint
+        self.saved = self.reading.at = checkpoint
         if stale is not None and stale != checkpoint.tail:
             self.file.drop(stale.key)
         return verdict
@@ -293,7 +271,7 @@ class _Slice:
                 return self._cancel()
             self.file.publish_small(self.buffer)
         else:
-            at = self._with_part() if self.buffer else self.at
+            at = self._with_part() if self.buffer else self._in_hand()
             assert at.key is not None
             result = self._result(at.key, at.uploaded)
             if self._commit(at, closing=result) is Verdict.CANCEL:
@@ -433,7 +411,11 @@ class _Slice:
         """Make the pages in hand durable, if there are any beyond the checkpoint."""
         if self.at.pages == self.saved.pages:
             return self._beat()
-        return self._commit(self.file.keep_tail(self.at, self.buffer))
+        return self._commit(self.file.keep_tail(self._in_hand(), self.buffer))
+
+    def _in_hand(self) -> Checkpoint:
+        """The position behind the last page taken, as a checkpoint."""
+        return self.reading.checkpoint().evolve(tally=self.tally.copy())
 
     def _tidy(self, keep: str) -> None:
         try:
@@ -443,27 +425,11 @@ class _Slice:
             log.warning("export.untidy", reason=str(error))
 
     def _result(self, key: str, size: int) -> Result:
-        at = self.at
-        assert at.end_reason is not None
-        known = [n for n in (at.total_at_end, self.spec.limit) if n is not None]
-        if at.rows == 0:
-            outcome = Outcome.EMPTY
-        elif at.end_reason == EndReason.LIMIT_REACHED:
-            outcome = Outcome.TRUNCATED
-        else:
-            outcome = Outcome.COMPLETE
         return Result(
             key=key,
             file_size=size,
-            record_count=at.rows,
-            completeness=Completeness(
-                outcome=outcome,
-                end_reason=EndReason(at.end_reason),
-                exported=at.rows,
-                expected=min(known) if at.total_at_end is not None else None,
-                total_at_start=at.total_at_start,
-                total_at_end=at.total_at_end,
-            ),
+            record_count=self.at.rows,
+            completeness=self.reading.completeness(),
             tally=self.tally.copy(),
-            pages=at.pages,
+            pages=self.at.pages,
         )

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ByteSize,
@@ -43,7 +44,13 @@ def _seconds(value: object) -> object:
         raise ValueError(f"{value!r} is longer than a calendar") from None
 
 
-Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
+def _some_time(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise ValueError("a duration must be longer than 0")
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_some_time)]
 
 S3_SMALLEST_PART = 5 * 1024 * 1024
 S3_LONGEST_LINK = timedelta(days=7)
@@ -164,6 +171,9 @@ class SourceConfig(BaseModel):
     """The most rows that the upstream gives at once."""
     columns: tuple[str, ...] | None = None
     """Columns of a CSV and their order; default: the contract's."""
+    tolerated_drift: float = Field(default=0.05, ge=0, le=1)
+    """Share of its rows by which a source read by page number may change during an export; the
+    export is then `partial` and says by how much. Beyond it, it fails. 0: any change fails it."""
 
     @field_validator("base_url")
     @classmethod

@@ -19,13 +19,15 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter import queries
-from exporter.board import database, results, search
+from exporter.board import database, faults, results, search
 
 MAX_LIMIT = 100
 _log = logging.getLogger(__name__)
 
 
-def create_app(database_path: Path, api_keys: Collection[str]) -> FastAPI:
+def create_app(
+    database_path: Path, api_keys: Collection[str], fault_spec: str | None = None
+) -> FastAPI:
     """An app that serves the board's postings to whoever holds one of the keys.
 
     `POST /v2/jobs/search` (body: JobSearch; `page` from 1, `limit` 1 to 100, by default 10),
@@ -33,14 +35,18 @@ def create_app(database_path: Path, api_keys: Collection[str]) -> FastAPI:
     `Authorization: Bearer` or `ApiKey`. Errors are `{"detail": text}`, of a search
     `{"detail": [{"loc", "msg", "type"}]}`; every response has an `X-Request-Id`.
 
+    With a `fault_spec`, be it empty, the board misbehaves on order: see faults.attach.
+
     The database file is made if it is missing. Raises ValueError if there is no key, because then
-    nobody could ask anything.
+    nobody could ask anything, and for a spec that faults.parse refuses.
     """
     if not api_keys or not all(api_keys):
         raise ValueError("the board needs at least one API key, and none of them empty")
     database.prepare(database_path)
     pages = results.Results(database_path)
     app = FastAPI(title="Job board", docs_url=None, redoc_url=None)
+    if fault_spec is not None:
+        faults.attach(app, database_path, fault_spec)
     app.add_middleware(_Door, api_keys=api_keys)
 
     @app.exception_handler(RequestValidationError)
@@ -91,12 +97,25 @@ def create_app(database_path: Path, api_keys: Collection[str]) -> FastAPI:
     return app
 
 
-def serve(database_path: Path, host: str, port: int, api_keys: Collection[str]) -> None:
+def serve(
+    database_path: Path,
+    host: str,
+    port: int,
+    api_keys: Collection[str],
+    fault_spec: str | None = None,
+) -> None:
     """Serves the board until SIGTERM or SIGINT; one line of JSON in the log says where."""
-    app = create_app(database_path, api_keys)
+    app = create_app(database_path, api_keys, fault_spec)
     started = {"action": "board_started", "host": host, "port": port, "data": str(database_path)}
     logging.getLogger("exporter.board").info(json.dumps(started))
-    uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning")
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        access_log=False,
+        log_level="warning",
+        http="auto" if fault_spec is None else faults.Protocol,
+    )
 
 
 def _json(body: bytes, status: int = 200) -> Response:

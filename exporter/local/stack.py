@@ -61,7 +61,8 @@ class Stack:
     Everything derives from `port`: the API listens on it, Redis on +1, S3 on +2, the board on
     +10, the inner services of S3 on +20 to +27 and +10020. Stacks 100 apart run side by side.
     All state is in `data_dir`, survives a restart, and is readable by its owner only, the keys
-    included. `board_rows` and `board_data` say what a board that is still empty is filled with.
+    included. `board_rows` and `board_data` say what a board that is still empty is filled with,
+    `board_faults` what it does wrong.
 
     Start it in a thread that lives as long as the stack. ConfigurationError when the port is too
     high.
@@ -76,6 +77,7 @@ class Stack:
         board: bool = True,
         board_rows: int | None = None,
         board_data: Path | None = None,
+        board_faults: str | None = None,
     ) -> None:
         highest = _LAST_PORT - s3.ADMIN_GRPC - 99
         if not 1 <= port <= highest:
@@ -86,6 +88,7 @@ class Stack:
         self._board = board
         self._board_rows = board_rows
         self._board_data = board_data
+        self._board_faults = board_faults
         self._children: list[Child] = []
         self._lock: IO[str] | None = None
 
@@ -226,6 +229,8 @@ class Stack:
             arguments += ["--rows", str(self._board_rows)]
         if self._board_data is not None:
             arguments += ["--data", str(self._board_data)]
+        if self._board_faults is not None:
+            arguments += ["--faults", self._board_faults]
         # It answers when it has loaded its rows, of which there may be millions.
         return self._command("board", arguments, env, _healthy(self._port + 10), patience=1800.0)
 
@@ -271,6 +276,7 @@ def run(
     board: bool,
     board_rows: int | None,
     board_data: Path | None,
+    board_faults: str | None = None,
 ) -> int:
     """Run the stack in the foreground until SIGTERM, SIGINT or SIGHUP, and return the exit code.
 
@@ -283,7 +289,13 @@ def run(
         signal.signal(number, lambda *_: stopping.set())
     try:
         stack = Stack(
-            data_dir, port, workers, board=board, board_rows=board_rows, board_data=board_data
+            data_dir,
+            port,
+            workers,
+            board=board,
+            board_rows=board_rows,
+            board_data=board_data,
+            board_faults=board_faults,
         )
         addresses = stack.start(stopping)
         try:

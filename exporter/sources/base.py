@@ -36,6 +36,12 @@ class Source(Protocol):
 
     columns: tuple[str, ...]
     """The declared fields of a row, which are the columns of a CSV, in order."""
+    identity: str | None
+    """The field that tells rows apart, if pages may repeat rows: those read by number do, when
+    the list changes meanwhile."""
+    tolerated_drift: float
+    """The share of its rows by which the source may change while it is read, before the export
+    fails instead of ending as partial."""
 
     def search(self, raw: Mapping[str, Any], now: datetime) -> Search:
         """A caller's search made canonical. Raises QueryError naming each wrong field."""

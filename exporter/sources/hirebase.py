@@ -56,6 +56,8 @@ class HirebaseSource:
 
     def __init__(self, config: SourceConfig, clock: Clock) -> None:
         self.columns = config.columns or COLUMNS
+        self.identity: str | None = "_id"
+        self.tolerated_drift = config.tolerated_drift
         self._page_size = config.page_size
         self._upstream = Upstream(config.base_url, {"x-api-key": config.api_key}, clock)
         self._read = reader(_Answer, "jobs")

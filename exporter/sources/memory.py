@@ -14,6 +14,9 @@ from exporter.sources.base import Page, Search
 class MemorySource:
     """Gives its rows page by page; cursors are offsets. `announces` its total, or never does."""
 
+    identity: str | None = "_id"
+    tolerated_drift = 0.05
+
     def __init__(
         self, rows: Sequence[Row], *, page_size: int, columns: Sequence[str], announces: bool = True
     ) -> None:

@@ -1,0 +1,176 @@
+"""Where an export stands in its source: which rows of a page count, and when the end is proven."""
+
+from __future__ import annotations
+
+import base64
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import blake2b
+
+import msgspec
+
+from exporter.checkpoints import Checkpoint
+from exporter.errors import SourceUntrue
+from exporter.exports import Completeness, EndReason, Outcome, Spec
+from exporter.formats.base import Row
+from exporter.sources.base import Page
+
+WINDOW = 1_000
+"""Rows back to which a repeated id is noticed. A list that grows while it is read by page number
+pushes rows onto the next page, so a repetition is near or is none of ours."""
+_DIGEST = 8
+"""Bytes kept of an id: a false repetition once in 10^10 exports of a million rows."""
+
+
+class Reading:
+    """Takes the pages of one export in order and says which rows to write.
+
+    Pure: no clock, no network. All that it knows is in the checkpoint that it makes.
+    """
+
+    def __init__(
+        self, spec: Spec, at: Checkpoint, *, identity: str | None, tolerated_drift: float
+    ) -> None:
+        self.at = at
+        self._spec = spec
+        self._tolerated = tolerated_drift
+        self._seen = _Seen(identity, at.seen) if identity is not None else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is proven that no row follows."""
+        return self.at.end_reason is not None
+
+    def take(self, page: Page) -> Sequence[Row]:
+        """The rows of this page that belong into the file, each once; moves behind the page.
+
+        Raises SourceUntrue, with what was seen, if the pages contradict each other: a cursor that
+        comes again, or an end before the announced total.
+        """
+        at = self.at
+        fresh = page.rows if self._seen is None else self._seen.unseen(page.rows)
+        room = None if self._spec.limit is None else self._spec.limit - at.rows
+        rows = fresh if room is None else fresh[:room]
+        total = None if page.total is None else max(page.total - self._spec.offset, 0)
+        end: EndReason | None = None
+        if page.next is None and len(rows) == len(fresh):
+            end = EndReason.NULL_CURSOR if total is None else EndReason.TOTAL_REACHED
+        elif room is not None and len(rows) == room:
+            end = EndReason.LIMIT_REACHED
+        elif page.next in (at.cursor, at.landmark):
+            raise SourceUntrue(
+                f"the cursor {page.next!r} came again after {at.fetched} rows: the source's pages "
+                "go round in a circle"
+            )
+        pages = at.pages + 1
+        self.at = at.evolve(
+            cursor=page.next,
+            end_reason=end,
+            rows=at.rows + len(rows),
+            fetched=at.fetched + len(page.rows),
+            duplicates=at.duplicates + len(page.rows) - len(fresh),
+            pages=pages,
+            # Brent's way to notice a circle of any length: remember one cursor, a new one each
+            # time the number of pages has doubled.
+            landmark=at.cursor if pages & (pages - 1) == 0 else at.landmark,
+            total_at_start=total if at.pages == 0 else at.total_at_start,
+            total_at_end=total,
+        )
+        if end is EndReason.TOTAL_REACHED:
+            self._check_total()
+        return rows
+
+    def checkpoint(self) -> Checkpoint:
+        """The position as it can be stored."""
+        return self.at if self._seen is None else self.at.evolve(seen=self._seen.stored())
+
+    def completeness(self) -> Completeness:
+        """What was proven, once the reading has ended."""
+        at = self.at
+        known = [n for n in (at.total_at_end, self._spec.limit) if n is not None]
+        if at.rows == 0:
+            outcome = Outcome.EMPTY
+        elif at.end_reason == EndReason.LIMIT_REACHED:
+            outcome = Outcome.TRUNCATED
+        elif self._drift():
+            outcome = Outcome.PARTIAL
+        else:
+            outcome = Outcome.COMPLETE
+        return Completeness(
+            outcome=outcome,
+            end_reason=EndReason(at.end_reason or ""),
+            exported=at.rows,
+            expected=min(known) if at.total_at_end is not None else None,
+            duplicates_removed=at.duplicates,
+            total_at_start=at.total_at_start,
+            total_at_end=at.total_at_end,
+        )
+
+    def _drift(self) -> int:
+        """Rows by which the source visibly changed while it was read by number."""
+        if self.at.total_at_start is None or self.at.total_at_end is None:
+            return 0
+        return max(abs(self.at.total_at_end - self.at.total_at_start), self.at.duplicates)
+
+    def _check_total(self) -> None:
+        at = self.at
+        if at.fetched != at.total_at_end:
+            raise SourceUntrue(
+                f"the source's pages ended after {at.fetched} rows, its total says "
+                f"{at.total_at_end} ({at.total_at_start} at the start)"
+            )
+        drift, most = self._drift(), self._tolerated * max(at.total_at_start or 0, 1)
+        if drift > most:
+            raise SourceUntrue(
+                f"the source changed by {drift} rows while it was read (total {at.total_at_start} "
+                f"at the start, {at.total_at_end} at the end, {at.duplicates} rows came twice); "
+                f"tolerated_drift allows {int(most)}"
+            )
+
+
+class _Seen:
+    """The ids of the last rows, as short digests."""
+
+    def __init__(self, identity: str, stored: str) -> None:
+        self._id_of = _identifier(identity)
+        raw = base64.b64decode(stored)
+        self._order = deque(raw[i : i + _DIGEST] for i in range(0, len(raw), _DIGEST))
+        self._known = set(self._order)
+
+    def unseen(self, rows: Iterable[Row]) -> list[Row]:
+        """The rows whose id was not among the last ones; rows without an id are all kept."""
+        order, known, id_of = self._order, self._known, self._id_of
+        kept: list[Row] = []
+        for row in rows:
+            identity = id_of(row)
+            if identity is not None:
+                digest = blake2b(identity, digest_size=_DIGEST).digest()
+                if digest in known:
+                    continue
+                known.add(digest)
+                order.append(digest)
+            kept.append(row)
+        while len(order) > WINDOW:
+            known.discard(order.popleft())
+        return kept
+
+    def stored(self) -> str:
+        return base64.b64encode(b"".join(self._order)).decode()
+
+
+def _identifier(name: str) -> Callable[[Row], bytes | None]:
+    """Reads one field of a row as its JSON text, without looking at the others' values."""
+    shape = msgspec.defstruct(
+        "Identified", [("id", msgspec.Raw, msgspec.field(default=msgspec.Raw(b""), name=name))]
+    )
+    decode = msgspec.json.Decoder(shape).decode
+
+    def identity(row: Row) -> bytes | None:
+        try:
+            found = bytes(decode(row).id)
+        except msgspec.DecodeError:
+            # JSON so odd that only the format's slow path reads it: never taken for a repetition.
+            return None
+        return found if found not in (b"", b"null") else None
+
+    return identity

@@ -1,0 +1,178 @@
+"""Which rows of a page count, and when the end is proven, whatever the source says."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.checkpoints import Checkpoint
+from exporter.errors import SourceUntrue
+from exporter.exports import Completeness, EndReason, Outcome, Spec
+from exporter.formats.base import Dialect, Row
+from exporter.reading import WINDOW, Reading
+from exporter.sources.base import Page
+from tests.harness import postings
+
+
+def spec(limit: int | None = None, offset: int = 0) -> Spec:
+    return Spec(
+        id="e1",
+        user_id="u1",
+        surface="native",
+        source="memory",
+        query={},
+        query_sha256="",
+        request={},
+        format="json",
+        dialect=Dialect(),
+        limit=limit,
+        offset=offset,
+        file_name="jobs.json",
+    )
+
+
+def reading(
+    limit: int | None = None, identity: str | None = "_id", tolerated_drift: float = 0.05
+) -> Reading:
+    return Reading(
+        spec(limit), Checkpoint(cursor=0), identity=identity, tolerated_drift=tolerated_drift
+    )
+
+
+def drifting(
+    steps: int, *, inserts: int = 0, deletes: int = 0, size: int = 1_000, page: int = 50
+) -> tuple[list[Row], Completeness]:
+    """Read a newest-first list by offset while postings come and go between two pages."""
+    chance = random.Random(steps)
+    rows, coming = postings(size), iter(postings(size + 10_000)[size:])
+    reads, written, at = reading(), list[Row](), 0
+    while not reads.ended:
+        more = at + page < len(rows)
+        written += reads.take(
+            Page(rows=rows[at : at + page], next=at + page if more else None, total=len(rows))
+        )
+        at += page
+        if at // page <= steps:
+            for _ in range(inserts):
+                rows.insert(0, next(coming))
+            for _ in range(deletes):
+                del rows[chance.randrange(at)]
+    return written, reads.completeness()
+
+
+def test_a_list_that_grows_while_it_is_read_gives_each_row_once_and_is_called_partial() -> None:
+    # Given / When: two postings come in at the head after each of ten pages
+    written, proof = drifting(10, inserts=2)
+    # Then
+    assert len(set(written)) == len(written) == proof.exported
+    assert proof.duplicates_removed == 20
+    assert (proof.total_at_start, proof.total_at_end) == (1_000, 1_020)
+    assert (proof.outcome, proof.end_reason) == (Outcome.PARTIAL, EndReason.TOTAL_REACHED)
+
+
+def test_a_list_that_shrinks_while_it_is_read_is_called_partial_because_rows_may_be_missing() -> (
+    None
+):
+    # Given / When
+    written, proof = drifting(10, deletes=1)
+    # Then
+    assert len(set(written)) == len(written) == 990
+    assert (proof.total_at_start, proof.total_at_end) == (1_000, 990)
+    assert proof.outcome is Outcome.PARTIAL
+
+
+def test_a_list_that_changes_more_than_is_tolerated_is_not_published() -> None:
+    # Given / When
+    with pytest.raises(SourceUntrue) as refused:
+        drifting(18, inserts=4)
+    # Then: the numbers that were seen are in the text
+    assert "1000 at the start" in str(refused.value)
+    assert "tolerated_drift" in str(refused.value)
+
+
+def test_a_list_that_holds_still_is_complete() -> None:
+    # Given / When
+    written, proof = drifting(0)
+    # Then
+    assert (len(written), proof.outcome, proof.duplicates_removed) == (1_000, Outcome.COMPLETE, 0)
+
+
+@given(straight=st.integers(0, 40), circle=st.integers(1, 60))
+def test_cursors_that_go_round_in_a_circle_of_any_length_never_end_an_export(
+    straight: int, circle: int
+) -> None:
+    # Given: pages 0..straight, then a circle for ever
+    reads = reading(identity=None)
+    taken = 0
+    # When
+    with pytest.raises(SourceUntrue, match="circle"):
+        while True:
+            assert not reads.ended
+            here = reads.at.cursor
+            following = here + 1 if here + 1 < straight + circle else straight
+            reads.take(Page(rows=postings(1), next=following, total=None))
+            taken += 1
+            # Then: noticed after a few rounds at most
+            assert taken < 4 * (straight + circle) + 8
+
+
+@given(
+    ids=st.lists(st.integers(0, 30), min_size=1, max_size=120),
+    cuts=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+)
+def test_a_repeated_id_within_the_window_is_written_once_however_pages_and_workers_are_cut(
+    ids: Sequence[int], cuts: Sequence[int]
+) -> None:
+    # Given
+    rows = [b'{"n":%d,"_id":"%d"}' % (place, number) for place, number in enumerate(ids)]
+    reads, written, at, turn = reading(), list[Row](), 0, 0
+    # When: after each page another worker goes on from the stored checkpoint
+    while not reads.ended:
+        end = at + cuts[turn % len(cuts)]
+        page = Page(rows=rows[at:end], next=end if end < len(rows) else None, total=None)
+        written += reads.take(page)
+        reads = Reading(spec(), reads.checkpoint(), identity="_id", tolerated_drift=0.05)
+        at, turn = end, turn + 1
+    # Then
+    first: dict[int, Row] = {}
+    for number, row in zip(ids, rows, strict=True):
+        first.setdefault(number, row)
+    assert written == list(first.values())
+    assert reads.at.duplicates == len(ids) - len(written)
+
+
+def test_the_window_is_bounded_and_so_is_the_checkpoint() -> None:
+    # Given
+    reads = reading()
+    # When
+    for at in range(0, 5_000, 100):
+        reads.take(Page(rows=postings(5_000)[at : at + 100], next=at + 100, total=None))
+    # Then
+    assert len(reads.checkpoint().seen) < WINDOW * 12
+
+
+def test_rows_without_an_id_are_all_kept() -> None:
+    # Given
+    rows: list[Row] = [b"{}", b"{}", b'{"_id":null}', b'{"_id":null}', b'{"_id":NaN}']
+    reads = reading()
+    # When
+    written = reads.take(Page(rows=rows, next=None, total=5))
+    # Then
+    assert list(written) == rows
+    assert reads.completeness().outcome is Outcome.COMPLETE
+
+
+def test_a_limit_counts_rows_in_the_file_not_repetitions() -> None:
+    # Given
+    rows = postings(10)
+    reads = reading(limit=15)
+    reads.take(Page(rows=rows, next=1, total=100))
+    # When: the next page repeats five rows
+    reads.take(Page(rows=[*rows[5:], *postings(20)[10:15]], next=2, total=100))
+    # Then
+    assert reads.at.rows == 15
+    assert reads.completeness().outcome is Outcome.TRUNCATED
