@@ -46,7 +46,7 @@ Faults = Annotated[
     str | None,
     typer.Option(
         metavar="SPEC",
-        help="Misbehave on order, such as 'latency=20ms-80ms,429=2%,reset=1%,drift=3/s,seed=7': "
+        help="Misbehave on order, such as 'latency=20ms-80ms, 429=2%, reset=1%, drift=3/s': "
         "latency=TIME; drift=N/s (postings inserted, updated, deleted a second); seed=N; and, each "
         "with a share of the searches, 429, 503, 502, 500 (refused), reset, truncate, slow (broken "
         "or dripping bodies), html, shape (no page at all), empty, short, total (pages that lie). "

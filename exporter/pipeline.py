@@ -7,7 +7,7 @@ between the two costs one part of work; the other order would cost rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
@@ -22,12 +22,11 @@ from exporter.errors import (
     SourceUnavailable,
     StorageError,
     StorageUnavailable,
-    StoreUnavailable,
     UploadGone,
 )
 from exporter.exports import Result, State
 from exporter.formats.base import Format
-from exporter.leases import Lease, kept
+from exporter.holding import Holding
 from exporter.parts import File, part_size
 from exporter.reading import Reading
 from exporter.sources.base import Source
@@ -36,13 +35,9 @@ from exporter.store.base import Claim, ExportStore, Verdict
 
 log = structlog.get_logger()
 
-BEAT = 0.2
-"""Seconds between two questions whether to go on; in between, the lease's thread hears."""
 FIRST_WAIT = 2.0
 LONGEST_WAIT = 60.0
 """Seconds: the first wait for an upstream or S3, and what doubling stops at."""
-STORE_RETRY = 0.5
-"""Seconds between two tries to reach the store while the lease still holds."""
 
 
 class Ending(StrEnum):
@@ -66,6 +61,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     slice: timedelta
     lease: timedelta
     patience: timedelta
+    deadline: timedelta
     max_attempts: int
     keep_file: timedelta
     keep_record: timedelta
@@ -91,13 +87,9 @@ def run_slice(
     Whatever happens inside, the file that is published in the end has the same bytes. Errors of
     upstream, S3 and store end as a state of the export; only a defect of our own is raised.
     """
-    lease = Lease(limits.lease, clock, claimed_at)
-
-    def renew() -> Verdict:
-        return store.renew(claim.export.id, claim.fence, lease=limits.lease)
-
-    run = _Slice(claim, source, encoder, storage, store, clock, limits, lease, draining)
-    with kept(lease, renew, clock), guarded(lease.check):
+    held = Holding(claim, store, clock, lease=limits.lease, claimed_at=claimed_at)
+    run = _Slice(held, source, encoder, storage, clock, limits, draining)
+    with held.kept(), guarded(held.check):
         try:
             return run.work()
         except LeaseLost as error:
@@ -110,30 +102,25 @@ class _Slice:
 
     def __init__(
         self,
-        claim: Claim,
+        held: Holding,
         source: Source,
         encoder: Format,
         storage: Storage,
-        store: ExportStore,
         clock: Clock,
         limits: Limits,
-        lease: Lease,
         draining: Callable[[], bool],
     ) -> None:
-        self.claim = claim
-        self.export = claim.export
-        self.spec = claim.export.spec
+        self.held = held
+        self.export = held.export
+        self.spec = held.export.spec
         self.source = source
         self.encoder = encoder
-        self.store = store
         self.clock = clock
         self.limits = limits
-        self.lease = lease
         self.draining = draining
         self.ends_at = clock.monotonic() + limits.slice.total_seconds()
-        self.beat_at = 0.0
         self.file = File(
-            storage, self.spec.id, claim.fence, self.spec.file_name, encoder.content_type
+            storage, self.spec.id, held.fence, self.spec.file_name, encoder.content_type
         )
         self.saved = self.export.checkpoint or self._beginning()
         self.advanced = False
@@ -174,7 +161,9 @@ class _Slice:
             )
         if self.export.closing is not None and self._is_published(self.export.closing):
             return self._finish(self.export.closing)
-        if not self.claim.clean:
+        if self.held.now() > self._deadline():
+            return self._fail(f"not finished within {self.limits.deadline} of its creation")
+        if not self.held.clean:
             self._take_over()
         return self._read()
 
@@ -190,7 +179,7 @@ class _Slice:
             if self._part_is_full() and not self.reading.ended:
                 verdict = self._commit(self._with_part())
             else:
-                verdict = self._beat()
+                verdict = self.held.beat(self._progress())
             if verdict is Verdict.CANCEL:
                 return self._cancel()
         return self._publish()
@@ -207,57 +196,18 @@ class _Slice:
         self.buffer = bytearray()
         return at
 
-    # -- what the store hears ------------------------------------------------------------------
-
-    def _progress(self) -> float:
-        return exports.progress(self.at.rows, self.at.total_at_end, self.spec.limit)
-
-    def _ask(self, question: Callable[[], Verdict]) -> Verdict:
-        """The store's verdict; asked again while it is silent, as long as the lease holds."""
-        while True:
-            self.lease.check()
-            asked_at = self.clock.monotonic()
-            try:
-                verdict = self.lease.note(question(), asked_at)
-            except StoreUnavailable as error:
-                log.warning("store.silent", reason=str(error))
-                self.clock.sleep(STORE_RETRY)
-                continue
-            if verdict is Verdict.LOST:
-                raise LeaseLost("the store refused the fence: another worker owns this export")
-            return verdict
-
     def _commit(self, checkpoint: Checkpoint, closing: Result | None = None) -> Verdict:
         """Make the position durable. After this, a crash costs nothing of what it names."""
         stale = self.saved.tail
-        verdict = self._ask(
-            lambda: self.store.commit(
-                self.spec.id,
-                self.claim.fence,
-                checkpoint,
-                lease=self.limits.lease,
-                progress=self._progress(),
-                closing=closing,
-            )
-        )
+        verdict = self.held.commit(checkpoint, progress=self._progress(), closing=closing)
         self.advanced = self.advanced or checkpoint.pages > self.saved.pages
         self.saved = self.reading.at = checkpoint
         if stale is not None and stale != checkpoint.tail:
             self.file.drop(stale.key)
         return verdict
 
-    def _beat(self) -> Verdict:
-        now = self.clock.monotonic()
-        if now < self.beat_at:
-            self.lease.check()
-            return self.lease.verdict
-        self.beat_at = now + BEAT
-        progress = self._progress()
-        return self._ask(
-            lambda: self.store.renew(
-                self.spec.id, self.claim.fence, lease=self.limits.lease, progress=progress
-            )
-        )
+    def _progress(self) -> float:
+        return exports.progress(self.at.rows, self.at.total_at_end, self.spec.limit)
 
     # -- endings -------------------------------------------------------------------------------
 
@@ -290,43 +240,29 @@ class _Slice:
         return self.file.holds(closing.key, closing.file_size)
 
     def _finish(self, result: Result) -> Ending:
-        if not self._end(State.FINISHED, result=result):
-            return Ending.LOST
-        if self.export.checkpoint is not None or not self.claim.clean:
-            self._tidy(keep=result.key)
+        self.held.end(
+            State.FINISHED,
+            result=result,
+            keep_file=self.limits.keep_file,
+            keep_record=self.limits.keep_record,
+        )
         log.info("export.finished", rows=result.record_count, bytes=result.file_size)
+        if self.export.checkpoint is not None or not self.held.clean:
+            self._tidy(keep=result.key)
         return Ending.FINISHED
 
-    def _fail(self, error: str) -> Ending:
-        self._discard()
-        if not self._end(State.FAILED, error=error):
-            return Ending.LOST
+    def _fail(self, error: str, *, reachable: bool = True) -> Ending:
+        if reachable:
+            self._discard()
+        self.held.end(State.FAILED, error=error, keep_record=self.limits.keep_record)
         log.warning("export.failed", reason=error)
         return Ending.FAILED
 
     def _cancel(self) -> Ending:
         self._discard()
-        if not self._end(State.CANCELED):
-            return Ending.LOST
+        self.held.end(State.CANCELED, keep_record=self.limits.keep_record)
         log.info("export.canceled", rows=self.at.rows)
         return Ending.CANCELED
-
-    def _end(self, state: State, *, result: Result | None = None, error: str | None = None) -> bool:
-        while True:
-            self.lease.check()
-            try:
-                return self.store.end(
-                    self.spec.id,
-                    self.claim.fence,
-                    state,
-                    result=result,
-                    error=error,
-                    keep_file=self.limits.keep_file if result else None,
-                    keep_record=self.limits.keep_record,
-                )
-            except StoreUnavailable as silent:
-                log.warning("store.silent", reason=str(silent))
-                self.clock.sleep(STORE_RETRY)
 
     def _hand_over(self) -> Ending:
         if self._save_hand() is Verdict.CANCEL:
@@ -342,19 +278,19 @@ class _Slice:
     def _pause(self, reason: str, *, clean: bool, retry_after: float | None = None) -> Ending:
         stalls = 0 if self.advanced else self.export.stalls
         since = None if self.advanced else self.export.stalled_since
-        if since is not None and self.clock.now() - since > self.limits.patience:
+        seconds = max(min(FIRST_WAIT * 2 ** min(stalls, 10), LONGEST_WAIT), retry_after or 0)
+        wait = timedelta(seconds=seconds)
+        if since is not None and self.held.now() - since > self.limits.patience:
             error = f"gave up after waiting since {since:%Y-%m-%d %H:%M:%S}Z: {reason}"
-            if clean:
-                return self._fail(error)
-            # S3 is silent, so nothing can be cleaned up now: the bucket's own sweep will.
-            return Ending.FAILED if self._end(State.FAILED, error=error) else Ending.LOST
-        seconds = min(FIRST_WAIT * 2 ** min(stalls, 10), LONGEST_WAIT)
-        return self._release(
-            Ending.WAITING,
-            clean=clean,
-            retry_in=timedelta(seconds=max(seconds, retry_after or 0)),
-            reason=reason,
-        )
+        elif self.held.now() + wait > self._deadline():
+            error = f"not finished within {self.limits.deadline} of its creation: {reason}"
+        else:
+            return self._release(Ending.WAITING, clean=clean, retry_in=wait, reason=reason)
+        # While S3 is silent nothing can be cleaned up: the cleaning of the bucket does it later.
+        return self._fail(error, reachable=clean)
+
+    def _deadline(self) -> datetime:
+        return self.export.created_at + self.limits.deadline
 
     def _release(
         self,
@@ -364,17 +300,9 @@ class _Slice:
         retry_in: timedelta | None = None,
         reason: str | None = None,
     ) -> Ending:
-        try:
-            held = self.store.release(
-                self.spec.id, self.claim.fence, clean=clean, retry_in=retry_in, reason=reason
-            )
-        except StoreUnavailable as error:
-            # The lease runs out by itself; whoever comes next takes over.
-            log.warning("store.silent", reason=str(error))
-            held = False
-        if held:
-            log.info("slice.released", ending=ending, rows=self.saved.rows, reason=reason)
-        return ending if held else Ending.LOST
+        self.held.release(clean=clean, retry_in=retry_in, reason=reason)
+        log.info("slice.released", ending=ending, rows=self.saved.rows, reason=reason)
+        return ending
 
     # -- starting points -----------------------------------------------------------------------
 
@@ -404,13 +332,13 @@ class _Slice:
 
     def _discard(self) -> None:
         """Empty the bucket of this export, once the store has confirmed that it is ours."""
-        self._ask(lambda: self.store.renew(self.spec.id, self.claim.fence, lease=self.limits.lease))
+        self.held.confirm()
         self.file.discard()
 
     def _save_hand(self) -> Verdict:
         """Make the pages in hand durable, if there are any beyond the checkpoint."""
         if self.at.pages == self.saved.pages:
-            return self._beat()
+            return self.held.beat(self._progress())
         return self._commit(self.file.keep_tail(self._in_hand(), self.buffer))
 
     def _in_hand(self) -> Checkpoint:

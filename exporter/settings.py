@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """How long the record of an ended export can be polled."""
     patience: Duration = timedelta(hours=6)
     """How long an export waits for an upstream or S3 that does not answer, before it fails."""
+    deadline: Duration = timedelta(days=7)
+    """How long an export may take in all, waits included, before it fails."""
     max_attempts: int = Field(default=5, ge=1)
     """Workers that an export may lose without a committed part between them, before it fails."""
     tenant_slots: int = Field(default=0, ge=0)

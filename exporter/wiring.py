@@ -44,6 +44,7 @@ def limits(settings: Settings) -> Limits:
         slice=settings.slice_seconds,
         lease=settings.lease_seconds,
         patience=settings.patience,
+        deadline=settings.deadline,
         max_attempts=settings.max_attempts,
         keep_file=settings.retention,
         keep_record=settings.record_retention,

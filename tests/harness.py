@@ -22,6 +22,7 @@ LIMITS = Limits(
     slice=timedelta(seconds=30),
     lease=timedelta(seconds=30),
     patience=timedelta(hours=6),
+    deadline=timedelta(days=7),
     max_attempts=5,
     keep_file=timedelta(days=7),
     keep_record=timedelta(days=30),

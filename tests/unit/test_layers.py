@@ -14,7 +14,7 @@ import workers
 ROOT = Path(exporter.__file__).parent
 
 CORE = (
-    "exports", "checkpoints", "pipeline", "parts", "leases", "queries", "clock", "errors",
+    "exports", "checkpoints", "pipeline", "reading", "parts", "holding", "leases", "queries", "clock", "errors",
     "cleaning", "sweeper", "formats/base", "formats/csv", "formats/json", "formats/registry",
     "sources/base", "sources/memory", "sources/pages", "storage/base", "storage/memory",
     "store/base", "store/memory",

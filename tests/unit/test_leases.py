@@ -30,8 +30,13 @@ def test_a_lease_holds_until_shortly_before_its_end_in_the_store(clock: FakeCloc
     # Then
     lease.check()
     assert lease.verdict is Verdict.CONTINUE
+
+
+def test_a_lease_past_that_is_lost_without_asking_anyone(clock: FakeClock) -> None:
+    # Given
+    lease = Lease(LONG, clock, clock.monotonic())
     # When
-    clock.advance(0.001)
+    clock.advance(30 * SAFETY + 0.001)
     # Then
     assert lease.verdict is Verdict.LOST
     with pytest.raises(LeaseLost, match="another worker may own"):

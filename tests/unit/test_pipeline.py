@@ -348,6 +348,18 @@ def test_an_upstream_that_stays_away_fails_the_export_when_patience_ends() -> No
     assert timedelta(hours=6) < waited < timedelta(hours=6, minutes=5)
 
 
+def test_an_export_ends_as_failed_when_its_deadline_passes_however_slow_its_source() -> None:
+    # Given: 30 pages of 20 seconds each, and five minutes for all of it
+    limits = msgspec.structs.replace(LIMITS, deadline=timedelta(minutes=5))
+    bench = Bench(postings(300), limits=limits, seconds_a_page=20.0)
+    # When
+    bench.run(slices=10_000)
+    # Then
+    assert bench.export.state is State.FAILED
+    assert "0:05:00" in (bench.export.error or "")
+    assert bench.bucket() == []
+
+
 def test_an_s3_that_is_away_makes_the_export_wait_and_go_on() -> None:
     # Given: S3 is away for ten minutes from the third part on
     rows = postings(300)

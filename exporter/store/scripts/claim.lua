@@ -60,6 +60,11 @@ end
 
 local start = tonumber(redis.call('ZSCORE', tenants(level), user))
 step_out(level, user, id)
+local asked = redis.call('HGET', record(id), 'asked')
+if asked then
+  redis.call('HDEL', record(id), 'asked')
+  redis.call('HSET', record(id), 'level', asked)
+end
 -- A user passed over for its cap has a start in the past; it may not save that up.
 start = math.max(start, virtual(level))
 redis.call('HSET', 'exporter:virtual', level, int(start))
@@ -77,5 +82,9 @@ redis.call('HSETNX', record(id), 'started_at', int(time))
 redis.call('HSET', record(id), 'state', 'processing',
   'phase', closing and 'completing' or 'reading', 'worker_id', worker,
   'fence', fence, 'clean', '0', 'updated_at', int(time))
+count('slices_claimed')
+if clean == '0' then
+  count('takeovers')
+end
 redis.call('SET', 'exporter:claim:' .. nonce, clean .. ' ' .. id, 'EX', 60)
 return {clean, fence, redis.call('HGETALL', record(id))}

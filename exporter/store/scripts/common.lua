@@ -2,25 +2,34 @@
 --
 --   exporter:export:{id}             hash    one export, its fields below
 --   exporter:user:{user}             zset    id -> created_at, made unique, all exports of a user
+--   exporter:users                   zset    user -> when to look for expired exports in that list
 --   exporter:ready:{level}:{user}    zset    id -> when it lined up, the ready exports of a user
 --   exporter:tenants:{level}         zset    user -> start of its next slice, if it has a ready export
 --   exporter:served:{level}          zset    user -> the same without one, while it is in the future
 --   exporter:virtual                 hash    level -> start of the slice claimed last
---   exporter:ready                   integer how many exports are ready
+--   exporter:lined                   hash    level -> how many exports are ready
+--   exporter:ageing                  zset    id -> since when it is ready at its level, below 9
 --   exporter:running                 hash    user -> live leases
 --   exporter:leases                  zset    id -> when the lease expires
 --   exporter:waiting                 zset    id -> when to try again
 --   exporter:kept                    zset    id -> when the file is to be deleted
+--   exporter:deleted                 zset    id -> since when its objects may be deleted
 --   exporter:wake                    list    "{level} {id}", newest first
 --   exporter:claim:{nonce}           string  "{clean} {id}", the answer of a claim, for a minute
+--   exporter:idempotency:{digest}    string  "{fingerprint} {id}", what a user's key created, for a day
+--   exporter:since                   integer when the first export was created
+--   exporter:walk                    string  where the last walk through the bucket stopped
+--   exporter:counters                hash    what happened -> how often, since the first export
 --
 -- Fields of an export: spec, user, level, state, phase, created_at, updated_at; once they are
 -- known progress, started_at, completed_at, worker_id, error, attempts, stalls, stalled_since,
 -- retry_at, cancel ('1'), checkpoint, closing, result, file_expires_at; and for the scripts alone
 -- fence (of the latest claim), fences (how many there were), clean ('0': its worker may still
--- write), pages and parts (the most ever committed).
+-- write), pages and parts (the most ever committed), asked (its priority, while it is risen above
+-- that), deleted ('1': its owner may not see it any more).
 --
--- A level is what a priority is worth now, 0 to 9. Between users of a level it is start-time fair
+-- A level is what a priority is worth now, 0 to 9: an export ready for long rises, and falls back
+-- to what was asked once it is claimed. Between users of a level it is start-time fair
 -- queueing, counted in slices. Each level has its own account: with one for all, a user starved at
 -- level 0 while others are served at 9 would be so far behind that a newcomer had to wait for all
 -- of it.
@@ -68,9 +77,14 @@ local function wake(level, id)
   redis.call('LPUSH', 'exporter:wake', level .. ' ' .. id)
 end
 
+local function count(what, by)
+  redis.call('HINCRBY', 'exporter:counters', what, by or 1)
+end
+
 -- Puts an export at the tail of its user's line, and the user in line if it was not. One who was
 -- away starts at the present: absence earns nothing, and a second line costs what the first did.
-local function line_up(level, user, id, time)
+local function enter(level, user, id, time)
+  local since = time
   local line = ready(level, user)
   local tail = redis.call('ZREVRANGE', line, 0, 0, 'WITHSCORES')
   if tail[2] then
@@ -82,8 +96,15 @@ local function line_up(level, user, id, time)
     redis.call('ZADD', tenants(level), int(start), user)
   end
   if redis.call('ZADD', line, int(time), id) == 1 then
-    redis.call('INCR', 'exporter:ready')
+    redis.call('HINCRBY', 'exporter:lined', level, 1)
+    if tonumber(level) < 9 then
+      redis.call('ZADD', 'exporter:ageing', int(since), id)
+    end
   end
+end
+
+local function line_up(level, user, id, time)
+  enter(level, user, id, time)
   wake(level, id)
 end
 
@@ -91,7 +112,10 @@ end
 local function step_out(level, user, id)
   local line = ready(level, user)
   if redis.call('ZREM', line, id) == 1 then
-    redis.call('DECR', 'exporter:ready')
+    redis.call('ZREM', 'exporter:ageing', id)
+    if redis.call('HINCRBY', 'exporter:lined', level, -1) <= 0 then
+      redis.call('HDEL', 'exporter:lined', level)
+    end
   end
   if redis.call('EXISTS', line) == 0 then
     local start = redis.call('ZSCORE', tenants(level), user)
@@ -147,4 +171,34 @@ local function keep_lease(id, time, lease, progress)
     redis.call('HSET', record(id), 'progress', progress)
   end
   return redis.call('HEXISTS', record(id), 'cancel') == 1 and 'cancel' or 'continue'
+end
+
+-- Tells the worker of a processing export to stop; one that no worker has is made ready for it.
+local function ask_to_stop(id, time)
+  local fields = redis.call('HMGET', record(id), 'phase', 'level')
+  redis.call('ZREM', 'exporter:waiting', id)
+  if redis.call('HSETNX', record(id), 'cancel', '1') == 1 then
+    redis.call('HSET', record(id), 'updated_at', int(time))
+  end
+  if fields[1] == 'waiting' then
+    make_ready(id, time)
+  elseif fields[1] == 'ready' then
+    wake(fields[2], id)
+  end
+end
+
+-- Ends a queued export, which no worker knows.
+local function withdraw(id, time)
+  local fields = redis.call('HMGET', record(id), 'level', 'user')
+  step_out(fields[1], fields[2], id)
+  redis.call('HSET', record(id), 'state', 'canceled', 'phase', 'done', 'cancel', '1',
+    'updated_at', int(time), 'completed_at', int(time))
+  count('exports_canceled')
+end
+
+-- Lets a deleted export that has ended go. For a minute its record says to whoever asks again, for
+-- want of an answer, that it is done.
+local function bury(id, time)
+  redis.call('ZADD', 'exporter:deleted', int(time), id)
+  redis.call('EXPIRE', record(id), 60)
 end

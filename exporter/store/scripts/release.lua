@@ -18,6 +18,7 @@ redis.call('ZADD', 'exporter:waiting', int(time + retry_in), id)
 redis.call('HSET', record(id), 'phase', 'waiting', 'retry_at', int(time + retry_in),
   'updated_at', int(time))
 redis.call('HINCRBY', record(id), 'stalls', 1)
+count('stalls')
 redis.call('HSETNX', record(id), 'stalled_since', int(time))
 if reason ~= '' then
   redis.call('HSET', record(id), 'error', reason)

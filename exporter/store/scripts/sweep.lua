@@ -1,5 +1,7 @@
--- sweep(limit) -> {expired, due, ready}
-local limit = tonumber(ARGV[1])
+-- sweep(limit, ageing) -> {expired, due, risen, ready}
+--
+-- Ageing is in microseconds; each of the three does `limit` exports at most, the oldest first.
+local limit, ageing = tonumber(ARGV[1]), tonumber(ARGV[2])
 local REWAKES = 16
 
 local time = now()
@@ -9,10 +11,27 @@ for _, id in ipairs(expired) do
   if redis.call('HGET', record(id), 'state') == 'processing' then
     redis.call('HDEL', record(id), 'fence')
     redis.call('HINCRBY', record(id), 'attempts', 1)
+    count('leases_expired')
     make_ready(id, time)
   end
 end
 local due = end_waits(time, limit)
+
+local old = redis.call('ZRANGEBYSCORE', 'exporter:ageing', '-inf', int(time - ageing),
+  'LIMIT', 0, limit)
+for _, id in ipairs(old) do
+  local fields = redis.call('HMGET', record(id), 'level', 'user')
+  local level, user = tonumber(fields[1]), fields[2]
+  if level then
+    step_out(level, user, id)
+    redis.call('HSETNX', record(id), 'asked', level)
+    redis.call('HSET', record(id), 'level', level + 1)
+    enter(level + 1, user, id, time)
+    count('levels_risen')
+  else
+    redis.call('ZREM', 'exporter:ageing', id)
+  end
+end
 
 -- Wake-ups may be lost, exports may not. None is left while exports are ready: make some, for
 -- those that a claim would take first.
@@ -33,4 +52,8 @@ end
 if redis.call('EXISTS', 'exporter:wake') == 0 then
   rewake(REWAKES)
 end
-return {#expired, due, tonumber(redis.call('GET', 'exporter:ready') or 0)}
+local lined = 0
+for _, exports in ipairs(redis.call('HVALS', 'exporter:lined')) do
+  lined = lined + exports
+end
+return {#expired, due, #old, lined}

@@ -1,0 +1,154 @@
+"""A claimed export in a worker's hands: its fence, its lease, and patience with a silent store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import structlog
+
+from exporter.checkpoints import Checkpoint
+from exporter.clock import Clock
+from exporter.errors import LeaseLost, StoreUnavailable
+from exporter.exports import Result, State
+from exporter.leases import Lease, kept
+from exporter.store.base import Claim, ExportStore, Verdict
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+BEAT = 0.2
+"""Seconds between two questions whether to go on; in between, the lease's thread hears."""
+STORE_RETRY = 0.5
+"""Seconds between two tries to reach the store while the lease still holds."""
+
+
+class Holding:
+    """Says everything to the store under one fence, and raises LeaseLost as soon as that is stale.
+
+    A silent store is asked again for as long as the lease surely holds: a shorter outage costs
+    nothing but time.
+    """
+
+    def __init__(
+        self,
+        claim: Claim,
+        store: ExportStore,
+        clock: Clock,
+        *,
+        lease: timedelta,
+        claimed_at: float,
+    ) -> None:
+        self.export = claim.export
+        self.fence = claim.fence
+        self.clean = claim.clean
+        self._store = store
+        self._clock = clock
+        self._claimed_at = claimed_at
+        self._lease = Lease(lease, clock, claimed_at)
+        self._beat_at = 0.0
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within this block a thread renews the lease."""
+        with kept(self._lease, self._renewal(None), self._clock):
+            yield
+
+    def check(self) -> None:
+        """Raises LeaseLost unless this process still surely owns the export."""
+        self._lease.check()
+
+    def now(self) -> datetime:
+        """The store's clock, which the claim just read: this machine's may be hours off."""
+        since_claim = self._clock.monotonic() - self._claimed_at
+        return self.export.updated_at + timedelta(seconds=since_claim)
+
+    def beat(self, progress: float) -> Verdict:
+        """Whether to go on; asks the store only now and then."""
+        now = self._clock.monotonic()
+        if now < self._beat_at:
+            self.check()
+            return self._lease.verdict
+        self._beat_at = now + BEAT
+        return self._ask(self._renewal(progress))
+
+    def confirm(self) -> None:
+        """Return only if the store itself says that this export is still ours."""
+        self._ask(self._renewal(None))
+
+    def commit(
+        self, checkpoint: Checkpoint, *, progress: float, closing: Result | None = None
+    ) -> Verdict:
+        """Make a checkpoint durable."""
+        return self._ask(
+            lambda: self._store.commit(
+                self.export.id,
+                self.fence,
+                checkpoint,
+                lease=self._lease.duration,
+                progress=progress,
+                closing=closing,
+            )
+        )
+
+    def end(
+        self,
+        state: State,
+        *,
+        keep_record: timedelta,
+        keep_file: timedelta | None = None,
+        result: Result | None = None,
+        error: str | None = None,
+    ) -> None:
+        """Move the export to a terminal state."""
+        ended = self._patiently(
+            lambda: self._store.end(
+                self.export.id,
+                self.fence,
+                state,
+                result=result,
+                error=error,
+                keep_file=keep_file,
+                keep_record=keep_record,
+            )
+        )
+        if not ended:
+            raise LeaseLost("the store refused the fence at the end: another worker owns it")
+
+    def release(self, *, clean: bool, retry_in: timedelta | None, reason: str | None) -> None:
+        """Give the export back. If the store is silent the lease runs out by itself."""
+        try:
+            held = self._store.release(
+                self.export.id, self.fence, clean=clean, retry_in=retry_in, reason=reason
+            )
+        except StoreUnavailable as error:
+            raise LeaseLost(f"not given back, so left to the sweep: {error}") from None
+        if not held:
+            raise LeaseLost("the store refused the fence: another worker owns this export")
+
+    def _renewal(self, progress: float | None) -> Callable[[], Verdict]:
+        return lambda: self._store.renew(
+            self.export.id, self.fence, lease=self._lease.duration, progress=progress
+        )
+
+    def _ask(self, question: Callable[[], Verdict]) -> Verdict:
+        def noted() -> Verdict:
+            asked_at = self._clock.monotonic()
+            return self._lease.note(question(), asked_at)
+
+        verdict = self._patiently(noted)
+        if verdict is Verdict.LOST:
+            raise LeaseLost("the store refused the fence: another worker owns this export")
+        return verdict
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        while True:
+            self.check()
+            try:
+                return call()
+            except StoreUnavailable as error:
+                log.warning("store.silent", reason=str(error))
+                self._clock.sleep(STORE_RETRY)
