@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -207,7 +208,8 @@ def keys_list() -> None:
     with _told():
         for key in _ring().list():
             created = f"{key.created_at:%Y-%m-%d %H:%M}"
-            table.add_row(key.id, key.user_id, " ".join(key.scopes), key.name, created)
+            cells = key.id, key.user_id, " ".join(key.scopes), key.name, created
+            table.add_row(*map(escape, cells))
     out.print(table)
 
 
@@ -260,14 +262,21 @@ def _fill(database: Path, data: Path | None, rows: int | None, seed: int) -> Non
     from exporter.board import database as stored
     from exporter.board.synthetic import synthesize
 
-    database.parent.mkdir(parents=True, exist_ok=True)
-    stored.prepare(database)
-    if rows is not None:
-        synthesize(database, rows, seed)
-        err.print(f"{rows} synthetic postings of seed {seed} in {database}")
-    if data is not None:
-        loaded = stored.load(database, data)
-        err.print(f"{loaded} from {data} into {database}", highlight=False)
+    try:
+        stored.prepare(database)
+        if rows is not None:
+            synthesize(database, rows, seed)
+            err.print(f"{rows} synthetic postings of seed {seed} in {database}", highlight=False)
+        if data is not None:
+            loaded = stored.load(database, data)
+            err.print(
+                f"{loaded.loaded} postings from {data} into {database}, "
+                f"{loaded.replaced} in place of older ones",
+                highlight=False,
+                soft_wrap=True,
+            )
+    except sqlite3.Error as error:
+        raise ExporterError(f"{database}: {error}") from None
 
 
 def _ring() -> KeyRing:

@@ -54,6 +54,13 @@ Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_some_
 
 S3_SMALLEST_PART = 5 * 1024 * 1024
 S3_LONGEST_LINK = timedelta(days=7)
+SHORTEST_LEASE = timedelta(seconds=2)
+SLICE_GRACE = timedelta(minutes=15)
+"""What a slice may take beyond its budget before it is thought to hang. Its last page, part and
+publishing wait for upstream and S3 in turn, each for a minute or more, and whoever takes over a
+file of many gigabytes first lets S3 copy it."""
+LEAST_WORKER_MEMORY = 256 * 1024 * 1024
+"""Python, the libraries and threads take 110 MB of data before the first page."""
 
 
 class Settings(BaseSettings):
@@ -96,6 +103,9 @@ class Settings(BaseSettings):
     """Workers that an export may lose without a committed part between them, before it fails."""
     tenant_slots: int = Field(default=0, ge=0)
     """Slices of one user that may run at once; 0: no cap."""
+    worker_memory: ByteSize = ByteSize(1024**3)
+    """Bytes of data that one worker process may hold. A slice that wants more ends like a crash
+    instead of taking the machine with it. 0: no ceiling."""
 
     @field_validator("redis_url", "broker_url")
     @classmethod
@@ -116,7 +126,30 @@ class Settings(BaseSettings):
             )
         if self.link_ttl > S3_LONGEST_LINK:
             raise ValueError("EXPORTER_LINK_TTL is over 7d, the longest life of a presigned URL")
+        if self.lease_seconds < SHORTEST_LEASE:
+            raise ValueError(
+                f"EXPORTER_LEASE_SECONDS is {self.lease_seconds.total_seconds():g}s; it is renewed "
+                "four times in that time, and a short pause of a worker would lose it: give "
+                f"{SHORTEST_LEASE.total_seconds():g}s or more"
+            )
+        needed = LEAST_WORKER_MEMORY + 4 * self.part_size
+        if 0 < self.worker_memory < needed:
+            raise ValueError(
+                f"EXPORTER_WORKER_MEMORY is {int(self.worker_memory)} bytes; with an "
+                f"EXPORTER_PART_SIZE of {int(self.part_size)} a worker process needs {needed}: "
+                "raise the first, lower the second, or give 0 for no ceiling"
+            )
         return self
+
+    @property
+    def slice_soft_limit(self) -> timedelta:
+        """When a slice that seems to hang is interrupted; its lease is then given up."""
+        return self.slice_seconds + SLICE_GRACE
+
+    @property
+    def slice_hard_limit(self) -> timedelta:
+        """When the process of a slice that did not hear the interruption is killed."""
+        return self.slice_soft_limit + timedelta(minutes=1)
 
     @property
     def broker(self) -> str:

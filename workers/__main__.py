@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import structlog
@@ -13,22 +14,29 @@ import structlog
 from exporter import logs, settings
 from exporter.errors import ConfigurationError, StoreUnavailable
 from exporter.store.redis import RedisStore
+from workers.pulse import MOST_SLOTS
 
 log = structlog.get_logger()
 
+STORE_RETRY = 1.0
+"""Seconds between two tries to reach Redis at start-up."""
+
 
 def main() -> None:
+    """Run until SIGTERM. Exits with 78, and how to mend it on stderr, if the operator has to act:
+    a supervisor that starts it again changes nothing."""
     parser = argparse.ArgumentParser(prog="workers")
     commands = parser.add_subparsers(dest="command", required=True)
     worker = commands.add_parser("worker")
-    worker.add_argument("--concurrency", type=int, default=2 * (os.cpu_count() or 1))
+    worker.add_argument("--concurrency", type=_slots, default=2 * (os.cpu_count() or 1))
     commands.add_parser("beat")
     asked = parser.parse_args()
     logs.configure(asked.command)
     try:
         _check_settings()
     except ConfigurationError as error:
-        sys.exit(f"error: {error}")
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(os.EX_CONFIG)
 
     # Imported only now: the app reads the settings while it is made.
     from workers.app import app
@@ -52,18 +60,31 @@ def main() -> None:
             app.start(["beat", f"--schedule={Path(directory) / 'schedule'}", "--loglevel=WARNING"])
 
 
+def _slots(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_SLOTS:
+        raise argparse.ArgumentTypeError(
+            f"{text}: give 1 to {MOST_SLOTS}; for more slices at once, start more workers"
+        )
+    return int(text)
+
+
 def _check_settings() -> None:
     """Raises ConfigurationError for what would let every task fail, or lose exports.
 
-    A Redis that does not answer yet is no reason not to start: Celery waits for it.
+    Waits for a Redis that does not answer yet: what it would do with exports is not known before.
     """
     found = settings.load()
     settings.load_config(found.config)
-    try:
-        for warning in RedisStore.connect(found.redis_url).check():
-            log.warning("redis.unchecked", reason=warning)
-    except StoreUnavailable as error:
-        log.warning("redis.silent", reason=str(error))
+    store = RedisStore.connect(found.redis_url)
+    while True:
+        try:
+            warnings = store.check()
+            break
+        except StoreUnavailable as error:
+            log.warning("redis.silent", reason=str(error))
+            time.sleep(STORE_RETRY)
+    for warning in warnings:
+        log.warning("redis.unchecked", reason=warning)
 
 
 if __name__ == "__main__":

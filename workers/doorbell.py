@@ -16,7 +16,6 @@ from typing import Any
 import structlog
 from celery import Celery
 from celery.signals import worker_ready, worker_shutdown
-from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from exporter import settings
@@ -24,8 +23,9 @@ from exporter.errors import StoreUnavailable
 from exporter.store.base import Wake
 from exporter.store.redis import RedisStore
 from exporter.sweeper import Sweeper
-from workers.app import app
+from workers.app import BROKER_ERRORS, app
 from workers.routing import QUEUE, broker_priority
+from workers.watchdog import Watchdog
 
 log = structlog.get_logger()
 
@@ -69,38 +69,57 @@ class Relay(threading.Thread):
             if waiting >= ENOUGH:
                 return
             self._celery.send_task("exporter.tick", priority=broker_priority(wake.priority))
-        except (OperationalError, RedisError, OSError) as error:
-            # RedisError: kombu wraps what fails while it connects, not while it asks.
+        except BROKER_ERRORS as error:
             log.warning("relay.broker_silent", reason=str(error))
 
 
-class _Company:
-    """The threads beside a running worker."""
+class Presence:
+    """Shows, for PRESENCE_SECONDS at a time, that a worker of this name lives."""
 
-    relay: Relay | None = None
-    sweeper: Sweeper | None = None
+    def __init__(self, store: RedisStore, name: str) -> None:
+        self._store = store
+        self._key = PRESENCE + name
 
-
-@worker_ready.connect
-def _start(**_: object) -> None:
-    store = RedisStore.connect(settings.load().redis_url)
-    name = f"{socket.gethostname()}:{os.getpid()}"
-
-    def show_presence() -> None:
+    def show(self) -> None:
+        """Show it anew. Raises nothing: a sweep that calls this must outlive its Redis."""
         try:
-            store.client.set(PRESENCE + name, "1", ex=PRESENCE_SECONDS)
+            self._store.client.set(self._key, "1", ex=PRESENCE_SECONDS)
         except RedisError as error:
             log.warning("presence.not_shown", reason=str(error))
 
-    _Company.relay = Relay(store, app)
-    _Company.sweeper = Sweeper(store, then=show_presence)
-    _Company.relay.start()
-    _Company.sweeper.start()
-    show_presence()
+
+def broker_answers() -> bool:
+    """Whether a new connection to the broker works."""
+    try:
+        with app.connection_for_write() as connection:
+            channel: Any = connection.default_channel
+            channel.queue_declare(QUEUE)
+    except BROKER_ERRORS as error:
+        log.warning("watchdog.broker_silent", reason=str(error))
+        return False
+    return True
+
+
+_company: list[Relay | Sweeper | Watchdog] = []
+"""The threads beside a running worker."""
+
+
+@worker_ready.connect
+def _start(sender: Any, **_: object) -> None:
+    store = RedisStore.connect(settings.load().redis_url)
+    presence = Presence(store, f"{socket.gethostname()}:{os.getpid()}")
+    relay = Relay(store, app)
+    sweeper = Sweeper(store, then=presence.show)
+    watchdog = Watchdog(
+        store, sender.pool.num_processes, [relay, sweeper], broker_answers=broker_answers
+    )
+    _company.extend([relay, sweeper, watchdog])
+    for thread in _company:
+        thread.start()
+    presence.show()
 
 
 @worker_shutdown.connect
 def _stop(**_: object) -> None:
-    for thread in (_Company.relay, _Company.sweeper):
-        if thread is not None:
-            thread.stop()
+    for thread in _company:
+        thread.stop()

@@ -11,7 +11,8 @@ _flag = multiprocessing.Value("b", 0, lock=False)
 
 
 @worker_shutting_down.connect
-def _ask(**_: object) -> None:
+def ask(**_: object) -> None:
+    """Ask every slice of this worker to hand over."""
     _flag.value = 1
 
 

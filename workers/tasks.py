@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from datetime import timedelta
 from functools import lru_cache
 
 import structlog
+from billiard.pool import EX_RECYCLE
 from celery.signals import worker_process_init
-from kombu.exceptions import OperationalError
 
-from exporter import cleaning, wiring
+from exporter import cleaning, settings, wiring
 from exporter.engine import Engine
 from exporter.errors import ConfigurationError, StorageUnavailable, StoreUnavailable
 from exporter.exports import State
 from exporter.formats import registry as formats
 from exporter.pipeline import Ending, run_slice
 from exporter.store.base import Claim
-from workers import draining
-from workers.app import app
+from workers import draining, memory, pulse
+from workers.app import BROKER_ERRORS, app
 
 log = structlog.get_logger()
 
@@ -27,6 +28,9 @@ UPLOAD_GRACE = timedelta(hours=1)
 """An upload without a live export is left alone this long."""
 UNKNOWN_SOURCE_WAIT = timedelta(seconds=30)
 """Between two looks whether some worker knows an export's source."""
+CRASH_WAIT = timedelta(seconds=1)
+"""Until the next try after a slice crashed, doubled with each further one in a row: a defect that
+passes by itself is not tried away within a second."""
 
 
 @lru_cache(maxsize=1)
@@ -42,9 +46,12 @@ def worker_id() -> str:
 
 
 @worker_process_init.connect
-def _forget_parent(**_: object) -> None:
+def _begin(**_: object) -> None:
+    """What a child does before its first slice."""
     engine.cache_clear()
     worker_id.cache_clear()
+    pulse.begin()
+    memory.bound(settings.load().worker_memory)
 
 
 @app.task(name="exporter.tick")
@@ -55,53 +62,108 @@ def tick() -> str | None:
     order the broker delivers in. Ringing again keeps as many doorbells as there are busy
     workers until nothing is ready.
     """
-    ending = work()
-    if ending is not None and not draining.asked():
+    try:
+        with pulse.busy():
+            ending = work()
+    except MemoryError:
+        # What the slice held may not all be free again: the next one gets a new process. The
+        # error itself must not reach Celery, which raises it once more in the main process.
+        _ring_again()
+        sys.exit(EX_RECYCLE)
+    if ending is not None:
         _ring_again()
     return ending
 
 
 def _ring_again() -> None:
+    if draining.asked():
+        return
     try:
         tick.apply_async()
-    except (OperationalError, OSError) as error:
+    except BROKER_ERRORS as error:
         log.warning("doorbell.broker_silent", reason=str(error))
 
 
 def work() -> Ending | None:
-    """Claim and work one slice; None if nothing was ready or the store is silent."""
+    """Claim and work one slice; None if nothing was ready or the store is silent.
+
+    A slice that crashes by a defect of ours ends as LOST: its export's attempt is counted and it
+    is ready again soon. MemoryError is raised after that, for this process has to end.
+    """
     own = engine()
-    settings = own.settings
     claimed_at = own.clock.monotonic()
+    pulse.claiming()
     try:
         claim = own.store.claim(
-            worker_id(), lease=settings.lease_seconds, tenant_slots=settings.tenant_slots
+            worker_id(),
+            lease=own.settings.lease_seconds,
+            tenant_slots=own.settings.tenant_slots,
         )
     except StoreUnavailable as error:
         log.warning("claim.failed", reason=str(error))
         return None
     if claim is None:
         return None
-    spec = claim.export.spec
     with structlog.contextvars.bound_contextvars(
-        export_id=spec.id, fence=claim.fence, worker_id=worker_id()
+        export_id=claim.export.id, fence=claim.fence, worker_id=worker_id()
     ):
         log.info("slice.started", state=claim.export.state, clean=claim.clean)
         try:
-            source = own.source(spec.source)
-        except ConfigurationError as error:
-            return _without_source(own, claim, str(error))
-        return run_slice(
+            return _slice(own, claim, claimed_at)
+        except MemoryError as error:
+            memory.ease()
+            _crashed(own, claim, error)
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and counted
+            _crashed(own, claim, error)
+            return Ending.LOST
+
+
+def _slice(own: Engine, claim: Claim, claimed_at: float) -> Ending:
+    spec = claim.export.spec
+    if claim.export.attempts >= 2 * own.settings.max_attempts:
+        # It was to be failed and its bucket emptied, and workers were lost even at that.
+        return _end(
+            own,
             claim,
-            source=source,
-            encoder=formats.make(spec.format, spec.dialect, spec.columns),
-            storage=own.storage,
-            store=own.store,
-            clock=own.clock,
-            limits=wiring.limits(settings),
-            claimed_at=claimed_at,
-            draining=draining.asked,
+            State.FAILED,
+            f"gave up: {claim.export.attempts} workers in a row were lost while working on this "
+            "export, without progress between them; its parts may be left in the bucket",
         )
+    try:
+        source = own.source(spec.source)
+    except ConfigurationError as error:
+        return _without_source(own, claim, str(error))
+    return run_slice(
+        claim,
+        source=source,
+        encoder=formats.make(spec.format, spec.dialect, spec.columns),
+        storage=own.storage,
+        store=own.store,
+        clock=own.clock,
+        limits=wiring.limits(own.settings),
+        claimed_at=claimed_at,
+        draining=draining.asked,
+    )
+
+
+def _crashed(own: Engine, claim: Claim, error: Exception) -> None:
+    """Log the error, and let the lease run out soon instead of at its end.
+
+    To the store that is a dead worker: the sweep counts the attempt, and whoever claims next
+    seals what this one may still have on its way.
+    """
+    wait = min(own.settings.lease_seconds, CRASH_WAIT * 2 ** min(claim.export.attempts, 16))
+    log.error(
+        "slice.crashed",
+        attempt=claim.export.attempts + 1,
+        retry_in=wait.total_seconds(),
+        exc_info=error,
+    )
+    try:
+        own.store.renew(claim.export.id, claim.fence, lease=wait)
+    except StoreUnavailable as silent:
+        log.warning("store.silent", reason=str(silent))
 
 
 def _without_source(own: Engine, claim: Claim, reason: str) -> Ending:
@@ -111,36 +173,36 @@ def _without_source(own: Engine, claim: Claim, reason: str) -> Ending:
     would be claimed, and its lease run out, for ever.
     """
     log.error("source.unknown", reason=reason)
-    export, settings = claim.export, own.settings
-    since = export.stalled_since
-    ended: tuple[State, Ending] | None = None
+    export, since = claim.export, claim.export.stalled_since
     if export.cancel_requested:
-        ended = State.CANCELED, Ending.CANCELED
-    elif since is not None and own.clock.now() - since > settings.patience:
-        ended = State.FAILED, Ending.FAILED
+        return _end(own, claim, State.CANCELED, None)
+    # The claim set updated_at, so both are times of the store; this machine's clock may be wrong.
+    if since is not None and export.updated_at - since > own.settings.patience:
+        return _end(own, claim, State.FAILED, reason)
     try:
-        if ended is None:
-            held = own.store.release(
-                export.id,
-                claim.fence,
-                clean=claim.clean,
-                retry_in=UNKNOWN_SOURCE_WAIT,
-                reason=reason,
-            )
-            return Ending.WAITING if held else Ending.LOST
-        state, ending = ended
-        # What it left in the bucket is cleaned up like that of any export that lives no more.
-        held = own.store.end(
-            export.id,
-            claim.fence,
-            state,
-            error=reason if state is State.FAILED else None,
-            keep_record=settings.record_retention,
+        held = own.store.release(
+            export.id, claim.fence, clean=claim.clean, retry_in=UNKNOWN_SOURCE_WAIT, reason=reason
         )
     except StoreUnavailable as error:
         log.warning("store.silent", reason=str(error))
         return Ending.LOST
-    return ending if held else Ending.LOST
+    return Ending.WAITING if held else Ending.LOST
+
+
+def _end(own: Engine, claim: Claim, state: State, error: str | None) -> Ending:
+    """End an export that no slice can end. What it left in the bucket is cleaned up later."""
+    try:
+        held = own.store.end(
+            claim.export.id,
+            claim.fence,
+            state,
+            error=error,
+            keep_record=own.settings.record_retention,
+        )
+    except StoreUnavailable as silent:
+        log.warning("store.silent", reason=str(silent))
+        return Ending.LOST
+    return Ending(state) if held else Ending.LOST
 
 
 @app.task(name="exporter.clean")

@@ -49,6 +49,8 @@ class _Cursor(msgspec.Struct):
     size: int
     skip: int = 0
     """Rows at the head of this page that the caller did not ask for."""
+    follows: bool = False
+    """Whether a page with rows came before this one."""
 
 
 class HirebaseSource:
@@ -94,6 +96,9 @@ class HirebaseSource:
         return msgspec.to_builtins(_Cursor(page=offset // size + 1, size=size, skip=offset % size))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
+        """The page. Only an empty one is the last: a total that is too small by mistake would
+        otherwise end the export early, so the page past the end is asked for too. Upstream
+        answers it with no rows, which cost nothing, and the total once more."""
         at = msgspec.convert(cursor, _Cursor)
 
         def page(body: bytes) -> Page:
@@ -121,11 +126,15 @@ def _page(answer: _Answer, at: _Cursor) -> Page:
             f"{len(answer.jobs)} rows on page {at.page} where its total_count of "
             f"{answer.total_count} promises {promised}"
         )
-    more = before + at.size < answer.total_count
-    following = _Cursor(page=at.page + 1, size=at.size, skip=0)
+    if at.follows and answer.total_count <= before - at.size:
+        raise SourceUntrue(
+            f"total_count {answer.total_count} on page {at.page}, although the page before it, "
+            f"from row {before - at.size + 1} on, had rows"
+        )
+    following = _Cursor(page=at.page + 1, size=at.size, follows=True)
     return Page(
         rows=answer.jobs[at.skip :],
-        next=msgspec.to_builtins(following) if more else None,
+        next=msgspec.to_builtins(following) if promised else None,
         total=answer.total_count,
     )
 

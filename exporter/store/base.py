@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
 import msgspec
 
 from exporter.checkpoints import Checkpoint
+from exporter.errors import ExporterError
 from exporter.exports import Export, Result, Spec, State
+
+AGEING = timedelta(minutes=10)
+"""How long an export is ready without being claimed before it rises one level."""
+
+
+class KeyReused(ExporterError):
+    """The idempotency key came before with another request; nothing was created."""
+
+
+class KeySpent(ExporterError):
+    """What the idempotency key created is deleted or expired; nothing was created again."""
+
+
+class Idempotency(msgspec.Struct, frozen=True):
+    """Marks all tries of one request to create, so that together they create one export."""
+
+    key: str
+    """Chosen by the caller; two users' keys never meet."""
+    fingerprint: str
+    """Equal for equal requests; without blanks."""
+    lasts: timedelta = timedelta(hours=24)
+    """How long after the first try a further one is known."""
 
 
 class Verdict(StrEnum):
@@ -48,8 +72,26 @@ class Swept(msgspec.Struct, frozen=True):
     """Leases that ran out; their exports are ready again."""
     due: int
     """Waiting exports whose time has come."""
+    risen: int
+    """Exports that were ready for so long that they rose one level."""
     ready: int
     """Exports ready for a worker now."""
+
+
+class Census(msgspec.Struct, frozen=True):
+    """How many exports stand where, now."""
+
+    ready: tuple[int, ...]
+    """Ready for a worker, by level: ten numbers, level 0 first."""
+    running: int
+    waiting: int
+    wakes: int
+    """Wake-ups that nobody heard yet."""
+    kept_files: int
+    deleted: int
+    """Deleted exports whose objects may still be in the bucket."""
+    since: datetime | None
+    """When this store's first export was created: it cannot know files from before."""
 
 
 class RecordPage(msgspec.Struct, frozen=True):
@@ -66,10 +108,17 @@ class ExportStore(Protocol):
     export while working on it shows the fence of its claim; a stale one changes nothing.
     """
 
-    def create(self, spec: Spec) -> Export:
-        """Record a queued export, put it in line and wake a worker, all in one step."""
+    def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
+        """Record a queued export, put it in line and wake a worker, all in one step.
 
-    def get(self, export_id: str) -> Export | None: ...
+        Of all calls with one user, key and fingerprint the first creates, and the others return
+        its export as it stands now: another id than the spec's. Raises KeyReused if the user's
+        key came with another fingerprint, KeySpent if its export is no more. A try never meets
+        one that is still under way, because recording the key and the export is the same step.
+        """
+
+    def get(self, export_id: str) -> Export | None:
+        """The record; None if there is none, or it is deleted."""
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
         """A user's exports, newest first. Raises ValueError for a cursor not made here."""
@@ -133,14 +182,62 @@ class ExportStore(Protocol):
         """A queued export is canceled at once, a processing one is asked to stop, a terminal
         one is unchanged; returns the record after that, None if there is none."""
 
-    def sweep(self, *, limit: int = 100) -> Swept:
-        """Make exports with an expired lease or a past waiting time ready, and wake workers."""
+    def delete(self, export_id: str, user_id: str) -> State | None:
+        """Hide an export for good; returns its state, None if the user has no such export.
+
+        From now on it is in no get, list or cancel. A queued one is canceled first. A processing
+        one is asked to stop and goes once its worker ended it, in whatever state. Of one that has
+        ended nothing is left but its objects, see `deleted_exports`. Deleting again changes
+        nothing and answers the same, until a minute after the export has ended; then None.
+        """
+
+    def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
+        """Ids of deleted exports that have ended and whose objects are not yet known to be gone,
+        longest gone first."""
+
+    def forget_deleted(self, export_id: str) -> None:
+        """Record that a deleted export has nothing left in the bucket."""
+
+    def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
+        """Make exports with an expired lease or a past waiting time ready, wake workers, and
+        let exports rise.
+
+        An export that was ready for `ageing` without being claimed rises one level, up to 9, to
+        the end of its user's line there; claimed, it is worth what was asked again. So the least
+        urgent export competes with the most urgent ones after 9 times `ageing`: 90 minutes, and
+        as much longer as more exports are ready than sweeps can raise. Each does `limit` of them,
+        the oldest first: with one process sweeping every 5 s, 12,000 in 10 minutes.
+        """
 
     def expired_files(self, *, limit: int = 100) -> tuple[Export, ...]:
         """Finished exports whose file is past its retention and not yet forgotten."""
 
     def forget_file(self, export_id: str) -> None:
         """Record that the file of a finished export is deleted."""
+
+    def trim_lists(self, *, users: int = 100, again: timedelta = timedelta(hours=1)) -> int:
+        """Drop expired exports from the lists of some users; how many users were looked at.
+
+        Those waiting longest come first, and not again before `again` is over.
+        """
+
+    def count(self, what: str, by: int) -> None:
+        """Add to a counter of what the store does not do itself."""
+
+    def counters(self) -> Mapping[str, int]:
+        """How often what happened, since the first export; see `metrics.COUNTERS`.
+
+        Transitions are counted in the step that makes them: once, however often it was asked.
+        """
+
+    def census(self) -> Census:
+        """How many exports stand where; the numbers are of moments close to each other."""
+
+    def bookmark(self) -> str:
+        """Where the last walk through the bucket stopped; empty if there was none."""
+
+    def set_bookmark(self, place: str) -> None:
+        """Remember where a walk through the bucket stopped."""
 
     def next_wake(self, *, timeout: timedelta) -> Wake | None:
         """Wait for a wake-up; each is given to one caller."""

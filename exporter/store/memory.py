@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import secrets
 import threading
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -16,8 +16,19 @@ import msgspec
 from exporter.checkpoints import Checkpoint
 from exporter.clock import Clock
 from exporter.exports import TRANSITIONS, Export, Phase, Result, Spec, State
-from exporter.store import cursors
-from exporter.store.base import Claim, RecordPage, Swept, Verdict, Wake
+from exporter.store import cursors, texts
+from exporter.store.base import (
+    AGEING,
+    Census,
+    Claim,
+    Idempotency,
+    KeyReused,
+    KeySpent,
+    RecordPage,
+    Swept,
+    Verdict,
+    Wake,
+)
 
 LEVELS = range(9, -1, -1)
 """Priorities, the most urgent first."""
@@ -27,6 +38,9 @@ REWAKES = 16
 """Wake-ups that a sweep makes when exports are ready and none is left."""
 DUE_PER_CLAIM = 16
 """Waiting exports that a claim makes ready at most."""
+
+TOMBSTONE = timedelta(minutes=1)
+"""How long a deleted export that has ended still says so to whoever deletes it again."""
 
 _Value = TypeVar("_Value")
 
@@ -48,6 +62,10 @@ class _Record:
     parts: int = 0
     turn: int | None = None
     """Its place in line; None when it is not ready."""
+    ready_since: datetime | None = None
+    """At its level."""
+    deleted: bool = False
+    """Its owner may not see it any more."""
     kept: bool = False
     """Its file is not yet known to be deleted."""
     forget_at: datetime | None = None
@@ -69,6 +87,15 @@ class _Record:
     @property
     def verdict(self) -> Verdict:
         return Verdict.CANCEL if self.export.cancel_requested else Verdict.CONTINUE
+
+
+@dataclass
+class _Key:
+    """What an idempotency key created."""
+
+    fingerprint: str
+    export_id: str
+    forget_at: datetime
 
 
 @dataclass
@@ -99,12 +126,32 @@ class MemoryStore:
         self._places = itertools.count()
         self._turns = itertools.count()
         self._wakes: deque[Wake] = deque(maxlen=WAKES)
+        self._keys: dict[tuple[str, str], _Key] = {}
+        self._deleted: dict[str, datetime] = {}
+        self._counters = Counter[str]()
+        self._since: datetime | None = None
+        self._bookmark = ""
 
-    def create(self, spec: Spec) -> Export:
+    def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
         if spec.priority not in LEVELS:
             raise ValueError(f"priority {spec.priority} of export {spec.id}: give 0 to 9")
         with self._lock:
             now = self._expire()
+            if idempotency is not None:
+                known = self._keys.setdefault(
+                    (spec.user_id, idempotency.key),
+                    _Key(idempotency.fingerprint, spec.id, now + idempotency.lasts),
+                )
+                if known.fingerprint != idempotency.fingerprint:
+                    raise KeyReused(
+                        f"idempotency key {idempotency.key!r} came with another request"
+                    )
+                if known.export_id != spec.id:
+                    first = self._visible(known.export_id)
+                    if first is None:
+                        raise KeySpent(f"the export of key {idempotency.key!r} is no more")
+                    self._counters["exports_replayed"] += 1
+                    return _copy(first.export)
             if spec.id not in self._records:
                 record = _Record(
                     Export(
@@ -119,13 +166,15 @@ class MemoryStore:
                     place=next(self._places),
                 )
                 self._records[spec.id] = record
+                self._since = self._since or now
+                self._counters["exports_created"] += 1
                 self._line_up(record)
             return _copy(self._records[spec.id].export)
 
     def get(self, export_id: str) -> Export | None:
         with self._lock:
             self._expire()
-            record = self._records.get(export_id)
+            record = self._visible(export_id)
             return _copy(record.export) if record else None
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
@@ -135,7 +184,9 @@ class MemoryStore:
             own = [
                 record
                 for record in reversed(self._records.values())
-                if record.user_id == user_id and (before is None or record.place < before)
+                if record.user_id == user_id
+                and not record.deleted
+                and (before is None or record.place < before)
             ]
             page = own[:limit]
             return RecordPage(
@@ -155,10 +206,13 @@ class MemoryStore:
             level.virtual = max(level.virtual, level.tags[record.user_id])
             level.tags[record.user_id] = level.virtual + 1
             record.turn = None
+            record.level = record.export.spec.priority
             record.fences += 1
             record.fence = f"{record.fences}-{secrets.token_hex(8)}"
             record.lease_until = now + lease
             clean, record.clean = record.clean, False
+            self._counters["slices_claimed"] += 1
+            self._counters["takeovers"] += not clean
             record.set(
                 state=State.PROCESSING,
                 phase=Phase.COMPLETING if record.export.closing else Phase.READING,
@@ -233,6 +287,7 @@ class MemoryStore:
             if retry_in is None:
                 self._line_up(record)
             else:
+                self._counters["stalls"] += 1
                 record.set(
                     phase=Phase.WAITING,
                     retry_at=now + retry_in,
@@ -276,41 +331,63 @@ class MemoryStore:
                 error=error,
             )
             if state is State.FINISHED:
-                record.kept = keep_file is not None
+                assert result is not None
+                self._counters["rows"] += result.record_count
+                self._counters["file_bytes"] += result.file_size
+                record.kept = keep_file is not None and not record.deleted
                 record.set(
                     progress=1.0,
                     result=_copy(result),
                     file_expires_at=now + keep_file if keep_file is not None else None,
                 )
             record.forget_at = now + keep_record
+            self._counters[f"exports_{state}"] += 1
+            if record.deleted:
+                self._bury(record, now)
             return True
 
     def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
         with self._lock:
             now = self._expire()
-            record = self._records.get(export_id)
+            record = self._visible(export_id)
             if record is None:
                 return None
             if record.export.state is State.QUEUED:
-                record.turn = None
+                self._withdraw(record, now)
                 record.forget_at = now + keep_record
-                record.set(
-                    state=State.CANCELED,
-                    phase=Phase.DONE,
-                    updated_at=now,
-                    completed_at=now,
-                    cancel_requested=True,
-                )
             elif record.export.state is State.PROCESSING:
-                if not record.export.cancel_requested:
-                    record.set(updated_at=now, cancel_requested=True)
-                if record.export.phase is Phase.WAITING:
-                    self._line_up(record)
-                elif record.export.phase is Phase.READY:
-                    self._wake(record)
+                self._ask_to_stop(record, now)
             return _copy(record.export)
 
-    def sweep(self, *, limit: int = 100) -> Swept:
+    def delete(self, export_id: str, user_id: str) -> State | None:
+        with self._lock:
+            now = self._expire()
+            record = self._records.get(export_id)
+            if record is None or record.user_id != user_id:
+                return None
+            if record.deleted:
+                return record.export.state
+            record.deleted = True
+            record.kept = False
+            self._counters["exports_deleted"] += 1
+            if record.export.state is State.PROCESSING:
+                self._ask_to_stop(record, now)
+            else:
+                if record.export.state is State.QUEUED:
+                    self._withdraw(record, now)
+                self._bury(record, now)
+            return record.export.state
+
+    def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
+        with self._lock:
+            gone = sorted((since, export_id) for export_id, since in self._deleted.items())
+            return tuple(export_id for _, export_id in gone[:limit])
+
+    def forget_deleted(self, export_id: str) -> None:
+        with self._lock:
+            self._deleted.pop(export_id, None)
+
+    def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
         with self._lock:
             now = self._expire()
             expired = sorted(
@@ -323,14 +400,16 @@ class MemoryStore:
                 record.lease_until = None
                 record.fence = None
                 record.set(updated_at=now, attempts=record.export.attempts + 1)
+                self._counters["leases_expired"] += 1
                 self._line_up(record)
             due = self._end_waits(now, limit)
+            risen = self._raise(now - ageing, now, limit)
             ready = [record for record in self._records.values() if record.turn is not None]
             if not self._wakes:
                 ready.sort(key=lambda record: (-record.level, record.turn))
                 for record in ready[:REWAKES]:
                     self._wake(record)
-            return Swept(expired=len(expired), due=due, ready=len(ready))
+            return Swept(expired=len(expired), due=due, risen=risen, ready=len(ready))
 
     def expired_files(self, *, limit: int = 100) -> tuple[Export, ...]:
         with self._lock:
@@ -350,6 +429,38 @@ class MemoryStore:
             if export_id in self._records:
                 self._records[export_id].kept = False
 
+    def trim_lists(self, *, users: int = 100, again: timedelta = timedelta(hours=1)) -> int:
+        return 0  # Lists are made from the records, so that no expired one is in them.
+
+    def count(self, what: str, by: int) -> None:
+        with self._lock:
+            self._counters[what] += by
+
+    def counters(self) -> Mapping[str, int]:
+        with self._lock:
+            return +self._counters
+
+    def census(self) -> Census:
+        with self._lock:
+            self._expire()
+            records = list(self._records.values())
+            ready = Counter(record.level for record in records if record.turn is not None)
+            return Census(
+                ready=tuple(ready[level] for level in reversed(LEVELS)),
+                running=sum(record.lease_until is not None for record in records),
+                waiting=sum(record.export.retry_at is not None for record in records),
+                wakes=len(self._wakes),
+                kept_files=sum(record.kept for record in records),
+                deleted=len(self._deleted),
+                since=self._since,
+            )
+
+    def bookmark(self) -> str:
+        return self._bookmark
+
+    def set_bookmark(self, place: str) -> None:
+        self._bookmark = place
+
     def next_wake(self, *, timeout: timedelta) -> Wake | None:
         with self._lock:
             if self._wakes:
@@ -367,20 +478,71 @@ class MemoryStore:
         ]
         for export_id in gone:
             del self._records[export_id]
+        for name, key in list(self._keys.items()):
+            if key.forget_at <= now:
+                del self._keys[name]
         return now
+
+    def _visible(self, export_id: str) -> _Record | None:
+        record = self._records.get(export_id)
+        return record if record is not None and not record.deleted else None
+
+    def _withdraw(self, record: _Record, now: datetime) -> None:
+        record.turn = None
+        record.set(
+            state=State.CANCELED,
+            phase=Phase.DONE,
+            updated_at=now,
+            completed_at=now,
+            cancel_requested=True,
+        )
+        self._counters["exports_canceled"] += 1
+
+    def _ask_to_stop(self, record: _Record, now: datetime) -> None:
+        if not record.export.cancel_requested:
+            record.set(updated_at=now, cancel_requested=True)
+        if record.export.phase is Phase.WAITING:
+            self._line_up(record)
+        elif record.export.phase is Phase.READY:
+            self._wake(record)
+
+    def _bury(self, record: _Record, now: datetime) -> None:
+        self._deleted[record.export.id] = now
+        record.forget_at = now + TOMBSTONE
 
     def _held(self, export_id: str, fence: str) -> _Record | None:
         record = self._records.get(export_id)
         return record if record and record.holds(fence) else None
 
     def _line_up(self, record: _Record) -> None:
+        self._enter(record)
+        record.set(phase=Phase.READY, retry_at=None)
+        self._wake(record)
+
+    def _enter(self, record: _Record) -> None:
         level = self._levels[record.level]
         if not any(self._ready(record.level, record.user_id)):
             tag = level.tags.get(record.user_id, 0)
             level.tags[record.user_id] = max(tag, level.virtual)
         record.turn = next(self._turns)
-        record.set(phase=Phase.READY, retry_at=None)
-        self._wake(record)
+        record.ready_since = self._clock.now()
+
+    def _raise(self, until: datetime, now: datetime, limit: int) -> int:
+        old = sorted(
+            (record.ready_since, record.export.id)
+            for record in self._records.values()
+            if record.turn is not None
+            and record.level < LEVELS[0]
+            and record.ready_since is not None
+            and record.ready_since <= until
+        )[:limit]
+        for _, export_id in old:
+            record = self._records[export_id]
+            record.turn = None
+            record.level += 1
+            self._enter(record)
+        self._counters["levels_risen"] += len(old)
+        return len(old)
 
     def _wake(self, record: _Record) -> None:
         self._wakes.append(Wake(record.export.id, record.level))
@@ -424,4 +586,4 @@ class MemoryStore:
 
 def _copy(value: _Value) -> _Value:
     """What a store of bytes would give back; the caller's own may still change (`Tally`)."""
-    return msgspec.json.decode(msgspec.json.encode(value), type=type(value))
+    return msgspec.json.decode(texts.encode(value), type=type(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +20,19 @@ from redis.retry import Retry
 from exporter.checkpoints import Checkpoint
 from exporter.errors import ConfigurationError, StoreUnavailable
 from exporter.exports import TRANSITIONS, Export, Phase, Result, Spec, State
-from exporter.store import cursors
-from exporter.store.base import Claim, RecordPage, Swept, Verdict, Wake
+from exporter.store import cursors, texts
+from exporter.store.base import (
+    AGEING,
+    Census,
+    Claim,
+    Idempotency,
+    KeyReused,
+    KeySpent,
+    RecordPage,
+    Swept,
+    Verdict,
+    Wake,
+)
 
 PRIORITIES = range(10)
 
@@ -32,8 +44,10 @@ _SCRIPTS = (
     "release",
     "end",
     "request_cancel",
+    "delete",
     "sweep",
     "expired_files",
+    "trim_lists",
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LISTEN = 1.0
@@ -70,20 +84,20 @@ class RedisStore:
         }
 
     @classmethod
-    def connect(cls, url: str) -> Self:
+    def connect(cls, url: str, *, retries: int = 3, timeout: float = 3.0) -> Self:
         """A store that gives a silent Redis up after 13 s at most, and rides out shorter outages.
 
-        Does not connect yet.
+        Each try waits `timeout` seconds for an answer. Does not connect yet.
         """
         # No health check before a command: all of them may be sent twice, so the retry does that
         # work. With one, redis-py retries within its retries: 52 s were measured.
         return cls(
             redis.Redis.from_url(
                 url,
-                socket_timeout=3,
-                socket_connect_timeout=2,
+                socket_timeout=timeout,
+                socket_connect_timeout=min(timeout, 2.0),
                 socket_keepalive=True,
-                retry=Retry(ExponentialBackoff(cap=1, base=0.05), 3),
+                retry=Retry(ExponentialBackoff(cap=1, base=0.05), retries),
                 retry_on_error=[redis.BusyLoadingError, redis.ConnectionError, redis.TimeoutError],
             )
         )
@@ -128,17 +142,27 @@ class RedisStore:
             )
         return warnings
 
-    def create(self, spec: Spec) -> Export:
+    def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
         if spec.priority not in PRIORITIES:
             raise ValueError(f"priority {spec.priority} of export {spec.id}: give 0 to 9")
-        return _export(
-            self._run("create", spec.id, spec.user_id, spec.priority, msgspec.json.encode(spec))
+        marks: tuple[str | int, ...] = ("", "", 0)
+        if idempotency is not None:
+            # Hashed, because a user may have the separator in the name and a key may be long.
+            digest = hashlib.sha256(texts.encode((spec.user_id, idempotency.key))).hexdigest()
+            marks = (digest, idempotency.fingerprint, _millis(idempotency.lasts))
+        how, *fields = self._run(
+            "create", spec.id, spec.user_id, spec.priority, texts.encode(spec), *marks
         )
+        if idempotency is not None and how == b"reused":
+            raise KeyReused(f"the idempotency key {idempotency.key!r} came with another request")
+        if idempotency is not None and how == b"spent":
+            raise KeySpent(f"the export of the idempotency key {idempotency.key!r} is no more")
+        return _export(fields[0])
 
     def get(self, export_id: str) -> Export | None:
         with _answering():
             fields = cast("dict[bytes, bytes]", self.client.hgetall(_record(export_id)))
-        return _export(fields) if fields else None
+        return _export(fields) if fields and b"deleted" not in fields else None
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
         index = f"exporter:user:{user_id}"
@@ -209,10 +233,10 @@ class RedisStore:
             fence,
             _micros(lease),
             repr(progress),
-            msgspec.json.encode(checkpoint),
+            texts.encode(checkpoint),
             checkpoint.pages,
             len(checkpoint.parts),
-            msgspec.json.encode(closing) if closing else "",
+            texts.encode(closing) if closing else "",
         )
         return Verdict(answer.decode())
 
@@ -250,9 +274,11 @@ class RedisStore:
                 fence,
                 state,
                 _millis(keep_record),
-                msgspec.json.encode(result) if result else "",
+                texts.encode(result) if result else "",
                 error or "",
                 "" if keep_file is None else _micros(keep_file),
+                result.record_count if result else 0,
+                result.file_size if result else 0,
             )
         )
 
@@ -260,9 +286,22 @@ class RedisStore:
         fields = self._run("request_cancel", export_id, _millis(keep_record))
         return _export(fields) if fields else None
 
-    def sweep(self, *, limit: int = 100) -> Swept:
-        expired, due, ready = self._run("sweep", limit)
-        return Swept(expired=expired, due=due, ready=ready)
+    def delete(self, export_id: str, user_id: str) -> State | None:
+        state = self._run("delete", export_id, user_id)
+        return State(state.decode()) if state else None
+
+    def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
+        with _answering():
+            ids = cast("list[bytes]", self.client.zrange("exporter:deleted", 0, limit - 1))
+        return tuple(export_id.decode() for export_id in ids)
+
+    def forget_deleted(self, export_id: str) -> None:
+        with _answering():
+            self.client.zrem("exporter:deleted", export_id)
+
+    def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
+        expired, due, risen, ready = self._run("sweep", limit, _micros(ageing))
+        return Swept(expired=expired, due=due, risen=risen, ready=ready)
 
     def expired_files(self, *, limit: int = 100) -> tuple[Export, ...]:
         return tuple(_export(fields) for fields in self._run("expired_files", limit))
@@ -270,6 +309,49 @@ class RedisStore:
     def forget_file(self, export_id: str) -> None:
         with _answering():
             self.client.zrem("exporter:kept", export_id)
+
+    def trim_lists(self, *, users: int = 100, again: timedelta = timedelta(hours=1)) -> int:
+        _, looked_at = self._run("trim_lists", users, _micros(again))
+        return int(looked_at)
+
+    def count(self, what: str, by: int) -> None:
+        with _answering():
+            self.client.hincrby("exporter:counters", what, by)
+
+    def counters(self) -> Mapping[str, int]:
+        with _answering():
+            found = cast("dict[bytes, bytes]", self.client.hgetall("exporter:counters"))
+        return {name.decode(): int(value) for name, value in found.items()}
+
+    def census(self) -> Census:
+        with _answering():
+            pipe = self.client.pipeline(transaction=False)
+            pipe.hgetall("exporter:lined")
+            pipe.zcard("exporter:leases")
+            pipe.zcard("exporter:waiting")
+            pipe.llen("exporter:wake")
+            pipe.zcard("exporter:kept")
+            pipe.zcard("exporter:deleted")
+            pipe.get("exporter:since")
+            lined, running, waiting, wakes, kept, deleted, since = pipe.execute()
+        return Census(
+            ready=tuple(int(lined.get(b"%d" % level, 0)) for level in PRIORITIES),
+            running=running,
+            waiting=waiting,
+            wakes=wakes,
+            kept_files=kept,
+            deleted=deleted,
+            since=_moment_or_none(since),
+        )
+
+    def bookmark(self) -> str:
+        with _answering():
+            place = cast("bytes | None", self.client.get("exporter:walk"))
+        return place.decode() if place else ""
+
+    def set_bookmark(self, place: str) -> None:
+        with _answering():
+            self.client.set("exporter:walk", place)
 
     def next_wake(self, *, timeout: timedelta) -> Wake | None:
         deadline = time.monotonic() + timeout.total_seconds()
@@ -289,8 +371,9 @@ class RedisStore:
                 return None
 
     def _run(self, script: str, *arguments: str | bytes | int) -> Any:
+        safe = [texts.clean(one) if isinstance(one, str) else one for one in arguments]
         with _answering():
-            return self._scripts[script](args=arguments)
+            return self._scripts[script](args=safe)
 
 
 def _record(export_id: str) -> str:

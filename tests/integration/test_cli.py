@@ -18,7 +18,6 @@ from exporter.board import database
 from exporter.board.results import Results
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.queries import JobSearch
 from exporter.store.keys import KeyRing
 from tests.upstreams import Asked, reply, serving
 
@@ -143,7 +142,6 @@ def test_a_file_of_postings_becomes_a_board(run: Run, tmp_path: Path) -> None:
     document = Results(kept).one("2")
     assert document is not None
     assert json.loads(document)["job_title"] == "Nurse"
-    assert JobSearch.model_validate({"job_titles": ["Nurse"]})
 
 
 @pytest.mark.parametrize(
@@ -286,9 +284,7 @@ def test_what_the_service_says_is_told_in_one_line(run: Run, answer: bytes, said
 def test_each_wrong_field_is_told_on_a_line_of_its_own(run: Run) -> None:
     # Given
     problems = [{"pointer": "/query/limit", "detail": "Input should be 1 or more"}]
-    answer = reply(
-        422, '{"title":"Invalid","detail":"1 problem","errors":%s}' % json.dumps(problems)
-    )
+    answer = reply(422, {"title": "Invalid", "detail": "1 problem", "errors": problems})
     with serving(answer) as service:
         # When
         done = run("export", "-o", "jobs.csv", "--url", service.url, "--api-key", "exp_x")

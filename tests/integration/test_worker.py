@@ -26,7 +26,7 @@ from exporter.pipeline import Ending
 from exporter.store.redis import RedisStore
 from tests.conftest import S3
 from tests.integration.api_server import Server
-from tests.upstreams import reply, serving
+from tests.upstreams import Asked, reply, serving
 from workers import doorbell, draining, tasks
 from workers.app import app as celery_app
 from workers.routing import QUEUE
@@ -309,6 +309,32 @@ def test_a_worker_that_shuts_down_hands_over_and_the_next_goes_on(
     assert export.result is not None
     assert export.result.record_count == ROWS
     assert export.attempts == 0
+
+
+def test_a_running_export_that_is_canceled_leaves_nothing_in_the_bucket(fleet: Fleet) -> None:
+    # Given: pages of 3 MiB, so that a part of 5 MiB is uploaded after the second
+    export_id = ""
+    parts: list[str] = []
+
+    def endless(asked: Asked) -> bytes:
+        page, limit = asked.json["page"], asked.json["limit"]
+        if page == 5:
+            parts.extend(fleet.left(export_id))
+            fleet.engine.cancel("ann", export_id)
+        jobs = [{"_id": f"{page}-{n}", "description": "x" * 30_000} for n in range(limit)]
+        return reply(200, {"jobs": jobs, "total_count": 10**6, "page": page, "limit": limit})
+
+    with serving(endless) as upstream:
+        fleet.configure({"endless": upstream.url}, PART_SIZE="5MiB", SLICE_SECONDS="60s")
+        export_id = fleet.create("endless")
+        # When
+        ending = tasks.work()
+    # Then
+    assert ending is Ending.CANCELED
+    assert len(parts) == 1
+    assert fleet.left(export_id) == []
+    assert fleet.record(export_id).state is State.CANCELED
+    assert len(upstream.asked) < 50
 
 
 def test_with_nothing_ready_or_no_store_there_is_nothing_to_do(

@@ -69,7 +69,7 @@ def test_a_page_is_asked_for_as_the_vendor_documents_it() -> None:
     assert asked.json == {"job_titles": ["Welder"], "page": 1, "limit": PAGE_SIZE}
     assert [bytes(row) for row in page.rows] == [b'{"_id": %d}' % n for n in range(4)]
     assert page.total == 9
-    assert page.next == {"page": 2, "size": PAGE_SIZE, "skip": 0}
+    assert page.next == {"page": 2, "size": PAGE_SIZE, "skip": 0, "follows": True}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,30 @@ def test_a_page_without_its_own_number_and_size_is_believed_if_the_total_agrees(
         # When
         page = one.fetch({}, FIRST)
     # Then
-    assert (len(page.rows), page.next, page.total) == (4, None, 4)
+    assert (len(page.rows), page.next["page"], page.total) == (4, 2, 4)
+
+
+def test_a_total_that_is_too_small_for_once_ends_nothing() -> None:
+    # Given: a first page that claims to be all, which its rows do not contradict
+    with reading(said(JOBS, 4), said(JOBS, 9), said(JOBS[:1], 9), said([], 9)) as (one, _):
+        # When
+        pages, cursor = [], one.start(None, 0)
+        while cursor is not None:
+            pages.append(one.fetch({}, cursor))
+            cursor = pages[-1].next
+    # Then: it is read to the end, and the totals tell of the lie
+    assert [len(page.rows) for page in pages] == [4, 4, 1, 0]
+    assert [page.total for page in pages] == [4, 9, 9, 9]
+
+
+def test_an_empty_page_whose_total_denies_the_page_before_it_is_asked_for_again() -> None:
+    # Given: page 3 is past the end of 6, but for once the upstream says 2
+    with reading(said([], 2), said([], 6)) as (one, upstream):
+        # When
+        page = one.fetch({}, {"page": 3, "size": PAGE_SIZE, "skip": 0, "follows": True})
+    # Then
+    assert (list(page.rows), page.next, page.total) == ([], None, 6)
+    assert len(upstream.asked) == 2
 
 
 def test_a_search_that_matches_nothing_is_one_empty_page() -> None:

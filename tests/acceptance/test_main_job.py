@@ -1,0 +1,207 @@
+"""The main job from end to end, through the commands and the wire of a running service."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import httpx
+import pytest
+
+from exporter.board import synthetic
+from exporter.local.stack import Addresses
+from tests.conftest import BOARD_ROWS
+
+pytestmark = pytest.mark.stack
+
+ALL = {"include_expired": "true"}
+
+
+@pytest.fixture(scope="module")
+def postings() -> dict[str, dict[str, Any]]:
+    """The board's postings by id."""
+    return {posting.id: json.loads(posting.json) for posting in synthetic.generate(BOARD_ROWS)}
+
+
+@pytest.fixture
+def api(stack: Addresses) -> Iterator[httpx.Client]:
+    headers = {"authorization": f"Bearer {stack.api_key}"}
+    with httpx.Client(base_url=stack.url, headers=headers, timeout=30) as client:
+        yield client
+
+
+def exporter(
+    *arguments: str, directory: Path, stack: Addresses | None = None
+) -> subprocess.CompletedProcess[str]:
+    env = dict(os.environ)
+    if stack is not None:
+        env |= {"EXPORTER_PUBLIC_URL": stack.url, "EXPORTER_API_KEY": stack.api_key}
+    return subprocess.run(
+        [sys.executable, "-m", "exporter.cli", *arguments],
+        cwd=directory,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+
+
+def test_a_csv_of_the_whole_board_is_read_alike_by_two_readers(
+    stack: Addresses, tmp_path: Path, postings: dict[str, dict[str, Any]]
+) -> None:
+    # When
+    done = exporter(
+        *("export", "--query", json.dumps(ALL), "--format", "csv", "-o", "jobs.csv"),
+        directory=tmp_path,
+        stack=stack,
+    )
+    # Then
+    assert done.returncode == 0, done.stderr
+    assert f"{BOARD_ROWS:,} rows" in done.stderr
+    assert "complete" in done.stderr
+    with (tmp_path / "jobs.csv").open(newline="", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == BOARD_ROWS
+    assert {row["_id"] for row in rows} == set(postings)
+    for row in rows:
+        posting = postings[row["_id"]]
+        for name in ("job_title", "company_name", "description", "location_raw"):
+            assert row[name] == (posting.get(name) or ""), (row["_id"], name)
+        skills = posting.get("skills")
+        assert (json.loads(row["skills"]) if row["skills"] else None) == skills
+    # When: another reader, told nothing but that texts are texts
+    table = duckdb.read_csv(
+        str(tmp_path / "jobs.csv"),
+        all_varchar=True,
+        header=True,
+        delimiter=",",
+        quotechar='"',
+        escapechar='"',
+    )
+    # Then
+    assert table.columns == list(rows[0])
+    found = table.project("_id, job_title, description, locations").fetchall()
+    assert [tuple(cell or "" for cell in cells) for cells in found] == [
+        (row["_id"], row["job_title"], row["description"], row["locations"]) for row in rows
+    ]
+
+
+def test_json_lines_of_a_search_hold_what_matches_and_nothing_else(
+    stack: Addresses, tmp_path: Path, postings: dict[str, dict[str, Any]]
+) -> None:
+    # Given
+    search = {**ALL, "location_types": ["Hybrid"]}
+    wanted = {
+        identity: posting
+        for identity, posting in postings.items()
+        if "Hybrid" in (posting.get("location_type") or ())
+    }
+    assert 100 < len(wanted) < BOARD_ROWS
+    # When
+    done = exporter(
+        *("export", "--query", json.dumps(search), "--format", "json", "-o", "jobs.jsonl"),
+        directory=tmp_path,
+        stack=stack,
+    )
+    # Then
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "jobs.jsonl").read_bytes().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert {posting["_id"]: posting for posting in found} == wanted
+    assert len(found) == len(wanted)
+    table = duckdb.read_json(str(tmp_path / "jobs.jsonl"), format="newline_delimited")
+    ((count,),) = table.aggregate("count(DISTINCT _id)").fetchall()
+    assert count == len(wanted)
+
+
+def test_a_wrong_key_is_told_in_one_line(stack: Addresses, tmp_path: Path) -> None:
+    # When
+    done = exporter("export", "-o", "x.csv", "--api-key", "exp_no", directory=tmp_path, stack=stack)
+    # Then
+    assert done.returncode == 1
+    assert "error: 401" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_limit_and_columns_are_kept(stack: Addresses, tmp_path: Path) -> None:
+    # When
+    done = exporter(
+        *("export", "-o", "some.csv", "--limit", "150", "--columns", "job_title, _id"),
+        directory=tmp_path,
+        stack=stack,
+    )
+    # Then
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "some.csv").open(newline="", encoding="utf-8") as lines:
+        header, *rows = csv.reader(lines)
+    assert header == ["job_title", "_id"]
+    assert len(rows) == 150
+    assert "truncated" in done.stderr
+
+
+def _create(api: httpx.Client, priority: int) -> str:
+    answer = api.post("/v1/exports", json={"source": "board", "query": ALL, "priority": priority})
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def test_urgent_exports_start_before_all_that_wait(api: httpx.Client) -> None:
+    # Given: both workers are busy and many exports wait
+    patient = [_create(api, 0) for _ in range(200)]
+    # When
+    urgent = [_create(api, 9) for _ in range(5)]
+    records = [api.get(f"/v1/exports/{one}").json() for one in urgent]
+    last = max(record["created_at"] for record in records)
+    deadline = time.monotonic() + 60
+    while not all(record["started_at"] for record in records):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        records = [api.get(f"/v1/exports/{one}").json() for one in urgent]
+    others = [api.post(f"/v1/exports/{one}/cancel").json() for one in patient]
+    # Then: nothing less urgent began while one of them was waiting
+    begun = max(record["started_at"] for record in records)
+    between = [
+        other["id"]
+        for other in others
+        if other["started_at"] and last < other["started_at"] < begun
+    ]
+    assert between == []
+    assert sum(other["started_at"] is None for other in others) > 100
+    # Then: and all come to an end
+    while not all(record["state"] == "finished" for record in records):
+        assert time.monotonic() < deadline, records
+        time.sleep(0.1)
+        records = [api.get(f"/v1/exports/{one}").json() for one in urgent]
+
+
+def test_an_export_canceled_while_it_waits_never_starts(api: httpx.Client) -> None:
+    # Given
+    ahead = [_create(api, 5) for _ in range(10)]
+    export_id = _create(api, 0)
+    # When
+    answer = api.post(f"/v1/exports/{export_id}/cancel")
+    # Then
+    assert answer.status_code == 200
+    record = answer.json()
+    assert (record["state"], record["started_at"]) == ("canceled", None)
+    for one in ahead:
+        api.post(f"/v1/exports/{one}/cancel")
+
+
+def test_the_demo_shows_the_whole_job(tmp_path: Path) -> None:
+    # When
+    done = exporter("demo", "--rows", "500", directory=tmp_path)
+    # Then
+    assert done.returncode == 0, done.stderr
+    assert "what was proven" in done.stdout
+    assert "total_reached" in done.stdout
+    assert list(tmp_path.iterdir()) == []
