@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from exporter import queries
+import msgspec
+
+from exporter import cleaning, queries
 from exporter.clock import Clock, SystemClock
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
 from exporter.exports import Export, Spec, State
@@ -18,7 +20,7 @@ from exporter.settings import Config, Settings
 from exporter.sources import registry as sources
 from exporter.sources.base import Source
 from exporter.storage.base import Storage
-from exporter.store.base import ExportStore
+from exporter.store.base import ExportStore, Idempotency
 
 PRIORITIES = range(10)
 MOST_COLUMNS = 1_000
@@ -69,12 +71,15 @@ class Engine:
         guard: bool = False,
         limit: int | None = None,
         export_id: str | None = None,
+        idempotency: Idempotency | None = None,
     ) -> Export:
-        """A queued export, recorded and in line.
+        """A queued export, recorded and in line; or the one that an earlier try of the same
+        request created, as it stands now: then its id is not `export_id`.
 
         `limit` outranks the search's own. Raises QueryError naming every wrong field, with
-        locations under `search`, `format`, `columns`, `priority`, `limit` and `source`; nothing is
-        recorded then. Raises StoreUnavailable if the record could not be written.
+        locations under `search`, `format`, `columns`, `priority`, `limit` and `source`; KeyReused
+        or KeySpent for an idempotency key that came with another request or whose export is no
+        more; nothing is recorded then. Raises StoreUnavailable if the record could not be written.
         """
         problems: list[FieldProblem] = []
         if source not in self.config.sources:
@@ -130,7 +135,13 @@ class Engine:
             priority=priority,
             file_name=f"{_safe(source)}-jobs-{now:%Y-%m-%d}.{extension}",
         )
-        return self.store.create(spec)
+        return self.store.create(spec, idempotency)
+
+    def retry(
+        self, export: Export, *, export_id: str, idempotency: Idempotency | None = None
+    ) -> Export:
+        """A new export of exactly what another was asked, its dates included; see `create`."""
+        return self.store.create(msgspec.structs.replace(export.spec, id=export_id), idempotency)
 
     def find(self, user_id: str, export_id: str) -> Export | None:
         """The user's export of that id; another user's is None like one that never was."""
@@ -142,6 +153,17 @@ class Engine:
         if self.find(user_id, export_id) is None:
             return None
         return self.store.request_cancel(export_id, keep_record=self.settings.record_retention)
+
+    def delete(self, user_id: str, export_id: str) -> State | None:
+        """Hide the user's export for good, at once; its state, None if they have none of that id.
+
+        Unless it is processing, `purge` may remove its file now; cleaning does so in any case.
+        """
+        return self.store.delete(export_id, user_id)
+
+    def purge(self, export_id: str) -> None:
+        """Remove all that a deleted export left in the bucket. Raises StorageUnavailable."""
+        cleaning.purge(self.store, self.storage, export_id)
 
     def link(self, export: Export) -> tuple[str, datetime] | None:
         """A URL that downloads the file with a bare GET, signed now, and when it dies.

@@ -240,6 +240,9 @@ class _Slice:
         return self.file.holds(closing.key, closing.file_size)
 
     def _finish(self, result: Result) -> Ending:
+        # Before the end, while the lease still holds: nobody comes back to a finished export.
+        if self.export.checkpoint is not None or not self.held.clean:
+            self._tidy(keep=result.key)
         self.held.end(
             State.FINISHED,
             result=result,
@@ -247,8 +250,6 @@ class _Slice:
             keep_record=self.limits.keep_record,
         )
         log.info("export.finished", rows=result.record_count, bytes=result.file_size)
-        if self.export.checkpoint is not None or not self.held.clean:
-            self._tidy(keep=result.key)
         return Ending.FINISHED
 
     def _fail(self, error: str, *, reachable: bool = True) -> Ending:
@@ -348,8 +349,10 @@ class _Slice:
     def _tidy(self, keep: str) -> None:
         try:
             self.file.discard(keep=keep)
-        except (StorageError, LeaseLost) as error:
-            # The file is published: what is left over is the bucket sweep's.
+        except StorageUnavailable:
+            raise  # the export waits, and is found published when S3 answers again
+        except StorageError as error:
+            # The file is published: what is left over is the cleaning's.
             log.warning("export.untidy", reason=str(error))
 
     def _result(self, key: str, size: int) -> Result:

@@ -44,6 +44,10 @@ def _seconds(value: object) -> object:
         raise ValueError(f"{value!r} is longer than a calendar") from None
 
 
+def _days(value: timedelta) -> str:
+    return f"{value.total_seconds() / 86400:g}d"
+
+
 def _some_time(value: timedelta) -> timedelta:
     if value <= timedelta(0):
         raise ValueError("a duration must be longer than 0")
@@ -123,6 +127,12 @@ class Settings(BaseSettings):
         if self.part_size < S3_SMALLEST_PART:
             raise ValueError(
                 f"EXPORTER_PART_SIZE is {int(self.part_size)} bytes; S3 takes no part under 5 MiB"
+            )
+        if self.retention > self.record_retention:
+            raise ValueError(
+                f"EXPORTER_RETENTION is {_days(self.retention)} and EXPORTER_RECORD_RETENTION "
+                f"{_days(self.record_retention)}: a file must not outlive its record, or nothing "
+                "would know when to delete it; raise the second"
             )
         if self.link_ttl > S3_LONGEST_LINK:
             raise ValueError("EXPORTER_LINK_TTL is over 7d, the longest life of a presigned URL")

@@ -8,18 +8,26 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import msgspec
-from fastapi import Query
+import structlog
+from anyio import to_thread
+from fastapi import Query, Request
+from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from exporter.api import errors
+from exporter.api.state import engine_of
 from exporter.engine import Engine
-from exporter.exports import Completeness, Export, Phase
+from exporter.errors import ExporterError
+from exporter.exports import Completeness, Export, Phase, State
 from exporter.store.base import RecordPage
 
 MOST_LISTED = 100
+PURGERS = 2
+"""Threads that remove files of deleted exports; while S3 hangs, no more than these hang with it."""
 SOONEST, LATEST = 2, 30
 """Seconds within which a caller is asked to poll again."""
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 Moment = Callable[[datetime], str]
 
 
@@ -70,6 +78,9 @@ class File(msgspec.Struct):
         dict[str, int],
         msgspec.Meta(description="Fields that rows had beside the columns, and in how many rows."),
     ]
+    nulled_numbers: Annotated[
+        int, msgspec.Meta(description="NaN and infinities, written as null in JSON files.")
+    ]
 
 
 def file(engine: Engine, export: Export, moment: Moment) -> File | None:
@@ -93,7 +104,47 @@ def file(engine: Engine, export: Export, moment: Moment) -> File | None:
         guarded_cells=result.tally.guarded_cells,
         replaced_characters=result.tally.replaced_characters,
         unmapped_fields=result.tally.unmapped_fields,
+        nulled_numbers=result.tally.nulled_numbers,
     )
+
+
+class Deleted(msgspec.Struct):
+    """An export that is not to be seen any more."""
+
+    id: str
+    state: Annotated[
+        State,
+        msgspec.Meta(description="`processing`: a worker has to stop first, and cleans up."),
+    ]
+
+
+DELETED_EXAMPLE = {"id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11", "state": "finished"}
+
+
+def deleted(request: Request, user_id: str, export_id: str) -> Response:
+    """Delete the user's export: 202, and its file goes right after the answer is sent.
+
+    If S3 does not answer then, the next cleaning removes it. Raises Refusal 404.
+    """
+    engine = engine_of(request)
+    state = engine.delete(user_id, export_id)
+    if state is None:
+        raise errors.missing(export_id)
+    log.info("export.deleted", export_id=export_id, user_id=user_id, state=state)
+
+    def purge() -> None:
+        try:
+            engine.purge(export_id)
+        except ExporterError as error:
+            log.warning("export.purge_postponed", export_id=export_id, reason=str(error))
+
+    async def later() -> None:
+        await to_thread.run_sync(purge, limiter=request.app.state.purgers)
+
+    answer = reply(Deleted(export_id, state), 202)
+    if state is not State.PROCESSING:
+        answer.background = BackgroundTask(later)
+    return answer
 
 
 def patience(export: Export, now: datetime) -> dict[str, str]:

@@ -7,6 +7,7 @@ import traceback
 import uuid
 from importlib import metadata
 
+import anyio
 import structlog
 from fastapi import FastAPI
 from starlette.datastructures import MutableHeaders
@@ -14,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exporter.api import errors, health, hirebase, native, openapi, state
+from exporter.api import answers, errors, health, hirebase, metrics, native, openapi, state
 from exporter.engine import Engine
 from exporter.store.keys import KeyRing
 
@@ -40,7 +41,8 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
     )
     state.bind(app, engine, keys)
     app.state.health = health.Health(engine)
-    routers = (hirebase.router, native.router, health.router)
+    app.state.purgers = anyio.CapacityLimiter(answers.PURGERS)
+    routers = (hirebase.router, native.router, health.router, metrics.router)
     errors.install(
         app, [route for router in routers for route in router.routes if isinstance(route, Route)]
     )

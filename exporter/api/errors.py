@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from exporter.errors import FieldProblem, StorageUnavailable, StoreUnavailable
+from exporter.store.base import KeyReused, KeySpent
 
 MOST_PROBLEMS = 100
 """Wrong fields named in one answer; a body full of nonsense gets no answer as long as itself."""
@@ -212,8 +213,29 @@ async def _store_away(request: Request, error: Exception) -> Response:
     log.warning("api.store_unavailable", error=str(error))
     detail = "the record store does not answer; try again"
     if request.method == "POST":
-        detail += ", but look at your list first: what you asked for may have taken effect"
+        detail += (
+            ", with the same Idempotency-Key if you sent one; else look at your list first:"
+            " what you asked for may have taken effect"
+        )
     return _away(request, "store_unavailable", detail)
+
+
+async def _key_reused(request: Request, _: Exception) -> Response:
+    detail = "this Idempotency-Key came with another request: send a new key for a new export"
+    return _wrong_key(request, 422, "idempotency_key_reused", detail)
+
+
+async def _key_spent(request: Request, _: Exception) -> Response:
+    detail = (
+        "the export that this Idempotency-Key created is deleted or past its retention:"
+        " send a new key to create another"
+    )
+    return _wrong_key(request, 409, "idempotency_key_spent", detail)
+
+
+def _wrong_key(request: Request, status: int, code: str, detail: str) -> Response:
+    problem: FieldProblem = {"loc": ("header", "idempotency-key"), "msg": detail, "type": code}
+    return answer(request, Refusal(status, code, detail, problems=[problem]))
 
 
 async def _storage_away(request: Request, error: Exception) -> Response:
@@ -232,6 +254,8 @@ def install(app: FastAPI, routes: Sequence[Route]) -> None:
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(KeyReused, _key_reused)
+    app.add_exception_handler(KeySpent, _key_spent)
     app.add_exception_handler(StoreUnavailable, _store_away)
     app.add_exception_handler(StorageUnavailable, _storage_away)
 
@@ -242,6 +266,7 @@ _MEANINGS = {
     403: "The key lacks the scope.",
     404: "No export of the caller's has this id.",
     405: "The method does not work here; Allow names those that do.",
+    409: "The request does not fit what is there; `detail` says how.",
     413: "The body is over 1 MiB.",
     415: "The body's Content-Type is not JSON.",
     422: "Some field is wrong; each is named.",

@@ -1,11 +1,13 @@
 """The vendor's contract: an export is a task, polled until it has a result.
 
-The vendor documents creating and polling. Listing and canceling are ours, in its words; so are the
-fields `priority`, `columns` and `csv_safe` of a request and all but the first four of a result.
+The vendor documents creating and polling. Listing, canceling and deleting are ours, in its words;
+so are the header Idempotency-Key, the fields `priority`, `columns` and `csv_safe` of a request and
+all but the first four of a result.
 """
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -16,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from exporter import exports
-from exporter.api import answers, auth, errors
+from exporter.api import answers, auth, errors, idempotency
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Detail
 from exporter.api.state import engine_of
@@ -139,6 +141,7 @@ _FINISHED_EXAMPLE = {
             "end_reason": "total_reached",
             "exported": 1204,
             "expected": 1204,
+            "duplicates_removed": 0,
             "total_at_start": 1204,
             "total_at_end": 1204,
         },
@@ -146,6 +149,7 @@ _FINISHED_EXAMPLE = {
         "guarded_cells": 0,
         "replaced_characters": 0,
         "unmapped_fields": {},
+        "nulled_numbers": 0,
     },
 }
 
@@ -161,6 +165,7 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
         "started_at": "2026-03-02T09:15:04.310422",
         "worker_id": "worker-5d1f0c2a-1",
     },
+    ("/v2/tasks/{task_id}", "delete", "202"): answers.DELETED_EXAMPLE,
 }
 """What is answered, by path, method and status."""
 
@@ -171,6 +176,7 @@ def _shows(description: str, schema: str = "Task") -> dict[str, Any]:
 
 
 _CREATE_DOCS = {
+    "parameters": [idempotency.PARAMETER],
     "requestBody": {
         "required": True,
         "content": {
@@ -182,7 +188,7 @@ _CREATE_DOCS = {
                 },
             }
         },
-    }
+    },
 }
 
 
@@ -194,7 +200,7 @@ _CREATE_DOCS = {
     openapi_extra=_CREATE_DOCS,
     responses={
         202: _shows("The task, queued. Location says where to poll."),
-        **errors.documented(Detail, 413, 422),
+        **errors.documented(Detail, 409, 413, 422),
     },
 )
 def create(request: Request, body: TheBody) -> Response:
@@ -205,6 +211,8 @@ def create(request: Request, body: TheBody) -> Response:
     """
     caller, engine = auth.writer(request), engine_of(request)
     asked = parse(request, body, TaskRequest)
+    mark = idempotency.mark(request, asked)
+    export_id = str(uuid.uuid4())
     source = engine.config.surfaces.hirebase
     try:
         export = engine.create(
@@ -216,6 +224,8 @@ def create(request: Request, body: TheBody) -> Response:
             columns=asked.columns,
             priority=asked.priority,
             guard=asked.csv_safe,
+            export_id=export_id,
+            idempotency=mark,
         )
     except QueryError as error:
         if any(problem["loc"][0] == "source" for problem in error.problems):
@@ -226,15 +236,12 @@ def create(request: Request, body: TheBody) -> Response:
         raise errors.invalid(
             [{**problem, "loc": ("body", *problem["loc"])} for problem in error.problems]
         ) from None
-    log.info(
-        "export.created",
-        export_id=export.id,
-        user_id=export.user_id,
-        surface="hirebase",
-        source=source,
-        format=export.spec.format,
+    return _reply(
+        engine,
+        export,
+        202,
+        {"Location": _address(engine, export.id), **idempotency.told(export, export_id)},
     )
-    return _reply(engine, export, 202, {"Location": _address(engine, export.id)})
 
 
 @router.get(
@@ -298,6 +305,20 @@ def cancel(request: Request, task_id: str) -> Response:
         "export.cancel_requested", export_id=export.id, user_id=export.user_id, state=export.state
     )
     return _reply(engine, export, 200 if export.terminal else 202)
+
+
+@router.delete(
+    "/tasks/{task_id}",
+    summary="Delete a task",
+    response_model=None,
+    responses={
+        202: _shows("The task is not to be seen any more.", "Deleted"),
+        **errors.documented(Detail, 404),
+    },
+)
+def delete(request: Request, task_id: str) -> Response:
+    """Remove an export, its file and its record for good; one that runs is canceled first."""
+    return answers.deleted(request, auth.writer(request).user_id, task_id)
 
 
 def _reply(

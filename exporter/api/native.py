@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+import anyio
 import msgspec
 import structlog
-from fastapi import APIRouter, Request
+from anyio import to_thread
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from exporter import exports
-from exporter.api import answers, auth, errors
+from exporter.api import answers, auth, errors, idempotency
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem
 from exporter.api.state import engine_of
@@ -22,6 +25,12 @@ from exporter.exports import Phase, State
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["exports"])
+
+
+LONGEST_WAIT = 30
+"""Seconds that a poll may ask to wait; most proxies cut what is silent for a minute."""
+LOOK = 0.5
+"""Seconds between two looks at the record meanwhile."""
 
 
 class ExportRequest(BaseModel):
@@ -176,6 +185,8 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
         "phase": "done",
     },
     ("/v1/exports/{export_id}/cancel", "post", "202"): {**_EXAMPLE, "cancel_requested": True},
+    ("/v1/exports/{export_id}/retry", "post", "202"): _QUEUED_EXAMPLE,
+    ("/v1/exports/{export_id}", "delete", "202"): answers.DELETED_EXAMPLE,
 }
 """What is answered, by path, method and status."""
 
@@ -186,6 +197,7 @@ def _shows(description: str, schema: str = "Export") -> dict[str, Any]:
 
 
 _CREATE_DOCS = {
+    "parameters": [idempotency.PARAMETER],
     "requestBody": {
         "required": True,
         "content": {
@@ -199,7 +211,7 @@ _CREATE_DOCS = {
                 },
             }
         },
-    }
+    },
 }
 
 
@@ -211,13 +223,15 @@ _CREATE_DOCS = {
     openapi_extra=_CREATE_DOCS,
     responses={
         202: _shows("The export, queued. Location says where to poll."),
-        **errors.documented(Problem, 400, 413, 415, 422),
+        **errors.documented(Problem, 400, 409, 413, 415, 422),
     },
 )
 def create(request: Request, body: TheBody) -> Response:
     """Record an export and answer at once."""
     caller, engine = auth.writer(request), engine_of(request)
     asked = parse(request, body, ExportRequest)
+    mark = idempotency.mark(request, asked)
+    export_id = str(uuid.uuid4())
     try:
         export = engine.create(
             user_id=caller.user_id,
@@ -229,18 +243,46 @@ def create(request: Request, body: TheBody) -> Response:
             priority=asked.priority,
             guard=asked.csv_safe,
             limit=asked.limit,
+            export_id=export_id,
+            idempotency=mark,
         )
     except QueryError as error:
         raise errors.invalid([_in_body(problem) for problem in error.problems]) from None
-    log.info(
-        "export.created",
-        export_id=export.id,
-        user_id=export.user_id,
-        surface="native",
-        source=asked.source,
-        format=export.spec.format,
-    )
-    return _reply(engine, export, 202, {"Location": _address(engine, export.id)})
+    return _created(engine, export, export_id)
+
+
+@router.post(
+    "/exports/{export_id}/retry",
+    summary="Retry an export",
+    status_code=202,
+    response_model=None,
+    openapi_extra={"parameters": [idempotency.PARAMETER]},
+    responses={
+        202: _shows("A new export, queued. Location says where to poll."),
+        **errors.documented(Problem, 400, 404, 409, 422),
+    },
+)
+def retry(request: Request, export_id: str) -> Response:
+    """Create anew what failed or was canceled: the same request, dates included, a new id."""
+    caller, engine = auth.writer(request), engine_of(request)
+    mark = idempotency.mark(request)
+    before = engine.find(caller.user_id, export_id)
+    if before is None:
+        raise errors.missing(export_id)
+    if before.state not in (State.FAILED, State.CANCELED):
+        raise errors.Refusal(
+            409,
+            "not_retryable",
+            f"the export is {before.state}; only a failed or canceled one can be tried again",
+        )
+    new_id = str(uuid.uuid4())
+    export = engine.retry(before, export_id=new_id, idempotency=mark)
+    return _created(engine, export, new_id)
+
+
+def _created(engine: Engine, export: exports.Export, export_id: str) -> Response:
+    headers = idempotency.told(export, export_id)
+    return _reply(engine, export, 202, {"Location": _address(engine, export.id), **headers})
 
 
 def _in_body(problem: FieldProblem) -> FieldProblem:
@@ -249,21 +291,42 @@ def _in_body(problem: FieldProblem) -> FieldProblem:
     return {**problem, "loc": ("body", "query" if first == "search" else first, *rest)}
 
 
+Wait = Annotated[
+    int,
+    Query(
+        ge=0,
+        description="Seconds to wait for the end of the export before answering; more than"
+        f" {LONGEST_WAIT} gives {LONGEST_WAIT}.",
+    ),
+]
+
+
 @router.get(
     "/exports/{export_id}",
     summary="Get an export",
     response_model=None,
     responses={
         200: _shows("The export; Retry-After until it has ended."),
-        **errors.documented(Problem, 404),
+        **errors.documented(Problem, 404, 422),
     },
 )
-def show(request: Request, export_id: str) -> Response:
+async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
     """Any export of the caller's, on whichever surface it was created."""
-    caller, engine = auth.reader(request), engine_of(request)
-    export = engine.find(caller.user_id, export_id)
-    if export is None:
-        raise errors.missing(export_id)
+    engine = engine_of(request)
+
+    def look() -> exports.Export:
+        caller = auth.reader(request)
+        export = engine.find(caller.user_id, export_id)
+        if export is None:
+            raise errors.missing(export_id)
+        return export
+
+    ends_at = anyio.current_time() + min(wait, LONGEST_WAIT)
+    export = await to_thread.run_sync(look)
+    while not export.terminal and anyio.current_time() < ends_at:
+        # No thread is held meanwhile: there are few, and whoever creates needs one.
+        await anyio.sleep(LOOK)
+        export = await to_thread.run_sync(look)
     return _reply(engine, export)
 
 
@@ -309,6 +372,20 @@ def cancel(request: Request, export_id: str) -> Response:
         "export.cancel_requested", export_id=export.id, user_id=export.user_id, state=export.state
     )
     return _reply(engine, export, 200 if export.terminal else 202)
+
+
+@router.delete(
+    "/exports/{export_id}",
+    summary="Delete an export",
+    response_model=None,
+    responses={
+        202: _shows("The export is not to be seen any more.", "Deleted"),
+        **errors.documented(Problem, 404),
+    },
+)
+def delete(request: Request, export_id: str) -> Response:
+    """Remove an export, its file and its record for good; one that runs is canceled first."""
+    return answers.deleted(request, auth.writer(request).user_id, export_id)
 
 
 def _reply(

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from exporter.api import auth, errors, hirebase, native
+from exporter.api import answers, auth, errors, hirebase, native
 from exporter.queries import JobSearch
 
 _ANSWERED = (
@@ -16,6 +16,7 @@ _ANSWERED = (
     hirebase.TaskPage,
     native.Export,
     native.ExportPage,
+    answers.Deleted,
     errors.Detail,
     errors.Problem,
 )

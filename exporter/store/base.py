@@ -195,8 +195,8 @@ class ExportStore(Protocol):
         """Ids of deleted exports that have ended and whose objects are not yet known to be gone,
         longest gone first."""
 
-    def forget_deleted(self, export_id: str) -> None:
-        """Record that a deleted export has nothing left in the bucket."""
+    def forget_deleted(self, export_id: str) -> bool:
+        """Record that a deleted export has nothing left in the bucket; False if it was known."""
 
     def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
         """Make exports with an expired lease or a past waiting time ready, wake workers, and
@@ -212,8 +212,8 @@ class ExportStore(Protocol):
     def expired_files(self, *, limit: int = 100) -> tuple[Export, ...]:
         """Finished exports whose file is past its retention and not yet forgotten."""
 
-    def forget_file(self, export_id: str) -> None:
-        """Record that the file of a finished export is deleted."""
+    def forget_file(self, export_id: str) -> bool:
+        """Record that the file of a finished export is deleted; False if it was known."""
 
     def trim_lists(self, *, users: int = 100, again: timedelta = timedelta(hours=1)) -> int:
         """Drop expired exports from the lists of some users; how many users were looked at.

@@ -383,9 +383,9 @@ class MemoryStore:
             gone = sorted((since, export_id) for export_id, since in self._deleted.items())
             return tuple(export_id for _, export_id in gone[:limit])
 
-    def forget_deleted(self, export_id: str) -> None:
+    def forget_deleted(self, export_id: str) -> bool:
         with self._lock:
-            self._deleted.pop(export_id, None)
+            return self._deleted.pop(export_id, None) is not None
 
     def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
         with self._lock:
@@ -403,7 +403,7 @@ class MemoryStore:
                 self._counters["leases_expired"] += 1
                 self._line_up(record)
             due = self._end_waits(now, limit)
-            risen = self._raise(now - ageing, now, limit)
+            risen = self._raise(now - ageing, limit)
             ready = [record for record in self._records.values() if record.turn is not None]
             if not self._wakes:
                 ready.sort(key=lambda record: (-record.level, record.turn))
@@ -423,13 +423,17 @@ class MemoryStore:
             )
             return tuple(_copy(self._records[export_id].export) for _, export_id in past[:limit])
 
-    def forget_file(self, export_id: str) -> None:
+    def forget_file(self, export_id: str) -> bool:
         with self._lock:
             self._expire()
-            if export_id in self._records:
-                self._records[export_id].kept = False
+            record = self._records.get(export_id)
+            was_kept = record is not None and record.kept
+            if record is not None:
+                record.kept = False
+            return was_kept
 
     def trim_lists(self, *, users: int = 100, again: timedelta = timedelta(hours=1)) -> int:
+        del users, again
         return 0  # Lists are made from the records, so that no expired one is in them.
 
     def count(self, what: str, by: int) -> None:
@@ -527,7 +531,7 @@ class MemoryStore:
         record.turn = next(self._turns)
         record.ready_since = self._clock.now()
 
-    def _raise(self, until: datetime, now: datetime, limit: int) -> int:
+    def _raise(self, until: datetime, limit: int) -> int:
         old = sorted(
             (record.ready_since, record.export.id)
             for record in self._records.values()

@@ -295,9 +295,9 @@ class RedisStore:
             ids = cast("list[bytes]", self.client.zrange("exporter:deleted", 0, limit - 1))
         return tuple(export_id.decode() for export_id in ids)
 
-    def forget_deleted(self, export_id: str) -> None:
+    def forget_deleted(self, export_id: str) -> bool:
         with _answering():
-            self.client.zrem("exporter:deleted", export_id)
+            return bool(self.client.zrem("exporter:deleted", export_id))
 
     def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
         expired, due, risen, ready = self._run("sweep", limit, _micros(ageing))
@@ -306,9 +306,9 @@ class RedisStore:
     def expired_files(self, *, limit: int = 100) -> tuple[Export, ...]:
         return tuple(_export(fields) for fields in self._run("expired_files", limit))
 
-    def forget_file(self, export_id: str) -> None:
+    def forget_file(self, export_id: str) -> bool:
         with _answering():
-            self.client.zrem("exporter:kept", export_id)
+            return bool(self.client.zrem("exporter:kept", export_id))
 
     def trim_lists(self, *, users: int = 100, again: timedelta = timedelta(hours=1)) -> int:
         _, looked_at = self._run("trim_lists", users, _micros(again))

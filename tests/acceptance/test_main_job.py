@@ -149,7 +149,8 @@ def test_a_limit_and_columns_are_kept(stack: Addresses, tmp_path: Path) -> None:
 
 
 def _create(api: httpx.Client, priority: int) -> str:
-    answer = api.post("/v1/exports", json={"source": "board", "query": ALL, "priority": priority})
+    body = {"source": "board", "query": ALL, "format": "csv", "priority": priority}
+    answer = api.post("/v1/exports", json=body)
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
 

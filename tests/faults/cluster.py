@@ -65,11 +65,12 @@ class Cluster:
         # S3's admin port is the first, because it takes a second port far above.
         *side, redis_port, s3_port, board_port, api_port = _ports(len(s3.SIDE_PORTS) + 4)
         self.ended: Counter[str] = Counter()
-        """How workers ended: killed, drained, not drained in time, by themselves."""
+        """How workers ended, counted."""
         self.drains: list[float] = []
-        """Seconds from SIGTERM to the end, of each worker that was told to end."""
+        """Seconds from SIGTERM to the end, of each worker that was told to end and not excused."""
         self._told: dict[Child, float] = {}
         self._killed: set[Child] = set()
+        self._excused: set[Child] = set()
         self._paused: set[Child] = set()
         self._dir = directory.absolute()
         self._master = f"http://127.0.0.1:{side[s3.SIDE_PORTS.index('master.port')]}"
@@ -183,6 +184,10 @@ class Cluster:
             self._told[child] = time.monotonic()
             child.terminate()
 
+    def excuse_drains(self) -> None:
+        """Redis or S3 is away, so a worker that was told to end may need its own patience."""
+        self._excused |= set(self._told)
+
     def is_paused(self, number: int) -> bool:
         return self.workers[number] in self._paused
 
@@ -193,18 +198,10 @@ class Cluster:
         """Start again what has ended, and count why; does not wait until it is up."""
         for child in self.workers:
             if _runs(child):
-                if time.monotonic() - self._told.get(child, time.monotonic()) > DRAIN_PATIENCE:
-                    child.kill()
-                else:
+                if time.monotonic() - self._told.get(child, time.monotonic()) < DRAIN_PATIENCE:
                     continue
-            if child in self._killed:
-                self.ended["killed"] += 1
-            elif child in self._told:
-                took = time.monotonic() - self._told[child]
-                self.drains.append(took)
-                self.ended["drained" if took <= DRAIN_PATIENCE else "not drained"] += 1
-            else:
-                self.ended["by itself"] += 1
+                child.kill()
+            self.ended[self._why(child)] += 1
             self._forget(child)
             self._killed.discard(child)
             child.kill()  # whatever of its pool is left
@@ -228,6 +225,18 @@ class Cluster:
     def _forget(self, child: Child) -> None:
         self._told.pop(child, None)
         self._paused.discard(child)
+        self._excused.discard(child)
+
+    def _why(self, child: Child) -> str:
+        if child in self._killed:
+            return "killed"
+        if child not in self._told:
+            return "by itself"
+        took = time.monotonic() - self._told[child]
+        if child in self._excused:
+            return "told to, during an outage"
+        self.drains.append(took)
+        return "told to" if took < DRAIN_PATIENCE else "killed, for not draining"
 
     # -- the others ----------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class Chaos:
             "worker kill -9": (30, self._kill_worker),
             "pool process kill -9": (8, self._kill_pool),
             "worker SIGSTOP, SIGCONT": (18, self._pause),
-            "worker SIGTERM": (12, self._cluster.term_worker),
+            "worker SIGTERM": (12, self._term),
             "redis kill -9": (8, lambda _: self._restart("redis")),
             "s3 kill -9": (8, lambda _: self._restart("s3")),
             "api kill -9": (6, lambda _: self._cluster.kill_api()),
@@ -92,7 +92,8 @@ class Chaos:
     def calm(self) -> None:
         """All that was to come back comes back, and nothing more is hurt."""
         while self._due:
-            heapq.heappop(self._due)[2]()
+            time.sleep(max(0.0, self._due[0][0] - time.monotonic()))
+            self.tick()
         self._cluster.settle()
 
     @property
@@ -116,20 +117,32 @@ class Chaos:
         seconds = LEASE.total_seconds() * self._random.uniform(0.5, 3)
         self._later(seconds, lambda: self._cluster.continue_worker(number))
 
+    def _term(self, number: int) -> None:
+        self._cluster.term_worker(number)
+        if self._away:
+            self._cluster.excuse_drains()
+
     def _restart(self, name: str) -> None:
         if name in self._away:
             return
         server = self._cluster.redis if name == "redis" else self._cluster.s3
         if name == "redis":
             self._takeovers.disturb()
+        self._cluster.excuse_drains()
         server.kill()
         self._away.add(name)
 
-        def back() -> None:
-            server.start()
-            self._away.discard(name)
+        def launch() -> None:
+            server.launch()
+            look()
 
-        self._later(self._random.choice((0.1, 1.0, 3.0, 8.0)), back)
+        def look() -> None:
+            if server.ready():
+                self._away.discard(name)
+            else:
+                self._later(0.1, look)
+
+        self._later(self._random.choice((0.1, 1.0, 3.0, 8.0)), launch)
 
 
 class Memory:

@@ -106,6 +106,7 @@ class Service(NamedTuple):
             end_reason=EndReason.TOTAL_REACHED,
             exported=1,
             expected=1,
+            duplicates_removed=3,
             total_at_start=1,
             total_at_end=1,
         )
@@ -114,7 +115,7 @@ class Service(NamedTuple):
             file_size=len(body),
             record_count=1,
             completeness=whole,
-            tally=Tally(guarded_cells=2, unmapped_fields={"extra": 1}),
+            tally=Tally(guarded_cells=2, unmapped_fields={"extra": 1}, nulled_numbers=4),
             pages=1,
         )
         settings = self.engine.settings

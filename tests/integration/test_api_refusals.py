@@ -326,7 +326,7 @@ def test_an_unknown_path_is_404_in_the_shape_of_its_prefix(
         ("hirebase", "GET", "/v2/jobs/export", "POST"),
         ("hirebase", "DELETE", "/v2/tasks", "GET"),
         ("native", "DELETE", "/v1/exports", "GET, POST"),
-        ("native", "PATCH", "/v1/exports/some-id", "GET"),
+        ("native", "PATCH", "/v1/exports/some-id", "DELETE, GET"),
         ("native", "GET", "/v1/exports/some-id/cancel", "POST"),
     ],
 )

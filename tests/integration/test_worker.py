@@ -218,7 +218,8 @@ def test_an_export_fails_with_what_its_upstream_said(
 def test_an_export_waits_for_an_upstream_that_is_down_and_then_finishes(fleet: Fleet) -> None:
     # Given
     good = reply(200, {"jobs": [{"_id": "1"}], "total_count": 1})
-    with serving(reply(429, "slow down", retry_after="3"), good) as upstream:
+    end = reply(200, {"jobs": [], "total_count": 1})
+    with serving(reply(429, "slow down", retry_after="3"), good, end) as upstream:
         fleet.configure({"busy": upstream.url})
         export_id = fleet.create("busy")
         # When
@@ -233,7 +234,7 @@ def test_an_export_waits_for_an_upstream_that_is_down_and_then_finishes(fleet: F
         export = fleet.run(export_id)
     # Then
     assert export.state is State.FINISHED
-    assert len(upstream.asked) == 2
+    assert len(upstream.asked) == 3
 
 
 @pytest.fixture

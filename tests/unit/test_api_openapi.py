@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import redis
 
-from exporter.api import errors, hirebase, native
+from exporter.api import answers, errors, hirebase, native
 from exporter.api.app import create_app
 from exporter.clock import FakeClock
 from exporter.engine import Engine
@@ -86,7 +86,7 @@ def test_every_operation_with_a_key_tells_its_errors_and_shows_an_example() -> N
             else:
                 problem = media_type == "application/problem+json"
                 assert problem == path.startswith("/v1"), path
-        if method == "post" and not path.endswith("cancel"):
+        if method == "post" and not path.endswith(("cancel", "retry")):
             assert {"413", "422"} <= set(responses)
             assert operation["requestBody"]["content"]["application/json"]["example"]
 
@@ -96,6 +96,7 @@ SHAPES = {
     "#/components/schemas/TaskPage": hirebase.TaskPage,
     "#/components/schemas/Export": native.Export,
     "#/components/schemas/ExportPage": native.ExportPage,
+    "#/components/schemas/Deleted": answers.Deleted,
 }
 
 
@@ -114,7 +115,7 @@ def test_every_example_is_of_the_shape_that_is_answered() -> None:
             # Then
             assert msgspec.to_builtins(parsed) == content["example"], path
             checked += 1
-    assert checked == 10
+    assert checked == 13
 
 
 @pytest.mark.parametrize(

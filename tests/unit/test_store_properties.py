@@ -48,7 +48,7 @@ shares = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.99, 1.0])
 
 
 def result() -> Result:
-    completeness = Completeness(Outcome.EMPTY, EndReason.TOTAL_REACHED, 0, 0, 0, 0)
+    completeness = Completeness(Outcome.EMPTY, EndReason.TOTAL_REACHED, 0, 0, 0, 0, 0)
     return Result("k", 1, 0, completeness, Checkpoint(cursor=None).tally, 1)
 
 
@@ -306,7 +306,8 @@ class Stores(RuleBasedStateMachine):
 
         assert places == Counter(live)
         assert tenants == lines
-        assert int(cast("bytes | None", self.client.get("exporter:ready")) or 0) == len(ready)
+        lined = cast("dict[bytes, bytes]", self.client.hgetall("exporter:lined"))
+        assert sum(map(int, lined.values())) == len(ready)
         assert running == {
             user.decode(): int(count)
             for user, count in cast(

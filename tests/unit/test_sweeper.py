@@ -8,9 +8,11 @@ from typing import cast
 
 import pytest
 
+from exporter.clock import FakeClock
 from exporter.errors import StoreUnavailable
 from exporter.exports import State
 from exporter.store.base import ExportStore, Swept
+from exporter.store.memory import MemoryStore
 from exporter.sweeper import Sweeper
 from tests.harness import LIMITS, Bench, postings
 
@@ -36,7 +38,7 @@ class Store:
             assert self._called.wait_for(lambda: self.calls >= calls, timeout=10)
 
 
-NOTHING = Swept(expired=0, due=0, ready=0)
+NOTHING = MemoryStore(FakeClock()).sweep()
 
 
 def test_an_export_whose_worker_died_is_finished_by_another() -> None:

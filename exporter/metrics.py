@@ -1,0 +1,63 @@
+"""What an operator's Prometheus reads: counters kept by the store, and how things stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from exporter.store.base import Census
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+COUNTERS: Mapping[str, str] = {
+    "exports_created": "Exports recorded.",
+    "exports_replayed": "Creations answered with an export that the same idempotency key made.",
+    "exports_finished": "Exports that published their file.",
+    "exports_failed": "Exports that ended without a file.",
+    "exports_canceled": "Exports that ended because their owner withdrew them.",
+    "exports_deleted": "Exports that their owner deleted, in whatever state.",
+    "slices_claimed": "Slices that workers began.",
+    "takeovers": "Slices whose worker before did not let go in order.",
+    "leases_expired": "Leases of workers that were not heard of in time.",
+    "stalls": "Waits for an upstream or S3.",
+    "levels_risen": "Levels that exports rose because they were ready for long.",
+    "rows": "Rows in the files of finished exports.",
+    "file_bytes": "Bytes of the files of finished exports.",
+    "files_cleaned": "Files deleted after their retention.",
+    "uploads_cleaned": "Open uploads aborted because their export lived no more.",
+    "orphans_cleaned": "Objects deleted that were no export's file.",
+}
+"""What is counted, by the name that the store counts it under."""
+
+
+def render(counters: Mapping[str, int], census: Census) -> str:
+    """Everything in the text format of Prometheus, version 0.0.4.
+
+    Each name is `exporter_…`, that of a counter ends in `_total`. Counters start with the store's
+    first export and survive restarts of every process; each is the same whichever process is
+    asked, so take the maximum over processes, never the sum. The same goes for gauges.
+    """
+    return "".join(f"{line}\n" for line in _lines(counters, census))
+
+
+def _lines(counters: Mapping[str, int], census: Census) -> Iterator[str]:
+    for name, meaning in COUNTERS.items():
+        yield from _family(f"exporter_{name}_total", "counter", meaning)
+        yield f"exporter_{name}_total {counters.get(name, 0)}"
+    yield from _family("exporter_ready_exports", "gauge", "Exports ready for a worker, by level.")
+    for level, exports in enumerate(census.ready):
+        yield f'exporter_ready_exports{{level="{level}"}} {exports}'
+    gauges = {
+        "running_leases": ("Leases of workers at work.", census.running),
+        "waiting_exports": ("Exports that wait for an upstream or S3.", census.waiting),
+        "wake_ups": ("Wake-ups that no worker heard yet.", census.wakes),
+        "kept_files": ("Files not yet deleted after their retention.", census.kept_files),
+        "deleted_exports": ("Deleted exports whose objects are not removed yet.", census.deleted),
+    }
+    for name, (meaning, value) in gauges.items():
+        yield from _family(f"exporter_{name}", "gauge", meaning)
+        yield f"exporter_{name} {value}"
+
+
+def _family(name: str, kind: str, meaning: str) -> Iterator[str]:
+    yield f"# HELP {name} {meaning}"
+    yield f"# TYPE {name} {kind}"

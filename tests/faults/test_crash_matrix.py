@@ -1,0 +1,239 @@
+"""A crash at every seam of an export over a real Redis and a real S3, then another worker."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import cast
+
+import msgspec
+import pytest
+import redis
+
+from exporter import cleaning
+from exporter.clock import FakeClock
+from exporter.exports import Export, Spec, State
+from exporter.formats import registry
+from exporter.formats.base import Dialect
+from exporter.local.redis import RedisServer
+from exporter.parts import prefix
+from exporter.pipeline import run_slice
+from exporter.sources.base import Source
+from exporter.sources.memory import MemorySource
+from exporter.storage.base import FileHeaders
+from exporter.storage.s3 import S3Storage
+from exporter.store.base import ExportStore
+from exporter.store.redis import RedisStore
+from tests.conftest import S3
+from tests.harness import COLUMNS, LIMITS, Crash, Seams, _Slow, _Watched
+
+DATABASE = 11
+"""Of the test run's Redis; flushed by each test."""
+PAGES = 30
+ROWS = [
+    b'{"_id":"%04d","title":"Engineer, \\"%d\\"\\n%s","n":%d.10}' % (n, n, b"remote " * 5_000, n)
+    for n in range(PAGES * 12)
+]
+"""Of 35 KB, so that the file of some 12 MB needs three parts."""
+SECONDS_A_PAGE = 4.0
+"""On the fake clock: eight pages a slice, less than a part, so that slices leave tails."""
+REAL_LIMITS = msgspec.structs.replace(LIMITS, part_size=5 * 1024 * 1024)
+STORE_CALLS = ("renew", "commit", "release", "end")
+STORAGE_CALLS = (
+    *("begin", "put_part", "copy_parts", "complete", "put_small", "read", "abort", "head"),
+    *("delete", "objects", "open_uploads"),
+)
+OFTEN = ("fetch", "renew")
+"""Calls of every page; the process dies at some of them only, for they are all alike."""
+
+
+class Bench:
+    """One export whose seams are watched; each slice is a worker of its own."""
+
+    def __init__(self, store: RedisStore, storage: S3Storage, format: str) -> None:  # noqa: A002
+        self.seams = Seams()
+        self.clock = FakeClock()
+        self.real_store, self.real_storage = store, storage
+        self.store: ExportStore = _Watched(store, self.seams, STORE_CALLS)
+        self.storage: S3Storage = _Watched(storage, self.seams, STORAGE_CALLS)
+        self.listed = MemorySource(ROWS, page_size=len(ROWS) // PAGES, columns=COLUMNS)
+        self.seconds_a_page = SECONDS_A_PAGE
+        self.source: Source = _Watched(_Slow(self), self.seams, ("fetch",))
+        self.spec = Spec(
+            id=str(uuid.uuid4()),
+            user_id="u1",
+            surface="native",
+            source="memory",
+            query={},
+            query_sha256="",
+            request={},
+            format=format,
+            dialect=Dialect(),
+            columns=COLUMNS if format == "csv" else (),
+            file_name=f"jobs.{format}",
+        )
+        store.create(self.spec)
+
+    def run(self) -> None:
+        """Slices until the export has ended."""
+        slices = 0
+        while not self.export.terminal:
+            slices += 1
+            assert slices < 50, self.export
+            claimed_at = self.clock.monotonic()
+            claim = self.real_store.claim("worker-1", lease=REAL_LIMITS.lease)
+            assert claim is not None, self.export
+            run_slice(
+                claim,
+                source=self.source,
+                encoder=registry.make(self.spec.format, self.spec.dialect, self.spec.columns),
+                storage=self.storage,
+                store=self.store,
+                clock=self.clock,
+                limits=REAL_LIMITS,
+                claimed_at=claimed_at,
+            )
+
+    def bury(self) -> None:
+        """The worker is dead: its lease is over, and a sweep finds the export."""
+        self.seams.die_at = None
+        self.real_store.client.zadd("exporter:leases", {self.spec.id: 1}, xx=True)
+        self.real_store.sweep()
+
+    @property
+    def export(self) -> Export:
+        export = self.real_store.get(self.spec.id)
+        assert export is not None
+        return export
+
+    def file(self) -> bytes:
+        export = self.export
+        assert export.result is not None, f"{export.state}: {export.error}"
+        return self.real_storage.read(export.result.key)
+
+    def bucket(self) -> list[str]:
+        """What the export has in the bucket: objects, and open uploads marked so."""
+        own = prefix(self.spec.id)
+        return [info.key for info in self.real_storage.objects(own)] + [
+            f"open:{upload.key}" for upload in self.real_storage.open_uploads(own)
+        ]
+
+    def clear(self) -> None:
+        """Give the room back."""
+        self.real_storage.delete([info.key for info in self.real_storage.objects("exports/")])
+
+
+@pytest.fixture
+def store(redis_server: RedisServer) -> Iterator[RedisStore]:
+    own = RedisStore.connect(f"{redis_server.url.removesuffix('/0')}/{DATABASE}")
+    cast("redis.Redis", own.client).flushdb()
+    yield own
+    own.client.close()
+
+
+@pytest.fixture
+def storage(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3Storage:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    return S3Storage(
+        s3_server.bucket,
+        endpoint_url=s3_server.endpoint_url,
+        public_endpoint_url=None,
+        region="us-east-1",
+        clock=FakeClock(),
+    )
+
+
+def _deaths(calls: list[str]) -> list[int]:
+    """Every call, but of those that each page makes only some, early, in the middle and late."""
+    often = {
+        at
+        for name in OFTEN
+        for at in [at for at, call in enumerate(calls) if call == name][:: PAGES // 3]
+    }
+    return [at for at, call in enumerate(calls) if call not in OFTEN or at in often]
+
+
+@pytest.mark.parametrize("format", ["csv", "json"])
+@pytest.mark.parametrize("die_after", [False, True], ids=["before", "after"])
+def test_a_crash_at_any_seam_of_real_servers_then_another_run_yields_the_bytes_of_a_calm_run(
+    store: RedisStore,
+    storage: S3Storage,
+    format: str,  # noqa: A002
+    die_after: bool,
+) -> None:
+    # Given: the calls that a calm run makes over its seams
+    calm = Bench(store, storage, format)
+    calm.run()
+    expected, calls = calm.file(), calm.seams.calls
+    calm.clear()
+    assert len(expected) > 2 * REAL_LIMITS.part_size
+    assert {"put_part", "complete", "put_small", "read", "release", "end"} <= set(calls)
+    for at in _deaths(calls):
+        # When: the process dies at that call, and others go on
+        bench = Bench(store, storage, format)
+        bench.seams.die_at, bench.seams.die_after = at, die_after
+        with pytest.raises(Crash):
+            bench.run()
+        bench.bury()
+        bench.run()
+        # Then
+        where = f"{'after' if die_after else 'before'} call {at}, {calls[at]}"
+        assert bench.file() == expected, where
+        assert bench.export.result is not None
+        assert bench.bucket() == [bench.export.result.key], where
+        assert bench.export.result.record_count == len(ROWS), where
+        bench.clear()
+
+
+def test_a_second_crash_in_the_middle_of_taking_over_costs_nothing_either(
+    store: RedisStore, storage: S3Storage
+) -> None:
+    # Given: a worker that died late, with parts and a tail behind it
+    calm = Bench(store, storage, "json")
+    calm.run()
+    expected = calm.file()
+    late = len(calm.seams.calls) - 12
+    calm.clear()
+    died_at: set[str] = set()
+    for second in range(12):
+        bench = Bench(store, storage, "json")
+        bench.seams.die_at = late
+        with pytest.raises(Crash):
+            bench.run()
+        # When: its successor dies too, a call later each time
+        bench.bury()
+        bench.seams.calls.clear()
+        bench.seams.die_at = second
+        bench.seams.die_after = bool(second % 2)
+        with pytest.raises(Crash):
+            bench.run()
+        died_at.add(bench.seams.calls[-1])
+        bench.bury()
+        bench.run()
+        # Then
+        assert bench.file() == expected, second
+        assert bench.export.result is not None
+        assert bench.bucket() == [bench.export.result.key], second
+        bench.clear()
+    assert {"complete", "begin", "copy_parts", "commit"} <= died_at
+
+
+def test_a_write_that_reaches_s3_after_the_end_is_cleaned_away_and_the_file_is_not(
+    store: RedisStore, storage: S3Storage
+) -> None:
+    # Given: a finished export, and requests of a worker that was stopped long before
+    bench = Bench(store, storage, "csv")
+    bench.run()
+    headers = FileHeaders("text/csv", "late")
+    storage.put_small(f"{prefix(bench.spec.id)}1-stopped/tail-3", b"late", headers)
+    storage.begin(f"{prefix(bench.spec.id)}1-stopped/jobs.csv", headers)
+    # When
+    cleaned = cleaning.clean(store, storage, FakeClock(), grace=timedelta(days=-36500))
+    # Then
+    assert (cleaned.files, cleaned.uploads, cleaned.strays) == (0, 1, 1)
+    assert bench.export.state is State.FINISHED
+    assert bench.export.result is not None
+    assert bench.bucket() == [bench.export.result.key]
+    bench.clear()

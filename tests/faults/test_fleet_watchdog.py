@@ -1,0 +1,67 @@
+"""A worker that has gone deaf ends, so that its supervisor restarts it; no other worker does."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import S3
+from tests.faults.fleet import running, until
+
+pytestmark = pytest.mark.stack
+
+SOON = "from workers import watchdog; watchdog.INTERVAL = 0.3; watchdog.DEAF_AFTER = 2.0"
+DEAF = f"""{SOON}
+from workers import doorbell
+ring, rung = doorbell.Relay._ring, []
+def once(self, wake):
+    if not rung:
+        rung.append(wake)
+        ring(self, wake)
+doorbell.Relay._ring = once
+"""
+"""A worker to which only its first doorbell comes through."""
+
+
+def test_a_worker_that_hears_nothing_of_ready_work_exits_with_70_after_handing_over(
+    tmp_path: Path, s3_server: S3
+) -> None:
+    # Given
+    with running(tmp_path, s3_server, SLICE_SECONDS="60s") as fleet:
+        deaf = fleet.worker(2, patch=DEAF)
+        exports = {"under": fleet.create("under", 40, delay=0.2)}
+        until(lambda: "under" in fleet.upstream.asked_at, 10, "an export under way")
+        # When
+        exports["unheard"] = fleet.create("unheard", 3)
+        code = deaf.process.wait(30)
+        # Then
+        assert code == 70
+        [line] = deaf.said("watchdog.deaf")
+        assert line["seconds"] >= 2
+        # When
+        fleet.worker(2)
+        until(lambda: fleet.ended(list(exports.values())), 40, "the end on the restarted worker")
+        # Then
+        assert fleet.upstream.twice() == {}
+        fleet.assert_whole(exports)
+
+
+def test_neither_an_idle_worker_nor_a_busy_one_is_taken_for_deaf(
+    tmp_path: Path, s3_server: S3
+) -> None:
+    # Given
+    with running(tmp_path, s3_server, SLICE_SECONDS="60s") as fleet:
+        worker = fleet.worker(1, patch=SOON)
+        # When: nothing to do, for longer than a deaf worker lives
+        time.sleep(3)
+        # Then
+        assert worker.alive
+        # When: its slot is busy for as long, while another export is ready
+        exports = {f"b{n}": fleet.create(f"b{n}", 40, delay=0.1) for n in range(2)}
+        until(lambda: fleet.ended(list(exports.values())), 40, "both, one after the other")
+        # Then
+        assert worker.alive
+        assert not worker.said("watchdog.deaf")
+        fleet.assert_whole(exports)
