@@ -24,6 +24,9 @@ STEP = 20.0
 WALKED = 10_000
 """Objects of the bucket that one run looks at, for each of which it asks the store."""
 
+USERS = 10
+"""Users whose lists are trimmed at once; Redis does nothing else meanwhile."""
+
 _Value = TypeVar("_Value")
 
 
@@ -36,7 +39,7 @@ class Cleaned(msgspec.Struct, frozen=True):
     """Without a living export."""
     deleted: int = 0
     """Exports that their owners deleted, whose objects went now."""
-    orphans: int = 0
+    strays: int = 0
     """Objects that are nobody's file."""
 
 
@@ -68,7 +71,7 @@ def clean(
         deleted=_purge_deleted(store, storage, in_time()),
         files=_delete_files(store, storage, in_time()),
         uploads=_abort_uploads(store, storage, clock, grace, in_time()),
-        orphans=_walk(store, storage, clock, retention, in_time()),
+        strays=_walk(store, storage, clock, retention, in_time()),
     )
     _trim_lists(store, in_time())
     if cleaned != Cleaned(files=0, uploads=0):
@@ -147,19 +150,19 @@ def _walk(
         return key == owner.result.key and clock.now() < owner.file_expires_at
 
     place = store.bookmark()
-    walked = orphans = 0
+    walked = strays = 0
     for batch in _batches(_keys_after(storage, place)):
         owners = {one: store.get(one) for one in set(map(_owner, batch))}
         stale = [key for key in batch if not wanted(key, owners[_owner(key)])]
         storage.delete(stale)
-        _count(store, "orphans_cleaned", len(stale))
-        orphans += len(stale)
+        _count(store, "strays_cleaned", len(stale))
+        strays += len(stale)
         walked += len(batch)
         store.set_bookmark(batch[-1])
         if walked >= WALKED or not in_time():
-            return orphans
+            return strays
     store.set_bookmark("")
-    return orphans
+    return strays
 
 
 def _keys_after(storage: Storage, place: str) -> Iterator[str]:
@@ -173,7 +176,7 @@ def _keys_after(storage: Storage, place: str) -> Iterator[str]:
 
 
 def _trim_lists(store: ExportStore, in_time: Callable[[], bool]) -> None:
-    while in_time() and store.trim_lists(users=BATCH) == BATCH:
+    while in_time() and store.trim_lists(users=USERS) == USERS:
         pass
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from exporter import cleaning, queries
+from exporter import admission, cleaning, queries
 from exporter.clock import Clock, SystemClock
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
 from exporter.exports import Export, Spec, State
@@ -37,12 +37,14 @@ class Engine:
         store: ExportStore,
         storage: Storage,
         clock: Clock | None = None,
+        budgets: admission.Open | None = None,
     ) -> None:
         self.settings = settings
         self.config = config
         self.store = store
         self.storage = storage
         self.clock = clock or SystemClock()
+        self._budgets = budgets or admission.MemoryBudgets(self.clock).open
         self._sources: dict[str, Source] = {}
 
     def source(self, name: str) -> Source:
@@ -55,7 +57,9 @@ class Engine:
                 raise ConfigurationError(
                     f"source {name!r} is not configured; configured: {known}"
                 ) from None
-            self._sources[name] = sources.make(config, self.clock)
+            rate = config.rate
+            budget = self._budgets(name, rate) if rate is not None else admission.UNLIMITED
+            self._sources[name] = sources.make(config, self.clock, budget)
         return self._sources[name]
 
     def create(

@@ -4,6 +4,7 @@ ExporterError
  +-- SourceError            the upstream; its text is shown to the user
  |    +-- SourceRefused         will not answer this, now or later: fail the export
  |    +-- SourceUnavailable     may answer later: keep the checkpoint, wait, go on
+ |    |    +-- PageTooLarge          may answer a smaller page now
  |    +-- SourceUntrue          answered something that cannot be true: retry, then fail
  +-- StorageError           S3
  |    +-- StorageUnavailable    may answer later: keep the checkpoint, wait, go on
@@ -48,6 +49,15 @@ class SourceUnavailable(SourceError):
         super().__init__(message)
         self.retry_after = retry_after
         """Seconds that the upstream asked us to wait, if it did."""
+
+
+class PageTooLarge(SourceUnavailable):
+    """The upstream did not manage a page of this size."""
+
+    def __init__(self, message: str, *, guess: bool = False) -> None:
+        super().__init__(message)
+        self.guess = guess
+        """Whether its size is only one of the possible reasons."""
 
 
 class SourceUntrue(SourceError):

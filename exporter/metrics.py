@@ -24,7 +24,7 @@ COUNTERS: Mapping[str, str] = {
     "file_bytes": "Bytes of the files of finished exports.",
     "files_cleaned": "Files deleted after their retention.",
     "uploads_cleaned": "Open uploads aborted because their export lived no more.",
-    "orphans_cleaned": "Objects deleted that were no export's file.",
+    "strays_cleaned": "Objects deleted that were no export's file.",
 }
 """What is counted, by the name that the store counts it under."""
 

@@ -6,6 +6,7 @@ import base64
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -163,7 +164,7 @@ def _identifier(name: str) -> Callable[[Row], bytes | None]:
     shape = msgspec.defstruct(
         "Identified", [("id", msgspec.Raw, msgspec.field(default=msgspec.Raw(b""), name=name))]
     )
-    decode = msgspec.json.Decoder(shape).decode
+    decode: Callable[[Row], Any] = msgspec.json.Decoder(shape).decode
 
     def identity(row: Row) -> bytes | None:
         try:

@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from exporter.admission import Rate
 from exporter.errors import ConfigurationError
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", re.ASCII)
@@ -55,6 +56,25 @@ def _some_time(value: timedelta) -> timedelta:
 
 
 Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_some_time)]
+
+
+def _rate(value: object) -> object:
+    """Rates are written as `100/60s`, `5/s` or `1000/h`."""
+    if not isinstance(value, str):
+        return value
+    count, _, window = (text.strip() for text in value.partition("/"))
+    match = _DURATION.fullmatch(f"1{window}" if window in _UNITS else window)
+    requests = int(count) if re.fullmatch(r"[0-9]{1,9}", count) else 0
+    seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
+    if not requests or not 0 < seconds <= LONGEST_WINDOW:
+        raise ValueError(f"{value!r} is no rate: write 100/60s, 5/s or 1000/h")
+    return Rate(requests, seconds)
+
+
+LONGEST_WINDOW = 7 * 86400
+"""Seconds. An export that waits longer for its next page fails at its deadline."""
+LONGEST_PAGE = timedelta(minutes=5)
+"""A slice that hangs is interrupted after a quarter of an hour, so a page must end well before."""
 
 S3_SMALLEST_PART = 5 * 1024 * 1024
 S3_LONGEST_LINK = timedelta(days=7)
@@ -214,6 +234,12 @@ class SourceConfig(BaseModel):
     api_key: Text = ""
     page_size: int = Field(default=100, ge=1)
     """The most rows that the upstream gives at once."""
+    page_timeout: Duration = timedelta(seconds=60)
+    """How long a worker waits for one page, all tries together, before it lets the export wait.
+    One that must shut down waits for no more than that; a page that could be asked for smaller
+    gets half of what is left, so that the smaller ones have their turn."""
+    rate: Annotated[Rate, BeforeValidator(_rate)] | None = None
+    """Requests that all workers together may start, such as `100/60s`; default: no bound."""
     columns: tuple[str, ...] | None = None
     """Columns of a CSV and their order; default: the contract's."""
     tolerated_drift: float = Field(default=0.05, ge=0, le=1)
@@ -240,6 +266,13 @@ class SourceConfig(BaseModel):
         value = value.strip()
         if not (value.isascii() and value.isprintable()):
             raise ValueError("it holds characters that no HTTP header takes: copy the key again")
+        return value
+
+    @field_validator("page_timeout")
+    @classmethod
+    def _lets_go_of_workers(cls, value: timedelta) -> timedelta:
+        if value > LONGEST_PAGE:
+            raise ValueError("a worker waits at most 5m for a page: lower page_size instead")
         return value
 
     @field_validator("columns")

@@ -7,6 +7,7 @@ from exporter.engine import Engine
 from exporter.pipeline import Limits
 from exporter.settings import Settings, load, load_config
 from exporter.storage.s3 import S3Storage
+from exporter.store.budgets import RedisBudgets
 from exporter.store.redis import RedisStore
 
 
@@ -17,12 +18,14 @@ def engine() -> Engine:
     """
     settings = load()
     clock = SystemClock()
+    store = RedisStore.connect(settings.redis_url)
     return Engine(
         settings=settings,
         config=load_config(settings.config),
-        store=RedisStore.connect(settings.redis_url),
+        store=store,
         storage=storage(settings),
         clock=clock,
+        budgets=RedisBudgets(store.client).open,
     )
 
 

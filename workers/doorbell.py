@@ -31,6 +31,8 @@ log = structlog.get_logger()
 
 ENOUGH = 64
 """Doorbells on the broker above which none is added: each one serves whatever is best then."""
+TRIES = 2
+"""The first may only find out that its connection is dead; the sweep makes up for the last."""
 PATIENCE = timedelta(seconds=2)
 PRESENCE = "exporter:workers:"
 PRESENCE_SECONDS = 15
@@ -61,16 +63,21 @@ class Relay(threading.Thread):
         self._stop_asked.set()
 
     def _ring(self, wake: Wake) -> None:
-        try:
-            with self._celery.connection_or_acquire() as connection:
-                # The stubs know only the calls that every transport shares.
-                channel: Any = connection.default_channel
-                waiting = channel.queue_declare(QUEUE).message_count
-            if waiting >= ENOUGH:
+        for _ in range(TRIES):
+            try:
+                # One connection for both: a second one that has gone silent costs its timeout too.
+                with self._celery.connection_or_acquire() as connection:
+                    # The stubs know only the calls that every transport shares.
+                    channel: Any = connection.default_channel
+                    if channel.queue_declare(QUEUE).message_count < ENOUGH:
+                        self._celery.send_task(
+                            "exporter.tick",
+                            priority=broker_priority(wake.priority),
+                            connection=connection,
+                        )
                 return
-            self._celery.send_task("exporter.tick", priority=broker_priority(wake.priority))
-        except BROKER_ERRORS as error:
-            log.warning("relay.broker_silent", reason=str(error))
+            except BROKER_ERRORS as error:
+                log.warning("relay.broker_silent", reason=str(error))
 
 
 class Presence:

@@ -210,6 +210,12 @@ def clean() -> None:
     """Delete files past their retention and uploads without an export."""
     own = engine()
     try:
-        cleaning.clean(own.store, own.storage, own.clock, grace=UPLOAD_GRACE)
+        cleaning.clean(
+            own.store,
+            own.storage,
+            own.clock,
+            grace=UPLOAD_GRACE,
+            retention=own.settings.retention,
+        )
     except (StoreUnavailable, StorageUnavailable) as error:
         log.warning("cleaning.postponed", reason=str(error))

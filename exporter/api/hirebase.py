@@ -310,6 +310,7 @@ def cancel(request: Request, task_id: str) -> Response:
 @router.delete(
     "/tasks/{task_id}",
     summary="Delete a task",
+    status_code=202,
     response_model=None,
     responses={
         202: _shows("The task is not to be seen any more.", "Deleted"),

@@ -377,6 +377,7 @@ def cancel(request: Request, export_id: str) -> Response:
 @router.delete(
     "/exports/{export_id}",
     summary="Delete an export",
+    status_code=202,
     response_model=None,
     responses={
         202: _shows("The export is not to be seen any more.", "Deleted"),

@@ -13,10 +13,6 @@ from exporter.store.keys import KeyRing
 from exporter.store.redis import RedisStore
 from exporter.sweeper import Sweeper
 
-ANSWER_SECONDS = 1.5
-"""How long one try may wait for Redis. Callers hear within 5 s that it is silent; workers, who have
-nobody waiting for them, are more patient."""
-
 log = structlog.get_logger()
 
 
@@ -27,7 +23,7 @@ def serve(host: str, port: int) -> None:
     records. One that does not answer yet is no reason not to start: calls get 503 until it does.
     """
     engine = wiring.engine()
-    store = engine.store = RedisStore.connect(load().redis_url, retries=1, timeout=ANSWER_SECONDS)
+    store = engine.store = RedisStore.connect(load().redis_url, patient=False)
     try:
         for warning in store.check():
             log.warning("redis.unchecked", reason=warning)

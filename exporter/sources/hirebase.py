@@ -7,16 +7,20 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
+import structlog
 from pydantic import ValidationError
 
+from exporter.admission import UNLIMITED, Budget
 from exporter.checkpoints import Cursor
 from exporter.clock import Clock
-from exporter.errors import FieldProblem, QueryError, SourceUntrue
+from exporter.errors import FieldProblem, PageTooLarge, QueryError, SourceUntrue
 from exporter.queries import JobSearch
 from exporter.settings import SourceConfig
 from exporter.sources.base import Page, Search
 from exporter.sources.http import Upstream
 from exporter.sources.pages import reader
+
+log = structlog.get_logger()
 
 # fmt: off
 COLUMNS = (
@@ -56,12 +60,18 @@ class _Cursor(msgspec.Struct):
 class HirebaseSource:
     """A search of a Hirebase-compatible upstream: `[sources.NAME]` with type "hirebase"."""
 
-    def __init__(self, config: SourceConfig, clock: Clock) -> None:
+    def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
         self.columns = config.columns or COLUMNS
         self.identity: str | None = "_id"
         self.tolerated_drift = config.tolerated_drift
         self._page_size = config.page_size
-        self._upstream = Upstream(config.base_url, {"x-api-key": config.api_key}, clock)
+        self._upstream = Upstream(
+            config.base_url,
+            {"x-api-key": config.api_key},
+            clock,
+            budget=budget,
+            timeout=config.page_timeout.total_seconds(),
+        )
         self._read = reader(_Answer, "jobs")
 
     def search(self, raw: Mapping[str, Any], now: datetime) -> Search:
@@ -98,14 +108,35 @@ class HirebaseSource:
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
         """The page. Only an empty one is the last: a total that is too small by mistake would
         otherwise end the export early, so the page past the end is asked for too. Upstream
-        answers it with no rows, which cost nothing, and the total once more."""
-        at = msgspec.convert(cursor, _Cursor)
+        answers it with no rows, which cost nothing, and the total once more.
 
-        def page(body: bytes) -> Page:
-            return _page(self._read(body), at)
+        A page that upstream does not manage is asked for in smaller pieces, and so are all that
+        follow: each row still comes once."""
+        first = at = msgspec.convert(cursor, _Cursor)
+        deadline = self._upstream.deadline()
+        while True:
+            smaller = _smaller(at)
+            try:
+                return self._fetch(query, at, deadline, can_shrink=smaller is not None)
+            except PageTooLarge as error:
+                # What may have another reason than the size is tried with one other size only.
+                if smaller is None or (error.guess and at is not first):
+                    raise
+                log.warning(
+                    "source.page_shrunk", size=at.size, smaller=smaller.size, reason=str(error)
+                )
+                at = smaller
 
+    def _fetch(
+        self, query: Mapping[str, Any], at: _Cursor, deadline: float, *, can_shrink: bool
+    ) -> Page:
         return self._upstream.ask(
-            "POST", PATH, page, json={**query, "page": at.page, "limit": at.size}
+            "POST",
+            PATH,
+            lambda body: _page(self._read(body), at),
+            json={**query, "page": at.page, "limit": at.size},
+            deadline=deadline,
+            can_shrink=can_shrink,
         )
 
     def close(self) -> None:
@@ -137,6 +168,17 @@ def _page(answer: _Answer, at: _Cursor) -> Page:
         next=msgspec.to_builtins(following) if promised else None,
         total=answer.total_count,
     )
+
+
+def _smaller(at: _Cursor) -> _Cursor | None:
+    """The beginning of that page as a page of the next smaller size, which divides this one so that
+    a page begins where this one does; None if there is no smaller one."""
+    size = next((size for size in range(at.size // 2, 0, -1) if at.size % size == 0), None)
+    if size is None:
+        return None
+    # That the page before had rows says nothing about the last of them, so `follows` is dropped.
+    page, skip = divmod((at.page - 1) * at.size + at.skip, size)
+    return _Cursor(page=page + 1, size=size, skip=skip)
 
 
 def _problem(error: dict[str, Any]) -> FieldProblem:

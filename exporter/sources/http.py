@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
+from itertools import count
 from typing import Any, TypeVar
 
 import httpx
 import structlog
 
+from exporter.admission import LONGEST_DELAY, UNLIMITED, Budget
 from exporter.clock import Clock
-from exporter.errors import SourceRefused, SourceUnavailable, SourceUntrue
+from exporter.errors import (
+    PageTooLarge,
+    SourceError,
+    SourceRefused,
+    SourceUnavailable,
+    SourceUntrue,
+    StoreUnavailable,
+)
+from exporter.sources.quoting import Quoting
+from exporter.sources.wire import Wire, pieces
 
 log = structlog.get_logger()
 
@@ -21,60 +33,92 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT = 5.0
 READ_TIMEOUT = 20.0
-"""Seconds without a single byte."""
+"""Seconds without a single byte: the longest that one request holds a worker for an upstream
+that says nothing. A worker that shuts down hears of it between two pages only."""
 TOTAL_TIMEOUT = 60.0
-"""Seconds for one page, all its tries together: httpx's own timeouts never end a body that drips,
-and a slice that hangs on its upstream hears no cancel and is killed in the end."""
+"""Seconds for one page, all its tries and sizes together."""
 MOST_BYTES = 128 * 1024 * 1024
 """A page larger than this, after decompression, is not a page."""
+MOST_QUOTED = 64 * 1024
+"""Bytes read of an answer that is no page: enough to quote it."""
 TRIES = 4
-"""Requests per page before the export lets its worker go and waits."""
+"""Requests per page and size before the export lets its worker go and waits."""
 FIRST_DELAY = 0.25
 """Seconds; doubled at each further try, the wait is drawn from zero up to it."""
-LONGEST_DELAY = 2.0
-"""Seconds that a worker sleeps on an upstream; a longer wait is a state of the export."""
 LONGEST_RETRY_AFTER = 300.0
 """Seconds: upstreams have been seen to ask for days by mistake."""
-EXCERPT = 300
-"""Characters of the upstream's answer that an error quotes."""
+
+
+class TooManyBytes(Exception):
+    """A page is larger than MOST_BYTES."""
 
 
 class Reaction(Enum):
-    """What to do about an answer that is not the page."""
+    """What to do about an answer that is not the page.
+
+    To ask again is to ask soon, or when the upstream's Retry-After says; if that is long, or the
+    tries run out, the export waits without a worker.
+    """
 
     ACCEPT = auto()
     RETRY = auto()
-    """Ask again soon; when tries run out, let the export wait."""
+    """Ask again."""
+    SLOW_DOWN = auto()
+    """Ask again, and let all workers of this source wait as long as it asks."""
+    SMALLER_OR_RETRY = auto()
+    """It may have been too much at once: ask for less, or again if there is no less."""
+    RETRY_THEN_SMALLER = auto()
+    """Ask again; if it fails each time, ask for less, once."""
+    SMALLER = auto()
+    """It is too much at once: ask for less, or give up if there is no less."""
     GIVE_UP = auto()
     """Asking again cannot help: fail the export with what the upstream said."""
+    SPENT = auto()
+    """Waiting is useless until somebody pays: fail the export."""
 
 
-REACTIONS: Mapping[int, Reaction] = {
+QUOTA_HEADER = "x-billing-code"
+QUOTA_SPENT = "limit_exceeded"
+"""A 429 with this header at this value says that the plan is used up, not that we are too fast
+(the vendor's official client tells the two apart so)."""
+
+REACTIONS: Mapping[int | tuple[int, str] | type[Exception], Reaction] = {
     200: Reaction.ACCEPT,
     408: Reaction.RETRY,
+    413: Reaction.SMALLER,
     421: Reaction.RETRY,
     423: Reaction.RETRY,
     425: Reaction.RETRY,
-    429: Reaction.RETRY,
-    500: Reaction.RETRY,
+    429: Reaction.SLOW_DOWN,
+    (429, QUOTA_SPENT): Reaction.SPENT,
+    # Also what some upstreams answer when a query takes them too long; but mostly it passes by
+    # itself, and a page once made smaller stays small to the end of the export.
+    500: Reaction.RETRY_THEN_SMALLER,
     502: Reaction.RETRY,
     503: Reaction.RETRY,
-    504: Reaction.RETRY,
+    504: Reaction.SMALLER_OR_RETRY,
     507: Reaction.RETRY,
     509: Reaction.RETRY,
     520: Reaction.RETRY,
     521: Reaction.RETRY,
     522: Reaction.RETRY,
     523: Reaction.RETRY,
-    524: Reaction.RETRY,
+    524: Reaction.SMALLER_OR_RETRY,
     529: Reaction.RETRY,
+    # Connections that fail or break, and answers that are no HTTP.
+    httpx.TransportError: Reaction.RETRY,
+    # Silence for READ_TIMEOUT, or an answer that does not end in time.
+    httpx.ReadTimeout: Reaction.SMALLER_OR_RETRY,
+    httpx.UnsupportedProtocol: Reaction.GIVE_UP,
+    httpx.DecodingError: Reaction.RETRY,
+    TooManyBytes: Reaction.SMALLER,
+    SourceUntrue: Reaction.RETRY,
 }
-"""By status; any other one is GIVE_UP."""
+"""By status, status and billing code, or error; an error without a row has that of its base, a
+status without one is GIVE_UP."""
 
-QUOTA_HEADER = "x-billing-code"
-QUOTA_SPENT = "limit_exceeded"
-"""A 429 with this header at this value says that the plan is used up, not that we are too fast:
-waiting is useless until its owner pays (the vendor's official client tells the two apart so)."""
+_FINAL = (Reaction.GIVE_UP, Reaction.SPENT, Reaction.SMALLER)
+_SMALLER_AT_ONCE = (Reaction.SMALLER, Reaction.SMALLER_OR_RETRY)
 
 
 class Upstream:
@@ -85,21 +129,30 @@ class Upstream:
         base_url: str,
         headers: Mapping[str, str],
         clock: Clock,
-        transport: httpx.BaseTransport | None = None,
+        *,
+        budget: Budget = UNLIMITED,
+        timeout: float = TOTAL_TIMEOUT,
     ) -> None:
         self._clock = clock
+        self._budget = budget
+        self._timeout = timeout
         url = httpx.URL(base_url.rstrip("/"))
         self._name = str(url.copy_with(userinfo=b""))
-        # Of `Bearer KEY`, the key.
-        sent = [value.rpartition(" ")[2] for value in headers.values()]
-        self._secrets = [secret for secret in (*sent, url.password) if secret]
+        signed = f"{url.username}:{url.password}" if url.password else ""
+        # Of `Bearer KEY`, also the key.
+        sent = [form for value in headers.values() for form in (value, value.rpartition(" ")[2])]
+        self._quoting = Quoting([*sent, url.password, signed])
+        self._wire = Wire(url)
         self._client = httpx.Client(
             base_url=url,
             headers={"accept": "application/json", "accept-encoding": "gzip", **headers},
             timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
-            transport=transport,
-            trust_env=transport is None,
+            transport=self._wire,
         )
+
+    def deadline(self) -> float:
+        """When a page asked for now must be there, on the clock's monotonic time."""
+        return self._clock.monotonic() + self._timeout
 
     def ask(
         self,
@@ -108,37 +161,75 @@ class Upstream:
         read: Callable[[bytes], T],
         *,
         json: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
+        can_shrink: bool = False,
     ) -> T:
         """What `read` makes of the answer's body, after some tries if need be.
 
         `read` raises SourceUntrue for a body that cannot be what was asked for; then, too, the
         upstream is asked again. Raises SourceRefused, SourceUnavailable, or the last SourceUntrue,
-        each with a text that users may read: none quotes a header that we send.
+        each with a text that users may read: none quotes a header that we send. All ends at the
+        deadline, by default that of a page asked for now.
+
+        Whoever `can_shrink` a page must catch PageTooLarge and ask for less by the same deadline;
+        each request has half of the time that is left then.
         """
+        deadline = self.deadline() if deadline is None else deadline
         delay = FIRST_DELAY
-        deadline = self._clock.monotonic() + TOTAL_TIMEOUT
-        for attempt in range(1, TRIES + 1):
-            wait = random.uniform(0, delay)  # noqa: S311 - spreads load, hides nothing
+        for attempt in count(1):
+            self._take_turn()
+            now = self._clock.monotonic()
+            share = (deadline - now) / 2 if can_shrink else deadline - now
             try:
-                return self._once(method, path, read, json, deadline)
-            except SourceUnavailable as error:
-                wait = max(wait, error.retry_after or 0)
-                late = self._clock.monotonic() + wait >= deadline
-                if attempt == TRIES or late or (error.retry_after or 0) > LONGEST_DELAY:
-                    raise
-                reason = str(error)
-            except SourceUntrue as error:
-                if attempt == TRIES or self._clock.monotonic() + wait >= deadline:
-                    raise SourceUntrue(f"{error} (at try {attempt})") from None
-                reason = str(error)
-            log.warning("source.retry", upstream=self._name, attempt=attempt, reason=reason)
+                return self._once(method, path, read, json, now + share)
+            except _Failed as failed:
+                error, reaction, asked = failed.error, failed.reaction, failed.wait or 0.0
+            if can_shrink and reaction in _SMALLER_AT_ONCE:
+                raise PageTooLarge(str(error))
+            if reaction in _FINAL:
+                raise error
+            if asked and reaction is Reaction.SLOW_DOWN:
+                self._hold(asked)
+            wait = max(random.uniform(0, delay), asked)  # noqa: S311 - spreads load
+            late = self._clock.monotonic() + wait >= deadline
+            if late or asked > LONGEST_DELAY or attempt == TRIES:
+                if isinstance(error, SourceUntrue):
+                    raise SourceUntrue(f"{error} (at try {attempt})")
+                if can_shrink and attempt == TRIES and reaction is Reaction.RETRY_THEN_SMALLER:
+                    raise PageTooLarge(str(error), guess=True)
+                raise error
+            log.warning("source.retry", upstream=self._name, attempt=attempt, reason=str(error))
             self._clock.sleep(wait)
             delay = min(delay * 2, LONGEST_DELAY)
-        raise AssertionError("unreachable: the last try returns or raises")
+        raise AssertionError("unreachable: count never ends")
 
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
+
+    def _take_turn(self) -> None:
+        """Sleep until the budget lets a request start. Raises SourceUnavailable if that is long."""
+        try:
+            wait = self._budget.take()
+        except StoreUnavailable as error:
+            raise SourceUnavailable(
+                f"{self._name} is not asked while its rate budget cannot be read: {error}"
+            ) from None
+        if wait > LONGEST_DELAY:
+            raise SourceUnavailable(
+                f"{self._name} takes no further request for {wait:.1f} s: its rate is used up, or "
+                "it asked for a pause",
+                retry_after=wait,
+            )
+        if wait > 0:
+            self._clock.sleep(wait)
+
+    def _hold(self, seconds: float) -> None:
+        try:
+            self._budget.hold(seconds)
+        except StoreUnavailable as error:
+            # The others will hear it from the upstream; this export waits in any case.
+            log.warning("source.hold_untold", upstream=self._name, reason=str(error))
 
     def _once(
         self,
@@ -148,61 +239,94 @@ class Upstream:
         json: Mapping[str, Any] | None,
         deadline: float,
     ) -> T:
+        """One request. Raises _Failed."""
+        seconds = max(deadline - self._clock.monotonic(), 0)
+        response: httpx.Response | None = None
+        body = io.BytesIO()  # gives its bytes away without the second copy that a join makes
         try:
-            with self._client.stream(method, path, json=json) as response:
-                body = self._body(response, deadline)
-        except httpx.UnsupportedProtocol as error:
-            raise SourceRefused(f"{self._name}{path} cannot be asked: {error}") from None
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            what = str(error) or type(error).__name__
-            raise SourceUnavailable(f"{self._name} did not answer: {what}") from None
-        reaction = REACTIONS.get(response.status_code, Reaction.GIVE_UP)
-        if reaction is Reaction.ACCEPT:
-            try:
-                return read(body)
-            except SourceUntrue as error:
-                kind = response.headers.get("content-type", "no content type")
-                raise SourceUntrue(
-                    f"{self._name}{path} answered 200 ({kind}) with {error}; "
-                    f"it began: {self._excerpt(body)}"
+            with (
+                self._wire.within(lambda: deadline - self._clock.monotonic()),
+                self._client.stream(method, path, json=json) as response,
+            ):
+                _fill(body, response)
+            if response.status_code == 200:
+                return read(body.getvalue())
+        except (httpx.TransportError, httpx.DecodingError, TooManyBytes, SourceUntrue) as error:
+            # Of a failure its status tells more than the end of its text would.
+            if response is None or response.status_code == 200:
+                what = str(error) or type(error).__name__
+                if isinstance(error, httpx.TimeoutException):
+                    late = self._clock.monotonic() >= deadline
+                    what = f"no whole answer within {seconds:.0f} s" if late else what
+                raise _Failed(
+                    _reaction(error),
+                    self._broken(path, what, response, body.getvalue()),
+                    untrue=isinstance(error, SourceUntrue),
                 ) from None
-        said = f"{self._name}{path} answered {response.status_code}: {self._excerpt(body)}"
-        if response.status_code in range(300, 400):
-            target = self._excerpt(response.headers.get("location", "").encode())
-            said += f" (redirect to {target}: mend base_url)"
-        spent = response.status_code == 429 and response.headers.get(QUOTA_HEADER) == QUOTA_SPENT
-        if reaction is Reaction.GIVE_UP or spent:
-            raise SourceRefused(said)
-        raise SourceUnavailable(
-            said, retry_after=retry_after(response.headers.get("retry-after"), self._clock.now())
+        status, said = response.status_code, response.headers
+        reaction = REACTIONS.get((status, said.get(QUOTA_HEADER, ""))) or REACTIONS.get(status)
+        raise _Failed(
+            reaction or Reaction.GIVE_UP,
+            self._refusal(path, response, body.getvalue()),
+            wait=retry_after(said.get("retry-after"), self._clock.now()),
         )
 
-    def _body(self, response: httpx.Response, deadline: float) -> bytes:
-        """The decoded body. The deadline and the cap hold whatever the upstream sends."""
-        chunks: list[bytes] = []
-        size = 0
-        for chunk in response.iter_bytes():
-            size += len(chunk)
-            if size > MOST_BYTES:
-                raise SourceRefused(
-                    f"{self._name} sent more than {MOST_BYTES} bytes for one page: lower page_size"
-                )
-            if self._clock.monotonic() > deadline:
-                raise SourceUnavailable(
-                    f"{self._name} did not finish within {TOTAL_TIMEOUT:.0f} s: {size} bytes came"
-                )
-            chunks.append(chunk)
-        return b"".join(chunks)
+    def _broken(self, path: str, what: str, response: httpx.Response | None, body: bytes) -> str:
+        """What came instead of a whole page, as far as it came."""
+        what = self._quoting.safe(what)
+        if response is None:
+            return f"{self._name} did not answer: {what}"
+        kind = self._quoting.excerpt(
+            response.headers.get("content-type", "no content type").encode()
+        )
+        return (
+            f"{self._name}{path} answered 200 ({kind}) with {what}; "
+            f"{len(body)} bytes came, which began: {self._quoting.excerpt(body)}"
+        )
 
-    def _excerpt(self, body: bytes) -> str:
-        """How an answer begins, on one printable line; upstreams were seen to echo the key."""
-        text = body[: EXCERPT * 4].decode("utf-8", "replace")
-        for secret in self._secrets:
-            text = text.replace(secret, "(the API key)")
-        shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        if not shown:
-            return "(an empty body)" if not body else "(nothing that can be shown)"
-        return shown[:EXCERPT] + ("…" if len(shown) > EXCERPT else "")
+    def _refusal(self, path: str, response: httpx.Response, body: bytes) -> str:
+        said = f"{self._name}{path} answered {response.status_code}: {self._quoting.excerpt(body)}"
+        if response.status_code in range(300, 400):
+            target = self._quoting.excerpt(response.headers.get("location", "").encode())
+            said += f" (redirect to {target}: mend base_url)"
+        return said
+
+
+class _Failed(Exception):
+    """One request did not give the page."""
+
+    def __init__(
+        self, reaction: Reaction, said: str, *, wait: float | None = None, untrue: bool = False
+    ) -> None:
+        super().__init__(said)
+        self.reaction = reaction
+        self.wait = wait
+        """Seconds that the upstream asked us to wait, if it did."""
+        self.error: SourceError
+        """What to raise if the upstream is not asked again."""
+        if reaction is Reaction.SPENT:
+            self.error = SourceRefused(f"{said} (its plan is used up)")
+        elif reaction in _FINAL:
+            self.error = SourceRefused(said)
+        elif untrue:
+            self.error = SourceUntrue(said)
+        else:
+            self.error = SourceUnavailable(said, retry_after=wait)
+
+
+def _fill(body: io.BytesIO, response: httpx.Response) -> None:
+    """Read the answer; of one that is no page, only the beginning."""
+    page = response.status_code == 200
+    for piece in pieces(response):
+        body.write(piece)
+        if not page and body.tell() > MOST_QUOTED:
+            return
+        if body.tell() > MOST_BYTES:
+            raise TooManyBytes(f"more than {MOST_BYTES} bytes (lower page_size)")
+
+
+def _reaction(error: Exception) -> Reaction:
+    return next(REACTIONS[kind] for kind in type(error).__mro__ if kind in REACTIONS)
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:

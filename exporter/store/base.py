@@ -215,7 +215,7 @@ class ExportStore(Protocol):
     def forget_file(self, export_id: str) -> bool:
         """Record that the file of a finished export is deleted; False if it was known."""
 
-    def trim_lists(self, *, users: int = 100, again: timedelta = timedelta(hours=1)) -> int:
+    def trim_lists(self, *, users: int = 10, again: timedelta = timedelta(hours=1)) -> int:
         """Drop expired exports from the lists of some users; how many users were looked at.
 
         Those waiting longest come first, and not again before `again` is over.

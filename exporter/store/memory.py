@@ -6,10 +6,10 @@ import itertools
 import secrets
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -29,9 +29,8 @@ from exporter.store.base import (
     Verdict,
     Wake,
 )
+from exporter.store.lines import LEVELS, Lines, Record
 
-LEVELS = range(9, -1, -1)
-"""Priorities, the most urgent first."""
 WAKES = 10_000
 """Wake-ups kept; they are only doorbells, so the oldest may go."""
 REWAKES = 16
@@ -46,70 +45,12 @@ _Value = TypeVar("_Value")
 
 
 @dataclass
-class _Record:
-    export: Export
-    level: int
-    place: int
-    """In the list of all that were created."""
-    fence: str | None = None
-    """Of the latest claim; None once its lease expired."""
-    fences: int = 0
-    lease_until: datetime | None = None
-    clean: bool = True
-    pages: int = 0
-    """Most that any checkpoint had. A takeover goes back to fewer parts, and getting those
-    back is not progress: it would hide that every worker dies on this export."""
-    parts: int = 0
-    turn: int | None = None
-    """Its place in line; None when it is not ready."""
-    ready_since: datetime | None = None
-    """At its level."""
-    deleted: bool = False
-    """Its owner may not see it any more."""
-    kept: bool = False
-    """Its file is not yet known to be deleted."""
-    forget_at: datetime | None = None
-
-    @property
-    def user_id(self) -> str:
-        return self.export.user_id
-
-    def set(self, **changes: Any) -> None:
-        self.export = msgspec.structs.replace(self.export, **changes)
-
-    def holds(self, fence: str) -> bool:
-        return self.fence == fence and self.lease_until is not None
-
-    def advance(self, progress: float | None) -> None:
-        if progress is not None and self.export.progress < progress < 1:
-            self.set(progress=progress)
-
-    @property
-    def verdict(self) -> Verdict:
-        return Verdict.CANCEL if self.export.cancel_requested else Verdict.CONTINUE
-
-
-@dataclass
 class _Key:
     """What an idempotency key created."""
 
     fingerprint: str
     export_id: str
     forget_at: datetime
-
-
-@dataclass
-class _Level:
-    """Who was served how much at one priority, in slices: start-time fair queueing.
-
-    Each priority has its own account. With one for all, a user starved at priority 0 while
-    others are served at 9 would be so far behind that a newcomer had to wait for all of it.
-    """
-
-    virtual: int = 0
-    """Start of the slice claimed last."""
-    tags: dict[str, int] = field(default_factory=dict)
-    """Where each user's next slice starts, if that is not in the past."""
 
 
 class MemoryStore:
@@ -121,10 +62,9 @@ class MemoryStore:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.RLock()
-        self._records: dict[str, _Record] = {}
-        self._levels = {level: _Level() for level in LEVELS}
+        self._records: dict[str, Record] = {}
+        self._lines = Lines(self._records)
         self._places = itertools.count()
-        self._turns = itertools.count()
         self._wakes: deque[Wake] = deque(maxlen=WAKES)
         self._keys: dict[tuple[str, str], _Key] = {}
         self._deleted: dict[str, datetime] = {}
@@ -138,22 +78,19 @@ class MemoryStore:
         with self._lock:
             now = self._expire()
             if idempotency is not None:
-                known = self._keys.setdefault(
-                    (spec.user_id, idempotency.key),
-                    _Key(idempotency.fingerprint, spec.id, now + idempotency.lasts),
-                )
-                if known.fingerprint != idempotency.fingerprint:
+                known = self._keys.get((spec.user_id, idempotency.key))
+                if known and known.fingerprint != idempotency.fingerprint:
                     raise KeyReused(
                         f"idempotency key {idempotency.key!r} came with another request"
                     )
-                if known.export_id != spec.id:
+                if known and known.export_id != spec.id:
                     first = self._visible(known.export_id)
                     if first is None:
                         raise KeySpent(f"the export of key {idempotency.key!r} is no more")
                     self._counters["exports_replayed"] += 1
                     return _copy(first.export)
             if spec.id not in self._records:
-                record = _Record(
+                record = Record(
                     Export(
                         spec=_copy(spec),
                         state=State.QUEUED,
@@ -166,6 +103,10 @@ class MemoryStore:
                     place=next(self._places),
                 )
                 self._records[spec.id] = record
+                if idempotency is not None:
+                    self._keys[spec.user_id, idempotency.key] = _Key(
+                        idempotency.fingerprint, spec.id, now + idempotency.lasts
+                    )
                 self._since = self._since or now
                 self._counters["exports_created"] += 1
                 self._line_up(record)
@@ -198,15 +139,10 @@ class MemoryStore:
         with self._lock:
             now = self._expire()
             self._end_waits(now, DUE_PER_CLAIM)
-            record = self._best(tenant_slots)
+            record = self._lines.best(tenant_slots)
             if record is None:
                 return None
-            level = self._levels[record.level]
-            # A user passed over for its cap has a start in the past; it may not save that up.
-            level.virtual = max(level.virtual, level.tags[record.user_id])
-            level.tags[record.user_id] = level.virtual + 1
-            record.turn = None
-            record.level = record.export.spec.priority
+            self._lines.serve(record)
             record.fences += 1
             record.fence = f"{record.fences}-{secrets.token_hex(8)}"
             record.lease_until = now + lease
@@ -403,7 +339,8 @@ class MemoryStore:
                 self._counters["leases_expired"] += 1
                 self._line_up(record)
             due = self._end_waits(now, limit)
-            risen = self._raise(now - ageing, limit)
+            risen = self._lines.lift(now, ageing, limit)
+            self._counters["levels_risen"] += risen
             ready = [record for record in self._records.values() if record.turn is not None]
             if not self._wakes:
                 ready.sort(key=lambda record: (-record.level, record.turn))
@@ -432,7 +369,7 @@ class MemoryStore:
                 record.kept = False
             return was_kept
 
-    def trim_lists(self, *, users: int = 100, again: timedelta = timedelta(hours=1)) -> int:
+    def trim_lists(self, *, users: int = 10, again: timedelta = timedelta(hours=1)) -> int:
         del users, again
         return 0  # Lists are made from the records, so that no expired one is in them.
 
@@ -487,11 +424,11 @@ class MemoryStore:
                 del self._keys[name]
         return now
 
-    def _visible(self, export_id: str) -> _Record | None:
+    def _visible(self, export_id: str) -> Record | None:
         record = self._records.get(export_id)
         return record if record is not None and not record.deleted else None
 
-    def _withdraw(self, record: _Record, now: datetime) -> None:
+    def _withdraw(self, record: Record, now: datetime) -> None:
         record.turn = None
         record.set(
             state=State.CANCELED,
@@ -502,7 +439,7 @@ class MemoryStore:
         )
         self._counters["exports_canceled"] += 1
 
-    def _ask_to_stop(self, record: _Record, now: datetime) -> None:
+    def _ask_to_stop(self, record: Record, now: datetime) -> None:
         if not record.export.cancel_requested:
             record.set(updated_at=now, cancel_requested=True)
         if record.export.phase is Phase.WAITING:
@@ -510,45 +447,20 @@ class MemoryStore:
         elif record.export.phase is Phase.READY:
             self._wake(record)
 
-    def _bury(self, record: _Record, now: datetime) -> None:
+    def _bury(self, record: Record, now: datetime) -> None:
         self._deleted[record.export.id] = now
         record.forget_at = now + TOMBSTONE
 
-    def _held(self, export_id: str, fence: str) -> _Record | None:
+    def _held(self, export_id: str, fence: str) -> Record | None:
         record = self._records.get(export_id)
         return record if record and record.holds(fence) else None
 
-    def _line_up(self, record: _Record) -> None:
-        self._enter(record)
+    def _line_up(self, record: Record) -> None:
+        self._lines.enter(record, self._clock.now())
         record.set(phase=Phase.READY, retry_at=None)
         self._wake(record)
 
-    def _enter(self, record: _Record) -> None:
-        level = self._levels[record.level]
-        if not any(self._ready(record.level, record.user_id)):
-            tag = level.tags.get(record.user_id, 0)
-            level.tags[record.user_id] = max(tag, level.virtual)
-        record.turn = next(self._turns)
-        record.ready_since = self._clock.now()
-
-    def _raise(self, until: datetime, limit: int) -> int:
-        old = sorted(
-            (record.ready_since, record.export.id)
-            for record in self._records.values()
-            if record.turn is not None
-            and record.level < LEVELS[0]
-            and record.ready_since is not None
-            and record.ready_since <= until
-        )[:limit]
-        for _, export_id in old:
-            record = self._records[export_id]
-            record.turn = None
-            record.level += 1
-            self._enter(record)
-        self._counters["levels_risen"] += len(old)
-        return len(old)
-
-    def _wake(self, record: _Record) -> None:
+    def _wake(self, record: Record) -> None:
         self._wakes.append(Wake(record.export.id, record.level))
 
     def _end_waits(self, now: datetime, limit: int) -> int:
@@ -561,31 +473,6 @@ class MemoryStore:
             self._records[export_id].set(updated_at=now)
             self._line_up(self._records[export_id])
         return len(due)
-
-    def _ready(self, level: int, user_id: str) -> Iterable[_Record]:
-        return (
-            record
-            for record in self._records.values()
-            if record.turn is not None and record.level == level and record.user_id == user_id
-        )
-
-    def _best(self, tenant_slots: int) -> _Record | None:
-        slots: dict[str, int] = {}
-        for record in self._records.values():
-            if record.lease_until is not None:
-                slots[record.user_id] = slots.get(record.user_id, 0) + 1
-
-        def rank(record: _Record) -> tuple[int, int, str, int]:
-            tag = self._levels[record.level].tags[record.user_id]
-            return -record.level, tag, record.user_id, record.turn or 0
-
-        eligible = (
-            record
-            for record in self._records.values()
-            if record.turn is not None
-            and (tenant_slots == 0 or slots.get(record.user_id, 0) < tenant_slots)
-        )
-        return min(eligible, key=rank, default=None)
 
 
 def _copy(value: _Value) -> _Value:

@@ -7,11 +7,10 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from importlib import resources
 from typing import Any, Self, cast
 
-import msgspec
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError, ResponseError
@@ -19,8 +18,8 @@ from redis.retry import Retry
 
 from exporter.checkpoints import Checkpoint
 from exporter.errors import ConfigurationError, StoreUnavailable
-from exporter.exports import TRANSITIONS, Export, Phase, Result, Spec, State
-from exporter.store import cursors, texts
+from exporter.exports import TRANSITIONS, Export, Result, Spec, State
+from exporter.store import cursors, hashes, texts
 from exporter.store.base import (
     AGEING,
     Census,
@@ -49,7 +48,6 @@ _SCRIPTS = (
     "expired_files",
     "trim_lists",
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LISTEN = 1.0
 """Seconds of one blocking read. Below the socket's timeout, so that silence is no error."""
 _HINTS = {
@@ -61,10 +59,6 @@ _HINTS = {
     "WRONGPASS": "Redis refuses the password in EXPORTER_REDIS_URL: mend it there",
     "NOPERM": "the Redis user may not run a command that the service needs: widen its ACL",
 }
-
-_spec = msgspec.json.Decoder(Spec)
-_checkpoint = msgspec.json.Decoder(Checkpoint)
-_result = msgspec.json.Decoder(Result)
 
 
 class RedisStore:
@@ -84,20 +78,21 @@ class RedisStore:
         }
 
     @classmethod
-    def connect(cls, url: str, *, retries: int = 3, timeout: float = 3.0) -> Self:
+    def connect(cls, url: str, *, patient: bool = True) -> Self:
         """A store that gives a silent Redis up after 13 s at most, and rides out shorter outages.
 
-        Each try waits `timeout` seconds for an answer. Does not connect yet.
+        One that is not patient gives up after 5 s: for a process whose callers wait meanwhile.
+        Does not connect yet.
         """
         # No health check before a command: all of them may be sent twice, so the retry does that
         # work. With one, redis-py retries within its retries: 52 s were measured.
         return cls(
             redis.Redis.from_url(
                 url,
-                socket_timeout=timeout,
-                socket_connect_timeout=min(timeout, 2.0),
+                socket_timeout=3 if patient else 1.5,
+                socket_connect_timeout=2 if patient else 1,
                 socket_keepalive=True,
-                retry=Retry(ExponentialBackoff(cap=1, base=0.05), retries),
+                retry=Retry(ExponentialBackoff(cap=1, base=0.05), 3 if patient else 1),
                 retry_on_error=[redis.BusyLoadingError, redis.ConnectionError, redis.TimeoutError],
             )
         )
@@ -149,7 +144,7 @@ class RedisStore:
         if idempotency is not None:
             # Hashed, because a user may have the separator in the name and a key may be long.
             digest = hashlib.sha256(texts.encode((spec.user_id, idempotency.key))).hexdigest()
-            marks = (digest, idempotency.fingerprint, _millis(idempotency.lasts))
+            marks = (digest, idempotency.fingerprint, hashes.millis(idempotency.lasts))
         how, *fields = self._run(
             "create", spec.id, spec.user_id, spec.priority, texts.encode(spec), *marks
         )
@@ -157,12 +152,12 @@ class RedisStore:
             raise KeyReused(f"the idempotency key {idempotency.key!r} came with another request")
         if idempotency is not None and how == b"spent":
             raise KeySpent(f"the export of the idempotency key {idempotency.key!r} is no more")
-        return _export(fields[0])
+        return hashes.read(fields[0])
 
     def get(self, export_id: str) -> Export | None:
         with _answering():
             fields = cast("dict[bytes, bytes]", self.client.hgetall(_record(export_id)))
-        return _export(fields) if fields and b"deleted" not in fields else None
+        return hashes.read(fields) if fields and b"deleted" not in fields else None
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
         index = f"exporter:user:{user_id}"
@@ -196,7 +191,7 @@ class RedisStore:
                 if gone:
                     self.client.zrem(index, *gone)
             found += [
-                (place, _export(one)) for place, one in zip(places, records, strict=True) if one
+                (place, hashes.read(one)) for place, one in zip(places, records, strict=True) if one
             ]
         page = found[:limit]
         return RecordPage(
@@ -205,17 +200,19 @@ class RedisStore:
         )
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:
-        answer = self._run("claim", worker_id, secrets.token_hex(8), _micros(lease), tenant_slots)
+        answer = self._run(
+            "claim", worker_id, secrets.token_hex(8), hashes.micros(lease), tenant_slots
+        )
         if answer is None:
             return None
         clean, fence, fields = answer
-        return Claim(export=_export(fields), fence=fence.decode(), clean=clean == b"1")
+        return Claim(export=hashes.read(fields), fence=fence.decode(), clean=clean == b"1")
 
     def renew(
         self, export_id: str, fence: str, *, lease: timedelta, progress: float | None = None
     ) -> Verdict:
         share = "" if progress is None else repr(progress)
-        return Verdict(self._run("renew", export_id, fence, _micros(lease), share).decode())
+        return Verdict(self._run("renew", export_id, fence, hashes.micros(lease), share).decode())
 
     def commit(
         self,
@@ -231,7 +228,7 @@ class RedisStore:
             "commit",
             export_id,
             fence,
-            _micros(lease),
+            hashes.micros(lease),
             repr(progress),
             texts.encode(checkpoint),
             checkpoint.pages,
@@ -249,7 +246,7 @@ class RedisStore:
         retry_in: timedelta | None = None,
         reason: str | None = None,
     ) -> bool:
-        wait = "" if retry_in is None else _micros(retry_in)
+        wait = "" if retry_in is None else hashes.micros(retry_in)
         return bool(self._run("release", export_id, fence, int(clean), wait, reason or ""))
 
     def end(
@@ -273,18 +270,18 @@ class RedisStore:
                 export_id,
                 fence,
                 state,
-                _millis(keep_record),
+                hashes.millis(keep_record),
                 texts.encode(result) if result else "",
                 error or "",
-                "" if keep_file is None else _micros(keep_file),
+                "" if keep_file is None else hashes.micros(keep_file),
                 result.record_count if result else 0,
                 result.file_size if result else 0,
             )
         )
 
     def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
-        fields = self._run("request_cancel", export_id, _millis(keep_record))
-        return _export(fields) if fields else None
+        fields = self._run("request_cancel", export_id, hashes.millis(keep_record))
+        return hashes.read(fields) if fields else None
 
     def delete(self, export_id: str, user_id: str) -> State | None:
         state = self._run("delete", export_id, user_id)
@@ -300,18 +297,18 @@ class RedisStore:
             return bool(self.client.zrem("exporter:deleted", export_id))
 
     def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
-        expired, due, risen, ready = self._run("sweep", limit, _micros(ageing))
+        expired, due, risen, ready = self._run("sweep", limit, hashes.micros(ageing))
         return Swept(expired=expired, due=due, risen=risen, ready=ready)
 
     def expired_files(self, *, limit: int = 100) -> tuple[Export, ...]:
-        return tuple(_export(fields) for fields in self._run("expired_files", limit))
+        return tuple(hashes.read(fields) for fields in self._run("expired_files", limit))
 
     def forget_file(self, export_id: str) -> bool:
         with _answering():
             return bool(self.client.zrem("exporter:kept", export_id))
 
-    def trim_lists(self, *, users: int = 100, again: timedelta = timedelta(hours=1)) -> int:
-        _, looked_at = self._run("trim_lists", users, _micros(again))
+    def trim_lists(self, *, users: int = 10, again: timedelta = timedelta(hours=1)) -> int:
+        _, looked_at = self._run("trim_lists", users, hashes.micros(again))
         return int(looked_at)
 
     def count(self, what: str, by: int) -> None:
@@ -341,7 +338,7 @@ class RedisStore:
             wakes=wakes,
             kept_files=kept,
             deleted=deleted,
-            since=_moment_or_none(since),
+            since=hashes.moment_or_none(since),
         )
 
     def bookmark(self) -> str:
@@ -378,55 +375,6 @@ class RedisStore:
 
 def _record(export_id: str) -> str:
     return f"exporter:export:{export_id}"
-
-
-def _export(answer: Sequence[bytes] | Mapping[bytes, bytes]) -> Export:
-    """A record from its fields; a script gives names and values in turn."""
-    if not isinstance(answer, Mapping):
-        answer = dict(zip(answer[::2], answer[1::2], strict=True))
-    fields = {name.decode(): value for name, value in answer.items()}
-    checkpoint, closing, result = map(fields.get, ("checkpoint", "closing", "result"))
-    return Export(
-        spec=_spec.decode(fields["spec"]),
-        state=State(fields["state"].decode()),
-        phase=Phase(fields["phase"].decode()),
-        progress=float(fields.get("progress", 0)),
-        created_at=_moment(fields["created_at"]),
-        updated_at=_moment(fields["updated_at"]),
-        started_at=_moment_or_none(fields.get("started_at")),
-        completed_at=_moment_or_none(fields.get("completed_at")),
-        worker_id=_text_or_none(fields.get("worker_id")),
-        error=_text_or_none(fields.get("error")),
-        attempts=int(fields.get("attempts", 0)),
-        stalls=int(fields.get("stalls", 0)),
-        stalled_since=_moment_or_none(fields.get("stalled_since")),
-        retry_at=_moment_or_none(fields.get("retry_at")),
-        cancel_requested="cancel" in fields,
-        checkpoint=_checkpoint.decode(checkpoint) if checkpoint else None,
-        closing=_result.decode(closing) if closing else None,
-        result=_result.decode(result) if result else None,
-        file_expires_at=_moment_or_none(fields.get("file_expires_at")),
-    )
-
-
-def _moment(micros: bytes) -> datetime:
-    return _EPOCH + timedelta(microseconds=int(micros))
-
-
-def _moment_or_none(micros: bytes | None) -> datetime | None:
-    return _moment(micros) if micros is not None else None
-
-
-def _text_or_none(value: bytes | None) -> str | None:
-    return value.decode() if value is not None else None
-
-
-def _micros(duration: timedelta) -> int:
-    return duration // timedelta(microseconds=1)
-
-
-def _millis(duration: timedelta) -> int:
-    return duration // timedelta(milliseconds=1)
 
 
 @contextmanager

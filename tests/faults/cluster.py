@@ -150,6 +150,16 @@ class Cluster:
         except (psutil.NoSuchProcess, RuntimeError):
             return set()
 
+    def holds(self, number: int) -> bool:
+        """Whether a worker has an export under lease."""
+        pids = self.pids(number)
+        client = self.store.client
+        for export_id in cast("list[bytes]", client.zrange("exporter:leases", 0, -1)):
+            worker = cast("bytes | None", client.hget(b"exporter:export:" + export_id, "worker_id"))
+            if worker is not None and int(worker.rpartition(b"-")[2]) in pids:
+                return True
+        return False
+
     def kill_worker(self, number: int) -> None:
         """SIGKILL to the whole tree; `supervise` starts another."""
         child = self.workers[number]

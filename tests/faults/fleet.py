@@ -97,9 +97,13 @@ class Upstream:
             size,
         )
 
-    def twice(self) -> dict[tuple[str, int], int]:
-        """The pages that were asked for more than once."""
-        return {page: times for page, times in self.asked.items() if times > 1}
+    def twice(self, *prefixes: str) -> dict[tuple[str, int], int]:
+        """The pages that were asked for more than once, of searches whose name begins so."""
+        return {
+            (name, page): times
+            for (name, page), times in self.asked.items()
+            if times > 1 and name.startswith(prefixes or "")
+        }
 
     def close(self) -> None:
         self._server.shutdown()

@@ -113,7 +113,6 @@ class History:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         self._before = {export.id for export in self._recorded()}
-        self._http = httpx.Client(timeout=30, trust_env=False)
 
     # -- what clients do -----------------------------------------------------------------------
 
@@ -219,7 +218,7 @@ class History:
 
     def _downloaded(self, url: str) -> tuple[str, int]:
         digest, size = hashlib.sha256(), 0
-        with self._http.stream("GET", url) as response:
+        with httpx.stream("GET", url, timeout=30, trust_env=False) as response:
             response.raise_for_status()
             for chunk in response.iter_bytes():
                 digest.update(chunk)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import S3
-from tests.faults.fleet import running, until
+from tests.faults.fleet import Worker, running, until
 
 pytestmark = pytest.mark.stack
 
-EXIT = 5.0
-"""Seconds from SIGTERM to the end of a worker, beside the page under way."""
+EXIT = 8.0
+"""Seconds from SIGTERM to the end of a worker: 3 to 5 on a busy machine, and its last page."""
 PAGE_SECONDS = 0.2
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
@@ -22,23 +22,29 @@ def test_rolling_restarts_read_no_page_twice_and_take_nothing_over(
 ) -> None:
     # Given
     with running(tmp_path, s3_server, SLICE_SECONDS="30s") as fleet:
-        worker = fleet.worker(2)
-        exports = {f"d{n}": fleet.create(f"d{n}", 60, delay=PAGE_SECONDS) for n in range(2)}
+        workers = [fleet.worker(2, wait=False) for _ in range(4)]
+        for one in workers:
+            until(one.ready, 60, "a worker that shows its presence")
+        exports = {f"d{n}": fleet.create(f"d{n}", 45, delay=PAGE_SECONDS) for n in range(2)}
         until(lambda: len(fleet.upstream.asked_at) == 2, 20, "both exports under way")
-        workers = [worker]
-        # When
+
+        def works(worker: Worker) -> bool:
+            """Whether some export is with this worker now."""
+            own = {line["fence"]: line["export_id"] for line in worker.said("slice.started")}
+            gone = {line["fence"] for line in worker.said("slice.released")}
+            return worker.alive and any(fence not in gone for fence in own)
+
+        # When: three times the worker that works is told to end
         for _ in range(3):
-            successor = fleet.worker(2)
+            until(lambda: any(map(works, workers)), 20, "a worker that works")
+            working = next(filter(works, workers))
             assert not fleet.ended(list(exports.values()))
-            took = worker.terminate()
+            took = working.terminate()
             # Then
             assert took < EXIT + PAGE_SECONDS, took
-            workers.append(successor)
-            worker = successor
         until(lambda: fleet.ended(list(exports.values())), 60, "the end")
-        # Then
         slices = [line for one in workers for line in one.said("slice.started")]
-        assert len(slices) >= 8, "each restart handed both exports over"
+        assert len(slices) >= 2 + 3, "each restart handed an export over"
         assert all(line["clean"] for line in slices)
         assert not any(one.said("sweep.leases_expired") for one in workers)
         assert fleet.upstream.twice() == {}
@@ -46,14 +52,16 @@ def test_rolling_restarts_read_no_page_twice_and_take_nothing_over(
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="needs the Debian package libfaketime")
-@pytest.mark.parametrize("offset", ["-2h", "+2h"])
-def test_a_worker_whose_wall_clock_is_hours_off_disturbs_nobody(
+@pytest.mark.parametrize("offset", ["+10m", pytest.param("-10m", marks=pytest.mark.soak)])
+def test_a_worker_whose_wall_clock_is_off_by_many_leases_disturbs_nobody(
     tmp_path: Path, s3_server: S3, offset: str
 ) -> None:
-    # Given
+    # Given: leases of 4 s, and no more than S3 tolerates, which refuses a signature that seems to
+    # be over 15 minutes old
     with running(tmp_path, s3_server, SLICE_SECONDS="1s") as fleet:
         skewed = fleet.worker(
             1,
+            wait=False,
             LD_PRELOAD=str(FAKETIME),
             FAKETIME=offset,
             # Only the wall clock is wrong; nobody can set the monotonic one.
@@ -61,8 +69,9 @@ def test_a_worker_whose_wall_clock_is_hours_off_disturbs_nobody(
             DONT_FAKE_MONOTONIC="1",
         )
         right = fleet.worker(1)
+        until(skewed.ready, 60, "the worker with the wrong clock")
         # When
-        exports = {f"s{n}": fleet.create(f"s{n}", 30, delay=0.1) for n in range(2)}
+        exports = {f"s{n}": fleet.create(f"s{n}", 20, delay=0.1) for n in range(2)}
         until(lambda: fleet.ended(list(exports.values())), 60, "the end")
         # Then
         for one in (skewed, right):

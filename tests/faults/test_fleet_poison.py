@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -22,7 +21,7 @@ def test_an_export_that_kills_each_worker_fails_and_the_others_run_on(
     tmp_path: Path, s3_server: S3
 ) -> None:
     # Given
-    with running(tmp_path, s3_server, MAX_ATTEMPTS="3", LEASE_SECONDS="2s") as fleet:
+    with running(tmp_path, s3_server, MAX_ATTEMPTS="2", LEASE_SECONDS="2s") as fleet:
         worker = fleet.worker(2)
         poison = fleet.create("poison", 50)
         exports = {f"o{n}": fleet.create(f"o{n}", 25) for n in range(3)}
@@ -31,8 +30,8 @@ def test_an_export_that_kills_each_worker_fails_and_the_others_run_on(
         def kill_whoever_reads_it() -> bool:
             for line in worker.said("slice.started"):
                 if line["export_id"] == poison and line["fence"] not in killed:
-                    # The fourth claim is the one that fails it; it reads no page.
-                    if len(killed) == 3:
+                    # The third claim is the one that fails it; it reads no page.
+                    if len(killed) == 2:
                         continue
                     killed.add(line["fence"])
                     with contextlib.suppress(ProcessLookupError):
@@ -45,8 +44,8 @@ def test_an_export_that_kills_each_worker_fails_and_the_others_run_on(
         export = fleet.record(poison)
         assert export.state is State.FAILED
         assert export.error is not None
-        assert export.error.startswith("gave up: 3 workers in a row were lost")
-        assert len(killed) == 3
+        assert export.error.startswith("gave up: 2 workers in a row were lost")
+        assert len(killed) == 2
         until(lambda: fleet.ended(list(exports.values())), 30, "the others")
         fleet.assert_whole(exports)
         assert worker.alive
@@ -55,18 +54,21 @@ def test_an_export_that_kills_each_worker_fails_and_the_others_run_on(
 def test_a_slice_that_wants_too_much_memory_ends_alone_and_its_process_is_replaced(
     tmp_path: Path, s3_server: S3
 ) -> None:
-    # Given: one page of 100 MB, which is within what a page may be
+    # Given: one page of 80 MB, which is within what a page may be
     with running(
-        tmp_path, s3_server, MAX_ATTEMPTS="2", WORKER_MEMORY="280MiB", PART_SIZE="5MiB"
+        tmp_path,
+        s3_server,
+        MAX_ATTEMPTS="2",
+        WORKER_MEMORY="280MiB",
+        PART_SIZE="5MiB",
+        LEASE_SECONDS="90s",
     ) as fleet:
         worker = fleet.worker(1)
         children = {child.pid for child in psutil.Process(worker.pid).children()}
-        greedy = fleet.create("greedy", 1, filler=b"x" * 5_000_000)
+        greedy = fleet.create("greedy", 1, filler=b"x" * 4_000_000)
         modest = fleet.create("modest", 20)
-        begin = time.monotonic()
-        # When
+        # When: sooner than one lease would have run out
         until(lambda: fleet.ended([greedy, modest]), 60, "the end of both")
-        took = time.monotonic() - begin
         # Then
         crashes = worker.said("slice.crashed")
         assert [line["export_id"] for line in crashes] == [greedy] * 2
@@ -75,7 +77,6 @@ def test_a_slice_that_wants_too_much_memory_ends_alone_and_its_process_is_replac
         assert export.state is State.FAILED
         assert export.error is not None
         assert "2 workers in a row were lost" in export.error
-        assert took < 15, "no lease was waited for"
         fleet.assert_whole({"modest": modest})
         until(
             lambda: not children & {child.pid for child in psutil.Process(worker.pid).children()},

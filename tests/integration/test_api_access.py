@@ -41,6 +41,9 @@ CALLS = [
     ("GET", "/v1/exports"),
     ("GET", "/v1/exports/some-id"),
     ("POST", "/v1/exports/some-id/cancel"),
+    ("POST", "/v1/exports/some-id/retry"),
+    ("DELETE", "/v1/exports/some-id"),
+    ("DELETE", "/v2/tasks/some-id"),
 ]
 
 
@@ -52,7 +55,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def api(server: Server, redis_server: RedisServer) -> Iterator[Service]:
-    with redis.Redis.from_url(redis_server.url, db=KEYS_DATABASE) as client:
+    with redis.Redis.from_url(redis_server.url.replace("/0", f"/{KEYS_DATABASE}")) as client:
         client.flushdb()
         with service(server, client) as running:
             yield running

@@ -35,7 +35,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def api(server: Server, redis_server: RedisServer) -> Iterator[Service]:
-    with redis.Redis.from_url(redis_server.url, db=KEYS_DATABASE) as client:
+    with redis.Redis.from_url(redis_server.url.replace("/0", f"/{KEYS_DATABASE}")) as client:
         client.flushdb()
         with service(server, client) as running:
             yield running

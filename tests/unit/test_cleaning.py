@@ -11,6 +11,7 @@ from exporter import cleaning
 from exporter.cleaning import Cleaned, clean
 from exporter.errors import StorageUnavailable
 from exporter.exports import State
+from exporter.settings import Settings
 from exporter.storage.base import FileHeaders
 from tests.harness import Bench, postings
 
@@ -148,3 +149,123 @@ def test_what_others_keep_in_the_bucket_is_not_ours_to_delete() -> None:
     cleaned(bench)
     # Then
     assert bench.bucket() == ["backups/theirs.txt", "open:backups/more.txt"]
+
+
+def test_what_a_deleted_export_left_is_removed_and_only_that() -> None:
+    # Given
+    bench = finished()
+    bench.spec = msgspec.structs.replace(bench.spec, id="e2")
+    bench.memory_store.create(bench.spec)
+    bench.run()
+    kept = [name for name in bench.bucket() if "/e2/" in name]
+    open_upload(bench, "e1")
+    bench.memory_store.delete("e1", "u1")
+    # When
+    result = cleaned(bench)
+    # Then
+    assert result == Cleaned(files=0, uploads=0, deleted=1)
+    assert bench.bucket() == kept
+    assert cleaned(bench) == NOTHING
+
+
+def test_the_objects_of_a_deleted_export_are_removed_the_next_time_if_s3_is_away() -> None:
+    # Given
+    bench = finished()
+    bench.memory_store.delete("e1", "u1")
+
+    def silent(operation: str, key: str) -> None:
+        raise StorageUnavailable("S3 did not answer")
+
+    bench.storage.before = silent
+    with pytest.raises(StorageUnavailable):
+        cleaned(bench)
+    # When
+    bench.storage.before = None
+    # Then
+    assert cleaned(bench).deleted == 1
+    assert bench.bucket() == []
+
+
+def stray(bench: Bench, owner: str, name: str = "late") -> None:
+    bench.storage.put_small(f"exports/{owner}/1-ab/{name}", b"x", FileHeaders("text/csv", name))
+
+
+def test_an_object_of_an_ended_export_that_is_not_its_file_is_deleted() -> None:
+    # Given: a write of a stopped worker that reached S3 after the end
+    bench = finished()
+    file = bench.bucket()
+    stray(bench, "e1")
+    # When
+    result = cleaned(bench)
+    # Then
+    assert result == Cleaned(files=0, uploads=0, strays=1)
+    assert bench.bucket() == file
+    assert bench.file()
+
+
+def test_an_object_of_a_living_export_is_never_a_stray() -> None:
+    # Given
+    bench = Bench(postings(200), seconds_a_page=5)
+    bench.slice()
+    stray(bench, "e1")
+    before = bench.bucket()
+    # When / Then
+    assert cleaned(bench) == NOTHING
+    assert bench.bucket() == before
+
+
+def test_objects_of_unknown_exports_are_left_alone_until_the_store_has_known_all_for_long() -> None:
+    # Given: a store that began empty, beside a bucket that did not
+    bench = Bench(postings(5))
+    stray(bench, "e5")
+    # When / Then
+    bench.clock.advance(WEEK - 60)
+    assert cleaned(bench) == NOTHING
+    # When
+    bench.clock.advance(61)
+    # Then
+    assert cleaned(bench) == Cleaned(files=0, uploads=0, strays=1)
+    assert bench.bucket() == []
+
+
+def test_a_walk_through_a_large_bucket_goes_on_where_the_last_one_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given
+    monkeypatch.setattr(cleaning, "BATCH", 2)
+    monkeypatch.setattr(cleaning, "WALKED", 4)
+    bench = finished()
+    file = bench.bucket()
+    for number in range(5):
+        stray(bench, "e1", f"late-{number}")
+        stray(bench, f"{number}f", "unknown")
+    bench.clock.advance(WEEK - 60)
+    # When
+    strays = [cleaned(bench).strays for _ in range(5)]
+    # Then: the five unknown are walked over, then the five late are found, then all anew
+    assert strays == [0, 2, 3, 0, 0]
+    assert set(file) < set(bench.bucket())
+    assert len(bench.bucket()) == 6
+
+
+def test_what_was_cleaned_is_counted() -> None:
+    # Given
+    bench = finished()
+    stray(bench, "e1")
+    open_upload(bench, "e1")
+    bench.clock.advance(GRACE.total_seconds())
+    cleaned(bench)
+    bench.clock.advance(WEEK)
+    # When
+    cleaned(bench)
+    # Then
+    counters = bench.memory_store.counters()
+    assert counters["files_cleaned"] == 1
+    assert counters["uploads_cleaned"] == 1
+    assert counters["strays_cleaned"] == 1
+
+
+def test_a_file_may_not_be_kept_longer_than_its_record() -> None:
+    with pytest.raises(ValueError, match="EXPORTER_RECORD_RETENTION 30d"):
+        Settings(retention=timedelta(days=31))
+    assert Settings(retention=timedelta(days=30)).retention == timedelta(days=30)

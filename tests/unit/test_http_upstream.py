@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
-import re
-import ssl
-import time
-import zlib
-from collections.abc import Iterator
+import json
+import logging
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.clock import FakeClock
-from exporter.errors import SourceRefused, SourceUnavailable, SourceUntrue
+from exporter.errors import SourceError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.local import ports
 from exporter.sources import http
 from tests.upstreams import Answer, Reset, Upstream, reply, serving
 
-KEY = "sk_live_a1B2c3"
-TLS = ssl.create_default_context()
-"""Never used; made once, because each client would read all certificates for one of its own."""
+KEY = "sk/a1B2&c3+d4="
 GOOD = reply(200, {"well": True}, content_type="application/json")
 
 
@@ -39,8 +35,7 @@ def read(body: bytes) -> Any:
 
 
 def ask(upstream: Upstream, clock: FakeClock) -> Any:
-    transport = httpx.HTTPTransport(verify=TLS)
-    client = http.Upstream(upstream.url, {"x-api-key": KEY}, clock, transport)
+    client = http.Upstream(upstream.url, {"x-api-key": KEY}, clock)
     try:
         return client.ask("POST", "/search", read, json={"page": 1})
     finally:
@@ -79,17 +74,40 @@ def test_a_refusal_is_final_and_says_what_the_upstream_said(clock: FakeClock, st
     assert len(upstream.asked) == 1
 
 
-def test_an_error_never_repeats_the_key_although_the_upstream_does(clock: FakeClock) -> None:
+ECHOES: dict[str, Answer] = {
+    "as it is": reply(401, f"Invalid API key {KEY}: get one"),
+    "as a header": reply(200, f"x-api-key: {KEY}", content_type=KEY),
+    "as JSON": reply(422, {"headers": {"x-api-key": KEY}}),
+    "in a URL": reply(302, "moved", location=f"/login?key={KEY.replace('/', '%2F')}"),
+    "twice escaped": reply(400, json.dumps(json.dumps(KEY)).replace("/", "\\/")),
+    "in a basic authorization": reply(400, base64.b64encode(KEY.encode())),
+    "as HTML": reply(400, f"<pre>{KEY.replace('&', '&amp;')}</pre>"),
+    "in capitals": reply(400, KEY.upper()),
+    "where the excerpt ends": reply(400, b" " * 1_190 + KEY.encode() * 2),
+    "instead of an answer": f"HTTP/9 {KEY}\r\n\r\n".encode(),
+    "in a body that breaks off": reply(200, KEY, length=99),
+}
+
+
+@pytest.mark.parametrize("answer", ECHOES.values(), ids=ECHOES)
+def test_an_error_never_repeats_the_key_although_the_upstream_does(
+    clock: FakeClock, answer: Answer
+) -> None:
     # Given
-    said = reply(401, f"Invalid API key {KEY}: get one", location=f"/login?key={KEY}")
-    moved = reply(302, "moved", location=f"/login?key={KEY}")
-    for answer in (said, moved):
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    with (
+        serving(answer) as upstream,
+        structlog.testing.capture_logs() as logs,
+        pytest.raises(SourceError) as refused,
+    ):
         # When
-        with serving(answer) as upstream, pytest.raises(SourceRefused) as refused:
-            ask(upstream, clock)
-        # Then
-        assert KEY not in str(refused.value)
-        assert "(the API key)" in str(refused.value)
+        ask(upstream, clock)
+    # Then
+    assert len(logs) == len(upstream.asked) - 1
+    for said in (str(refused.value), str(logs)):
+        assert "a1B2" not in said
+        assert "A1B2" not in said
+    assert "(the API k" in str(refused.value)
 
 
 def test_a_password_in_the_address_is_sent_and_never_shown(clock: FakeClock) -> None:
@@ -248,30 +266,27 @@ def test_a_refused_connection_may_answer_later(clock: FakeClock) -> None:
     client.close()
 
 
-def _drip(clock: FakeClock) -> Iterator[bytes]:
-    yield reply(200, b"", length=10_000)
-    while True:
-        clock.advance(1)
-        yield b" "
-        time.sleep(0.001)
-
-
 HEAD = b"HTTP/1.1 200 OK\r\n"
 PACKED = gzip.compress(b'{"well": true}' + b" " * 5_000)
-BROKEN: dict[str, Answer] = {
+SILENT: dict[str, Answer] = {
     "closed without an answer": b"",
     "reset before an answer": [Reset()],
+    "no HTTP at all": b"220 smtp.example.com ESMTP\r\n",
+    "endless headers": HEAD + b"x: " + b"y" * 300_000,
+}
+BROKEN: dict[str, Answer] = {
     "reset in the middle of the body": [reply(200, b'{"we', length=14), Reset()],
     "body shorter than its content-length": reply(200, b'{"we', length=14),
     "chunked body cut off": HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n" + b'{"wel\r\n',
     "chunk sizes that are none": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}",
-    "no HTTP at all": b"220 smtp.example.com ESMTP\r\n",
     "gzip that is none": reply(200, b"\x1f\x8b nonsense", content_encoding="gzip"),
-    "endless headers": HEAD + b"x: " + b"y" * 300_000,
+    "gzip cut off": reply(200, PACKED[: len(PACKED) // 2], content_encoding="gzip"),
+    "gzip cut off behind what looks whole": reply(200, PACKED[:-8], content_encoding="gzip"),
+    "packed in a way nobody asked for": reply(200, b"\x0b\x02\x80", content_encoding="br"),
 }
 
 
-@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("answer", [*SILENT.values(), *BROKEN.values()], ids=[*SILENT, *BROKEN])
 def test_a_broken_answer_is_asked_for_again(clock: FakeClock, answer: Answer) -> None:
     # Given
     with serving(answer, GOOD) as upstream:
@@ -282,8 +297,8 @@ def test_a_broken_answer_is_asked_for_again(clock: FakeClock, answer: Answer) ->
     assert len(upstream.asked) == 2
 
 
-@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
-def test_an_answer_that_stays_broken_is_no_page(clock: FakeClock, answer: Answer) -> None:
+@pytest.mark.parametrize("answer", SILENT.values(), ids=SILENT)
+def test_an_upstream_that_stays_silent_may_answer_later(clock: FakeClock, answer: Answer) -> None:
     # Given
     with (
         serving(answer) as upstream,
@@ -295,6 +310,36 @@ def test_an_answer_that_stays_broken_is_no_page(clock: FakeClock, answer: Answer
     assert len(upstream.asked) == http.TRIES
 
 
+@pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
+def test_an_answer_that_breaks_off_each_time_is_described_as_far_as_it_came(
+    clock: FakeClock, answer: Answer
+) -> None:
+    # Given
+    with (
+        serving(answer) as upstream,
+        pytest.raises(
+            SourceUnavailable,
+            match=r"answered 200 \(no content type\) with .{9,}; \d+ bytes came, which began: .+",
+        ),
+    ):
+        # When
+        ask(upstream, clock)
+    # Then
+    assert len(upstream.asked) == http.TRIES
+
+
+def test_of_a_failure_whose_text_breaks_off_the_status_counts(clock: FakeClock) -> None:
+    # Given
+    with (
+        serving(reply(403, b"not for y", length=50)) as upstream,
+        pytest.raises(SourceRefused, match="answered 403: not for y"),
+    ):
+        # When
+        ask(upstream, clock)
+    # Then
+    assert len(upstream.asked) == 1
+
+
 UNTRUE: dict[str, tuple[bytes, str]] = {
     "a maintenance page": (
         reply(200, "<html><h1>Back soon</h1>", content_type="text/html"),
@@ -302,10 +347,6 @@ UNTRUE: dict[str, tuple[bytes, str]] = {
     ),
     "nothing": (reply(200, b""), r"no content type.*\(an empty body\)"),
     "blanks": (reply(200, b" \n "), r"nothing that can be shown"),
-    "gzip cut off": (
-        reply(200, PACKED[: len(PACKED) // 2], content_encoding="gzip"),
-        "answered 200",
-    ),
     "a body that ends with its connection, too early": (
         b'HTTP/1.0 200 OK\r\n\r\n{"well": tr',
         "answered 200",
@@ -349,19 +390,6 @@ def test_a_compressed_page_is_read(clock: FakeClock) -> None:
     assert upstream.asked[0].headers["accept-encoding"] == "gzip"
 
 
-def test_a_body_that_drips_ends_at_the_deadline(clock: FakeClock) -> None:
-    # Given
-    with (
-        serving(lambda _: _drip(clock)) as upstream,
-        pytest.raises(SourceUnavailable, match="did not finish within 60 s"),
-    ):
-        # When
-        ask(upstream, clock)
-    # Then: nor is a worker held for the same time again
-    assert len(upstream.asked) == 1
-    assert http.TOTAL_TIMEOUT < clock.monotonic() < http.TOTAL_TIMEOUT + 10
-
-
 def test_all_tries_together_end_at_the_deadline(clock: FakeClock) -> None:
     # Given: each failure takes its time
     def slow_failure(_: object) -> bytes:
@@ -376,61 +404,11 @@ def test_all_tries_together_end_at_the_deadline(clock: FakeClock) -> None:
     assert clock.monotonic() < http.TOTAL_TIMEOUT + 25
 
 
-def test_an_upstream_that_says_nothing_is_not_waited_for_long(
-    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Given
-    monkeypatch.setattr(http, "READ_TIMEOUT", 0.1)
-    monkeypatch.setattr(http, "TRIES", 1)
-
-    def silent(_: object) -> bytes:
-        time.sleep(0.3)
-        return b""
-
-    with serving(silent) as upstream, pytest.raises(SourceUnavailable, match="timed out"):
-        # When
-        ask(upstream, clock)
-    # Then
-    assert len(upstream.asked) == 1
-
-
-def test_a_body_that_unpacks_without_end_is_cut_off_at_the_cap(
-    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Given: 64 MiB of blanks in 64 KiB
-    monkeypatch.setattr(http, "MOST_BYTES", 1024**2)
-    packer = zlib.compressobj(9, wbits=31)
-    bomb = packer.compress(b" " * 64 * 1024**2) + packer.flush()
-    with (
-        serving(reply(200, bomb, content_encoding="gzip"), GOOD) as upstream,
-        pytest.raises(SourceRefused, match=r"more than 1048576 bytes.*page_size"),
-    ):
-        # When
-        ask(upstream, clock)
-    # Then
-    assert len(upstream.asked) == 1
-
-
-def test_an_error_page_without_end_is_cut_off_too(
-    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Given
-    monkeypatch.setattr(http, "MOST_BYTES", 1024)
-    with (
-        serving(reply(500, b"x" * 10_000)) as upstream,
-        pytest.raises(SourceRefused, match="more than 1024 bytes"),
-    ):
-        # When
-        ask(upstream, clock)
-    # Then
-    assert len(upstream.asked) == 1
-
-
 def test_an_address_that_no_client_takes_is_final(clock: FakeClock) -> None:
     # Given
     client = http.Upstream("ftp://127.0.0.1", {}, clock)
     # When
-    with pytest.raises(SourceRefused, match=re.escape("ftp://127.0.0.1/search cannot be asked")):
+    with pytest.raises(SourceRefused, match=r"ftp://127\.0\.0\.1 .*unsupported protocol"):
         client.ask("GET", "/search", read)
     # Then
     client.close()

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 from exporter.checkpoints import Checkpoint, Part
 from exporter.clock import FakeClock
 from exporter.exports import (
+    TERMINAL,
     TRANSITIONS,
     Completeness,
     EndReason,
@@ -32,7 +33,14 @@ from exporter.exports import (
 )
 from exporter.formats.base import Dialect
 from exporter.local.redis import RedisServer
-from exporter.store.base import Claim, RecordPage
+from exporter.store.base import (
+    Claim,
+    ExportStore,
+    Idempotency,
+    KeyReused,
+    KeySpent,
+    RecordPage,
+)
 from exporter.store.memory import MemoryStore
 from exporter.store.redis import RedisStore
 
@@ -72,6 +80,18 @@ def page(one: RecordPage) -> object:
     return [seen(export) for export in one.exports], one.next_cursor is not None
 
 
+def created(store: ExportStore, spec: Spec, mark: Idempotency | None) -> object:
+    try:
+        return seen(store.create(spec, mark))
+    except (KeyReused, KeySpent) as error:
+        return type(error)
+
+
+def census(store: ExportStore) -> object:
+    found = store.census()
+    return msgspec.structs.replace(found, since=None), found.since is not None
+
+
 class Stores(RuleBasedStateMachine):
     """Every call goes to both stores; their answers and records must be the same."""
 
@@ -85,14 +105,20 @@ class Stores(RuleBasedStateMachine):
         self.redis = RedisStore(self.client)
         self.fences: dict[str, list[tuple[str, str]]] = {}
         self.before: dict[str, Export] = {}
+        self.hidden: set[str] = set()
 
     @initialize(count=st.integers(0, 4))
     def some_exports(self, count: int) -> None:
         for export_id in IDS[:count]:
-            self.create(export_id, USERS[count % 3], 0)
+            self.create(export_id, USERS[count % 3], 0, None)
 
-    @rule(export_id=ids, user=st.sampled_from(USERS), priority=st.sampled_from([0, 0, 9]))
-    def create(self, export_id: str, user: str, priority: int) -> None:
+    @rule(
+        export_id=ids,
+        user=st.sampled_from(USERS),
+        priority=st.sampled_from([0, 0, 8, 9]),
+        mark=st.none() | st.builds(Idempotency, st.sampled_from("kl"), st.sampled_from("ffg")),
+    )
+    def create(self, export_id: str, user: str, priority: int, mark: Idempotency | None) -> None:
         spec = Spec(
             id=export_id,
             user_id=user,
@@ -107,7 +133,7 @@ class Stores(RuleBasedStateMachine):
             file_name="f",
         )
         self.tick()
-        assert seen(self.memory.create(spec)) == seen(self.redis.create(spec))
+        assert created(self.memory, spec, mark) == created(self.redis, spec, mark)
 
     @rule(lease=durations, tenant_slots=st.integers(0, 2))
     def claim(self, lease: timedelta, tenant_slots: int) -> None:
@@ -228,10 +254,27 @@ class Stores(RuleBasedStateMachine):
         ours = self.memory.request_cancel(export_id, keep_record=LATER)
         assert seen(ours) == seen(self.redis.request_cancel(export_id, keep_record=LATER))
 
-    @rule(limit=st.sampled_from([1, 100]))
-    def sweep(self, limit: int) -> None:
+    @rule(export_id=ids, user=st.sampled_from(USERS))
+    def delete(self, export_id: str, user: str) -> None:
         self.tick()
-        assert self.memory.sweep(limit=limit) == self.redis.sweep(limit=limit)
+        ours = self.memory.delete(export_id, user)
+        assert ours is self.redis.delete(export_id, user)
+        if ours is not None:
+            self.hidden.add(export_id)
+
+    @rule(limit=st.sampled_from([1, 100]))
+    def clear_away_deleted(self, limit: int) -> None:
+        gone = self.memory.deleted_exports(limit=limit)
+        assert gone == self.redis.deleted_exports(limit=limit)
+        for export_id in gone:
+            assert self.memory.forget_deleted(export_id)
+            assert self.redis.forget_deleted(export_id)
+
+    @rule(limit=st.sampled_from([1, 100]), ageing=durations)
+    def sweep(self, limit: int, ageing: timedelta) -> None:
+        self.tick()
+        ours = self.memory.sweep(limit=limit, ageing=ageing)
+        assert ours == self.redis.sweep(limit=limit, ageing=ageing)
 
     @rule(export_id=ids)
     def clear_away(self, export_id: str) -> None:
@@ -264,6 +307,7 @@ class Stores(RuleBasedStateMachine):
     @invariant()
     def all_is_well(self) -> None:
         self.records_agree_and_never_go_back()
+        self.the_numbers_agree_and_add_up()
         self.every_live_export_is_in_one_place_and_the_books_agree()
 
     def records_agree_and_never_go_back(self) -> None:
@@ -271,7 +315,9 @@ class Stores(RuleBasedStateMachine):
             export = self.redis.get(export_id)
             assert seen(self.memory.get(export_id)) == seen(export)
             before = self.before.get(export_id)
-            if before is not None:
+            if export_id in self.hidden:
+                assert export is None
+            elif before is not None:
                 assert export is not None
                 assert export.progress >= before.progress
                 assert (export.progress == 1.0) == (export.state is State.FINISHED)
@@ -282,6 +328,27 @@ class Stores(RuleBasedStateMachine):
                     assert export.state in TRANSITIONS[before.state]
             if export is not None:
                 self.before[export_id] = export
+
+    def the_numbers_agree_and_add_up(self) -> None:
+        counters = {name: value for name, value in self.redis.counters().items() if value}
+        assert self.memory.counters() == counters
+        assert census(self.memory) == census(self.redis)
+        ended = sum(counters.get(f"exports_{state}", 0) for state in TERMINAL)
+        live = len(self.live())
+        assert counters.get("exports_created", 0) == ended + live
+        assert counters.get("exports_deleted", 0) == len(self.hidden)
+
+    def live(self) -> dict[str, str]:
+        """The owners of all exports that have not ended, those that nobody may see included."""
+        found = {}
+        for export_id in IDS:
+            state, user = cast(
+                "list[bytes]",
+                self.client.hmget(f"exporter:export:{export_id}", ["state", "user"]),
+            )
+            if state in (b"queued", b"processing"):
+                found[export_id] = user.decode()
+        return found
 
     def every_live_export_is_in_one_place_and_the_books_agree(self) -> None:
         places = Counter[str]()
@@ -301,10 +368,17 @@ class Stores(RuleBasedStateMachine):
         leases = cast("list[bytes]", self.client.zrange("exporter:leases", 0, -1))
         waiting = cast("list[bytes]", self.client.zrange("exporter:waiting", 0, -1))
         places.update(member.decode() for member in leases + waiting)
-        live = {export_id for export_id, export in self.before.items() if not export.terminal}
-        running = Counter(self.before[member.decode()].user_id for member in leases)
+        live = self.live()
+        running = Counter(live[member.decode()] for member in leases)
+        ageing = cast("list[bytes]", self.client.zrange("exporter:ageing", 0, -1))
+        below = {
+            export_id
+            for export_id in ready
+            if self.client.hget(f"exporter:export:{export_id}", "level") != b"9"
+        }
 
-        assert places == Counter(live)
+        assert places == Counter(live.keys())
+        assert {member.decode() for member in ageing} == below
         assert tenants == lines
         lined = cast("dict[bytes, bytes]", self.client.hgetall("exporter:lined"))
         assert sum(map(int, lined.values())) == len(ready)
@@ -319,7 +393,7 @@ class Stores(RuleBasedStateMachine):
 def test_any_history_leaves_both_stores_alike_and_every_live_export_in_one_place(
     redis_server: RedisServer,
 ) -> None:
-    with redis.Redis.from_url(redis_server.url, db=DATABASE) as client:
+    with redis.Redis.from_url(redis_server.url.replace("/0", f"/{DATABASE}")) as client:
 
         class WithClient(Stores):
             pass

@@ -22,7 +22,7 @@ from tests.contract.store.given import (
 
 @pytest.fixture
 def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server.url, db=DATABASE) as client:
+    with redis.Redis.from_url(redis_server.url.replace("/0", f"/{DATABASE}")) as client:
         client.flushdb()
         yield client
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import msgspec
 import pytest
 
+from exporter.checkpoints import Tally
 from exporter.exports import (
     Phase,
     State,
@@ -14,6 +18,7 @@ from tests.contract.store.given import (
     LEASE,
     SHORT,
     Elapse,
+    checkpoint,
     claim,
     claim_ids,
     drain,
@@ -175,3 +180,32 @@ def test_a_live_export_never_expires(store: ExportStore, elapse: Elapse) -> None
     # Then
     assert known(store, "running").state is State.PROCESSING
     assert known(store, "queued").state is State.QUEUED
+
+
+def test_texts_that_utf_8_cannot_carry_are_stored_as_their_escapes(store: ExportStore) -> None:
+    # Given half a surrogate pair wherever an upstream or a caller can put one
+    broken = "caf\u00e9 \ud83e"
+    tally = Tally(unmapped_fields={broken: 1})
+    asked = msgspec.structs.replace(
+        spec("e"), query={broken: [broken]}, columns=(broken,), file_name=broken
+    )
+
+    # When
+    store.create(asked)
+    claimed = claim(store)
+    point = checkpoint().evolve(cursor={"after": broken}, tally=tally)
+    store.commit("e", claimed.fence, point, lease=LEASE, progress=0.1)
+    store.release("e", claimed.fence, clean=True, retry_in=timedelta(0), reason=broken)
+    waiting = known(store, "e")
+    claimed = claim(store)
+    store.end("e", claimed.fence, State.FAILED, error=broken, keep_record=KEEP)
+
+    # Then
+    whole = "caf\u00e9 \\ud83e"
+    assert waiting.spec.query == {whole: [whole]}
+    assert waiting.spec.columns == (whole,)
+    assert waiting.checkpoint is not None
+    assert waiting.checkpoint.cursor == {"after": whole}
+    assert waiting.checkpoint.tally.unmapped_fields == {whole: 1}
+    assert waiting.error == known(store, "e").error == whole
+    assert msgspec.json.encode(known(store, "e"))

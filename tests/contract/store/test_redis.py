@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from exporter.exports import (
 )
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.store.base import Verdict
+from exporter.store.base import Idempotency, Verdict
 from exporter.store.redis import RedisStore
 from tests.contract.store.given import (
     DATABASE,
@@ -75,6 +76,11 @@ def test_a_call_asked_again_after_a_lost_answer_takes_effect_once(forgetful: Red
     # When / Then
     assert lossy().create(spec("e")).state is State.QUEUED
     assert drain(forgetful) == [("e", 0)]
+    marked = lossy().create(spec("marked"), Idempotency("k", "f"))
+    assert marked.id == "marked"
+    assert lossy().delete("marked", "ann") is State.CANCELED
+    assert forgetful.counters()["exports_created"] == 3
+    drain(forgetful)
     assert forgetful.sweep().ready == 1
 
     claimed = lossy().claim("worker-1", lease=LEASE, tenant_slots=1)
@@ -153,7 +159,9 @@ def test_a_full_redis_refuses_new_exports_and_lets_the_others_end(client: redis.
         canceled = store.request_cancel("ann-0-3", keep_record=KEEP)
         assert canceled is not None
         assert canceled.state is State.CANCELED
-        assert len(claim_ids(store, 2)) == 2
+        assert store.sweep(ageing=timedelta(0)).risen == 2
+        assert len(claim_ids(store, 1)) == 1
+        assert store.delete("ann-0-1", "ann") or store.delete("ann-0-2", "ann")
     finally:
         client.config_set("maxmemory", 0)
     assert store.get("one too many") is None
@@ -175,6 +183,21 @@ def test_a_redis_that_does_not_answer_is_store_unavailable() -> None:
     for call in calls:
         with pytest.raises(StoreUnavailable, match="Redis did not answer"):
             call()
+
+
+def test_one_that_is_not_patient_gives_up_a_redis_that_hangs_within_five_seconds() -> None:
+    # Given a port that takes every connection and never says a word
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        store = RedisStore.connect(url, patient=False)
+        began = time.monotonic()
+
+        # When
+        with pytest.raises(StoreUnavailable, match="Redis did not answer"):
+            store.create(spec("e"))
+
+        # Then
+        assert time.monotonic() - began < 5
 
 
 def test_a_clock_set_back_changes_no_order(client: redis.Redis) -> None:
@@ -217,6 +240,26 @@ def test_the_list_of_a_user_who_never_looks_stays_bounded(client: redis.Redis) -
 
     # Then
     assert client.zcard("exporter:user:ann") <= 2
+
+
+def test_lists_of_users_who_never_come_back_are_trimmed_a_few_at_a_time(
+    client: redis.Redis,
+) -> None:
+    # Given three users with expired exports, one of whom has one left
+    store = RedisStore(client)
+    for user, n in itertools.product(("ann", "bob", "carl"), range(3)):
+        store.create(spec(f"{user}-{n}", user))
+        if (user, n) != ("carl", 0):
+            store.request_cancel(f"{user}-{n}", keep_record=timedelta(0))
+
+    # When
+    looked_at = [store.trim_lists(users=2, again=LEASE) for _ in range(3)]
+
+    # Then
+    assert looked_at == [2, 1, 0]
+    assert client.keys("exporter:user:*") == [b"exporter:user:carl"]
+    assert client.zrange("exporter:user:carl", 0, -1) == [b"carl-0"]
+    assert client.zrange("exporter:users", 0, -1) == [b"carl"]
 
 
 def test_nothing_is_left_of_exports_whose_records_expired(client: redis.Redis) -> None:

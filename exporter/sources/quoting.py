@@ -1,0 +1,64 @@
+"""What an error may quote of an upstream: one short printable line without our secrets."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Iterable
+from urllib.parse import quote, quote_plus
+
+LONGEST = 300
+"""Characters of the upstream's answer that an error quotes."""
+_HIDDEN = "(the API key)"
+_LONGEST_FORM = 16
+"""Bytes of one character as a URL, JSON, HTML or Python may write it."""
+
+
+class Quoting:
+    """Takes secrets out of texts. Upstreams and proxies were seen to echo all headers of a request,
+    and the texts of errors are shown to users."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        whole = {secret for secret in secrets if secret}
+        packed = {base64.b64encode(secret.encode()).decode().rstrip("=") for secret in whole}
+        # The longest first: one may be the head of another.
+        ordered = sorted(whole | packed, key=len, reverse=True)
+        self._longest = _LONGEST_FORM * len(ordered[0]) if ordered else 0
+        self._secret = re.compile(
+            "|".join("".join(map(_forms, secret)) for secret in ordered) or r"(?!)", re.IGNORECASE
+        )
+
+    def safe(self, text: str) -> str:
+        """The text without any secret."""
+        return self._secret.sub(_HIDDEN, text)
+
+    def excerpt(self, body: bytes) -> str:
+        """How an answer begins."""
+        most = LONGEST * 4
+        # A secret across the cut is still found whole, and cut only after that.
+        text = self.safe(body[: most + self._longest].decode("utf-8", "replace"))[:most]
+        shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        if not shown:
+            return "(an empty body)" if not body else "(nothing that can be shown)"
+        return shown[:LONGEST] + ("…" if len(shown) > LONGEST else "")
+
+
+def _forms(character: str) -> str:
+    """A pattern of all that may stand for that character."""
+    if character.isalnum() and character.isascii():
+        return character
+    number = ord(character)
+    forms = {
+        character,
+        quote(character, safe=""),
+        quote_plus(character),
+        f"%{number:02x}",
+        f"\\{character}",
+        f"\\x{number:02x}",
+        f"\\u{number:04x}",
+        f"&#{number};",
+        f"&#x{number:x};",
+        html.escape(character),
+    }
+    return f"(?:{'|'.join(map(re.escape, sorted(forms, key=len, reverse=True)))})"

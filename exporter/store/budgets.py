@@ -1,0 +1,54 @@
+"""The budgets of requests in Redis, one key for each source that has a rate."""
+
+from __future__ import annotations
+
+import math
+from importlib import resources
+from typing import cast
+
+import redis
+from redis.exceptions import RedisError
+
+from exporter.admission import LONGEST_DELAY, Budget, Rate
+from exporter.errors import StoreUnavailable
+
+
+class RedisBudgets:
+    """Shared by all workers on one Redis, by its clock.
+
+    A call that the client sends twice, because it lost the answer, costs one request of the
+    budget at most. If Redis loses the key, one request may start too early.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        folder = resources.files(__package__).joinpath("scripts")
+        self.take = client.register_script(folder.joinpath("take.lua").read_text("utf-8"))
+        self.hold = client.register_script(folder.joinpath("hold.lua").read_text("utf-8"))
+
+    def open(self, source: str, rate: Rate) -> Budget:
+        """The budget of that source; Redis is not contacted yet."""
+        return _RedisBudget(self, source, rate)
+
+
+class _RedisBudget:
+    def __init__(self, shared: RedisBudgets, source: str, rate: Rate) -> None:
+        self._shared, self._source, self._rate = shared, source, rate
+
+    def take(self) -> float:
+        interval, patience = _micros(self._rate.interval), _micros(LONGEST_DELAY)
+        try:
+            wait = self._shared.take(args=[self._source, interval, patience])
+        except RedisError as error:
+            raise StoreUnavailable(f"Redis did not answer: {error}") from error
+        return cast("int", wait) / 1_000_000
+
+    def hold(self, seconds: float) -> None:
+        try:
+            self._shared.hold(args=[self._source, _micros(seconds)])
+        except RedisError as error:
+            raise StoreUnavailable(f"Redis did not answer: {error}") from error
+
+
+def _micros(seconds: float) -> int:
+    # Rounded up, so that rounding never lets a request start early.
+    return math.ceil(seconds * 1_000_000)

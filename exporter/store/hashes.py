@@ -1,0 +1,66 @@
+"""How a record and its moments stand in Redis: a hash of texts, and microseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from exporter.checkpoints import Checkpoint
+from exporter.exports import Export, Phase, Result, Spec, State
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_spec = msgspec.json.Decoder(Spec)
+_checkpoint = msgspec.json.Decoder(Checkpoint)
+_result = msgspec.json.Decoder(Result)
+
+
+def read(answer: Sequence[bytes] | Mapping[bytes, bytes]) -> Export:
+    """A record from its fields; a script gives names and values in turn."""
+    if not isinstance(answer, Mapping):
+        answer = dict(zip(answer[::2], answer[1::2], strict=True))
+    fields = {name.decode(): value for name, value in answer.items()}
+    checkpoint, closing, result = map(fields.get, ("checkpoint", "closing", "result"))
+    return Export(
+        spec=_spec.decode(fields["spec"]),
+        state=State(fields["state"].decode()),
+        phase=Phase(fields["phase"].decode()),
+        progress=float(fields.get("progress", 0)),
+        created_at=moment(fields["created_at"]),
+        updated_at=moment(fields["updated_at"]),
+        started_at=moment_or_none(fields.get("started_at")),
+        completed_at=moment_or_none(fields.get("completed_at")),
+        worker_id=_text_or_none(fields.get("worker_id")),
+        error=_text_or_none(fields.get("error")),
+        attempts=int(fields.get("attempts", 0)),
+        stalls=int(fields.get("stalls", 0)),
+        stalled_since=moment_or_none(fields.get("stalled_since")),
+        retry_at=moment_or_none(fields.get("retry_at")),
+        cancel_requested="cancel" in fields,
+        checkpoint=_checkpoint.decode(checkpoint) if checkpoint else None,
+        closing=_result.decode(closing) if closing else None,
+        result=_result.decode(result) if result else None,
+        file_expires_at=moment_or_none(fields.get("file_expires_at")),
+    )
+
+
+def moment(micros: bytes) -> datetime:
+    return _EPOCH + timedelta(microseconds=int(micros))
+
+
+def moment_or_none(micros: bytes | None) -> datetime | None:
+    return moment(micros) if micros is not None else None
+
+
+def _text_or_none(value: bytes | None) -> str | None:
+    return value.decode() if value is not None else None
+
+
+def micros(duration: timedelta) -> int:
+    return duration // timedelta(microseconds=1)
+
+
+def millis(duration: timedelta) -> int:
+    return duration // timedelta(milliseconds=1)

@@ -1,0 +1,10 @@
+-- hold(source, pause) -> 1; no request of the source starts within that many microseconds, except
+-- those already reserved. The key is described in take.lua.
+local key, pause = 'exporter:budget:' .. ARGV[1], tonumber(ARGV[2])
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local start = math.max(tonumber(redis.call('GET', key) or 0), now + pause)
+redis.call('DEL', key)
+redis.call('SET', key, string.format('%.0f', start), 'PX', math.max(1, math.ceil((start - now) / 1000)))
+return 1

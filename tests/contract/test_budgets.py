@@ -1,0 +1,217 @@
+"""What every Budget promises: in memory on a clock that is told, and in a real Redis."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from exporter.admission import LONGEST_DELAY, UNLIMITED, MemoryBudgets, Open, Rate
+from exporter.clock import Clock, FakeClock, SystemClock
+from exporter.errors import StoreUnavailable
+from exporter.local import ports
+from exporter.local.redis import RedisServer
+from exporter.store.budgets import RedisBudgets
+
+DATABASE = 12
+SLACK = 0.05
+"""Seconds that a request on the real clock may seem early, because another was late."""
+
+
+class Subject(NamedTuple):
+    """A kind of budget, and the time that it lives in."""
+
+    open: Open
+    again: Open
+    """As another worker would open it."""
+    clock: Clock
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_server.url, db=DATABASE) as client:
+        client.flushdb()
+        yield client
+
+
+@pytest.fixture(params=["memory", "redis"])
+def subject(request: pytest.FixtureRequest) -> Subject:
+    if request.param == "memory":
+        clock = FakeClock()
+        budgets = MemoryBudgets(clock)
+        return Subject(budgets.open, budgets.open, clock)
+    client = request.getfixturevalue("client")
+    return Subject(RedisBudgets(client).open, RedisBudgets(client).open, SystemClock())
+
+
+def starts(clock: Clock, *takers: Callable[[], float], count: int) -> list[float]:
+    """When that many requests start, asked for in turn, if everybody keeps to what was said."""
+    found: list[float] = []
+    while len(found) < count:
+        for take in takers:
+            wait = take()
+            if wait <= LONGEST_DELAY:
+                found.append(clock.monotonic() + wait)
+            else:
+                clock.sleep(wait - LONGEST_DELAY)
+    return sorted(found)
+
+
+def most_within(times: list[float], window: float) -> int:
+    return max(sum(start <= other < start + window for other in times) for start in times)
+
+
+def test_the_first_request_may_start_at_once_and_the_next_when_it_is_due(subject: Subject) -> None:
+    # Given
+    budget = subject.open("board", Rate(10, 10))
+    # When
+    waits = [budget.take() for _ in range(3)]
+    # Then
+    assert waits[0] == 0
+    assert waits[1:] == pytest.approx([1, 2], abs=SLACK)
+
+
+@pytest.mark.parametrize("rate", [Rate(10, 1), Rate(3, 0.4), Rate(1, 0.15)], ids=str)
+def test_no_window_holds_more_than_the_rate_whoever_asks(subject: Subject, rate: Rate) -> None:
+    # Given
+    one, other = subject.open("board", rate), subject.again("board", rate)
+    # When
+    found = starts(subject.clock, one.take, other.take, other.take, count=24)
+    # Then
+    assert most_within(found, rate.seconds - SLACK) <= rate.requests
+    # And the rate is used: nothing is left out in between
+    assert found[-1] - found[0] == pytest.approx(23 * rate.interval, abs=4 * SLACK)
+
+
+def test_no_burst_follows_a_pause(subject: Subject) -> None:
+    # Given
+    budget = subject.open("board", Rate(10, 1))
+    budget.take()
+    subject.clock.sleep(0.5)
+    # When
+    waits = [budget.take() for _ in range(3)]
+    # Then
+    assert waits == pytest.approx([0, 0.1, 0.2], abs=SLACK)
+
+
+def test_a_wait_that_is_too_long_reserves_nothing(subject: Subject) -> None:
+    # Given
+    budget = subject.open("board", Rate(1, 60))
+    assert budget.take() == 0
+    # When
+    waits = [budget.take() for _ in range(5)]
+    # Then
+    assert waits == pytest.approx([60] * 5, abs=SLACK)
+    assert all(wait > LONGEST_DELAY for wait in waits)
+
+
+def test_sources_do_not_share_a_budget(subject: Subject) -> None:
+    # Given
+    one, other = subject.open("one", Rate(1, 60)), subject.open("other", Rate(1, 60))
+    one.take()
+    one.hold(100)
+    # When
+    wait = other.take()
+    # Then
+    assert wait == 0
+
+
+def test_a_hold_pauses_all_workers_of_the_source(subject: Subject) -> None:
+    # Given
+    one, other = subject.open("board", Rate(100, 1)), subject.again("board", Rate(100, 1))
+    # When
+    one.hold(42)
+    # Then
+    assert other.take() == pytest.approx(42, abs=SLACK)
+
+
+def test_after_a_hold_requests_go_on_at_the_rate(subject: Subject) -> None:
+    # Given
+    budget = subject.open("board", Rate(10, 1))
+    budget.hold(0.2)
+    # When
+    waits = [budget.take() for _ in range(3)]
+    # Then
+    assert waits == pytest.approx([0.2, 0.3, 0.4], abs=SLACK)
+
+
+def test_a_shorter_hold_takes_nothing_from_a_longer_one(subject: Subject) -> None:
+    # Given
+    budget = subject.open("board", Rate(100, 1))
+    budget.hold(60)
+    # When
+    budget.hold(1)
+    budget.hold(0)
+    # Then
+    assert budget.take() == pytest.approx(60, abs=SLACK)
+
+
+def test_many_threads_take_each_turn_once(subject: Subject) -> None:
+    # Given
+    budget = subject.open("board", Rate(100, 1))
+    waits: list[float] = []
+
+    def work() -> None:
+        for _ in range(10):
+            wait = budget.take()
+            waits.append(subject.clock.monotonic() + wait)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    # When
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Then: the last of 60 starts 0.59 s after the first
+    assert max(waits) - min(waits) >= 0.59 - SLACK
+
+
+def test_without_a_rate_nobody_waits_and_nobody_is_asked() -> None:
+    # When
+    UNLIMITED.hold(60)
+    # Then
+    assert [UNLIMITED.take() for _ in range(100)] == [0.0] * 100
+
+
+def test_a_budget_leaves_nothing_behind_in_redis(client: redis.Redis) -> None:
+    # Given
+    budget = RedisBudgets(client).open("board", Rate(100, 1))
+    # When
+    budget.take()
+    budget.hold(0.1)
+    time.sleep(0.2)
+    # Then
+    assert client.keys() == []
+
+
+def test_a_full_redis_still_lets_requests_start(redis_server: RedisServer) -> None:
+    # Given: exports under way must end, for only that makes room
+    with redis.Redis.from_url(redis_server.url, db=DATABASE) as client:
+        client.flushdb()
+        budget = RedisBudgets(client).open("board", Rate(1_000, 1))
+        budget.take()
+        try:
+            client.config_set("maxmemory", 1)
+            # When
+            waits = [budget.take() for _ in range(3)]
+            budget.hold(1)
+        finally:
+            client.config_set("maxmemory", 0)
+    # Then
+    assert all(wait < 1 for wait in waits)
+
+
+def test_a_silent_redis_is_told_as_such() -> None:
+    # Given
+    with redis.Redis(port=ports.free(1)[0], retry=Retry(NoBackoff(), 0)) as client:
+        budget = RedisBudgets(client).open("board", Rate(100, 1))
+        # When
+        for ask in (budget.take, lambda: budget.hold(1)):
+            with pytest.raises(StoreUnavailable, match="Redis did not answer"):
+                ask()
