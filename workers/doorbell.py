@@ -75,9 +75,10 @@ class Relay(threading.Thread):
                             priority=broker_priority(wake.priority),
                             connection=connection,
                         )
-                return
             except BROKER_ERRORS as error:
                 log.warning("relay.broker_silent", reason=str(error))
+            else:
+                return
 
 
 class Presence:

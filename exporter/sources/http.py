@@ -176,8 +176,9 @@ class Upstream:
         """
         deadline = self.deadline() if deadline is None else deadline
         delay = FIRST_DELAY
+        error: SourceError | None = None
         for attempt in count(1):
-            self._take_turn()
+            self._take_turn(error)
             now = self._clock.monotonic()
             share = (deadline - now) / 2 if can_shrink else deadline - now
             try:
@@ -207,8 +208,9 @@ class Upstream:
         """Close all connections."""
         self._client.close()
 
-    def _take_turn(self) -> None:
-        """Sleep until the budget lets a request start. Raises SourceUnavailable if that is long."""
+    def _take_turn(self, failure: SourceError | None) -> None:
+        """Sleep until the budget lets a request start. Raises SourceUnavailable if that is long,
+        which tells the failure because of which the upstream is asked again."""
         try:
             wait = self._budget.take()
         except StoreUnavailable as error:
@@ -216,9 +218,10 @@ class Upstream:
                 f"{self._name} is not asked while its rate budget cannot be read: {error}"
             ) from None
         if wait > LONGEST_DELAY:
+            before = "" if failure is None else f"; before that: {failure}"
             raise SourceUnavailable(
                 f"{self._name} takes no further request for {wait:.1f} s: its rate is used up, or "
-                "it asked for a pause",
+                f"it asked for a pause{before}",
                 retry_after=wait,
             )
         if wait > 0:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from exporter import sweeper
 from tests.conftest import S3
 from tests.faults.fleet import Fleet, Proxy, Worker, raw, running, until
 from workers.routing import QUEUE
@@ -123,8 +124,8 @@ def test_an_idle_worker_whose_broker_link_goes_silent_is_back_soon(links: Links)
         links.broker.drop()
         export_id = fleet.create(f"silent{n}", 2)
         took = until(lambda one=export_id: fleet.ended([one]), 30, "an export in the silence")  # type: ignore[misc]
-        # Then
-        assert took < RECOVERY, took
+        # Then: Redis may have handed the doorbell to the dead link; the next sweep rings again
+        assert took < RECOVERY + sweeper.INTERVAL, took
         time.sleep(3)
 
 

@@ -19,8 +19,8 @@ from tests.faults.takeovers import Takeovers
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
 SIZES = (1_500, 4_000, 10_000)
-SLACK = 15.0
-"""Seconds: these tests share their machine, and a started worker takes some until it can claim."""
+SLACK = 5.0
+"""Seconds: these tests share their machine."""
 DRAIN = 5.0
 
 
@@ -97,8 +97,9 @@ def test_workers_killed_one_after_the_other_cost_time_and_no_row(stage: Stage) -
     # When / Then
     _survives(stage, 6, hurt)
     takeovers.stop()
-    # Then: each was taken over within a lease and a sweep
-    waits = [one.claimed_after or 0 for one in takeovers.measured()]
+    # Then: each was ready for another within a lease and a sweep; when one has time for it depends
+    # on how soon killed workers are up again
+    waits = [one.ready_after or 0 for one in takeovers.measured()]
     assert takeovers.waiting() == []
     assert len(waits) >= 3
     assert max(waits) < LEASE.total_seconds() + INTERVAL + SLACK, waits

@@ -99,6 +99,21 @@ def test_tries_are_requests_too(clock: FakeClock) -> None:
     assert clock.monotonic() == 3
 
 
+def test_a_long_wait_after_a_failure_tells_the_failure(clock: FakeClock) -> None:
+    # Given
+    budget = MemoryBudgets(clock).open("board", Rate(1, 60))
+    with (
+        serving(reply(502, "deploying"), GOOD) as upstream,
+        pytest.raises(SourceUnavailable, match=r"before that: .*502: deploying") as waits,
+    ):
+        # When
+        ask(upstream, clock, budget)
+    # Then
+    assert waits.value.retry_after is not None
+    assert 59 < waits.value.retry_after <= 60
+    assert len(upstream.asked) == 1
+
+
 def test_a_429_that_names_a_time_pauses_all_workers_of_the_source(clock: FakeClock) -> None:
     # Given
     budgets = MemoryBudgets(clock)
