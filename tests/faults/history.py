@@ -243,7 +243,7 @@ class History:
             client.zcard("exporter:leases")
             + client.zcard("exporter:waiting")
             + client.hlen("exporter:running")
-            + int(cast("bytes | None", client.get("exporter:ready")) or 0)
+            + sum(map(int, cast("list[bytes]", client.hvals("exporter:lined"))))
         )
 
     def wrong(self) -> dict[str, int]:

@@ -14,8 +14,8 @@ import workers
 ROOT = Path(exporter.__file__).parent
 
 CORE = (
-    "exports", "checkpoints", "pipeline", "reading", "parts", "holding", "leases", "queries", "clock", "errors",
-    "cleaning", "sweeper", "formats/base", "formats/csv", "formats/json", "formats/registry",
+    "exports", "admission", "checkpoints", "pipeline", "reading", "parts", "holding", "leases",
+    "queries", "clock", "errors", "cleaning", "sweeper", "formats/base", "formats/csv", "formats/json", "formats/registry",
     "sources/base", "sources/memory", "sources/pages", "storage/base", "storage/memory",
     "store/base", "store/memory",
 )  # fmt: skip

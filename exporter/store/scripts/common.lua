@@ -15,6 +15,7 @@
 --   exporter:kept                    zset    id -> when the file is to be deleted
 --   exporter:deleted                 zset    id -> since when its objects may be deleted
 --   exporter:wake                    list    "{level} {id}", newest first
+--   exporter:budget:{source}         string  when the next request to a source may start
 --   exporter:claim:{nonce}           string  "{clean} {id}", the answer of a claim, for a minute
 --   exporter:idempotency:{digest}    string  "{fingerprint} {id}", what a user's key created, for a day
 --   exporter:since                   integer when the first export was created
