@@ -15,7 +15,8 @@ ROOT = Path(exporter.__file__).parent
 
 CORE = (
     "exports", "admission", "checkpoints", "pipeline", "reading", "parts", "holding", "leases",
-    "queries", "clock", "errors", "cleaning", "sweeper", "formats/base", "formats/csv", "formats/json", "formats/registry",
+    "queries", "clock", "errors", "cleaning", "sweeper", "formats/base",
+    "formats/csv", "formats/json", "formats/registry",
     "sources/base", "sources/memory", "sources/pages", "storage/base", "storage/memory",
     "store/base", "store/memory",
 )  # fmt: skip
