@@ -162,7 +162,7 @@ def _deaths(calls: list[str], format: str) -> list[int]:  # noqa: A002
     )
 
 
-@pytest.mark.parametrize("format", ["csv", "json"])
+@pytest.mark.parametrize("format", ["csv", pytest.param("json", marks=pytest.mark.soak)])
 @pytest.mark.parametrize("die_after", [False, True], ids=["before", "after"])
 def test_a_crash_at_any_seam_of_real_servers_then_another_run_yields_the_bytes_of_a_calm_run(
     store: RedisStore,

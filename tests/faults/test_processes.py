@@ -171,6 +171,7 @@ def test_what_was_accepted_ends_although_the_api_died_and_every_wake_up_was_lost
     _survives(stage, 3, hurt, seed=5)
 
 
+@pytest.mark.soak
 def test_a_rolling_deploy_ends_every_worker_in_order_and_soon(stage: Stage) -> None:
     # Given
     cluster = stage.cluster

@@ -575,6 +575,7 @@ def test_a_board_started_by_the_command_misbehaves(tmp_path: Path) -> None:
 
 
 @pytest.mark.stack
+@pytest.mark.soak
 def test_a_stack_hands_the_spec_to_its_board(tmp_path: Path) -> None:
     # Given
     command = [

@@ -143,6 +143,7 @@ def test_a_restart_on_other_ports_finds_the_same_key(tmp_path: Path) -> None:
         assert f":{port + 10}" in (tmp_path / "data" / "exporter.toml").read_text()
 
 
+@pytest.mark.soak
 def test_a_configuration_that_was_edited_is_left_alone(tmp_path: Path) -> None:
     # Given
     with up(tmp_path / "data", room()):
@@ -157,6 +158,7 @@ def test_a_configuration_that_was_edited_is_left_alone(tmp_path: Path) -> None:
         assert path.read_text() == edited
 
 
+@pytest.mark.soak
 def test_files_with_keys_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     # When
     with up(tmp_path / "data", room()):
@@ -167,7 +169,15 @@ def test_files_with_keys_are_readable_by_their_owner_only(tmp_path: Path) -> Non
         assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
-@pytest.mark.parametrize("word", ["worker", "api", "beat", "mini"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "worker",
+        pytest.param("api", marks=pytest.mark.soak),
+        pytest.param("beat", marks=pytest.mark.soak),
+        "mini",
+    ],
+)
 def test_the_death_of_any_part_ends_all_and_is_told(tmp_path: Path, word: str) -> None:
     # Given
     with up(tmp_path / "data", room()) as running:
@@ -247,6 +257,7 @@ def test_a_second_stack_on_the_same_data_is_refused(tmp_path: Path) -> None:
         assert health(running.said["url"]) == 200
 
 
+@pytest.mark.soak
 def test_settings_of_the_caller_reach_the_parts_and_its_cloud_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
