@@ -62,6 +62,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """Rows that the source gave, those that came twice included."""
     duplicates: int = 0
     """Rows left out because their id had just come before."""
+    beyond: int = 0
+    """Rows of the last page that the limit cut off."""
     pages: int = 0
     landmark: Cursor = None
     """A cursor passed earlier: if it comes again, the pages go round in a circle."""

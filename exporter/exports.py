@@ -87,6 +87,10 @@ class Completeness(msgspec.Struct, frozen=True):
     """Rows that the last announcement, cut to the limit, promised; None if none was made."""
     duplicates_removed: int
     """Rows that the source gave twice, within a window, and that are in the file once."""
+    skipped: int
+    """What the source gave, less all that is accounted for otherwise. 0: every row that was read
+    is written, or a repetition, or beyond the limit; a row that cannot be written fails the
+    export."""
     total_at_start: int | None
     total_at_end: int | None
 

@@ -144,7 +144,8 @@ class _Slice:
             except SourceUnavailable as error:
                 return self._wait(str(error), error.retry_after)
             except SourceError as error:
-                return self._fail(str(error))
+                seen = f" (after {self.at.fetched} rows)" if self.at.fetched else ""
+                return self._fail(f"{error}{seen}")
         except StorageUnavailable as error:
             # A write may still be on its way to S3, so this hand-over is not a clean one.
             return self._pause(str(error), clean=False)

@@ -70,6 +70,7 @@ class Reading:
             rows=at.rows + len(rows),
             fetched=at.fetched + len(page.rows),
             duplicates=at.duplicates + len(page.rows) - len(fresh),
+            beyond=len(fresh) - len(rows),
             pages=pages,
             # Brent's way to notice a circle of any length: remember one cursor, a new one each
             # time the number of pages has doubled.
@@ -103,6 +104,7 @@ class Reading:
             exported=at.rows,
             expected=min(known) if at.total_at_end is not None else None,
             duplicates_removed=at.duplicates,
+            skipped=at.fetched - at.rows - at.duplicates - at.beyond,
             total_at_start=at.total_at_start,
             total_at_end=at.total_at_end,
         )

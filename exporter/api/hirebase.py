@@ -142,6 +142,7 @@ _FINISHED_EXAMPLE = {
             "exported": 1204,
             "expected": 1204,
             "duplicates_removed": 0,
+            "skipped": 0,
             "total_at_start": 1204,
             "total_at_end": 1204,
         },

@@ -107,6 +107,7 @@ class Service(NamedTuple):
             exported=1,
             expected=1,
             duplicates_removed=3,
+            skipped=0,
             total_at_start=1,
             total_at_end=1,
         )

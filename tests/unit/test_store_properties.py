@@ -56,7 +56,7 @@ shares = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.99, 1.0])
 
 
 def result() -> Result:
-    completeness = Completeness(Outcome.EMPTY, EndReason.TOTAL_REACHED, 0, 0, 0, 0, 0)
+    completeness = Completeness(Outcome.EMPTY, EndReason.TOTAL_REACHED, 0, 0, 0, 0, 0, 0)
     return Result("k", 1, 0, completeness, Checkpoint(cursor=None).tally, 1)
 
 

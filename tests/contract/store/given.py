@@ -68,7 +68,7 @@ def result() -> Result:
         key="exports/e/1/jobs.csv",
         file_size=7,
         record_count=1,
-        completeness=Completeness(Outcome.COMPLETE, EndReason.NULL_CURSOR, 1, 1, 0, 1, 1),
+        completeness=Completeness(Outcome.COMPLETE, EndReason.NULL_CURSOR, 1, 1, 0, 0, 1, 1),
         tally=checkpoint().tally,
         pages=1,
     )
