@@ -13,7 +13,7 @@ import msgspec
 from exporter import admission, cleaning, queries
 from exporter.clock import Clock, SystemClock
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
-from exporter.exports import Export, Spec, State
+from exporter.exports import PRIORITIES, Export, Spec, State
 from exporter.formats import registry as formats
 from exporter.formats.base import Dialect
 from exporter.settings import Config, Settings
@@ -22,7 +22,6 @@ from exporter.sources.base import Source
 from exporter.storage.base import Storage
 from exporter.store.base import ExportStore, Idempotency
 
-PRIORITIES = range(10)
 MOST_COLUMNS = 1_000
 
 

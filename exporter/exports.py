@@ -29,6 +29,9 @@ class State(StrEnum):
     """Its owner withdrew it; nothing is kept in the bucket. Nothing moves it."""
 
 
+PRIORITIES = range(10)
+"""0 is the default, 9 the most urgent."""
+
 TERMINAL = frozenset({State.FINISHED, State.FAILED, State.CANCELED})
 
 TRANSITIONS: dict[State, frozenset[State]] = {

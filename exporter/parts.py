@@ -12,8 +12,6 @@ from exporter.errors import ObjectExists, StorageError, UploadGone
 from exporter.storage.base import FileHeaders, ObjectInfo, Storage
 
 ROOT = "exports/"
-MOST_PARTS = 10_000
-"""S3's bound on one upload."""
 
 
 def part_size(base: int, uploaded: int) -> int:

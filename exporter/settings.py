@@ -27,6 +27,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from exporter.admission import Rate
 from exporter.errors import ConfigurationError
+from exporter.storage.base import LINK_SECONDS_MAX, PART_SIZE_MIN
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -76,8 +77,6 @@ LONGEST_WINDOW = 7 * 86400
 LONGEST_PAGE = timedelta(minutes=5)
 """A slice that hangs is interrupted after a quarter of an hour, so a page must end well before."""
 
-S3_SMALLEST_PART = 5 * 1024 * 1024
-S3_LONGEST_LINK = timedelta(days=7)
 SHORTEST_LEASE = timedelta(seconds=2)
 SLICE_GRACE = timedelta(minutes=15)
 """What a slice may take beyond its budget before it is thought to hang. Its last page, part and
@@ -144,7 +143,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Settings:
-        if self.part_size < S3_SMALLEST_PART:
+        if self.part_size < PART_SIZE_MIN:
             raise ValueError(
                 f"EXPORTER_PART_SIZE is {int(self.part_size)} bytes; S3 takes no part under 5 MiB"
             )
@@ -154,7 +153,7 @@ class Settings(BaseSettings):
                 f"{_days(self.record_retention)}: a file must not outlive its record, or nothing "
                 "would know when to delete it; raise the second"
             )
-        if self.link_ttl > S3_LONGEST_LINK:
+        if self.link_ttl > timedelta(seconds=LINK_SECONDS_MAX):
             raise ValueError("EXPORTER_LINK_TTL is over 7d, the longest life of a presigned URL")
         if self.lease_seconds < SHORTEST_LEASE:
             raise ValueError(

@@ -15,6 +15,10 @@ from exporter.checkpoints import Part
 
 LINK_SECONDS_MAX = 7 * 24 * 3600
 """The longest that a presigned URL of S3 can live; `presign` cuts to it."""
+PART_SIZE_MIN = 5 * 1024**2
+"""Bytes that S3 wants of every part but the last."""
+PARTS_MAX = 10_000
+"""Parts of one upload that S3 takes."""
 
 
 class ObjectInfo(msgspec.Struct, frozen=True):

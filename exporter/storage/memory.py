@@ -19,14 +19,13 @@ from exporter.clock import Clock
 from exporter.errors import ObjectExists, StorageError, UploadGone
 from exporter.storage.base import (
     LINK_SECONDS_MAX,
+    PART_SIZE_MIN,
+    PARTS_MAX,
     FileHeaders,
     ObjectInfo,
     OpenUpload,
     check_guard,
 )
-
-PART_SIZE_MIN = 5 * 1024**2
-PARTS_MAX = 10_000
 
 Hook = Callable[[str, str], None]
 """Called with the name of a Storage method and the key; may raise what the caller shall see."""

@@ -18,7 +18,7 @@ from redis.retry import Retry
 
 from exporter.checkpoints import Checkpoint
 from exporter.errors import ConfigurationError, StoreUnavailable
-from exporter.exports import TRANSITIONS, Export, Result, Spec, State
+from exporter.exports import PRIORITIES, TRANSITIONS, Export, Result, Spec, State
 from exporter.store import cursors, hashes, texts
 from exporter.store.base import (
     AGEING,
@@ -32,8 +32,6 @@ from exporter.store.base import (
     Verdict,
     Wake,
 )
-
-PRIORITIES = range(10)
 
 _SCRIPTS = (
     "create",
