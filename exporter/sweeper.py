@@ -1,4 +1,4 @@
-"""The repair that needs no leader: every worker and API process runs it every few seconds."""
+"""The repair that needs no leader: every worker and API process runs it all the time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporter.store.base import ExportStore
 
 log = structlog.get_logger()
 
-INTERVAL = 5.0
+INTERVAL = 2.0
 """Seconds between two sweeps; with the lease it bounds how long a dead worker's export waits."""
 
 

@@ -36,10 +36,9 @@ SLACK = 3.0
 """Seconds by which an export may be ready again later than after lease and sweep: for a machine
 that starts killed workers all the time."""
 SIZES = (2_000, 6_000, 13_000, 30_000)
-AT_ONCE = 6
-TURNS = AT_ONCE * SLICE.total_seconds()
-"""Seconds until a ready export is claimed: each of the others may have a slice before it, while all
-workers but one are dead, stopped or starting."""
+TURN = SLICE.total_seconds()
+"""Seconds that a ready export may wait for each other one before it is claimed: it may have a slice
+first, while all workers but one are dead, stopped or starting."""
 LATENCY = "latency=10ms-60ms"
 """Without it two cores would do nothing but move bytes, and a disk would fill."""
 UPSTREAM_SHARES = {"429": 3, "503": 3, "reset": 1.5, "truncate": 1.5, "short": 0.5, "html": 0.5}
@@ -181,7 +180,9 @@ def upstream_faults(percent: float, seed: int) -> str:
     return ",".join([LATENCY, *shares, f"seed={seed}"])
 
 
-def soak(directory: Path, minutes: float, seed: int, percent: float, workers: int) -> bool:
+def soak(
+    directory: Path, minutes: float, seed: int, percent: float, workers: int, at_once: int
+) -> bool:
     """Run it, print the table, and say whether all that must be zero is."""
     requests = kinds(SIZES)
     with Cluster(directory, workers=workers, rows=max(SIZES)) as cluster:
@@ -193,7 +194,7 @@ def soak(directory: Path, minutes: float, seed: int, percent: float, workers: in
         takeovers.start()
         chaos, memory = Chaos(cluster, takeovers, seed), Memory(cluster)
         stop = threading.Event()
-        clients = threading.Thread(target=history.work, args=(AT_ONCE, stop), name="clients")
+        clients = threading.Thread(target=history.work, args=(at_once, stop), name="clients")
         clients.start()
         most_disk = 0
         try:
@@ -231,7 +232,9 @@ def soak(directory: Path, minutes: float, seed: int, percent: float, workers: in
         history.audit()
         takeovers.stop()
         keys = cluster.store.client.dbsize()
-        return _report(history, chaos, cluster, takeovers, memory, keys, most_disk)
+        return _report(
+            history, chaos, cluster, takeovers, memory, keys, most_disk, turns=at_once * TURN
+        )
 
 
 def _report(
@@ -242,6 +245,8 @@ def _report(
     memory: Memory,
     keys: int,
     disk: int,
+    *,
+    turns: float,
 ) -> bool:
     bound = LEASE.total_seconds() + INTERVAL + SLACK
     taken = takeovers.measured()
@@ -263,7 +268,7 @@ def _report(
         ("orphans before cleaning", counts["orphans before cleaning"]),
         ("takeovers measured", len(taken)),
         (f"longest until ready again, s (below {bound:g})", f"{ready:.1f}"),
-        (f"longest takeover, s (below {bound + TURNS:g})", f"{claimed:.1f}"),
+        (f"longest takeover, s (below {bound + turns:g})", f"{claimed:.1f}"),
         ("largest worker process, MB, first third", f"{first:.0f}"),
         ("largest worker process, MB, last third", f"{last:.0f}"),
         ("Redis keys at the end", keys),
@@ -276,7 +281,7 @@ def _report(
         must = "   must be 0" if name in MUST_BE_ZERO and value else ""
         sys.stdout.write(f"{name:{width}}  {value!s:>12}{must}\n")
     sys.stdout.flush()
-    return not history.wrong() and ready < bound and claimed < bound + TURNS
+    return not history.wrong() and ready < bound and claimed < bound + turns
 
 
 def _say(line: str) -> None:
@@ -297,13 +302,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--upstream-faults", type=_percent, default=5.0, metavar="SHARE")
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--at-once", type=int, default=6, help="Exports under way at a time.")
     parser.add_argument("--keep", type=Path, help="Directory of data and logs, kept afterwards.")
     asked = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with tempfile.TemporaryDirectory(prefix="exporter-soak-") as scratch:
         directory = asked.keep or Path(scratch)
         try:
-            well = soak(directory, asked.minutes, asked.seed, asked.upstream_faults, asked.workers)
+            well = soak(
+                directory,
+                asked.minutes,
+                asked.seed,
+                asked.upstream_faults,
+                asked.workers,
+                asked.at_once,
+            )
         except ExporterError as error:
             _say(f"the soak broke off: {error}")
             return 2
