@@ -45,6 +45,28 @@ class Tally(msgspec.Struct):
         )
 
 
+class Volume(msgspec.Struct, frozen=True, array_like=True):
+    """A stretch of the file that is whole by itself."""
+
+    rows: int
+    offset: int
+    """Bytes of the file before it."""
+    size: int
+
+
+class Packed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the making of the file's bytes stands; see `packing.Packing`."""
+
+    is_open: bool = False
+    """Whether a volume was begun and not ended."""
+    rows: int = 0
+    """Rows in the open volume."""
+    crc: int = 0
+    length: int = 0
+    """CRC-32 and bytes of the open volume before compression; 0 without compression."""
+    volumes: tuple[Volume, ...] = ()
+
+
 class Checkpoint(msgspec.Struct, frozen=True):
     """A point between two pages to which every byte is durable; nothing after it counts.
 
@@ -79,6 +101,10 @@ class Checkpoint(msgspec.Struct, frozen=True):
     parts: tuple[Part, ...] = ()
     tail: Tail | None = None
     tally: Tally = msgspec.field(default_factory=Tally)
+    packed: Packed = Packed()
+    unknown: str = ""
+    """Ids that were asked for and that the source does not have: one a line, deflated, in
+    base64."""
 
     @property
     def uploaded(self) -> int:

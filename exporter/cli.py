@@ -6,21 +6,16 @@ import json
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from exporter import logs
+from exporter import endpoints_cli, keys_cli, logs
+from exporter.console import err, out, told
 from exporter.errors import ExporterError
-
-if TYPE_CHECKING:
-    from exporter.store.keys import KeyRing
 
 app = typer.Typer(
     help="Turns a search over job postings into a file: all the rows, proven.",
@@ -28,13 +23,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-keys = typer.Typer(help="API keys: shown once, stored hashed.", no_args_is_help=True)
 board = typer.Typer(help="The reference job board, an upstream to try.", no_args_is_help=True)
-app.add_typer(keys, name="keys")
+app.add_typer(keys_cli.keys, name="keys")
+app.add_typer(endpoints_cli.endpoints, name="endpoints")
 app.add_typer(board, name="board")
-
-out = Console()
-err = Console(stderr=True)
 
 DATA_DIR = Path(".exporter")
 
@@ -76,7 +68,7 @@ def up(
     if board_faults is not None:
         from exporter.board import faults
 
-        with _told():  # now, and not in the log of a board that cannot start
+        with told():  # now, and not in the log of a board that cannot start
             faults.parse(board_faults)
     raise typer.Exit(
         stack.run(data_dir, port, workers, board, board_rows, board_data, board_faults)
@@ -90,7 +82,7 @@ def demo(
     """See the main job: start the stack, export from the board, download, show the proof."""
     from exporter.demo import run
 
-    with _told():
+    with told():
         raise typer.Exit(run(rows, out, err))
 
 
@@ -135,7 +127,7 @@ def export(
         request["columns"] = [name.strip() for name in columns.split(",")]
     if limit is not None:
         request["limit"] = limit
-    with _told(), Client(url, api_key or _local_key()) as client:
+    with told(), Client(url, api_key or _local_key()) as client:
         if not output.parent.is_dir():
             raise ExporterError(f"{output.parent} is no directory: make it, or give another -o")
         fetch(client, request, output, err)
@@ -161,7 +153,7 @@ def doctor() -> None:
 def api(port: Port = 8800, host: Host = "127.0.0.1") -> None:
     """Serve the REST API."""
     logs.configure("api")
-    with _told():
+    with told():
         from exporter.api.server import serve
 
         serve(host, port)
@@ -179,47 +171,15 @@ def worker(
 
 
 @app.command()
+def webhooks() -> None:
+    """Run the Celery workers that send webhooks; they do no exports."""
+    os.execv(sys.executable, [sys.executable, "-m", "workers", "webhooks"])  # noqa: S606
+
+
+@app.command()
 def beat() -> None:
     """Run the clock of the hourly tasks; exactly one is needed, none is harmless."""
     os.execv(sys.executable, [sys.executable, "-m", "workers", "beat"])  # noqa: S606
-
-
-@keys.command("create")
-def keys_create(
-    user: Annotated[str, typer.Option(help="The user whom the key stands for.")],
-    scope: Annotated[
-        list[str] | None, typer.Option(help="read or write; repeat for both. Default: both.")
-    ] = None,
-    name: Annotated[str, typer.Option(help="What it is for.")] = "",
-) -> None:
-    """Make a key and print it; this is the only time that it can be seen."""
-    from exporter.store.keys import SCOPES
-
-    with _told():
-        out.print(
-            _ring().create(user, tuple(scope or SCOPES), name), highlight=False, soft_wrap=True
-        )
-
-
-@keys.command("list")
-def keys_list() -> None:
-    """Show all keys that are not revoked, without the keys themselves."""
-    table = Table("id", "user", "scopes", "name", "created")
-    with _told():
-        for key in _ring().list():
-            created = f"{key.created_at:%Y-%m-%d %H:%M}"
-            cells = key.id, key.user_id, " ".join(key.scopes), key.name, created
-            table.add_row(*map(escape, cells))
-    out.print(table)
-
-
-@keys.command("revoke")
-def keys_revoke(key_id: Annotated[str, typer.Argument(help="The id that `list` shows.")]) -> None:
-    """Make a key useless from now on."""
-    with _told():
-        if not _ring().revoke(key_id):
-            raise ExporterError(f"no key has the id {key_id!r}; `exporter keys list` shows them")
-    err.print(f"revoked {key_id}")
 
 
 @board.command("serve")
@@ -241,7 +201,7 @@ def board_serve(
 
     logs.configure("board")
     key = os.environ.get("BOARD_KEY")
-    with _told():
+    with told():
         if not key:
             raise ExporterError("BOARD_KEY is not set: choose a key that callers must show")
         _fill(database, data, rows, seed)
@@ -254,7 +214,7 @@ def board_load(
     database: Database = DATA_DIR / "board.sqlite",
 ) -> None:
     """Load postings into the board; one that serves them already shows them at once."""
-    with _told():
+    with told():
         _fill(database, file, None, 1)
 
 
@@ -279,29 +239,11 @@ def _fill(database: Path, data: Path | None, rows: int | None, seed: int) -> Non
         raise ExporterError(f"{database}: {error}") from None
 
 
-def _ring() -> KeyRing:
-    from exporter import settings
-    from exporter.store.keys import KeyRing
-    from exporter.store.redis import RedisStore
-
-    return KeyRing(RedisStore.connect(settings.load().redis_url).client)
-
-
 def _local_key() -> str:
     try:
         return (DATA_DIR / "api_key").read_text("utf-8").strip()
     except OSError:
         raise ExporterError("no API key: set EXPORTER_API_KEY or give --api-key") from None
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turns our errors into one line for the reader and exit code 1."""
-    try:
-        yield
-    except (ExporterError, ValueError, OSError) as error:
-        err.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
 
 
 def main() -> None:

@@ -11,8 +11,9 @@ import redis
 
 from exporter import parts, wiring
 from exporter.clock import SystemClock
+from exporter.config import load_config
 from exporter.errors import ExporterError
-from exporter.settings import Settings, load, load_config
+from exporter.settings import Settings, load
 from exporter.sources import registry
 from exporter.storage.base import FileHeaders
 from exporter.store.redis import RedisStore
@@ -111,7 +112,7 @@ def _source(settings: Settings, name: str) -> str:
     config = load_config(settings.config).sources[name]
     source = registry.make(config, SystemClock())
     try:
-        search = source.search({}, datetime.now(UTC))
+        search = source.search({}, datetime.now(UTC), user_id="doctor")
         page = source.fetch(search.query, source.start(1, 0))
     finally:
         source.close()

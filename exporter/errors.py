@@ -14,6 +14,11 @@ ExporterError
  +-- LeaseLost              somebody else may own the export now: write nothing more
  +-- ConfigurationError     the operator must mend a setting; the text says which and how
  +-- QueryError             the caller must mend the request; carries the fields
+ +-- NotInPlan              the caller's key does not hold this: 403 (plans)
+ +-- CreditsSpent           the caller's key has too few credits left: 402 (plans)
+ +-- ForbiddenAddress       a webhook must not be sent there (webhooks.addresses)
+ +-- NameUnresolved         a webhook's host has no address now (webhooks.addresses)
+ +-- SecretRefused          no secret of a webhook (webhooks.signatures)
 """
 
 from __future__ import annotations
@@ -36,6 +41,9 @@ class ExporterError(Exception):
 
 class SourceError(ExporterError):
     """The upstream did not give the page that was asked for."""
+
+    status: int | None = None
+    """What it answered instead, if it answered another HTTP status than 200."""
 
 
 class SourceRefused(SourceError):

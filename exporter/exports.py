@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from exporter.checkpoints import Checkpoint, Tally
+from exporter.checkpoints import Checkpoint, Tally, Volume
 from exporter.formats.base import Dialect
 
 
@@ -73,7 +73,8 @@ class Outcome(StrEnum):
     """Every row that the source announced."""
     PARTIAL = "partial"
     """Read to the end, but the source changed meanwhile, by no more than its configuration
-    tolerates: rows that moved may be missing. The totals and `duplicates_removed` say how much."""
+    tolerates: rows that moved may be missing. The totals and `duplicates_removed` say how much.
+    Or ids were asked for that the source does not have; they are listed."""
     TRUNCATED = "truncated"
     """The requested limit was reached while the source had more."""
     EMPTY = "empty"
@@ -91,9 +92,8 @@ class Completeness(msgspec.Struct, frozen=True):
     duplicates_removed: int
     """Rows that the source gave twice, within a window, and that are in the file once."""
     skipped: int
-    """What the source gave, less all that is accounted for otherwise. 0: every row that was read
-    is written, or a repetition, or beyond the limit; a row that cannot be written fails the
-    export."""
+    """What was asked for or given, less all that is accounted for otherwise: the ids that the
+    source does not have. A row that cannot be written is not skipped, it fails the export."""
     total_at_start: int | None
     total_at_end: int | None
 
@@ -107,6 +107,19 @@ class Result(msgspec.Struct, frozen=True):
     completeness: Completeness
     tally: Tally
     pages: int
+    volumes: tuple[Volume, ...] = ()
+    """With `Spec.rows_per_file`: the stretches that are handed out as files of their own."""
+    unknown_ids: Volume | None = None
+    """Ids that were asked for and that the source does not have: one a line, compressed like the
+    rest."""
+
+
+class Hook(msgspec.Struct, frozen=True):
+    """Whom to tell of one export, beside the endpoints that its user registered for all."""
+
+    endpoint_id: str
+    events: tuple[str, ...]
+    """Names such as `export.finished`."""
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,8 +144,24 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """Rows at most; None: all."""
     offset: int = 0
     """Rows of the search skipped before the first one exported."""
+    ids: int | None = None
+    """How many postings are wanted by their ids, which stand in the bucket; None: those that the
+    query matches."""
+    compression: str = "none"
+    rows_per_file: int | None = None
+    """Rows at most in each volume of the file; None: all in one."""
+    keep_seconds: float | None = None
+    """How long the file is kept; None: as long as the settings say."""
     priority: int = 0
     """0 to 9, higher is more urgent."""
+    account: str | None = None
+    """The key whose credits pay for the records; None: nobody's."""
+    reserved: int = 0
+    """Credits set aside at creation."""
+    concurrency: int = 0
+    """Slices of its user that may run at once by their plan; 0: as many as the settings say."""
+    webhook: Hook | None = None
+    """The endpoint of its `webhook_url`."""
     file_name: str
     """Name that the download suggests."""
 

@@ -21,6 +21,7 @@ _SECRETS = (
         r"x-amz-\1=(hidden)",
     ),
     (re.compile(r"exp_[A-Za-z0-9_-]{43}"), "(an API key)"),
+    (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), "(a webhook's secret)"),
     (re.compile(r"://[^\s\\/@\"']*@"), "://(hidden)@"),
 )
 """A presigned URL is a key to a file, ours and an address with a password are keys too."""

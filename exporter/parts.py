@@ -33,6 +33,11 @@ def prefix(export_id: str) -> str:
     return f"{ROOT}{export_id}/"
 
 
+def input_key(export_id: str) -> str:
+    """Where the ids stand that an export was asked for, until it has ended."""
+    return f"{prefix(export_id)}input"
+
+
 class File:
     """Writes one export's file under one fence. Nothing is durable until a checkpoint names it."""
 

@@ -13,13 +13,14 @@ from enum import StrEnum
 import msgspec
 import structlog
 
-from exporter import exports
-from exporter.checkpoints import Checkpoint
+from exporter import exports, packing, parts
+from exporter.checkpoints import Checkpoint, Packed, Volume
 from exporter.clock import Clock
 from exporter.errors import (
     LeaseLost,
     SourceError,
     SourceUnavailable,
+    SourceUntrue,
     StorageError,
     StorageUnavailable,
     UploadGone,
@@ -27,9 +28,10 @@ from exporter.errors import (
 from exporter.exports import Result, State
 from exporter.formats.base import Format
 from exporter.holding import Holding
+from exporter.packing import Packing
 from exporter.parts import File, part_size
 from exporter.reading import Reading
-from exporter.sources.base import Source
+from exporter.sources.base import Page, Source
 from exporter.storage.base import Storage, guarded
 from exporter.store.base import Claim, ExportStore, Verdict
 
@@ -38,6 +40,8 @@ log = structlog.get_logger()
 FIRST_WAIT = 2.0
 LONGEST_WAIT = 60.0
 """Seconds: the first wait for an upstream or S3, and what doubling stops at."""
+UNTRUE_WAITS = 3
+"""Waits in a row for a page that cannot be true before the export fails."""
 
 
 class Ending(StrEnum):
@@ -119,9 +123,10 @@ class _Slice:
         self.limits = limits
         self.draining = draining
         self.ends_at = clock.monotonic() + limits.slice.total_seconds()
-        self.file = File(
-            storage, self.spec.id, held.fence, self.spec.file_name, encoder.content_type
-        )
+        content_type = encoder.content_type
+        if self.spec.compression != "none":
+            content_type = packing.CONTENT_TYPES[self.spec.compression]
+        self.file = File(storage, self.spec.id, held.fence, self.spec.file_name, content_type)
         self.saved = self.export.checkpoint or self._beginning()
         self.advanced = False
         self.reading = Reading(
@@ -131,7 +136,7 @@ class _Slice:
             tolerated_drift=source.tolerated_drift,
         )
         self.tally = self.saved.tally.copy()
-        self.buffer = bytearray()
+        self.packing = self._packing(bytearray())
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -169,14 +174,12 @@ class _Slice:
         return self._read()
 
     def _read(self) -> Ending:
-        self.buffer = self.file.read_tail(self.saved)
-        if self.at.pages == 0 and not self.buffer:
-            self.buffer += self.encoder.open()
+        self.packing = self._packing(self.file.read_tail(self.saved))
         while not self.reading.ended:
             if self.draining() or self.clock.monotonic() >= self.ends_at:
                 return self._hand_over()
-            page = self.source.fetch(self.spec.query, self.at.cursor)
-            self.buffer += self.encoder.encode(self.reading.take(page), self.tally)
+            page = self._fetch()
+            self.packing.add(self.reading.take(page), self.tally)
             if self._part_is_full() and not self.reading.ended:
                 verdict = self._commit(self._with_part())
             else:
@@ -185,16 +188,28 @@ class _Slice:
                 return self._cancel()
         return self._publish()
 
+    def _fetch(self) -> Page:
+        try:
+            return self.source.fetch(self.spec.query, self.at.cursor)
+        except SourceUntrue as error:
+            stalls = 0 if self.advanced else self.export.stalls
+            if stalls >= UNTRUE_WAITS:
+                raise
+            # A proxy that shows its maintenance page lies for a while; a source that lies for good
+            # does so again. What was read until here is kept either way.
+            raise SourceUnavailable(str(error)) from error
+
     @property
     def at(self) -> Checkpoint:
         return self.reading.at
 
     def _part_is_full(self) -> bool:
-        return len(self.buffer) >= part_size(self.limits.part_size, len(self.at.parts))
+        least = part_size(self.limits.part_size, len(self.at.parts))
+        return len(self.packing.buffer) >= least
 
     def _with_part(self) -> Checkpoint:
-        at = self.file.add_part(self._in_hand(), self.buffer)
-        self.buffer = bytearray()
+        at = self.file.add_part(self._in_hand(), self.packing.buffer)
+        self.packing.taken()
         return at
 
     def _commit(self, checkpoint: Checkpoint, closing: Result | None = None) -> Verdict:
@@ -213,18 +228,18 @@ class _Slice:
     # -- endings -------------------------------------------------------------------------------
 
     def _publish(self) -> Ending:
-        self.buffer += self.encoder.close()
+        unknown_ids = self.packing.close(self.reading.unknown)
         if self.at.upload_id is None:
             # The pages in hand are in no checkpoint: a successor that does not find the file
             # reads them again.
-            result = self._result(self.file.key, len(self.buffer))
+            result = self._result(self.file.key, len(self.packing.buffer), unknown_ids)
             if self._commit(self.saved, closing=result) is Verdict.CANCEL:
                 return self._cancel()
-            self.file.publish_small(self.buffer)
+            self.file.publish_small(self.packing.buffer)
         else:
-            at = self._with_part() if self.buffer else self._in_hand()
+            at = self._with_part() if self.packing.buffer else self._in_hand()
             assert at.key is not None
-            result = self._result(at.key, at.uploaded)
+            result = self._result(at.key, at.uploaded, unknown_ids)
             if self._commit(at, closing=result) is Verdict.CANCEL:
                 return self._cancel()
             self.file.complete(at)
@@ -242,12 +257,13 @@ class _Slice:
 
     def _finish(self, result: Result) -> Ending:
         # Before the end, while the lease still holds: nobody comes back to a finished export.
-        if self.export.checkpoint is not None or not self.held.clean:
+        once = self.export.checkpoint is None and self.held.clean
+        if not once or self.spec.ids is not None:
             self._tidy(keep=result.key)
         self.held.end(
             State.FINISHED,
             result=result,
-            keep_file=self.limits.keep_file,
+            keep_file=self._keep_file(),
             keep_record=self.limits.keep_record,
         )
         log.info("export.finished", rows=result.record_count, bytes=result.file_size)
@@ -328,7 +344,8 @@ class _Slice:
         A bucket's own rules may abort an upload that stayed open for days.
         """
         log.warning("export.begins_anew", reason=reason, rows=self.saved.rows)
-        self._discard()
+        self.held.confirm()
+        self.file.discard(keep=parts.input_key(self.spec.id))
         self._commit(self._beginning())
         return self._pause(reason, clean=True)
 
@@ -341,11 +358,14 @@ class _Slice:
         """Make the pages in hand durable, if there are any beyond the checkpoint."""
         if self.at.pages == self.saved.pages:
             return self.held.beat(self._progress())
-        return self._commit(self.file.keep_tail(self._in_hand(), self.buffer))
+        in_hand = self._in_hand()
+        return self._commit(self.file.keep_tail(in_hand, self.packing.buffer))
 
     def _in_hand(self) -> Checkpoint:
-        """The position behind the last page taken, as a checkpoint."""
-        return self.reading.checkpoint().evolve(tally=self.tally.copy())
+        """The position behind the last page taken, as a checkpoint; settles the buffer."""
+        return self.reading.checkpoint().evolve(
+            tally=self.tally.copy(), packed=self.packing.settle()
+        )
 
     def _tidy(self, keep: str) -> None:
         try:
@@ -356,7 +376,26 @@ class _Slice:
             # The file is published: what is left over is the cleaning's.
             log.warning("export.untidy", reason=str(error))
 
-    def _result(self, key: str, size: int) -> Result:
+    def _packing(self, buffer: bytearray) -> Packing:
+        at = self.saved.packed
+        if at == Packed() and self.saved.rows:
+            # Version 0.1.0 knew no volumes, and its exports may be under way during a deploy.
+            at = Packed(is_open=True, rows=self.saved.rows)
+        return Packing(
+            self.encoder,
+            at,
+            compression=self.spec.compression,
+            rows_per_volume=self.spec.rows_per_file,
+            stored=self.saved.uploaded,
+            buffer=buffer,
+        )
+
+    def _keep_file(self) -> timedelta:
+        own = self.spec.keep_seconds
+        return self.limits.keep_file if own is None else timedelta(seconds=own)
+
+    def _result(self, key: str, size: int, unknown_ids: Volume | None) -> Result:
+        cut = self.spec.rows_per_file is not None
         return Result(
             key=key,
             file_size=size,
@@ -364,4 +403,6 @@ class _Slice:
             completeness=self.reading.completeness(),
             tally=self.tally.copy(),
             pages=self.at.pages,
+            volumes=self.packing.volumes if cut else (),
+            unknown_ids=unknown_ids,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
@@ -33,6 +34,8 @@ class Reading:
         self, spec: Spec, at: Checkpoint, *, identity: str | None, tolerated_drift: float
     ) -> None:
         self.at = at
+        self.unknown: list[str] = _unpacked(at.unknown)
+        """Ids that were asked for and that the source does not have."""
         self._spec = spec
         self._tolerated = tolerated_drift
         self._seen = _Seen(identity, at.seen) if identity is not None else None
@@ -52,6 +55,7 @@ class Reading:
         fresh = page.rows if self._seen is None else self._seen.unseen(page.rows)
         room = None if self._spec.limit is None else self._spec.limit - at.rows
         rows = fresh if room is None else fresh[:room]
+        self.unknown += page.unknown
         total = None if page.total is None else max(page.total - self._spec.offset, 0)
         end: EndReason | None = None
         if page.next is None and len(rows) == len(fresh):
@@ -68,7 +72,7 @@ class Reading:
             cursor=page.next,
             end_reason=end,
             rows=at.rows + len(rows),
-            fetched=at.fetched + len(page.rows),
+            fetched=at.fetched + len(page.rows) + len(page.unknown),
             duplicates=at.duplicates + len(page.rows) - len(fresh),
             beyond=len(fresh) - len(rows),
             pages=pages,
@@ -84,7 +88,8 @@ class Reading:
 
     def checkpoint(self) -> Checkpoint:
         """The position as it can be stored."""
-        return self.at if self._seen is None else self.at.evolve(seen=self._seen.stored())
+        seen = "" if self._seen is None else self._seen.stored()
+        return self.at.evolve(seen=seen, unknown=_packed(self.unknown))
 
     def completeness(self) -> Completeness:
         """What was proven, once the reading has ended."""
@@ -92,9 +97,9 @@ class Reading:
         known = [n for n in (at.total_at_end, self._spec.limit) if n is not None]
         if at.rows == 0:
             outcome = Outcome.EMPTY
-        elif at.end_reason == EndReason.LIMIT_REACHED:
+        elif self._cut_off():
             outcome = Outcome.TRUNCATED
-        elif self._drift():
+        elif self._drift() or self.unknown:
             outcome = Outcome.PARTIAL
         else:
             outcome = Outcome.COMPLETE
@@ -107,6 +112,13 @@ class Reading:
             skipped=at.fetched - at.rows - at.duplicates - at.beyond,
             total_at_start=at.total_at_start,
             total_at_end=at.total_at_end,
+        )
+
+    def _cut_off(self) -> bool:
+        """Whether the limit was reached while the source had more, or may have had."""
+        at = self.at
+        return at.end_reason == EndReason.LIMIT_REACHED and (
+            at.total_at_end is None or at.fetched - at.beyond < at.total_at_end
         )
 
     def _drift(self) -> int:
@@ -129,6 +141,14 @@ class Reading:
                 f"at the start, {at.total_at_end} at the end, {at.duplicates} rows came twice); "
                 f"tolerated_drift allows {int(most)}"
             )
+
+
+def _packed(ids: Sequence[str]) -> str:
+    return base64.b64encode(zlib.compress("\n".join(ids).encode(), 1)).decode() if ids else ""
+
+
+def _unpacked(stored: str) -> list[str]:
+    return zlib.decompress(base64.b64decode(stored)).decode().split("\n") if stored else []
 
 
 class _Seen:

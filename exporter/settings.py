@@ -1,29 +1,26 @@
-"""What an operator can set: environment variables, and a TOML file for the sources."""
+"""What an operator sets for every process: environment variables."""
 
 from __future__ import annotations
 
-import os
 import re
-import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ByteSize,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from exporter.admission import Rate
 from exporter.errors import ConfigurationError
@@ -59,7 +56,17 @@ def _some_time(value: timedelta) -> timedelta:
 Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_some_time)]
 
 
-def _rate(value: object) -> object:
+def _networks(value: object) -> object:
+    """Networks are written as `10.1.0.0/16, fd00::/8`; a single address is one, too."""
+    if not isinstance(value, str):
+        return value
+    return tuple(ip_network(text.strip()) for text in value.split(",") if text.strip())
+
+
+Network = IPv4Network | IPv6Network
+
+
+def parse_rate(value: object) -> object:
     """Rates are written as `100/60s`, `5/s` or `1000/h`."""
     if not isinstance(value, str):
         return value
@@ -74,9 +81,6 @@ def _rate(value: object) -> object:
 
 LONGEST_WINDOW = 7 * 86400
 """Seconds. An export that waits longer for its next page fails at its deadline."""
-LONGEST_PAGE = timedelta(minutes=5)
-"""A slice that hangs is interrupted after a quarter of an hour, so a page must end well before."""
-
 SHORTEST_LEASE = timedelta(seconds=2)
 SLICE_GRACE = timedelta(minutes=15)
 """What a slice may take beyond its budget before it is thought to hang. Its last page, part and
@@ -126,9 +130,24 @@ class Settings(BaseSettings):
     """Workers that an export may lose without a committed part between them, before it fails."""
     tenant_slots: int = Field(default=0, ge=0)
     """Slices of one user that may run at once; 0: no cap."""
+    hirebase_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = Rate(100, 60)
+    """Requests of one API key on the paths of the Hirebase contract, polls of a task aside."""
+    pipeline_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = Rate(10, 3600)
+    """Exports that one API key may ask for on the path of the pipeline contract."""
     worker_memory: ByteSize = ByteSize(1024**3)
     """Bytes of data that one worker process may hold. A slice that wants more ends like a crash
     instead of taking the machine with it. 0: no ceiling."""
+
+    webhook_allow_private: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = ()
+    """Networks that webhooks may reach although they are private, such as `10.1.0.0/16`, by plain
+    http and at any port too; a comma between two. Empty: the internet alone."""
+    webhook_allow_http: bool = False
+    """Whether webhooks may go to the internet by plain http, where anyone on the way reads them."""
+    webhook_timeout: Duration = timedelta(seconds=20)
+    """How long one try of a webhook may take in all; 60 s at most."""
+    webhook_concurrency: int = Field(default=16, ge=2, le=64)
+    """Webhooks that one process sends at once; as many again, three times over, may wait for slow
+    receivers meanwhile."""
 
     @field_validator("redis_url", "broker_url")
     @classmethod
@@ -161,6 +180,8 @@ class Settings(BaseSettings):
                 "four times in that time, and a short pause of a worker would lose it: give "
                 f"{SHORTEST_LEASE.total_seconds():g}s or more"
             )
+        if self.webhook_timeout > timedelta(seconds=60):
+            raise ValueError("EXPORTER_WEBHOOK_TIMEOUT is over 60s, and a worker waits that long")
         needed = LEAST_WORKER_MEMORY + 4 * self.part_size
         if 0 < self.worker_memory < needed:
             raise ValueError(
@@ -196,136 +217,12 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         problems = "; ".join(
-            f"EXPORTER_{'_'.join(map(str, e['loc'])).upper()}: {_said(e)}" if e["loc"] else _said(e)
+            f"EXPORTER_{'_'.join(map(str, e['loc'])).upper()}: {said(e)}" if e["loc"] else said(e)
             for e in error.errors()
         )
         raise ConfigurationError(problems) from None
 
 
-def _said(problem: Mapping[str, Any]) -> str:
+def said(problem: Mapping[str, Any]) -> str:
+    """What pydantic found wrong, without its prefix."""
     return str(problem["msg"]).removeprefix("Value error, ")
-
-
-def _from_environment(value: Any) -> Any:
-    """`${VAR}` in a string is replaced by that environment variable."""
-    if not isinstance(value, str):
-        return value
-
-    def replaced(match: re.Match[str]) -> str:
-        try:
-            return os.environ[match[1]]
-        except KeyError:
-            raise ValueError(f"the environment variable {match[1]} is not set") from None
-
-    return re.sub(r"\$\{(\w+)\}", replaced, value)
-
-
-Text = Annotated[str, BeforeValidator(_from_environment)]
-
-
-class SourceConfig(BaseModel):
-    """One upstream: `[sources.NAME]` of the TOML file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    type: Literal["hirebase"]
-    base_url: Text
-    api_key: Text = ""
-    page_size: int = Field(default=100, ge=1)
-    """The most rows that the upstream gives at once."""
-    page_timeout: Duration = timedelta(seconds=60)
-    """How long a worker waits for one page, all tries together, before it lets the export wait.
-    One that must shut down waits for no more than that; a page that could be asked for smaller
-    gets half of what is left, so that the smaller ones have their turn."""
-    rate: Annotated[Rate, BeforeValidator(_rate)] | None = None
-    """Requests that all workers together may start, such as `100/60s`; default: no bound."""
-    columns: tuple[str, ...] | None = None
-    """Columns of a CSV and their order; default: the contract's."""
-    tolerated_drift: float = Field(default=0.05, ge=0, le=1)
-    """Share of its rows by which a source read by page number may change during an export; the
-    export is then `partial` and says by how much. Beyond it, it fails. 0: any change fails it."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _is_address(cls, value: str) -> str:
-        try:
-            url = urlsplit(value)
-            well = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-        except ValueError:
-            well = False
-        # Paths are put behind it, so a query would be cut apart.
-        if not well or "?" in value or "#" in value:
-            raise ValueError("it is no address of an API: write https://HOST or http://HOST:PORT")
-        return value
-
-    @field_validator("api_key")
-    @classmethod
-    def _fits_a_header(cls, value: str) -> str:
-        # The HTTP client quotes a header that it refuses, and that text would reach users.
-        value = value.strip()
-        if not (value.isascii() and value.isprintable()):
-            raise ValueError("it holds characters that no HTTP header takes: copy the key again")
-        return value
-
-    @field_validator("page_timeout")
-    @classmethod
-    def _lets_go_of_workers(cls, value: timedelta) -> timedelta:
-        if value > LONGEST_PAGE:
-            raise ValueError("a worker waits at most 5m for a page: lower page_size instead")
-        return value
-
-    @field_validator("columns")
-    @classmethod
-    def _are_distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None and (not all(value) or len(set(value)) < len(value)):
-            raise ValueError("every column needs a name of its own")
-        return value
-
-
-class Surfaces(BaseModel):
-    """Which source each contract exports from: `[surfaces]` of the TOML file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    hirebase: str = "board"
-
-
-class Config(BaseModel):
-    """The TOML file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sources: dict[str, SourceConfig] = Field(default_factory=dict)
-    surfaces: Surfaces = Surfaces()
-
-
-LOCAL = """\
-[sources.board]
-type = "hirebase"
-base_url = "http://127.0.0.1:8810"
-api_key = "${BOARD_KEY}"
-page_size = 100
-
-[surfaces]
-hirebase = "board"
-"""
-"""What holds when there is no file: the board of the local stack."""
-
-
-def load_config(path: Path | None) -> Config:
-    """The sources and surfaces. Raises ConfigurationError naming file, table and key."""
-    if path is None and (default := Path("exporter.toml")).exists():
-        path = default
-    name = str(path) if path else "the built-in configuration"
-    try:
-        text = path.read_text("utf-8") if path else LOCAL
-        return Config.model_validate(tomllib.loads(text))
-    except OSError as error:
-        raise ConfigurationError(
-            f"EXPORTER_CONFIG names {name}, which cannot be read: {error.strerror}"
-        ) from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"{name} is not TOML: {error}") from None
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {_said(e)}" for e in error.errors())
-        raise ConfigurationError(f"{name}: {problems}") from None

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from exporter.clock import SystemClock
+from exporter.config import load_config
 from exporter.engine import Engine
+from exporter.exports import Export
 from exporter.pipeline import Limits
-from exporter.settings import Settings, load, load_config
+from exporter.settings import Settings, load
 from exporter.storage.s3 import S3Storage
 from exporter.store.budgets import RedisBudgets
+from exporter.store.deliveries import Deliveries
+from exporter.store.endpoints import Endpoints
+from exporter.store.outbox import Outbox
 from exporter.store.redis import RedisStore
+from exporter.webhooks import private
+from exporter.webhooks.delivering import Deliverer
+from exporter.webhooks.private import OperatorGuard
+from exporter.webhooks.sender import Sender
 
 
 def engine() -> Engine:
@@ -26,6 +35,57 @@ def engine() -> Engine:
         storage=storage(settings),
         clock=clock,
         budgets=RedisBudgets(store.client).open,
+    )
+
+
+def guard(settings: Settings) -> OperatorGuard:
+    """What says where webhooks may go, when they are asked for and when they are sent."""
+    return private.guard(settings.webhook_allow_private, allow_http=settings.webhook_allow_http)
+
+
+def endpoints(settings: Settings, store: RedisStore) -> Endpoints:
+    """Whom webhooks are sent to."""
+    return Endpoints(store.client, named_for=settings.deadline + settings.record_retention)
+
+
+def deliveries(settings: Settings, store: RedisStore) -> Deliveries:
+    """What was sent."""
+    return Deliveries(store.client, keep=settings.record_retention)
+
+
+def outbox(settings: Settings, store: RedisStore) -> Outbox:
+    """What is to be sent."""
+    return Outbox(
+        store.client,
+        keep=settings.record_retention,
+        named_for=settings.deadline + settings.record_retention,
+    )
+
+
+def deliverer() -> Deliverer:
+    """What sends webhooks, over the Redis that the environment names; nothing is contacted yet.
+
+    Raises ConfigurationError naming the wrong setting.
+    """
+    own = engine()
+    settings = own.settings
+    store = own.store
+    assert isinstance(store, RedisStore)
+
+    def link(export: Export) -> str | None:
+        found = own.link(export)
+        return found[0] if found else None
+
+    return Deliverer(
+        outbox=outbox(settings, store),
+        endpoints=endpoints(settings, store),
+        store=store,
+        sender=Sender(guard(settings), own.clock, timeout=settings.webhook_timeout.total_seconds()),
+        clock=own.clock,
+        link=link,
+        public_url=settings.public_url,
+        concurrency=settings.webhook_concurrency,
+        timeout=settings.webhook_timeout,
     )
 
 

@@ -15,6 +15,7 @@ from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.local.s3 import S3Server
 from exporter.local.stack import Addresses, Stack
+from tests import postgres
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +41,19 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     directory: Path = tmp_path_factory.mktemp("s3")
     with S3Server(directory, ports.free(1)[0], access_key, secret_key, bucket) as server:
         yield S3(server.endpoint_url, access_key, secret_key, bucket)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL of this test run's own."""
+    with postgres.running() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def postgres_url(postgres_server: str) -> str:
+    """The URL of a database that no other module of tests sees."""
+    return postgres.database(postgres_server)
 
 
 @pytest.fixture(autouse=True)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from exporter import inputs
 from exporter.clock import FakeClock
 from exporter.exports import Export, Spec
 from exporter.formats import registry
 from exporter.formats.base import Dialect, Row
 from exporter.pipeline import Ending, Limits, run_slice
 from exporter.sources.base import Page, Source
+from exporter.sources.id_list import IdList
 from exporter.sources.memory import MemorySource
 from exporter.storage.memory import MemoryStorage
 from exporter.store.base import Claim, ExportStore
@@ -85,6 +87,9 @@ class Bench:
         limits: Limits = LIMITS,
         seconds_a_page: float = 0.0,
         announces: bool = True,
+        compression: str = "none",
+        rows_per_file: int | None = None,
+        ids: Sequence[str] | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.seams = Seams()
@@ -95,7 +100,7 @@ class Bench:
             self.memory_store, self.seams, ("renew", "commit", "release", "end")
         )
         self.listed = MemorySource(rows, page_size=page_size, columns=COLUMNS, announces=announces)
-        self.source: Source = _Watched(_Slow(self), self.seams, ("fetch",))
+        self.source: Source = _Watched(_Slow(self), self.seams, ("fetch", "lookup"))
         self.seconds_a_page = seconds_a_page
         self.limits = limits
         self.draining: Callable[[], bool] = lambda: False
@@ -111,8 +116,14 @@ class Bench:
             dialect=Dialect(),
             columns=COLUMNS if format == "csv" else (),
             limit=limit,
+            ids=None if ids is None else len(ids),
+            compression=compression,
+            rows_per_file=rows_per_file,
             file_name=f"jobs.{format}",
         )
+        self.listed_ids = ids
+        if ids is not None:
+            inputs.write(self.storage, self.spec.id, ids)
         self.memory_store.create(self.spec)
 
     def claim(self) -> Claim | None:
@@ -125,7 +136,7 @@ class Bench:
             return None
         return run_slice(
             claim,
-            source=self.source,
+            source=self.source if self.listed_ids is None else IdList(self.source, self._ids),
             encoder=registry.make(self.spec.format, self.spec.dialect, self.spec.columns),
             storage=self.storage,
             store=self.store,
@@ -134,6 +145,9 @@ class Bench:
             claimed_at=claimed_at,
             draining=self.draining,
         )
+
+    def _ids(self) -> Sequence[str]:
+        return inputs.read(self.storage, self.spec.id)
 
     def run(self, slices: int = 200) -> list[Ending]:
         """Slices until the export is terminal; between two, time passes and the sweep runs."""
@@ -182,6 +196,10 @@ class _Slow:
     def fetch(self, query: dict[str, Any], cursor: Any) -> Page:
         self._bench.clock.advance(self._bench.seconds_a_page)
         return self._bench.listed.fetch(query, cursor)
+
+    def lookup(self, ids: Sequence[str]) -> Mapping[str, Row]:
+        self._bench.clock.advance(self._bench.seconds_a_page)
+        return self._bench.listed.lookup(ids)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bench.listed, name)

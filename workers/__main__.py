@@ -1,4 +1,4 @@
-"""`python -m workers worker|beat`: what the Procfile's worker and beat run."""
+"""`python -m workers worker|webhooks|beat`: what the Procfile's lines of these names run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from pathlib import Path
 
 import structlog
 
-from exporter import logs, settings
+from exporter import config, logs, settings
 from exporter.errors import ConfigurationError, StoreUnavailable
 from exporter.store.redis import RedisStore
 from workers.pulse import MOST_SLOTS
 
 log = structlog.get_logger()
 
+SENDERS = 2
+"""Processes that send webhooks: when one hands over and still waits for slow receivers, the other
+goes on."""
 STORE_RETRY = 1.0
 """Seconds between two tries to reach Redis at start-up."""
 
@@ -29,6 +32,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     worker = commands.add_parser("worker")
     worker.add_argument("--concurrency", type=_slots, default=2 * (os.cpu_count() or 1))
+    commands.add_parser("webhooks")
     commands.add_parser("beat")
     asked = parser.parse_args()
     logs.configure(asked.command)
@@ -41,14 +45,18 @@ def main() -> None:
     # Imported only now: the app reads the settings while it is made.
     from workers.app import app
 
-    if asked.command == "worker":
+    if asked.command in ("worker", "webhooks"):
         from workers import doorbell as doorbell
         from workers import draining as draining  # registers its signal before the pool forks
+        from workers.routing import QUEUE, WEBHOOKS
 
+        is_worker = asked.command == "worker"
         app.worker_main(
             [
                 "worker",
-                f"--concurrency={asked.concurrency}",
+                f"--queues={QUEUE if is_worker else WEBHOOKS}",
+                f"--concurrency={asked.concurrency if is_worker else SENDERS}",
+                *([] if is_worker else ["--hostname=webhooks@%h"]),
                 "--without-gossip",
                 "--without-mingle",
                 "--loglevel=WARNING",
@@ -74,7 +82,7 @@ def _check_settings() -> None:
     Waits for a Redis that does not answer yet: what it would do with exports is not known before.
     """
     found = settings.load()
-    settings.load_config(found.config)
+    config.load_config(found.config)
     store = RedisStore.connect(found.redis_url)
     while True:
         try:

@@ -2,7 +2,8 @@
 
 The API only writes records, in one script that also leaves a wake-up in the store; it knows no
 broker. Any worker's relay takes the wake-up from there and rings. Both are best effort: the
-sweep rings again for exports that are ready and were not heard.
+sweep rings again for exports that are ready and were not heard. For the workers that send webhooks
+it is the same, with wake-ups, relay and sweep of their own.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from celery import Celery
 from celery.signals import worker_ready, worker_shutdown
 from redis.exceptions import RedisError
 
-from exporter import settings
+from exporter import settings, wiring
 from exporter.errors import StoreUnavailable
 from exporter.store.base import Wake
+from exporter.store.outbox import Outbox
 from exporter.store.redis import RedisStore
 from exporter.sweeper import Sweeper
 from workers.app import BROKER_ERRORS, app
-from workers.routing import QUEUE, broker_priority
+from workers.routing import QUEUE, WEBHOOKS, broker_priority
 from workers.watchdog import Watchdog
 
 log = structlog.get_logger()
@@ -34,7 +36,14 @@ ENOUGH = 64
 TRIES = 2
 """The first may only find out that its connection is dead; the sweep makes up for the last."""
 PATIENCE = timedelta(seconds=2)
+DUE_EVERY = timedelta(seconds=1)
+"""How late the next try of a webhook may begin."""
+ENOUGH_FOR_WEBHOOKS = 2
+"""Each one keeps a process sending for as long as there is anything to send."""
+PAUSE = 0.05
+"""Seconds between two rings for webhooks: while there is much to tell, one in many is enough."""
 PRESENCE = "exporter:workers:"
+SENDERS = "exporter:senders:"
 PRESENCE_SECONDS = 15
 
 
@@ -63,30 +72,62 @@ class Relay(threading.Thread):
         self._stop_asked.set()
 
     def _ring(self, wake: Wake) -> None:
-        for _ in range(TRIES):
+        priority = broker_priority(wake.priority)
+        ring(self._celery, "exporter.tick", QUEUE, enough=ENOUGH, priority=priority)
+
+
+class WebhookRelay(threading.Thread):
+    """Rings while there are webhooks to send, sweeps their leases, and shows that it lives."""
+
+    def __init__(self, outbox: Outbox, celery: Celery, presence: Presence) -> None:
+        super().__init__(name="webhook-relay", daemon=True)
+        self._outbox = outbox
+        self._celery = celery
+        self._presence = presence
+        self._stop_asked = threading.Event()
+
+    def run(self) -> None:
+        while not self._stop_asked.wait(PAUSE):
+            self._presence.show()
             try:
-                # One connection for both: a second one that has gone silent costs its timeout too.
-                with self._celery.connection_or_acquire() as connection:
-                    # The stubs know only the calls that every transport shares.
-                    channel: Any = connection.default_channel
-                    if channel.queue_declare(QUEUE).message_count < ENOUGH:
-                        self._celery.send_task(
-                            "exporter.tick",
-                            priority=broker_priority(wake.priority),
-                            connection=connection,
-                        )
-            except BROKER_ERRORS as error:
-                log.warning("relay.broker_silent", reason=str(error))
-            else:
-                return
+                rung = self._outbox.wait(DUE_EVERY)
+                swept = self._outbox.sweep()
+            except StoreUnavailable as error:
+                log.warning("relay.store_silent", reason=str(error))
+                self._stop_asked.wait(1)
+                continue
+            if swept.expired:
+                log.warning("sweep.delivery_leases_expired", count=swept.expired)
+            if rung or swept.ready:
+                ring(self._celery, "exporter.deliver", WEBHOOKS, enough=ENOUGH_FOR_WEBHOOKS)
+
+    def stop(self) -> None:
+        """End the thread soon; does not wait for it."""
+        self._stop_asked.set()
+
+
+def ring(celery: Celery, task: str, queue: str, *, enough: int, priority: int = 0) -> None:
+    """Ask for a task, unless that many messages wait in its queue already. Raises nothing."""
+    for _ in range(TRIES):
+        try:
+            # One connection for both: a second one that has gone silent costs its timeout too.
+            with celery.connection_or_acquire() as connection:
+                # The stubs know only the calls that every transport shares.
+                channel: Any = connection.default_channel
+                if channel.queue_declare(queue).message_count < enough:
+                    celery.send_task(task, queue=queue, priority=priority, connection=connection)
+        except BROKER_ERRORS as error:
+            log.warning("relay.broker_silent", reason=str(error))
+        else:
+            return
 
 
 class Presence:
     """Shows, for PRESENCE_SECONDS at a time, that a worker of this name lives."""
 
-    def __init__(self, store: RedisStore, name: str) -> None:
+    def __init__(self, store: RedisStore, name: str, kind: str = PRESENCE) -> None:
         self._store = store
-        self._key = PRESENCE + name
+        self._key = kind + name
 
     def show(self) -> None:
         """Show it anew. Raises nothing: a sweep that calls this must outlive its Redis."""
@@ -108,23 +149,30 @@ def broker_answers() -> bool:
     return True
 
 
-_company: list[Relay | Sweeper | Watchdog] = []
+_company: list[Relay | WebhookRelay | Sweeper | Watchdog] = []
 """The threads beside a running worker."""
 
 
 @worker_ready.connect
 def _start(sender: Any, **_: object) -> None:
-    store = RedisStore.connect(settings.load().redis_url)
-    presence = Presence(store, f"{socket.gethostname()}:{os.getpid()}")
-    relay = Relay(store, app)
-    sweeper = Sweeper(store, then=presence.show)
-    watchdog = Watchdog(
-        store, sender.pool.num_processes, [relay, sweeper], broker_answers=broker_answers
-    )
-    _company.extend([relay, sweeper, watchdog])
+    found = settings.load()
+    store = RedisStore.connect(found.redis_url)
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    slots = sender.pool.num_processes
+    queues = app.amqp.queues.consume_from
+    if QUEUE in queues:
+        presence = Presence(store, name)
+        relay, sweeper = Relay(store, app), Sweeper(store, then=presence.show)
+        watchdog = Watchdog(store, slots, [relay, sweeper], broker_answers=broker_answers)
+        _company.extend([relay, sweeper, watchdog])
+        presence.show()
+    if WEBHOOKS in queues:
+        outbox = wiring.outbox(found, store)
+        bell = WebhookRelay(outbox, app, Presence(store, name, SENDERS))
+        watchdog = Watchdog(outbox, slots, [bell], broker_answers=broker_answers)
+        _company.extend([bell, watchdog])
     for thread in _company:
         thread.start()
-    presence.show()
 
 
 @worker_shutdown.connect

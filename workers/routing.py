@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 QUEUE = "exporter"
+WEBHOOKS = "webhooks"
+"""The queue of the workers that send webhooks. They hear no other, and no other worker hears it: a
+slow receiver must not hold an export up."""
 MOST_URGENT = 9
 
 

@@ -1,10 +1,12 @@
-"""The tasks: hear a doorbell, work one slice; clean the bucket now and then."""
+"""The tasks: hear a doorbell, work one slice; clean the bucket now and then; send webhooks."""
 
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import sys
+import threading
 from datetime import timedelta
 from functools import lru_cache
 
@@ -19,8 +21,10 @@ from exporter.exports import State
 from exporter.formats import registry as formats
 from exporter.pipeline import Ending, run_slice
 from exporter.store.base import Claim
+from exporter.webhooks.delivering import Deliverer
 from workers import draining, memory, pulse
 from workers.app import BROKER_ERRORS, app
+from workers.routing import WEBHOOKS
 
 log = structlog.get_logger()
 
@@ -28,6 +32,11 @@ UPLOAD_GRACE = timedelta(hours=1)
 """An upload without a live export is left alone this long."""
 UNKNOWN_SOURCE_WAIT = timedelta(seconds=30)
 """Between two looks whether some worker knows an export's source."""
+THREAD_STACK = 1024 * 1024
+"""Bytes for each thread of a process that sends webhooks."""
+DELIVERING = timedelta(minutes=5)
+"""How long one task sends webhooks while there are any, before it hands over to the next; up to
+twice that."""
 CRASH_WAIT = timedelta(seconds=1)
 """Until the next try after a slice crashed, doubled with each further one in a row: a defect that
 passes by itself is not tried away within a second."""
@@ -40,6 +49,14 @@ def engine() -> Engine:
 
 
 @lru_cache(maxsize=1)
+def deliverer() -> Deliverer:
+    """This process's sender of webhooks, made as the engine is."""
+    # Its threads only wait; with the usual 8 MiB each, they alone would reach the memory ceiling.
+    threading.stack_size(THREAD_STACK)
+    return wiring.deliverer()
+
+
+@lru_cache(maxsize=1)
 def worker_id() -> str:
     """`worker-<8 characters>-<n>`, the form that the vendor's tasks show."""
     return f"worker-{secrets.token_hex(4)}-{os.getpid()}"
@@ -49,6 +66,7 @@ def worker_id() -> str:
 def _begin(**_: object) -> None:
     """What a child does before its first slice."""
     engine.cache_clear()
+    deliverer.cache_clear()
     worker_id.cache_clear()
     pulse.begin()
     memory.bound(settings.load().worker_memory)
@@ -131,7 +149,7 @@ def _slice(own: Engine, claim: Claim, claimed_at: float) -> Ending:
             "export, without progress between them; its parts may be left in the bucket",
         )
     try:
-        source = own.source(spec.source)
+        source = own.reader(claim.export)
     except ConfigurationError as error:
         return _without_source(own, claim, str(error))
     return run_slice(
@@ -219,3 +237,31 @@ def clean() -> None:
         )
     except (StoreUnavailable, StorageUnavailable) as error:
         log.warning("cleaning.postponed", reason=str(error))
+
+
+@app.task(name="exporter.deliver", queue=WEBHOOKS)
+def deliver() -> None:
+    """Send the webhooks that are due, until there is none.
+
+    A worker runs two of these, which share out what is due. One whose time is over rings for its
+    successor before it waits for the tries that it has under way.
+    """
+    pulse.claiming()
+    try:
+        with pulse.busy():
+            deliverer().run(
+                budget=DELIVERING * random.uniform(1, 2),  # noqa: S311 - so that two end apart
+                leaving=draining.asked,
+                hand_over=_ring_for_webhooks,
+            )
+    except StoreUnavailable as error:
+        log.warning("delivering.interrupted", reason=str(error))
+
+
+def _ring_for_webhooks() -> None:
+    if draining.asked():
+        return
+    try:
+        deliver.apply_async()
+    except BROKER_ERRORS as error:
+        log.warning("doorbell.broker_silent", reason=str(error))

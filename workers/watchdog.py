@@ -6,11 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
 from exporter.errors import StoreUnavailable
-from exporter.store.base import ExportStore
 from workers import draining, pulse
 
 log = structlog.get_logger()
@@ -25,17 +25,32 @@ GRACE = 10.0
 EXIT_CODE = 70
 
 
+class Swept(Protocol):
+    """What a sweep found."""
+
+    @property
+    def ready(self) -> int:
+        """How much a worker could begin now."""
+
+
+class Sweeps(Protocol):
+    """Where the work of a worker comes from: the exports, or the webhooks."""
+
+    def sweep(self) -> Swept:
+        """Repair what dead workers left, and tell what is ready."""
+
+
 class Watchdog(threading.Thread):
     """Ends this process with exit code 70 when its worker is deaf, or a thread beside it is dead.
 
-    Deaf: for DEAF_AFTER seconds exports were ready, a slot was idle, and no child asked for work.
+    Deaf: for DEAF_AFTER seconds work was ready, a slot was idle, and no child asked for work.
     Libraries have hung like this after a broker restart, with nothing in their logs. A broker
     that does not answer a new connection either is no deafness: a restart would not help.
     """
 
     def __init__(
         self,
-        store: ExportStore,
+        store: Sweeps,
         slots: int,
         beside: Sequence[threading.Thread],
         *,

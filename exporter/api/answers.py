@@ -49,6 +49,20 @@ def zulu(moment: datetime) -> str:
     return naive(moment) + "Z"
 
 
+def zulu_or_none(moment: datetime | None) -> str | None:
+    """The same of what may not have happened yet."""
+    return zulu(moment) if moment else None
+
+
+def zulu_seconds(moment: datetime) -> str:
+    """RFC 3339 in UTC, to the second.
+
+    >>> zulu_seconds(datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC))
+    '2026-01-02T03:04:05Z'
+    """
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 class File(msgspec.Struct):
     """The file of a finished export and the proof that it is whole."""
 
@@ -163,6 +177,12 @@ def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = N
     return Response(msgspec.json.encode(content), status, headers, "application/json")
 
 
+def shows(description: str, schema: str) -> dict[str, Any]:
+    """The OpenAPI entry of a JSON answer."""
+    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    return {"description": description, "content": {"application/json": content}}
+
+
 def address(engine: Engine, path: str) -> str:
     """A path of this API as its callers see it."""
     return engine.settings.public_url.rstrip("/") + path
@@ -182,10 +202,13 @@ def records(engine: Engine, user_id: str, limit: int, cursor: str | None) -> Rec
     try:
         return engine.store.list(user_id, limit=min(limit, MOST_LISTED), cursor=cursor)
     except ValueError:
-        message = "not a cursor of ours: send the next_cursor of the page before, or none"
-        raise errors.invalid(
-            [{"loc": ("query", "cursor"), "msg": message, "type": "value_error"}]
-        ) from None
+        raise wrong_cursor() from None
+
+
+def wrong_cursor() -> errors.Refusal:
+    """The refusal of a cursor that no list of ours gave."""
+    message = "not a cursor of ours: send the next_cursor of the page before, or none"
+    return errors.invalid([{"loc": ("query", "cursor"), "msg": message, "type": "value_error"}])
 
 
 def following(engine: Engine, path: str, limit: int, page: RecordPage) -> dict[str, str]:

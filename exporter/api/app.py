@@ -15,7 +15,28 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exporter.api import answers, errors, health, hirebase, metrics, native, openapi, state
+from exporter.api import (
+    answers,
+    coresignal,
+    data_requests,
+    docs,
+    downloads,
+    errors,
+    health,
+    hirebase,
+    hirebase_jobs,
+    metrics,
+    native,
+    native_estimate,
+    openapi,
+    pipeline,
+    state,
+    streams,
+    usage,
+    webhook_deliveries,
+    webhook_resends,
+    webhooks,
+)
 from exporter.engine import Engine
 from exporter.store.keys import KeyRing
 
@@ -27,8 +48,8 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
     """The API over an engine; whoever holds one of `keys` may call it.
 
-    Errors are problem+json under /v1 and `{"detail": …}` elsewhere. There is no page of
-    documentation, because the usual ones load scripts from other hosts; /openapi.json has it all.
+    Errors are problem+json on our own paths and `{"detail": …}` elsewhere. /openapi.json documents
+    it all, and /docs shows that.
     """
     app = FastAPI(
         title="exporter",
@@ -42,7 +63,25 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
     state.bind(app, engine, keys)
     app.state.health = health.Health(engine)
     app.state.purgers = anyio.CapacityLimiter(answers.PURGERS)
-    routers = (hirebase.router, native.router, health.router, metrics.router)
+    app.state.askers = anyio.CapacityLimiter(hirebase_jobs.ASKERS)
+    app.state.downloads = anyio.CapacityLimiter(downloads.THREADS)
+    app.state.listings = anyio.CapacityLimiter(data_requests.LISTINGS)
+    app.state.lanes = streams.Lanes()
+    routers = (
+        hirebase.router,
+        hirebase_jobs.router,
+        usage.router,
+        coresignal.router,
+        native.router,
+        native_estimate.router,
+        pipeline.router,
+        webhooks.router,
+        webhook_deliveries.router,
+        webhook_resends.router,
+        health.router,
+        metrics.router,
+        docs.router,
+    )
     errors.install(
         app, [route for router in routers for route in router.routes if isinstance(route, Route)]
     )
@@ -55,7 +94,7 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
 
 class Envelope:
     """Around every request: its id, in the answer and in each log line, and an answer whatever
-    happens inside.
+    happens inside. What is put into `request.state.headers` stands in that answer, too.
 
     The caller's X-Request-Id is kept if it is a plain token; anything else could forge log lines.
     """
@@ -71,13 +110,16 @@ class Envelope:
         given = request.headers.get("x-request-id", "")
         request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
         request.state.request_id = request_id
+        request.state.headers = {}
         started = False
 
         async def stamped(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers.update(request.state.headers)
+                headers["X-Request-Id"] = request_id
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

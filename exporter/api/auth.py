@@ -1,4 +1,4 @@
-"""Who calls: the API key of a request, in any of the three ways that clients send one."""
+"""Who calls: the API key of a request, in any of the four ways that clients send one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,12 @@ SCHEMES = {
         "scheme": "bearer",
         "description": "`Authorization: Bearer KEY`; `Authorization: ApiKey KEY` means the same.",
     },
-    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "header": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "`apikey: KEY` means the same.",
+    },
 }
 """For the OpenAPI document: either will do."""
 
@@ -57,13 +62,14 @@ def _secret(headers: Headers) -> str:
         scheme, _, secret = value.strip().partition(" ")
         if scheme.lower() in _SCHEMES and secret.strip():
             found.setdefault(secret.strip(), "Authorization")
-    for value in headers.getlist("x-api-key"):
-        if value.strip():
-            found.setdefault(value.strip(), "X-API-Key")
+    for name in ("X-API-Key", "apikey"):
+        for value in headers.getlist(name):
+            if value.strip():
+                found.setdefault(value.strip(), name)
     if not found:
         raise _unauthorized(
-            "no API key: send `Authorization: Bearer KEY`, `Authorization: ApiKey KEY`"
-            " or `X-API-Key: KEY`"
+            "no API key: send `Authorization: Bearer KEY`, `Authorization: ApiKey KEY`,"
+            " `X-API-Key: KEY` or `apikey: KEY`"
         )
     if len(found) > 1:
         names = " and ".join(sorted(set(found.values())))

@@ -41,12 +41,13 @@ TheBody = Annotated[bytes, Depends(read)]
 def parse(request: Request, body: bytes, model: type[Model]) -> Model:
     """The body as the model. Raises Refusal, naming every wrong field.
 
-    A wrong Content-Type is 415 and malformed JSON 400 under /v1. Elsewhere both are 422 with a
-    list, as the vendor answers them: its documentation counts malformed JSON among the invalid
+    A wrong Content-Type is 415 and malformed JSON 400. On hirebase's paths both are 422 with a
+    list, as that vendor answers them: its documentation counts malformed JSON among the invalid
     data. An absent Content-Type is taken for JSON. NaN, Infinity and half a surrogate pair are no
     JSON. Of a key given twice the last counts.
     """
-    native = errors.is_native(request.url.path)
+    path = request.url.path
+    told_apart = errors.is_native(path) or errors.is_bulk(path)
     media_type = request.headers.get("content-type", "application/json").partition(";")[0]
     media_type = media_type.strip().lower()
     if media_type != "application/json" and not (
@@ -54,7 +55,7 @@ def parse(request: Request, body: bytes, model: type[Model]) -> Model:
     ):
         detail = f"Content-Type is {media_type[:100]!r}: send application/json"
         raise Refusal(
-            415 if native else 422,
+            415 if told_apart else 422,
             "unsupported_media_type",
             detail,
             problems=[
@@ -65,7 +66,7 @@ def parse(request: Request, body: bytes, model: type[Model]) -> Model:
         data: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         detail = f"the body is no JSON: {error.msg} at character {error.pos}"
-        if native:
+        if told_apart:
             raise Refusal(400, "json_invalid", detail) from None
         raise errors.invalid(
             [{"loc": ("body", error.pos), "msg": detail, "type": "json_invalid"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, cast
@@ -15,7 +16,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
-from exporter.errors import FieldProblem, StorageUnavailable, StoreUnavailable
+from exporter.api.flat import Flat, flat
+from exporter.errors import (
+    FieldProblem,
+    SourceError,
+    SourceUnavailable,
+    StorageUnavailable,
+    StoreUnavailable,
+)
+from exporter.plans import CreditsSpent, NotInPlan
 from exporter.store.base import KeyReused, KeySpent
 
 MOST_PROBLEMS = 100
@@ -41,6 +50,7 @@ class Refusal(Exception):
         *,
         problems: Sequence[FieldProblem] = (),
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -48,6 +58,8 @@ class Refusal(Exception):
         self.detail = detail
         self.problems = problems
         self.headers = dict(headers or {})
+        self.details = dict(details or {})
+        """Facts for programs, where the contract has a place for them."""
 
 
 class DetailEntry(msgspec.Struct):
@@ -60,7 +72,8 @@ class DetailEntry(msgspec.Struct):
 
 
 class Detail(msgspec.Struct):
-    """An error on every path outside /v1: one text, or a list of wrong fields (422)."""
+    """An error on every other path than those of our own contract: one text, or, on hirebase's,
+    a list of wrong fields (422)."""
 
     detail: str | list[DetailEntry]
 
@@ -76,7 +89,7 @@ class ProblemEntry(msgspec.Struct, omit_defaults=True):
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """An error under /v1, as RFC 9457 defines it. `code` is stable, texts are not."""
+    """An error of our own contract, as RFC 9457 defines it. `code` is stable, texts are not."""
 
     type: Annotated[str, msgspec.Meta(description="Always about:blank; read `code`.")]
     title: str
@@ -89,13 +102,26 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 def is_native(path: str) -> bool:
     """Whether a path answers errors as problem+json."""
-    return path == "/v1" or path.startswith("/v1/")
+    return (path == "/v1" or path.startswith("/v1/")) and not is_bulk(path)
+
+
+def is_pipeline(path: str) -> bool:
+    """Whether a path is of the pipeline contract, whose errors are flat."""
+    return path == "/api" or path.startswith("/api/")
+
+
+def is_bulk(path: str) -> bool:
+    """Whether a path is of the Coresignal contract, whose errors are one text each."""
+    return path.startswith(_BULK)
+
+
+_BULK = ("/cdapi/", "/v1/professional_network/", "/v1/bulk_collect/", "/v2/data_requests/")
 
 
 def answer(request: Request, refusal: Refusal) -> Response:
     """The refusal as the surface of the request's path writes it."""
     problems = refusal.problems[:MOST_PROBLEMS]
-    body: Problem | Detail
+    body: Problem | Detail | Flat
     if is_native(request.url.path):
         media_type = "application/problem+json"
         body = Problem(
@@ -107,11 +133,14 @@ def answer(request: Request, refusal: Refusal) -> Response:
             request_id=request.state.request_id,
             errors=[_entry(problem) for problem in problems],
         )
+    elif is_pipeline(request.url.path):
+        media_type = "application/json"
+        body = flat(request, refusal)
     else:
         media_type = "application/json"
-        body = Detail(
-            [DetailEntry(list(p["loc"]), p["msg"], p["type"]) for p in problems] or refusal.detail
-        )
+        entries = [DetailEntry(list(p["loc"]), p["msg"], p["type"]) for p in problems]
+        listed = entries and not is_bulk(request.url.path)
+        body = Detail(entries if listed else refusal.detail)
     return Response(
         msgspec.json.encode(body),
         status_code=refusal.status,
@@ -190,15 +219,13 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> list[str]:
-    # Starlette's own Allow names only the methods of the first route on the path.
-    return sorted(
-        {
-            method
-            for route in cast("Sequence[Route]", request.app.state.routes)
-            if route.path_regex.match(request.url.path)
-            for method in route.methods or ()
-        }
-    )
+    # Starlette's own Allow names only the methods of the first route on the path. A path that is
+    # written out hides those with a parameter in its place.
+    path = request.url.path
+    routes = cast("Sequence[Route]", request.app.state.routes)
+    own = [route for route in routes if route.path == path]
+    found = own or [route for route in routes if route.path_regex.match(path)]
+    return sorted({method for route in found for method in route.methods or ()})
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -238,6 +265,41 @@ def _wrong_key(request: Request, status: int, code: str, detail: str) -> Respons
     return answer(request, Refusal(status, code, detail, problems=[problem]))
 
 
+async def _not_in_plan(request: Request, error: Exception) -> Response:
+    return answer(request, Refusal(403, "not_in_plan", str(error)))
+
+
+async def _credits_spent(request: Request, error: Exception) -> Response:
+    return answer(request, Refusal(402, "credits_spent", str(error)))
+
+
+async def _source_failed(request: Request, error: Exception) -> Response:
+    """What an upstream did to a caller who waits for it, as it would have said so itself.
+
+    Its two kinds of 429 are told apart as it tells them apart: too fast has a Retry-After, a plan
+    that is used up the vendor's billing code. That it refuses *us* is no fault of the caller's:
+    502.
+    """
+    failure = cast("SourceError", error)
+    log.warning("api.source_failed", error=str(error), status=failure.status)
+    headers: dict[str, str] = {}
+    problems: list[FieldProblem] = []
+    if isinstance(failure, SourceUnavailable):
+        headers["Retry-After"] = str(math.ceil(failure.retry_after or PATIENCE_SECONDS))
+        status, code = 503, "source_unavailable"
+        if failure.status == 429:
+            status, code = 429, "source_rate_limited"
+    elif failure.status == 429:
+        headers["X-Billing-Code"] = "limit_exceeded"
+        status, code = 429, "source_quota_spent"
+    elif failure.status == 422:
+        status, code = 422, "source_refused"
+        problems.append({"loc": ("body",), "msg": str(error), "type": code})
+    else:
+        status, code = 502, "source_refused"
+    return answer(request, Refusal(status, code, str(error), problems=problems, headers=headers))
+
+
 async def _storage_away(request: Request, error: Exception) -> Response:
     log.warning("api.storage_unavailable", error=str(error))
     return _away(request, "storage_unavailable", "the file store does not answer; try again")
@@ -258,24 +320,34 @@ def install(app: FastAPI, routes: Sequence[Route]) -> None:
     app.add_exception_handler(KeySpent, _key_spent)
     app.add_exception_handler(StoreUnavailable, _store_away)
     app.add_exception_handler(StorageUnavailable, _storage_away)
+    app.add_exception_handler(SourceError, _source_failed)
+    app.add_exception_handler(NotInPlan, _not_in_plan)
+    app.add_exception_handler(CreditsSpent, _credits_spent)
 
 
 _MEANINGS = {
     400: "The body is no JSON.",
     401: "No key, a wrong or revoked one, or two that differ.",
+    402: "The key has too few credits left.",
     403: "The key lacks the scope.",
     404: "No export of the caller's has this id.",
     405: "The method does not work here; Allow names those that do.",
     409: "The request does not fit what is there; `detail` says how.",
-    413: "The body is over 1 MiB.",
-    415: "The body's Content-Type is not JSON.",
+    413: "The body is too long.",
+    415: "The body's Content-Type is not one of those shown.",
+    416: "The range begins beyond the end of the file.",
     422: "Some field is wrong; each is named.",
+    429: "Too many requests (Retry-After), or the plan is used up (X-Billing-Code).",
     500: "The service failed; its log says why under the X-Request-Id.",
-    503: "Redis or S3 does not answer; Retry-After says when to try again.",
+    502: "The source answered what no source should.",
+    503: "Redis, S3 or the source does not answer; Retry-After says when to try again.",
+    505: "HTTP/1.0 cannot tell a whole file from one that broke off.",
 }
 
 
-def documented(shape: type[Problem | Detail], *statuses: int) -> dict[int | str, dict[str, Any]]:
+def documented(
+    shape: type[Problem | Detail | Flat], *statuses: int
+) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI entries of some error statuses, and of those that any operation can answer."""
     media_type = "application/problem+json" if shape is Problem else "application/json"
     content = {media_type: {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}}}

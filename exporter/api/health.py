@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib import metadata
 
 import anyio
 import structlog
@@ -101,6 +102,30 @@ async def health(request: Request) -> Response:
     return answers.reply(
         {"status": "ok" if well else "unavailable", **verdicts}, 200 if well else 503
     )
+
+
+@router.get(
+    "/v2/health",
+    summary="Whether the service answers, for Hirebase's command line",
+    responses={
+        200: {
+            "description": "All is well.",
+            "content": {"application/json": {"example": {"status": "ok", "version": "1.0.0"}}},
+        },
+        503: {
+            "description": "Redis or S3 does not answer.",
+            "content": {
+                "application/json": {"example": {"status": "unavailable", "version": "1.0.0"}}
+            },
+        },
+    },
+)
+async def hirebase(request: Request) -> Response:
+    """The same verdict as `/health`, in the words that the vendor's command line reads."""
+    verdicts = await request.app.state.health.verdicts()
+    well = all(verdict == "ok" for verdict in verdicts.values())
+    told = {"status": "ok" if well else "unavailable", "version": metadata.version("exporter")}
+    return answers.reply(told, 200 if well else 503)
 
 
 @router.get("/health/live", summary="Whether the process lives")

@@ -1,36 +1,43 @@
-"""The vendor's contract: an export is a task, polled until it has a result.
+"""The Hirebase contract's exports: an export is a task, polled until it has a result.
 
 The vendor documents creating and polling. Listing, canceling and deleting are ours, in its words;
-so are the header Idempotency-Key, the fields `priority`, `columns` and `csv_safe` of a request and
-all but the first four of a result.
+so are the header Idempotency-Key, the fields `priority`, `columns`, `csv_safe`, `webhook_url` and
+`webhook_events` of a request and all but the first four of a result.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 import structlog
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from exporter import exports
-from exporter.api import answers, auth, errors, idempotency
+from exporter.api import answers, auth, errors, hooks, idempotency, usage
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Detail
 from exporter.api.state import engine_of
 from exporter.engine import Engine
-from exporter.errors import ConfigurationError, QueryError
+from exporter.errors import ConfigurationError, FieldProblem, QueryError
 from exporter.exports import State
+from exporter.formats.base import Dialect
+from exporter.plans import CreditsSpent
+from exporter.store.keys import ApiKey
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v2", tags=["hirebase"])
 
 
-class TaskRequest(BaseModel):
+FORMATS = ("csv", "json")
+"""Of the contract: its official client reads an envelope as one empty job."""
+
+
+class TaskRequest(hooks.Fields):
     """A search and the format of its file. An unknown field is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -84,11 +91,14 @@ class TaskPage(msgspec.Struct):
 
 
 def task(engine: Engine, export: exports.Export) -> Task:
-    """An export as the vendor's task, with every field, in the vendor's order."""
+    """An export as the vendor's task, with every field, in the vendor's order.
+
+    The vendor publishes the type of an export of postings only; that of expired ones is a guess.
+    """
     naive = answers.naive
     return Task(
         id=export.id,
-        type="export_job_data",
+        type="export_expired_jobs" if "expired_since" in export.spec.query else "export_job_data",
         state=export.state,
         progress=export.progress,
         created_at=naive(export.created_at),
@@ -105,7 +115,7 @@ def task(engine: Engine, export: exports.Export) -> Task:
     )
 
 
-_QUEUED_EXAMPLE = {
+QUEUED_EXAMPLE = {
     "id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11",
     "type": "export_job_data",
     "state": "queued",
@@ -123,7 +133,7 @@ _QUEUED_EXAMPLE = {
     "format": "csv",
 }
 _FINISHED_EXAMPLE = {
-    **_QUEUED_EXAMPLE,
+    **QUEUED_EXAMPLE,
     "state": "finished",
     "progress": 1.0,
     "updated_at": "2026-03-02T09:15:09.618020",
@@ -156,12 +166,12 @@ _FINISHED_EXAMPLE = {
 
 
 EXAMPLES: Mapping[tuple[str, str, str], Any] = {
-    ("/v2/jobs/export", "post", "202"): _QUEUED_EXAMPLE,
+    ("/v2/jobs/export", "post", "202"): QUEUED_EXAMPLE,
     ("/v2/tasks/{task_id}", "get", "200"): _FINISHED_EXAMPLE,
     ("/v2/tasks", "get", "200"): {"tasks": [_FINISHED_EXAMPLE], "next_cursor": None},
-    ("/v2/tasks/{task_id}/cancel", "post", "200"): {**_QUEUED_EXAMPLE, "state": "canceled"},
+    ("/v2/tasks/{task_id}/cancel", "post", "200"): {**QUEUED_EXAMPLE, "state": "canceled"},
     ("/v2/tasks/{task_id}/cancel", "post", "202"): {
-        **_QUEUED_EXAMPLE,
+        **QUEUED_EXAMPLE,
         "state": "processing",
         "started_at": "2026-03-02T09:15:04.310422",
         "worker_id": "worker-5d1f0c2a-1",
@@ -169,11 +179,6 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     ("/v2/tasks/{task_id}", "delete", "202"): answers.DELETED_EXAMPLE,
 }
 """What is answered, by path, method and status."""
-
-
-def _shows(description: str, schema: str = "Task") -> dict[str, Any]:
-    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-    return {"description": description, "content": {"application/json": content}}
 
 
 _CREATE_DOCS = {
@@ -200,8 +205,8 @@ _CREATE_DOCS = {
     response_model=None,
     openapi_extra=_CREATE_DOCS,
     responses={
-        202: _shows("The task, queued. Location says where to poll."),
-        **errors.documented(Detail, 409, 413, 422),
+        202: answers.shows("The task, queued. Location says where to poll.", "Task"),
+        **errors.documented(Detail, 409, 413, 422, 429, 502),
     },
 )
 def create(request: Request, body: TheBody) -> Response:
@@ -210,38 +215,19 @@ def create(request: Request, body: TheBody) -> Response:
     202, because the work is only accepted. The vendor documents no code here; its official client
     takes 200 and 202 alike.
     """
-    caller, engine = auth.writer(request), engine_of(request)
+    caller = usage.writer(request)
     asked = parse(request, body, TaskRequest)
-    mark = idempotency.mark(request, asked)
-    export_id = str(uuid.uuid4())
-    source = engine.config.surfaces.hirebase
-    try:
-        export = engine.create(
-            user_id=caller.user_id,
-            surface="hirebase",
-            source=source,
-            search=asked.search,
-            format=asked.format,
-            columns=asked.columns,
-            priority=asked.priority,
-            guard=asked.csv_safe,
-            export_id=export_id,
-            idempotency=mark,
-        )
-    except QueryError as error:
-        if any(problem["loc"][0] == "source" for problem in error.problems):
-            # The caller names no source here: only the operator can mend this.
-            raise ConfigurationError(
-                f"[surfaces] hirebase = {source!r} names no source of the configuration"
-            ) from error
-        raise errors.invalid(
-            [{**problem, "loc": ("body", *problem["loc"])} for problem in error.problems]
-        ) from None
-    return _reply(
-        engine,
-        export,
-        202,
-        {"Location": _address(engine, export.id), **idempotency.told(export, export_id)},
+    return enqueue(
+        request,
+        caller,
+        asked,
+        search=asked.search,
+        format=asked.format,
+        formats=FORMATS,
+        columns=asked.columns,
+        priority=asked.priority,
+        dialect=Dialect(guard=asked.csv_safe),
+        plan=caller.plan,
     )
 
 
@@ -250,12 +236,15 @@ def create(request: Request, body: TheBody) -> Response:
     summary="Get a task",
     response_model=None,
     responses={
-        200: _shows("The task; Retry-After until it has ended."),
+        200: answers.shows("The task; Retry-After until it has ended.", "Task"),
         **errors.documented(Detail, 404),
     },
 )
 def show(request: Request, task_id: str) -> Response:
-    """The task of any export of the caller's, on whichever surface it was created."""
+    """The task of any export of the caller's, on whichever surface it was created.
+
+    However often it is asked for, it does not count as a request.
+    """
     caller, engine = auth.reader(request), engine_of(request)
     export = engine.find(caller.user_id, task_id)
     if export is None:
@@ -268,16 +257,13 @@ def show(request: Request, task_id: str) -> Response:
     summary="List tasks",
     response_model=None,
     responses={
-        200: _shows(
-            "A page of tasks, newest first; Link leads to the next.",
-            "TaskPage",
-        ),
-        **errors.documented(Detail, 422),
+        200: answers.shows("A page of tasks, newest first; Link leads to the next.", "TaskPage"),
+        **errors.documented(Detail, 422, 429),
     },
 )
 def index(request: Request, limit: answers.Limit = 20, cursor: answers.Cursor = None) -> Response:
     """The caller's tasks, newest first, whichever surface they were created on."""
-    caller, engine = auth.reader(request), engine_of(request)
+    caller, engine = usage.reader(request), engine_of(request)
     page = answers.records(engine, caller.user_id, limit, cursor)
     tasks = [task(engine, export) for export in page.exports]
     return answers.reply(
@@ -291,14 +277,14 @@ def index(request: Request, limit: answers.Limit = 20, cursor: answers.Cursor = 
     summary="Cancel a task",
     response_model=None,
     responses={
-        200: _shows("The task has ended; if it had before, nothing changed."),
-        202: _shows("A running task was asked to stop."),
-        **errors.documented(Detail, 404),
+        200: answers.shows("The task has ended; if it had before, nothing changed.", "Task"),
+        202: answers.shows("A running task was asked to stop.", "Task"),
+        **errors.documented(Detail, 404, 429),
     },
 )
 def cancel(request: Request, task_id: str) -> Response:
     """Withdraw an export: at once if it is queued, at its next page if it runs."""
-    caller, engine = auth.writer(request), engine_of(request)
+    caller, engine = usage.writer(request), engine_of(request)
     export = engine.cancel(caller.user_id, task_id)
     if export is None:
         raise errors.missing(task_id)
@@ -314,13 +300,52 @@ def cancel(request: Request, task_id: str) -> Response:
     status_code=202,
     response_model=None,
     responses={
-        202: _shows("The task is not to be seen any more.", "Deleted"),
-        **errors.documented(Detail, 404),
+        202: answers.shows("The task is not to be seen any more.", "Deleted"),
+        **errors.documented(Detail, 404, 429),
     },
 )
 def delete(request: Request, task_id: str) -> Response:
     """Remove an export, its file and its record for good; one that runs is canceled first."""
-    return answers.deleted(request, auth.writer(request).user_id, task_id)
+    return answers.deleted(request, usage.writer(request).user_id, task_id)
+
+
+def enqueue(request: Request, caller: ApiKey, asked: hooks.Fields, **wanted: Any) -> Response:
+    """Answer with the task of an export that the engine is to make as `wanted`. Raises Refusal."""
+    engine = engine_of(request)
+    mark = idempotency.mark(request, asked)
+    export_id = str(uuid.uuid4())
+    try:
+        export = engine.create(
+            user_id=caller.user_id,
+            surface="hirebase",
+            source=engine.config.surfaces.hirebase,
+            export_id=export_id,
+            idempotency=mark,
+            **hooks.wanted(request, caller.user_id, asked),
+            **wanted,
+        )
+    except QueryError as error:
+        raise refused(engine, error.problems) from None
+    except CreditsSpent as error:
+        raise usage.spent(request, caller, usage.EXPORTS, error.needed) from None
+    usage.tell(request, caller, usage.EXPORTS)
+    return _reply(
+        engine,
+        export,
+        202,
+        {"Location": _address(engine, export.id), **idempotency.told(export, export_id)},
+    )
+
+
+def refused(engine: Engine, problems: Sequence[FieldProblem]) -> errors.Refusal:
+    """The refusal of a body with these problems. Raises ConfigurationError if it is not the body:
+    the caller names no source here, so only the operator can mend that."""
+    if any(problem["loc"][:1] == ("source",) for problem in problems):
+        source = engine.config.surfaces.hirebase
+        raise ConfigurationError(
+            f"[surfaces] hirebase = {source!r} names no source of the configuration"
+        )
+    return errors.invalid([{**problem, "loc": ("body", *problem["loc"])} for problem in problems])
 
 
 def _reply(

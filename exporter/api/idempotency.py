@@ -21,12 +21,13 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 LONGEST = 255
 _QUOTED = re.compile(r'"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _BARE = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]*")
+_EITHER = r'^("([\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255}"|[\x21\x23-\x7e][\x21-\x7e]{0,254})$'
 
 PARAMETER: Mapping[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "schema": {"type": "string", "maxLength": 2 * LONGEST + 2},
+    "schema": {"type": "string", "pattern": _EITHER, "maxLength": 2 * LONGEST + 2},
     "description": (
         'A new one for each creation that is meant, `"8e03978e-40d5"` or without quotes, 1 to 255'
         " visible ASCII characters. For 24 hours the same request with the same key answers with"

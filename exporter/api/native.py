@@ -11,17 +11,18 @@ import msgspec
 import structlog
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from exporter import exports
-from exporter.api import answers, auth, errors, idempotency
+from exporter.api import answers, auth, errors, hooks, idempotency
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem
 from exporter.api.state import engine_of
 from exporter.engine import Engine
 from exporter.errors import FieldProblem, QueryError
 from exporter.exports import Phase, State
+from exporter.formats.base import Dialect
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["exports"])
@@ -33,19 +34,26 @@ LOOK = 0.5
 """Seconds between two looks at the record meanwhile."""
 
 
-class ExportRequest(BaseModel):
+class ExportRequest(hooks.Fields):
     """What to export, from where, into what. An unknown field is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     source: str = Field(max_length=200, description="The name of a configured source.")
     query: dict[str, Any] = Field(description="The source's filters; `{}` is every posting.")
-    format: str = Field(max_length=100, description="`csv` or `json` (JSON Lines).")
+    format: str = Field(
+        max_length=100,
+        description="`csv`, `json` (JSON Lines) or `json_envelope` (one object: `exported_at`,"
+        " `jobs`, `total`).",
+    )
     columns: list[Annotated[str, Field(max_length=200)]] | None = Field(
         None, description="Columns of a CSV in their order, or the fields kept of each JSON row."
     )
     limit: int | None = Field(
         None, description="Records at most; outranks the query's own. null: all."
+    )
+    compression: str = Field(
+        "none", max_length=100, description="`none` or `gzip`: one member, level 1."
     )
     priority: int = Field(0, description="0 to 9, higher is more urgent.")
     csv_safe: bool = Field(
@@ -67,6 +75,7 @@ class Export(msgspec.Struct):
         msgspec.Meta(description="In one spelling a filter; relative dates made absolute."),
     ]
     format: str
+    compression: str
     columns: list[str]
     limit: int | None
     priority: int
@@ -86,6 +95,9 @@ class Export(msgspec.Struct):
     cancel_requested: bool
     error: Annotated[str | None, msgspec.Meta(description="Why it failed; null otherwise.")]
     result: Annotated[answers.File | None, msgspec.Meta(description="null until finished.")]
+    webhook: Annotated[
+        exports.Hook | None, msgspec.Meta(description="The endpoint of its `webhook_url`.")
+    ]
     links: Annotated[dict[str, str], msgspec.Meta(description="`self` and `cancel`.")]
 
 
@@ -110,6 +122,7 @@ def view(engine: Engine, export: exports.Export) -> Export:
         source=spec.source,
         query=spec.query,
         format=spec.format,
+        compression=spec.compression,
         columns=list(spec.columns),
         limit=spec.limit,
         priority=spec.priority,
@@ -127,6 +140,7 @@ def view(engine: Engine, export: exports.Export) -> Export:
         cancel_requested=export.cancel_requested,
         error=export.error if export.state is State.FAILED else None,
         result=answers.file(engine, export, zulu),
+        webhook=spec.webhook,
         links={"self": address, "cancel": f"{address}/cancel"},
     )
 
@@ -140,6 +154,7 @@ _EXAMPLE = {
     "source": "board",
     "query": {"job_titles": ["Data Engineer"], "date_posted": "2026-02-02"},
     "format": "json",
+    "compression": "none",
     "columns": [],
     "limit": None,
     "priority": 5,
@@ -157,6 +172,7 @@ _EXAMPLE = {
     "cancel_requested": False,
     "error": None,
     "result": None,
+    "webhook": None,
     "links": {
         "self": "https://exports.example.com/v1/exports/0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11",
         "cancel": "https://exports.example.com/v1/exports/0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11"
@@ -223,7 +239,7 @@ _CREATE_DOCS = {
     openapi_extra=_CREATE_DOCS,
     responses={
         202: _shows("The export, queued. Location says where to poll."),
-        **errors.documented(Problem, 400, 409, 413, 415, 422),
+        **errors.documented(Problem, 400, 402, 409, 413, 415, 422, 429, 502),
     },
 )
 def create(request: Request, body: TheBody) -> Response:
@@ -240,14 +256,19 @@ def create(request: Request, body: TheBody) -> Response:
             search=asked.query,
             format=asked.format,
             columns=asked.columns,
+            compression=asked.compression,
             priority=asked.priority,
-            guard=asked.csv_safe,
+            dialect=Dialect(
+                guard=asked.csv_safe, exported_at=answers.zulu_seconds(engine.clock.now())
+            ),
             limit=asked.limit,
             export_id=export_id,
             idempotency=mark,
+            plan=caller.plan,
+            **hooks.wanted(request, caller.user_id, asked),
         )
     except QueryError as error:
-        raise errors.invalid([_in_body(problem) for problem in error.problems]) from None
+        raise errors.invalid([in_body(problem) for problem in error.problems]) from None
     return _created(engine, export, export_id)
 
 
@@ -259,7 +280,7 @@ def create(request: Request, body: TheBody) -> Response:
     openapi_extra={"parameters": [idempotency.PARAMETER]},
     responses={
         202: _shows("A new export, queued. Location says where to poll."),
-        **errors.documented(Problem, 400, 404, 409, 422),
+        **errors.documented(Problem, 400, 402, 404, 409, 422, 429, 502),
     },
 )
 def retry(request: Request, export_id: str) -> Response:
@@ -276,7 +297,10 @@ def retry(request: Request, export_id: str) -> Response:
             f"the export is {before.state}; only a failed or canceled one can be tried again",
         )
     new_id = str(uuid.uuid4())
-    export = engine.retry(before, export_id=new_id, idempotency=mark)
+    try:
+        export = engine.retry(before, export_id=new_id, idempotency=mark, plan=caller.plan)
+    except QueryError as error:
+        raise errors.Refusal(409, "not_retryable", error.problems[0]["msg"]) from None
     return _created(engine, export, new_id)
 
 
@@ -285,8 +309,9 @@ def _created(engine: Engine, export: exports.Export, export_id: str) -> Response
     return _reply(engine, export, 202, {"Location": _address(engine, export.id), **headers})
 
 
-def _in_body(problem: FieldProblem) -> FieldProblem:
-    # The engine calls the filters `search`, as the vendor does; here they are `query`.
+def in_body(problem: FieldProblem) -> FieldProblem:
+    """Where in the body something is wrong: the engine calls the filters `search`, as Hirebase
+    does; here they are `query`."""
     first, *rest = problem["loc"]
     return {**problem, "loc": ("body", "query" if first == "search" else first, *rest)}
 

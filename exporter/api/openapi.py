@@ -8,20 +8,93 @@ import msgspec
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from exporter.api import answers, auth, errors, hirebase, native
+from exporter.api import (
+    answers,
+    auth,
+    bounds,
+    coresignal,
+    data_requests,
+    errors,
+    flat,
+    hirebase,
+    hirebase_jobs,
+    native,
+    native_estimate,
+    operations,
+    pipeline,
+    usage,
+    webhook_deliveries,
+    webhook_resends,
+    webhooks,
+)
 from exporter.queries import JobSearch
+from exporter.sources.coresignal import JobFilters
 
 _ANSWERED = (
     hirebase.Task,
     hirebase.TaskPage,
+    hirebase_jobs.Listing,
+    hirebase_jobs.ExpiredListing,
+    hirebase_jobs.Posting,
+    hirebase_jobs.Estimate,
+    hirebase_jobs.Industries,
+    hirebase_jobs.Categories,
+    usage.UsageSummary,
     native.Export,
     native.ExportPage,
+    native_estimate.Records,
     answers.Deleted,
+    data_requests.DataRequest,
+    coresignal.Files,
+    coresignal.Pending,
+    pipeline.Jobs,
+    webhooks.WebhookEndpoint,
+    webhooks.WebhookEndpointMade,
+    webhooks.WebhookEndpoints,
+    webhooks.WebhookSecret,
+    webhook_deliveries.WebhookDelivery,
+    webhook_deliveries.WebhookDeliveries,
+    webhook_resends.Recovery,
     errors.Detail,
+    flat.Flat,
     errors.Problem,
 )
-_ASKED = (hirebase.TaskRequest, native.ExportRequest, JobSearch)
-_EXAMPLES = {**hirebase.EXAMPLES, **native.EXAMPLES}
+_ASKED = (
+    hirebase.TaskRequest,
+    hirebase_jobs.ExpiredRequest,
+    native.ExportRequest,
+    native_estimate.EstimateRequest,
+    data_requests.FilterRequest,
+    data_requests.DslRequest,
+    data_requests.IdsRequest,
+    webhooks.EndpointRequest,
+    webhooks.RotateRequest,
+    webhook_resends.RecoverRequest,
+    JobSearch,
+    JobFilters,
+)
+_EXAMPLES = {
+    **hirebase.EXAMPLES,
+    **hirebase_jobs.EXAMPLES,
+    **usage.EXAMPLES,
+    **native.EXAMPLES,
+    **pipeline.EXAMPLES,
+    **native_estimate.EXAMPLES,
+    **coresignal.EXAMPLES,
+    **webhooks.EXAMPLES,
+    **webhook_deliveries.EXAMPLES,
+    **webhook_resends.EXAMPLES,
+}
+_KEYLESS = ("/health", "/v2/health", "/v2/jobs/data/")
+"""How paths begin that need no key."""
+_INTRODUCTION = """\
+An export is made on one of the contracts below and can be polled on any of them by its owner.
+
+Every request but those of health needs an API key, in any of the ways under *Authorize*. Errors
+have the shape of the contract that they are met on. Each answer has an `X-Request-Id`, under which
+the service's logs know it. After 429 and 503, `Retry-After` says when to try again; a creation is
+tried again safely with the same `Idempotency-Key`.
+"""
 
 
 def complete(app: FastAPI) -> None:
@@ -34,7 +107,10 @@ def complete(app: FastAPI) -> None:
             components = document.setdefault("components", {})
             components["securitySchemes"] = auth.SCHEMES
             components["schemas"] = _schemas()
+            document["info"]["description"] = _INTRODUCTION
             _mend(document["paths"])
+            bounds.narrow(document)
+            operations.tell(document)
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -48,19 +124,24 @@ def _schemas() -> dict[str, Any]:
         [(model, "validation") for model in _ASKED], ref_template=place.format("{model}")
     )
     schemas: dict[str, Any] = answered | asked["$defs"]
-    for request, filters in ((hirebase.TaskRequest, "search"), (native.ExportRequest, "query")):
+    search, filters = ({"$ref": place.format(model.__name__)} for model in (JobSearch, JobFilters))
+    # Which of them a source takes follows from its type; that of a table takes neither.
+    either = {"anyOf": [search, filters, {"type": "object"}]}
+    for request, name, known in (
+        (hirebase.TaskRequest, "search", {"allOf": [search]}),
+        (native.ExportRequest, "query", either),
+        (native_estimate.EstimateRequest, "query", either),
+        (data_requests.FilterRequest, "filters", {"allOf": [filters]}),
+    ):
         properties = schemas[request.__name__]["properties"]
-        properties[filters] = {
-            "allOf": [{"$ref": place.format(JobSearch.__name__)}],
-            "description": properties[filters]["description"],
-        }
+        properties[name] = {**known, "description": properties[name]["description"]}
     return schemas
 
 
 def _mend(paths: dict[str, Any]) -> None:
-    for path, operations in paths.items():
-        for operation in operations.values():
-            if not path.startswith("/health"):
+    for path, methods in paths.items():
+        for operation in methods.values():
+            if not path.startswith(_KEYLESS):
                 operation["security"] = [{scheme: []} for scheme in auth.SCHEMES]
             # FastAPI's own 422, which it documents for every path with a parameter.
             if "HTTPValidationError" in str(operation["responses"].get("422")):

@@ -11,13 +11,29 @@ from typing import cast
 from fastapi import FastAPI, Request
 
 from exporter.engine import Engine
+from exporter.store.accounts import Credits
+from exporter.store.deliveries import Deliveries
+from exporter.store.endpoints import Endpoints
 from exporter.store.keys import KeyRing
+from exporter.store.limits import RateLimits
+from exporter.webhooks import private
+from exporter.webhooks.addresses import Guard
 
 
 def bind(app: FastAPI, engine: Engine, keys: KeyRing) -> None:
     """Give an app its engine and its keys."""
     app.state.engine = engine
     app.state.keys = keys
+    app.state.credits = Credits(keys.client)
+    app.state.limits = RateLimits(keys.client)
+    settings = engine.settings
+    app.state.endpoints = Endpoints(
+        keys.client, named_for=settings.deadline + settings.record_retention
+    )
+    app.state.deliveries = Deliveries(keys.client, keep=settings.record_retention)
+    app.state.guard = private.guard(
+        settings.webhook_allow_private, allow_http=settings.webhook_allow_http
+    )
 
 
 def engine_of(request: Request) -> Engine:
@@ -28,3 +44,28 @@ def engine_of(request: Request) -> Engine:
 def keys_of(request: Request) -> KeyRing:
     """The keys that the request's app was made with."""
     return cast("KeyRing", request.app.state.keys)
+
+
+def credits_of(request: Request) -> Credits:
+    """What the app's keys have left to spend."""
+    return cast("Credits", request.app.state.credits)
+
+
+def limits_of(request: Request) -> RateLimits:
+    """How often the app's keys have asked."""
+    return cast("RateLimits", request.app.state.limits)
+
+
+def endpoints_of(request: Request) -> Endpoints:
+    """Whom webhooks of the app's exports are sent to."""
+    return cast("Endpoints", request.app.state.endpoints)
+
+
+def deliveries_of(request: Request) -> Deliveries:
+    """What was sent to them."""
+    return cast("Deliveries", request.app.state.deliveries)
+
+
+def guard_of(request: Request) -> Guard:
+    """Where webhooks may be sent to."""
+    return cast("Guard", request.app.state.guard)

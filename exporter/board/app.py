@@ -6,34 +6,50 @@ import hmac
 import json
 import logging
 import uuid
-from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import HTTPException, RequestValidationError
-from starlette.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exporter import queries
-from exporter.board import database, faults, results, search
+from exporter.board import (
+    answers,
+    bindbee,
+    coresignal,
+    database,
+    faults,
+    hirebase,
+    qwestly,
+    results,
+    search,
+)
 
-MAX_LIMIT = 100
+OPEN = ("/health", *hirebase.OPEN)
+"""Paths that need no key."""
+REFUSALS = {each.PREFIX: each.refusal for each in (bindbee, coresignal, qwestly)}
+"""By how a path begins, what its contract answers without a key and after a crash."""
 _log = logging.getLogger(__name__)
 
 
 def create_app(
-    database_path: Path, api_keys: Collection[str], fault_spec: str | None = None
+    database_path: Path,
+    api_keys: Collection[str],
+    fault_spec: str | None = None,
+    *,
+    connector_tokens: Collection[str] | None = None,
+    bindbee_rate: int = bindbee.RATE,
 ) -> FastAPI:
     """An app that serves the board's postings to whoever holds one of the keys.
 
-    `POST /v2/jobs/search` (body: JobSearch; `page` from 1, `limit` 1 to 100, by default 10),
-    `GET /v2/jobs/{id}`, and without a key `GET /health`. A key is sent as `x-api-key` or as
-    `Authorization: Bearer` or `ApiKey`. Errors are `{"detail": text}`, of a search
-    `{"detail": [{"loc", "msg", "type"}]}`; every response has an `X-Request-Id`.
+    What it serves is told by the routers of each contract; `GET /health` needs no key. A key is
+    sent as `x-api-key` or as `Authorization: Bearer` or `ApiKey`. Errors are `{"detail": text}`, of
+    a search `{"detail": [{"loc", "msg", "type"}]}`; every response has an `X-Request-Id`.
+
+    Who asks as Bindbee's customers do needs one of the `connector_tokens` besides, by default the
+    keys themselves, and has `bindbee_rate` requests a minute with it.
 
     With a `fault_spec`, be it empty, the board misbehaves on order: see faults.attach.
 
@@ -48,52 +64,28 @@ def create_app(
     if fault_spec is not None:
         faults.attach(app, database_path, fault_spec)
     app.add_middleware(_Door, api_keys=api_keys)
+    tokens = api_keys if connector_tokens is None else connector_tokens
+    app.add_middleware(bindbee.Meter, connector_tokens=tokens, rate=bindbee_rate)
 
     @app.exception_handler(RequestValidationError)
     def invalid(_: Request, error: RequestValidationError) -> Response:
         # The rejected input is left out: it may be NaN, which JSON cannot say.
-        return _refusal(
+        return answers.refusal(
             [(problem["loc"], problem["msg"], problem["type"]) for problem in error.errors()]
         )
 
     @app.exception_handler(search.Refused)
     def refused(_: Request, error: search.Refused) -> Response:
-        return _refusal([(("body", error.field), str(error), "value_error")])
-
-    @app.post("/v2/jobs/search")
-    async def search_jobs(wanted: queries.JobSearch) -> Response:
-        page, limit = wanted.page or 1, wanted.limit or 10
-        if limit > MAX_LIMIT:
-            message = f"Limit cannot be greater than {MAX_LIMIT}"
-            return _refusal([(("body", "limit"), message, "value_error")])
-        now = datetime.now(UTC)
-        if pages.remembers(wanted, now):
-            # Handing so short a read to a thread and back takes longer than the read.
-            found = pages.page(wanted, page, limit, now)
-        else:
-            found = await run_in_threadpool(pages.page, wanted, page, limit, now)
-        totals = {
-            "total_count": found.total,
-            "company_count": found.companies,
-            "page": page,
-            "limit": limit,
-            "total_pages": -(-found.total // limit),
-        }
-        return _json(
-            b'{"jobs":[' + b",".join(found.documents) + b"]," + json.dumps(totals)[1:].encode()
-        )
-
-    @app.get("/v2/jobs/{identity:path}")
-    def one_job(identity: str) -> Response:
-        document = pages.one(identity)
-        if document is None:
-            raise HTTPException(404, f"There is no job with the id {identity!r}")
-        return _json(document)
+        return answers.refusal([(("body", error.field), str(error), "value_error")])
 
     @app.get("/health")
     def health() -> dict[str, str]:
         return {"status": "ok"}
 
+    app.include_router(hirebase.router(pages))
+    app.include_router(bindbee.router(pages, tokens))
+    app.include_router(qwestly.router(pages))
+    app.include_router(coresignal.router(database_path))
     return app
 
 
@@ -118,17 +110,10 @@ def serve(
     )
 
 
-def _json(body: bytes, status: int = 200) -> Response:
-    return Response(body, status, media_type="application/json")
-
-
-def _detail(status: int, detail: object) -> Response:
-    return _json(json.dumps({"detail": detail}).encode(), status)
-
-
-def _refusal(problems: Sequence[tuple[Sequence[Any], str, str]]) -> Response:
-    detail = [{"loc": list(loc), "msg": msg, "type": kind} for loc, msg, kind in problems]
-    return _detail(422, detail)
+def _refusal(status: int) -> Response:
+    if status == 401:
+        return answers.detail(401, "Missing or invalid API key: send one as x-api-key")
+    return answers.detail(status, "Internal server error")
 
 
 class _Door:
@@ -152,9 +137,10 @@ class _Door:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
-        if scope["path"] != "/health" and not self._knows(Headers(scope=scope)):
-            detail = "Missing or invalid API key: send one as x-api-key"
-            await _detail(401, detail)(scope, receive, named)
+        path = scope["path"]
+        refuse = next((REFUSALS[start] for start in REFUSALS if path.startswith(start)), _refusal)
+        if path not in OPEN and not self._knows(Headers(scope=scope)):
+            await refuse(401)(scope, receive, named)
             return
         try:
             await self._app(scope, receive, named)
@@ -162,11 +148,11 @@ class _Door:
             _log.exception("request %s failed", request_id)
             if begun:
                 raise
-            await _detail(500, "Internal server error")(scope, receive, named)
+            await refuse(500)(scope, receive, named)
 
     def _knows(self, headers: Headers) -> bool:
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        sent = headers.get("x-api-key", "")
+        sent = headers.get("x-api-key") or headers.get("apikey", "")
         if not sent and scheme.casefold() in ("bearer", "apikey"):
             sent = token.strip()
         known = False

@@ -8,16 +8,19 @@ import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from exporter.board import postings, words
+from exporter.board import coresignal_records, names, postings, words
 
 _BATCH = 500
 _COLUMNS = postings.Columns._fields
 # The texts stand in a table of their own: a filter that looks at every posting reads 200 bytes of
 # each and not three thousand. Text indexes hold no texts, and rows of theirs whose posting was
 # replaced are left behind: a posting's new version gets a new number, so they are never found.
+# `expiries` has the moment, in microseconds of Unix time, at which the board first had a posting as
+# expired; boards of earlier versions hold expired postings without one.
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS documents (number INTEGER PRIMARY KEY, json BLOB NOT NULL);
@@ -29,17 +32,29 @@ CREATE TABLE IF NOT EXISTS places (
     number INTEGER, place INTEGER, {", ".join(postings.Place._fields)},
     PRIMARY KEY (number, place)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS coresignal (
+    record_id INTEGER PRIMARY KEY, number INTEGER NOT NULL UNIQUE, location TEXT, website TEXT
+);
+CREATE TRIGGER IF NOT EXISTS coresignal_gone AFTER DELETE ON postings
+    BEGIN DELETE FROM coresignal WHERE number = old.number; END;
+CREATE TABLE IF NOT EXISTS expiries (number INTEGER PRIMARY KEY, moment INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS postings_job_slug ON postings (job_slug);
+{names.SCHEMA}
 CREATE VIRTUAL TABLE IF NOT EXISTS titles
     USING fts5(title, content='', columnsize=0, {words.TOKENIZER});
 CREATE VIRTUAL TABLE IF NOT EXISTS words
     USING fts5(body, content='', detail=none, columnsize=0, {words.TOKENIZER});
 CREATE VIRTUAL TABLE IF NOT EXISTS company_words
     USING fts5(about, content='', detail=none, columnsize=0, {words.TOKENIZER});
-"""
+"""  # noqa: S608 - literals only
 _INSERTS = {
     "documents": "INSERT INTO documents VALUES (?, ?)",
     "postings": "INSERT INTO postings VALUES (?, ?, ?" + ", ?" * len(_COLUMNS) + ")",  # noqa: S608 - only ?
     "places": "INSERT INTO places VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "names": "INSERT OR REPLACE INTO names VALUES (?, ?)",
+    "offices": "INSERT OR IGNORE INTO offices VALUES (?, ?)",
+    "coresignal": "INSERT INTO coresignal VALUES (?, ?, ?, ?)",
+    "expiries": "INSERT INTO expiries VALUES (?, ?)",
     "titles": "INSERT INTO titles (rowid, title) VALUES (?, ?)",
     "words": "INSERT INTO words (rowid, body) VALUES (?, ?)",
     "company_words": "INSERT INTO company_words (rowid, about) VALUES (?, ?)",
@@ -60,8 +75,11 @@ class LoadError(ValueError):
 def prepare(database: Path) -> None:
     """Makes sure that the file exists and is a board; a board's postings stay as they are."""
     database.parent.mkdir(parents=True, exist_ok=True)
-    with closing(_connect(database)):
-        pass
+    with closing(_connect(database)) as connection:
+        lacking = meta(connection, "last_number") and not meta(connection, "coresignal")
+    if lacking:
+        with writing(database) as connection:
+            _add_records(connection)
 
 
 def load(database: Path, file: Path) -> Loaded:
@@ -97,6 +115,7 @@ def store(
 ) -> Loaded:
     """Writes postings in their order, each with a number higher than any that was ever given."""
     number = before = meta(connection, "last_number")
+    now = int(datetime.now(UTC).timestamp() * 1_000_000)
     loaded = replaced = 0
     remaining = iter(found)
     while batch := list(itertools.islice(remaining, _BATCH)):
@@ -110,8 +129,8 @@ def store(
         gone: list[tuple[int]] = []
         for posting in latest.values():
             old = connection.execute(
-                "SELECT number, json, synthetic FROM postings JOIN documents USING (number)"
-                " WHERE id = ?",
+                "SELECT number, json, synthetic, moment FROM postings JOIN documents USING (number)"
+                " LEFT JOIN expiries USING (number) WHERE id = ?",
                 (posting.id,),
             ).fetchone()
             replaced += old is not None
@@ -122,25 +141,58 @@ def store(
             number += 1
             rows["documents"].append((number, posting.json))
             rows["postings"].append((number, posting.id, synthetic, *posting.columns))
+            rows["coresignal"].append(coresignal_records.entry(number, posting.id, posting.json))
             rows["places"] += [(number, nth, *place) for nth, place in enumerate(posting.places)]
+            rows["names"].append((names.uuid_of("job", posting.id), number))
+            rows["offices"] += [
+                (office, number)
+                for place in posting.places
+                if (office := names.office_of(names.Office(*place[:4])))
+            ]
+            if posting.columns.expired:
+                rows["expiries"].append((number, old[3] if old and old[3] is not None else now))
             rows["titles"].append((number, posting.title))
             rows["words"].append((number, posting.words))
             rows["company_words"].append((number, posting.company_words))
-        for table in ("documents", "postings", "places"):
+        for table in ("documents", "postings", "places", "expiries"):
             connection.executemany(f"DELETE FROM {table} WHERE number = ?", gone)  # noqa: S608
         for table, insert in _INSERTS.items():
-            connection.executemany(insert, rows[table])
+            try:
+                connection.executemany(insert, rows[table])
+            except sqlite3.IntegrityError as error:
+                if table != "coresignal":
+                    raise
+                # Record ids are hashes, and without this one posting would hide the other.
+                raise LoadError(
+                    f"two ids of postings give one record id of the Coresignal API ({error}): "
+                    "change the one that was added last. Nothing was loaded"
+                ) from error
     if number != before:
+        names.remember_moment(connection, before + 1)
+        if not before:
+            set_meta(connection, "coresignal", 1)
         set_meta(connection, "last_number", number)
         changed(connection)
     return Loaded(loaded, replaced)
+
+
+def _add_records(connection: sqlite3.Connection) -> None:
+    """Adds what postings lack that were stored before the board knew of Coresignal's records."""
+    lacking = connection.execute(
+        "SELECT number, id, json FROM postings JOIN documents USING (number)"
+        " WHERE number NOT IN (SELECT number FROM coresignal)"
+    )
+    while batch := lacking.fetchmany(_BATCH):
+        entries = [coresignal_records.entry(*row) for row in batch]
+        connection.executemany(_INSERTS["coresignal"], entries)
+    set_meta(connection, "coresignal", 1)
 
 
 def clear_synthetic(connection: sqlite3.Connection) -> None:
     """Takes out all synthetic postings."""
     chosen = "WHERE number IN (SELECT number FROM postings WHERE synthetic)"
     if connection.execute(f"SELECT 1 FROM postings {chosen} LIMIT 1").fetchone():  # noqa: S608
-        for table in ("documents", "places", "postings"):
+        for table in ("documents", "places", "expiries", "postings"):
             connection.execute(f"DELETE FROM {table} {chosen}")  # noqa: S608
         changed(connection)
 
@@ -176,6 +228,7 @@ def _connect(database: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA cache_size = {-128 * 1024}")
     connection.executescript(_SCHEMA)
+    names.complete(connection)
     return connection
 
 

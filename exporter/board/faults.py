@@ -16,17 +16,15 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 from fastapi import FastAPI, Response
 from pydantic import BaseModel, field_validator
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import MutableHeaders, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from exporter.board import drift
+from exporter.board import drift, lies
 
-_SEARCH = ("POST", "/v2/jobs/search")
 _DRIP_SECONDS, _DRIPS = 4.0, 20
 _LONGEST_LATENCY = 60.0
 _FASTEST_DRIFT = 100.0
@@ -63,8 +61,10 @@ def parse(text: str) -> Spec:
       cleanly, with bytes still owed; `slow`: the body drips over four seconds.
     - `html`: a 200 that is a web page; `shape`: a 200 of JSON in another shape.
     - `empty`: no postings beside the true total; `short`: the last one to three of the page's
-      postings are missing, never all; `total`: a false `total_count`, with the `total_pages` that
-      follows from it. A page with nothing to take away is left as it is.
+      postings are missing, never all; `total`: a false total, with the number of pages that
+      follows from it, or where pages tell no total, a false number of postings on the page;
+      `cursor`: the cursor that was asked for comes again as the next. A page with nothing to take
+      away, or without a cursor, is left as it is.
 
     Raises ValueError, which says what to write instead.
     """
@@ -231,17 +231,6 @@ class _Faults:
             self._drift = None
 
 
-class _Page(msgspec.Struct):
-    """The board's answer to a search; the postings keep every byte."""
-
-    jobs: list[msgspec.Raw]
-    total_count: int
-    company_count: int
-    page: int
-    limit: int
-    total_pages: int
-
-
 class _Answer(NamedTuple):
     """A whole answer that is about to be sent badly."""
 
@@ -272,7 +261,7 @@ class _Misbehaving:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, self._around(send))
-        elif scope["type"] == "http" and (scope["method"], scope["path"]) == _SEARCH:
+        elif scope["type"] == "http" and (scope["method"], scope["path"]) in lies.SHAPES:
             await self._search(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -302,8 +291,11 @@ class _Misbehaving:
             await _INSTEAD[fault](chances)(scope, receive, send)
             return
         start, body = await self._whole(scope, receive)
-        if fault in _LIES:
-            lie = _lie(fault, chances, body) if start["status"] == 200 else None
+        if fault in lies.LIES:
+            search = scope["method"], scope["path"]
+            cursor = QueryParams(scope["query_string"]).get("cursor")
+            whole = start["status"] == 200
+            lie = lies.tell(fault, chances, search, cursor, body) if whole else None
             if lie is not None:
                 run.done[fault] += 1
                 body = lie
@@ -347,35 +339,6 @@ def _another_shape(chances: random.Random) -> Response:
     return Response(json.dumps(chances.choice(shapes)), media_type="application/json")
 
 
-def _lie(fault: str, chances: random.Random, body: bytes) -> bytes | None:
-    """The page with the fault in it, or None if this page cannot have it."""
-    page = msgspec.json.decode(body, type=_Page)
-    return msgspec.json.encode(page) if _LIES[fault](chances, page) else None
-
-
-def _leave_empty(_: random.Random, page: _Page) -> bool:
-    had = bool(page.jobs)
-    page.jobs = []
-    return had
-
-
-def _leave_short(chances: random.Random, page: _Page) -> bool:
-    missing = min(chances.randint(1, 3), len(page.jobs) - 1)
-    if missing < 1:
-        return False
-    del page.jobs[-missing:]
-    return True
-
-
-def _miscount(chances: random.Random, page: _Page) -> bool:
-    true = page.total_count
-    # The first is the worst: it makes this page the last, and nothing on the page contradicts it.
-    lies = {page.page * page.limit, 0, true // 2, true - 1, true + 1, true + 1000}
-    page.total_count = chances.choice(sorted(lie for lie in lies if lie >= 0 and lie != true))
-    page.total_pages = -(-page.total_count // page.limit)
-    return True
-
-
 async def _reset(chances: random.Random, answer: _Answer) -> None:
     await answer.send_part(chances)
     if not answer.transport.is_closing():  # a socket that its client left takes no options
@@ -412,14 +375,9 @@ _INSTEAD: Mapping[str, Callable[[random.Random], Response]] = {
     "html": lambda _: Response(_PAGE_OF_THE_WEB, media_type="text/html"),
     "shape": _another_shape,
 }
-_LIES: Mapping[str, Callable[[random.Random, _Page], bool]] = {
-    "empty": _leave_empty,
-    "short": _leave_short,
-    "total": _miscount,
-}
 _CUTS: Mapping[str, Callable[[random.Random, _Answer], Awaitable[None]]] = {
     "reset": _reset,
     "truncate": _truncate,
     "slow": _drip,
 }
-_FAULTS: tuple[str, ...] = (*_INSTEAD, *_CUTS, *_LIES)
+_FAULTS: tuple[str, ...] = (*_INSTEAD, *_CUTS, *lies.LIES)

@@ -174,11 +174,27 @@ def posting(identity: str, text: bytes, members: Mapping[str, Any]) -> Posting:
         size_max=_number(size.get("max")),
         location_group=_group(members, places),
     )
-    words = [description, _text(members.get("requirements"))]
+    about = [_text(company.get("description_summary")), *_texts(company.get("services"))]
+    return Posting(identity, text, columns, places, title, keywords(members), " \n".join(about))
+
+
+def keywords(members: Mapping[str, Any]) -> str:
+    """All texts of a posting in which keywords are looked for."""
+    words = [_text(members.get("description")), _text(members.get("requirements"))]
     for name in ("technologies", "skills", "benefits"):
         words += _texts(members.get(name))
-    about = [_text(company.get("description_summary")), *_texts(company.get("services"))]
-    return Posting(identity, text, columns, places, title, " \n".join(words), " \n".join(about))
+    return " \n".join(words)
+
+
+def labels(document: bytes) -> dict[str, list[str]]:
+    """The texts of a served posting that fill some columns, by column, as they are spelled."""
+    members = _object(json.loads(document, parse_int=Digits, parse_float=Digits))
+    company = _object(members.get("company_data"))
+    return {
+        "job_category": _texts(members.get("job_categories")),
+        "industry": _texts(company.get("industries")),
+        "sub_industry": _texts(company.get("subindustries")),
+    }
 
 
 def _refuse_constant(name: str) -> None:

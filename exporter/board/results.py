@@ -7,13 +7,15 @@ import sqlite3
 import threading
 from array import array
 from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from exporter import queries
-from exporter.board import database
+from exporter.board import database, postings
 from exporter.board import search as searches
 
 _MOST_REMEMBERED = 16_000_000
@@ -24,6 +26,11 @@ _ORDERS = {
     "salary": "coalesce(salary_max, salary_min, -1)",
     "company": "company",
     "yoe": "coalesce(yoe_min, yoe_max, -1)",
+}
+_LABELS = {
+    "industries": "industry",
+    "sub_industries": "sub_industry",
+    "categories": "job_category",
 }
 
 
@@ -53,6 +60,8 @@ class Results:
         self._thread = threading.local()
         self._lock = threading.Lock()
         self._remembered: OrderedDict[tuple[int, str], Future[_Matches]] = OrderedDict()
+        self._labels: tuple[int, dict[str, list[str]]] | None = None
+        self._labelling = threading.Lock()
 
     def page(self, search: queries.JobSearch, page: int, limit: int, now: datetime) -> Found:
         """Page `page` (from 1) of `limit` postings; empty, with the true totals, past the end.
@@ -63,18 +72,57 @@ class Results:
         # One read transaction: what is found and what is read are the same state of the board.
         connection.execute("BEGIN")
         try:
-            matches = self._matches(connection, search, now)
-            first = min((page - 1) * limit, len(matches.numbers))
-            documents = _documents(connection, matches.numbers[first : first + limit].tolist())
+            matches = self._matches(
+                connection, _question(search, now), lambda: _find(connection, search, now)
+            )
+            documents = _documents(connection, matches.numbers[_slice(page, limit)].tolist())
         finally:
             connection.execute("COMMIT")
         return Found(documents, len(matches.numbers), matches.companies)
+
+    def expired(self, since: datetime, page: int, limit: int) -> Found:
+        """That page of the postings that the board first had as expired at `since` or later, in the
+        order in which it did, each as its `_id` alone. One whose moment is not known is among
+        them, whatever `since` is: to be told twice does less harm than never."""
+        moment = int(since.timestamp() * 1_000_000)
+        connection = self._connection()
+        connection.execute("BEGIN")
+        try:
+            matches = self._matches(
+                connection, f"expired since {moment}", lambda: _find_expired(connection, moment)
+            )
+            numbers = matches.numbers[_slice(page, limit)].tolist()
+            rows = connection.execute(
+                "SELECT number, id FROM postings WHERE number IN (SELECT value FROM json_each(?))",
+                (json.dumps(numbers),),
+            )
+            ids: dict[int, str] = dict(rows)
+        finally:
+            connection.execute("COMMIT")
+        documents = [json.dumps({"_id": ids[number]}).encode() for number in numbers]
+        return Found(documents, len(matches.numbers), 0)
+
+    def labels(self) -> dict[str, list[str]]:
+        """What postings have for `industries`, `sub_industries` and `categories`: each label once,
+        in alphabetical order, spelled as in the first posting that has it. Found once per state of
+        the board."""
+        connection = self._connection()
+        with self._labelling:
+            connection.execute("BEGIN")
+            try:
+                version = database.meta(connection, "version")
+                if self._labels is None or self._labels[0] != version:
+                    found = {name: _labels(connection, column) for name, column in _LABELS.items()}
+                    self._labels = version, found
+                return self._labels[1]
+            finally:
+                connection.execute("COMMIT")
 
     def remembers(self, search: queries.JobSearch, now: datetime) -> bool:
         """Whether a page of this search is only a read of its postings, of less than 1 ms."""
         version = database.meta(self._connection(), "version")
         with self._lock:
-            known = self._remembered.get((version, queries.digest(search.canonical(now))))
+            known = self._remembered.get((version, _question(search, now)))
         return known is not None and known.done()
 
     def one(self, identity: str) -> bytes | None:
@@ -86,6 +134,23 @@ class Results:
         found = row.fetchone()
         return found[0] if found else None
 
+    @contextmanager
+    def state(self) -> Iterator[sqlite3.Connection]:
+        """This thread's connection, which sees one state of the board until the block ends."""
+        connection = self._connection()
+        connection.execute("BEGIN")
+        try:
+            yield connection
+        finally:
+            connection.execute("COMMIT")
+
+    def numbers(
+        self, connection: sqlite3.Connection, question: str, find: Callable[[], Iterable[int]]
+    ) -> array[int]:
+        """The numbers of the postings that answer a question, in the order in which `find` gives
+        them; it is called once per question and state of the board."""
+        return self._matches(connection, question, lambda: _Matches(array("q", find()), 0)).numbers
+
     def _connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._thread, "connection", None)
         if connection is None:
@@ -95,10 +160,9 @@ class Results:
         return connection
 
     def _matches(
-        self, connection: sqlite3.Connection, search: queries.JobSearch, now: datetime
+        self, connection: sqlite3.Connection, question: str, find: Callable[[], _Matches]
     ) -> _Matches:
-        version = database.meta(connection, "version")
-        name = (version, queries.digest(search.canonical(now)))
+        name = (database.meta(connection, "version"), question)
         with self._lock:
             known = self._remembered.get(name)
             if known is None:
@@ -108,7 +172,7 @@ class Results:
         if known is not None:
             return known.result()
         try:
-            mine.set_result(_find(connection, search, now))
+            mine.set_result(find())
         except BaseException as error:
             with self._lock:
                 self._remembered.pop(name, None)
@@ -125,6 +189,14 @@ class Results:
                 if name != keep and (held > _MOST_REMEMBERED or name[0] < keep[0]):
                     held -= len(entry.result().numbers) + 1_000
                     del self._remembered[name]
+
+
+def _question(search: queries.JobSearch, now: datetime) -> str:
+    return queries.digest(search.canonical(now))
+
+
+def _slice(page: int, limit: int) -> slice:
+    return slice((page - 1) * limit, page * limit)
 
 
 def _documents(connection: sqlite3.Connection, numbers: list[int]) -> list[bytes]:
@@ -156,3 +228,29 @@ def _find(connection: sqlite3.Connection, search: queries.JobSearch, now: dateti
         companies.add(company)
     companies.discard("")
     return _Matches(numbers, len(companies))
+
+
+def _find_expired(connection: sqlite3.Connection, moment: int) -> _Matches:
+    rows = connection.execute(
+        "SELECT number FROM postings LEFT JOIN expiries USING (number)"
+        " WHERE expired AND coalesce(moment >= ?, 1) ORDER BY moment, number",
+        (moment,),
+    )
+    return _Matches(array("q", (number for (number,) in rows)), 0)
+
+
+def _labels(connection: sqlite3.Connection, column: str) -> list[str]:
+    # The column has the labels ready to be compared; how they are spelled, only documents tell.
+    found: dict[str, str] = {}
+    rows = connection.execute(
+        f"SELECT min(number), {column} FROM postings WHERE {column} != ''"  # noqa: S608 - a literal
+        f" GROUP BY {column} ORDER BY 1"
+    )
+    for number, joined in rows.fetchall():
+        wanted = {key for key in joined.strip("|").split("|") if key} - found.keys()
+        if wanted:
+            (document,) = _documents(connection, [number])
+            for label in postings.labels(document)[column]:
+                if postings.key(label) in wanted:
+                    found.setdefault(postings.key(label), label)
+    return sorted(found.values(), key=str.casefold)

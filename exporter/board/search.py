@@ -50,7 +50,7 @@ def condition(search: queries.JobSearch, now: datetime) -> Condition:
       as well, `weak` either.
     - `return_raw_description` changes nothing, as postings are served whole; nor does `user_id`.
     """
-    return _all(
+    return all_of(
         [
             *_texts(search),
             *_lists(search),
@@ -62,11 +62,13 @@ def condition(search: queries.JobSearch, now: datetime) -> Condition:
     )
 
 
-def _all(parts: Iterable[Condition]) -> Condition:
+def all_of(parts: Iterable[Condition]) -> Condition:
+    """True if all are, however many."""
     return _joined(list(parts), "AND", "1")
 
 
-def _any(parts: Iterable[Condition]) -> Condition:
+def any_of(parts: Iterable[Condition]) -> Condition:
+    """True if one is, however many."""
     return _joined(list(parts), "OR", "0")
 
 
@@ -163,7 +165,7 @@ def _lists(search: queries.JobSearch) -> list[Condition]:
             levels = [label_key("experience", entry) for entry in queries.listed(entries)]
             found.append(_one_of("experience", levels))
     if search.company_types:
-        found.append(_any(_size(entry) for entry in queries.listed(search.company_types)))
+        found.append(any_of(_size(entry) for entry in queries.listed(search.company_types)))
     if search.location_group:
         found.append(_one_of("location_group", [queries.fold(search.location_group)]))
     return found
@@ -177,7 +179,7 @@ def _one_of(column: str, values: list[str]) -> Condition:
 
 
 def _holds(column: str, values: list[str]) -> Condition:
-    return _any(Condition(f"instr({column}, ?)", (f"|{value}|",)) for value in values)
+    return any_of(Condition(f"instr({column}, ?)", (f"|{value}|",)) for value in values)
 
 
 def _size(entry: str) -> Condition:
@@ -196,7 +198,7 @@ def _overlap(name: str, low: float | None, high: float | None) -> Condition:
         parts.append(Condition(f"coalesce({name}_max, 9e999) >= ?", (low,)))
     if high is not None:
         parts.append(Condition(f"coalesce({name}_min, -9e999) <= ?", (high,)))
-    return _all(parts)
+    return all_of(parts)
 
 
 def _stated(name: str) -> Condition:
@@ -226,13 +228,13 @@ def _pay_and_years(search: queries.JobSearch) -> list[Condition]:
     if salary.period:
         parts += [_stated("salary"), Condition("period = ?", (queries.fold(salary.period),))]
     if parts:
-        wanted = _all(parts)
+        wanted = all_of(parts)
         found.append(_unless_unstated("salary", wanted) if search.include_no_salary else wanted)
     return found
 
 
 def _unless_unstated(name: str, wanted: Condition) -> Condition:
-    return _any([wanted, Condition(f"NOT ({_stated(name).sql})")])
+    return any_of([wanted, Condition(f"NOT ({_stated(name).sql})")])
 
 
 def _flags(search: queries.JobSearch) -> list[Condition]:
@@ -251,7 +253,7 @@ def _places(search: queries.JobSearch) -> list[Condition]:
     near = search.geofilter_params or queries.GeoFilter()
     if not search.geo_locations:
         return []
-    place = _any(_place(location, near) for location in search.geo_locations)
+    place = any_of(_place(location, near) for location in search.geo_locations)
     sql = f"number IN (SELECT number FROM places WHERE {place.sql})"  # noqa: S608
     return [Condition(sql, place.values)]
 
@@ -270,11 +272,11 @@ def _place(location: queries.Location, near: queries.GeoFilter) -> Condition:
         named.append(Condition("instr(address, ?)", (key(location.address),)))
     area = _area(location, near)
     if area is None:
-        return _all(named)
+        return all_of(named)
     if near.mode == "strict":
-        return _all([*named, area])
+        return all_of([*named, area])
     if near.mode == "weak" and named:
-        return _any([_all(named), area])
+        return any_of([all_of(named), area])
     return area
 
 

@@ -19,6 +19,11 @@ class Dialect(msgspec.Struct, frozen=True):
     guard: bool = False
     """Whether CSV text cells that a spreadsheet would run as a formula get a leading
     apostrophe. Off for machines, whose readers must see the value; on for files people open."""
+    joined: bool = False
+    """Whether a CSV cell of a list shows its values joined by "; " instead of as JSON text."""
+    exported_at: str | None = None
+    """When the export was asked for, as its file says it; fixed here, so that whoever goes on
+    with the file writes the same."""
 
 
 class Format(Protocol):
@@ -34,11 +39,11 @@ class Format(Protocol):
     def open(self) -> bytes:
         """What stands before the first row."""
 
-    def encode(self, rows: Sequence[Row], tally: Tally) -> bytes:
+    def encode(self, rows: Sequence[Row], tally: Tally, written: int = 0) -> bytes:
         """The rows as bytes; what had to be changed or left out is counted into the tally.
 
         Never changes a value in silence. Raises SourceUntrue if a row is not a JSON object.
         """
 
-    def close(self) -> bytes:
+    def close(self, written: int = 0) -> bytes:
         """What stands after the last row."""

@@ -6,6 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
+
 from exporter.checkpoints import Tally
 from exporter.errors import ConfigurationError
 from exporter.formats import csv_plan
@@ -16,6 +18,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 # The full-width marks are formulas to East Asian editions; blanks before a mark are dropped by
 # programs that trim what they import.
 _FORMULA = re.compile(r"[\t\r]|[ \t\n\r\v\f]*[=+\-@＝＋－＠]")
+_texts = msgspec.json.Decoder(list[str]).decode
 
 
 class Csv:
@@ -27,6 +30,10 @@ class Csv:
     of one column a null is `""` too, because readers skip a line with nothing on it. Fields
     beside the columns are counted by name; of two fields with one name the last counts.
 
+    With joined, the cell of a list is the cells of its values with "; " between them, before any
+    quoting; a null in it is nothing, and an empty list is an empty string. A value that itself
+    holds "; " cannot be told apart from two.
+
     With guard, a string that a spreadsheet would run as a formula gets a leading apostrophe:
     one that begins with TAB or CR, or, after any blanks, with = + - @ or their full-width
     forms. Plain numbers ("-5", "+1.5e3") keep their sign, and JSON numbers are never touched.
@@ -37,13 +44,16 @@ class Csv:
     content_type = "text/csv; charset=utf-8"
     extension = "csv"
 
-    def __init__(self, columns: Sequence[str], *, guard: bool = False) -> None:
+    def __init__(
+        self, columns: Sequence[str], *, guard: bool = False, joined: bool = False
+    ) -> None:
         if not columns:
             raise ConfigurationError(
                 "a CSV file needs columns: name them in the request or in the source's settings"
             )
         self._columns = tuple(columns)
         self._guard = guard
+        self._joined = joined
         self._nothing = b'""' if len(columns) == 1 else b""
         # What rows looked like so far: it decides how quickly rows are read, never the bytes.
         self._learned: csv_plan.Learned = {}
@@ -54,10 +64,10 @@ class Csv:
         names = [self._text(rawjson.utf8(name, scratch), scratch) for name in self._columns]
         return b",".join(names) + b"\r\n"
 
-    def close(self) -> bytes:
+    def close(self, written: int = 0) -> bytes:  # noqa: ARG002
         return b""
 
-    def encode(self, rows: Sequence[Row], tally: Tally) -> bytes:
+    def encode(self, rows: Sequence[Row], tally: Tally, written: int = 0) -> bytes:  # noqa: ARG002
         lines: list[bytes] = []
         extras: Counter[str] = Counter()
         text, cell, nothing = self._text, self._cell, self._nothing
@@ -88,6 +98,8 @@ class Csv:
             return self._nothing
         if source[0] == '"':
             return self._text(rawjson.utf8(rawjson.string(source), tally), tally)
+        if self._joined and source[0] == "[":
+            return self._text(rawjson.utf8(_join(source), tally), tally)
         return _quoted(rawjson.utf8(rawjson.compact(source), tally))
 
     def _text(self, value: bytes, tally: Tally) -> bytes:
@@ -100,6 +112,20 @@ class Csv:
                 tally.guarded_cells += 1
                 value = b"'" + value
         return _quoted(value)
+
+
+def _join(source: str) -> str:
+    """A list's values as one text."""
+    try:
+        return "; ".join(_texts(source))
+    except (ValueError, RecursionError):
+        return "; ".join(map(_shown, rawjson.elements(source)))
+
+
+def _shown(source: str) -> str:
+    if source == "null":
+        return ""
+    return rawjson.string(source) if source[0] == '"' else rawjson.compact(source)
 
 
 def _quoted(value: bytes) -> bytes:

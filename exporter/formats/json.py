@@ -42,10 +42,10 @@ class JsonLines:
     def open(self) -> bytes:
         return b""
 
-    def close(self) -> bytes:
+    def close(self, written: int = 0) -> bytes:  # noqa: ARG002
         return b""
 
-    def encode(self, rows: Sequence[Row], tally: Tally) -> bytes:
+    def encode(self, rows: Sequence[Row], tally: Tally, written: int = 0) -> bytes:  # noqa: ARG002
         lines: list[Row] = []
         extras: Counter[str] = Counter()
         for index, row in enumerate(rows):

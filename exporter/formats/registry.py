@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from exporter.errors import ConfigurationError
 from exporter.formats.base import Dialect, Format
 from exporter.formats.csv import Csv
+from exporter.formats.envelope import Envelope
 from exporter.formats.json import JsonLines
 
 _MAKERS: Mapping[str, Callable[[Dialect, Sequence[str]], Format]] = {
-    "csv": lambda dialect, columns: Csv(columns, guard=dialect.guard),
+    "csv": lambda dialect, columns: Csv(columns, guard=dialect.guard, joined=dialect.joined),
     "json": lambda _, columns: JsonLines(columns),
+    "json_envelope": lambda dialect, columns: Envelope(columns, exported_at=dialect.exported_at),
 }
 
 NAMES: tuple[str, ...] = tuple(_MAKERS)

@@ -28,7 +28,7 @@ REFUSALS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 _STRING = r'"(?:[^"\\]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
 _NONFINITE = r"NaN|-?Infinity"
-_MARK = re.compile(r"[ \t\n\r]*+([{}:,])[ \t\n\r]*+")
+_MARK = re.compile(r"[ \t\n\r]*+([][{}:,])[ \t\n\r]*+")
 _NESTING = re.compile(rf"{_STRING}|[][{{}}]")
 _REPAIR = re.compile(rf"{_STRING}|{_NONFINITE}|[ \t]*+[\r\n][ \t\r\n]*+")
 _LINE_BREAKS = re.compile("[\x00-\x1f\x85\u2028\u2029]")
@@ -79,6 +79,19 @@ def members(source: str) -> dict[str, str]:
         mark, position = _past(source, end, ",}")
     if position != len(source):
         raise ValueError(f"expected nothing more at character {position}")
+    return found
+
+
+def elements(source: str) -> list[str]:
+    """The values of a JSON list as their texts; raises ValueError if the text is no list."""
+    found: list[str] = []
+    mark, position = _past(source, 0, "[")
+    if source.startswith("]", position):
+        mark, position = _past(source, position, "]")
+    while mark != "]":
+        end = _end(source, position)
+        found.append(source[position:end])
+        mark, position = _past(source, end, ",]")
     return found
 
 

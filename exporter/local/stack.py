@@ -19,9 +19,9 @@ from typing import IO
 
 import redis
 
-from exporter import settings
+from exporter.config import LOCAL
 from exporter.errors import ConfigurationError, ExporterError
-from exporter.local import ports, s3
+from exporter.local import ports, s3, sample
 from exporter.local.children import Child
 from exporter.local.redis import RedisServer
 from exporter.local.s3 import S3Server
@@ -31,6 +31,10 @@ BUCKET = "exports"
 _LAST_PORT = 65_535
 _NOTE = "# Written by `exporter up`, and by the next one too unless you change it.\n"
 _WORKERS = "exporter:workers:*"
+_SENDERS = "exporter:senders:*"
+_PIPELINE = "pipeline.sqlite"
+_USER = "local"
+_FIRST_TO_GO = ("api", "beat", "worker", "webhooks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +123,7 @@ class Stack:
         Who does the work goes first and may still reach the stores to hand it over: API, beat
         and workers together, then the board, S3 and Redis.
         """
-        first = [child for child in self._children if child.name in ("api", "beat", "worker")]
+        first = [child for child in self._children if child.name in _FIRST_TO_GO]
         for child in first:
             child.terminate()
         rest = [child for child in reversed(self._children) if child not in first]
@@ -172,11 +176,13 @@ class Stack:
             redis_url=redis_server.url,
             board_url=f"http://127.0.0.1:{self._port + 10}" if self._board else None,
         )
+        sample.create(self._dir / _PIPELINE, _USER)
         env = self._environment(addresses, kept)
         api = ["api", "--port", str(self._port)]
         parts = [
             self._command("api", api, env, _healthy(self._port)),
-            self._worker(env, redis_server.url),
+            self._worker("worker", ["--concurrency", str(self._workers)], _WORKERS, env),
+            self._worker("webhooks", [], _SENDERS, env),
             self._command("beat", ["beat"], env, _after(1.0)),
         ]
         if self._board:
@@ -234,21 +240,23 @@ class Stack:
         # It answers when it has loaded its rows, of which there may be millions.
         return self._command("board", arguments, env, _healthy(self._port + 10), patience=1800.0)
 
-    def _worker(self, env: Mapping[str, str], redis_url: str) -> Child:
+    def _worker(
+        self, name: str, options: list[str], presence: str, env: Mapping[str, str]
+    ) -> Child:
+        redis_url = env["EXPORTER_REDIS_URL"]
         with redis.Redis.from_url(redis_url) as client:
             # Workers of the run before, if it was killed, still count as alive for a while.
-            for key in client.scan_iter(_WORKERS):
+            for key in client.scan_iter(presence):
                 client.delete(key)
 
         def reports() -> bool:
             try:
                 with redis.Redis.from_url(redis_url) as client:
-                    return any(True for _ in client.scan_iter(_WORKERS))
+                    return any(True for _ in client.scan_iter(presence))
             except redis.RedisError:
                 return False  # a dead Redis is told by check(), with its log
 
-        arguments = ["worker", "--concurrency", str(self._workers)]
-        return self._command("worker", arguments, env, reports)
+        return self._command(name, [name, *options], env, reports)
 
     def _command(
         self,
@@ -265,7 +273,7 @@ class Stack:
             answers=answers,
             env=env,
             patience=patience,
-            grace=10.0 if name == "worker" else 5.0,
+            grace=10.0 if name in ("worker", "webhooks") else 5.0,
         )
 
 
@@ -354,17 +362,24 @@ def _kept_api_key(path: Path, redis_url: str) -> str:
             kept = path.read_text("utf-8").strip()
             if ring.find(kept) is not None:
                 return kept
-        new = ring.create(user="local", scopes=("read", "write"), name="exporter up")
+        new = ring.create(user=_USER, scopes=("read", "write"), name="exporter up")
     _write_private(path, f"{new}\n")
     return new
 
 
 def _kept_config(directory: Path, board_port: int) -> Path:
     path = directory / "exporter.toml"
-    board = re.compile(r"http://127\.0\.0\.1:\d+")
-    ours = _NOTE + board.sub(f"http://127.0.0.1:{board_port}", settings.LOCAL)
-    if not path.exists() or board.sub("", path.read_text("utf-8")) == board.sub("", ours):
-        path.write_text(ours, encoding="utf-8")
+    ours = {
+        r"http://127\.0\.0\.1:\d+": f"http://127.0.0.1:{board_port}",
+        r'"sqlite:///.*"': json.dumps(f"sqlite:///{directory / _PIPELINE}"),
+    }
+    text = general = _NOTE + LOCAL
+    kept = path.read_text("utf-8") if path.exists() else general
+    for pattern, own in ours.items():
+        text = re.sub(pattern, lambda _, own=own: own, text)  # type: ignore[misc]
+        general, kept = (re.sub(pattern, "", one) for one in (general, kept))
+    if kept == general:
+        path.write_text(text, encoding="utf-8")
     return path
 
 

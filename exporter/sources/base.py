@@ -20,6 +20,8 @@ class Page(msgspec.Struct, frozen=True):
     """Asks for the following page; None means that the source has proven its end."""
     total: int | None
     """Rows that the source announces for the whole query, with this page; None if it never does."""
+    unknown: Sequence[str] = ()
+    """Ids that were asked for and that the source does not have."""
 
 
 class Search(msgspec.Struct, frozen=True):
@@ -43,8 +45,15 @@ class Source(Protocol):
     """The share of its rows by which the source may change while it is read, before the export
     fails instead of ending as partial."""
 
-    def search(self, raw: Mapping[str, Any], now: datetime) -> Search:
-        """A caller's search made canonical. Raises QueryError naming each wrong field."""
+    @property
+    def lookup_size(self) -> int:
+        """How many ids `lookup` takes at once; 0: it cannot look up."""
+
+    def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:
+        """A caller's search made canonical. Raises QueryError naming each wrong field.
+
+        Where rows have owners, the canonical search matches rows of `user_id` only.
+        """
 
     def start(self, limit: int | None, offset: int) -> Cursor:
         """The cursor of the first page, sized so that few rows beyond `limit` are fetched."""
@@ -54,6 +63,17 @@ class Source(Protocol):
 
         Raises SourceRefused, SourceUnavailable or SourceUntrue; never returns an empty or
         short page in place of an error.
+        """
+
+    def count(self, query: Mapping[str, Any]) -> int | None:
+        """How many rows the query matches now, as the source says; None if it does not say.
+
+        Reads no row that upstream bills. Raises as `fetch` does.
+        """
+
+    def lookup(self, ids: Sequence[str]) -> Mapping[str, Row]:
+        """The postings of these ids, at most `lookup_size`, by id; one that the source does not
+        have is left out. Takes the fewest requests that upstream allows. Raises as `fetch` does.
         """
 
     def close(self) -> None:

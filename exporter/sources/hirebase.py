@@ -1,26 +1,35 @@
-"""Reading the Hirebase job search, page by numbered page."""
+"""Reading a Hirebase upstream: searches page by numbered page, expired postings, single ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import quote, urlencode
 
 import msgspec
-import structlog
-from pydantic import ValidationError
 
 from exporter.admission import UNLIMITED, Budget
 from exporter.checkpoints import Cursor
 from exporter.clock import Clock
-from exporter.errors import FieldProblem, PageTooLarge, QueryError, SourceUntrue
+from exporter.config import SourceConfig
+from exporter.errors import (
+    QueryError,
+    SourceRefused,
+    SourceUntrue,
+)
+from exporter.expired import ExpiredSearch
+from exporter.formats.base import Row
 from exporter.queries import JobSearch
-from exporter.settings import SourceConfig
 from exporter.sources.base import Page, Search
+from exporter.sources.catalogue import Catalogue
+from exporter.sources.checking import valid
 from exporter.sources.http import Upstream
+from exporter.sources.numbered import Lookups, first, in_pieces
+from exporter.sources.numbered_pages import Answer, Place, checked
 from exporter.sources.pages import reader
 
-log = structlog.get_logger()
+T = TypeVar("T")
 
 # fmt: off
 COLUMNS = (
@@ -37,33 +46,36 @@ COLUMNS = (
 # fmt: on
 """The posting object as the vendor documents it; `_id` first, where the official client looks."""
 
-PATH = "/v2/jobs/search"
+SEARCH, EXPIRED, JOB = "/v2/jobs/search", "/v2/jobs/expired-jobs", "/v2/jobs/"
+PATIENCE = 8.0
+"""Seconds for an answer that a caller of ours waits for, and no export."""
+CATALOGUE_PATIENCE = 3.0
+"""Seconds that creating an export waits for a list that only helps to find mistakes early."""
 
 
-class _Answer(msgspec.Struct):
-    jobs: list[msgspec.Raw]
-    total_count: Annotated[int, msgspec.Meta(ge=0)]
-    page: int | None = None
-    limit: int | None = None
+class Listing(NamedTuple):
+    """A page that is passed on."""
 
-
-class _Cursor(msgspec.Struct):
-    page: int
-    """Counted from 1, as upstream counts."""
-    size: int
-    skip: int = 0
-    """Rows at the head of this page that the caller did not ask for."""
-    follows: bool = False
-    """Whether a page with rows came before this one."""
+    body: bytes
+    """As upstream wrote it, byte for byte."""
+    rows: int
+    """How many postings it holds."""
 
 
 class HirebaseSource:
-    """A search of a Hirebase-compatible upstream: `[sources.NAME]` with type "hirebase"."""
+    """A search of a Hirebase-compatible upstream: `[sources.NAME]` with type "hirebase".
+
+    A search of `{"expired_since": …}` reads the identifiers of expired postings instead, which
+    upstream does not bill.
+    """
 
     def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
         self.columns = config.columns or COLUMNS
         self.identity: str | None = "_id"
         self.tolerated_drift = config.tolerated_drift
+        self._lookups = Lookups.within(config.max_in_flight, config.rate)
+        self.lookup_size = self._lookups.size
+        self._clock = clock
         self._page_size = config.page_size
         self._upstream = Upstream(
             config.base_url,
@@ -72,26 +84,27 @@ class HirebaseSource:
             budget=budget,
             timeout=config.page_timeout.total_seconds(),
         )
-        self._read = reader(_Answer, "jobs")
+        self._read = reader(Answer, "jobs")
+        self.catalogue = Catalogue(self._told, clock)
 
-    def search(self, raw: Mapping[str, Any], now: datetime) -> Search:
+    def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
         """A Hirebase search body made canonical.
 
         `limit` is the number of records wanted. `page` then means what it means in a search:
         page 3 of limit 50 starts at record 101. A page above 1 without a limit has no such
-        meaning and is an error.
+        meaning and is an error. So is an industry, sub-industry or category that upstream does
+        not list, unless it cannot be asked.
         """
-        try:
-            search = JobSearch.model_validate(raw)
-        except ValidationError as error:
-            raise QueryError([_problem(dict(e)) for e in error.errors(include_url=False)]) from None
+        if "expired_since" in raw:
+            return _expired(raw)
+        search = valid(JobSearch, raw)
         page = search.page or 1
         if page > 1 and search.limit is None:
             raise QueryError(
                 [{"loc": ("page",), "msg": f"page {page} needs a limit", "type": "value_error"}]
             )
         return Search(
-            query=search.canonical(now),
+            query=self.catalogue.spelled(search.canonical(now)),
             echo=search.echo(),
             limit=search.limit,
             offset=(page - 1) * (search.limit or 0),
@@ -99,11 +112,7 @@ class HirebaseSource:
 
     def start(self, limit: int | None, offset: int) -> Cursor:
         """Pages of equal size that together just cover the limit: upstream bills each row."""
-        size = self._page_size
-        if limit is not None:
-            pages = -(-limit // size)
-            size = -(-limit // pages)
-        return msgspec.to_builtins(_Cursor(page=offset // size + 1, size=size, skip=offset % size))
+        return msgspec.to_builtins(first(limit, offset, self._page_size))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
         """The page. Only an empty one is the last: a total that is too small by mistake would
@@ -112,74 +121,103 @@ class HirebaseSource:
 
         A page that upstream does not manage is asked for in smaller pieces, and so are all that
         follow: each row still comes once."""
-        first = at = msgspec.convert(cursor, _Cursor)
         deadline = self._upstream.deadline()
-        while True:
-            smaller = _smaller(at)
-            try:
-                return self._fetch(query, at, deadline, can_shrink=smaller is not None)
-            except PageTooLarge as error:
-                # What may have another reason than the size is tried with one other size only.
-                if smaller is None or (error.guess and at is not first):
-                    raise
-                log.warning(
-                    "source.page_shrunk", size=at.size, smaller=smaller.size, reason=str(error)
-                )
-                at = smaller
+        return in_pieces(
+            msgspec.convert(cursor, Place),
+            lambda at, can_shrink: self._fetch(query, at, deadline, can_shrink=can_shrink),
+        )
 
     def _fetch(
-        self, query: Mapping[str, Any], at: _Cursor, deadline: float, *, can_shrink: bool
+        self, query: Mapping[str, Any], at: Place, deadline: float, *, can_shrink: bool
     ) -> Page:
-        return self._upstream.ask(
-            "POST",
-            PATH,
-            lambda body: _page(self._read(body), at),
-            json={**query, "page": at.page, "limit": at.size},
+        return self._ask(
+            query,
+            at,
+            lambda body: checked(self._read(body), at),
             deadline=deadline,
             can_shrink=can_shrink,
         )
 
+    def _ask(
+        self,
+        query: Mapping[str, Any],
+        at: Place,
+        read: Callable[[bytes], T],
+        *,
+        deadline: float,
+        can_shrink: bool = False,
+    ) -> T:
+        since = query.get("expired_since")
+        if since is None:
+            method, path, json = "POST", SEARCH, {**query, "page": at.page, "limit": at.size}
+        else:
+            asked = urlencode({"since": since, "page": at.page, "limit": at.size})
+            method, path, json = "GET", f"{EXPIRED}?{asked}", None
+        return self._upstream.ask(
+            method, path, read, json=json, deadline=deadline, can_shrink=can_shrink
+        )
+
+    def count(self, query: Mapping[str, Any]) -> int:
+        """The total that a page far past the end announces: it holds no row, so it costs nothing.
+
+        Gives up after PATIENCE, because somebody waits for it.
+        """
+        far = Place(page=1_000_000, size=self._page_size)
+        page = self._fetch(query, far, self._soon(), can_shrink=False)
+        assert page.total is not None
+        return page.total
+
+    def listing(self, query: Mapping[str, Any], page: int, limit: int) -> Listing:
+        """One page as upstream wrote it, if it holds what it promises.
+
+        Gives up after PATIENCE. Raises as `fetch` does.
+        """
+        at = Place(page=page, size=limit)
+
+        def verified(body: bytes) -> Listing:
+            return Listing(body, len(checked(self._read(body), at).rows))
+
+        return self._ask(query, at, verified, deadline=self._soon())
+
+    def posting(self, id_: str) -> Row | None:
+        """The posting of that id, or None if upstream has none; gives up after PATIENCE."""
+        return self._posting(id_, self._soon())
+
+    def lookup(self, ids: Sequence[str]) -> Mapping[str, Row]:
+        """The postings of these ids, by one request each, several at once; see Source.lookup."""
+        deadline = self._upstream.deadline()
+        return self._lookups.of(ids, lambda id_: self._posting(id_, deadline))
+
     def close(self) -> None:
         self._upstream.close()
 
+    def _posting(self, id_: str, deadline: float) -> Row | None:
+        def read(body: bytes) -> Row:
+            # As the only row of a page it is cut out as tolerantly as rows of pages are.
+            rows = self._read(b'{"jobs":[' + body + b'],"total_count":1}').jobs
+            if len(rows) != 1 or not bytes(rows[0]).startswith(b"{"):
+                raise SourceUntrue("something that is no posting")
+            return rows[0]
 
-def _page(answer: _Answer, at: _Cursor) -> Page:
-    """The page, if it holds exactly the rows that its own total promises for this place."""
-    if answer.limit not in (None, at.size) or answer.page not in (None, at.page):
-        raise SourceUntrue(
-            f"page {answer.page} of {answer.limit} rows where page {at.page} of {at.size} was "
-            "asked for (is page_size above what it takes?)"
-        )
-    before = (at.page - 1) * at.size
-    promised = min(max(answer.total_count - before, 0), at.size)
-    if len(answer.jobs) != promised:
-        raise SourceUntrue(
-            f"{len(answer.jobs)} rows on page {at.page} where its total_count of "
-            f"{answer.total_count} promises {promised}"
-        )
-    if at.follows and answer.total_count <= before - at.size:
-        raise SourceUntrue(
-            f"total_count {answer.total_count} on page {at.page}, although the page before it, "
-            f"from row {before - at.size + 1} on, had rows"
-        )
-    following = _Cursor(page=at.page + 1, size=at.size, follows=True)
-    return Page(
-        rows=answer.jobs[at.skip :],
-        next=msgspec.to_builtins(following) if promised else None,
-        total=answer.total_count,
+        try:
+            return self._upstream.ask("GET", JOB + quote(id_, safe=""), read, deadline=deadline)
+        except SourceRefused as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def _told(self, path: str) -> bytes:
+        deadline = self._clock.monotonic() + CATALOGUE_PATIENCE
+        return self._upstream.ask("GET", path, bytes, deadline=deadline)
+
+    def _soon(self) -> float:
+        return min(self._upstream.deadline(), self._clock.monotonic() + PATIENCE)
+
+
+def _expired(raw: Mapping[str, Any]) -> Search:
+    asked = valid(ExpiredSearch, raw)
+    return Search(
+        query={"expired_since": asked.expired_since},
+        echo={"since": raw["expired_since"], "limit": asked.limit},
+        limit=asked.limit,
     )
-
-
-def _smaller(at: _Cursor) -> _Cursor | None:
-    """The beginning of that page as a page of the next smaller size, which divides this one so that
-    a page begins where this one does; None if there is no smaller one."""
-    size = next((size for size in range(at.size // 2, 0, -1) if at.size % size == 0), None)
-    if size is None:
-        return None
-    # That the page before had rows says nothing about the last of them, so `follows` is dropped.
-    page, skip = divmod((at.page - 1) * at.size + at.skip, size)
-    return _Cursor(page=page + 1, size=size, skip=skip)
-
-
-def _problem(error: dict[str, Any]) -> FieldProblem:
-    return {"loc": tuple(error["loc"]), "msg": error["msg"], "type": error["type"]}

@@ -166,6 +166,29 @@ class Upstream:
     ) -> T:
         """What `read` makes of the answer's body, after some tries if need be.
 
+        As `ask_whole`, where the headers say nothing that matters.
+        """
+        return self.ask_whole(
+            method,
+            path,
+            lambda body, _: read(body),
+            json=json,
+            deadline=deadline,
+            can_shrink=can_shrink,
+        )
+
+    def ask_whole(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[bytes, Mapping[str, str]], T],
+        *,
+        json: Mapping[str, Any] | None = None,
+        deadline: float | None = None,
+        can_shrink: bool = False,
+    ) -> T:
+        """What `read` makes of the answer's body and headers, after some tries if need be.
+
         `read` raises SourceUntrue for a body that cannot be what was asked for; then, too, the
         upstream is asked again. Raises SourceRefused, SourceUnavailable, or the last SourceUntrue,
         each with a text that users may read: none quotes a header that we send. All ends at the
@@ -238,7 +261,7 @@ class Upstream:
         self,
         method: str,
         path: str,
-        read: Callable[[bytes], T],
+        read: Callable[[bytes, Mapping[str, str]], T],
         json: Mapping[str, Any] | None,
         deadline: float,
     ) -> T:
@@ -253,7 +276,7 @@ class Upstream:
             ):
                 _fill(body, response)
             if response.status_code == 200:
-                return read(body.getvalue())
+                return read(body.getvalue(), response.headers)
         except (httpx.TransportError, httpx.DecodingError, TooManyBytes, SourceUntrue) as error:
             # Of a failure its status tells more than the end of its text would.
             if response is None or response.status_code == 200:
@@ -268,14 +291,17 @@ class Upstream:
                 ) from None
         status, said = response.status_code, response.headers
         reaction = REACTIONS.get((status, said.get(QUOTA_HEADER, ""))) or REACTIONS.get(status)
-        raise _Failed(
+        failed = _Failed(
             reaction or Reaction.GIVE_UP,
             self._refusal(path, response, body.getvalue()),
             wait=retry_after(said.get("retry-after"), self._clock.now()),
         )
+        failed.error.status = status
+        raise failed
 
     def _broken(self, path: str, what: str, response: httpx.Response | None, body: bytes) -> str:
         """What came instead of a whole page, as far as it came."""
+        path = path.partition("?")[0]
         what = self._quoting.safe(what)
         if response is None:
             return f"{self._name} did not answer: {what}"
@@ -288,6 +314,7 @@ class Upstream:
         )
 
     def _refusal(self, path: str, response: httpx.Response, body: bytes) -> str:
+        path = path.partition("?")[0]  # a query may hold hundreds of ids
         said = f"{self._name}{path} answered {response.status_code}: {self._quoting.excerpt(body)}"
         if response.status_code in range(300, 400):
             target = self._quoting.excerpt(response.headers.get("location", "").encode())

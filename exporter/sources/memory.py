@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from exporter.checkpoints import Cursor
 from exporter.formats.base import Row
 from exporter.sources.base import Page, Search
@@ -16,6 +18,7 @@ class MemorySource:
 
     identity: str | None = "_id"
     tolerated_drift = 0.05
+    lookup_size = 10
 
     def __init__(
         self, rows: Sequence[Row], *, page_size: int, columns: Sequence[str], announces: bool = True
@@ -26,7 +29,7 @@ class MemorySource:
         self._page_size = page_size
         self._announces = announces
 
-    def search(self, raw: Mapping[str, Any], now: datetime) -> Search:  # noqa: ARG002
+    def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
         """Any search is valid and matches all rows."""
         return Search(query=dict(raw), echo=dict(raw))
 
@@ -43,6 +46,16 @@ class MemorySource:
             next=end if end < len(self._rows) else None,
             total=len(self._rows) if self._announces else None,
         )
+
+    def count(self, query: Mapping[str, Any]) -> int | None:  # noqa: ARG002
+        """All rows, if they are announced."""
+        return len(self._rows) if self._announces else None
+
+    def lookup(self, ids: Sequence[str]) -> Mapping[str, Row]:
+        """The rows whose `_id` is among the ids."""
+        self.fetched += 1
+        known = {str(msgspec.json.decode(row)["_id"]): row for row in self._rows}
+        return {id_: known[id_] for id_ in ids if id_ in known}
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -24,7 +24,8 @@ _passed = json.JSONDecoder(
 
 
 def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
-    """A function that reads a page's body into its envelope, whose field `rows` holds raw rows.
+    """A function that reads a page's body into its envelope, whose field `rows` holds raw rows,
+    or one of them.
 
     The fast path only slices. JSON that it refuses but that upstreams send all the same (NaN,
     control characters in strings, a thousand levels of nesting) is sliced by the standard
@@ -32,13 +33,14 @@ def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
     """
     fast = msgspec.json.Decoder(envelope)
     fields = frozenset(envelope.__struct_encode_fields__)
+    alone = any(f.name == rows and f.type is msgspec.Raw for f in msgspec.structs.fields(envelope))
 
     def read(body: bytes) -> Envelope:
         try:
             return fast.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             try:
-                return msgspec.convert(_slice(body, rows, fields), envelope)
+                return msgspec.convert(_slice(body, rows, fields, alone=alone), envelope)
             except (ValueError, RecursionError, msgspec.ValidationError) as second:
                 wrong = second if isinstance(second, msgspec.ValidationError) else error
                 raise SourceUntrue(f"a body that is not the page asked for ({wrong})") from None
@@ -46,8 +48,20 @@ def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
     return read
 
 
-def _slice(body: bytes, rows: str, fields: frozenset[str]) -> dict[str, Any]:
-    """Those fields of the top-level object, the elements of the array `rows` as raw bytes."""
+def text_of(row: Row, name: str) -> str | None:
+    """A row's field of that name, if it is a text; reads what `reader` cuts out, however odd."""
+    text = bytes(row).decode("utf-8", "surrogateescape")
+    try:
+        found, _ = _passed(text)
+    except (ValueError, RecursionError):
+        return None
+    value = found.get(name) if isinstance(found, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _slice(body: bytes, rows: str, fields: frozenset[str], *, alone: bool) -> dict[str, Any]:
+    """Those fields of the top-level object, the elements of the array `rows` as raw bytes; or
+    `rows` itself, if it is one row `alone`."""
     # surrogateescape carries bytes that are no UTF-8 through unchanged, back into the row.
     text = body.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     found: dict[str, Any] = {}
@@ -61,6 +75,9 @@ def _slice(body: bytes, rows: str, fields: frozenset[str]) -> dict[str, Any]:
         at = _expect(text, at, ":")
         if key == rows and text[at : at + 1] == "[":
             found[key], at = _elements(text, at + 1)
+        elif key == rows and alone:
+            end = _end(text, at)
+            found[key], at = _raw(text[at:end]), end
         elif key in fields:
             found[key], at = _value(text, at)
         else:
@@ -78,9 +95,13 @@ def _elements(text: str, at: int) -> tuple[list[Row], int]:
         if elements:
             at = _expect(text, at, ",")
         end = _end(text, at)
-        elements.append(msgspec.Raw(text[at:end].encode("utf-8", "surrogateescape")))
+        elements.append(_raw(text[at:end]))
         at = _skip(text, end)
     return elements, at + 1
+
+
+def _raw(text: str) -> Row:
+    return msgspec.Raw(text.encode("utf-8", "surrogateescape"))
 
 
 def _end(text: str, at: int) -> int:

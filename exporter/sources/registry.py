@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
-from exporter.admission import UNLIMITED, Budget
+from exporter.admission import UNLIMITED, Budget, Rate
 from exporter.clock import Clock
-from exporter.settings import SourceConfig
+from exporter.config import AnySource
 from exporter.sources.base import Source
+from exporter.sources.bindbee import BindbeeSource
+from exporter.sources.coresignal import CoresignalSource
 from exporter.sources.hirebase import HirebaseSource
+from exporter.sources.qwestly import QwestlySource
+from exporter.sources.sql import SqlSource
 
-TYPES: Mapping[str, Callable[[SourceConfig, Clock, Budget], Source]] = {
+TYPES: Mapping[str, Callable[[Any, Clock, Budget], Source]] = {
+    "bindbee": BindbeeSource,
+    "coresignal": CoresignalSource,
     "hirebase": HirebaseSource,
+    "qwestly": QwestlySource,
+    "sql": SqlSource,
 }
 
+RATES: Mapping[str, Rate] = {"bindbee": Rate(200, 60)}
+"""The requests that a contract grants all workers together, where it says."""
 
-def make(config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> Source:
+
+def make(config: AnySource, clock: Clock, budget: Budget = UNLIMITED) -> Source:
     """The source that a configuration describes; each of its requests is taken from the budget."""
     return TYPES[config.type](config, clock, budget)

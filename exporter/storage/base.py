@@ -110,6 +110,14 @@ class Storage(Protocol):
     def read(self, key: str) -> bytes:
         """The whole object: for tails, which are smaller than a part."""
 
+    def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        """Bytes `start` to `end` (exclusive) of an object, piece by piece, in bounded memory.
+
+        The object is asked for before this returns, so that an error can still be answered. A
+        body that breaks off is asked for again from there; StorageUnavailable may also come from
+        the iterator, which never ends early.
+        """
+
     def abort(self, key: str, upload_id: str) -> None:
         """Drop an open upload and its parts; fine if it is gone already."""
 

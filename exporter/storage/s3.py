@@ -15,11 +15,12 @@ import boto3
 from botocore import exceptions as boto
 from botocore.config import Config
 from botocore.parsers import ResponseParserError
+from botocore.response import StreamingBody
 
 from exporter.checkpoints import Part
 from exporter.clock import Clock
 from exporter.errors import ConfigurationError, ObjectExists, StorageError, UploadGone
-from exporter.storage import s3_failures
+from exporter.storage import s3_body, s3_failures
 from exporter.storage.base import (
     LINK_SECONDS_MAX,
     FileHeaders,
@@ -234,6 +235,19 @@ class S3Storage:
             # Inside the retried call: boto3 itself never repeats the reading of a body.
             lambda s3: s3.get_object(Bucket=self._bucket, Key=key)["Body"].read(),
         )
+
+    def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        """Bytes `start` to `end` (exclusive) of an object; see `s3_body.stretch`."""
+
+        def ask(place: int) -> StreamingBody:
+            wanted = f"bytes={place}-{end - 1}"
+            return self._call(
+                "GetObject",
+                key,
+                lambda s3: s3.get_object(Bucket=self._bucket, Key=key, Range=wanted),
+            )["Body"]
+
+        return s3_body.stretch(ask, start, end) if start < end else iter(())
 
     def abort(self, key: str, upload_id: str) -> None:
         """Drop an open upload and its parts; fine if it is gone already."""

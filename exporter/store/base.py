@@ -15,6 +15,9 @@ from exporter.exports import Export, Result, Spec, State
 
 AGEING = timedelta(minutes=10)
 """How long an export is ready without being claimed before it rises one level."""
+AHEAD = 16
+"""Exports of one user and level that a claim looks at. If that many must wait because of what
+their plan holds, those behind them wait too."""
 
 
 class KeyReused(ExporterError):
@@ -23,6 +26,17 @@ class KeyReused(ExporterError):
 
 class KeySpent(ExporterError):
     """What the idempotency key created is deleted or expired; nothing was created again."""
+
+
+def check_price(spec: Spec) -> None:
+    """Raises ValueError for an export that could write more rows than it can pay for."""
+    if spec.reserved < 0 or (
+        spec.account and spec.reserved and (spec.limit is None or spec.limit > spec.reserved)
+    ):
+        raise ValueError(
+            f"export {spec.id} sets {spec.reserved} credits aside and may write"
+            f" {spec.limit or 'any number of'} rows: its limit is to be {spec.reserved} at most"
+        )
 
 
 class Idempotency(msgspec.Struct, frozen=True):
@@ -104,6 +118,9 @@ class RecordPage(msgspec.Struct, frozen=True):
 class ExportStore(Protocol):
     """Keeps records; every state change is one atomic step, safe to run twice.
 
+    The event that webhooks tell of a change is recorded in the same step, if somebody listens; one
+    that changed nothing records none. A deleted export tells nothing more.
+
     Every method raises StoreUnavailable if the store does not answer. Whoever changes an
     export while working on it shows the fence of its claim; a stale one changes nothing.
     """
@@ -115,6 +132,10 @@ class ExportStore(Protocol):
         its export as it stands now: another id than the spec's. Raises KeyReused if the user's
         key came with another fingerprint, KeySpent if its export is no more. A try never meets
         one that is still under way, because recording the key and the export is the same step.
+
+        Whoever creates pays: `spec.reserved` credits leave the account for the export in the same
+        step. Raises CreditsSpent, with nothing recorded, if there are fewer. Every way out of the
+        export settles that, once: what was written is charged, the rest is given back.
         """
 
     def get(self, export_id: str) -> Export | None:
@@ -127,7 +148,9 @@ class ExportStore(Protocol):
         """The best ready export under a new fence, or None.
 
         Best: highest priority; within it the user served least so far; within that the one
-        ready longest. A user with `tenant_slots` live leases is passed over (0: no cap).
+        ready longest. A user with `tenant_slots` live leases is passed over (0: no cap), and so is
+        each of the first AHEAD exports in its line whose own `concurrency` is reached. An export
+        whose record this version cannot read is left to others, and failed when none comes.
         """
 
     def renew(
@@ -176,7 +199,11 @@ class ExportStore(Protocol):
         keep_file: timedelta | None = None,
         keep_record: timedelta,
     ) -> bool:
-        """Move a processing export to a terminal state. False if the fence was stale."""
+        """Move a processing export to a terminal state. False if the fence was stale.
+
+        If it is finished its rows are charged, unless its owner deleted it meanwhile and will
+        never see the file.
+        """
 
     def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
         """A queued export is canceled at once, a processing one is asked to stop, a terminal
@@ -213,7 +240,8 @@ class ExportStore(Protocol):
         """Finished exports whose file is past its retention and not yet forgotten."""
 
     def forget_file(self, export_id: str) -> bool:
-        """Record that the file of a finished export is deleted; False if it was known."""
+        """Record that the file of a finished export is deleted, which webhooks tell of; False if it
+        was known."""
 
     def trim_lists(self, *, users: int = 10, again: timedelta = timedelta(hours=1)) -> int:
         """Drop expired exports from the lists of some users; how many users were looked at.

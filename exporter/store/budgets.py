@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from importlib import resources
 from typing import cast
 
 import redis
-from redis.exceptions import RedisError
 
 from exporter.admission import LONGEST_DELAY, Budget, Rate
-from exporter.errors import StoreUnavailable
+from exporter.store import lua, outages
 
 
 class RedisBudgets:
@@ -21,9 +19,8 @@ class RedisBudgets:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        folder = resources.files(__package__).joinpath("scripts")
-        self.take = client.register_script(folder.joinpath("take.lua").read_text("utf-8"))
-        self.hold = client.register_script(folder.joinpath("hold.lua").read_text("utf-8"))
+        self.take = lua.load_alone(client, "take")
+        self.hold = lua.load_alone(client, "hold")
 
     def open(self, source: str, rate: Rate) -> Budget:
         """The budget of that source; Redis is not contacted yet."""
@@ -36,17 +33,13 @@ class _RedisBudget:
 
     def take(self) -> float:
         interval, patience = _micros(self._rate.interval), _micros(LONGEST_DELAY)
-        try:
+        with outages.told():
             wait = self._shared.take(args=[self._source, interval, patience])
-        except RedisError as error:
-            raise StoreUnavailable(f"Redis did not answer: {error}") from error
         return cast("int", wait) / 1_000_000
 
     def hold(self, seconds: float) -> None:
-        try:
+        with outages.told():
             self._shared.hold(args=[self._source, _micros(seconds)])
-        except RedisError as error:
-            raise StoreUnavailable(f"Redis did not answer: {error}") from error
 
 
 def _micros(seconds: float) -> int:

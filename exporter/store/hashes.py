@@ -8,19 +8,35 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from exporter.checkpoints import Checkpoint
+from exporter.errors import ExporterError
 from exporter.exports import Export, Phase, Result, Spec, State
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _spec = msgspec.json.Decoder(Spec)
 _checkpoint = msgspec.json.Decoder(Checkpoint)
 _result = msgspec.json.Decoder(Result)
 
 
+class Unreadable(ExporterError):
+    """A record holds what this version does not know; the export can go on under another one."""
+
+
 def read(answer: Sequence[bytes] | Mapping[bytes, bytes]) -> Export:
-    """A record from its fields; a script gives names and values in turn."""
+    """A record from its fields; a script gives names and values in turn. Raises Unreadable."""
     if not isinstance(answer, Mapping):
-        answer = dict(zip(answer[::2], answer[1::2], strict=True))
+        answer = pairs(answer)
+    try:
+        return _read(answer)
+    except (msgspec.MsgspecError, ValueError, LookupError) as error:
+        raise Unreadable(
+            f"this version of the exporter cannot read the export's record ({error!r}): another"
+            " version wrote it, or it is damaged. Let all workers and the API run the newest"
+            " version, and ask for the export again"
+        ) from error
+
+
+def _read(answer: Mapping[bytes, bytes]) -> Export:
     fields = {name.decode(): value for name, value in answer.items()}
     checkpoint, closing, result = map(fields.get, ("checkpoint", "closing", "result"))
     return Export(
@@ -46,8 +62,13 @@ def read(answer: Sequence[bytes] | Mapping[bytes, bytes]) -> Export:
     )
 
 
+def pairs(answer: Sequence[bytes]) -> Mapping[bytes, bytes]:
+    """A hash as a script gives it: names and values in turn."""
+    return dict(zip(answer[::2], answer[1::2], strict=True))
+
+
 def moment(micros: bytes) -> datetime:
-    return _EPOCH + timedelta(microseconds=int(micros))
+    return EPOCH + timedelta(microseconds=int(micros))
 
 
 def moment_or_none(micros: bytes | None) -> datetime | None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import cast
 
 import msgspec
 import redis
-from redis.exceptions import RedisError
+from msgspec.structs import replace
 
-from exporter.errors import StoreUnavailable
+from exporter import plans
+from exporter.exports import PRIORITIES
+from exporter.plans import Plan
+from exporter.store import accounts, outages
 
 SCOPES = ("read", "write")
 """read: poll and list. write: create and cancel."""
@@ -31,76 +33,156 @@ class ApiKey(msgspec.Struct, frozen=True):
     scopes: tuple[str, ...]
     name: str
     created_at: datetime
+    plan: Plan = plans.UNLIMITED
+    """What was agreed; keys made before there were plans have none and are unlimited."""
 
 
 class KeyRing:
     """All API keys of an installation.
 
     A key carries 256 random bits, so one plain SHA-256 hides it as well as a slow hash would
-    and costs a poll nothing.
+    and costs a poll nothing. All methods raise StoreUnavailable.
     """
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
 
-    def create(self, user: str, scopes: Sequence[str] = SCOPES, name: str = "") -> str:
+    @property
+    def client(self) -> redis.Redis:
+        """The Redis that holds the keys, and beside them all that is counted by key."""
+        return self._redis
+
+    def create(
+        self,
+        user: str,
+        scopes: Sequence[str] = SCOPES,
+        name: str = "",
+        *,
+        plan: Plan = plans.UNLIMITED,
+        balance: int | None = None,
+    ) -> str:
         """A new key for a user; this return value is the only time that it can be seen.
 
-        Raises ValueError for an unknown scope or an empty user.
+        It may spend `balance` credits, None: any number; who pays and whether it is metered do not
+        come from `plan`. Raises ValueError for an unknown scope or feature, an empty user, a
+        number out of range.
         """
         unknown = [scope for scope in scopes if scope not in SCOPES]
         if unknown or not scopes:
             raise ValueError(f"scope {', '.join(unknown) or 'missing'}: give {' or '.join(SCOPES)}")
         if not user.strip():
             raise ValueError("user is empty: give the id of the user whom the key stands for")
+        _check(plan)
         secret = "exp_" + secrets.token_urlsafe(32)
         digest = _digest(secret)
-        key = ApiKey(digest[:12], user, tuple(scopes), name, datetime.now(UTC))
-        with _answering():
+        key = ApiKey(_id(digest), user, tuple(scopes), name, datetime.now(UTC), plan)
+        with outages.told():
             pipe = self._redis.pipeline(transaction=True)
             pipe.set(_PREFIX + digest, msgspec.json.encode(key))
             pipe.hset(_INDEX, key.id, digest)
+            if balance is not None:
+                accounts.check(balance)
+                pipe.hset(accounts.account(key.id), "left", str(balance))
             pipe.execute()
         return secret
 
     def find(self, secret: str) -> ApiKey | None:
         """The key behind a secret, or None if it never was one or is revoked."""
-        with _answering():
-            value = cast("bytes | None", self._redis.get(_PREFIX + _digest(secret)))
-        return msgspec.json.decode(value, type=ApiKey) if value else None
+        found = self._read([_digest(secret)])
+        return found[0] if found else None
 
     def list(self) -> Sequence[ApiKey]:
         """All keys that are not revoked, oldest first."""
-        with _answering():
+        with outages.told():
             digests = cast("list[bytes]", self._redis.hvals(_INDEX))
-            values = self._redis.mget([_PREFIX + d.decode() for d in digests]) if digests else []
-        found = (
-            msgspec.json.decode(value, type=ApiKey)
-            for value in cast("list[bytes | None]", values)
-            if value
-        )
+        found = self._read([digest.decode() for digest in digests])
         return sorted(found, key=lambda key: key.created_at)
 
+    def set(
+        self,
+        key_id: str,
+        *,
+        features: Iterable[str] | msgspec.UnsetType | None = msgspec.UNSET,
+        priority_ceiling: int | None = None,
+        concurrency: int | None = None,
+    ) -> bool:
+        """Change what is given of a key's plan, for requests from now on; False if no key has that
+        id. Raises ValueError for an unknown feature or a number out of range."""
+        changes: dict[str, object] = {}
+        if features is not msgspec.UNSET:
+            changes["features"] = None if features is None else frozenset(features)
+        if priority_ceiling is not None:
+            changes["priority_ceiling"] = priority_ceiling
+        if concurrency is not None:
+            changes["concurrency"] = concurrency
+        with outages.told():
+            digest = cast("bytes | None", self._redis.hget(_INDEX, key_id))
+            if digest is None:
+                return False
+            name = _PREFIX + digest.decode()
+            changed = False
+
+            def change(pipe: redis.client.Pipeline) -> None:
+                nonlocal changed
+                value = cast("bytes | None", pipe.get(name))
+                changed = value is not None
+                pipe.multi()
+                if value is not None:
+                    key = msgspec.json.decode(value, type=ApiKey)
+                    plan = replace(key.plan, **changes)
+                    _check(plan)
+                    pipe.set(name, msgspec.json.encode(replace(key, plan=plan)))
+
+            # Under watch: a key revoked meanwhile must not come back.
+            self._redis.transaction(change, name)
+        return changed
+
     def revoke(self, key_id: str) -> bool:
-        """Make a key useless from now on; False if no key has that id."""
-        with _answering():
+        """Make a key useless from now on; False if no key has that id.
+
+        Its balance is gone with it. Its exports go on, and what they reserved is charged or given
+        back to nobody as they end.
+        """
+        with outages.told():
             digest = cast("bytes | None", self._redis.hget(_INDEX, key_id))
             if digest is None:
                 return False
             pipe = self._redis.pipeline(transaction=True)
-            pipe.delete(_PREFIX + digest.decode())
+            pipe.delete(_PREFIX + digest.decode(), accounts.account(key_id))
             pipe.hdel(_INDEX, key_id)
             pipe.execute()
         return True
+
+    def _read(self, digests: Sequence[str]) -> Sequence[ApiKey]:
+        """The keys that are still there of those asked for."""
+        with outages.told():
+            pipe = self._redis.pipeline(transaction=False)
+            for digest in digests:
+                pipe.get(_PREFIX + digest)
+                pipe.hexists(accounts.account(_id(digest)), "left")
+            answers = pipe.execute()
+        found = []
+        for value, metered in zip(answers[::2], answers[1::2], strict=True):
+            if value:
+                key = msgspec.json.decode(value, type=ApiKey)
+                plan = replace(key.plan, key_id=key.id, metered=bool(metered))
+                found.append(replace(key, plan=plan))
+        return found
+
+
+def _check(plan: Plan) -> None:
+    unknown = sorted((plan.features or frozenset()) - plans.FEATURES.keys())
+    if unknown:
+        raise ValueError(f"feature {', '.join(unknown)}: give one of {', '.join(plans.FEATURES)}")
+    if plan.priority_ceiling not in PRIORITIES:
+        raise ValueError(f"a priority of at most {plan.priority_ceiling}: give 0 to 9")
+    if plan.concurrency < 0:
+        raise ValueError(f"{plan.concurrency} slices at once: give 1 or more, or 0 for any number")
 
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-@contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        raise StoreUnavailable(f"Redis did not answer: {error}") from error
+def _id(digest: str) -> str:
+    return digest[:12]

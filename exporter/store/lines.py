@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from exporter.exports import Export
-from exporter.store.base import Verdict
+from exporter.store.base import AHEAD, Verdict
 
 LEVELS = range(9, -1, -1)
 """Priorities, the most urgent first."""
@@ -42,6 +42,17 @@ class Record:
     kept: bool = False
     """Its file is not yet known to be deleted."""
     forget_at: datetime | None = None
+    payer: str | None = None
+    """The key whose credits it took, until that is settled."""
+    reserved: int = 0
+    """How many."""
+    sequence: int = 0
+    """Events so far."""
+    rows: int = 0
+    """Most that any checkpoint had."""
+    told: tuple[float, int] = (0.0, 0)
+    """What the latest event of progress said."""
+    told_at: datetime | None = None
 
     @property
     def user_id(self) -> str:
@@ -99,22 +110,27 @@ class Lines:
         record.ready_since = now
 
     def best(self, tenant_slots: int) -> Record | None:
-        """Who is next, without users that have all their slots."""
-        slots = Counter(
+        """Who is next, without users that have all their slots and exports whose own bound is
+        reached."""
+        running = Counter(
             record.user_id for record in self._records.values() if record.lease_until is not None
         )
+        passed = Counter[tuple[int, str]]()
 
         def rank(record: Record) -> tuple[int, int, str, int]:
             tag = self._levels[record.level].tags[record.user_id]
             return -record.level, tag, record.user_id, record.turn or 0
 
-        eligible = (
-            record
-            for record in self._records.values()
-            if record.turn is not None
-            and (tenant_slots == 0 or slots[record.user_id] < tenant_slots)
-        )
-        return min(eligible, key=rank, default=None)
+        ready = (record for record in self._records.values() if record.turn is not None)
+        for record in sorted(ready, key=rank):
+            line, leases = (record.level, record.user_id), running[record.user_id]
+            bound = record.export.spec.concurrency
+            if (tenant_slots and leases >= tenant_slots) or passed[line] == AHEAD:
+                continue
+            if bound == 0 or leases < bound:
+                return record
+            passed[line] += 1
+        return None
 
     def serve(self, record: Record) -> None:
         """Take the best record out of line and charge its user for a slice."""

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import itertools
 import secrets
-import threading
 from collections import Counter, deque
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
-
-import msgspec
 
 from exporter.checkpoints import Checkpoint
 from exporter.clock import Clock
 from exporter.exports import TRANSITIONS, Export, Phase, Result, Spec, State
-from exporter.store import cursors, texts
 from exporter.store.base import (
     AGEING,
     Census,
@@ -24,12 +17,14 @@ from exporter.store.base import (
     Idempotency,
     KeyReused,
     KeySpent,
-    RecordPage,
     Swept,
     Verdict,
     Wake,
+    check_price,
 )
+from exporter.store.books import Books, Mark, copy
 from exporter.store.lines import LEVELS, Lines, Record
+from exporter.store.memory_accounts import MemoryAccounts
 
 WAKES = 10_000
 """Wake-ups kept; they are only doorbells, so the oldest may go."""
@@ -41,40 +36,24 @@ DUE_PER_CLAIM = 16
 TOMBSTONE = timedelta(minutes=1)
 """How long a deleted export that has ended still says so to whoever deletes it again."""
 
-_Value = TypeVar("_Value")
 
-
-@dataclass
-class _Key:
-    """What an idempotency key created."""
-
-    fingerprint: str
-    export_id: str
-    forget_at: datetime
-
-
-class MemoryStore:
+class MemoryStore(Books):
     """Keeps every promise of ExportStore for as long as this process lives.
 
     Threads may share it. Time is that of the given clock, and `next_wake` waits on it.
     """
 
     def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._lock = threading.RLock()
-        self._records: dict[str, Record] = {}
+        super().__init__(clock)
+        self.accounts = MemoryAccounts(self._lock, self._counters)
         self._lines = Lines(self._records)
         self._places = itertools.count()
         self._wakes: deque[Wake] = deque(maxlen=WAKES)
-        self._keys: dict[tuple[str, str], _Key] = {}
-        self._deleted: dict[str, datetime] = {}
-        self._counters = Counter[str]()
-        self._since: datetime | None = None
-        self._bookmark = ""
 
     def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
         if spec.priority not in LEVELS:
             raise ValueError(f"priority {spec.priority} of export {spec.id}: give 0 to 9")
+        check_price(spec)
         with self._lock:
             now = self._expire()
             if idempotency is not None:
@@ -88,11 +67,12 @@ class MemoryStore:
                     if first is None:
                         raise KeySpent(f"the export of key {idempotency.key!r} is no more")
                     self._counters["exports_replayed"] += 1
-                    return _copy(first.export)
+                    return copy(first.export)
             if spec.id not in self._records:
+                reserved = self.accounts.reserve(spec)
                 record = Record(
                     Export(
-                        spec=_copy(spec),
+                        spec=copy(spec),
                         state=State.QUEUED,
                         phase=Phase.READY,
                         progress=0.0,
@@ -101,39 +81,19 @@ class MemoryStore:
                     ),
                     level=spec.priority,
                     place=next(self._places),
+                    payer=spec.account,
+                    reserved=reserved,
                 )
                 self._records[spec.id] = record
                 if idempotency is not None:
-                    self._keys[spec.user_id, idempotency.key] = _Key(
+                    self._keys[spec.user_id, idempotency.key] = Mark(
                         idempotency.fingerprint, spec.id, now + idempotency.lasts
                     )
                 self._since = self._since or now
                 self._counters["exports_created"] += 1
                 self._line_up(record)
-            return _copy(self._records[spec.id].export)
-
-    def get(self, export_id: str) -> Export | None:
-        with self._lock:
-            self._expire()
-            record = self._visible(export_id)
-            return _copy(record.export) if record else None
-
-    def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
-        before = cursors.decode(cursor) if cursor is not None else None
-        with self._lock:
-            self._expire()
-            own = [
-                record
-                for record in reversed(self._records.values())
-                if record.user_id == user_id
-                and not record.deleted
-                and (before is None or record.place < before)
-            ]
-            page = own[:limit]
-            return RecordPage(
-                exports=tuple(_copy(record.export) for record in page),
-                next_cursor=cursors.encode(page[-1].place) if page and len(own) > limit else None,
-            )
+                self.outbox.emit(record, "export.queued", now)
+            return copy(self._records[spec.id].export)
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:
         with self._lock:
@@ -149,6 +109,7 @@ class MemoryStore:
             clean, record.clean = record.clean, False
             self._counters["slices_claimed"] += 1
             self._counters["takeovers"] += not clean
+            is_start = record.export.started_at is None
             record.set(
                 state=State.PROCESSING,
                 phase=Phase.COMPLETING if record.export.closing else Phase.READING,
@@ -157,7 +118,9 @@ class MemoryStore:
                 worker_id=worker_id,
                 retry_at=None,
             )
-            return Claim(export=_copy(record.export), fence=record.fence, clean=clean)
+            if is_start:
+                self.outbox.emit(record, "export.started", now)
+            return Claim(export=copy(record.export), fence=record.fence, clean=clean)
 
     def renew(
         self, export_id: str, fence: str, *, lease: timedelta, progress: float | None = None
@@ -170,6 +133,7 @@ class MemoryStore:
             record.lease_until = now + lease
             record.set(updated_at=now)
             record.advance(progress)
+            self.outbox.emit_progress(record, now)
             return record.verdict
 
     def commit(
@@ -190,8 +154,8 @@ class MemoryStore:
             record.lease_until = now + lease
             record.set(
                 updated_at=now,
-                checkpoint=_copy(checkpoint),
-                closing=_copy(closing),
+                checkpoint=copy(checkpoint),
+                closing=copy(closing),
                 phase=Phase.COMPLETING if closing else Phase.READING,
             )
             record.advance(progress)
@@ -199,6 +163,8 @@ class MemoryStore:
                 record.set(attempts=0, stalls=0, stalled_since=None, error=None)
                 record.pages = max(record.pages, checkpoint.pages)
                 record.parts = max(record.parts, len(checkpoint.parts))
+            record.rows = max(record.rows, checkpoint.rows)
+            self.outbox.emit_progress(record, now)
             return record.verdict
 
     def release(
@@ -273,11 +239,15 @@ class MemoryStore:
                 record.kept = keep_file is not None and not record.deleted
                 record.set(
                     progress=1.0,
-                    result=_copy(result),
+                    result=copy(result),
                     file_expires_at=now + keep_file if keep_file is not None else None,
                 )
             record.forget_at = now + keep_record
             self._counters[f"exports_{state}"] += 1
+            self.accounts.settle(
+                record, result.record_count if result is not None and not record.deleted else 0
+            )
+            self.outbox.emit(record, f"export.{state}", now)
             if record.deleted:
                 self._bury(record, now)
             return True
@@ -293,7 +263,7 @@ class MemoryStore:
                 record.forget_at = now + keep_record
             elif record.export.state is State.PROCESSING:
                 self._ask_to_stop(record, now)
-            return _copy(record.export)
+            return copy(record.export)
 
     def delete(self, export_id: str, user_id: str) -> State | None:
         with self._lock:
@@ -313,15 +283,6 @@ class MemoryStore:
                     self._withdraw(record, now)
                 self._bury(record, now)
             return record.export.state
-
-    def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
-        with self._lock:
-            gone = sorted((since, export_id) for export_id, since in self._deleted.items())
-            return tuple(export_id for _, export_id in gone[:limit])
-
-    def forget_deleted(self, export_id: str) -> bool:
-        with self._lock:
-            return self._deleted.pop(export_id, None) is not None
 
     def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
         with self._lock:
@@ -348,39 +309,6 @@ class MemoryStore:
                     self._wake(record)
             return Swept(expired=len(expired), due=due, risen=risen, ready=len(ready))
 
-    def expired_files(self, *, limit: int = 100) -> tuple[Export, ...]:
-        with self._lock:
-            now = self._expire()
-            past = sorted(
-                (record.export.file_expires_at, record.export.id)
-                for record in self._records.values()
-                if record.kept
-                and record.export.file_expires_at is not None
-                and record.export.file_expires_at <= now
-            )
-            return tuple(_copy(self._records[export_id].export) for _, export_id in past[:limit])
-
-    def forget_file(self, export_id: str) -> bool:
-        with self._lock:
-            self._expire()
-            record = self._records.get(export_id)
-            was_kept = record is not None and record.kept
-            if record is not None:
-                record.kept = False
-            return was_kept
-
-    def trim_lists(self, *, users: int = 10, again: timedelta = timedelta(hours=1)) -> int:
-        del users, again
-        return 0  # Lists are made from the records, so that no expired one is in them.
-
-    def count(self, what: str, by: int) -> None:
-        with self._lock:
-            self._counters[what] += by
-
-    def counters(self) -> Mapping[str, int]:
-        with self._lock:
-            return +self._counters
-
     def census(self) -> Census:
         with self._lock:
             self._expire()
@@ -396,12 +324,6 @@ class MemoryStore:
                 since=self._since,
             )
 
-    def bookmark(self) -> str:
-        return self._bookmark
-
-    def set_bookmark(self, place: str) -> None:
-        self._bookmark = place
-
     def next_wake(self, *, timeout: timedelta) -> Wake | None:
         with self._lock:
             if self._wakes:
@@ -409,24 +331,6 @@ class MemoryStore:
         self._clock.sleep(timeout.total_seconds())
         with self._lock:
             return self._wakes.popleft() if self._wakes else None
-
-    def _expire(self) -> datetime:
-        now = self._clock.now()
-        gone = [
-            export_id
-            for export_id, record in self._records.items()
-            if record.forget_at is not None and record.forget_at <= now
-        ]
-        for export_id in gone:
-            del self._records[export_id]
-        for name, key in list(self._keys.items()):
-            if key.forget_at <= now:
-                del self._keys[name]
-        return now
-
-    def _visible(self, export_id: str) -> Record | None:
-        record = self._records.get(export_id)
-        return record if record is not None and not record.deleted else None
 
     def _withdraw(self, record: Record, now: datetime) -> None:
         record.turn = None
@@ -438,6 +342,8 @@ class MemoryStore:
             cancel_requested=True,
         )
         self._counters["exports_canceled"] += 1
+        self.accounts.settle(record, 0)
+        self.outbox.emit(record, "export.canceled", now)
 
     def _ask_to_stop(self, record: Record, now: datetime) -> None:
         if not record.export.cancel_requested:
@@ -473,8 +379,3 @@ class MemoryStore:
             self._records[export_id].set(updated_at=now)
             self._line_up(self._records[export_id])
         return len(due)
-
-
-def _copy(value: _Value) -> _Value:
-    """What a store of bytes would give back; the caller's own may still change (`Tally`)."""
-    return msgspec.json.decode(texts.encode(value), type=type(value))

@@ -5,21 +5,21 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from importlib import resources
 from typing import Any, Self, cast
 
 import redis
+import structlog
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from exporter.checkpoints import Checkpoint
-from exporter.errors import ConfigurationError, StoreUnavailable
+from exporter.errors import ConfigurationError
 from exporter.exports import PRIORITIES, TRANSITIONS, Export, Result, Spec, State
-from exporter.store import cursors, hashes, texts
+from exporter.plans import CreditsSpent
+from exporter.store import cursors, hashes, lua, outages, texts
 from exporter.store.base import (
     AGEING,
     Census,
@@ -31,7 +31,10 @@ from exporter.store.base import (
     Swept,
     Verdict,
     Wake,
+    check_price,
 )
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _SCRIPTS = (
     "create",
@@ -44,19 +47,15 @@ _SCRIPTS = (
     "delete",
     "sweep",
     "expired_files",
+    "forget_file",
     "trim_lists",
 )
+MOST_UNREAD = 10
+"""Claims by workers that cannot read a record, a lease apart, before the export fails. While a
+fleet changes to another version, a worker that can read it comes for it within that time."""
+_KEEP_UNREAD = timedelta(days=30)
 _LISTEN = 1.0
 """Seconds of one blocking read. Below the socket's timeout, so that silence is no error."""
-_HINTS = {
-    "OOM ": "Redis is full: raise maxmemory or wait until exports end",
-    "MISCONF": "Redis cannot write its files: free disk space",
-    "READONLY": "this Redis is a replica: point EXPORTER_REDIS_URL at the primary",
-    "LOADING": "Redis has just started and loads its data: ask again in a moment",
-    "NOAUTH": "Redis wants a password: put it into EXPORTER_REDIS_URL",
-    "WRONGPASS": "Redis refuses the password in EXPORTER_REDIS_URL: mend it there",
-    "NOPERM": "the Redis user may not run a command that the service needs: widen its ACL",
-}
 
 
 class RedisStore:
@@ -68,12 +67,7 @@ class RedisStore:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
-        folder = resources.files(__package__).joinpath("scripts")
-        common = folder.joinpath("common.lua").read_text("utf-8")
-        self._scripts = {
-            name: client.register_script(common + folder.joinpath(f"{name}.lua").read_text("utf-8"))
-            for name in _SCRIPTS
-        }
+        self._scripts = {name: lua.load(client, name) for name in _SCRIPTS}
 
     @classmethod
     def connect(cls, url: str, *, patient: bool = True) -> Self:
@@ -101,7 +95,7 @@ class RedisStore:
         warnings: list[str] = []
         info: Mapping[str, Any] = {}
         config: Mapping[str, str] = {}
-        with _answering():
+        with outages.told():
             try:
                 info = cast("Mapping[str, Any]", self.client.info("everything"))
             except ResponseError as error:
@@ -138,22 +132,34 @@ class RedisStore:
     def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
         if spec.priority not in PRIORITIES:
             raise ValueError(f"priority {spec.priority} of export {spec.id}: give 0 to 9")
+        check_price(spec)
         marks: tuple[str | int, ...] = ("", "", 0)
         if idempotency is not None:
             # Hashed, because a user may have the separator in the name and a key may be long.
             digest = hashlib.sha256(texts.encode((spec.user_id, idempotency.key))).hexdigest()
             marks = (digest, idempotency.fingerprint, hashes.millis(idempotency.lasts))
         how, *fields = self._run(
-            "create", spec.id, spec.user_id, spec.priority, texts.encode(spec), *marks
+            "create",
+            spec.id,
+            spec.user_id,
+            spec.priority,
+            texts.encode(spec),
+            *marks,
+            spec.account or "",
+            spec.reserved,
+            spec.concurrency,
+            lua.words(spec.webhook.events) if spec.webhook else "",
         )
         if idempotency is not None and how == b"reused":
             raise KeyReused(f"the idempotency key {idempotency.key!r} came with another request")
         if idempotency is not None and how == b"spent":
             raise KeySpent(f"the export of the idempotency key {idempotency.key!r} is no more")
+        if how == b"short":
+            raise CreditsSpent(spec.reserved, int(fields[0]))
         return hashes.read(fields[0])
 
     def get(self, export_id: str) -> Export | None:
-        with _answering():
+        with outages.told():
             fields = cast("dict[bytes, bytes]", self.client.hgetall(_record(export_id)))
         return hashes.read(fields) if fields and b"deleted" not in fields else None
 
@@ -162,7 +168,7 @@ class RedisStore:
         before = cursors.decode(cursor) if cursor is not None else None
         found: list[tuple[int, Export]] = []
         while len(found) <= limit:
-            with _answering():
+            with outages.told():
                 entries = cast(
                     "list[tuple[bytes, float]]",
                     self.client.zrevrangebyscore(
@@ -198,13 +204,32 @@ class RedisStore:
         )
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:
-        answer = self._run(
-            "claim", worker_id, secrets.token_hex(8), hashes.micros(lease), tenant_slots
-        )
-        if answer is None:
-            return None
-        clean, fence, fields = answer
-        return Claim(export=hashes.read(fields), fence=fence.decode(), clean=clean == b"1")
+        while True:
+            answer = self._run(
+                "claim", worker_id, secrets.token_hex(8), hashes.micros(lease), tenant_slots
+            )
+            if answer is None:
+                return None
+            clean, fence, export_id, fields = answer
+            try:
+                export = hashes.read(fields)
+            except hashes.Unreadable as error:
+                self._set_aside(export_id.decode(), fence.decode(), clean, lease, error)
+            else:
+                return Claim(export=export, fence=fence.decode(), clean=clean == b"1")
+
+    def _set_aside(
+        self, export_id: str, fence: str, clean: bytes, wait: timedelta, error: hashes.Unreadable
+    ) -> None:
+        """Leave an export to workers of another version, or end it when none came for it."""
+        with outages.told():
+            tries = self.client.hincrby(_record(export_id), "unread", 1)
+        log.error("record.unreadable", export_id=export_id, tries=tries, reason=str(error))
+        if tries < MOST_UNREAD:
+            self._run("release", export_id, fence, clean, hashes.micros(wait), str(error))
+        else:
+            ending = State.FAILED, hashes.millis(_KEEP_UNREAD), "", str(error), "", 0, 0
+            self._run("end", export_id, fence, *ending)
 
     def renew(
         self, export_id: str, fence: str, *, lease: timedelta, progress: float | None = None
@@ -232,6 +257,7 @@ class RedisStore:
             checkpoint.pages,
             len(checkpoint.parts),
             texts.encode(closing) if closing else "",
+            checkpoint.rows,
         )
         return Verdict(answer.decode())
 
@@ -286,12 +312,12 @@ class RedisStore:
         return State(state.decode()) if state else None
 
     def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
-        with _answering():
+        with outages.told():
             ids = cast("list[bytes]", self.client.zrange("exporter:deleted", 0, limit - 1))
         return tuple(export_id.decode() for export_id in ids)
 
     def forget_deleted(self, export_id: str) -> bool:
-        with _answering():
+        with outages.told():
             return bool(self.client.zrem("exporter:deleted", export_id))
 
     def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
@@ -302,24 +328,23 @@ class RedisStore:
         return tuple(hashes.read(fields) for fields in self._run("expired_files", limit))
 
     def forget_file(self, export_id: str) -> bool:
-        with _answering():
-            return bool(self.client.zrem("exporter:kept", export_id))
+        return bool(self._run("forget_file", export_id))
 
     def trim_lists(self, *, users: int = 10, again: timedelta = timedelta(hours=1)) -> int:
         _, looked_at = self._run("trim_lists", users, hashes.micros(again))
         return int(looked_at)
 
     def count(self, what: str, by: int) -> None:
-        with _answering():
+        with outages.told():
             self.client.hincrby("exporter:counters", what, by)
 
     def counters(self) -> Mapping[str, int]:
-        with _answering():
+        with outages.told():
             found = cast("dict[bytes, bytes]", self.client.hgetall("exporter:counters"))
         return {name.decode(): int(value) for name, value in found.items()}
 
     def census(self) -> Census:
-        with _answering():
+        with outages.told():
             pipe = self.client.pipeline(transaction=False)
             pipe.hgetall("exporter:lined")
             pipe.zcard("exporter:leases")
@@ -340,19 +365,19 @@ class RedisStore:
         )
 
     def bookmark(self) -> str:
-        with _answering():
+        with outages.told():
             place = cast("bytes | None", self.client.get("exporter:walk"))
         return place.decode() if place else ""
 
     def set_bookmark(self, place: str) -> None:
-        with _answering():
+        with outages.told():
             self.client.set("exporter:walk", place)
 
     def next_wake(self, *, timeout: timedelta) -> Wake | None:
         deadline = time.monotonic() + timeout.total_seconds()
         while True:
             left = min(deadline - time.monotonic(), _LISTEN)
-            with _answering():
+            with outages.told():
                 # To BRPOP a timeout of 0 means for ever, and it rounds below a millisecond.
                 if left > 0.001:
                     popped = self.client.brpop(["exporter:wake"], timeout=left)
@@ -367,21 +392,9 @@ class RedisStore:
 
     def _run(self, script: str, *arguments: str | bytes | int) -> Any:
         safe = [texts.clean(one) if isinstance(one, str) else one for one in arguments]
-        with _answering():
+        with outages.told():
             return self._scripts[script](args=safe)
 
 
 def _record(export_id: str) -> str:
     return f"exporter:export:{export_id}"
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    try:
-        yield
-    except RedisError as error:
-        text = str(error)
-        hint = next((hint for word, hint in _HINTS.items() if word in text), None)
-        raise StoreUnavailable(
-            f"Redis did not answer: {text}" if hint is None else f"{hint} ({text})"
-        ) from error

@@ -70,12 +70,32 @@ def guarded_csv() -> Format:
     return registry.make("csv", Dialect(guard=True), COLUMNS)
 
 
-makers = pytest.mark.parametrize("make", [whole_json, chosen_json, plain_csv, guarded_csv])
+def joined_csv() -> Format:
+    return registry.make("csv", Dialect(joined=True, guard=True), COLUMNS)
+
+
+def enveloped() -> Format:
+    return registry.make("json_envelope", Dialect(exported_at="2026-03-04T12:00:00Z"), ())
+
+
+makers = pytest.mark.parametrize(
+    "make", [whole_json, chosen_json, plain_csv, guarded_csv, joined_csv, enveloped]
+)
 
 
 def file_of(fmt: Format, pages: Iterable[Sequence[Row]], tally: Tally | None = None) -> bytes:
     tally = Tally() if tally is None else tally
-    return fmt.open() + b"".join(fmt.encode(page, tally) for page in pages) + fmt.close()
+    return spread([fmt], pages, tally)
+
+
+def spread(workers: Sequence[Format], pages: Iterable[Sequence[Row]], tally: Tally) -> bytes:
+    """The file, if each page is encoded by the next of these."""
+    turns = itertools.cycle(workers)
+    file, written = next(turns).open(), 0
+    for page in pages:
+        file += next(turns).encode(page, tally, written)
+        written += len(page)
+    return file + next(turns).close(written)
 
 
 def test_every_name_makes_a_format_and_any_other_is_refused_with_the_names() -> None:
@@ -83,8 +103,9 @@ def test_every_name_makes_a_format_and_any_other_is_refused_with_the_names() -> 
     formats = [registry.make(name, Dialect(), COLUMNS) for name in registry.NAMES]
 
     # Then
-    assert {fmt.extension for fmt in formats} == set(registry.NAMES) == {"csv", "json"}
-    with pytest.raises(KeyError, match="'xlsx'; choose one of csv, json"):
+    assert set(registry.NAMES) == {"csv", "json", "json_envelope"}
+    assert {fmt.extension for fmt in formats} == {"csv", "json"}
+    with pytest.raises(KeyError, match="'xlsx'; choose one of csv, json, json_envelope"):
         registry.make("xlsx", Dialect(), COLUMNS)
 
 
@@ -110,7 +131,7 @@ def test_the_file_is_the_same_however_rows_are_cut_into_pages_and_spread_over_wo
 
     # When
     whole = file_of(make(), [raw], one)
-    cut = make().open() + b"".join(make().encode(page, many) for page in pages) + make().close()
+    cut = spread([make(), make(), make()], pages, many)
 
     # Then
     assert cut == whole
@@ -223,6 +244,37 @@ def test_a_csv_read_back_by_the_csv_module_is_the_postings(rows: list[dict[str, 
 
     # Then
     assert read == [list(COLUMNS)] + [[cell(row.get(name)) for name in COLUMNS] for row in rows]
+
+
+@quick
+@given(rows=postings, spell=spellings)
+def test_an_envelope_read_back_is_the_postings_and_their_number(
+    rows: list[dict[str, Any]], spell: Callable[[Any], bytes]
+) -> None:
+    # Given
+    raw = [spell(row) for row in rows]
+
+    # When
+    read = json.loads(file_of(enveloped(), [raw]))
+
+    # Then
+    assert read == {"exported_at": "2026-03-04T12:00:00Z", "jobs": rows, "total": len(rows)}
+
+
+@quick
+@given(texts=st.lists(words, max_size=4))
+def test_a_joined_list_is_its_texts_with_a_semicolon_and_a_blank_between_them(
+    texts: list[str],
+) -> None:
+    # Given
+    fmt = registry.make("csv", Dialect(joined=True), ("_id", "skills"))
+    row = json.dumps({"_id": "1", "skills": texts}).encode()
+
+    # When
+    read = list(csv.reader(io.StringIO(file_of(fmt, [[row]]).decode(), newline=""), strict=True))
+
+    # Then
+    assert read == [["_id", "skills"], ["1", "; ".join(texts)]]
 
 
 def test_duckdb_reads_both_files_as_the_postings_and_tells_null_from_an_empty_string(

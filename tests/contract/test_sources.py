@@ -6,26 +6,34 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
-from pathlib import Path
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import pytest
+import sqlalchemy as sa
 import uvicorn
 
-from exporter.board import app, synthetic
+from exporter.board import app, database, synthetic
 from exporter.clock import FakeClock
-from exporter.settings import SourceConfig
+from exporter.config import SourceConfig, SqlConfig
+from exporter.formats.base import Row
 from exporter.sources import registry
 from exporter.sources.base import Page, Source
 from exporter.sources.memory import MemorySource
+from exporter.sources.sql import SqlSource
 
 ROWS = 230
 """A multiple of few page sizes below."""
 KEY = "sk_test_sources"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-EVERYTHING = {"include_expired": "true"}
+POSTINGS = list(
+    islice((one for one in synthetic.generate(2 * ROWS) if not one.columns.expired), ROWS)
+)
+"""None expired: not every contract can ask for those together with the others."""
 
 
 class Make(Protocol):
@@ -38,19 +46,42 @@ class Subject(NamedTuple):
     make: Make
     ids: list[str]
     """Of all its rows, in their order."""
-    none: dict[str, Any]
+    none: dict[str, Any] | None
     """A search that matches nothing, if it can search."""
+    unknown: str
+    """An id of the form that its ids have, which no row has."""
+    field: str = "_id"
+    """The field of a row that tells rows apart."""
+    announces: bool = True
+    """Whether it tells how many rows there are."""
+    owned: bool = False
+    """Whether its rows have owners, so that none is looked up by its id alone."""
+
+    def id_of(self, row: Row) -> str:
+        return str(json.loads(bytes(row))[self.field])
+
+    def read(self, found: Iterable[Page]) -> list[str]:
+        return [self.id_of(row) for page in found for row in page.rows]
+
+    def look_up(self, source: Source, ids: list[str]) -> Mapping[str, Row]:
+        if not self.owned:
+            return source.lookup(ids)
+        assert isinstance(source, SqlSource)
+        return source.lookup(ids, query=source.search({}, NOW, user_id="u1").query)
+
+    def total(self) -> int | None:
+        return ROWS if self.announces else None
 
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a board with synthetic postings."""
-    database = tmp_path_factory.mktemp("board") / "board.sqlite"
-    synthetic.synthesize(database, ROWS)
+    """The address of a board with POSTINGS."""
+    folder = tmp_path_factory.mktemp("board")
+    (folder / "postings.jsonl").write_bytes(b"\n".join(posting.json for posting in POSTINGS))
+    database.load(folder / "board.sqlite", folder / "postings.jsonl")
+    served = app.create_app(folder / "board.sqlite", [KEY], bindbee_rate=1_000_000)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(
-            app.create_app(database, [KEY]), access_log=False, log_level="error", ws="none"
-        )
+        config = uvicorn.Config(served, access_log=False, log_level="error", ws="none")
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -61,40 +92,100 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(params=["memory", "hirebase"])
+_UPSTREAMS: dict[str, dict[str, Any]] = {
+    "hirebase": {"none": {"job_titles": ['"no such title"']}, "unknown": "f" * 24},
+    "qwestly": {"none": {"search": "xyzzy"}, "unknown": "f" * 24},
+    "bindbee": {
+        "none": {"status": "DRAFT"},
+        "unknown": "ffffffff-ffff-5fff-bfff-ffffffffffff",
+        "field": "id",
+        "announces": False,
+    },
+    "coresignal": {"none": {"title": "xyzzy"}, "unknown": "999", "field": "id"},
+}
+
+
+_TABLES = {"sqlite": "sqlite_url", "postgres": "filled_postgres_url"}
+
+
+@pytest.fixture(scope="module")
+def sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A table with as many rows of u1 as of another user, between each other."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('sql') / 'rows.sqlite'}"
+    _fill(url, "TEXT")
+    return url
+
+
+@pytest.fixture(scope="module")
+def filled_postgres_url(postgres_url: str) -> str:
+    """The same table, its keys UUIDs."""
+    _fill(postgres_url.replace("postgresql:", "postgresql+psycopg:"), "UUID")
+    return postgres_url
+
+
+def _fill(url: str, key: str) -> None:
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE IF EXISTS jobs")
+        connection.exec_driver_sql(
+            f"CREATE TABLE jobs (id {key} PRIMARY KEY, user_id TEXT, status TEXT)"
+        )
+        connection.execute(
+            sa.text(f"INSERT INTO jobs VALUES (CAST(:id AS {key}), :user, 'saved')"),
+            [{"id": _uuid(n), "user": "u1" if n < ROWS else "u2"} for n in range(2 * ROWS)],
+        )
+    engine.dispose()
+
+
+def _uuid(number: int) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
+
+
+@pytest.fixture(params=["memory", *_TABLES, *_UPSTREAMS])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
-    made: list[Source] = []
-    if request.param == "memory":
-        rows = [b'{"_id":"%d"}' % number for number in range(ROWS)]
+    with ExitStack() as opened:
+        if request.param == "memory":
+            rows = [b'{"_id":"%d"}' % number for number in range(ROWS)]
 
-        def memory(page_size: int) -> Source:
-            return MemorySource(rows, page_size=page_size, columns=["_id"])
+            def memory(page_size: int) -> Source:
+                return MemorySource(rows, page_size=page_size, columns=["_id"])
 
-        yield Subject(memory, [str(number) for number in range(ROWS)], {})
-        return
+            yield Subject(memory, [str(number) for number in range(ROWS)], None, unknown="999")
+            return
 
-    url = request.getfixturevalue("board")
+        if request.param in _TABLES:
+            url = request.getfixturevalue(_TABLES[request.param])
 
-    def hirebase(page_size: int) -> Source:
-        config = SourceConfig(type="hirebase", base_url=url, api_key=KEY, page_size=page_size)
-        made.append(registry.make(config, FakeClock()))
-        return made[-1]
+            def table(page_size: int) -> Source:
+                config = SqlConfig(type="sql", url=url, page_size=page_size, columns=("id",))
+                return opened.enter_context(closing(registry.make(config, FakeClock())))
 
-    first = _all(hirebase(100), EVERYTHING)
-    assert len(first) == ROWS
-    yield Subject(hirebase, first, {"job_titles": ['"no such title"']})
-    for source in made:
-        source.close()
+            own = sorted(_uuid(number) for number in range(ROWS))
+            none = {"status": "offer"}
+            yield Subject(table, own, none, unknown=_uuid(-1), field="id", owned=True)
+            return
 
+        url = request.getfixturevalue("board")
+        url += "/cdapi" if request.param == "coresignal" else ""
+        token: dict[str, Any] = {"connector_token": KEY} if request.param == "bindbee" else {}
 
-def ids(page: Page) -> list[str]:
-    return [json.loads(bytes(row))["_id"] for row in page.rows]
+        def upstream(page_size: int) -> Source:
+            config = SourceConfig(
+                type=request.param, base_url=url, api_key=KEY, page_size=page_size, **token
+            )
+            return opened.enter_context(closing(registry.make(config, FakeClock())))
+
+        known = Subject(upstream, [], **_UPSTREAMS[request.param])
+        yield known._replace(ids=known.read(pages(upstream(100))))
 
 
 def pages(
-    source: Source, raw: dict[str, Any], limit: int | None = None, offset: int = 0
+    source: Source,
+    raw: dict[str, Any] | None = None,
+    limit: int | None = None,
+    offset: int = 0,
 ) -> list[Page]:
-    search = source.search(raw, NOW)
+    search = source.search(raw or {}, NOW, user_id="u1")
     cursor, found, rows = source.start(limit, offset), [], 0
     while True:
         found.append(source.fetch(search.query, cursor))
@@ -104,14 +195,10 @@ def pages(
         assert len(found) < 1_000
 
 
-def _all(source: Source, raw: dict[str, Any]) -> list[str]:
-    return [identity for page in pages(source, raw) for identity in ids(page)]
-
-
 @pytest.mark.parametrize("page_size", [7, 100])
 def test_every_row_comes_exactly_once_and_in_one_order(subject: Subject, page_size: int) -> None:
     # When
-    found = _all(subject.make(page_size), EVERYTHING)
+    found = subject.read(pages(subject.make(page_size)))
     # Then
     assert found == subject.ids
     assert len(set(found)) == ROWS
@@ -119,7 +206,7 @@ def test_every_row_comes_exactly_once_and_in_one_order(subject: Subject, page_si
 
 def test_the_end_is_a_page_without_a_next_cursor_and_only_that(subject: Subject) -> None:
     # When
-    found = pages(subject.make(100), EVERYTHING)
+    found = pages(subject.make(100))
     # Then
     counts = [len(page.rows) for page in found]
     assert counts[:3] == [100, 100, 30]
@@ -130,7 +217,7 @@ def test_the_end_is_a_page_without_a_next_cursor_and_only_that(subject: Subject)
 
 def test_the_last_page_may_be_full(subject: Subject) -> None:
     # When
-    found = pages(subject.make(ROWS // 5), EVERYTHING)
+    found = pages(subject.make(ROWS // 5))
     # Then
     assert [len(page.rows) for page in found][:5] == [ROWS // 5] * 5
     assert sum(len(page.rows) for page in found) == ROWS
@@ -138,9 +225,9 @@ def test_the_last_page_may_be_full(subject: Subject) -> None:
 
 def test_every_page_announces_the_rows_of_the_whole_search(subject: Subject) -> None:
     # When
-    found = pages(subject.make(100), EVERYTHING)
+    found = pages(subject.make(100))
     # Then
-    assert {page.total for page in found} == {ROWS}
+    assert {page.total for page in found} == {subject.total()}
 
 
 @pytest.mark.parametrize(("limit", "offset"), [(1, 0), (50, 0), (50, 100), (30, 217), (9, 300)])
@@ -149,24 +236,24 @@ def test_rows_from_an_offset_are_the_next_ones_up_to_the_limit(
 ) -> None:
     # When
     found: list[str] = []
-    for page in pages(subject.make(20), EVERYTHING, limit, offset):
-        found += ids(page)
+    for page in pages(subject.make(20), limit=limit, offset=offset):
+        found += subject.read([page])
         # Then: the total is that of the search, wherever the reading began
-        assert page.total == ROWS
+        assert page.total == subject.total()
     assert found[:limit] == subject.ids[offset : offset + limit]
 
 
 def test_a_fresh_instance_goes_on_from_a_cursor_that_was_stored_as_json(subject: Subject) -> None:
     # Given
     first = subject.make(40)
-    query = first.search(EVERYTHING, NOW).query
+    query = first.search({}, NOW, user_id="u1").query
     cursor, found = first.start(None, 0), []
     # When: another worker fetches each page
     while cursor is not None:
         stored = json.dumps([query, cursor])
         query, cursor = json.loads(stored)
         page = subject.make(40).fetch(query, cursor)
-        found += ids(page)
+        found += subject.read([page])
         cursor = page.next
     # Then
     assert found == subject.ids
@@ -175,55 +262,88 @@ def test_a_fresh_instance_goes_on_from_a_cursor_that_was_stored_as_json(subject:
 def test_a_cursor_asks_for_the_same_page_however_often(subject: Subject) -> None:
     # Given
     source = subject.make(40)
-    query, start = source.search(EVERYTHING, NOW).query, source.start(None, 0)
+    query, start = source.search({}, NOW, user_id="u1").query, source.start(None, 0)
     following = source.fetch(query, start).next
     # When
     once, again = source.fetch(query, following), source.fetch(query, following)
     # Then
-    assert ids(once) == ids(again) == subject.ids[40:80]
+    assert subject.read([once]) == subject.read([again]) == subject.ids[40:80]
     assert once.next == again.next
 
 
 def test_a_page_size_changed_on_the_way_loses_nothing(subject: Subject) -> None:
     # Given: the cursor of a worker that read pages of 40
     before = subject.make(40)
-    query = before.search(EVERYTHING, NOW).query
+    query = before.search({}, NOW, user_id="u1").query
     page = before.fetch(query, before.start(None, 0))
-    found = ids(page)
+    found = subject.read([page])
     # When: the operator lowers page_size
     after = subject.make(15)
     while page.next is not None:
         page = after.fetch(query, page.next)
-        found += ids(page)
+        found += subject.read([page])
     # Then
     assert found == subject.ids
 
 
 def test_a_search_that_matches_nothing_ends_with_its_first_page(subject: Subject) -> None:
     # Given
-    if not subject.none:
+    if subject.none is None:
         pytest.skip("it does not search")
     # When
     found = pages(subject.make(100), subject.none)
     # Then
-    assert [(list(page.rows), page.next, page.total) for page in found] == [([], None, 0)]
+    assert [(list(page.rows), page.next, page.total) for page in found] == [
+        ([], None, 0 if subject.announces else None)
+    ]
 
 
 def test_the_columns_hold_the_id_first_and_none_twice(subject: Subject) -> None:
     # When
     columns = subject.make(100).columns
     # Then
-    assert columns[0] == "_id"
+    assert columns[0] == subject.field
     assert len(set(columns)) == len(columns)
 
 
-def test_rows_are_the_bytes_that_the_board_serves(board: str, tmp_path: Path) -> None:
+def test_a_count_is_the_number_of_rows_if_the_source_tells_it(subject: Subject) -> None:
     # Given
-    kept = {posting.id: posting.json for posting in synthetic.generate(ROWS)}
-    config = SourceConfig(type="hirebase", base_url=board, api_key=KEY)
-    source = registry.make(config, FakeClock())
+    source = subject.make(100)
+    query = source.search({}, NOW, user_id="u1").query
     # When
-    rows = [bytes(row) for page in pages(source, EVERYTHING) for row in page.rows]
-    source.close()
+    counted = source.count(query)
     # Then
-    assert sorted(rows) == sorted(kept.values())
+    assert counted == subject.total()
+
+
+def test_postings_are_looked_up_by_id_and_unknown_ids_are_left_out(subject: Subject) -> None:
+    # Given: ids from both ends, among them some that no posting has
+    source = subject.make(100)
+    wanted = [subject.unknown, *subject.ids[:3], "no id at all", subject.ids[-1]]
+    # When
+    found = subject.look_up(source, wanted)
+    # Then
+    assert len(wanted) <= source.lookup_size
+    known = [*subject.ids[:3], subject.ids[-1]]
+    assert {id_: subject.id_of(row) for id_, row in found.items()} == {id_: id_ for id_ in known}
+
+
+def test_a_looked_up_posting_is_the_one_that_a_page_holds(subject: Subject) -> None:
+    # Given
+    source = subject.make(100)
+    rows = {subject.id_of(row): bytes(row) for row in pages(source)[0].rows}
+    wanted = list(rows)[: source.lookup_size]
+    # When
+    found = subject.look_up(source, wanted)
+    # Then
+    assert {id_: bytes(row) for id_, row in found.items()} == {id_: rows[id_] for id_ in wanted}
+
+
+def test_rows_are_the_bytes_that_the_board_serves(board: str) -> None:
+    # Given
+    config = SourceConfig(type="hirebase", base_url=board, api_key=KEY)
+    # When
+    with closing(registry.make(config, FakeClock())) as source:
+        rows = [bytes(row) for page in pages(source) for row in page.rows]
+    # Then
+    assert sorted(rows) == sorted(posting.json for posting in POSTINGS)

@@ -330,6 +330,25 @@ def test_what_is_not_there_has_no_head_and_cannot_be_read(bench: Bench) -> None:
         bench.storage.read(key)
 
 
+@pytest.mark.parametrize(("start", "end"), [(0, 1_000_000), (17, 18), (400_000, 1_000_000), (5, 5)])
+def test_a_stretch_of_an_object_comes_exactly(bench: Bench, start: int, end: int) -> None:
+    # Given
+    data = bytes(range(250)) * 4_000
+    bench.storage.put_small(bench.prefix + "a", data, CSV)
+
+    # When
+    pieces = list(bench.storage.stream(bench.prefix + "a", start, end))
+
+    # Then
+    assert b"".join(pieces) == data[start:end]
+
+
+def test_a_stretch_of_nothing_is_refused_before_the_first_byte(bench: Bench) -> None:
+    # When, Then
+    with pytest.raises(StorageError, match="NoSuchKey"):
+        bench.storage.stream(bench.prefix + "nothing", 0, 10)
+
+
 def test_deleting_is_fine_whether_the_objects_are_there_or_not(bench: Bench) -> None:
     # Given
     storage, kept, gone = bench.storage, bench.prefix + "kept", bench.prefix + "gone"

@@ -315,6 +315,9 @@ class Cluster:
             "AWS_ACCESS_KEY_ID": access_key,
             "AWS_SECRET_ACCESS_KEY": secret_key,
             "BOARD_KEY": self._board_key,
+            # The code beside these tests, not the tree that an editable install points at, which
+            # people edit while a soak runs.
+            "PYTHONPATH": str(Path(__file__).parents[2]),
             "EXPORTER_CONFIG": str(self._dir / "exporter.toml"),
             "EXPORTER_REDIS_URL": self.redis.url,
             "EXPORTER_BROKER_URL": self._broker_url,
@@ -324,6 +327,9 @@ class Cluster:
             "EXPORTER_LEASE_SECONDS": f"{LEASE.total_seconds():g}",
             "EXPORTER_SLICE_SECONDS": f"{SLICE.total_seconds():g}",
             "EXPORTER_PART_SIZE": str(PART),
+            # Workers die here far more often than in any fleet; what an export that kills its
+            # workers itself comes to is test_fleet_poison's.
+            "EXPORTER_MAX_ATTEMPTS": "20",
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }

@@ -23,11 +23,12 @@ import httpx
 import redis
 
 from exporter import wiring
+from exporter.config import load_config
 from exporter.engine import Engine
 from exporter.exports import Export, State
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.settings import Settings, load_config
+from exporter.settings import Settings
 from exporter.store.redis import RedisStore
 from exporter.sweeper import Sweeper
 from tests.conftest import S3

@@ -24,9 +24,10 @@ from structlog.testing import capture_logs
 from exporter.api.app import create_app
 from exporter.checkpoints import Tally
 from exporter.clock import FakeClock
+from exporter.config import Config, SourceConfig
 from exporter.engine import Engine
 from exporter.exports import Completeness, EndReason, Export, Outcome, Result, State
-from exporter.settings import Config, Settings, SourceConfig
+from exporter.settings import Settings
 from exporter.storage.base import FileHeaders
 from exporter.storage.memory import MemoryStorage
 from exporter.store.base import ExportStore

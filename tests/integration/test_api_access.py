@@ -7,28 +7,25 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-import redis
 
 from exporter.api.app import create_app
 from exporter.clock import FakeClock
+from exporter.config import Config, SourceConfig, Surfaces
 from exporter.engine import Engine
 from exporter.errors import StorageUnavailable
 from exporter.local import ports
-from exporter.local.redis import RedisServer
-from exporter.settings import Config, Settings, SourceConfig, Surfaces
+from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
 from exporter.store.keys import KeyRing
 from exporter.store.memory import MemoryStore
 from exporter.store.redis import RedisStore
 from tests.integration.api_server import (
     CREATED,
-    KEYS_DATABASE,
     POLLED,
     Server,
     Service,
     captured_logs,
     make_engine,
-    service,
 )
 
 SURFACES = ("hirebase", "native")
@@ -45,20 +42,6 @@ CALLS = [
     ("DELETE", "/v1/exports/some-id"),
     ("DELETE", "/v2/tasks/some-id"),
 ]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server().running() as running:
-        yield running
-
-
-@pytest.fixture
-def api(server: Server, redis_server: RedisServer) -> Iterator[Service]:
-    with redis.Redis.from_url(redis_server.url.replace("/0", f"/{KEYS_DATABASE}")) as client:
-        client.flushdb()
-        with service(server, client) as running:
-            yield running
 
 
 @pytest.fixture

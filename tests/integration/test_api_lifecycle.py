@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -25,32 +24,16 @@ from exporter.store.keys import KeyRing
 from exporter.store.redis import RedisStore
 from tests.integration.api_server import (
     CREATED,
-    KEYS_DATABASE,
     LEASE,
     POLLED,
     Server,
     Service,
     captured_logs,
     make_engine,
-    service,
 )
 
 SURFACES = ("hirebase", "native")
 STORE_DATABASE = 6
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server().running() as running:
-        yield running
-
-
-@pytest.fixture
-def api(server: Server, redis_server: RedisServer) -> Iterator[Service]:
-    with redis.Redis.from_url(redis_server.url.replace("/0", f"/{KEYS_DATABASE}")) as client:
-        client.flushdb()
-        with service(server, client) as running:
-            yield running
 
 
 def create(api: Service, surface: str, key: str | None = None, **changes: Any) -> httpx.Response:

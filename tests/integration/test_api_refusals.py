@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
-import redis
 
 from exporter.api.bodies import LARGEST
-from exporter.local.redis import RedisServer
 from tests.integration.api_server import (
     CREATED,
-    KEYS_DATABASE,
     POLLED,
-    Server,
     Service,
     captured_logs,
-    service,
 )
 
 SURFACES = ("hirebase", "native")
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server().running() as running:
-        yield running
-
-
-@pytest.fixture
-def api(server: Server, redis_server: RedisServer) -> Iterator[Service]:
-    with redis.Redis.from_url(redis_server.url.replace("/0", f"/{KEYS_DATABASE}")) as client:
-        client.flushdb()
-        with service(server, client) as running:
-            yield running
 
 
 def check_shape(surface: str, answer: httpx.Response, status: int) -> dict[str, Any]:
@@ -323,7 +303,7 @@ def test_an_unknown_path_is_404_in_the_shape_of_its_prefix(
 @pytest.mark.parametrize(
     ("surface", "method", "path", "allowed"),
     [
-        ("hirebase", "GET", "/v2/jobs/export", "POST"),
+        ("hirebase", "PUT", "/v2/jobs/export", "POST"),
         ("hirebase", "DELETE", "/v2/tasks", "GET"),
         ("native", "DELETE", "/v1/exports", "GET, POST"),
         ("native", "PATCH", "/v1/exports/some-id", "DELETE, GET"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,20 +9,15 @@ from urllib.parse import urlsplit
 import hirebase
 import httpx
 import pytest
-import redis
 
 from exporter.exports import Phase, State
-from exporter.local.redis import RedisServer
 from tests.integration.api_server import (
     CREATED,
-    KEYS_DATABASE,
     LEASE,
     POLLED,
     PUBLIC_URL,
-    Server,
     Service,
     captured_logs,
-    service,
 )
 
 # The vendor's documented order.
@@ -34,20 +28,6 @@ TASK_FIELDS = [
 ]
 # fmt: on
 SURFACES = ("hirebase", "native")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server().running() as running:
-        yield running
-
-
-@pytest.fixture
-def api(server: Server, redis_server: RedisServer) -> Iterator[Service]:
-    with redis.Redis.from_url(redis_server.url.replace("/0", f"/{KEYS_DATABASE}")) as client:
-        client.flushdb()
-        with service(server, client) as running:
-            yield running
 
 
 def create(api: Service, surface: str, **changes: Any) -> httpx.Response:

@@ -18,6 +18,7 @@ from exporter.board import database
 from exporter.board.results import Results
 from exporter.local import ports
 from exporter.local.redis import RedisServer
+from exporter.plans import Plan
 from exporter.store.keys import KeyRing
 from tests.upstreams import Asked, reply, serving
 
@@ -100,9 +101,92 @@ def test_a_key_is_shown_once_listed_without_itself_and_revoked(run: Run, redis_u
     assert f"no key has the id '{found.id}'" in one_error(again)
 
 
+def test_a_plan_is_made_with_a_key_listed_and_changed(run: Run, redis_url: str) -> None:
+    # Given
+    def keys(*arguments: str) -> subprocess.CompletedProcess[str]:
+        done = run("keys", *arguments, EXPORTER_REDIS_URL=redis_url, COLUMNS="160")
+        assert done.returncode == 0, done
+        return done
+
+    def plan() -> Plan:
+        with redis.Redis.from_url(redis_url) as client:
+            found = KeyRing(client).find(key)
+        assert found is not None
+        return found.plan
+
+    def listed() -> str:
+        return " ".join(keys("list").stdout.replace("│", " ").split())
+
+    # When
+    bounds = ["--credits", "500", "--max-priority", "5", "--concurrency", "2"]
+    features = ["--feature", "export", "--feature", "search"]
+    key = keys("create", "--user", "ann", *bounds, *features).stdout.strip()
+    # Then
+    key_id = plan().key_id
+    assert key_id is not None
+    assert plan() == Plan(key_id, frozenset({"export", "search"}), 5, 2, metered=True)
+    for term in (
+        *("500 credits left, 0 used, 0 reserved", "only export, search"),
+        *("priority 5 at most", "2 slices at once"),
+    ):
+        assert term in listed()
+    # When
+    keys("set", key_id, "--credits", "+500", "--concurrency", "0")
+    # Then
+    assert plan() == Plan(key_id, frozenset({"export", "search"}), 5, metered=True)
+    assert "1000 credits left" in listed()
+    # When
+    keys("set", key_id, "--credits", "7")
+    # Then
+    assert "7 credits left" in listed()
+    # When
+    keys("set", key_id, "--credits", "unlimited", "--feature", "all", "--max-priority", "9")
+    # Then
+    assert plan() == Plan(key_id)
+    assert "unlimited, 0 used" in listed()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--user", "ann", "--scope", "admin"], "scope admin"), (["--user", " "], "user is empty")],
+    [
+        ([], "nothing to change: give --credits"),
+        (["--credits", "many"], "--credits many: give a number such as 500"),
+        (["--credits=-5"], "--credits -5: give a number such as 500"),
+        (["--credits", "+5"], "has no balance to add 5 credits to"),
+        (["--feature", "fly"], "feature fly: give one of export, search"),
+    ],
+)
+def test_a_change_that_makes_no_sense_is_told_and_changes_nothing(
+    run: Run, redis_url: str, arguments: list[str], said: str
+) -> None:
+    # Given
+    with redis.Redis.from_url(redis_url) as client:
+        ring = KeyRing(client)
+        key = ring.create("ann")
+        before = ring.find(key)
+        assert before is not None
+        # When
+        done = run("keys", "set", before.id, *arguments, EXPORTER_REDIS_URL=redis_url)
+        # Then
+        assert said in one_error(done)
+        assert ring.find(key) == before
+
+
+def test_a_plan_of_a_key_that_is_not_there_cannot_change(run: Run, redis_url: str) -> None:
+    # When
+    done = run("keys", "set", "0" * 12, "--credits", "5", EXPORTER_REDIS_URL=redis_url)
+    # Then
+    assert "no key has the id '000000000000'" in one_error(done)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--user", "ann", "--scope", "admin"], "scope admin"),
+        (["--user", " "], "user is empty"),
+        (["--user", "ann", "--feature", "fly"], "feature fly: give one of"),
+        (["--user", "ann", "--credits", "1.5"], "--credits 1.5: give a number"),
+    ],
 )
 def test_a_key_that_makes_no_sense_is_not_made(
     run: Run, redis_url: str, arguments: list[str], said: str

@@ -196,6 +196,34 @@ def test_a_body_that_breaks_off_is_read_again(
     assert read == data
 
 
+def test_a_stretch_that_breaks_off_goes_on_where_it_did(
+    storage: S3Storage, proxy: FaultyS3, key: str
+) -> None:
+    # Given
+    data = bytes(range(256)) * 4096
+    storage.put_small(key, data, CSV)
+    proxy.faults.extend([faulty_s3.answer_cut] * 2)
+
+    # When
+    read = b"".join(storage.stream(key, 1000, len(data)))
+
+    # Then
+    assert read == data[1000:]
+
+
+def test_a_stretch_that_cannot_go_on_ends_with_an_error_and_never_short(
+    storage: S3Storage, proxy: FaultyS3, key: str
+) -> None:
+    # Given
+    data = bytes(range(256)) * 4096
+    storage.put_small(key, data, CSV)
+    proxy.faults.extend([faulty_s3.answer_cut, *[faulty_s3.connection_reset] * 500])
+
+    # When, Then
+    with pytest.raises(StorageUnavailable):
+        list(storage.stream(key, 0, len(data)))
+
+
 def test_a_store_that_stays_away_is_given_up_after_about_a_minute(
     storage: S3Storage, proxy: FaultyS3, clock: FakeClock, key: str
 ) -> None:

@@ -325,3 +325,41 @@ def test_json_that_must_be_accepted_is_a_cell_and_any_other_is_judged_as_by_the_
             assert as_text(read[0]) == parsed, file.name
         elif not isinstance(parsed, str):
             assert read[0] == ("" if parsed is None else value.decode()), file.name
+
+
+@pytest.mark.parametrize(
+    ("source", "cell"),
+    [
+        (b'["a","b"]', b"a; b"),
+        (b'[ "a" ,\n "b" ]', b"a; b"),
+        (b"[]", b'""'),
+        (b"null", b""),
+        (b'["only"]', b"only"),
+        (b'["a, b","c"]', b'"a, b; c"'),
+        (b'["say \\"hi\\"","\\n"]', b'"say ""hi""; \n"'),
+        (b"[1.10,true,null,-0]", b"1.10; true; ; -0"),
+        (b'[["x", "y"],{"a":\n1}]', b'"[""x"", ""y""]; {""a"":1}"'),
+        (b"[NaN]", b"NaN"),
+        (b'["\\ud800"]', "\ufffd".encode()),
+        (b'{"a":["x"]}', b'"{""a"":[""x""]}"'),
+        (b'"[not a list]"', b"[not a list]"),
+    ],
+)
+def test_a_joined_list_shows_its_values_and_everything_else_is_as_ever(
+    source: bytes, cell: bytes
+) -> None:
+    # When
+    written, _ = cells(source, joined=True)
+
+    # Then
+    assert written == cell
+
+
+def test_a_joined_list_that_a_spreadsheet_would_run_is_guarded_as_one_text() -> None:
+    # When
+    first, counted = cells(b'["=1+1","b"]', joined=True, guard=True)
+    inner, untouched = cells(b'["b","=1"]', joined=True, guard=True)
+
+    # Then
+    assert (first, counted.guarded_cells) == (b"'=1+1; b", 1)
+    assert (inner, untouched.guarded_cells) == (b"b; =1", 0)

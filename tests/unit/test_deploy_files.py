@@ -144,8 +144,9 @@ def test_every_process_of_the_procfile_and_of_compose_is_a_command(
     }
 
     # Then
-    assert named == {"api": "api", "worker": "worker", "beat": "beat"}
-    assert composed == {"worker": "worker", "beat": "beat", "board": "board"}
+    processes = {"worker": "worker", "webhooks": "webhooks", "beat": "beat"}
+    assert named == processes | {"api": "api"}
+    assert composed == processes | {"board": "board"}
     assert {*named.values(), *composed.values()} <= known
 
 
@@ -199,7 +200,7 @@ def test_the_sources_in_compose_are_a_configuration_once_compose_has_read_them(
     compose: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    from exporter.settings import load_config
+    from exporter.config import SourceConfig, load_config
 
     path = tmp_path / "exporter.toml"
     path.write_text(compose["configs"]["sources"]["content"].replace("$$", "$"))
@@ -210,7 +211,9 @@ def test_the_sources_in_compose_are_a_configuration_once_compose_has_read_them(
     config = load_config(path)
 
     # Then
-    assert config.sources[config.surfaces.hirebase].base_url == "http://board:8810"
+    source = config.sources[config.surfaces.hirebase]
+    assert isinstance(source, SourceConfig)
+    assert source.base_url == "http://board:8810"
 
 
 def test_the_bucket_keeps_files_longer_than_the_service_does() -> None:

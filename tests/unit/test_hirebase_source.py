@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.clock import FakeClock
+from exporter.config import SourceConfig
 from exporter.errors import QueryError, SourceRefused, SourceUntrue
-from exporter.settings import SourceConfig
 from exporter.sources.hirebase import COLUMNS, HirebaseSource
 from tests.upstreams import Answer, Asked, Upstream, reply, serving
 
@@ -215,7 +215,7 @@ def test_a_limit_beyond_all_postings_still_gives_pages_of_the_configured_size(li
 
 def test_page_three_of_fifty_starts_at_record_101() -> None:
     # When
-    search = source().search({"page": 3, "limit": 50, "job_titles": "Welder"}, NOW)
+    search = source().search({"page": 3, "limit": 50, "job_titles": "Welder"}, NOW, user_id="u1")
     # Then
     assert (search.limit, search.offset) == (50, 100)
     assert search.query == {"job_titles": ["Welder"]}
@@ -224,7 +224,7 @@ def test_page_three_of_fifty_starts_at_record_101() -> None:
 
 def test_a_search_without_a_limit_wants_all_from_the_first_on() -> None:
     # When
-    search = source().search({"page": 1, "days_ago": 2}, NOW)
+    search = source().search({"page": 1, "days_ago": 2}, NOW, user_id="u1")
     # Then
     assert (search.limit, search.offset) == (None, 0)
     assert search.query == {"date_posted": "2026-02-27"}
@@ -249,7 +249,7 @@ def test_each_wrong_field_of_a_search_is_named(
 ) -> None:
     # When
     with pytest.raises(QueryError) as wrong:
-        source().search(raw, NOW)
+        source().search(raw, NOW, user_id="u1")
     # Then
     assert {tuple(problem["loc"]) for problem in wrong.value.problems} == set(where)
     assert all(problem["msg"] and problem["type"] for problem in wrong.value.problems)

@@ -15,10 +15,11 @@ ROOT = Path(exporter.__file__).parent
 
 CORE = (
     "exports", "admission", "checkpoints", "pipeline", "reading", "parts", "holding", "leases",
-    "queries", "clock", "errors", "cleaning", "sweeper", "formats/base",
-    "formats/csv", "formats/json", "formats/registry",
-    "sources/base", "sources/memory", "sources/pages", "storage/base", "storage/memory",
-    "store/base", "store/memory",
+    "queries", "clock", "plans", "packing", "inputs", "errors", "cleaning", "sweeper",
+    "formats/base", "formats/csv", "formats/envelope", "formats/json", "formats/registry",
+    "sources/base", "sources/id_list", "sources/memory", "sources/numbered",
+    "sources/numbered_pages", "sources/pages", "storage/base", "storage/memory",
+    "store/base", "store/books", "store/lines", "store/memory", "store/memory_accounts",
 )  # fmt: skip
 CLIENTS = {"redis", "boto3", "botocore", "httpx", "fastapi", "starlette", "uvicorn"}
 

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.clock import Clock, FakeClock, SystemClock
+from exporter.config import SourceConfig
 from exporter.errors import PageTooLarge, SourceRefused, SourceUnavailable
-from exporter.settings import SourceConfig
-from exporter.sources import http
+from exporter.sources import http, numbered_pages
 from exporter.sources.base import Page
-from exporter.sources.hirebase import HirebaseSource, _Answer
+from exporter.sources.hirebase import HirebaseSource
 from exporter.sources.pages import reader
 from tests.upstreams import Answer, Asked, reply, serving
 
@@ -234,7 +234,7 @@ def test_however_pages_shrink_each_row_comes_exactly_once(
     # Given
     one = HirebaseSource.__new__(HirebaseSource)
     choosy = Choosy(total, dice)
-    one._page_size, one._read = size, reader(_Answer, "jobs")
+    one._page_size, one._read = size, reader(numbered_pages.Answer, "jobs")
     one._upstream = choosy  # type: ignore[assignment]
     start = one.start(limit, offset)
     # When

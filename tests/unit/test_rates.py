@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from exporter.admission import UNLIMITED, Budget, MemoryBudgets, Rate
 from exporter.clock import FakeClock
+from exporter.config import SourceConfig, load_config
 from exporter.engine import Engine
 from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable, StoreUnavailable
-from exporter.settings import Settings, load_config
+from exporter.settings import Settings
 from exporter.sources import http
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory import MemoryStore
@@ -221,6 +222,7 @@ def test_a_rate_is_written_as_requests_and_a_time(tmp_path: Path, text: str, rat
     # When
     config = load_config(file).sources["board"]
     # Then
+    assert isinstance(config, SourceConfig)
     assert config.rate == rate
     assert config.page_timeout == timedelta(seconds=30)
 

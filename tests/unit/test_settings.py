@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from exporter import settings
+from exporter.admission import Rate
+from exporter.config import Config, SourceConfig, load_config
 from exporter.errors import ConfigurationError
 
 BOARD = """\
@@ -39,10 +41,10 @@ def refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> str:
     return str(error.value)
 
 
-def config(tmp_path: Path, text: str | bytes) -> settings.Config:
+def config(tmp_path: Path, text: str | bytes) -> Config:
     file = tmp_path / "own.toml"
     file.write_bytes(text.encode() if isinstance(text, str) else text)
-    return settings.load_config(file)
+    return load_config(file)
 
 
 def test_without_any_variable_there_is_a_default_for_all() -> None:
@@ -53,6 +55,15 @@ def test_without_any_variable_there_is_a_default_for_all() -> None:
     assert found.part_size == 8 * 1024**2
     assert found.link_ttl == timedelta(hours=24)
     assert found.retention == timedelta(days=7)
+
+
+def test_a_rate_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given
+    assert settings.load().hirebase_rate == Rate(100, 60)
+    settings.load.cache_clear()
+    monkeypatch.setenv("EXPORTER_HIREBASE_RATE", "500/10s")
+    # When / Then
+    assert settings.load().hirebase_rate == Rate(500, 10)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +113,7 @@ def test_what_is_no_duration_is_named_with_its_variable(
             r"EXPORTER_LEASE_SECONDS: a duration must be longer than 0",
         ),
         ("EXPORTER_MAX_ATTEMPTS", "0", r"EXPORTER_MAX_ATTEMPTS: .*greater than or equal to 1"),
+        ("EXPORTER_HIREBASE_RATE", "often", r"EXPORTER_HIREBASE_RATE: .*write 100/60s"),
         ("EXPORTER_TENANT_SLOTS", "-1", r"EXPORTER_TENANT_SLOTS: .*greater than or equal to 0"),
         ("EXPORTER_REDIS_URL", "localhost:6379", r"EXPORTER_REDIS_URL: .*redis://HOST"),
         ("EXPORTER_REDIS_URL", "redis://h/db", r"EXPORTER_REDIS_URL: .*redis://HOST"),
@@ -177,10 +189,12 @@ def test_without_a_file_the_board_of_the_local_stack_is_configured(
     # Given
     monkeypatch.setenv("BOARD_KEY", "sk_test_1")
     # When
-    found = settings.load_config(None)
+    found = load_config(None)
     # Then
-    assert list(found.sources) == ["board"]
-    assert found.sources["board"].api_key == "sk_test_1"
+    assert list(found.sources) == ["board", "qwestly", "bindbee", "coresignal", "pipeline"]
+    board = found.sources["board"]
+    assert isinstance(board, SourceConfig)
+    assert board.api_key == "sk_test_1"
     assert found.surfaces.hirebase == "board"
 
 
@@ -188,7 +202,7 @@ def test_exporter_toml_in_the_current_directory_is_the_default(tmp_path: Path) -
     # Given
     (tmp_path / "exporter.toml").write_text(BOARD.replace("board", "mine"))
     # When
-    found = settings.load_config(None)
+    found = load_config(None)
     # Then
     assert list(found.sources) == ["mine"]
 
@@ -203,8 +217,10 @@ def test_variables_stand_for_their_values_and_never_in_the_error(
     # When
     found = config(tmp_path, text)
     # Then: a file of secrets often ends with a line break
-    assert found.sources["board"].api_key == "sk_live_1"
-    assert found.sources["board"].base_url == "http://api.example.com"
+    board = found.sources["board"]
+    assert isinstance(board, SourceConfig)
+    assert board.api_key == "sk_live_1"
+    assert board.base_url == "http://api.example.com"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +233,7 @@ def test_variables_stand_for_their_values_and_never_in_the_error(
         ('columns = ["_id", "_id"]', r"sources\.board\.columns: every column needs a name"),
         ('columns = [""]', r"sources\.board\.columns: every column needs a name"),
         ("[source.other]", r"source: Extra inputs"),
-        ('[surfaces]\ncoresignal = "board"', r"surfaces\.coresignal: Extra inputs"),
+        ('[surfaces]\nnosuch = "board"', r"surfaces\.nosuch: Extra inputs"),
         ('[sources.other]\ntype = "nosuch"', r"sources\.other\.type: .*'hirebase'"),
         ('[sources.other]\ntype = "hirebase"', r"sources\.other\.base_url: Field required"),
         ("not toml", r"is not TOML: .*line 4"),
@@ -263,7 +279,7 @@ def test_a_key_that_fits_no_header_is_told_without_showing_it(tmp_path: Path, ke
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     # When
     with pytest.raises(ConfigurationError) as error:
-        settings.load_config(tmp_path / name)
+        load_config(tmp_path / name)
     # Then
     assert f"EXPORTER_CONFIG names {tmp_path / name}, which cannot be read" in str(error.value)
 

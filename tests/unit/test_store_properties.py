@@ -33,6 +33,8 @@ from exporter.exports import (
 )
 from exporter.formats.base import Dialect
 from exporter.local.redis import RedisServer
+from exporter.plans import CreditsSpent
+from exporter.store.accounts import Credits
 from exporter.store.base import (
     Claim,
     ExportStore,
@@ -42,6 +44,7 @@ from exporter.store.base import (
     RecordPage,
 )
 from exporter.store.memory import MemoryStore
+from exporter.store.memory_accounts import MemoryAccounts
 from exporter.store.redis import RedisStore
 
 DATABASE = 4
@@ -50,14 +53,17 @@ USERS = ["ann", "bob", "carl"]
 NOW, LATER = timedelta(0), timedelta(hours=1)
 """Over at once or never: so the history needs no waiting, and both clocks agree."""
 
+METERED, FREE, GRANTED = "metered", "free", 20
+"""Ids of keys: one that has that many credits at first, one that may spend any number."""
+
 durations = st.sampled_from([NOW, LATER, LATER])
 ids = st.sampled_from(IDS)
 shares = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.99, 1.0])
 
 
-def result() -> Result:
+def result(rows: int = 0) -> Result:
     completeness = Completeness(Outcome.EMPTY, EndReason.TOTAL_REACHED, 0, 0, 0, 0, 0, 0)
-    return Result("k", 1, 0, completeness, Checkpoint(cursor=None).tally, 1)
+    return Result("k", 1, rows, completeness, Checkpoint(cursor=None).tally, 1)
 
 
 def seen(export: Export | None) -> object:
@@ -85,6 +91,16 @@ def created(store: ExportStore, spec: Spec, mark: Idempotency | None) -> object:
         return seen(store.create(spec, mark))
     except (KeyReused, KeySpent) as error:
         return type(error)
+    except CreditsSpent as error:
+        return error.needed, error.left
+
+
+def charged(accounts: MemoryAccounts | Credits, key: str, amount: int) -> object:
+    try:
+        accounts.charge(key, amount)
+    except CreditsSpent as error:
+        return error.needed, error.left
+    return "paid"
 
 
 def census(store: ExportStore) -> object:
@@ -103,6 +119,12 @@ class Stores(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.memory = MemoryStore(self.clock)
         self.redis = RedisStore(self.client)
+        self.credits = Credits(self.client)
+        self.granted = GRANTED
+        for key, left in ((METERED, GRANTED), (FREE, None)):
+            self.client.hset("exporter:keys", key, "digest")
+            self.credits.set(key, left)
+            self.memory.accounts.open(key, left)
         self.fences: dict[str, list[tuple[str, str]]] = {}
         self.before: dict[str, Export] = {}
         self.hidden: set[str] = set()
@@ -110,15 +132,27 @@ class Stores(RuleBasedStateMachine):
     @initialize(count=st.integers(0, 4))
     def some_exports(self, count: int) -> None:
         for export_id in IDS[:count]:
-            self.create(export_id, USERS[count % 3], 0, None)
+            self.create(export_id, USERS[count % 3], 0, None, METERED, 4, 0)
 
     @rule(
         export_id=ids,
         user=st.sampled_from(USERS),
         priority=st.sampled_from([0, 0, 8, 9]),
         mark=st.none() | st.builds(Idempotency, st.sampled_from("kl"), st.sampled_from("ffg")),
+        account=st.sampled_from([None, METERED, METERED, FREE]),
+        reserved=st.integers(1, 8),
+        concurrency=st.sampled_from([0, 0, 1, 2]),
     )
-    def create(self, export_id: str, user: str, priority: int, mark: Idempotency | None) -> None:
+    def create(
+        self,
+        export_id: str,
+        user: str,
+        priority: int,
+        mark: Idempotency | None,
+        account: str | None,
+        reserved: int,
+        concurrency: int,
+    ) -> None:
         spec = Spec(
             id=export_id,
             user_id=user,
@@ -129,7 +163,11 @@ class Stores(RuleBasedStateMachine):
             request={},
             format="csv",
             dialect=Dialect(),
+            limit=reserved,
             priority=priority,
+            account=account,
+            reserved=reserved,
+            concurrency=concurrency,
             file_name="f",
         )
         self.tick()
@@ -224,11 +262,14 @@ class Stores(RuleBasedStateMachine):
         which=which,
         state=st.sampled_from(sorted(TRANSITIONS[State.PROCESSING])),
         keep_file=st.none() | durations,
+        rows=st.integers(0, 9),
     )
-    def end(self, export_id: str, which: int, state: State, keep_file: timedelta | None) -> None:
+    def end(
+        self, export_id: str, which: int, state: State, keep_file: timedelta | None, rows: int
+    ) -> None:
         self.tick()
         ours, theirs = self.fence(export_id, which)
-        closed = result() if state is State.FINISHED else None
+        closed = result(rows) if state is State.FINISHED else None
         error = "no" if state is State.FAILED else None
         assert self.memory.end(
             export_id,
@@ -247,6 +288,19 @@ class Stores(RuleBasedStateMachine):
             keep_file=keep_file,
             keep_record=LATER,
         )
+
+    @rule(key=st.sampled_from([METERED, FREE]), amount=st.integers(0, 5))
+    def charge(self, key: str, amount: int) -> None:
+        ours = charged(self.memory.accounts, key, amount)
+        assert ours == charged(self.credits, key, amount)
+
+    @rule(left=st.integers(0, GRANTED))
+    def grant(self, left: int) -> None:
+        before = self.credits.balance(METERED)
+        self.memory.accounts.set(METERED, left)
+        self.credits.set(METERED, left)
+        assert before.left is not None
+        self.granted += left - before.left
 
     @rule(export_id=ids)
     def request_cancel(self, export_id: str) -> None:
@@ -308,6 +362,7 @@ class Stores(RuleBasedStateMachine):
     def all_is_well(self) -> None:
         self.records_agree_and_never_go_back()
         self.the_numbers_agree_and_add_up()
+        self.no_credit_is_lost_or_made()
         self.every_live_export_is_in_one_place_and_the_books_agree()
 
     def records_agree_and_never_go_back(self) -> None:
@@ -337,6 +392,21 @@ class Stores(RuleBasedStateMachine):
         live = len(self.live())
         assert counters.get("exports_created", 0) == ended + live
         assert counters.get("exports_deleted", 0) == len(self.hidden)
+
+    def no_credit_is_lost_or_made(self) -> None:
+        metered, free = self.credits.balance(METERED), self.credits.balance(FREE)
+        assert self.memory.accounts.balance(METERED) == metered
+        assert self.memory.accounts.balance(FREE) == free
+        assert metered.left is not None
+        assert metered.left >= 0
+        assert metered.left + metered.reserved + metered.used == self.granted
+        assert (free.left, free.reserved) == (None, 0)
+        pipe = self.client.pipeline(transaction=False)
+        for export_id in IDS:
+            pipe.hmget(f"exporter:export:{export_id}", ["state", "reserved"])
+        unsettled = [(state, int(held)) for state, held in pipe.execute() if held is not None]
+        assert {state for state, _ in unsettled} <= {b"queued", b"processing"}
+        assert sum(held for _, held in unsettled) == metered.reserved
 
     def live(self) -> dict[str, str]:
         """The owners of all exports that have not ended, those that nobody may see included."""

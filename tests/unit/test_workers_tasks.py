@@ -12,11 +12,12 @@ import structlog
 from billiard.pool import EX_RECYCLE
 from structlog.testing import capture_logs
 
+from exporter.config import Config, SourceConfig
 from exporter.engine import Engine
 from exporter.errors import StoreUnavailable
 from exporter.exports import State
 from exporter.pipeline import Ending
-from exporter.settings import Config, Settings, SourceConfig
+from exporter.settings import Settings
 from tests.harness import Bench, postings
 from workers import memory, tasks
 

@@ -1,4 +1,4 @@
--- claim(worker, nonce, lease, slots) -> {clean, fence, all fields of the record}, or nil
+-- claim(worker, nonce, lease, slots) -> {clean, fence, id, all fields of the record}, or nil
 --
 -- The nonce is new for each claim that is meant, and the same when a client asks again because it
 -- heard no answer: that gets the same answer, not a second export. A lease is in microseconds;
@@ -6,29 +6,36 @@
 local worker, nonce, lease, slots = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local DUE = 16
 local USERS = 16
+local AHEAD = 16
 
 local answered = redis.call('GET', 'exporter:claim:' .. nonce)
 if answered then
   local clean, id = string.match(answered, '^(%d) (.*)$')
   local fence = redis.call('HGET', record(id), 'fence')
   if fence and string.sub(fence, -#nonce) == nonce then
-    return {clean, fence, redis.call('HGETALL', record(id))}
+    return {clean, fence, id, redis.call('HGETALL', record(id))}
   end
   return false
 end
 
--- The user's export ready longest; one that somebody deleted by hand is cleared away.
-local function first(level, user)
-  while true do
-    local id = redis.call('ZRANGE', ready(level, user), 0, 0)[1]
+-- The user's export ready longest that may run beside those running; one that somebody deleted by
+-- hand is cleared away. It looks past a few that may not: they are of a key with another plan than
+-- those behind them.
+local function first(level, user, running)
+  local place = 0
+  while place < AHEAD do
+    local id = redis.call('ZRANGE', ready(level, user), place, place)[1]
     if not id then
       return nil
     end
-    local state = redis.call('HGET', record(id), 'state')
-    if state == 'queued' or state == 'processing' then
+    local fields = redis.call('HMGET', record(id), 'state', 'concurrency')
+    if fields[1] ~= 'queued' and fields[1] ~= 'processing' then
+      step_out(level, user, id)
+    elseif fields[2] and running >= tonumber(fields[2]) then
+      place = place + 1
+    else
       return id
     end
-    step_out(level, user, id)
   end
 end
 
@@ -40,7 +47,7 @@ local function best()
       for _, user in ipairs(users) do
         local running = tonumber(redis.call('HGET', 'exporter:running', user) or 0)
         if slots == 0 or running < slots then
-          local id = first(level, user)
+          local id = first(level, user, running)
           if id then
             return level, user, id
           end
@@ -77,14 +84,17 @@ redis.call('HINCRBY', 'exporter:running', user, 1)
 local fence = int(redis.call('HINCRBY', record(id), 'fences', 1)) .. '-' .. nonce
 local clean = redis.call('HGET', record(id), 'clean') or '1'
 local closing = redis.call('HEXISTS', record(id), 'closing') == 1
-redis.call('HSETNX', record(id), 'started_at', int(time))
+local is_start = redis.call('HSETNX', record(id), 'started_at', int(time)) == 1
 -- What it waited for stays to be read until a commit shows that the wait is over.
 redis.call('HSET', record(id), 'state', 'processing',
   'phase', closing and 'completing' or 'reading', 'worker_id', worker,
   'fence', fence, 'clean', '0', 'updated_at', int(time))
+if is_start then
+  emit(id, 'export.started', time)
+end
 count('slices_claimed')
 if clean == '0' then
   count('takeovers')
 end
 redis.call('SET', 'exporter:claim:' .. nonce, clean .. ' ' .. id, 'EX', 60)
-return {clean, fence, redis.call('HGETALL', record(id))}
+return {clean, fence, id, redis.call('HGETALL', record(id))}

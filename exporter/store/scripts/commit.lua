@@ -1,13 +1,14 @@
--- commit(id, fence, lease, progress, checkpoint, pages, parts, closing or '')
+-- commit(id, fence, lease, progress, checkpoint, pages, parts, closing or '', rows)
 --   -> 'continue', 'cancel' or 'lost'
 local id, fence, lease, progress = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local checkpoint, pages, parts = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-local closing = ARGV[8]
+local closing, rows = ARGV[8], tonumber(ARGV[9])
 
 if not holds(id, fence) then
   return 'lost'
 end
-local verdict = keep_lease(id, now(), lease, progress)
+local time = now()
+local verdict = keep_lease(id, time, lease, progress)
 redis.call('HSET', record(id), 'checkpoint', checkpoint)
 if closing ~= '' then
   redis.call('HSET', record(id), 'closing', closing, 'phase', 'completing')
@@ -22,6 +23,10 @@ local most_pages, most_parts = tonumber(most[1] or 0), tonumber(most[2] or 0)
 if pages > most_pages or parts > most_parts then
   redis.call('HSET', record(id), 'pages', int(math.max(pages, most_pages)),
     'parts', int(math.max(parts, most_parts)))
-  redis.call('HDEL', record(id), 'attempts', 'stalls', 'stalled_since', 'error')
+  redis.call('HDEL', record(id), 'attempts', 'stalls', 'stalled_since', 'error', 'unread')
 end
+if rows > tonumber(redis.call('HGET', record(id), 'rows') or 0) then
+  redis.call('HSET', record(id), 'rows', int(rows))
+end
+emit_progress(id, time)
 return verdict

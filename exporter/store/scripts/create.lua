@@ -1,9 +1,13 @@
--- create(id, user, level, spec, key or '', fingerprint, remember in ms) -> {how, all fields}
+-- create(id, user, level, spec, key or '', fingerprint, remember in ms, payer or '', reserved,
+--        concurrency, hook_events or '') -> {how, all fields}
 --
--- How is 'created' or 'replayed'; or 'reused' or 'spent', without fields. The second call for an id
--- changes nothing and returns the first one's record.
+-- How is 'created' or 'replayed'; 'reused' or 'spent', without fields; or 'short', with what the
+-- payer has left instead. The second call for an id changes nothing and returns the first one's
+-- record.
 local id, user, level, spec = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local key, fingerprint, remember = ARGV[5], ARGV[6], ARGV[7]
+local payer, reserved, concurrency = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
+local hook_events = ARGV[11]
 
 if key ~= '' then
   key = 'exporter:idempotency:' .. key
@@ -25,9 +29,28 @@ if key ~= '' then
 end
 
 if redis.call('EXISTS', record(id)) == 0 then
+  if payer ~= '' then
+    local left = left_of(payer)
+    if not left then
+      reserved = 0
+    elseif left < reserved then
+      return {'short', int(left)}
+    elseif reserved > 0 then
+      redis.call('HINCRBY', account(payer), 'left', -reserved)
+      redis.call('HINCRBY', account(payer), 'reserved', reserved)
+      count('credits_reserved', reserved)
+    end
+    redis.call('HSET', record(id), 'payer', payer, 'reserved', reserved)
+  end
   local time = now()
   redis.call('HSET', record(id), 'spec', spec, 'user', user, 'level', level,
     'state', 'queued', 'phase', 'ready', 'created_at', int(time), 'updated_at', int(time))
+  if concurrency > 0 then
+    redis.call('HSET', record(id), 'concurrency', concurrency)
+  end
+  if hook_events ~= '' then
+    redis.call('HSET', record(id), 'hook_events', hook_events)
+  end
   if key ~= '' then
     redis.call('SET', key, fingerprint .. ' ' .. id, 'PX', remember)
   end
@@ -47,5 +70,6 @@ if redis.call('EXISTS', record(id)) == 0 then
   redis.call('SETNX', 'exporter:since', int(time))
   count('exports_created')
   line_up(level, user, id, time)
+  emit(id, 'export.queued', time)
 end
 return {'created', redis.call('HGETALL', record(id))}

@@ -32,6 +32,8 @@ if state == 'finished' then
   count('file_bytes', bytes)
 end
 count('exports_' .. state)
+settle(id, (state == 'finished' and not deleted) and tonumber(rows) or 0)
+emit(id, 'export.' .. state, time)
 if deleted then
   bury(id, time)
 else

@@ -4,4 +4,7 @@ local id, fence, lease, progress = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 if not holds(id, fence) then
   return 'lost'
 end
-return keep_lease(id, now(), lease, progress)
+local time = now()
+local verdict = keep_lease(id, time, lease, progress)
+emit_progress(id, time)
+return verdict

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Protocol
 
 import pytest
 import redis
 
 from exporter.clock import FakeClock
 from exporter.local.redis import RedisServer
+from exporter.plans import Balance
+from exporter.store.accounts import Credits
 from exporter.store.base import ExportStore
+from exporter.store.keys import KeyRing
 from exporter.store.memory import MemoryStore
+from exporter.store.memory_accounts import MemoryAccounts
 from exporter.store.redis import RedisStore
 from tests.contract.store.given import (
     DATABASE,
     Elapse,
 )
+from tests.contract.store.webhook_desk import Desk
 
 
 @pytest.fixture
@@ -25,6 +32,11 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_server.url.replace("/0", f"/{DATABASE}")) as client:
         client.flushdb()
         yield client
+
+
+@pytest.fixture
+def desk(client: redis.Redis) -> Desk:
+    return Desk(client)
 
 
 @pytest.fixture
@@ -51,3 +63,56 @@ def elapse(store: ExportStore, clock: FakeClock) -> Elapse:
             time.sleep(seconds)
 
     return pass_by
+
+
+class Accounts(Protocol):
+    """The accounts of API keys, as the tests of both stores speak of them."""
+
+    def open(self, left: int | None) -> str:
+        """The id of a new key that may spend that many credits; None: any number."""
+
+    def close(self, key_id: str) -> None:
+        """Revoke it."""
+
+    def balance(self, key_id: str) -> Balance: ...
+
+    def set(self, key_id: str, amount: int | None) -> None: ...
+
+    def charge(self, key_id: str, amount: int) -> None: ...
+
+
+class RedisAccounts:
+    def __init__(self, client: redis.Redis) -> None:
+        self.ring = KeyRing(client)
+        self.credits = Credits(client)
+        self.balance, self.set = self.credits.balance, self.credits.set
+        self.charge = self.credits.charge
+
+    def open(self, left: int | None) -> str:
+        key = self.ring.find(self.ring.create("ann", balance=left))
+        assert key is not None
+        return key.id
+
+    def close(self, key_id: str) -> None:
+        assert self.ring.revoke(key_id)
+
+
+class InMemory:
+    def __init__(self, accounts: MemoryAccounts) -> None:
+        self.accounts = accounts
+        self.ids = itertools.count()
+        self.balance, self.set = accounts.balance, accounts.set
+        self.close, self.charge = accounts.close, accounts.charge
+
+    def open(self, left: int | None) -> str:
+        key_id = f"key-{next(self.ids)}"
+        self.accounts.open(key_id, left)
+        return key_id
+
+
+@pytest.fixture
+def accounts(store: ExportStore) -> Accounts:
+    if isinstance(store, MemoryStore):
+        return InMemory(store.accounts)
+    assert isinstance(store, RedisStore)
+    return RedisAccounts(store.client)

@@ -10,6 +10,7 @@ from exporter.exports import (
     Completeness,
     EndReason,
     Export,
+    Hook,
     Outcome,
     Result,
     Spec,
@@ -27,7 +28,16 @@ SHORT = timedelta(seconds=0.15)
 Elapse = Callable[[timedelta], None]
 
 
-def spec(export_id: str, user: str = "ann", priority: int = 0) -> Spec:
+def spec(
+    export_id: str,
+    user: str = "ann",
+    priority: int = 0,
+    *,
+    account: str | None = None,
+    reserved: int = 0,
+    concurrency: int = 0,
+    webhook: Hook | None = None,
+) -> Spec:
     return Spec(
         id=export_id,
         user_id=user,
@@ -39,8 +49,12 @@ def spec(export_id: str, user: str = "ann", priority: int = 0) -> Spec:
         format="csv",
         dialect=Dialect(guard=True),
         columns=("id", "title"),
-        limit=10,
+        limit=reserved or 10,
         priority=priority,
+        account=account,
+        reserved=reserved,
+        concurrency=concurrency,
+        webhook=webhook,
         file_name="jobs.csv",
     )
 
@@ -63,11 +77,11 @@ def checkpoint(pages: int = 1, parts: int = 1) -> Checkpoint:
     )
 
 
-def result() -> Result:
+def result(rows: int = 1) -> Result:
     return Result(
         key="exports/e/1/jobs.csv",
         file_size=7,
-        record_count=1,
+        record_count=rows,
         completeness=Completeness(Outcome.COMPLETE, EndReason.NULL_CURSOR, 1, 1, 0, 0, 1, 1),
         tally=checkpoint().tally,
         pages=1,
@@ -90,12 +104,12 @@ def claim_ids(store: ExportStore, count: int, tenant_slots: int = 0) -> list[str
     return ids
 
 
-def finish(store: ExportStore, claimed: Claim, keep_file: timedelta = KEEP) -> None:
+def finish(store: ExportStore, claimed: Claim, keep_file: timedelta = KEEP, rows: int = 1) -> None:
     assert store.end(
         claimed.export.id,
         claimed.fence,
         State.FINISHED,
-        result=result(),
+        result=result(rows),
         keep_file=keep_file,
         keep_record=KEEP,
     )

@@ -19,7 +19,10 @@ from exporter.exports import (
 )
 from exporter.local import ports
 from exporter.local.redis import RedisServer
+from exporter.plans import Balance
+from exporter.store.accounts import Credits
 from exporter.store.base import Idempotency, Verdict
+from exporter.store.keys import KeyRing
 from exporter.store.redis import RedisStore
 from tests.contract.store.given import (
     DATABASE,
@@ -335,3 +338,50 @@ def test_what_a_managed_redis_does_not_tell_is_a_warning(
     # Then
     assert len(warnings) == 2
     assert all("does not tell" in warning for warning in warnings)
+
+
+def test_credits_move_once_however_often_a_call_is_sent(forgetful: RedisStore) -> None:
+    # Given
+    ring, accounts = KeyRing(forgetful.client), Credits(forgetful.client)
+    key = ring.find(ring.create("ann", balance=10))
+    assert key is not None
+    accounts.charge(key.id, 1)
+    accounts.add(key.id, 1)
+
+    def lossy() -> str:
+        Forgetful.armed = True
+        return key.id
+
+    # When
+    accounts.charge(lossy(), 3)
+    accounts.add(lossy(), 5)
+    forgetful.create(spec("e", account=lossy(), reserved=4))
+    fence = claim(forgetful).fence
+    Forgetful.armed = True
+    assert forgetful.end("e", fence, State.FINISHED, result=result(), keep_record=KEEP)
+
+    # Then
+    assert not Forgetful.armed
+    assert accounts.balance(key.id) == Balance(left=10 - 3 + 5 - 1, used=1 + 3 + 1)
+
+
+def test_in_a_full_redis_a_paid_export_still_ends_and_is_settled(client: redis.Redis) -> None:
+    # Given
+    store, ring, accounts = RedisStore(client), KeyRing(client), Credits(client)
+    key = ring.find(ring.create("ann", balance=30))
+    assert key is not None
+    for export_id in ("finished", "canceled"):
+        store.create(spec(export_id, account=key.id, reserved=10))
+    claimed = claim(store)
+    client.config_set("maxmemory", 1)
+    try:
+        # When
+        with pytest.raises(StoreUnavailable, match="Redis is full"):
+            store.create(spec("one too many", account=key.id, reserved=10))
+        finish(store, claimed)
+        store.request_cancel("canceled", keep_record=KEEP)
+    finally:
+        client.config_set("maxmemory", 0)
+
+    # Then
+    assert accounts.balance(key.id) == Balance(left=29, used=1)

@@ -1,0 +1,117 @@
+"""What our validators ask beyond the types of their fields, as far as JSON Schema can say it.
+
+The validators decide, in words that tell what to do; this is for those who write a client by the
+document, or have one generated, and for those who test the one against the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from exporter import exports, packing
+from exporter.api import uploads
+from exporter.formats import registry
+from exporter.queries import MAX_TEXT
+from exporter.webhooks.addresses import LONGEST_URL
+
+_COUNT = {"minimum": 1}
+_DAY_OR_MOMENT = {
+    "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]
+}
+_FORMAT = {"enum": list(registry.NAMES)}
+_PRIORITY = {"minimum": exports.PRIORITIES[0], "maximum": exports.PRIORITIES[-1]}
+_COLUMNS = {"items": {"minLength": 1}, "minItems": 1, "uniqueItems": True}
+_WEBHOOK = {"pattern": r"^https?://[!-~]+$", "maxLength": LONGEST_URL}
+_EITHER_WEBHOOK = {"pattern": r"^(\s*|https?://[!-~]+)$", "maxLength": LONGEST_URL}
+"""A blank one is none: the vendor's templates leave it blank."""
+_ID = {
+    "anyOf": [
+        {"type": "integer", "minimum": 0, "maximum": 10**uploads.MOST_DIGITS - 1},
+        {"type": "string", "pattern": f"^[0-9]{{1,{uploads.MOST_DIGITS}}}$"},
+    ]
+}
+_IDS = {"items": _ID, "minItems": 1, "uniqueItems": True}
+_VENDOR_MOMENT = {
+    "pattern": "^[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
+    " ([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]$"
+}
+
+FIELDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "ExportRequest": {
+        "format": _FORMAT,
+        "columns": _COLUMNS,
+        "limit": _COUNT,
+        "compression": {"enum": list(packing.COMPRESSIONS)},
+        "priority": _PRIORITY,
+        "webhook_url": _WEBHOOK,
+    },
+    "EndpointRequest": {"url": _WEBHOOK},
+    "RecoverRequest": {"since": _DAY_OR_MOMENT},
+    "EstimateRequest": {"limit": _COUNT},
+    "TaskRequest": {
+        "format": _FORMAT,
+        "columns": _COLUMNS,
+        "priority": _PRIORITY,
+        "webhook_url": _WEBHOOK,
+    },
+    "ExpiredRequest": {"since": _DAY_OR_MOMENT, "notify": {"const": False}, "limit": _COUNT},
+    "FilterRequest": {"webhook_url": _EITHER_WEBHOOK, "limit": _COUNT},
+    "DslRequest": {"webhook_url": _EITHER_WEBHOOK, "limit": _COUNT},
+    "IdsRequest": {"ids": _IDS, "webhook_url": _EITHER_WEBHOOK, "limit": _COUNT},
+    "JobSearch": {
+        "date_posted": {"format": "date"},
+        "month": {"pattern": "^[12][0-9]{3}-(0[1-9]|1[0-2])$"},
+        "page": _COUNT,
+        "limit": _COUNT,
+    },
+    "JobFilters": {
+        f"{moment}_{bound}": _VENDOR_MOMENT
+        for moment in ("created_at", "last_updated")
+        for bound in ("gte", "lte")
+    },
+}
+"""By schema and property."""
+
+# Not the fields of which one has to be there: generators take a choice between them for a choice
+# between objects without the other fields.
+WHOLE: Mapping[str, Mapping[str, Any]] = {
+    "DslRequest": {"minProperties": 1},
+    "Location": {"minProperties": 1},
+}
+"""By schema."""
+
+PARAMETERS: Mapping[str, Mapping[str, Any]] = dict.fromkeys(("from", "to", "since"), _DAY_OR_MOMENT)
+"""By the name of a parameter in the query string."""
+
+_FILTERS = ("JobSearch", "JobFilters", "Location", "Salary")
+"""Schemas in which no text may be blank."""
+
+
+def narrow(document: dict[str, Any]) -> None:
+    """Add to the document what it does not say yet."""
+    schemas = document["components"]["schemas"]
+    for name in _FILTERS:
+        for text in _texts(schemas[name]):
+            text |= {"pattern": r"\S", "maxLength": MAX_TEXT}
+    for name, fields in FIELDS.items():
+        for field, bounds in fields.items():
+            schemas[name]["properties"][field] |= bounds
+    for name, bounds in WHOLE.items():
+        schemas[name] |= bounds
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "query" and parameter["name"] in PARAMETERS:
+                    parameter["schema"] = PARAMETERS[parameter["name"]]
+
+
+def _texts(schema: Any) -> Iterator[dict[str, Any]]:
+    """The schemas of free texts within a schema."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "string" and not schema.keys() & {"enum", "const"}:
+            yield schema
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for inner in schema:
+            yield from _texts(inner)

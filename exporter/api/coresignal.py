@@ -1,0 +1,342 @@
+"""The Coresignal contract: postings collected in bulk, by filters or by ids, as gzipped JSON Lines.
+
+An export is a "data request" here. Its older and its current paths work side by side, each also
+under the vendor's base path /cdapi; where the two differ, see `data_requests.Version`.
+
+The vendor publishes no list, no state and no cancellation; a data request is an export, so those
+of the other surfaces serve it under the same id. The headers Idempotency-Key, X-Data-Request-Id and
+Range are ours, and so is `unknown_ids_file` of an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+from starlette.responses import RedirectResponse, Response
+
+from exporter import packing
+from exporter.api import answers, auth, data_requests, downloads, errors, hooks, idempotency
+from exporter.api.data_requests import V1, V2, DataRequest
+from exporter.api.downloads import Stretch
+from exporter.api.errors import Detail, Refusal
+from exporter.api.state import engine_of
+from exporter.exports import Export, State
+from exporter.formats import registry as formats
+
+
+class Pending(msgspec.Struct):
+    """A data request that is not ready: ask again."""
+
+    message: str
+    data_request_files: list[str]
+
+
+class Files(msgspec.Struct, omit_defaults=True):
+    """The files of a data request: gzipped JSON Lines of up to 10,000 records each."""
+
+    data_request_files: list[str]
+    unknown_ids_file: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="A gzipped text: the ids that the source does not have, one a line."
+            " Not there if it has all."
+        ),
+    ] = None
+
+
+PENDING = Pending("Data request is still being processed", [])
+_ID = "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11"
+_CREATED = {"request_id": _ID}
+_FILES = {"data_request_files": [f"part-00000-{_ID}-h000.json.gz"]}
+
+EXAMPLES: Mapping[tuple[str, str, str], Any] = {
+    ("/v1/professional_network/job/bulk_collect/filter", "post", "201"): _CREATED,
+    ("/v1/professional_network/job/bulk_collect/id_file", "post", "201"): _CREATED,
+    **{
+        (f"/v2/data_requests/job_base/{way}", "post", "201"): _CREATED
+        for way in ("filter", "id_file", "ids", "es_dsl")
+    },
+    **{
+        (f"{version.path}/{{request_id}}/files", "get", status): answer
+        for version in (V1, V2)
+        for status, answer in (("200", _FILES), ("202", msgspec.to_builtins(PENDING)))
+    },
+}
+"""What is answered, by path, method and status."""
+
+
+# -- collecting --------------------------------------------------------------------------------
+
+
+def files(request: Request, request_id: str) -> Response:
+    """The names of a data request's files, once it is ready; 202 until then.
+
+    A data request that will never have files is 422 with the reason: a client that has to be told
+    to stop asking would try again after any 5xx, and the vendor answers 422 when nothing can be
+    collected. A canceled one, and one whose 30 days are over, are 404.
+    """
+    engine = engine_of(request)
+    export = _found(request, request_id)
+    if not export.terminal:
+        waits = answers.patience(export, engine.clock.now())
+        return answers.reply(PENDING, 202, waits)
+    stretches, unknown = _stretches(export)
+    if not stretches:
+        detail = "Request did not find any matching IDs."
+        if unknown is not None:
+            detail += f" Those that you sent are in the file {unknown.name}."
+        raise Refusal(422, "nothing_matched", detail)
+    names = [stretch.name for stretch in stretches]
+    return answers.reply(Files(names, unknown.name if unknown else None))
+
+
+Redirect = Annotated[
+    bool,
+    Query(description="Answer with a redirect to the file store, if the file stands there alone."),
+]
+
+
+def file(
+    request: Request,
+    request_id: str,
+    file_name: str,
+    redirect: Redirect = False,
+) -> Response:
+    """One file, as it is: gzip to be unpacked by the caller, or a part of it (Range)."""
+    engine = engine_of(request)
+    export = _found(request, request_id)
+    stretches, unknown = _stretches(export) if export.terminal else ([], None)
+    all_files = [*stretches, unknown] if unknown else stretches
+    for stretch in all_files:
+        if stretch.name == file_name:
+            link = engine.link(export) if redirect and len(all_files) == 1 else None
+            if link is not None:
+                headers = {"Cache-Control": "private, no-store"}
+                return RedirectResponse(link[0], 302, headers)
+            return downloads.serve(request, engine.storage, stretch)
+    raise Refusal(
+        404, "not_found", f"data request {export.id} has no file {file_name[:200]!r}: see …/files"
+    )
+
+
+def _found(request: Request, request_id: str) -> Export:
+    """The caller's data request. Raises Refusal if it cannot be collected, now or ever."""
+    caller, engine = auth.reader(request), engine_of(request)
+    export = engine.find(caller.user_id, request_id)
+    if export is None:
+        raise Refusal(404, "not_found", f"no data request of yours has the id {request_id[:100]!r}")
+    if export.state is State.CANCELED:
+        raise Refusal(404, "canceled", "The data request was canceled")
+    if export.state is State.FAILED:
+        raise Refusal(422, "failed", f"Data request failed: {export.error}")
+    if export.result is not None:
+        expires = export.file_expires_at
+        if expires is None or expires <= engine.clock.now():
+            raise Refusal(404, "expired", "The files of the data request are no longer kept")
+        most = V2.most_rows if export.spec.surface == V2.surface else None
+        if most is not None and export.result.record_count > most:
+            raise data_requests.too_many_matches(most)
+    return export
+
+
+def _stretches(export: Export) -> tuple[list[Stretch], Stretch | None]:
+    """The files of a finished export, and the one with the ids that its source did not have.
+
+    Exports of other surfaces have one file, in whichever format they were asked for.
+    """
+    spec, result = export.spec, export.result
+    assert result is not None, export.state
+    encoder = formats.make(spec.format, spec.dialect, spec.columns)
+    suffix = encoder.extension + packing.SUFFIXES[spec.compression]
+    content_type = packing.CONTENT_TYPES.get(spec.compression, encoder.content_type)
+
+    def stretch(name: str, start: int, size: int) -> Stretch:
+        # Published objects never change, so the place in one is as good as its checksum.
+        tag = f"{export.id}-{start}-{size}"
+        return Stretch(name, result.key, start, size, content_type, tag)
+
+    cuts = [(volume.offset, volume.size) for volume in result.volumes]
+    if result.record_count == 0:
+        cuts = []
+    elif not cuts:
+        # Ids without a posting stand behind the rows.
+        lost = result.unknown_ids
+        cuts = [(0, lost.offset if lost else result.file_size)]
+    parts = [stretch(f"part-{n:05d}-{export.id}-h000.{suffix}", *cut) for n, cut in enumerate(cuts)]
+    lost = result.unknown_ids
+    name = f"unknown-ids-{export.id}.txt{packing.SUFFIXES[spec.compression]}"
+    return parts, stretch(name, lost.offset, lost.size) if lost else None
+
+
+# -- routes ------------------------------------------------------------------------------------
+
+
+def _shows(description: str, shape: type) -> dict[str, Any]:
+    content = {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}}
+    return {"description": description, "content": {"application/json": content}}
+
+
+def _takes(media_type: str, schema: Any, example: Any) -> dict[str, Any]:
+    return {
+        "parameters": [idempotency.PARAMETER],
+        "requestBody": {
+            "required": True,
+            "content": {media_type: {"schema": schema, "example": example}},
+        },
+    }
+
+
+def _json(model: type[BaseModel], example: Any) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    return _takes("application/json", schema, example)
+
+
+_FILE_SCHEMA = {
+    "type": "object",
+    "required": ["ids_file"],
+    "additionalProperties": False,
+    "properties": {
+        "ids_file": {
+            "type": "string",
+            "format": "binary",
+            "description": "One id a line, without a heading.",
+        },
+        "data_format": {"type": "string", "enum": ["json"]},
+        "webhook_url": {"type": "string", "description": hooks.URL_MEANS},
+        "webhook_events": {
+            "type": "string",
+            "description": "With commas between; default: all but `export.progress`.",
+        },
+    },
+}
+_BODIES = {
+    data_requests.by_filter: _json(
+        data_requests.FilterRequest,
+        {"filters": {"title": "Data Engineer", "country": "Germany"}, "limit": 500},
+    ),
+    data_requests.by_dsl: _json(
+        data_requests.DslRequest, {"es_dsl_query": {"query": {"match": {"title": "engineer"}}}}
+    ),
+    data_requests.by_ids: _json(data_requests.IdsRequest, {"ids": [91927485, 91927486]}),
+    data_requests.by_id_file: _takes(
+        "multipart/form-data", _FILE_SCHEMA, {"ids_file": "91927485\n91927486\n"}
+    ),
+}
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+# Data requests are gzipped; exports of the other contracts are what they were asked to be.
+_FILE = {
+    "application/gzip": _BYTES,
+    "application/x-ndjson": _BYTES,
+    "text/csv": {"schema": {"type": "string"}},
+}
+_FILE_HEADERS = {
+    "parameters": [
+        {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string"},
+            "description": text,
+        }
+        for name, text in (
+            ("Range", "`bytes=0-99`: only those bytes."),
+            ("If-Range", "An ETag: the Range counts only if the file still has it."),
+            ("If-None-Match", "An ETag: 304 if the file still has it."),
+        )
+    ]
+}
+
+
+def _router() -> APIRouter:
+    """All paths; the document shows each once, under neither the base path nor the second of the
+    two data sets, which are one here."""
+    router = APIRouter(tags=["coresignal"])
+
+    def post(path: str, handler: Any, summary: str, *, shown: bool) -> None:
+        router.add_api_route(
+            path,
+            handler,
+            methods=["POST"],
+            summary=summary,
+            status_code=201,
+            response_model=None,
+            include_in_schema=shown,
+            openapi_extra=_BODIES[handler],
+            responses={
+                201: _shows("Accepted. Location says where its files will be.", DataRequest),
+                **errors.documented(Detail, 400, 402, 409, 413, 415, 422, 429, 502),
+            },
+        )
+
+    for base in ("", "/cdapi"):
+        shown = not base
+        older = f"{base}/v1/professional_network/job/bulk_collect"
+        post(
+            f"{older}/filter",
+            data_requests.by_filter,
+            "Collect by filters (older path)",
+            shown=shown,
+        )
+        post(
+            f"{older}/id_file",
+            data_requests.by_id_file,
+            "Collect by a file of ids (older path)",
+            shown=shown,
+        )
+        for data_set in ("job_base", "job_multi_source"):
+            place = f"{base}/v2/data_requests/{data_set}"
+            known = shown and data_set == "job_base"
+            post(f"{place}/filter", data_requests.by_filter, "Collect by filters", shown=known)
+            post(
+                f"{place}/es_dsl",
+                data_requests.by_dsl,
+                "Collect by an Elasticsearch query",
+                shown=known,
+            )
+            post(f"{place}/ids", data_requests.by_ids, "Collect by ids", shown=known)
+            post(
+                f"{place}/id_file",
+                data_requests.by_id_file,
+                "Collect by a file of ids",
+                shown=known,
+            )
+        for version in (V1, V2):
+            router.add_api_route(
+                f"{base}{version.path}/{{request_id}}/files",
+                files,
+                methods=["GET"],
+                summary="List the files of a data request",
+                response_model=None,
+                include_in_schema=shown,
+                responses={
+                    200: _shows("Ready: the names of its files.", Files),
+                    202: _shows("Not ready; Retry-After says when to ask again.", Pending),
+                    **errors.documented(Detail, 404, 422),
+                },
+            )
+            for method in ("GET", "HEAD"):
+                router.add_api_route(
+                    f"{base}{version.path}/{{request_id}}/files/{{file_name}}",
+                    file,
+                    methods=[method],
+                    response_class=Response,
+                    summary="Download a file of a data request",
+                    response_model=None,
+                    include_in_schema=shown and method == "GET",
+                    openapi_extra=_FILE_HEADERS,
+                    responses={
+                        200: {"description": "The file.", "content": _FILE},
+                        206: {"description": "A range of it.", "content": _FILE},
+                        302: {"description": "The file, at the file store."},
+                        304: {"description": "The caller has the file."},
+                        **errors.documented(Detail, 404, 416, 422),
+                    },
+                )
+    return router
+
+
+router = _router()

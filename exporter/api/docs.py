@@ -1,0 +1,96 @@
+"""The page of documentation, /docs: Swagger UI over /openapi.json, from files of this machine.
+
+FastAPI's own page loads its script from another host, with which it shares the page, and so the key
+that is typed into it. Here a policy forbids the browser every other host.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+
+from fastapi import APIRouter
+from fastapi.exceptions import HTTPException
+from starlette.responses import Response
+
+router = APIRouter(include_in_schema=False)
+
+PACKAGE = "fastapi_swagger.resources"
+"""Carries Swagger UI's own release files; version 5, because version 4 reads no OpenAPI 3.1."""
+SECURITY = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self';"
+        " img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Swagger UI has its icons as data: URLs; nothing else is inline."""
+
+# All addresses are relative, so that the page works behind a proxy that adds a path, too.
+PAGE = b"""\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>exporter</title>
+<link rel="icon" type="image/png" href="docs/favicon-32x32.png">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="page"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/page.js"></script>
+</body>
+</html>
+"""
+# Swagger UI asks a host of its makers to validate the document, unless it is told not to. Keys are
+# not kept: what a page has in the browser's storage outlives the visit.
+SCRIPT = b"""\
+SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#page",
+  deepLinking: true,
+  displayRequestDuration: true,
+  filter: true,
+  persistAuthorization: false,
+  validatorUrl: null,
+});
+"""
+TYPES = {
+    "swagger-ui-bundle.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "favicon-32x32.png": "image/png",
+}
+
+
+@router.get("/docs")
+async def page() -> Response:
+    """The page."""
+    return Response(PAGE, media_type="text/html", headers=SECURITY)
+
+
+@router.get("/docs/page.js")
+async def script() -> Response:
+    """What starts Swagger UI on the page."""
+    return _asset(SCRIPT, "text/javascript")
+
+
+@router.get("/docs/{name}")
+def asset(name: str) -> Response:
+    """A file of Swagger UI."""
+    if name not in TYPES:
+        raise HTTPException(404)
+    return _asset(_read(name), TYPES[name])
+
+
+@cache
+def _read(name: str) -> bytes:
+    return (resources.files(PACKAGE) / name).read_bytes()
+
+
+def _asset(content: bytes, media_type: str) -> Response:
+    headers = {"Cache-Control": "max-age=3600", "X-Content-Type-Options": "nosniff"}
+    return Response(content, media_type=media_type, headers=headers)

@@ -1,0 +1,156 @@
+"""Stretches of stored files on their way through the API, whole or in ranges."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import anyio
+import structlog
+from anyio import to_thread
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from exporter.api.errors import Refusal
+from exporter.storage.base import FileHeaders, Storage
+
+THREADS = 16
+"""Pieces that are read from S3 at once by one process; while S3 hangs, no more threads do."""
+STALL_SECONDS = 60.0
+"""How long a caller may take nothing of a file before the connection is cut: it holds one to S3."""
+
+_RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))", re.IGNORECASE)
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Stretch(NamedTuple):
+    """Bytes of an object that are handed out as a file of their own."""
+
+    name: str
+    key: str
+    start: int
+    size: int
+    content_type: str
+    tag: str
+    """Differs between any two files, and never changes for one; without quotes."""
+
+
+def serve(request: Request, storage: Storage, stretch: Stretch) -> Response:
+    """The answer to a GET or HEAD of a file: 200, 206 for a range, 304 for a file that the caller
+    has, and Refusal 416 for a range beyond its end.
+
+    The type is never a Content-Encoding: what is stored compressed stays so on the caller's disk.
+    Only a single range is cut out; of several, or one that is misspelled, RFC 9110 lets a server
+    send the whole. Without a range that `If-Range` allows, the whole is sent, too.
+    """
+    tag = f'"{stretch.tag}"'
+    headers = {
+        "ETag": tag,
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "private, no-transform",
+    }
+    known = request.headers.get("if-none-match", "")
+    if known.strip() == "*" or tag in (one.strip().removeprefix("W/") for one in known.split(",")):
+        return Response(status_code=304, headers=headers)
+    wanted = None
+    if request.method == "GET" and request.headers.get("if-range", tag).strip() == tag:
+        wanted = _range(request.headers.get("range", ""), stretch.size)
+    status = 200
+    if wanted is None:
+        wanted = range(stretch.size)
+    else:
+        status = 206
+        headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{stretch.size}"
+    headers |= {
+        "Content-Type": stretch.content_type,
+        "Content-Disposition": FileHeaders(stretch.content_type, stretch.name).disposition,
+        "Content-Length": str(len(wanted)),
+    }
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    begin, end = stretch.start + wanted.start, stretch.start + wanted.stop
+    return _Streamed(partial(storage.stream, stretch.key, begin, end), status, headers)
+
+
+def _range(header: str, size: int) -> range | None:
+    """The one range that is asked for; None for none, or none that is understood."""
+    found = _RANGE.fullmatch(header.replace(" ", ""))
+    if found is None:
+        return None
+    first, last, length = found.groups()
+    if length is not None:
+        wanted = range(max(size - int(length), 0), size)
+    else:
+        stop = int(last) + 1 if last else size
+        if stop <= int(first) and last:
+            return None
+        wanted = range(int(first), min(stop, size))
+    if not wanted:
+        raise Refusal(
+            416,
+            "range_not_satisfiable",
+            f"the file has {size} bytes, and {header[:100]!r} asks for none of them",
+            headers={"Content-Range": f"bytes */{size}"},
+        )
+    return wanted
+
+
+class _Streamed(Response):
+    """Sends pieces as they come from the store, none of them before the store has answered.
+
+    What fails after the first byte leaves the answer shorter than its Content-Length, so that
+    nobody takes it for whole. The store's connection is given back when the last byte is sent and
+    also when the caller leaves, or takes nothing for a minute.
+    """
+
+    def __init__(
+        self, ask: Callable[[], Iterator[bytes]], status: int, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(status_code=status, headers=headers)
+        self._ask = ask
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limiter = Request(scope).app.state.downloads
+        pieces = await to_thread.run_sync(self._ask, limiter=limiter)
+        failure: Exception | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+
+                async def leave() -> None:
+                    while (await receive())["type"] != "http.disconnect":
+                        pass
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(leave)
+                try:
+                    await self._send_all(pieces, send, limiter)
+                except Exception as error:  # noqa: BLE001 - raised below, outside of the group
+                    failure = error
+                tasks.cancel_scope.cancel()
+        finally:
+            close = getattr(pieces, "close", None)
+            if close is not None:
+                with anyio.CancelScope(shield=True):
+                    await to_thread.run_sync(close, limiter=limiter)
+        if failure is not None:
+            raise failure
+
+    async def _send_all(
+        self, pieces: Iterator[bytes], send: Send, limiter: anyio.CapacityLimiter
+    ) -> None:
+        start = {"type": "http.response.start", "status": self.status_code}
+        await send({**start, "headers": self.raw_headers})
+        more = True
+        while more:
+            piece = await to_thread.run_sync(next, pieces, None, limiter=limiter)
+            more = piece is not None
+            message = {"type": "http.response.body", "body": piece or b"", "more_body": more}
+            with anyio.move_on_after(STALL_SECONDS) as patience:
+                await send(message)
+            if patience.cancelled_caught:
+                log.warning("download.stalled", seconds=STALL_SECONDS)
+                raise ClientDisconnect

@@ -1,0 +1,90 @@
+"""The `webhook_url` of an export, on whichever surface: what may stand there, whom it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypedDict
+
+from fastapi import Request
+from pydantic import BaseModel, Field
+
+from exporter.api.state import endpoints_of, guard_of
+from exporter.errors import FieldProblem
+from exporter.exports import Hook
+from exporter.webhooks import messages
+from exporter.webhooks.addresses import ForbiddenAddress, Guard, NameUnresolved
+
+LOOKUP_SECONDS = 2.0
+"""That a caller waits for the name server. What it did not tell by then is asked at delivery."""
+MOST_NAMES = 50
+LONGEST_NAME = 100
+
+URL_MEANS = (
+    "Where events of this export are sent, as Standard Webhooks says; what they are signed with"
+    " stands under the tag `webhooks`."
+)
+
+Name = Annotated[str, Field(max_length=LONGEST_NAME)]
+
+
+class Fields(BaseModel):
+    """The two fields by which a request names whom to tell of its export."""
+
+    webhook_url: str | None = Field(None, description=URL_MEANS)
+    webhook_events: list[Name] | None = Field(
+        None,
+        max_length=MOST_NAMES,
+        description="Which of them; default: all but `export.progress`.",
+    )
+
+
+class Wanted(TypedDict):
+    """What the engine has to know of it, as arguments of its `create`."""
+
+    webhook: Callable[[], Hook] | None
+    wrong: Sequence[FieldProblem]
+
+
+def wanted(request: Request, user_id: str, asked: Fields) -> Wanted:
+    """What the two fields ask for, and what is wrong with them. Nothing is recorded before the
+    engine calls `webhook`."""
+    url, events = asked.webhook_url, asked.webhook_events
+    found: list[FieldProblem] = []
+    hears = messages.DEFAULT_EXPORT_EVENTS
+    if events is not None:
+        try:
+            hears = messages.check_events(events, messages.EXPORT_EVENTS)
+        except ValueError as error:
+            found.append(problem("webhook_events", str(error)))
+        if url is None:
+            found.append(problem("webhook_events", "give webhook_url, too: they are sent there"))
+    if url is None:
+        return Wanted(webhook=None, wrong=found)
+    forbidden = refused(guard_of(request), url)
+    if forbidden:
+        found.append(problem("webhook_url", forbidden))
+    endpoints = endpoints_of(request)
+
+    def name() -> Hook:
+        return Hook(endpoints.named(user_id, url).id, hears)
+
+    return Wanted(webhook=name, wrong=found)
+
+
+def refused(guard: Guard, url: str) -> str | None:
+    """Why webhooks are not sent to that URL; None if they may be, as far as can be told now.
+
+    A name that has no address yet is let pass: who sets a receiver up may do it in any order, and
+    each delivery looks again.
+    """
+    try:
+        guard.resolve(guard.check(url), within=LOOKUP_SECONDS)
+    except ForbiddenAddress as error:
+        return str(error)
+    except NameUnresolved:
+        pass
+    return None
+
+
+def problem(field: str, text: str) -> FieldProblem:
+    return {"loc": (field,), "msg": text, "type": "value_error"}

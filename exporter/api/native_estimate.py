@@ -1,0 +1,81 @@
+"""Our own contract's estimate: how much an export would hold, before it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from exporter.api import answers, auth, errors, native
+from exporter.api.bodies import TheBody, parse
+from exporter.api.errors import Problem
+from exporter.api.state import engine_of
+from exporter.errors import QueryError
+
+router = APIRouter(prefix="/v1", tags=["exports"])
+
+
+class EstimateRequest(BaseModel):
+    """What would be exported. An unknown field is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    source: str = Field(max_length=200, description="The name of a configured source.")
+    query: dict[str, Any] = Field(description="The source's filters; `{}` is every posting.")
+    limit: int | None = Field(
+        None, description="Records at most; outranks the query's own. null: all."
+    )
+
+
+class Records(msgspec.Struct):
+    """How many records; null if the source does not count."""
+
+    records: int | None
+
+
+EXAMPLES: Mapping[tuple[str, str, str], Any] = {
+    ("/v1/exports/estimate", "post", "200"): {"records": 1204},
+}
+"""What is answered, by path, method and status."""
+_EXAMPLE = {"source": "board", "query": {"job_titles": ["Data Engineer"]}}
+_SCHEMA = {"$ref": f"#/components/schemas/{EstimateRequest.__name__}"}
+_DOCS = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": _SCHEMA, "example": _EXAMPLE}},
+    }
+}
+
+
+@router.post(
+    "/exports/estimate",
+    summary="Estimate an export",
+    response_model=None,
+    openapi_extra=_DOCS,
+    responses={
+        200: answers.shows("As many as the source counts now.", "Records"),
+        **errors.documented(Problem, 400, 413, 415, 422, 429, 502),
+    },
+)
+async def estimate(request: Request, body: TheBody) -> Response:
+    """How many records an export of this search would hold now. Costs nothing."""
+    engine = engine_of(request)
+
+    def ask() -> Response:
+        caller = auth.reader(request)
+        asked = parse(request, body, EstimateRequest)
+        try:
+            records = engine.estimate(
+                asked.source, asked.query, user_id=caller.user_id, limit=asked.limit
+            )
+        except QueryError as error:
+            raise errors.invalid([native.in_body(problem) for problem in error.problems]) from None
+        return answers.reply(Records(records))
+
+    # The source is asked, which may hang: see the searches of the Hirebase contract.
+    return await to_thread.run_sync(ask, limiter=request.app.state.askers)

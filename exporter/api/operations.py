@@ -1,0 +1,187 @@
+"""What the OpenAPI document tells of each operation beyond its shapes: its name and its headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Operation(NamedTuple):
+    """An operation of the document."""
+
+    id: str
+    """What generated clients call it: published, so it never changes."""
+    tells: Mapping[str, tuple[str, ...]] = {}
+    """The headers of its answers by status, besides those of any operation."""
+    counts: tuple[str, ...] = ()
+    """Those that say where a caller who was let in stands."""
+
+
+_TEXT: Mapping[str, Any] = {"type": "string"}
+_NUMBER: Mapping[str, Any] = {"type": "integer", "minimum": 0}
+_TRUE: Mapping[str, Any] = {"type": "string", "enum": ["true"]}
+
+_HEADERS: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "X-Request-Id": (_TEXT, "Under which our logs know the request: the caller's own, or a new."),
+    "Retry-After": (_NUMBER, "Seconds after which to ask again."),
+    "Location": (_TEXT, "Where what was made, or is meant, can be found."),
+    "Link": (_TEXT, '`<…>; rel="next"`: the next page. Not there on the last.'),
+    "Allow": (_TEXT, "The methods that work here."),
+    "WWW-Authenticate": (_TEXT, "How to show a key, and what is wrong with the one shown."),
+    "Idempotency-Replayed": (_TRUE, "An earlier request with this Idempotency-Key made it."),
+    "Preference-Applied": (_TEXT, "`respond-async`."),
+    "X-RateLimit-Limit": (_NUMBER, "Requests of the key that its window holds."),
+    "X-RateLimit-Remaining": (_NUMBER, "Of them, those that are left."),
+    "X-RateLimit-Reset": (_NUMBER, "When more are left: milliseconds since 1970."),
+    "X-Billing-Code": (_TEXT, "`limit_exceeded`: waiting does not help, but a larger plan."),
+    "X-Data-Request-Id": (_TEXT, "The data request that is under way."),
+    "ETag": (_TEXT, "Names the file's content."),
+    "Accept-Ranges": (_TEXT, "`bytes`."),
+    "Content-Disposition": (_TEXT, "The name to save it under."),
+    "Content-Range": (_TEXT, "Which bytes of how many."),
+    "Hirebase-Usage-Feature": (_TEXT, "Of a metered key: what was used."),
+    "Hirebase-Usage-Meter": (_TEXT, "Of a metered key: the meter's name."),
+    "Hirebase-Usage-Unit": (_TEXT, "Of a metered key: what is counted."),
+    "Hirebase-Usage-Overage-Mode": (_TEXT, "Of a metered key: `block`."),
+    "Hirebase-Usage-Period-Start": (_TEXT, "Of a metered key: since when it is counted."),
+    "Hirebase-Usage-Period-End": (_TEXT, "Of a metered key: until when."),
+    "Hirebase-Usage-Included-Limit": (_NUMBER, "Of a metered key: what it may use in all."),
+    "Hirebase-Usage-Included-Used": (_NUMBER, "Of a metered key: what it has used of that."),
+    "Hirebase-Usage-Included-Remaining": (_NUMBER, "Of a metered key: what is left."),
+    "Hirebase-Usage-Overage-Used": (_NUMBER, "Of a metered key: 0."),
+    "Hirebase-Usage-Total-Used": (_NUMBER, "Of a metered key: what it has used."),
+}
+_EVERYWHERE = "X-Request-Id"
+_NOT_LET_IN = ("401", "405")
+_BY_STATUS: Mapping[str, tuple[str, ...]] = {
+    "401": ("WWW-Authenticate",),
+    "403": ("WWW-Authenticate",),
+    "405": ("Allow",),
+    "416": ("Content-Range",),
+    "429": ("Retry-After", "X-Billing-Code"),
+    "503": ("Retry-After",),
+}
+
+_RATE = ("X-RateLimit-Limit", "X-RateLimit-Remaining")
+_USAGE = tuple(name for name in _HEADERS if name.startswith("Hirebase-Usage-"))
+_REFUSED = {"429": _USAGE}
+_CREATED = ("Location", "Retry-After", "Idempotency-Replayed")
+_STOPPED = {"202": ("Retry-After",)}
+_POLLED = {"200": ("Retry-After",)}
+_LISTED = {"200": ("Link",)}
+_PAID = {"200": _USAGE, **_REFUSED}
+_EXPORTED = {"202": (*_CREATED, *_USAGE), **_REFUSED}
+_COLLECTED = {
+    "201": ("Location", "Idempotency-Replayed"),
+    "409": ("Location", "X-Data-Request-Id"),
+}
+_FILE = {
+    "200": ("ETag", "Accept-Ranges", "Content-Disposition"),
+    "206": ("ETag", "Accept-Ranges", "Content-Disposition", "Content-Range"),
+    "302": ("Location",),
+    "304": ("ETag", "Accept-Ranges"),
+}
+
+OPERATIONS: Mapping[str, Operation] = {
+    "POST /v1/exports": Operation("createExport", {"202": _CREATED}),
+    "GET /v1/exports": Operation("listExports", _LISTED),
+    "POST /v1/exports/estimate": Operation("estimateExport"),
+    "GET /v1/exports/{export_id}": Operation("getExport", _POLLED),
+    "DELETE /v1/exports/{export_id}": Operation("deleteExport"),
+    "POST /v1/exports/{export_id}/cancel": Operation("cancelExport", _STOPPED),
+    "POST /v1/exports/{export_id}/retry": Operation("retryExport", {"202": _CREATED}),
+    "POST /v2/jobs/export": Operation("createTask", _EXPORTED, _RATE),
+    "GET /v2/tasks": Operation("listTasks", _LISTED, _RATE),
+    "GET /v2/tasks/{task_id}": Operation("getTask", _POLLED),
+    "DELETE /v2/tasks/{task_id}": Operation("deleteTask", {}, _RATE),
+    "POST /v2/tasks/{task_id}/cancel": Operation("cancelTask", _STOPPED, _RATE),
+    "POST /v2/jobs/search": Operation("searchJobs", _PAID, _RATE),
+    "POST /v2/jobs/estimate": Operation("estimateJobs", _PAID, _RATE),
+    "GET /v2/jobs/{job_id}": Operation("getJob", _PAID, _RATE),
+    "GET /v2/hirebase/companies/{company_slug}/jobs/{job_slug}": Operation(
+        "getJobBySlug", _PAID, _RATE
+    ),
+    "GET /v2/jobs/expired-jobs": Operation("listExpiredJobs", {}, _RATE),
+    "POST /v2/jobs/expired-jobs/export": Operation("createExpiredTask", _EXPORTED, _RATE),
+    "GET /v2/jobs/data/industries": Operation("listIndustries"),
+    "GET /v2/jobs/data/categories": Operation("listCategories"),
+    "GET /v2/billing/usage/summary": Operation("getUsage", {}, _RATE),
+    "POST /v2/data_requests/job_base/filter": Operation("collectByFilters", _COLLECTED),
+    "POST /v2/data_requests/job_base/es_dsl": Operation("collectByQuery", _COLLECTED),
+    "POST /v2/data_requests/job_base/ids": Operation("collectByIds", _COLLECTED),
+    "POST /v2/data_requests/job_base/id_file": Operation("collectByIdFile", _COLLECTED),
+    "GET /v2/data_requests/{request_id}/files": Operation("listFiles", _STOPPED),
+    "GET /v2/data_requests/{request_id}/files/{file_name}": Operation("downloadFile", _FILE),
+    "POST /v1/professional_network/job/bulk_collect/filter": Operation(
+        "collectByFiltersV1", _COLLECTED
+    ),
+    "POST /v1/professional_network/job/bulk_collect/id_file": Operation(
+        "collectByIdFileV1", _COLLECTED
+    ),
+    "GET /v1/bulk_collect/{request_id}/files": Operation("listFilesV1", _STOPPED),
+    "GET /v1/bulk_collect/{request_id}/files/{file_name}": Operation("downloadFileV1", _FILE),
+    "GET /api/export": Operation(
+        "exportRows",
+        {
+            "200": ("Content-Disposition",),
+            "202": ("Location", "Retry-After", "Preference-Applied"),
+        },
+        (*_RATE, "X-RateLimit-Reset"),
+    ),
+    "POST /v1/webhook-endpoints": Operation("createWebhookEndpoint", {"201": ("Location",)}),
+    "GET /v1/webhook-endpoints": Operation("listWebhookEndpoints"),
+    "GET /v1/webhook-endpoints/{endpoint_id}": Operation("getWebhookEndpoint"),
+    "DELETE /v1/webhook-endpoints/{endpoint_id}": Operation("deleteWebhookEndpoint"),
+    "GET /v1/webhook-endpoints/{endpoint_id}/secret": Operation("getWebhookSecret"),
+    "POST /v1/webhook-endpoints/{endpoint_id}/rotate": Operation("rotateWebhookSecret"),
+    "POST /v1/webhook-endpoints/{endpoint_id}/disable": Operation("disableWebhookEndpoint"),
+    "POST /v1/webhook-endpoints/{endpoint_id}/enable": Operation("enableWebhookEndpoint"),
+    "POST /v1/webhook-endpoints/{endpoint_id}/test": Operation(
+        "testWebhookEndpoint", {"202": ("Location",)}
+    ),
+    "POST /v1/webhook-endpoints/{endpoint_id}/recover": Operation("recoverWebhooks"),
+    "GET /v1/webhook-endpoints/{endpoint_id}/deliveries": Operation(
+        "listWebhookDeliveriesOfEndpoint", {"200": ("Link",)}
+    ),
+    "GET /v1/exports/{export_id}/deliveries": Operation(
+        "listWebhookDeliveriesOfExport", {"200": ("Link",)}
+    ),
+    "GET /v1/webhook-deliveries": Operation("listDeadWebhookDeliveries", {"200": ("Link",)}),
+    "GET /v1/webhook-deliveries/{delivery_id}": Operation("getWebhookDelivery"),
+    "POST /v1/webhook-deliveries/{delivery_id}/redeliver": Operation(
+        "redeliverWebhook", {"202": ("Location",)}
+    ),
+    "GET /health": Operation("getHealth"),
+    "GET /health/live": Operation("getLiveness"),
+    "GET /v2/health": Operation("getHirebaseHealth"),
+}
+
+TAGS = (
+    ("exports", "Our own contract: any source, and all that is known of an export."),
+    ("hirebase", "The Hirebase contract: an export is a task. Its official client works here."),
+    ("coresignal", "The Coresignal contract: postings in bulk, as files of gzipped JSON Lines."),
+    ("pipeline", "The pipeline contract: the caller's own rows, in the answer itself."),
+    ("webhooks", "Whom to tell of exports, signed as Standard Webhooks says, and what came of it."),
+    ("health", "Whether the service can serve. No key is needed."),
+)
+"""The parts of the document, in its order, and what each is."""
+
+
+def tell(document: dict[str, Any]) -> None:
+    """Name the document's operations and say which headers their answers have."""
+    document["tags"] = [{"name": name, "description": text} for name, text in TAGS]
+    document["components"]["headers"] = {
+        name: {"description": text, "schema": dict(schema), "required": name == _EVERYWHERE}
+        for name, (schema, text) in _HEADERS.items()
+    }
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            known = OPERATIONS.get(f"{method.upper()} {path}", Operation(operation["operationId"]))
+            operation["operationId"] = known.id
+            for status, response in operation["responses"].items():
+                names = (_EVERYWHERE, *_BY_STATUS.get(status, ()), *known.tells.get(status, ()))
+                if status not in _NOT_LET_IN:
+                    names += known.counts
+                response["headers"] = {
+                    name: {"$ref": f"#/components/headers/{name}"} for name in names
+                }

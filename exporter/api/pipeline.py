@@ -1,0 +1,431 @@
+"""The pipeline contract: the caller's own jobs as one file, in the answer itself.
+
+The filters, compression and `Prefer: respond-async` are ours: the contract plans the first two and
+has neither a way to wait for a large file nor one to ask for it later. So is the status 505. Jobs
+that were deleted (`deleted_at` is set) are in no file, which the contract does not say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+import structlog
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from isal import isal_zlib
+from starlette.responses import Response
+
+from exporter.api import answers, auth, errors, hooks, native
+from exporter.api.errors import Refusal
+from exporter.api.flat import Flat
+from exporter.api.state import engine_of, limits_of
+from exporter.api.streams import Stream
+from exporter.checkpoints import Tally
+from exporter.engine import Engine
+from exporter.errors import ConfigurationError, FieldProblem, QueryError, SourceError
+from exporter.formats import registry
+from exporter.formats.base import Dialect, Format
+from exporter.formats.envelope import Envelope
+from exporter.sources.sql import COLUMNS, SOURCES, STATUSES, Snapshot, SqlSource
+from exporter.store.keys import ApiKey
+from exporter.store.limits import Window
+from exporter.webhooks import messages
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+router = APIRouter(prefix="/api", tags=["pipeline"])
+
+CSV_COLUMNS = tuple(
+    name for name in COLUMNS if name not in ("job_description", "ai_reasoning", "scraped_at")
+)
+FORMATS: Mapping[str, str] = {"json": "json_envelope", "csv": "csv"}
+"""The contract's names for ours."""
+FEATURE = "pipeline"
+_LEVEL = 1
+_GZIP = 31
+"""For zlib: the largest window, in a gzip member."""
+
+
+class Job(msgspec.Struct):
+    """A job of the caller's, in JSON. A CSV has neither job_description, ai_reasoning nor
+    scraped_at."""
+
+    id: str
+    company_name: str | None
+    job_title: str | None
+    status: str | None
+    source: str | None
+    location: str | None
+    is_remote: bool | None
+    job_url: str | None
+    job_description: str | None
+    salary_range_min: float | None
+    salary_range_max: float | None
+    ai_match_score: float | None
+    ai_reasoning: str | None
+    notes: str | None
+    tags: list[str] | None
+    applied_at: str | None
+    interview_at: str | None
+    offer_at: str | None
+    rejected_at: str | None
+    scraped_at: str | None
+    created_at: str | None
+    updated_at: str | None
+
+
+class Jobs(msgspec.Struct):
+    """The file in JSON."""
+
+    exported_at: str
+    total: int
+    jobs: list[Job]
+
+
+_EXAMPLE = {
+    "exported_at": "2026-03-02T09:15:04Z",
+    "total": 1,
+    "jobs": [
+        {
+            "id": "7d1c2f0e-93a4-4a53-8a44-0f5a1f9a2b10",
+            "company_name": "Northwind",
+            "job_title": "Data Engineer",
+            "status": "applied",
+            "source": "manual",
+            "location": "Nairobi, KE",
+            "is_remote": False,
+            "job_url": "https://northwind.example/jobs/41",
+            "job_description": "Own the warehouse.",
+            "salary_range_min": 90000,
+            "salary_range_max": 120000,
+            "ai_match_score": 74,
+            "ai_reasoning": None,
+            "notes": "Referred by Amina",
+            "tags": ["warehouse", "referral"],
+            "applied_at": "2026-02-20T08:00:00Z",
+            "interview_at": None,
+            "offer_at": None,
+            "rejected_at": None,
+            "scraped_at": None,
+            "created_at": "2026-02-18T16:40:00Z",
+            "updated_at": "2026-02-20T08:00:00Z",
+        }
+    ],
+}
+_QUEUED_EXAMPLE = {
+    **native.EXAMPLES["/v1/exports", "post", "202"],
+    "surface": "pipeline",
+    "source": "pipeline",
+    "query": {"user_id": "acme", "status": ["applied"]},
+    "format": "json_envelope",
+    "columns": list(COLUMNS),
+    "priority": 0,
+}
+EXAMPLES: Mapping[tuple[str, str, str], Any] = {
+    ("/api/export", "get", "200"): _EXAMPLE,
+    ("/api/export", "get", "202"): _QUEUED_EXAMPLE,
+}
+"""What is answered, by path, method and status."""
+
+
+def _parameter(name: str, text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
+
+
+def _words(known: Sequence[str]) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": "string", "enum": list(known)}}
+
+
+_DOCS = {
+    "parameters": [
+        _parameter(
+            "format",
+            "What the file is.",
+            {"type": "string", "enum": list(FORMATS), "default": "json"},
+        ),
+        _parameter(
+            "from", "Jobs created then or later: a date (UTC) or a time.", {"type": "string"}
+        ),
+        _parameter("to", "Jobs created before: a date (UTC) or a time.", {"type": "string"}),
+        _parameter("status", "Only these; repeat it for several.", _words(STATUSES)),
+        _parameter("source", "Only these; repeat it for several.", _words(SOURCES)),
+        _parameter(
+            "webhook_url", f"With `Prefer: respond-async`: {hooks.URL_MEANS}", {"type": "string"}
+        ),
+        _parameter(
+            "webhook_events",
+            "Which of them; repeat it for several. Default: all but `export.progress`.",
+            _words(messages.EXPORT_EVENTS),
+        ),
+        {
+            "name": "Prefer",
+            "in": "header",
+            "required": False,
+            "description": "`respond-async`: 202 at once, and an export that is polled.",
+            "schema": {"type": "string"},
+        },
+    ]
+}
+
+
+@router.get(
+    "/export",
+    summary="Export the caller's jobs",
+    response_model=None,
+    openapi_extra=_DOCS,
+    responses={
+        200: {
+            "description": "The file; `Accept-Encoding: gzip` gets it compressed.",
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/Jobs"}},
+                "text/csv": {"schema": {"type": "string"}},
+            },
+        },
+        202: {
+            "description": "An export of the same, queued. Location says where to poll.",
+            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Export"}}},
+        },
+        **errors.documented(Flat, 400, 402, 429, 505),
+    },
+)
+async def export(request: Request) -> Response:
+    """All jobs of the caller's as they stand at one moment, however many, as a download.
+
+    The body's end is sent only if every job was: a connection that breaks off before means that
+    the file is not whole.
+    """
+    return await to_thread.run_sync(_answer, request)
+
+
+class _Asked(NamedTuple):
+    format: str
+    filters: dict[str, Any]
+    hook: hooks.Wanted
+
+
+def _answer(request: Request) -> Response:
+    caller, engine = auth.reader(request), engine_of(request)
+    caller.plan.check(FEATURE)
+    _count(request, caller, engine)
+    later = _prefers_async(request)
+    asked = _asked(request, caller.user_id, later)
+    now = engine.clock.now()
+    if later:
+        return _later(request, engine, asked, now)
+    if request.scope["http_version"] == "1.0":
+        # There a body ends where the connection does, and one that broke off looks whole.
+        raise Refusal(
+            505,
+            "http_version_not_supported",
+            "HTTP/1.0 cannot tell a whole file from one that broke off: use HTTP/1.1; of nginx,"
+            " set `proxy_http_version 1.1`",
+        )
+    source = _source(engine)
+    try:
+        query = source.search(asked.filters, now, user_id=caller.user_id).query
+    except QueryError as error:
+        raise _invalid([{**one, "loc": ("query", *one["loc"])} for one in error.problems]) from None
+    columns = CSV_COLUMNS if asked.format == "csv" else COLUMNS
+    snapshot = source.snapshot(query, columns)
+    gzip = _accepts_gzip(request.headers.get("accept-encoding", ""))
+    name = f"pipeline-jobs-{now:%Y-%m-%d}.{asked.format}"
+    headers = {
+        "Content-Type": "text/csv; charset=utf-8" if asked.format == "csv" else "application/json",
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "Cache-Control": "private, no-store",
+        "Vary": "Accept-Encoding, Prefer",
+    }
+    if gzip:
+        headers["Content-Encoding"] = "gzip"
+    pieces = _pieces(snapshot, asked.format, now, caller.user_id)
+    return Stream(
+        _gzipped(pieces) if gzip else pieces, interrupt=snapshot.interrupt, headers=headers
+    )
+
+
+# -- what is asked -----------------------------------------------------------------------------
+
+
+def _count(request: Request, caller: ApiKey, engine: Engine) -> None:
+    """Count the request; from here on its answer says where the caller stands. Refusal 429."""
+    window = limits_of(request).hit(f"pipeline:{caller.id}", engine.settings.pipeline_rate)
+    resets = window.resets_at
+    request.state.headers |= {
+        "X-RateLimit-Limit": str(window.limit),
+        "X-RateLimit-Remaining": str(window.remaining),
+        # In milliseconds, as this contract has it.
+        "X-RateLimit-Reset": str(math.ceil(resets.timestamp() * 1000)),
+    }
+    if not window.allowed:
+        raise _too_many(window)
+
+
+def _too_many(window: Window) -> Refusal:
+    wait = math.ceil(window.retry_after)
+    return Refusal(
+        429,
+        "rate_limit_exceeded",
+        f"Rate limit exceeded: {window.limit} exports were asked for; the next one in {wait} s",
+        headers={"Retry-After": str(wait)},
+        details={
+            "retryAfter": wait,
+            "limit": window.limit,
+            "remaining": window.remaining,
+            "resetAt": answers.zulu_seconds(window.resets_at),
+        },
+    )
+
+
+def _asked(request: Request, user_id: str, later: bool) -> _Asked:
+    given = request.query_params
+    problems: list[FieldProblem] = []
+    single, listed = ("format", "from", "to", "webhook_url"), ("status", "source", "webhook_events")
+    for name in given:
+        if name not in (*single, *listed):
+            known = ", ".join((*single, *listed))
+            problems.append(_problem(name, f"unknown parameter; known: {known}"))
+        elif name in single and len(given.getlist(name)) > 1:
+            problems.append(_problem(name, "given more than once"))
+    wanted = given.get("format", "json")
+    if wanted not in FORMATS:
+        text = f"Invalid format {wanted[:100]!r}: give {' or '.join(FORMATS)}"
+        problems.append(_problem("format", text))
+    fields = hooks.Fields.model_construct(
+        webhook_url=given.get("webhook_url"), webhook_events=given.getlist("webhook_events") or None
+    )
+    hook = hooks.wanted(request, user_id, fields)
+    problems += [_problem(str(one["loc"][0]), one["msg"]) for one in hook["wrong"]]
+    if fields.webhook_url is not None and not later:
+        text = "send the header Prefer: respond-async, too: there is nothing to tell of otherwise"
+        problems.append(_problem("webhook_url", text))
+    if problems:
+        raise _invalid(problems)
+    filters: dict[str, Any] = {name: given[name] for name in ("from", "to") if name in given}
+    filters |= {name: given.getlist(name) for name in ("status", "source") if name in given}
+    return _Asked(wanted, filters, hook)
+
+
+def _problem(name: str, text: str) -> FieldProblem:
+    return {"loc": ("query", name), "msg": text, "type": "value_error"}
+
+
+def _invalid(problems: Sequence[FieldProblem]) -> Refusal:
+    return Refusal(400, "validation_error", errors.invalid(problems).detail, problems=problems)
+
+
+def _prefers_async(request: Request) -> bool:
+    preferences = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(one.partition(";")[0].strip().lower() == "respond-async" for one in preferences)
+
+
+def _accepts_gzip(header: str) -> bool:
+    """Whether an Accept-Encoding allows gzip, by name or else by `*`."""
+    allowed: dict[str, bool] = {}
+    for one in header.lower().split(","):
+        name, _, quality = one.replace(" ", "").partition(";q=")
+        try:
+            allowed[name] = not quality or float(quality) > 0
+        except ValueError:
+            allowed[name] = False
+    return allowed.get("gzip", allowed.get("x-gzip", allowed.get("*", False)))
+
+
+def _source(engine: Engine) -> SqlSource:
+    name = engine.config.surfaces.pipeline
+    source = engine.source(name)
+    if not isinstance(source, SqlSource):
+        raise ConfigurationError(f"[surfaces] pipeline = {name!r} is no source of type sql")
+    missing = [column for column in COLUMNS if column not in source.columns]
+    if missing:
+        raise ConfigurationError(
+            f"[sources.{name}] columns lacks {', '.join(missing)}, which the pipeline contract has:"
+            " add them, or leave `columns` out"
+        )
+    return source
+
+
+# -- what is answered --------------------------------------------------------------------------
+
+
+def _later(request: Request, engine: Engine, asked: _Asked, now: datetime) -> Response:
+    """An export of the same, that workers make."""
+    caller = auth.writer(request)
+    source = engine.config.surfaces.pipeline
+    _source(engine)
+    try:
+        created = engine.create(
+            user_id=caller.user_id,
+            surface="pipeline",
+            source=source,
+            search=asked.filters,
+            format=FORMATS[asked.format],
+            columns=CSV_COLUMNS if asked.format == "csv" else COLUMNS,
+            dialect=Dialect(joined=True, exported_at=answers.zulu_seconds(now)),
+            file_stem="pipeline",
+            plan=caller.plan,
+            feature=FEATURE,
+            **asked.hook,
+        )
+    except QueryError as error:
+        raise _invalid(
+            [{**one, "loc": ("query", *one["loc"][1:])} for one in error.problems]
+        ) from None
+    headers = {
+        "Location": answers.address(engine, f"/v1/exports/{created.id}"),
+        "Preference-Applied": "respond-async",
+        **answers.patience(created, now),
+    }
+    return answers.reply(native.view(engine, created), 202, headers)
+
+
+def _pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -> Generator[bytes]:
+    """The file. Its first piece is there as soon as the jobs are counted."""
+    begun, tally, written, size = time.monotonic(), Tally(), 0, 0
+    started = False
+    try:
+        with snapshot:
+            encoder = _encoder(wanted, now, snapshot.total)
+            started = True
+            yield encoder.open()
+            for rows in snapshot.pages():
+                piece = encoder.encode(rows, tally, written)
+                written += len(rows)
+                size += len(piece)
+                yield piece
+    except SourceError as error:
+        log.warning("pipeline.failed", user_id=user_id, rows=written, reason=str(error))
+        if started:
+            raise
+        raise Refusal(500, "internal", "the database did not give the jobs: try again") from None
+    yield encoder.close(written)
+    log.info(
+        "pipeline.exported",
+        user_id=user_id,
+        rows=written,
+        bytes=size,
+        seconds=round(time.monotonic() - begun, 3),
+        replaced_characters=tally.replaced_characters,
+    )
+
+
+def _encoder(wanted: str, now: datetime, total: int) -> Format:
+    if wanted == "csv":
+        return registry.make("csv", Dialect(joined=True), CSV_COLUMNS)
+    return Envelope(exported_at=answers.zulu_seconds(now), total=total)
+
+
+def _gzipped(pieces: Generator[bytes]) -> Generator[bytes]:
+    """The same as one gzip member."""
+    compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP)
+    with contextlib.closing(pieces):
+        # The first piece leaves at once, not when a block is full.
+        yield compressor.compress(next(pieces)) + compressor.flush(isal_zlib.Z_SYNC_FLUSH)
+        for piece in pieces:
+            if packed := compressor.compress(piece):
+                yield packed
+    yield compressor.flush()

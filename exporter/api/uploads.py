@@ -1,0 +1,216 @@
+"""What callers upload: forms of several parts, read piece by piece, and lists of ids in them."""
+
+from __future__ import annotations
+
+import codecs
+from array import array
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from itertools import pairwise
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from exporter.api.errors import Refusal, invalid
+
+Sink = Callable[[bytes], None]
+"""Takes the content of one part of a form, piece by piece."""
+
+LONGEST_LINE = 200
+"""Bytes of a line of a list of ids, at most."""
+MOST_DIGITS = 18
+"""Of an id: what a signed 64-bit integer holds in any case."""
+
+
+async def read(
+    content_type: str,
+    chunks: AsyncIterator[bytes],
+    sinks: Mapping[str, Sink],
+    *,
+    largest: int,
+    several: str = "",
+) -> None:
+    """Give each part of a multipart/form-data body to the sink of its name, in bounded memory.
+
+    The part named `several` may come more than once, and is then given with line feeds between.
+
+    Raises Refusal: 400 for a body that is malformed or cut off (half a list of ids is a list,
+    too), 413 for one of more than `largest` bytes, 422 for a part that has no sink or that comes
+    again, and whatever a sink raises.
+    """
+    _, options = parse_options_header(content_type)
+    form = _Form(sinks, several)
+    size = 0
+    try:
+        parser = MultipartParser(
+            options.get(b"boundary", b""),
+            {
+                "on_part_begin": form.begin,
+                "on_header_field": form.header_name,
+                "on_header_value": form.header_value,
+                "on_header_end": form.header_end,
+                "on_headers_finished": form.headers_end,
+                "on_part_data": form.data,
+                "on_end": form.end,
+            },
+        )
+        async for chunk in chunks:
+            size += len(chunk)
+            if size > largest:
+                raise Refusal(413, "body_too_large", f"the body is over {largest} bytes")
+            parser.write(chunk)
+    except FormParserError as error:
+        raise _malformed(str(error)) from None
+    if not form.ended:
+        raise _malformed("it stops before its last boundary")
+
+
+class _Form:
+    """Follows the parser from part to part."""
+
+    def __init__(self, sinks: Mapping[str, Sink], several: str) -> None:
+        self.ended = False
+        self._sinks = sinks
+        self._several = several
+        self._seen: set[str] = set()
+        self._name = self._value = b""
+        self._disposition = b""
+        self._sink: Sink | None = None
+
+    def begin(self) -> None:
+        self._disposition = b""
+
+    def header_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def header_end(self) -> None:
+        if self._name.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._name = self._value = b""
+
+    def headers_end(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        self._sink = self._sinks.get(name)
+        message = ""
+        if self._sink is None:
+            message = f"unknown field; known: {', '.join(self._sinks)}"
+        elif name in self._seen and name == self._several:
+            self._sink(b"\n")
+        elif name in self._seen:
+            message = "it is given twice: give it once"
+        self._seen.add(name)
+        if message:
+            raise invalid([{"loc": ("body", name[:100]), "msg": message, "type": "form_field"}])
+
+    def data(self, data: bytes, start: int, end: int) -> None:
+        if self._sink is not None:
+            self._sink(data[start:end])
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def _malformed(why: str) -> Refusal:
+    return Refusal(400, "form_malformed", f"the body is no multipart/form-data: {why}")
+
+
+class Text:
+    """A sink for a short text."""
+
+    def __init__(self, name: str, longest: int) -> None:
+        self._name = name
+        self._longest = longest
+        self._data = bytearray()
+
+    def __call__(self, data: bytes) -> None:
+        self._data += data
+        if len(self._data) > self._longest:
+            raise Refusal(422, "invalid_request", f"{self._name} is over {self._longest} bytes")
+
+    @property
+    def value(self) -> str:
+        """What has come so far. Raises Refusal if it is not UTF-8."""
+        try:
+            return self._data.decode()
+        except UnicodeDecodeError:
+            raise Refusal(422, "invalid_request", f"{self._name} is not UTF-8") from None
+
+
+class IdLines:
+    """A sink for a list of ids: numbers, one a line, without a heading.
+
+    Lines end in LF or CRLF; a BOM, blanks around an id and blank lines at the end are passed over.
+    Anything else raises Refusal 400, naming the line and its text: a list that is not understood
+    entirely is not taken at all. 8 bytes are held for an id.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._ids = array("Q")
+        self._rest = b""
+        self._lines = 0
+        self._blank = 0
+
+    def __call__(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._take(line)
+        if len(self._rest) > LONGEST_LINE:
+            raise self._wrong(self._lines + 1, self._rest)
+
+    def ids(self) -> Sequence[int]:
+        """All ids, in their order, once everything has come. Raises Refusal for a wrong last line,
+        for an id that is listed twice, and for a list of none."""
+        if self._rest:
+            self._take(self._rest)
+            self._rest = b""
+        return checked(self._ids, self._most)
+
+    def _take(self, line: bytes) -> None:
+        self._lines += 1
+        if self._lines == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        text = line.strip()
+        if not text:
+            self._blank = self._blank or self._lines
+            return
+        if self._blank:
+            raise self._wrong(self._blank, b"")
+        # bytes.isdigit knows no digits but 0 to 9; int() would also take signs and underscores.
+        if not text.isdigit() or len(text) > MOST_DIGITS:
+            raise self._wrong(self._lines, text)
+        if len(self._ids) == self._most:
+            raise too_many(self._most)
+        self._ids.append(int(text))
+
+    def _wrong(self, line: int, text: bytes) -> Refusal:
+        shown = text[:50].decode("utf-8", "replace")
+        return Refusal(
+            400,
+            "id_list_malformed",
+            f"line {line} of the list of ids is {shown!r}: write one id on each line, as a number"
+            f" of up to {MOST_DIGITS} digits, and no heading",
+        )
+
+
+def checked(ids: Sequence[int], most: int) -> Sequence[int]:
+    """The ids, if they are distinct, at least one and at most so many; raises Refusal otherwise.
+
+    The vendor documents 422 for a list with duplicates and 400 for one that is too long.
+    """
+    if not ids:
+        raise Refusal(422, "no_ids", "the list of ids is empty: give at least one")
+    if len(ids) > most:
+        raise too_many(most)
+    for one, following in pairwise(sorted(ids)):
+        if one == following:
+            raise Refusal(422, "duplicate_ids", f"id {one} is listed twice: give each id once")
+    return ids
+
+
+def too_many(most: int) -> Refusal:
+    """The refusal of a list that is too long, in the vendor's words."""
+    return Refusal(400, "too_many_ids", f"File contains too many IDs. Maximum is {most:,} IDs")

@@ -1,0 +1,311 @@
+"""What became of each webhook, try by try."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from exporter.api import answers, auth, errors, webhooks
+from exporter.api.errors import Problem, Refusal
+from exporter.api.state import deliveries_of, engine_of
+from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, DeliveryState
+
+router = APIRouter(prefix="/v1", tags=["webhooks"])
+
+MOST_LOOKED_AT = 1_000
+"""Deliveries that one request for those of a state may look at."""
+
+
+class WebhookAttempt(msgspec.Struct):
+    """One try."""
+
+    at: str
+    duration: Annotated[float, msgspec.Meta(description="Seconds.")]
+    status: Annotated[int | None, msgspec.Meta(description="null: no answer came.")]
+    error: Annotated[
+        str | None, msgspec.Meta(description="Why it is no delivery; null: it is one.")
+    ]
+    excerpt: Annotated[str, msgspec.Meta(description="How the answer's body began.")]
+
+
+class WebhookDeliverySummary(msgspec.Struct):
+    """One event on its way to one endpoint."""
+
+    id: str
+    message_id: Annotated[
+        str, msgspec.Meta(description="The header `webhook-id`, the same at each try.")
+    ]
+    endpoint_id: str
+    export_id: Annotated[str | None, msgspec.Meta(description="null: it tells of no export.")]
+    type: str
+    sequence: Annotated[int, msgspec.Meta(description="Place among the events of its export.")]
+    state: DeliveryState
+    tries: Annotated[int, msgspec.Meta(description="Since it was made, or sent again by hand.")]
+    last_status: Annotated[int | None, msgspec.Meta(description="Of the latest try.")]
+    last_error: str | None
+    created_at: str
+    next_at: Annotated[str | None, msgspec.Meta(description="When it is tried next.")]
+    finished_at: Annotated[
+        str | None, msgspec.Meta(description="When it was delivered or given up.")
+    ]
+    gave_up: Annotated[str | None, msgspec.Meta(description="Why it is dead.")]
+
+
+class WebhookDelivery(WebhookDeliverySummary):
+    """The same with what was sent, and all of its latest tries."""
+
+    payload: Annotated[
+        Any,
+        msgspec.Meta(description="The body, apart from a download URL, which is signed each time."),
+    ]
+    attempts: Annotated[list[WebhookAttempt], msgspec.Meta(description="The latest, oldest first.")]
+
+
+class WebhookDeliveries(msgspec.Struct):
+    """Some deliveries, newest first. There are more as long as there is a cursor, however few are
+    on a page."""
+
+    deliveries: list[WebhookDeliverySummary]
+    next_cursor: str | None
+
+
+def _summary(delivery: Delivery) -> WebhookDeliverySummary:
+    return WebhookDeliverySummary(**_fields(delivery))
+
+
+def _fields(delivery: Delivery) -> dict[str, Any]:
+    zulu = answers.zulu_or_none
+    last = delivery.attempts[-1] if delivery.attempts else None
+    return {
+        "id": delivery.id,
+        "message_id": delivery.message_id,
+        "endpoint_id": delivery.endpoint_id,
+        "export_id": delivery.export_id,
+        "type": delivery.type,
+        "sequence": delivery.sequence,
+        "state": delivery.state,
+        "tries": delivery.tries,
+        "last_status": last.status if last else None,
+        "last_error": last.error if last else None,
+        "created_at": zulu(delivery.created_at),
+        "next_at": zulu(delivery.next_at),
+        "finished_at": zulu(delivery.finished_at),
+        "gave_up": delivery.gave_up,
+    }
+
+
+def whole(delivery: Delivery) -> WebhookDelivery:
+    return WebhookDelivery(
+        **_fields(delivery),
+        payload=msgspec.Raw(delivery.body),
+        attempts=[_attempt(one) for one in delivery.attempts],
+    )
+
+
+def _attempt(attempt: Attempt) -> WebhookAttempt:
+    return WebhookAttempt(
+        answers.zulu(attempt.at),
+        attempt.duration,
+        attempt.status,
+        attempt.error,
+        attempt.excerpt,
+    )
+
+
+_ID = "msg_0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11_4.we_1f0c2a5d6b7e"
+_SUMMARY = {
+    "id": _ID,
+    "message_id": "msg_0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11_4",
+    "endpoint_id": "we_1f0c2a5d6b7e",
+    "export_id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11",
+    "type": "export.finished",
+    "sequence": 4,
+    "state": "pending",
+    "tries": 1,
+    "last_status": 503,
+    "last_error": "https://hooks.example.com answered 503, and only 2xx is a delivery",
+    "created_at": "2026-03-02T09:15:09.618020Z",
+    "next_at": "2026-03-02T09:15:15.101200Z",
+    "finished_at": None,
+    "gave_up": None,
+}
+WHOLE = {
+    **_SUMMARY,
+    "payload": {
+        "type": "export.finished",
+        "timestamp": "2026-03-02T09:15:09.618020Z",
+        "data": {"id": _SUMMARY["export_id"], "state": "finished", "sequence": 4},
+    },
+    "attempts": [
+        {
+            "at": "2026-03-02T09:15:09.640118Z",
+            "duration": 0.084,
+            "status": 503,
+            "error": _SUMMARY["last_error"],
+            "excerpt": "busy",
+        }
+    ],
+}
+_PAGE = {"deliveries": [_SUMMARY], "next_cursor": None}
+_DEAD = {
+    **_SUMMARY,
+    "state": "dead",
+    "tries": 10,
+    "next_at": None,
+    "finished_at": "2026-03-05T12:50:10.002113Z",
+    "gave_up": "no try of 10 was a delivery",
+}
+EXAMPLES: Mapping[tuple[str, str, str], Any] = {
+    ("/v1/webhook-endpoints/{endpoint_id}/deliveries", "get", "200"): _PAGE,
+    ("/v1/exports/{export_id}/deliveries", "get", "200"): _PAGE,
+    ("/v1/webhook-deliveries", "get", "200"): {"deliveries": [_DEAD], "next_cursor": None},
+    ("/v1/webhook-deliveries/{delivery_id}", "get", "200"): WHOLE,
+}
+"""What is answered, by path, method and status."""
+
+_LISTED = {
+    200: answers.shows("A page, newest first; Link leads to the next.", "WebhookDeliveries"),
+    **errors.documented(Problem, 404, 422),
+}
+
+
+State = Annotated[DeliveryState | None, Query(description="Only those; default: all.")]
+
+
+@router.get(
+    "/webhook-endpoints/{endpoint_id}/deliveries",
+    summary="List deliveries to an endpoint",
+    response_model=None,
+    responses=_LISTED,
+)
+def of_endpoint(
+    request: Request,
+    endpoint_id: str,
+    state: State = None,
+    limit: answers.Limit = 20,
+    cursor: answers.Cursor = None,
+) -> Response:
+    """What was sent to one endpoint, or is to be."""
+    caller, deliveries = auth.reader(request), deliveries_of(request)
+    endpoint = webhooks.owned(request, caller.user_id, endpoint_id)
+
+    def read(most: int, after: str | None) -> DeliveryPage:
+        return deliveries.of_endpoint(endpoint.id, limit=most, cursor=after)
+
+    path = f"/v1/webhook-endpoints/{endpoint.id}/deliveries"
+    return _page(request, path, read, limit, cursor, state)
+
+
+@router.get(
+    "/exports/{export_id}/deliveries",
+    summary="List deliveries of an export",
+    response_model=None,
+    responses=_LISTED,
+)
+def of_export(
+    request: Request,
+    export_id: str,
+    state: State = None,
+    limit: answers.Limit = 20,
+    cursor: answers.Cursor = None,
+) -> Response:
+    """What your endpoints were told of one export, or are to be."""
+    caller, deliveries = auth.reader(request), deliveries_of(request)
+    if engine_of(request).find(caller.user_id, export_id) is None:
+        raise errors.missing(export_id)
+
+    def read(most: int, after: str | None) -> DeliveryPage:
+        return deliveries.of_export(export_id, limit=most, cursor=after)
+
+    return _page(request, f"/v1/exports/{export_id}/deliveries", read, limit, cursor, state)
+
+
+@router.get(
+    "/webhook-deliveries",
+    summary="List dead deliveries",
+    response_model=None,
+    responses=_LISTED,
+)
+def dead(
+    request: Request,
+    state: Annotated[Literal["dead"], Query(description="`dead`: what was given up.")] = "dead",
+    limit: answers.Limit = 20,
+    cursor: answers.Cursor = None,
+) -> Response:
+    """What was given up, of all your endpoints, deleted ones included; the latest first."""
+    caller, deliveries = auth.reader(request), deliveries_of(request)
+
+    def read(most: int, after: str | None) -> DeliveryPage:
+        return deliveries.dead(caller.user_id, limit=most, cursor=after)
+
+    return _page(request, "/v1/webhook-deliveries", read, limit, cursor, DeliveryState(state))
+
+
+@router.get(
+    "/webhook-deliveries/{delivery_id}",
+    summary="Get a delivery",
+    response_model=None,
+    responses={
+        200: answers.shows("The delivery with its tries.", "WebhookDelivery"),
+        **errors.documented(Problem, 404),
+    },
+)
+def show(request: Request, delivery_id: str) -> Response:
+    """One delivery: what was sent, and what came of each try."""
+    caller = auth.reader(request)
+    return answers.reply(whole(owned(request, caller.user_id, delivery_id)))
+
+
+def owned(request: Request, user_id: str, delivery_id: str) -> Delivery:
+    delivery = deliveries_of(request).find(delivery_id)
+    if delivery is None or delivery.user_id != user_id:
+        raise missing(delivery_id)
+    return delivery
+
+
+def missing(delivery_id: str) -> Refusal:
+    return Refusal(
+        404,
+        "not_found",
+        f"no webhook delivery of yours has the id {delivery_id[:200]!r}, or no longer",
+    )
+
+
+def _page(
+    request: Request,
+    path: str,
+    read: Callable[[int, str | None], DeliveryPage],
+    limit: int,
+    cursor: str | None,
+    state: DeliveryState | None,
+) -> Response:
+    """A page of what `read` gives for a limit and a cursor. Raises Refusal for a wrong cursor.
+
+    The store keeps no list of each state. One that is rare is searched for in so many deliveries,
+    and then the caller goes on by the cursor.
+    """
+    limit = min(limit, answers.MOST_LISTED)
+    looked_at = 0
+    while True:
+        try:
+            page = read(limit, cursor)
+        except ValueError:
+            raise answers.wrong_cursor() from None
+        found = [one for one in page.deliveries if state in (None, one.state)]
+        looked_at += limit
+        cursor = page.next_cursor
+        if found or cursor is None or looked_at >= MOST_LOOKED_AT:
+            break
+    headers = {}
+    if cursor is not None:
+        given = {"state": state} if state else {}
+        query = urlencode({**given, "limit": limit, "cursor": cursor})
+        headers["Link"] = f'<{answers.address(engine_of(request), path)}?{query}>; rel="next"'
+    return answers.reply(
+        WebhookDeliveries([_summary(one) for one in found], cursor), headers=headers
+    )

@@ -1,0 +1,395 @@
+"""Whom to tell of one's exports: the endpoints that events are sent to, and their secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any
+
+import msgspec
+import structlog
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from exporter.api import answers, auth, errors, hooks
+from exporter.api.bodies import TheBody, parse
+from exporter.api.errors import Problem, Refusal
+from exporter.api.state import endpoints_of, engine_of, guard_of
+from exporter.store.endpoints import GRACE, LONGEST_GRACE
+from exporter.webhooks import messages
+from exporter.webhooks.endpoints import Because, Endpoint, TooManyEndpoints
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+router = APIRouter(prefix="/v1", tags=["webhooks"])
+
+LONGEST_DESCRIPTION = 500
+
+
+class EndpointRequest(BaseModel):
+    """A receiver of events. An unknown field is refused, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    url: str = Field(
+        description="`https://HOST/PATH` of a host of the internet, on port 443 or 8443."
+    )
+    events: list[hooks.Name] | None = Field(
+        None,
+        max_length=hooks.MOST_NAMES,
+        description="What it wants to hear of all your exports; default: all but"
+        " `export.progress`, which comes every 10 seconds at most.",
+    )
+    ordered: bool = Field(
+        False,
+        description="The events of one export come one after the other: one that cannot be"
+        " delivered holds back those after it until it is given up.",
+    )
+    include_download_url: bool = Field(
+        False, description="`export.finished` brings a download URL, signed when it is sent."
+    )
+    description: str = Field("", max_length=LONGEST_DESCRIPTION, description="For you.")
+
+
+class RotateRequest(BaseModel):
+    """How a secret is replaced."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    grace_seconds: int = Field(
+        int(GRACE.total_seconds()),
+        ge=0,
+        le=int(LONGEST_GRACE.total_seconds()),
+        description="How long the secret so far signs, too, beside the new one; up to 7 days.",
+    )
+
+
+class WebhookEndpoint(msgspec.Struct):
+    """A receiver of events. Its secret is shown when it is made or rotated, and at `/secret`."""
+
+    id: str
+    url: str
+    events: Annotated[
+        list[str],
+        msgspec.Meta(
+            description="What it hears of all your exports. Empty if it is not `registered`: each"
+            " export that names it says what it hears of that one."
+        ),
+    ]
+    registered: Annotated[
+        bool,
+        msgspec.Meta(
+            description="Made here. Otherwise it was made for the `webhook_url` of an export, and"
+            " is gone some time after the last one."
+        ),
+    ]
+    ordered: bool
+    include_download_url: bool
+    description: str
+    enabled: bool
+    disabled_at: str | None
+    disabled_because: Annotated[
+        Because | None,
+        msgspec.Meta(
+            description="`owner`: you wanted so. `gone`: it answered 410. `failing`: no delivery"
+            " succeeded for five days."
+        ),
+    ]
+    failing_since: Annotated[
+        str | None, msgspec.Meta(description="Since when all deliveries failed; null: they do not.")
+    ]
+    created_at: str
+
+
+class WebhookEndpoints(msgspec.Struct):
+    """All of the caller's, oldest first."""
+
+    endpoints: list[WebhookEndpoint]
+
+
+class WebhookSecret(msgspec.Struct):
+    """What webhooks are signed with, as the libraries of Standard Webhooks take it."""
+
+    secret: str
+    replaced_until: Annotated[
+        list[str],
+        msgspec.Meta(description="For each secret that it replaced, until when that signs, too."),
+    ]
+
+
+class WebhookEndpointMade(WebhookEndpoint):
+    """A new receiver, with its secret."""
+
+    secret: Annotated[str, msgspec.Meta(description="As `/secret` shows it.")]
+
+
+def view(endpoint: Endpoint) -> WebhookEndpoint:
+    """An endpoint as its owner sees it, without its secrets."""
+    return WebhookEndpoint(**_fields(endpoint))
+
+
+def _fields(endpoint: Endpoint) -> dict[str, Any]:
+    zulu = answers.zulu_or_none
+    return {
+        "id": endpoint.id,
+        "url": endpoint.url,
+        "events": list(endpoint.events),
+        "registered": endpoint.own,
+        "ordered": endpoint.ordered,
+        "include_download_url": endpoint.include_download_url,
+        "description": endpoint.description,
+        "enabled": endpoint.enabled,
+        "disabled_at": zulu(endpoint.disabled_at),
+        "disabled_because": endpoint.disabled_because,
+        "failing_since": zulu(endpoint.failing_since),
+        "created_at": zulu(endpoint.created_at),
+    }
+
+
+def _secret(endpoint: Endpoint) -> WebhookSecret:
+    first, *replaced = endpoint.secrets
+    return WebhookSecret(first.value, [answers.zulu(one.until) for one in replaced if one.until])
+
+
+_ID = "we_1f0c2a5d6b7e"
+_ENDPOINT = {
+    "id": _ID,
+    "url": "https://hooks.example.com/exports",
+    "events": list(messages.DEFAULT_EVENTS),
+    "registered": True,
+    "ordered": False,
+    "include_download_url": False,
+    "description": "warehouse loader",
+    "enabled": True,
+    "disabled_at": None,
+    "disabled_because": None,
+    "failing_since": None,
+    "created_at": "2026-03-02T09:15:04.201933Z",
+}
+_KEY = "whsec_c2VjcmV0IGV4YW1wbGUgZm9yIHRoZSBkb2N1bWVudCE="
+_ONE = "/v1/webhook-endpoints/{endpoint_id}"
+EXAMPLES: Mapping[tuple[str, str, str], Any] = {
+    ("/v1/webhook-endpoints", "post", "201"): {**_ENDPOINT, "secret": _KEY},
+    ("/v1/webhook-endpoints", "get", "200"): {"endpoints": [_ENDPOINT]},
+    (_ONE, "get", "200"): _ENDPOINT,
+    (f"{_ONE}/secret", "get", "200"): {"secret": _KEY, "replaced_until": []},
+    (f"{_ONE}/rotate", "post", "200"): {
+        "secret": _KEY,
+        "replaced_until": ["2026-03-03T09:15:04.201933Z"],
+    },
+    (f"{_ONE}/disable", "post", "200"): {
+        **_ENDPOINT,
+        "enabled": False,
+        "disabled_at": "2026-03-02T10:00:00.000000Z",
+        "disabled_because": "owner",
+    },
+    (f"{_ONE}/enable", "post", "200"): _ENDPOINT,
+}
+"""What is answered, by path, method and status."""
+
+
+def takes(model: type[BaseModel], example: Any, *, required: bool = True) -> dict[str, Any]:
+    """The OpenAPI entry of a JSON body."""
+    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
+    content = {"application/json": {"schema": schema, "example": example}}
+    return {"requestBody": {"required": required, "content": content}}
+
+
+@router.post(
+    "/webhook-endpoints",
+    summary="Register a webhook endpoint",
+    status_code=201,
+    response_model=None,
+    openapi_extra=takes(
+        EndpointRequest, {"url": _ENDPOINT["url"], "events": ["export.finished", "export.failed"]}
+    ),
+    responses={
+        201: answers.shows("The endpoint, with its secret.", "WebhookEndpointMade"),
+        **errors.documented(Problem, 400, 409, 413, 415, 422),
+    },
+)
+def create(request: Request, body: TheBody) -> Response:
+    """Tell this URL of all your exports from now on. `POST …/test` shows whether it works."""
+    caller = auth.writer(request)
+    asked = parse(request, body, EndpointRequest)
+    wrong = []
+    forbidden = hooks.refused(guard_of(request), asked.url)
+    if forbidden:
+        wrong.append(hooks.problem("url", forbidden))
+    events = messages.DEFAULT_EVENTS
+    if asked.events is not None:
+        try:
+            events = messages.check_events(asked.events)
+        except ValueError as error:
+            wrong.append(hooks.problem("events", str(error)))
+    if wrong:
+        raise errors.invalid([{**one, "loc": ("body", *one["loc"])} for one in wrong])
+    try:
+        endpoint = endpoints_of(request).create(
+            caller.user_id,
+            asked.url,
+            events=events,
+            ordered=asked.ordered,
+            include_download_url=asked.include_download_url,
+            description=asked.description,
+        )
+    except TooManyEndpoints as error:
+        raise Refusal(409, "too_many_endpoints", str(error)) from None
+    _tell("endpoint.created", endpoint.id, caller.user_id)
+    place = answers.address(engine_of(request), f"/v1/webhook-endpoints/{endpoint.id}")
+    made = WebhookEndpointMade(**_fields(endpoint), secret=endpoint.secrets[0].value)
+    return answers.reply(made, 201, {"Location": place, "Cache-Control": "no-store"})
+
+
+@router.get(
+    "/webhook-endpoints",
+    summary="List webhook endpoints",
+    response_model=None,
+    responses={
+        200: answers.shows("All of them, oldest first.", "WebhookEndpoints"),
+        **errors.documented(Problem),
+    },
+)
+def index(request: Request) -> Response:
+    """All of your endpoints, those made for the `webhook_url` of an export included."""
+    caller = auth.reader(request)
+    found = endpoints_of(request).list(caller.user_id)
+    return answers.reply(WebhookEndpoints([view(endpoint) for endpoint in found]))
+
+
+@router.get(
+    "/webhook-endpoints/{endpoint_id}",
+    summary="Get a webhook endpoint",
+    response_model=None,
+    responses={
+        200: answers.shows("The endpoint.", "WebhookEndpoint"),
+        **errors.documented(Problem, 404),
+    },
+)
+def show(request: Request, endpoint_id: str) -> Response:
+    """One endpoint, without its secret."""
+    caller = auth.reader(request)
+    return answers.reply(view(owned(request, caller.user_id, endpoint_id)))
+
+
+@router.get(
+    "/webhook-endpoints/{endpoint_id}/secret",
+    summary="Get a webhook endpoint's secret",
+    response_model=None,
+    responses={
+        200: answers.shows("The secret in force.", "WebhookSecret"),
+        **errors.documented(Problem, 404),
+    },
+)
+def secret(request: Request, endpoint_id: str) -> Response:
+    """What this endpoint's webhooks are verified with. The key needs the scope `write`: who knows
+    the secret can send what you take for ours."""
+    caller = auth.writer(request)
+    return _told(owned(request, caller.user_id, endpoint_id))
+
+
+@router.post(
+    "/webhook-endpoints/{endpoint_id}/rotate",
+    summary="Rotate a webhook endpoint's secret",
+    response_model=None,
+    openapi_extra=takes(RotateRequest, {"grace_seconds": 86400}, required=False),
+    responses={
+        200: answers.shows("The new secret.", "WebhookSecret"),
+        **errors.documented(Problem, 400, 404, 413, 415, 422),
+    },
+)
+def rotate(request: Request, endpoint_id: str, body: TheBody) -> Response:
+    """Sign with a new secret, and for the time of grace with the one so far, too.
+
+    Receivers verify with either meanwhile, so none has to change in the same moment.
+    """
+    caller = auth.writer(request)
+    asked = parse(request, body or b"{}", RotateRequest)
+    grace = timedelta(seconds=asked.grace_seconds)
+    endpoint = endpoints_of(request).rotate(endpoint_id, caller.user_id, grace=grace)
+    if endpoint is None:
+        raise missing(endpoint_id)
+    _tell("endpoint.rotated", endpoint.id, caller.user_id)
+    return _told(endpoint)
+
+
+@router.post(
+    "/webhook-endpoints/{endpoint_id}/disable",
+    summary="Disable a webhook endpoint",
+    response_model=None,
+    responses={
+        200: answers.shows("The endpoint.", "WebhookEndpoint"),
+        **errors.documented(Problem, 404),
+    },
+)
+def disable(request: Request, endpoint_id: str) -> Response:
+    """Send it nothing from now on. What was on its way is given up and can be sent again later."""
+    caller = auth.writer(request)
+    return _switched(endpoints_of(request).disable(endpoint_id, caller.user_id), endpoint_id)
+
+
+@router.post(
+    "/webhook-endpoints/{endpoint_id}/enable",
+    summary="Enable a webhook endpoint",
+    response_model=None,
+    responses={
+        200: answers.shows("The endpoint.", "WebhookEndpoint"),
+        **errors.documented(Problem, 404),
+    },
+)
+def enable(request: Request, endpoint_id: str) -> Response:
+    """Send it what happens from now on. For what it missed see `…/recover`."""
+    caller = auth.writer(request)
+    return _switched(endpoints_of(request).enable(endpoint_id, caller.user_id), endpoint_id)
+
+
+@router.delete(
+    "/webhook-endpoints/{endpoint_id}",
+    summary="Delete a webhook endpoint",
+    status_code=204,
+    response_model=None,
+    responses={
+        204: {"description": "It is no more."},
+        **errors.documented(Problem, 404),
+    },
+)
+def delete(request: Request, endpoint_id: str) -> Response:
+    """Forget an endpoint for good. What was on its way is given up."""
+    caller = auth.writer(request)
+    if not endpoints_of(request).delete(endpoint_id, caller.user_id):
+        raise missing(endpoint_id)
+    _tell("endpoint.deleted", endpoint_id, caller.user_id)
+    return Response(status_code=204)
+
+
+def owned(request: Request, user_id: str, endpoint_id: str) -> Endpoint:
+    """The user's endpoint of that id. Raises Refusal 404, for another's as for none."""
+    endpoint = endpoints_of(request).find(endpoint_id, user_id)
+    if endpoint is None:
+        raise missing(endpoint_id)
+    return endpoint
+
+
+def missing(endpoint_id: str) -> Refusal:
+    return Refusal(
+        404, "not_found", f"no webhook endpoint of yours has the id {endpoint_id[:100]!r}"
+    )
+
+
+def _switched(endpoint: Endpoint | None, endpoint_id: str) -> Response:
+    if endpoint is None:
+        raise missing(endpoint_id)
+    _tell(
+        "endpoint.enabled" if endpoint.enabled else "endpoint.disabled",
+        endpoint.id,
+        endpoint.user_id,
+    )
+    return answers.reply(view(endpoint))
+
+
+def _told(endpoint: Endpoint) -> Response:
+    return answers.reply(_secret(endpoint), headers={"Cache-Control": "no-store"})
+
+
+def _tell(what: str, endpoint_id: str, user_id: str) -> None:
+    log.info(what, endpoint_id=endpoint_id, user_id=user_id)

@@ -1,0 +1,203 @@
+"""Postings as Bindbee's AtsJob objects."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from exporter.board import members, names
+from exporter.board.members import Members
+from exporter.board.search import Condition
+
+RELATIONS = ("departments", "offices", "hiring_managers", "recruiters")
+_RELATION = re.compile(r"(\w+)(?:\[(\w+(?:,\w+)*)\])?(?:,(?=\w)|$)")
+_CUSTOM = (
+    *("salary_range", "yoe_range", "experience_level", "education_level", "technologies"),
+    *("skills", "benefits", "offers_equity", "company_name"),
+)
+
+
+class Wanted(NamedTuple):
+    """What of a job is to be told."""
+
+    relations: Mapping[str, Sequence[str] | None]
+    """Those to be told as objects instead of ids, with the members wanted; None: all."""
+    raw_data: bool
+    custom_fields: bool
+
+
+class Found(NamedTuple):
+    """A posting, with what the board's columns know of it."""
+
+    uuid: bytes
+    number: int
+    id: str
+    expired: bool
+    posted: str
+    json: bytes
+    modified_at: str
+
+
+def expanded(text: str) -> dict[str, Sequence[str] | None]:
+    """The relations of an `expand` parameter.
+
+    >>> expanded("offices[id,name],recruiters")
+    {'offices': ['id', 'name'], 'recruiters': None}
+
+    Raises ValueError, which tells what to write.
+    """
+    found: dict[str, Sequence[str] | None] = {}
+    at = 0
+    while at < len(text) or not text:
+        match = _RELATION.match(text, at)
+        if match is None or match[1] not in RELATIONS:
+            raise ValueError(
+                f"Input should be relations out of {', '.join(RELATIONS)}, each with its fields "
+                "in [] if only some are wanted, separated by commas without spaces"
+            )
+        found[match[1]] = match[2].split(",") if match[2] else None
+        at = match.end()
+    return found
+
+
+def find(connection: sqlite3.Connection, condition: Condition, most: int) -> list[Found]:
+    """The first postings, by uuid, of which the condition is true. It may speak of `uuid` and
+    `number` and of the columns of `postings`."""
+    # The names lead: their order is the answer's, so reading stops when there are enough.
+    rows = connection.execute(
+        "SELECT uuid, number, id, expired, posted, json,"  # noqa: S608 - values are bound
+        f" {names.MOMENT.format('names.number')}"
+        " FROM names CROSS JOIN postings USING (number) CROSS JOIN documents USING (number)"
+        f" WHERE {condition.sql} ORDER BY uuid LIMIT ?",
+        (*condition.values, most),
+    )
+    return [Found(*row) for row in rows]
+
+
+def told(connection: sqlite3.Connection, found: Sequence[Found], wanted: Wanted) -> list[bytes]:
+    """The AtsJob objects of postings, as JSON.
+
+    A posting's `team` is its department, its places are its offices, and whoever its
+    `contact_email` belongs to is its recruiter; postings name no hiring managers. An absent
+    relation is null, expanded or not. What of a posting has no field here is a custom field.
+    """
+    offices = _offices(connection, found)
+    return [_job(one, offices.get(one.number, []), wanted) for one in found]
+
+
+def _job(found: Found, offices: Sequence[tuple[int, bytes]], wanted: Wanted) -> bytes:
+    known = members.of(found.json)
+    link = members.text(known.application_link)
+    at = found.modified_at
+    job: dict[str, Any] = {
+        "id": names.written(found.uuid),
+        "remote_id": found.id,
+        "modified_at": at,
+        "custom_fields": None,
+        "name": members.text(known.job_title),
+        "description": members.text(known.description),
+        "code": members.text(known.job_slug),
+        "status": "CLOSED" if found.expired else "OPEN",
+        "job_posting_urls": [{"value": link, "url_type": "JOB_POSTING"}] if link else None,
+        "remote_created_at": members.day(found.posted),
+        "remote_updated_at": at,
+        "confidential": False,
+        "departments": _relation("departments", _departments(known), at, wanted),
+        "offices": _relation("offices", _named(known, offices, wanted), at, wanted),
+        "hiring_managers": None,
+        "recruiters": _relation("recruiters", _recruiters(known), at, wanted),
+    }
+    if wanted.custom_fields:
+        job["custom_fields"] = {name: getattr(known, name) for name in _CUSTOM}
+    if wanted.raw_data:
+        job["raw_data"] = msgspec.Raw(found.json)
+    return msgspec.json.encode(job)
+
+
+def _relation(
+    name: str, related: Sequence[Mapping[str, Any]], modified_at: str, wanted: Wanted
+) -> list[Any] | None:
+    if not related:
+        return None
+    if name not in wanted.relations:
+        return [one["id"] for one in related]
+    shared = {"remote_id": None, "modified_at": modified_at, "custom_fields": None}
+    whole = [{"id": one["id"], **shared, **one} for one in related]
+    fields = wanted.relations[name]
+    if fields is None:
+        return whole
+    return [{field: one[field] for field in fields if field in one} for one in whole]
+
+
+def _departments(known: Members) -> list[dict[str, Any]]:
+    department = _id("department", bytes(known.team))
+    return [{"id": department, "name": known.team}] if department else []
+
+
+def _recruiters(known: Members) -> list[dict[str, Any]]:
+    recruiter = _id("user", bytes(known.contact_email))
+    if recruiter is None:
+        return []
+    user = {
+        "id": recruiter,
+        "first_name": None,
+        "last_name": None,
+        "email": known.contact_email,
+        "disabled": False,
+        "remote_created_at": None,
+        "access_role": "RECRUITER",
+    }
+    return [user]
+
+
+@functools.lru_cache(maxsize=10_000)
+def _id(kind: str, value: bytes) -> str | None:
+    """The id of what a posting's member names, if that is a text with something in it."""
+    if not value.startswith(b'"') or not json.loads(value).strip():
+        return None
+    return names.written(names.uuid_of(kind, value.decode()))
+
+
+def _named(
+    known: Members, offices: Sequence[tuple[int, bytes]], wanted: Wanted
+) -> list[dict[str, Any]]:
+    places: list[Any] = []
+    if offices and "offices" in wanted.relations:
+        places = json.loads(bytes(known.locations))
+    return [
+        {"id": names.written(office), **(_address(places[nth]) if places else {})}
+        for nth, office in offices
+    ]
+
+
+def _address(place: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
+    named = [place.get(part) for part in ("city", "region", "country")]
+    parts = [part for part in named if isinstance(part, str) and part.strip()]
+    address = place.get("address")
+    whole = address if isinstance(address, str) and address.strip() else ", ".join(parts)
+    name = parts[0] if parts else whole
+    return {"name": members.encoded(name), "location": members.encoded(whole)}
+
+
+def _offices(
+    connection: sqlite3.Connection, found: Sequence[Found]
+) -> dict[int, list[tuple[int, bytes]]]:
+    """By number of a posting, its offices, each once and with its place among the locations."""
+    rows = connection.execute(
+        "SELECT number, place, city, region, country, address FROM places"
+        " WHERE number IN (SELECT value FROM json_each(?)) ORDER BY number, place",
+        (json.dumps([one.number for one in found]),),
+    )
+    offices: dict[int, list[tuple[int, bytes]]] = {}
+    for number, nth, *parts in rows:
+        office = names.office_of(names.Office(*parts))
+        known = offices.setdefault(number, [])
+        if office is not None and office not in [one for _, one in known]:
+            known.append((nth, office))
+    return offices

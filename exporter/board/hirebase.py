@@ -1,0 +1,90 @@
+"""The board as a Hirebase API: searches, single postings, expired ones, and the known labels."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+from fastapi.exceptions import HTTPException
+from starlette.concurrency import run_in_threadpool
+
+from exporter import expired, queries
+from exporter.board import answers, results
+
+MAX_LIMIT = 100
+OPEN = ("/v2/jobs/data/industries", "/v2/jobs/data/categories")
+"""Paths that need no key, as the vendor's."""
+
+
+def router(pages: results.Results) -> APIRouter:
+    """`POST /v2/jobs/search` (body: JobSearch; `page` from 1, `limit` 1 to 100, by default 10),
+    `GET /v2/jobs/{id}`, `GET /v2/jobs/expired-jobs?since=` (`page` from 1, `limit` 1 to 100, by
+    default 100) and, without a key, `GET /v2/jobs/data/industries` and `…/categories`.
+
+    The vendor publishes no shape of the last three. Here the expired are told as a search tells
+    its postings, each by its `_id` alone; the labels are lists in an object.
+    """
+    routes = APIRouter()
+
+    @routes.post("/v2/jobs/search")
+    async def search_jobs(wanted: queries.JobSearch) -> Response:
+        page, limit = wanted.page or 1, wanted.limit or 10
+        if limit > MAX_LIMIT:
+            message = f"Limit cannot be greater than {MAX_LIMIT}"
+            return answers.refusal([(("body", "limit"), message, "value_error")])
+        now = datetime.now(UTC)
+        if pages.remembers(wanted, now):
+            # Handing so short a read to a thread and back takes longer than the read.
+            found = pages.page(wanted, page, limit, now)
+        else:
+            found = await run_in_threadpool(pages.page, wanted, page, limit, now)
+        return _listed(found, page, limit, company_count=found.companies)
+
+    @routes.get("/v2/jobs/expired-jobs")
+    def expired_jobs(
+        since: str,
+        page: Annotated[int, Query(ge=1)] = 1,
+        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = MAX_LIMIT,
+    ) -> Response:
+        try:
+            moment = expired.parse(since)
+        except ValueError as error:
+            return answers.refusal([(("query", "since"), str(error), "value_error")])
+        return _listed(pages.expired(moment, page, limit), page, limit)
+
+    @routes.get("/v2/jobs/data/industries")
+    def industries() -> Response:
+        known = pages.labels()
+        return _told({name: known[name] for name in ("industries", "sub_industries")})
+
+    @routes.get("/v2/jobs/data/categories")
+    def categories() -> Response:
+        return _told({"categories": pages.labels()["categories"]})
+
+    @routes.get("/v2/jobs/{identity:path}")
+    def one_job(identity: str) -> Response:
+        document = pages.one(identity)
+        if document is None:
+            raise HTTPException(404, f"There is no job with the id {identity!r}")
+        return answers.reply(document)
+
+    return routes
+
+
+def _listed(found: results.Found, page: int, limit: int, **more: int) -> Response:
+    totals = {
+        "total_count": found.total,
+        **more,
+        "page": page,
+        "limit": limit,
+        "total_pages": -(-found.total // limit),
+    }
+    return answers.reply(
+        b'{"jobs":[' + b",".join(found.documents) + b"]," + json.dumps(totals)[1:].encode()
+    )
+
+
+def _told(lists: dict[str, list[str]]) -> Response:
+    return answers.reply(json.dumps(lists).encode())

@@ -1,0 +1,211 @@
+"""The `exporter endpoints` commands."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from exporter.console import err, out, told
+from exporter.errors import ExporterError
+
+if TYPE_CHECKING:
+    from exporter.store.deliveries import Deliveries
+    from exporter.store.endpoints import Endpoints
+    from exporter.webhooks.addresses import Guard
+    from exporter.webhooks.endpoints import Endpoint
+
+endpoints = typer.Typer(
+    help="Webhook endpoints: the URLs that are told of a user's exports.", no_args_is_help=True
+)
+
+_LOOK = 0.2
+"""Seconds between two looks at a test that is on its way."""
+
+Id = Annotated[str, typer.Argument(help="The id that `list` shows.")]
+
+
+@endpoints.command("create")
+def create(
+    url: Annotated[str, typer.Argument(help="https://HOST/PATH.")],
+    user: Annotated[str, typer.Option(help="The user of whose exports it is told.")],
+    event: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--event",
+            metavar="E",
+            help="What it wants to hear; repeat for several. Default: all but export.progress.",
+        ),
+    ] = None,
+    ordered: Annotated[
+        bool, typer.Option("--ordered", help="The events of one export come one after the other.")
+    ] = False,
+    download_url: Annotated[
+        bool, typer.Option("--download-url", help="export.finished brings a download URL.")
+    ] = False,
+    description: Annotated[str, typer.Option(help="For you.")] = "",
+) -> None:
+    """Register an endpoint and print its id and the secret that its webhooks are signed with."""
+    from exporter.webhooks import messages
+    from exporter.webhooks.addresses import NameUnresolved
+
+    with told():
+        if not user.strip():
+            raise ExporterError("--user is empty: give the user of whose exports it is told")
+        guard = _guard()
+        try:
+            guard.resolve(guard.check(url))
+        except NameUnresolved as error:
+            err.print(f"[yellow]warning:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        endpoint = _endpoints().create(
+            user,
+            url,
+            events=event or messages.DEFAULT_EVENTS,
+            ordered=ordered,
+            include_download_url=download_url,
+            description=description,
+        )
+        _print(f"{endpoint.id} {endpoint.secrets[0].value}")
+
+
+@endpoints.command("list")
+def list_(user: Annotated[str, typer.Option(help="Whose endpoints.")]) -> None:
+    """Show a user's endpoints, without their secrets."""
+    table = Table("id", "url", "events", "state", "description")
+    with told():
+        for one in _endpoints().list(user):
+            cells = one.id, one.url, _hears(one), _state(one), one.description
+            table.add_row(*map(escape, cells))
+    out.print(table)
+
+
+@endpoints.command("rotate")
+def rotate(
+    endpoint_id: Id,
+    grace: Annotated[
+        int,
+        typer.Option(
+            min=0, max=7 * 86400, metavar="SECONDS", help="How long the secret so far signs, too."
+        ),
+    ] = 86400,
+) -> None:
+    """Replace an endpoint's secret and print the new one."""
+    with told():
+        known = _endpoints()
+        user = _found(known, endpoint_id).user_id
+        endpoint = known.rotate(endpoint_id, user, grace=timedelta(seconds=grace))
+        if endpoint is None:
+            raise _unknown(endpoint_id)
+        _print(endpoint.secrets[0].value)
+
+
+@endpoints.command("disable")
+def disable(endpoint_id: Id) -> None:
+    """Send an endpoint nothing from now on."""
+    with told():
+        known = _endpoints()
+        known.disable(endpoint_id, _found(known, endpoint_id).user_id)
+    err.print(f"disabled {endpoint_id}")
+
+
+@endpoints.command("enable")
+def enable(endpoint_id: Id) -> None:
+    """Send an endpoint what happens from now on, whyever it was disabled."""
+    with told():
+        known = _endpoints()
+        known.enable(endpoint_id, _found(known, endpoint_id).user_id)
+    err.print(f"enabled {endpoint_id}")
+
+
+@endpoints.command("delete")
+def delete(endpoint_id: Id) -> None:
+    """Forget an endpoint for good."""
+    with told():
+        known = _endpoints()
+        known.delete(endpoint_id, _found(known, endpoint_id).user_id)
+    err.print(f"deleted {endpoint_id}")
+
+
+@endpoints.command("test")
+def test(
+    endpoint_id: Id,
+    wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for what comes of it.")
+    ] = 30.0,
+) -> None:
+    """Send webhook.test to an endpoint, and say what came of it."""
+    from exporter.webhooks.deliveries import DeliveryState
+
+    with told():
+        log = _deliveries()
+        delivery = log.test(_found(_endpoints(), endpoint_id))
+        deadline = time.monotonic() + wait
+        while delivery.state not in (DeliveryState.DELIVERED, DeliveryState.DEAD):
+            if time.monotonic() >= deadline:
+                raise ExporterError(
+                    f"{delivery.id} is {delivery.state} after {wait:g} s: see that "
+                    "`exporter webhooks` runs"
+                )
+            time.sleep(_LOOK)
+            delivery = log.find(delivery.id) or delivery
+        attempt = delivery.attempts[-1] if delivery.attempts else None
+        if delivery.state is DeliveryState.DEAD:
+            why = attempt.error if attempt and attempt.error else delivery.gave_up
+            raise ExporterError(f"{delivery.id} was not delivered: {why}")
+        if attempt is not None:
+            _print(f"{delivery.id} was delivered: {attempt.status} in {attempt.duration:g} s")
+
+
+def _found(known: Endpoints, endpoint_id: str) -> Endpoint:
+    endpoint = known.known([endpoint_id]).get(endpoint_id)
+    if endpoint is None:
+        raise _unknown(endpoint_id)
+    return endpoint
+
+
+def _unknown(endpoint_id: str) -> ExporterError:
+    return ExporterError(
+        f"no endpoint has the id {endpoint_id!r}; `exporter endpoints list --user U` shows them"
+    )
+
+
+def _hears(endpoint: Endpoint) -> str:
+    return "\n".join(endpoint.events) if endpoint.own else "those of exports that name it"
+
+
+def _state(endpoint: Endpoint) -> str:
+    if endpoint.disabled_at is not None:
+        return f"disabled {endpoint.disabled_at:%Y-%m-%d %H:%M} ({endpoint.disabled_because})"
+    if endpoint.failing_since is not None:
+        return f"failing since {endpoint.failing_since:%Y-%m-%d %H:%M}"
+    return "enabled"
+
+
+def _print(text: str) -> None:
+    out.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _endpoints() -> Endpoints:
+    from exporter import settings, wiring
+    from exporter.store.redis import RedisStore
+
+    own = settings.load()
+    return wiring.endpoints(own, RedisStore.connect(own.redis_url))
+
+
+def _deliveries() -> Deliveries:
+    from exporter import settings, wiring
+    from exporter.store.redis import RedisStore
+
+    own = settings.load()
+    return wiring.deliveries(own, RedisStore.connect(own.redis_url))
+
+
+def _guard() -> Guard:
+    from exporter import settings, wiring
+
+    return wiring.guard(settings.load())

@@ -1,0 +1,185 @@
+"""The `exporter keys` commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from exporter.console import err, out, told
+from exporter.errors import ExporterError
+
+if TYPE_CHECKING:
+    import redis
+
+    from exporter.plans import Balance, Plan
+
+keys = typer.Typer(help="API keys: shown once, stored hashed.", no_args_is_help=True)
+
+Granted = Annotated[
+    str | None,
+    typer.Option("--credits", metavar="N", help="Records it may have: a number, or 'unlimited'."),
+]
+Features = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--feature",
+        metavar="F",
+        help="export, search, expired (postings), bulk or pipeline; repeat for several. "
+        "'all': all of them, those of later versions included.",
+    ),
+]
+Ceiling = Annotated[
+    int | None, typer.Option("--max-priority", min=0, max=9, help="Of its exports.")
+]
+Slices = Annotated[
+    int | None,
+    typer.Option(
+        "--concurrency", min=0, help="Slices of its user at once; further ones wait. 0: no bound."
+    ),
+]
+
+
+@keys.command("create")
+def create(
+    user: Annotated[str, typer.Option(help="The user whom the key stands for.")],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read or write; repeat for both. Default: both.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    balance: Granted = None,
+    feature: Features = None,
+    max_priority: Ceiling = None,
+    concurrency: Slices = None,
+) -> None:
+    """Make a key and print it; this is the only time that it can be seen. It is unlimited but for
+    what is given."""
+    from exporter.plans import Plan
+    from exporter.store.keys import SCOPES, KeyRing
+
+    with told():
+        plan = Plan(
+            key_id=None,
+            features=_features(feature),
+            priority_ceiling=9 if max_priority is None else max_priority,
+            concurrency=concurrency or 0,
+        )
+        _, left = _credits(balance or "unlimited")
+        ring = KeyRing(_redis())
+        secret = ring.create(user, tuple(scope or SCOPES), name, plan=plan, balance=left)
+        out.print(secret, highlight=False, soft_wrap=True)
+
+
+@keys.command("list")
+def list_() -> None:
+    """Show all keys that are not revoked, without the keys themselves."""
+    from exporter.store.accounts import Credits
+    from exporter.store.keys import KeyRing
+
+    table = Table("id", "user", "scopes", "name", "created", "plan")
+    with told():
+        client = _redis()
+        accounts = Credits(client)
+        for key in KeyRing(client).list():
+            plan = "\n".join(_terms(key.plan, accounts.balance(key.id)))
+            created = f"{key.created_at:%Y-%m-%d}"
+            cells = key.id, key.user_id, " ".join(key.scopes), key.name, created, plan
+            table.add_row(*map(escape, cells))
+    out.print(table)
+
+
+@keys.command("set")
+def set_(
+    key_id: Annotated[str, typer.Argument(help="The id that `list` shows.")],
+    balance: Annotated[
+        str | None,
+        typer.Option(
+            "--credits",
+            metavar="N",
+            help="Records it may have from now on: a number, 'unlimited', or +N for N more.",
+        ),
+    ] = None,
+    feature: Features = None,
+    max_priority: Ceiling = None,
+    concurrency: Slices = None,
+) -> None:
+    """Change a key's plan; what is not given stays. Exports under way keep what they were made
+    with."""
+    from msgspec import UNSET
+
+    from exporter.store.accounts import Credits
+    from exporter.store.keys import KeyRing
+
+    with told():
+        if balance is None and not feature and max_priority is None and concurrency is None:
+            raise ExporterError(
+                "nothing to change: give --credits, --feature, --max-priority or --concurrency"
+            )
+        more, amount = _credits(balance) if balance is not None else (True, 0)
+        client = _redis()
+        ring, accounts = KeyRing(client), Credits(client)
+        known = ring.set(
+            key_id,
+            features=_features(feature) if feature else UNSET,
+            priority_ceiling=max_priority,
+            concurrency=concurrency,
+        )
+        if not known:
+            raise ExporterError(f"no key has the id {key_id!r}; `exporter keys list` shows them")
+        if not more:
+            accounts.set(key_id, amount)
+        elif amount:
+            accounts.add(key_id, amount)
+    err.print(f"changed {key_id}")
+
+
+@keys.command("revoke")
+def revoke(key_id: Annotated[str, typer.Argument(help="The id that `list` shows.")]) -> None:
+    """Make a key useless from now on."""
+    from exporter.store.keys import KeyRing
+
+    with told():
+        if not KeyRing(_redis()).revoke(key_id):
+            raise ExporterError(f"no key has the id {key_id!r}; `exporter keys list` shows them")
+    err.print(f"revoked {key_id}")
+
+
+def _credits(text: str) -> tuple[bool, int | None]:
+    """Whether it comes on top of what is there, and how many; None: any number."""
+    if text == "unlimited":
+        return False, None
+    if not re.fullmatch(r"\+?[0-9]{1,15}", text):
+        raise ExporterError(
+            f"--credits {text}: give a number such as 500, 'unlimited', or for a key that is there"
+            " +500 to add to what it has"
+        )
+    return text.startswith("+"), int(text)
+
+
+def _features(names: list[str] | None) -> frozenset[str] | None:
+    return None if not names or "all" in names else frozenset(names)
+
+
+def _terms(plan: Plan, balance: Balance) -> Iterator[str]:
+    """What was agreed with a key, and where it stands."""
+    if balance.left is None:
+        yield f"unlimited, {balance.used} used"
+    else:
+        yield f"{balance.left} credits left, {balance.used} used, {balance.reserved} reserved"
+    if plan.features is not None:
+        yield f"only {', '.join(sorted(plan.features))}"
+    if plan.priority_ceiling < 9:
+        yield f"priority {plan.priority_ceiling} at most"
+    if plan.concurrency:
+        yield f"{plan.concurrency} slices at once"
+
+
+def _redis() -> redis.Redis:
+    from exporter import settings
+    from exporter.store.redis import RedisStore
+
+    return RedisStore.connect(settings.load().redis_url).client

@@ -1,0 +1,210 @@
+"""Reading the jobs of a Bindbee connector, cursor by cursor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import msgspec
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from exporter.admission import UNLIMITED, Budget
+from exporter.checkpoints import Cursor
+from exporter.clock import Clock
+from exporter.config import SourceConfig
+from exporter.errors import SourceUntrue
+from exporter.formats.base import Row
+from exporter.queries import Flag, Text, Texts, listed
+from exporter.sources.base import Page, Search
+from exporter.sources.checking import valid
+from exporter.sources.http import Upstream
+from exporter.sources.pages import reader, text_of
+
+COLUMNS = (
+    *("id", "remote_id", "modified_at", "custom_fields", "name", "description", "code", "status"),
+    *("job_posting_urls", "remote_created_at", "remote_updated_at", "confidential", "departments"),
+    *("offices", "hiring_managers", "recruiters", "raw_data"),
+)
+"""The job object as the vendor documents it, in its order."""
+PATH = "/api/ats/v1/jobs"
+MOST = 200
+"""Jobs a page, and ids that one filter takes here: more would not fit into the line of a request
+that servers commonly read."""
+_UUID = re.compile("-".join(f"[0-9a-f]{{{digits}}}" for digits in (8, 4, 4, 4, 12)))
+
+
+class _Answer(msgspec.Struct):
+    cursor: Annotated[str, msgspec.Meta(min_length=1)] | None
+    page_size: int
+    items: list[msgspec.Raw]
+
+
+class _Place(msgspec.Struct):
+    cursor: str | None
+    """The vendor's; None asks for the first page."""
+    size: int
+    """The page size of the first request: the vendor wants the same in all of a walk."""
+    skip: int = 0
+    """Rows from here on that the caller did not ask for."""
+
+
+def _moment(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        moment = datetime.fromisoformat(value.strip())
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        whole = aware.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):
+        raise PydanticCustomError(
+            "datetime_parsing", "Input should be a date and time such as 2024-02-21T21:22:12.993Z"
+        ) from None
+    return f"{whole}Z"
+
+
+def _ids(value: object) -> object:
+    """A comma list, from that or from a list of texts."""
+    if value is None or not isinstance(value, str | list | tuple):
+        return value
+    texts = value.split(",") if isinstance(value, str) else value
+    if len(texts) > MOST:
+        raise PydanticCustomError(
+            "too_long",
+            "{count} ids, the most is {most}: export a longer list by its ids instead",
+            {"count": len(texts), "most": MOST},
+        )
+    return [text.strip() if isinstance(text, str) else text for text in texts]
+
+
+Ids = Annotated[Texts, BeforeValidator(_ids)]
+
+
+class JobSearch(BaseModel):
+    """Exactly the vendor's filters. `ids` and `offices` are comma lists or lists of texts; a flag
+    is a boolean, or "true" or "false". Null is an absent filter."""
+
+    # A filter that is not understood would be ignored, and then rows be exported that nobody
+    # asked for.
+    model_config = ConfigDict(extra="forbid")
+
+    ids: Ids = None
+    remote_id: Text = None
+    code: Text = None
+    status: Text = Field(None, description="OPEN, CLOSED and others, also of the connector's own.")
+    offices: Ids = None
+    modified_after: Annotated[Text, BeforeValidator(_moment)] = Field(
+        None, description="A moment of ISO 8601; in UTC if it names no time zone."
+    )
+    expand: Text = None
+    include_raw_data: Flag = None
+    include_custom_fields: Flag = None
+
+    def canonical(self) -> dict[str, str]:
+        """The parameters of a request, texts all of them; absent filters are left out."""
+        given = {
+            "ids": ",".join(dict.fromkeys(listed(self.ids))),
+            "remote_id": self.remote_id,
+            "code": self.code,
+            "status": self.status,
+            "offices": ",".join(dict.fromkeys(listed(self.offices))),
+            "modified_after": self.modified_after,
+            "expand": self.expand,
+            "include_raw_data": "true" if self.include_raw_data else None,
+            "include_custom_fields": "true" if self.include_custom_fields else None,
+        }
+        return {name: value for name, value in given.items() if value}
+
+
+class BindbeeSource:
+    """The jobs of one connector: `[sources.NAME]` with type "bindbee"."""
+
+    def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
+        self.columns = config.columns or COLUMNS
+        # The vendor promises no order, and a sync in the middle of a walk rewrites jobs: one may
+        # come again behind the cursor, as itself.
+        self.identity: str | None = "id"
+        self.tolerated_drift = config.tolerated_drift
+        self.lookup_size = MOST
+        self._page_size = min(config.page_size, MOST)
+        self._upstream = Upstream(
+            config.base_url,
+            {
+                "authorization": f"Bearer {config.api_key}",
+                "x-connector-token": config.connector_token,
+            },
+            clock,
+            budget=budget,
+            timeout=config.page_timeout.total_seconds(),
+        )
+        self._read = reader(_Answer, "items")
+
+    def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
+        """The vendor's filters made canonical; how many a page holds is not among them."""
+        query = valid(JobSearch, raw).canonical()
+        return Search(query=query, echo=query)
+
+    def start(self, limit: int | None, offset: int) -> Cursor:
+        """Pages of equal size that together just cover the limit."""
+        size = self._page_size
+        if limit is not None:
+            pages = -(-(limit + offset) // size)
+            size = -(-(limit + offset) // pages)
+        return msgspec.to_builtins(_Place(cursor=None, size=size, skip=offset))
+
+    def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
+        """The page. Only `cursor: null` is the end; a page without rows is not."""
+        at = msgspec.convert(cursor, _Place)
+        place = {} if at.cursor is None else {"cursor": at.cursor}
+        answer = self._ask({**query, "page_size": at.size, **place}, self._upstream.deadline())
+        following = _Place(answer.cursor, at.size, max(at.skip - len(answer.items), 0))
+        return Page(
+            rows=answer.items[at.skip :],
+            next=msgspec.to_builtins(following) if answer.cursor is not None else None,
+            total=None,
+        )
+
+    def count(self, query: Mapping[str, Any]) -> int | None:  # noqa: ARG002
+        """None: the vendor tells no totals."""
+        return None
+
+    def lookup(self, ids: Sequence[str]) -> Mapping[str, Row]:
+        """The jobs of these ids by one request, or by a few if upstream gives shorter pages."""
+        wanted = {id_.casefold(): id_ for id_ in ids if _UUID.fullmatch(id_.casefold())}
+        found: dict[str, Row] = {}
+        asked = {"ids": ",".join(wanted), "page_size": max(len(wanted), 1)}
+        deadline, seen = self._upstream.deadline(), set[str]()
+        while wanted:
+            answer = self._ask(asked, deadline)
+            for row in answer.items:
+                id_ = (text_of(row, "id") or "").casefold()
+                if id_ not in wanted:
+                    raise SourceUntrue(f"asked for {len(wanted)} ids, it gave the job {id_!r} too")
+                found[wanted[id_]] = row
+            if answer.cursor is None:
+                break
+            if answer.cursor in seen:
+                raise SourceUntrue(f"the cursor {answer.cursor!r} came again in a list of ids")
+            seen.add(answer.cursor)
+            asked["cursor"] = answer.cursor
+        return found
+
+    def close(self) -> None:
+        self._upstream.close()
+
+    def _ask(self, parameters: Mapping[str, Any], deadline: float) -> _Answer:
+        def read(body: bytes) -> _Answer:
+            answer = self._read(body)
+            if answer.page_size != len(answer.items):
+                raise SourceUntrue(
+                    f"{len(answer.items)} items where its page_size says {answer.page_size}"
+                )
+            if answer.cursor is not None and answer.cursor == parameters.get("cursor"):
+                raise SourceUntrue(f"the cursor {answer.cursor!r} that was just asked for")
+            return answer
+
+        path = f"{PATH}?{urlencode(parameters, safe=',[]')}"
+        return self._upstream.ask("GET", path, read, deadline=deadline)

@@ -1,0 +1,169 @@
+"""Reading Qwestly's job search, page by numbered page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+import msgspec
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from exporter.admission import UNLIMITED, Budget
+from exporter.checkpoints import Cursor
+from exporter.clock import Clock
+from exporter.config import SourceConfig
+from exporter.errors import SourceRefused, SourceUntrue
+from exporter.formats.base import Row
+from exporter.queries import Text
+from exporter.sources.base import Page, Search
+from exporter.sources.checking import valid
+from exporter.sources.http import Upstream
+from exporter.sources.numbered import Lookups, first, in_pieces
+from exporter.sources.numbered_pages import Answer, Place, checked
+from exporter.sources.pages import reader, text_of
+
+COLUMNS = (
+    *("_id", "source_id", "status", "title", "location", "location_type", "employment_type"),
+    *("company_name", "company_id", "org_unit_name", "org_unit_id", "parent_org_id"),
+    *("exploratory_job_id", "job_family", "is_epd", "has_equity", "equity_details", "benefits"),
+    *("compensation", "team", "description", "responsibilities", "must_have", "nice_to_have"),
+    *("metadata", "hm_additional_info", "llm_role_summary", "is_publicly_accessible"),
+    *("created_at", "updated_at"),
+)
+"""The job object as the vendor documents it, in its order."""
+PATH = "/api/external/search/jobs"
+MOST = 200
+"""Jobs a page."""
+_OBJECT_ID = re.compile("[0-9a-f]{24}")
+_UNKNOWN = '"Job not found"'
+
+
+class _Pagination(msgspec.Struct, rename="camel"):
+    total_count: Annotated[int, msgspec.Meta(ge=0)]
+    current_page: int
+    limit: int
+
+
+class _Answer(msgspec.Struct):
+    success: bool
+    data: list[msgspec.Raw]
+    pagination: _Pagination
+
+
+class _Single(msgspec.Struct):
+    success: bool
+    data: msgspec.Raw
+
+
+def _object_id(value: str | None) -> str | None:
+    if value is None:
+        return None
+    if not _OBJECT_ID.fullmatch(value.casefold()):
+        raise PydanticCustomError("object_id", "Input should be 24 hexadecimal digits")
+    return value.casefold()
+
+
+class JobSearch(BaseModel):
+    """Exactly the vendor's filters; null is an absent one."""
+
+    # A filter that is not understood would be ignored, and then rows be exported that nobody
+    # asked for.
+    model_config = ConfigDict(extra="forbid")
+
+    status: Text = Field(None, description="If absent, upstream gives active jobs.")
+    company_id: Annotated[Text, AfterValidator(_object_id)] = None
+    job_family: Text = None
+    location_type: Text = None
+    search: Text = Field(None, description="Full-text search.")
+
+
+class QwestlySource:
+    """A job search: `[sources.NAME]` with type "qwestly"."""
+
+    def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
+        self.columns = config.columns or COLUMNS
+        self.identity: str | None = "_id"
+        self.tolerated_drift = config.tolerated_drift
+        self._lookups = Lookups.within(config.max_in_flight, config.rate)
+        self.lookup_size = self._lookups.size
+        self._page_size = min(config.page_size, MOST)
+        self._upstream = Upstream(
+            config.base_url,
+            {"authorization": f"Bearer {config.api_key}"},
+            clock,
+            budget=budget,
+            timeout=config.page_timeout.total_seconds(),
+        )
+        self._read = reader(_Answer, "data")
+        self._read_one = reader(_Single, "data")
+
+    def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
+        """The vendor's filters made canonical; which page and how many are not among them."""
+        query = valid(JobSearch, raw).model_dump(exclude_none=True)
+        return Search(query=query, echo=query)
+
+    def start(self, limit: int | None, offset: int) -> Cursor:
+        """Pages of equal size that together just cover the limit."""
+        return msgspec.to_builtins(first(limit, offset, self._page_size))
+
+    def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
+        """The page. Only an empty one is the last: the page past the end is asked for too, and
+        tells the total once more. A page that upstream does not manage is asked for in smaller
+        pieces, and so are all that follow."""
+        deadline = self._upstream.deadline()
+        return in_pieces(
+            msgspec.convert(cursor, Place),
+            lambda at, can_shrink: self._page(query, at, deadline, can_shrink=can_shrink),
+        )
+
+    def count(self, query: Mapping[str, Any]) -> int:
+        """The total that a page of one job announces."""
+        page = self._page(query, Place(page=1, size=1), self._upstream.deadline())
+        assert page.total is not None
+        return page.total
+
+    def lookup(self, ids: Sequence[str]) -> Mapping[str, Row]:
+        """The jobs of these ids, by one request each, several at once."""
+        deadline = self._upstream.deadline()
+        return self._lookups.of(ids, lambda id_: self._one(id_, deadline))
+
+    def close(self) -> None:
+        self._upstream.close()
+
+    def _page(
+        self, query: Mapping[str, Any], at: Place, deadline: float, *, can_shrink: bool = False
+    ) -> Page:
+        def read(body: bytes) -> Page:
+            answer = self._read(body)
+            if not answer.success:
+                raise SourceUntrue("success: false")
+            said = answer.pagination
+            return checked(
+                Answer(answer.data, said.total_count, page=said.current_page, limit=said.limit), at
+            )
+
+        path = f"{PATH}?{urlencode({**query, 'page': at.page, 'limit': at.size})}"
+        return self._upstream.ask("GET", path, read, deadline=deadline, can_shrink=can_shrink)
+
+    def _one(self, id_: str, deadline: float) -> Row | None:
+        wanted = id_.casefold()
+        if not _OBJECT_ID.fullmatch(wanted):
+            return None  # upstream would answer 400: it has no ids of another form
+
+        def read(body: bytes) -> Row:
+            answer = self._read_one(body)
+            if not answer.success or text_of(answer.data, "_id") != wanted:
+                raise SourceUntrue(f"something that is not the job {wanted}")
+            return answer.data
+
+        try:
+            return self._upstream.ask("GET", f"{PATH}/{wanted}", read, deadline=deadline)
+        except SourceRefused as error:
+            # A wrong base_url answers 404 too, and would make every id unknown.
+            if error.status == 404 and _UNKNOWN in str(error):
+                return None
+            raise

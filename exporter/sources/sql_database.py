@@ -1,0 +1,155 @@
+"""A database that is only read, each time as it stood at one moment."""
+
+from __future__ import annotations
+
+import functools
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable
+
+CONNECT_SECONDS = 10
+STATEMENT_SECONDS = 300
+"""As long as a worker may wait for a page of any source."""
+MOST_CONNECTIONS = 16
+
+
+class Missing(ConfigurationError, SourceRefused):
+    """The database lacks a table or a column that the configuration names."""
+
+
+class Database:
+    """The database behind a URL; nothing is contacted before the first `reading`.
+
+    No error's text holds the URL's password. Raises ConfigurationError for a URL that is none, or
+    whose driver is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = sa.make_url(url)
+            if parsed.drivername in ("postgres", "postgresql"):
+                parsed = parsed.set(drivername="postgresql+psycopg")
+            self._url = parsed
+            self._engine = _engine(parsed)
+        except (exc.ArgumentError, exc.NoSuchModuleError, ValueError) as error:
+            text = f"url is no database's that SQLAlchemy knows: {_name(error)}"
+            raise ConfigurationError(text) from None
+        except ImportError as error:
+            text = f"url needs a driver that is not installed ({error}): postgresql+psycopg is"
+            raise ConfigurationError(text) from None
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self._engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A connection whose statements all see one state, and can change nothing.
+
+        Raises SourceUnavailable if the database does not answer, also out of the block, and
+        SourceRefused for what it will never answer.
+        """
+        try:
+            with self._engine.connect() as connection:
+                if self.is_sqlite:
+                    connection.exec_driver_sql("BEGIN")
+                elif self._engine.dialect.name == "postgresql":
+                    limit = f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'"
+                    connection.exec_driver_sql(limit)
+                yield connection
+        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+            raise SourceUnavailable(f"{self._shown} did not answer: {self._told(error)}") from None
+        except exc.DBAPIError as error:
+            raise SourceRefused(f"{self._shown} refused: {self._told(error)}") from None
+
+    def columns(self, schema: str | None, table: str) -> dict[str, sa.types.TypeEngine[Any]]:
+        """The columns of a table or view, and their types. Raises Missing."""
+        with self.reading() as connection:
+            try:
+                found = sa.inspect(connection).get_columns(table, schema)
+            except exc.NoSuchTableError:
+                text = f"{self._shown} has no table {table!r}: see `table` of the source"
+                raise Missing(text) from None
+        return {column["name"]: column["type"] for column in found}
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self._engine.dispose()
+
+    @property
+    def _shown(self) -> str:
+        where = self._url.host or self._url.database or ""
+        return f"the {self._engine.dialect.name} database {where}".rstrip()
+
+    def _told(self, error: exc.SQLAlchemyError) -> str:
+        """What the driver said, in one line. SQLAlchemy's own text has statement and values."""
+        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        password = self._url.password
+        return said.replace(str(password), "***") if password else said
+
+
+def interrupt(connection: sa.Connection) -> None:
+    """End the statement that another thread runs on this connection; it fails there."""
+    driver: Any = connection.connection.driver_connection
+    stop = getattr(driver, "cancel", None) or getattr(driver, "interrupt", None)
+    if stop is not None:
+        stop()
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    sizes = {"pool_size": MOST_CONNECTIONS, "max_overflow": 0, "pool_timeout": CONNECT_SECONDS}
+    if url.get_backend_name() == "sqlite":
+        if not url.database or url.query:
+            raise ConfigurationError(
+                "url must name a file and nothing else: write sqlite:///relative/path or "
+                "sqlite:////absolute/path"
+            )
+        return sa.create_engine(
+            "sqlite://",
+            creator=lambda: _sqlite(url.database or ""),
+            poolclass=sa.QueuePool,
+            # The driver then begins no transactions of its own, so that ours are whole.
+            isolation_level="AUTOCOMMIT",
+            **sizes,
+        )
+    arguments: dict[str, Any] = {}
+    if url.drivername == "postgresql+psycopg":
+        # Pools between us and the server lose prepared statements.
+        arguments = {"prepare_threshold": None, "application_name": "exporter"}
+        if "connect_timeout" not in url.query:
+            arguments["connect_timeout"] = CONNECT_SECONDS
+    return sa.create_engine(
+        url,
+        connect_args=arguments,
+        pool_pre_ping=True,
+        isolation_level="REPEATABLE READ",
+        execution_options={"postgresql_readonly": True},
+        **sizes,
+    )
+
+
+def _sqlite(path: str) -> sqlite3.Connection:
+    # mode=rw, because plain opening creates a file that is not there, and mode=ro cannot read a
+    # database in WAL mode that nobody else has open.
+    connection = sqlite3.connect(
+        f"file:{quote(path)}?mode=rw", uri=True, timeout=CONNECT_SECONDS, check_same_thread=False
+    )
+    connection.execute("PRAGMA query_only = ON")
+    connection.text_factory = _text
+    return connection
+
+
+# Text may hold anything; no function of Python's own, because it is called for each cell.
+_text = functools.partial(str, encoding="utf-8", errors="surrogateescape")
+
+
+def _name(error: Exception) -> str:
+    # The text of the error may quote the URL.
+    return type(error).__name__

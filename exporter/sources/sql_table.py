@@ -1,0 +1,235 @@
+"""The statements by which one table is read: an owner's rows, in the order of their key."""
+
+from __future__ import annotations
+
+import re
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from exporter.config import SqlConfig
+from exporter.errors import SourceRefused
+from exporter.formats.base import Row
+from exporter.sources import sql_values
+from exporter.sources.sql_database import Database, Missing
+from exporter.sources.sql_values import Reader, RowWriter
+
+Key = int | str
+"""A row's key, as it can stand in a cursor."""
+
+_DELETED = "deleted_at"
+_CREATED = "created_at"
+_MOMENTS = (
+    "applied_at", "interview_at", "offer_at", "rejected_at", "scraped_at", "created_at",
+    "updated_at",
+)  # fmt: skip
+_READERS: Mapping[str, Reader] = {
+    "is_remote": sql_values.truth,
+    "tags": sql_values.listed,
+    **dict.fromkeys(_MOMENTS, sql_values.moment),
+}
+"""By name, because SQLite has neither booleans nor times nor lists."""
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+
+
+class Shape(NamedTuple):
+    """How to read some columns."""
+
+    selected: Sequence[sa.ColumnElement[Any]]
+    """The key, then the columns."""
+    write: RowWriter
+
+
+class _Facts(NamedTuple):
+    clause: sa.TableClause
+    key: sa.ColumnClause[Any]
+    types: Mapping[str, sa.types.TypeEngine[Any]]
+
+
+class Table:
+    """A table of a database, whose columns are looked up once, when first needed.
+
+    Of a row whose `deleted_at` is set nothing is seen. All methods raise what `Database.reading`
+    does, and Missing for what the configuration or a query names and the table does not have.
+    """
+
+    def __init__(self, database: Database, config: SqlConfig) -> None:
+        self._database = database
+        self._config = config
+        self._lock = threading.Lock()
+        self._known: _Facts | None = None
+
+    def shape(self, columns: Sequence[str]) -> Shape:
+        """How to read these columns, each value as what it means."""
+        facts = self._facts()
+        selected: list[sa.ColumnElement[Any]] = [facts.key]
+        readers: dict[str, Reader] = {}
+        for name in columns:
+            column: sa.ColumnElement[Any] = self._column(name, "columns")
+            kind = facts.types[name]
+            if isinstance(kind, sa.JSON):
+                # As text: what the driver makes of JSON loses digits.
+                column = sa.cast(column, sa.Text)
+                readers[name] = sql_values.written
+            elif name in _READERS:
+                readers[name] = _READERS[name]
+            elif isinstance(kind, sa.Boolean):
+                readers[name] = sql_values.truth
+            elif isinstance(kind, sa.DateTime):
+                readers[name] = sql_values.moment
+            elif isinstance(kind, sa.Numeric):
+                readers[name] = sql_values.number
+            selected.append(column)
+        return Shape(selected, RowWriter(columns, readers))
+
+    def count(self, connection: sa.Connection, query: Mapping[str, Any]) -> int:
+        """The rows that match. Raises SourceRefused if some have no key."""
+        facts = self._facts()
+        counts = sa.func.count(), sa.func.count(facts.key)
+        statement = sa.select(*counts).select_from(facts.clause).where(*self._matching(query))
+        total, keyed = connection.execute(statement).one()
+        if total != keyed:
+            raise SourceRefused(
+                f"{total - keyed} rows have no {facts.key.name!r}, so they cannot be read in its "
+                "order: name another column as the source's `key`, or give them one"
+            )
+        return int(total)
+
+    def highest(self, connection: sa.Connection, query: Mapping[str, Any]) -> Key | None:
+        """The last key of the rows that match."""
+        # Not max(), which PostgreSQL does not have for UUIDs.
+        key = self._facts().key
+        statement = sa.select(key).where(*self._matching(query)).order_by(key.desc()).limit(1)
+        found = connection.execute(statement).scalar()
+        return None if found is None else self._cursor_key(found)
+
+    def page(
+        self,
+        connection: sa.Connection,
+        shape: Shape,
+        query: Mapping[str, Any],
+        *,
+        size: int,
+        after: Key | None = None,
+        last: Key | None = None,
+        skip: int = 0,
+    ) -> tuple[Sequence[Row], Key | None]:
+        """Rows in the order of their key, those above `after` and up to `last`; and the key of the
+        last one if others follow it. Raises SourceRefused if two rows share a key there."""
+        key = self._facts().key
+        statement = sa.select(*shape.selected).where(*self._matching(query))
+        if after is not None:
+            statement = statement.where(key > _bound(after))
+        if last is not None:
+            statement = statement.where(key <= _bound(last))
+        # One more than wanted tells whether others follow.
+        statement = statement.order_by(key).limit(size + 1)
+        found = connection.execute(statement.offset(skip) if skip else statement).all()
+        rows = [shape.write(values) for _, *values in found[:size]]
+        if len(found) <= size:
+            return rows, None
+        if found[size - 1][0] == found[size][0]:
+            raise SourceRefused(
+                f"two rows have {found[size][0]!r} in {key.name!r}, so reading in its order would "
+                "lose some: name a column with distinct values as the source's `key`"
+            )
+        return rows, self._cursor_key(found[size - 1][0])
+
+    def lookup(
+        self,
+        connection: sa.Connection,
+        shape: Shape,
+        query: Mapping[str, Any],
+        ids: Sequence[str],
+    ) -> Mapping[str, Row]:
+        """The rows with these keys, by the id that asked for them."""
+        facts = self._facts()
+        wanted = _keys(ids, facts.types[facts.key.name])
+        among = facts.key.in_(_bound(list(wanted), expanding=True))
+        statement = sa.select(*shape.selected).where(*self._matching(query), among)
+        found = connection.execute(statement).all() if wanted else ()
+        return {wanted[key]: shape.write(values) for key, *values in found}
+
+    def _facts(self) -> _Facts:
+        with self._lock:
+            if self._known is None:
+                config = self._config
+                schema, _, name = config.table.rpartition(".")
+                types = self._database.columns(schema or None, name)
+                columns: list[sa.ColumnClause[Any]] = [sa.column(one) for one in types]
+                clause = sa.table(name, *columns, schema=schema or None)
+                _required(types, config, config.key, "key")
+                _required(types, config, config.owner, "owner")
+                self._known = _Facts(clause, clause.c[config.key], types)
+            return self._known
+
+    def _column(self, name: str, setting: str) -> sa.ColumnClause[Any]:
+        facts = self._facts()
+        _required(facts.types, self._config, name, setting)
+        return facts.clause.c[name]
+
+    def _matching(self, query: Mapping[str, Any]) -> Iterator[sa.ColumnElement[bool]]:
+        facts = self._facts()
+        yield self._column(self._config.owner, "owner") == _bound(query["user_id"])
+        if _DELETED in facts.types:
+            yield facts.clause.c[_DELETED].is_(None)
+        for name in ("status", "source"):
+            if name in query:
+                yield self._column(name, "columns").in_(_bound(query[name], expanding=True))
+        for name in ("from", "to"):
+            if name in query:
+                column: sa.ColumnElement[Any] = self._column(_CREATED, "columns")
+                edge: sa.ColumnElement[Any] = _bound(self._edge(query[name]))
+                if self._database.is_sqlite:
+                    # It keeps times as text, of several spellings.
+                    column, edge = sa.func.julianday(column), sa.func.julianday(edge)
+                yield column >= edge if name == "from" else column < edge
+
+    def _edge(self, text: str) -> str | datetime:
+        if self._database.is_sqlite:
+            return text
+        moment = datetime.fromisoformat(text)
+        aware = getattr(self._facts().types[_CREATED], "timezone", False)
+        return moment if aware else moment.replace(tzinfo=None)
+
+    def _cursor_key(self, key: Any) -> Key:
+        if isinstance(key, uuid.UUID):
+            return str(key)
+        if isinstance(key, (int, str)):
+            return key
+        raise SourceRefused(
+            f"the key {self._config.key!r} holds {type(key).__name__}: name a column of integers, "
+            "texts or UUIDs as the source's `key`"
+        )
+
+
+def _required(types: Mapping[str, Any], config: SqlConfig, name: str, setting: str) -> None:
+    if name not in types:
+        # Without the names that there are: users see why their export failed.
+        raise Missing(
+            f"table {config.table!r} has no column {name!r}: see `{setting}` of the source"
+        )
+
+
+def _bound(value: Any, *, expanding: bool = False) -> sa.BindParameter[Any]:
+    # Without a type, PostgreSQL compares it as what the column is: a UUID, an enumeration, a text.
+    return sa.bindparam(None, value, type_=sa.types.NULLTYPE, unique=True, expanding=expanding)
+
+
+def _keys(ids: Sequence[str], kind: sa.types.TypeEngine[Any]) -> dict[Any, str]:
+    """The ids by the keys that they are; one that cannot be a key of that type is left out."""
+    if isinstance(kind, sa.Integer):
+        return {int(one): one for one in ids if _INTEGER.fullmatch(one)}
+    if not isinstance(kind, sa.Uuid):
+        return {one: one for one in ids}
+    found: dict[Any, str] = {}
+    for one in ids:
+        try:
+            found[uuid.UUID(one)] = one
+        except ValueError:
+            continue
+    return found

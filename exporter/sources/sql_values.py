@@ -1,0 +1,115 @@
+"""A table's values as the JSON of a posting, none of them changed on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from exporter.errors import SourceRefused
+
+Reader = Callable[[Any], Any]
+"""What a column's values are read as; a value that it cannot read is given as it is stored."""
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def truth(value: Any) -> Any:
+    """A boolean, where the database has none and keeps 0 and 1.
+
+    >>> truth(1), truth(0), truth("yes")
+    (True, False, 'yes')
+    """
+    return bool(value) if value in (0, 1) else value
+
+
+def moment(value: Any) -> Any:
+    """A time in UTC, from ISO 8601 text too; one without a zone is UTC already.
+
+    >>> moment("2026-03-04 13:00:00+01:00")
+    datetime.datetime(2026, 3, 4, 12, 0, tzinfo=datetime.timezone.utc)
+    """
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if not isinstance(found, datetime):
+            return value
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return value
+
+
+def number(value: Any) -> Any:
+    """A number that JSON has: NaN and infinities are null, as they are for binary floats."""
+    return None if isinstance(value, Decimal) and not value.is_finite() else value
+
+
+def written(value: Any) -> Any:
+    """JSON that was stored as text, digit for digit."""
+    if not isinstance(value, str) or not _is_json(value):
+        return value
+    return msgspec.Raw(value.encode(errors="surrogateescape"))
+
+
+def listed(value: Any) -> Any:
+    """A list, where the database has none and keeps its JSON as text."""
+    return written(value) if isinstance(value, str) and value.lstrip()[:1] == "[" else value
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        try:
+            # What msgspec is too strict for, the formats still read.
+            json.loads(text, parse_int=str)
+        except (ValueError, RecursionError):
+            return False
+    return True
+
+
+class RowWriter:
+    """Turns the values of one row, in the order of `names`, into a JSON object.
+
+    Decimals keep their digits, times are ISO 8601 in UTC ending in Z, NaN is null. Raises
+    SourceRefused, naming the column, for a value that JSON does not have.
+    """
+
+    def __init__(self, names: Sequence[str], readers: Mapping[str, Reader]) -> None:
+        self._names = tuple(names)
+        self._readers = [
+            (place, readers[name]) for place, name in enumerate(names) if name in readers
+        ]
+
+    def __call__(self, values: Sequence[Any]) -> bytes:
+        read = list(values)
+        for place, reader in self._readers:
+            if read[place] is not None:
+                read[place] = reader(read[place])
+        try:
+            # The encoder would write bytes as base64, which is none of the table's values.
+            if bytes not in map(type, read):
+                return _encode(dict(zip(self._names, read, strict=True)))
+        except (TypeError, ValueError):
+            pass  # written value by value below, which finds the one that is odd
+        return _encode(
+            {name: _odd(name, value) for name, value in zip(self._names, read, strict=True)}
+        )
+
+
+def _odd(name: str, value: Any) -> msgspec.Raw:
+    try:
+        if not isinstance(value, bytes):
+            return msgspec.Raw(_encode(value))
+    except UnicodeEncodeError:
+        # Text that is not UTF-8: as it is, because the formats replace and count such bytes.
+        return msgspec.Raw(json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape"))
+    except (TypeError, ValueError):
+        pass
+    raise SourceRefused(
+        f"column {name!r} holds {type(value).__name__}, which JSON does not have: leave it out of "
+        "the source's `columns`, or give it as text by a view"
+    )

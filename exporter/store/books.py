@@ -1,0 +1,140 @@
+"""What was recorded, as the store in memory keeps it: to be read, counted and forgotten."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import msgspec
+
+from exporter.clock import Clock
+from exporter.exports import Export
+from exporter.store import cursors, texts
+from exporter.store.base import RecordPage
+from exporter.store.lines import Record
+from exporter.store.memory_outbox import MemoryOutbox
+
+_Value = TypeVar("_Value")
+
+
+@dataclass
+class Mark:
+    """What an idempotency key created."""
+
+    fingerprint: str
+    export_id: str
+    forget_at: datetime
+
+
+class Books:
+    """The part of ExportStore that moves no export."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._records: dict[str, Record] = {}
+        self._keys: dict[tuple[str, str], Mark] = {}
+        self._deleted: dict[str, datetime] = {}
+        self._counters = Counter[str]()
+        self.outbox = MemoryOutbox()
+        self._since: datetime | None = None
+        self._bookmark = ""
+
+    def get(self, export_id: str) -> Export | None:
+        with self._lock:
+            self._expire()
+            record = self._visible(export_id)
+            return copy(record.export) if record else None
+
+    def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
+        before = cursors.decode(cursor) if cursor is not None else None
+        with self._lock:
+            self._expire()
+            own = [
+                record
+                for record in reversed(self._records.values())
+                if record.user_id == user_id
+                and not record.deleted
+                and (before is None or record.place < before)
+            ]
+            page = own[:limit]
+            return RecordPage(
+                exports=tuple(copy(record.export) for record in page),
+                next_cursor=cursors.encode(page[-1].place) if page and len(own) > limit else None,
+            )
+
+    def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
+        with self._lock:
+            gone = sorted((since, export_id) for export_id, since in self._deleted.items())
+            return tuple(export_id for _, export_id in gone[:limit])
+
+    def forget_deleted(self, export_id: str) -> bool:
+        with self._lock:
+            return self._deleted.pop(export_id, None) is not None
+
+    def expired_files(self, *, limit: int = 100) -> tuple[Export, ...]:
+        with self._lock:
+            now = self._expire()
+            past = sorted(
+                (record.export.file_expires_at, record.export.id)
+                for record in self._records.values()
+                if record.kept
+                and record.export.file_expires_at is not None
+                and record.export.file_expires_at <= now
+            )
+            return tuple(copy(self._records[export_id].export) for _, export_id in past[:limit])
+
+    def forget_file(self, export_id: str) -> bool:
+        with self._lock:
+            now = self._expire()
+            record = self._records.get(export_id)
+            if record is None or not record.kept:
+                return False
+            record.kept = False
+            self.outbox.emit(record, "export.expired", now)
+            return True
+
+    def trim_lists(self, *, users: int = 10, again: timedelta = timedelta(hours=1)) -> int:
+        del users, again
+        return 0  # Lists are made from the records, so that no expired one is in them.
+
+    def count(self, what: str, by: int) -> None:
+        with self._lock:
+            self._counters[what] += by
+
+    def counters(self) -> Mapping[str, int]:
+        with self._lock:
+            return +self._counters
+
+    def bookmark(self) -> str:
+        return self._bookmark
+
+    def set_bookmark(self, place: str) -> None:
+        self._bookmark = place
+
+    def _expire(self) -> datetime:
+        now = self._clock.now()
+        gone = [
+            export_id
+            for export_id, record in self._records.items()
+            if record.forget_at is not None and record.forget_at <= now
+        ]
+        for export_id in gone:
+            del self._records[export_id]
+        for name, key in list(self._keys.items()):
+            if key.forget_at <= now:
+                del self._keys[name]
+        return now
+
+    def _visible(self, export_id: str) -> Record | None:
+        record = self._records.get(export_id)
+        return record if record is not None and not record.deleted else None
+
+
+def copy(value: _Value) -> _Value:
+    """What a store of bytes would give back; the caller's own may still change (`Tally`)."""
+    return msgspec.json.decode(texts.encode(value), type=type(value))

@@ -1,0 +1,33 @@
+"""A Redis that does not do what it was asked, told as what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from redis.exceptions import RedisError
+
+from exporter.errors import StoreUnavailable
+
+_HINTS = {
+    "OOM ": "Redis is full: raise maxmemory or wait until exports end",
+    "MISCONF": "Redis cannot write its files: free disk space",
+    "READONLY": "this Redis is a replica: point EXPORTER_REDIS_URL at the primary",
+    "LOADING": "Redis has just started and loads its data: ask again in a moment",
+    "NOAUTH": "Redis wants a password: put it into EXPORTER_REDIS_URL",
+    "WRONGPASS": "Redis refuses the password in EXPORTER_REDIS_URL: mend it there",
+    "NOPERM": "the Redis user may not run a command that the service needs: widen its ACL",
+}
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Raises StoreUnavailable for whatever Redis did not do within this block."""
+    try:
+        yield
+    except RedisError as error:
+        text = str(error)
+        hint = next((hint for word, hint in _HINTS.items() if word in text), None)
+        raise StoreUnavailable(
+            f"Redis did not answer: {text}" if hint is None else f"{hint} ({text})"
+        ) from error

@@ -1,0 +1,60 @@
+"""A board of the test's own on a real socket."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from exporter.board import app, database, faults
+
+KEY = "sk_test_board"
+"""The only key, and the only connector token."""
+
+
+def load(path: Path, postings: Iterable[dict[str, Any]]) -> None:
+    """Adds postings to the board's file."""
+    lines = path.with_suffix(".jsonl")
+    lines.write_text("".join(json.dumps(posting) + "\n" for posting in postings))
+    database.load(path, lines)
+
+
+@contextmanager
+def serving(path: Path, fault_spec: str | None = None, **options: Any) -> Iterator[str]:
+    """The address of that board, until the block ends; `options` are those of create_app."""
+    # Of a socket that does not name TCP, asyncio sends small answers 40 ms late.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    served = app.create_app(path, [KEY], fault_spec, **options)
+    protocol: Any = "auto" if fault_spec is None else faults.Protocol
+    config = uvicorn.Config(served, ws="none", http=protocol, log_config=None)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@contextmanager
+def client(path: Path, fault_spec: str | None = None, **options: Any) -> Iterator[httpx.Client]:
+    """A client of that board who holds the key and the token."""
+    headers = {"authorization": f"Bearer {KEY}", "x-connector-token": KEY}
+    with (
+        serving(path, fault_spec, **options) as url,
+        httpx.Client(base_url=url, headers=headers, timeout=60) as found,
+    ):
+        yield found

@@ -1,0 +1,202 @@
+"""Whom webhooks are sent to: what each user registered, and what their exports name."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+import pytest
+
+from exporter.store.endpoints import LONGEST_GRACE, MOST_REGISTERED, Endpoints
+from exporter.webhooks import signatures
+from exporter.webhooks.endpoints import Because, TooManyEndpoints
+from exporter.webhooks.messages import DEFAULT_EVENTS, PROGRESS
+from exporter.webhooks.signatures import SecretRefused
+from tests.contract.store.given import SHORT, spec
+from tests.contract.store.webhook_desk import URL, Desk
+
+SECRET = signatures.new_secret()
+
+
+def test_an_endpoint_is_as_it_was_registered(desk: Desk) -> None:
+    # When
+    made = desk.endpoints.create(
+        "ann",
+        URL,
+        events=["export.failed", "export.finished"],
+        secret=SECRET,
+        ordered=True,
+        include_download_url=True,
+        description="naïve 🦊",
+    )
+    # Then
+    assert made == desk.known_endpoint(made) == desk.endpoints.list("ann")[0]
+    assert (made.url, made.events) == (URL, ("export.finished", "export.failed"))
+    assert [secret.value for secret in made.secrets] == [SECRET]
+    assert (made.own, made.ordered, made.include_download_url) == (True, True, True)
+    assert made.description == "naïve 🦊"
+    assert made.enabled
+    assert SECRET not in repr(made)
+
+
+def test_unless_it_is_told_an_endpoint_hears_of_all_but_progress(desk: Desk) -> None:
+    # When
+    made = desk.endpoints.create("ann", URL)
+    # Then
+    assert made.events == DEFAULT_EVENTS
+    assert PROGRESS not in made.events
+    assert signatures.key(made.secrets[0].value)
+
+
+def test_what_cannot_be_registered_is_refused_with_nothing_recorded(desk: Desk) -> None:
+    # When / Then
+    for events in ([], ["export.finished", "export.lost"]):
+        with pytest.raises(ValueError, match=r"event .*: give some of export\.queued"):
+            desk.endpoints.create("ann", URL, events=events)
+    with pytest.raises(SecretRefused):
+        desk.endpoints.create("ann", URL, secret="whsec_short")
+    assert desk.endpoints.list("ann") == ()
+
+
+def test_a_user_registers_a_bounded_number_and_no_other_user_s_count(desk: Desk) -> None:
+    # Given
+    for _ in range(MOST_REGISTERED):
+        first = desk.endpoints.create("ann", URL)
+    # When / Then
+    with pytest.raises(TooManyEndpoints):
+        desk.endpoints.create("ann", URL)
+    assert desk.endpoints.create("bob", URL).own
+    assert desk.endpoints.delete(first.id, "ann")
+    assert desk.endpoints.create("ann", URL).own
+
+
+def test_nobody_sees_or_changes_the_endpoint_of_another(desk: Desk) -> None:
+    # Given
+    endpoint = desk.endpoint()
+    # When / Then
+    assert desk.endpoints.find(endpoint.id, "bob") is None
+    assert desk.endpoints.disable(endpoint.id, "bob") is None
+    assert desk.endpoints.enable(endpoint.id, "bob") is None
+    assert desk.endpoints.rotate(endpoint.id, "bob") is None
+    assert not desk.endpoints.delete(endpoint.id, "bob")
+    assert desk.known_endpoint(endpoint) == endpoint
+    assert desk.endpoints.list("bob") == ()
+
+
+def test_both_secrets_sign_for_the_time_of_grace(desk: Desk) -> None:
+    # Given
+    before = desk.endpoint().secrets[0].value
+    (endpoint,) = desk.endpoints.list("ann")
+    # When
+    rotated = desk.endpoints.rotate(endpoint.id, "ann", grace=timedelta(hours=1))
+    # Then
+    assert rotated is not None
+    now, old = rotated.secrets
+    assert (old.value, now.until) == (before, None)
+    assert now.value != before
+    assert old.until is not None
+    desk.queue("e")
+    assert desk.claim().endpoint.secrets == rotated.secrets
+
+
+def test_after_the_grace_the_new_secret_signs_alone(desk: Desk) -> None:
+    # Given
+    endpoint = desk.endpoint()
+    # When
+    at_once = desk.endpoints.rotate(endpoint.id, "ann", grace=timedelta(0), secret=SECRET)
+    # Then
+    assert at_once is not None
+    assert [secret.value for secret in at_once.secrets] == [SECRET]
+    for grace in (-SHORT, LONGEST_GRACE + SHORT):
+        with pytest.raises(ValueError, match="give 0 to 7 days"):
+            desk.endpoints.rotate(endpoint.id, "ann", grace=grace)
+
+
+def test_a_rotation_sent_again_for_want_of_an_answer_rotates_once(desk: Desk) -> None:
+    # Given
+    endpoint = desk.endpoint()
+    # When
+    twice = [desk.endpoints.rotate(endpoint.id, "ann", secret=SECRET) for _ in range(2)]
+    # Then
+    assert twice[0] == twice[1]
+    assert twice[0] is not None
+    assert len(twice[0].secrets) == 2
+
+
+def test_secrets_do_not_collect(desk: Desk) -> None:
+    # Given
+    endpoint = desk.endpoint()
+    # When
+    for _ in range(20):
+        rotated = desk.endpoints.rotate(endpoint.id, "ann")
+    # Then
+    assert rotated is not None
+    assert len(rotated.secrets) == 5
+
+
+def test_nothing_is_recorded_while_no_endpoint_of_a_user_is_enabled(desk: Desk) -> None:
+    # Given
+    one, other = desk.endpoint(), desk.endpoint(events=["export.finished"])
+    # When / Then: none, the wrong one, the right one, none again
+    desk.endpoints.disable(one.id, "ann")
+    desk.store.create(spec("a"))
+    assert desk.outbox.peek() == ()
+    desk.endpoints.enable(one.id, "ann")
+    desk.endpoints.disable(other.id, "ann")
+    desk.store.create(spec("b"))
+    assert [event.subject_id for event in desk.outbox.peek()] == ["b"]
+    desk.endpoints.delete(one.id, "ann")
+    desk.store.create(spec("c"))
+    assert len(desk.outbox.peek()) == 1
+
+
+def test_exports_that_name_one_url_share_its_endpoint(desk: Desk) -> None:
+    # When
+    first, again = (desk.endpoints.named("ann", URL) for _ in range(2))
+    other_url, other_user = desk.endpoints.named("ann", f"{URL}/2"), desk.endpoints.named("b", URL)
+    # Then
+    assert first == again
+    assert (first.own, first.events) == (False, ())
+    assert len({first.id, other_url.id, other_user.id}) == 3
+    assert first in desk.endpoints.list("ann")
+    assert desk.endpoints.registered("ann") == ()
+
+
+def test_a_url_that_is_registered_is_not_told_twice(desk: Desk) -> None:
+    # Given
+    registered = desk.endpoint()
+    # When
+    named = desk.endpoints.named("ann", URL)
+    desk.endpoints.disable(registered.id, "ann")
+    # Then: unless it is disabled
+    assert named.id == registered.id
+    assert desk.endpoints.named("ann", URL).id != registered.id
+
+
+def test_who_names_an_endpoint_that_had_failed_asks_for_it_anew(desk: Desk) -> None:
+    # Given
+    endpoint = desk.endpoints.named("ann", URL)
+    test = desk.deliveries.test(endpoint)
+    assert test.endpoint_id == endpoint.id
+    desk.give_up(desk.claim(), "gone")
+    assert desk.known_endpoint(endpoint).disabled_because is Because.GONE
+    # When / Then
+    assert desk.endpoints.named("ann", URL).enabled
+    # ... and one whose owner disabled it stays as it is
+    desk.endpoints.disable(endpoint.id, "ann")
+    assert desk.endpoints.named("ann", URL).disabled_because is Because.OWNER
+
+
+def test_an_endpoint_that_no_export_names_any_more_is_forgotten(desk: Desk) -> None:
+    # Given
+    endpoints = Endpoints(desk.client, named_for=timedelta(seconds=1))
+    endpoint = endpoints.named("ann", URL)
+    key = f"exporter:endpoint:{endpoint.id}"
+    assert 0 < desk.client.pttl(key) <= 1_000
+    # When
+    desk.client.pexpire(key, 1)
+    time.sleep(0.01)
+    # Then: and its place in the list goes with the next
+    assert endpoints.list("ann") == ()
+    fresh = endpoints.named("ann", f"{URL}/2")
+    assert desk.members("endpoints:ann") == {fresh.id}

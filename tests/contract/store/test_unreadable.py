@@ -1,0 +1,87 @@
+"""Records that this version cannot read, because another one wrote them or they are damaged."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+
+from exporter.exports import State
+from exporter.plans import Balance
+from exporter.store.accounts import Credits
+from exporter.store.keys import KeyRing
+from exporter.store.redis import MOST_UNREAD, RedisStore
+from tests.contract.store.given import LEASE, checkpoint, claim, finish, known, spec
+
+
+def end_wait(client: redis.Redis, export_id: str) -> None:
+    """Let the time come for which an export waits."""
+    assert client.zadd("exporter:waiting", {export_id: 0}, xx=True, ch=True) == 1
+
+
+UNREADABLE = {
+    "a spec that is no spec": {"spec": b'{"id": 5}'},
+    "a spec that is no JSON": {"spec": b"\xff"},
+    "a word that this version has not": {"checkpoint": b'{"cursor":null,"rows":"many"}'},
+    "a number that is none": {"attempts": b"often"},
+}
+
+
+@pytest.mark.parametrize("damage", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_a_record_that_this_version_cannot_read_fails_in_the_end_and_blocks_nobody(
+    client: redis.Redis, damage: dict[str, bytes]
+) -> None:
+    # Given: first in line, and paid for
+    store, ring, accounts = RedisStore(client), KeyRing(client), Credits(client)
+    key = ring.find(ring.create("ann", balance=10))
+    assert key is not None
+    store.create(spec("strange", account=key.id, reserved=10, priority=9))
+    store.create(spec("sound"))
+    for field, value in damage.items():
+        client.hset("exporter:export:strange", field, value)
+
+    # When: the one behind it is claimed in the same breath
+    claimed = claim(store)
+
+    # Then
+    assert claimed.export.id == "sound"
+    finish(store, claimed)
+    for tries in range(1, MOST_UNREAD):
+        # And it is given back as it was found, each lease, for a worker of another version
+        assert client.hmget("exporter:export:strange", ["phase", "clean", "unread"]) == [
+            b"waiting",
+            b"1",
+            b"%d" % tries,
+        ]
+        end_wait(client, "strange")
+        assert store.claim("worker-1", lease=LEASE) is None
+    state, error = client.hmget("exporter:export:strange", ["state", "error"])
+    assert state == b"failed"
+    assert b"this version of the exporter cannot read the export's record" in (error or b"")
+    assert accounts.balance(key.id) == Balance(left=10, used=0)
+    assert store.sweep().ready == 0
+    assert (store.census().running, store.census().waiting) == (0, 0)
+
+
+def test_a_worker_that_can_read_a_record_goes_on_where_others_could_not(
+    client: redis.Redis,
+) -> None:
+    # Given
+    store = RedisStore(client)
+    store.create(spec("e"))
+    whole = client.hget("exporter:export:e", "spec")
+    assert whole is not None
+    client.hset("exporter:export:e", "spec", b"{}")
+    for _ in range(MOST_UNREAD - 1):
+        assert store.claim("worker-1", lease=LEASE) is None
+        end_wait(client, "e")
+
+    # When
+    client.hset("exporter:export:e", "spec", whole)
+    claimed = claim(store)
+
+    # Then
+    assert claimed.clean
+    assert claimed.export.error is not None
+    store.commit("e", claimed.fence, checkpoint(), lease=LEASE, progress=0.5)
+    finish(store, claimed)
+    assert known(store, "e").state is State.FINISHED

@@ -1,0 +1,205 @@
+"""What is concluded from the lists of values that an upstream tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from exporter.clock import FakeClock
+from exporter.errors import QueryError, SourceUnavailable
+from exporter.sources.catalogue import DOUBTED, FRESH, LISTS, Catalogue
+
+TOLD = {
+    LISTS["industries"]: {"industries": ["Design", "Tech & IT"], "sub_industries": ["Payments"]},
+    LISTS["categories"]: {"categories": ["Nursing"]},
+}
+
+
+class Upstream:
+    """Tells its lists, counting how often it is asked."""
+
+    def __init__(self, told: dict[str, Any] | None = None) -> None:
+        self.told = told or json.loads(json.dumps(TOLD))
+        self.asked = 0
+        self.away = False
+
+    def __call__(self, path: str) -> bytes:
+        self.asked += 1
+        if self.away:
+            raise SourceUnavailable("away")
+        return json.dumps(self.told[path]).encode()
+
+
+def made(upstream: Callable[[str], bytes]) -> tuple[Catalogue, FakeClock]:
+    clock = FakeClock()
+    return Catalogue(upstream, clock), clock
+
+
+def test_known_values_leave_as_upstream_spells_them() -> None:
+    # Given
+    catalogue, _ = made(Upstream())
+
+    # When
+    spelled = catalogue.spelled(
+        {
+            "industry": ["TECH & IT", "design"],
+            "job_titles": ["Welder"],
+            "sub_industry": ["PAYMENTS"],
+            "job_category": ["nursing"],
+        }
+    )
+
+    # Then
+    assert spelled == {
+        "industry": ["Tech & IT", "Design"],
+        "job_titles": ["Welder"],
+        "sub_industry": ["Payments"],
+        "job_category": ["Nursing"],
+    }
+
+
+def test_each_unknown_value_is_named_with_those_that_come_near() -> None:
+    # Given
+    catalogue, _ = made(Upstream())
+
+    # When
+    with pytest.raises(QueryError) as refused:
+        catalogue.spelled({"industry": ["Desing", "Design", "Xyz"], "job_category": ["Nursin"]})
+
+    # Then
+    said = {(problem["loc"], problem["msg"]) for problem in refused.value.problems}
+    assert said == {
+        (
+            ("industry",),
+            "unknown industry 'Desing': did you mean 'Design'? "
+            "GET /v2/jobs/data/industries lists all 2",
+        ),
+        (("industry",), "unknown industry 'Xyz': GET /v2/jobs/data/industries lists all 2"),
+        (
+            ("job_category",),
+            "unknown job_category 'Nursin': did you mean 'Nursing'? "
+            "GET /v2/jobs/data/categories lists all 1",
+        ),
+    }
+
+
+def test_a_search_without_such_filters_asks_nothing() -> None:
+    # Given
+    upstream = Upstream()
+    catalogue, _ = made(upstream)
+
+    # When
+    catalogue.spelled({"job_titles": ["Welder"]})
+
+    # Then
+    assert upstream.asked == 0
+
+
+def test_a_list_is_asked_for_once_an_hour() -> None:
+    # Given
+    upstream = Upstream()
+    catalogue, clock = made(upstream)
+
+    # When / Then
+    for _ in range(3):
+        catalogue.spelled({"industry": ["Design"]})
+    assert upstream.asked == 1
+    clock.advance(FRESH)
+    catalogue.spelled({"industry": ["Design"]})
+    assert upstream.asked == 2
+
+
+def test_a_value_that_is_new_upstream_is_not_refused_for_an_hour() -> None:
+    # Given
+    upstream = Upstream()
+    catalogue, clock = made(upstream)
+    catalogue.spelled({"industry": ["Design"]})
+    upstream.told[LISTS["industries"]]["industries"].append("Robots")
+
+    # When
+    clock.advance(DOUBTED)
+    spelled = catalogue.spelled({"industry": ["robots"]})
+
+    # Then
+    assert spelled == {"industry": ["Robots"]}
+
+
+def test_wrong_values_do_not_ask_upstream_each_time() -> None:
+    # Given
+    upstream = Upstream()
+    catalogue, _ = made(upstream)
+
+    # When
+    for _ in range(5):
+        with pytest.raises(QueryError):
+            catalogue.spelled({"industry": ["Desing"]})
+
+    # Then
+    assert upstream.asked == 1
+
+
+def test_an_upstream_that_is_away_refuses_nothing_and_is_left_alone_for_a_minute() -> None:
+    # Given
+    upstream = Upstream()
+    upstream.away = True
+    catalogue, clock = made(upstream)
+
+    # When
+    spelled = [catalogue.spelled({"industry": ["Desing"]}) for _ in range(3)]
+
+    # Then
+    assert spelled == [{"industry": ["Desing"]}] * 3
+    assert upstream.asked == 1
+    with pytest.raises(SourceUnavailable):
+        catalogue.body("industries")
+
+    # When it is back
+    upstream.away = False
+    clock.advance(DOUBTED)
+
+    # Then
+    assert json.loads(catalogue.body("industries")) == TOLD[LISTS["industries"]]
+
+
+def test_what_was_told_is_served_on_while_upstream_is_away() -> None:
+    # Given
+    upstream = Upstream()
+    catalogue, clock = made(upstream)
+    before = catalogue.body("categories")
+
+    # When
+    upstream.away = True
+    clock.advance(FRESH)
+
+    # Then
+    assert catalogue.body("categories") == before
+    assert upstream.asked == 2
+
+
+@pytest.mark.parametrize(
+    "told",
+    [[], {}, {"industries": []}, {"industries": {"Design": 1}}, {"industries": [1]}, "x", None],
+)
+def test_of_an_empty_list_or_another_shape_nothing_is_concluded(told: object) -> None:
+    # Given
+    catalogue, _ = made(Upstream({LISTS["industries"]: told}))
+
+    # When
+    spelled = catalogue.spelled({"industry": ["Desing"], "sub_industry": ["Payment"]})
+
+    # Then
+    assert spelled == {"industry": ["Desing"], "sub_industry": ["Payment"]}
+
+
+def test_a_bare_list_is_of_industries_and_tells_nothing_of_sub_industries() -> None:
+    # Given
+    catalogue, _ = made(Upstream({LISTS["industries"]: ["Design"]}))
+
+    # When / Then
+    assert catalogue.spelled({"sub_industry": ["Any"]}) == {"sub_industry": ["Any"]}
+    assert catalogue.spelled({"industry": ["DESIGN"]}) == {"industry": ["Design"]}
+    with pytest.raises(QueryError):
+        catalogue.spelled({"industry": ["Any"]})

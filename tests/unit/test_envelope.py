@@ -1,0 +1,92 @@
+"""JSON in an envelope: what stands around the rows, and that rows stay what they were."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from exporter.checkpoints import Tally
+from exporter.formats import registry
+from exporter.formats.base import Dialect
+from exporter.formats.envelope import Envelope
+
+AT = "2026-03-04T12:00:00Z"
+
+
+def test_the_total_of_rows_written_stands_behind_them() -> None:
+    # Given
+    fmt, tally = registry.make("json_envelope", Dialect(exported_at=AT), ()), Tally()
+
+    # When
+    file = (
+        fmt.open()
+        + fmt.encode([b'{"id":"1"}', b'{"id":"2"}'], tally)
+        + fmt.encode([], tally, 2)
+        + fmt.encode([b'{"id":"3"}'], tally, 2)
+        + fmt.close(3)
+    )
+
+    # Then
+    assert file == (
+        b'{"exported_at":"2026-03-04T12:00:00Z","jobs":[\n{"id":"1"},\n{"id":"2"},\n{"id":"3"}\n]'
+        b',"total":3}\n'
+    )
+
+
+def test_a_total_known_beforehand_stands_where_the_contract_shows_it() -> None:
+    # Given
+    fmt = Envelope(exported_at=AT, total=1)
+
+    # When
+    file = fmt.open() + fmt.encode([b'{"id":"1"}'], Tally()) + fmt.close(1)
+
+    # Then
+    assert list(json.loads(file)) == ["exported_at", "total", "jobs"]
+    assert json.loads(file) == {"exported_at": AT, "total": 1, "jobs": [{"id": "1"}]}
+
+
+@pytest.mark.parametrize("total", [None, 0])
+def test_an_envelope_around_nothing_is_whole(total: int | None) -> None:
+    # Given
+    fmt = Envelope(exported_at=AT, total=total)
+
+    # When
+    file = fmt.open() + fmt.encode([], Tally()) + fmt.close(0)
+
+    # Then
+    assert json.loads(file) == {"exported_at": AT, "total": 0, "jobs": []}
+
+
+def test_nobody_who_knows_no_time_of_export_gets_one_that_is_made_up() -> None:
+    # When
+    fmt = registry.make("json_envelope", Dialect(), ())
+
+    # Then
+    assert json.loads(fmt.open() + fmt.close(0))["exported_at"] is None
+
+
+def test_a_row_printed_over_several_lines_is_still_one_value_between_two_commas() -> None:
+    # Given
+    rows = [b'{\n "id": 1.10,\n "t": "a\\nb"\n}', b'{"id":2,\r\n"t":",\\n"}']
+    fmt = Envelope(exported_at=AT)
+
+    # When
+    file = fmt.open() + fmt.encode(rows, Tally()) + fmt.close(2)
+
+    # Then
+    assert [job["t"] for job in json.loads(file)["jobs"]] == ["a\nb", ",\n"]
+    assert b"1.10" in file
+    assert file.count(b"\n") == 4
+
+
+def test_chosen_fields_are_the_only_ones() -> None:
+    # Given
+    fmt, tally = registry.make("json_envelope", Dialect(exported_at=AT), ("b", "a")), Tally()
+
+    # When
+    file = fmt.open() + fmt.encode([b'{"a":1,"b":null,"c":3}'], tally) + fmt.close(1)
+
+    # Then
+    assert b'{"b":null,"a":1}' in file
+    assert tally.unmapped_fields == {"c": 1}

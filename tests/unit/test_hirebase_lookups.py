@@ -1,0 +1,327 @@
+"""Single postings, expired ones and pages passed on: what a Hirebase source asks for them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from exporter.admission import MemoryBudgets, Rate
+from exporter.clock import FakeClock, SystemClock
+from exporter.config import SourceConfig
+from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
+from exporter.sources.hirebase import HirebaseSource
+from exporter.sources.numbered import LOOKUPS
+from tests.upstreams import Asked, reply, serving
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def source(url: str, clock: Any = None, **more: Any) -> HirebaseSource:
+    config = SourceConfig(type="hirebase", base_url=url, api_key="sk_live_1", **more)
+    return HirebaseSource(config, clock or FakeClock())
+
+
+@contextmanager
+def reading(*answers: Any) -> Iterator[tuple[HirebaseSource, Any]]:
+    with serving(*answers) as upstream:
+        one = source(upstream.url)
+        try:
+            yield one, upstream
+        finally:
+            one.close()
+
+
+class Crowd:
+    """An upstream that answers many at once, and remembers how many that were."""
+
+    def __init__(self, answer: Callable[[str], tuple[int, bytes]], delay: float = 0.0) -> None:
+        self.answer, self.delay = answer, delay
+        self.lock = threading.Lock()
+        self.now = self.most = self.asked = 0
+
+    @contextmanager
+    def serving(self) -> Iterator[str]:
+        crowd = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                with crowd.lock:
+                    crowd.asked += 1
+                    crowd.now += 1
+                    crowd.most = max(crowd.most, crowd.now)
+                time.sleep(crowd.delay)
+                status, body = crowd.answer(self.path)
+                with crowd.lock:
+                    crowd.now -= 1
+                self.send_response(status)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{server.server_address[1]}"
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+# -- by id -------------------------------------------------------------------------------------
+
+
+def test_the_postings_of_ids_come_by_id_and_unknown_ones_are_left_out() -> None:
+    # Given
+    def answer(path: str) -> tuple[int, bytes]:
+        id_ = path.rpartition("/")[2]
+        if int(id_) % 3 == 0:
+            return 404, b'{"detail":"none"}'
+        return 200, b'{"_id":"%s", "n":1.10}' % id_.encode()
+
+    with Crowd(answer).serving() as url:
+        one = source(url)
+
+        # When
+        found = one.lookup([str(number) for number in range(50)])
+        one.close()
+
+    # Then
+    assert {id_: bytes(row) for id_, row in found.items()} == {
+        str(number): b'{"_id":"%d", "n":1.10}' % number for number in range(50) if number % 3
+    }
+
+
+def test_as_many_are_asked_for_at_once_as_is_configured_and_no_more() -> None:
+    # Given
+    crowd = Crowd(lambda _: (200, b"{}"), delay=0.05)
+    with crowd.serving() as url:
+        one = source(url, max_in_flight=4)
+
+        # When
+        one.lookup([str(number) for number in range(24)])
+        one.close()
+
+    # Then
+    assert crowd.most == 4
+    assert crowd.asked == 24
+
+
+def test_an_id_is_one_step_of_the_path_whatever_it_holds() -> None:
+    # Given
+    with reading(reply(200, {"_id": "x"})) as (one, upstream):
+        # When
+        one.lookup(["../a b?c=ü"])
+
+    # Then
+    (asked,) = upstream.asked
+    assert asked.line == "GET /v2/jobs/..%2Fa%20b%3Fc%3D%C3%BC HTTP/1.1"
+    assert asked.headers["x-api-key"] == "sk_live_1"
+
+
+def test_a_refusal_of_one_is_that_of_all_and_asks_no_further() -> None:
+    # Given
+    crowd = Crowd(lambda _: (403, b'{"detail":"not in your tier"}'), delay=0.01)
+    with crowd.serving() as url:
+        one = source(url, max_in_flight=2)
+
+        # When
+        with pytest.raises(SourceRefused, match="not in your tier"):
+            one.lookup([str(number) for number in range(100)])
+        one.close()
+
+    # Then
+    assert crowd.asked < 50
+
+
+def test_all_lookups_together_end_at_the_deadline() -> None:
+    # Given
+    crowd = Crowd(lambda _: (200, b"{}"), delay=0.3)
+    with crowd.serving() as url:
+        one = source(url, SystemClock(), max_in_flight=2, page_timeout="1s")
+        begin = time.monotonic()
+
+        # When
+        with pytest.raises(SourceUnavailable):
+            one.lookup([str(number) for number in range(100)])
+        took = time.monotonic() - begin
+        one.close()
+
+    # Then
+    assert took < 5
+
+
+@pytest.mark.parametrize("body", [b"null", b'"x"', b"[]", b"{", b"", b"{},{}", b"{}],[{}"])
+def test_what_is_no_posting_is_never_taken_for_one(body: bytes) -> None:
+    # Given
+    with reading(reply(200, body)) as (one, _), pytest.raises(SourceUntrue):
+        # When / Then
+        one.lookup(["1"])
+
+
+@pytest.mark.parametrize("body", [b'{"n":NaN}', b'{"t":"a\x01b"}', b' {"a": 1} \n'])
+def test_a_posting_with_surprises_is_taken_as_it_is(body: bytes) -> None:
+    # Given
+    with reading(reply(200, body)) as (one, _):
+        # When
+        (row,) = one.lookup(["1"]).values()
+
+    # Then
+    assert bytes(row) == body.strip()
+
+
+@pytest.mark.parametrize(
+    ("rate", "size"), [(None, LOOKUPS), ("100/60s", 16), ("5/60s", 1), ("1000/s", LOOKUPS)]
+)
+def test_with_a_rate_no_lookup_takes_longer_than_its_turns_come_soon(
+    rate: str | None, size: int
+) -> None:
+    # When
+    one = source("http://127.0.0.1:9", rate=rate)
+
+    # Then
+    assert one.lookup_size == size
+
+
+def test_a_lookup_at_a_rate_waits_for_its_turns_and_comes_to_its_end() -> None:
+    # Given
+    rate = Rate(100, 60)
+    clock = FakeClock()
+    crowd = Crowd(lambda _: (200, b"{}"))
+    with crowd.serving() as url:
+        config = SourceConfig(type="hirebase", base_url=url, rate=rate)
+        one = HirebaseSource(config, clock, MemoryBudgets(clock).open("board", rate))
+
+        # When
+        found = one.lookup([str(number) for number in range(one.lookup_size)])
+        one.close()
+
+    # Then
+    assert len(found) == one.lookup_size
+
+
+# -- expired -----------------------------------------------------------------------------------
+
+
+def test_expired_postings_are_read_page_by_page_from_their_own_path() -> None:
+    # Given
+    def answer(asked: Asked) -> bytes:
+        page = int(asked.line.split("page=")[1].split("&")[0])
+        found = [{"_id": str(number)} for number in range((page - 1) * 3, min(page * 3, 5))]
+        return reply(200, {"jobs": found, "total_count": 5, "page": page, "limit": 3})
+
+    with serving(answer) as upstream:
+        one = source(upstream.url, page_size=3)
+        search = one.search({"expired_since": "2026-03-01T01:00+02:00"}, NOW, user_id="u")
+        cursor, rows = one.start(None, 0), []
+
+        # When
+        while cursor is not None:
+            page = one.fetch(search.query, cursor)
+            rows += [bytes(row) for row in page.rows]
+            cursor = page.next
+        one.close()
+
+    # Then
+    assert rows == [b'{"_id": "%d"}' % number for number in range(5)]
+    assert upstream.asked[0].line == (
+        "GET /v2/jobs/expired-jobs?since=2026-02-28T23%3A00%3A00Z&page=1&limit=3 HTTP/1.1"
+    )
+    assert len(upstream.asked) == 3
+
+
+def test_how_many_have_expired_is_told_by_a_page_past_the_end() -> None:
+    # Given
+    with reading(reply(200, {"jobs": [], "total_count": 41})) as (one, upstream):
+        # When
+        count = one.count({"expired_since": "2026-03-01"})
+
+    # Then
+    assert count == 41
+    assert "page=1000000" in upstream.asked[0].line
+
+
+@pytest.mark.parametrize(
+    ("raw", "loc", "message"),
+    [
+        ({"expired_since": "soon"}, ("expired_since",), "no day and no moment"),
+        ({"expired_since": 5}, ("expired_since",), "valid string"),
+        (
+            {"expired_since": "2026-03-01", "job_titles": ["x"]},
+            ("job_titles",),
+            "known: expired_since, limit",
+        ),
+    ],
+)
+def test_a_wrong_question_for_the_expired_is_named(
+    raw: dict[str, Any], loc: tuple[str], message: str
+) -> None:
+    # When
+    with pytest.raises(QueryError) as refused:
+        source("http://127.0.0.1:9").search(raw, NOW, user_id="u")
+
+    # Then
+    (problem,) = refused.value.problems
+    assert problem["loc"] == loc
+    assert message in problem["msg"]
+
+
+# -- passed on -----------------------------------------------------------------------------------
+
+
+def test_a_page_that_is_passed_on_keeps_every_byte() -> None:
+    # Given
+    body = b'{ "jobs" : [ {"_id":"a","n":1.10} ], "total_count": 1,\n "new": [2] }'
+    with reading(reply(200, body)) as (one, _):
+        # When
+        listing = one.listing({}, 1, 10)
+
+    # Then
+    assert (listing.body, listing.rows) == (body, 1)
+
+
+def test_a_page_that_contradicts_itself_is_not_passed_on() -> None:
+    # Given
+    with (
+        reading(reply(200, {"jobs": [], "total_count": 7})) as (one, _),
+        pytest.raises(SourceUntrue),
+    ):
+        # When / Then
+        one.listing({}, 1, 10)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda one: one.listing({}, 1, 10),
+        lambda one: one.count({}),
+        lambda one: one.posting("x"),
+    ],
+    ids=["listing", "count", "posting"],
+)
+def test_whoever_waits_for_an_answer_waits_for_seconds_only(
+    ask: Callable[[HirebaseSource], object],
+) -> None:
+    # Given
+    clock = FakeClock()
+    with serving(reply(503)) as upstream:
+        one = source(upstream.url, clock, page_timeout="5m")
+        begin = clock.monotonic()
+
+        # When
+        with pytest.raises(SourceUnavailable):
+            ask(one)
+        one.close()
+
+    # Then
+    assert clock.monotonic() - begin < 10
