@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from exporter.console import err, out, told
 from exporter.errors import ExporterError
@@ -75,7 +75,9 @@ def create(
 @endpoints.command("list")
 def list_(user: Annotated[str, typer.Option(help="Whose endpoints.")]) -> None:
     """Show a user's endpoints, without their secrets."""
-    table = Table("id", "url", "events", "state", "description")
+    # Whoever copies an id or a URL needs all of it, however narrow the terminal is.
+    whole = [Column(name, overflow="fold") for name in ("id", "url")]
+    table = Table(*whole, "events", "state", "description")
     with told():
         for one in _endpoints().list(user):
             cells = one.id, one.url, _hears(one), _state(one), one.description

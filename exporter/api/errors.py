@@ -330,7 +330,7 @@ _MEANINGS = {
     401: "No key, a wrong or revoked one, or two that differ.",
     402: "The key has too few credits left.",
     403: "The key lacks the scope.",
-    404: "No export of the caller's has this id.",
+    404: "Nothing of the caller's has this id.",
     405: "The method does not work here; Allow names those that do.",
     409: "The request does not fit what is there; `detail` says how.",
     413: "The body is too long.",

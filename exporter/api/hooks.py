@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypedDict
 
@@ -16,6 +17,9 @@ from exporter.webhooks.addresses import ForbiddenAddress, Guard, NameUnresolved
 
 LOOKUP_SECONDS = 2.0
 """That a caller waits for the name server. What it did not tell by then is asked at delivery."""
+LOOKUPS = 8
+"""Threads that one process lets wait for name servers. Beyond, nobody waits: who asks for exports
+and polls them needs threads, too, and anyone can own a name server that says nothing."""
 MOST_NAMES = 50
 LONGEST_NAME = 100
 
@@ -25,6 +29,8 @@ URL_MEANS = (
 )
 
 Name = Annotated[str, Field(max_length=LONGEST_NAME)]
+
+_lookups = threading.BoundedSemaphore(LOOKUPS)
 
 
 class Fields(BaseModel):
@@ -78,7 +84,12 @@ def refused(guard: Guard, url: str) -> str | None:
     each delivery looks again.
     """
     try:
-        guard.resolve(guard.check(url), within=LOOKUP_SECONDS)
+        target = guard.check(url)
+        if _lookups.acquire(blocking=False):
+            try:
+                guard.resolve(target, within=LOOKUP_SECONDS)
+            finally:
+                _lookups.release()
     except ForbiddenAddress as error:
         return str(error)
     except NameUnresolved:

@@ -102,7 +102,7 @@ class WebhookEndpoint(msgspec.Struct):
 
 
 class WebhookEndpoints(msgspec.Struct):
-    """All of the caller's, oldest first."""
+    """The caller's, oldest first."""
 
     endpoints: list[WebhookEndpoint]
 
@@ -246,12 +246,13 @@ def create(request: Request, body: TheBody) -> Response:
     summary="List webhook endpoints",
     response_model=None,
     responses={
-        200: answers.shows("All of them, oldest first.", "WebhookEndpoints"),
+        200: answers.shows("The endpoints, oldest first.", "WebhookEndpoints"),
         **errors.documented(Problem),
     },
 )
 def index(request: Request) -> Response:
-    """All of your endpoints, those made for the `webhook_url` of an export included."""
+    """All endpoints that you registered, and the latest of those made for the `webhook_url` of an
+    export, which each export names in its `webhook`."""
     caller = auth.reader(request)
     found = endpoints_of(request).list(caller.user_id)
     return answers.reply(WebhookEndpoints([view(endpoint) for endpoint in found]))

@@ -16,6 +16,8 @@ from exporter.webhooks.endpoints import Because, Endpoint, Secret, TooManyEndpoi
 
 MOST_REGISTERED = 20
 """Endpoints that one user may register: each event is copied for each."""
+MOST_NAMED = 100
+"""Endpoints of a `webhook_url` that are listed: there is one for each URL."""
 GRACE = timedelta(hours=24)
 LONGEST_GRACE = timedelta(days=7)
 NAMED_FOR = timedelta(days=37)
@@ -81,10 +83,15 @@ class Endpoints:
         return found if found is not None and found.user_id == user_id else None
 
     def list(self, user_id: str) -> tuple[Endpoint, ...]:
-        """All endpoints of a user, oldest first; those of a `webhook_url` too."""
+        """The endpoints that a user registered, and the latest MOST_NAMED of those made for a
+        `webhook_url`; oldest first."""
         with outages.told():
-            ids = cast("list[bytes]", self._client.zrange(f"exporter:endpoints:{user_id}", 0, -1))
-        return tuple(self.known([one.decode() for one in ids]).values())
+            pipe = self._client.pipeline(transaction=False)
+            pipe.smembers(f"exporter:registered:{user_id}")
+            pipe.zrevrange(f"exporter:endpoints:{user_id}", 0, MOST_REGISTERED + MOST_NAMED - 1)
+            registered, latest = cast("tuple[set[bytes], list[bytes]]", pipe.execute())
+        found = self.known([one.decode() for one in registered.union(latest)]).values()
+        return tuple(sorted(found, key=lambda one: (one.created_at, one.id)))
 
     def registered(self, user_id: str) -> tuple[Endpoint, ...]:
         """Those that hear of all exports of a user; disabled ones too."""

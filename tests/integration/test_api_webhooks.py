@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from exporter.api import hooks
 from exporter.api.bodies import LARGEST
 from exporter.store.endpoints import MOST_REGISTERED
 from exporter.webhooks import signatures
 from exporter.webhooks.messages import DEFAULT_EVENTS, EVENTS
 from tests.integration.api_server import PUBLIC_URL, captured_logs
 from tests.integration.test_api_refusals import check_shape
-from tests.integration.webhook_service import ENDPOINTS, URL, Hooked
+from tests.integration.webhook_service import ENDPOINTS, OUTSIDE, URL, Hooked
 from tests.unit.test_webhook_addresses import HOSTILE
 
 SECRET_URL = "https://hooks.example.com/T00/hidden?token=hidden"
@@ -114,6 +119,43 @@ def test_a_name_that_leads_inside_is_refused_and_one_that_leads_nowhere_yet_is_n
     assert "10.0.0.0/8 (private)" in entry["detail"]
     assert nowhere.status_code == 201
     assert desk.asked == ["inside.example.com", "nowhere.example.com"]
+
+
+def test_name_servers_that_say_nothing_hold_up_a_few_requests_and_no_more(
+    desk: Hooked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    monkeypatch.setattr(hooks, "LOOKUP_SECONDS", 20.0)
+    told = threading.Event()
+
+    def silent(host: str, _port: int) -> list[str]:
+        desk.asked.append(host)
+        told.wait(20)
+        return [OUTSIDE]
+
+    desk.app.state.guard = replace(desk.guard, resolver=silent)
+
+    def ask(host: str) -> int:
+        return desk.http.post(ENDPOINTS, json={"url": f"https://{host}/"}).status_code
+
+    with ThreadPoolExecutor(hooks.LOOKUPS) as pool:
+        held = [pool.submit(ask, f"silent{n}.example.com") for n in range(hooks.LOOKUPS)]
+        try:
+            while len(desk.asked) < hooks.LOOKUPS:
+                assert not all(one.done() for one in held)
+                time.sleep(0.01)
+
+            # When
+            status = ask("next.example.com")
+
+            # Then: it did not wait, and each try of a webhook looks again
+            assert status == 201
+            assert not any(one.done() for one in held)
+            assert "next.example.com" not in desk.asked
+            assert ask("127.0.0.1") == 422
+        finally:
+            told.set()
+        assert [one.result() for one in held] == [201] * hooks.LOOKUPS
 
 
 def test_networks_that_the_operator_allows_are_open_by_plain_http_too(desk: Hooked) -> None:

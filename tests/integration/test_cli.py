@@ -305,7 +305,13 @@ WORKERS_STATUS = os.EX_CONFIG
 
 @pytest.mark.parametrize(
     ("command", "status"),
-    [("doctor", 1), ("worker", WORKERS_STATUS), ("beat", WORKERS_STATUS), ("api", 1)],
+    [
+        ("doctor", 1),
+        ("worker", WORKERS_STATUS),
+        ("webhooks", WORKERS_STATUS),
+        ("beat", WORKERS_STATUS),
+        ("api", 1),
+    ],
 )
 def test_a_wrong_setting_is_named_by_every_process(run: Run, command: str, status: int) -> None:
     # When

@@ -77,11 +77,14 @@ def test_an_endpoint_is_made_shown_rotated_switched_and_deleted(
 
     # When
     listed = command("list", "--user", "ann")
+    narrow = command("list", "--user", "ann", COLUMNS="60")
 
     # Then
     for shown in (endpoint_id, "http://127.0.0.1:9/hidden", "enabled", "to [the] lake"):
         assert shown in listed.stdout
     assert secret not in listed.stdout
+    first_cells = [line.split("│")[1].strip() for line in narrow.stdout.splitlines() if "│" in line]
+    assert "".join(first_cells) == endpoint_id
 
     # When
     rotated = command("rotate", endpoint_id, "--grace", "60")

@@ -174,6 +174,7 @@ def test_files_with_keys_are_readable_by_their_owner_only(tmp_path: Path) -> Non
     [
         "worker",
         pytest.param("api", marks=pytest.mark.soak),
+        pytest.param("webhooks", marks=pytest.mark.soak),
         pytest.param("beat", marks=pytest.mark.soak),
         "mini",
     ],

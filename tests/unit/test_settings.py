@@ -118,6 +118,10 @@ def test_what_is_no_duration_is_named_with_its_variable(
         ("EXPORTER_REDIS_URL", "localhost:6379", r"EXPORTER_REDIS_URL: .*redis://HOST"),
         ("EXPORTER_REDIS_URL", "redis://h/db", r"EXPORTER_REDIS_URL: .*redis://HOST"),
         ("EXPORTER_BROKER_URL", "amqp://h", r"EXPORTER_BROKER_URL: .*redis://HOST"),
+        ("EXPORTER_WEBHOOK_ALLOW_PRIVATE", "10.0.0.0/8,lan", r"EXPORTER_WEBHOOK_ALLOW.*'lan'"),
+        ("EXPORTER_WEBHOOK_ALLOW_PRIVATE", "10.0.0.1/8", r"EXPORTER_WEBHOOK_ALLOW.*host bits"),
+        ("EXPORTER_WEBHOOK_TIMEOUT", "5m", r"EXPORTER_WEBHOOK_TIMEOUT is over 60s"),
+        ("EXPORTER_WEBHOOK_CONCURRENCY", "1", r"EXPORTER_WEBHOOK_CONCURRENCY: .*equal to 2"),
     ],
 )
 def test_a_setting_out_of_bounds_is_named_and_mended_by_its_text(
@@ -128,6 +132,15 @@ def test_a_setting_out_of_bounds_is_named_and_mended_by_its_text(
     # Then
     assert re.match(said, text)
     assert "\n" not in text
+
+
+def test_networks_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given
+    monkeypatch.setenv("EXPORTER_WEBHOOK_ALLOW_PRIVATE", "10.1.0.0/16, fd00::/8,127.0.0.1")
+    # When
+    allowed = settings.load().webhook_allow_private
+    # Then
+    assert [str(one) for one in allowed] == ["10.1.0.0/16", "fd00::/8", "127.0.0.1/32"]
 
 
 def test_every_wrong_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

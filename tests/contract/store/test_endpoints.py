@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from exporter.store import endpoints as stored
 from exporter.store.endpoints import LONGEST_GRACE, MOST_REGISTERED, Endpoints
 from exporter.webhooks import signatures
 from exporter.webhooks.endpoints import Because, TooManyEndpoints
@@ -160,6 +161,20 @@ def test_exports_that_name_one_url_share_its_endpoint(desk: Desk) -> None:
     assert len({first.id, other_url.id, other_user.id}) == 3
     assert first in desk.endpoints.list("ann")
     assert desk.endpoints.registered("ann") == ()
+
+
+def test_the_endpoints_of_many_urls_hide_no_registered_one(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    monkeypatch.setattr(stored, "MOST_NAMED", 3)
+    monkeypatch.setattr(stored, "MOST_REGISTERED", 2)
+    registered = desk.endpoint()
+    named = [desk.endpoints.named("ann", f"{URL}/{n}") for n in range(8)]
+    # When
+    found = desk.endpoints.list("ann")
+    # Then
+    assert found == (registered, *named[-5:])
 
 
 def test_a_url_that_is_registered_is_not_told_twice(desk: Desk) -> None:

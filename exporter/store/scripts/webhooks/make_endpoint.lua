@@ -4,7 +4,7 @@
 -- With own '0' it may be one that is there: a registered one of that URL, or the one of that id,
 -- which is asked for once more and so is enabled again unless its owner disabled it.
 local id, user, own, url = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local most, keep = tonumber(ARGV[5]), ARGV[6]
+local most, keep = tonumber(ARGV[5]), tonumber(ARGV[6])
 
 local time = now()
 if own == '0' then
@@ -32,6 +32,11 @@ if redis.call('EXISTS', endpoint(id)) == 0 then
   if own == '1' then
     redis.call('SADD', registered(user), id)
     hear(user)
+  end
+  if redis.call('EXISTS', registered(user)) == 1 then
+    redis.call('PERSIST', index)
+  else
+    redis.call('PEXPIRE', index, 2 * keep)
   end
 elseif own == '0' then
   local because = redis.call('HGET', endpoint(id), 'disabled_because')
