@@ -141,7 +141,9 @@ def _schemas() -> dict[str, Any]:
 def _mend(paths: dict[str, Any]) -> None:
     for path, methods in paths.items():
         for operation in methods.values():
-            if not path.startswith(_KEYLESS):
+            if path.startswith(_KEYLESS):
+                _open(operation["responses"])
+            else:
                 operation["security"] = [{scheme: []} for scheme in auth.SCHEMES]
             # FastAPI's own 422, which it documents for every path with a parameter.
             if "HTTPValidationError" in str(operation["responses"].get("422")):
@@ -150,3 +152,17 @@ def _mend(paths: dict[str, Any]) -> None:
     for (path, method, status), example in _EXAMPLES.items():
         content = paths[path][method]["responses"][status]["content"]
         content["application/json"]["example"] = example
+
+
+def _open(responses: dict[str, Any]) -> None:
+    """Make the answers those of an operation that asks for no key."""
+    common = errors.documented(errors.Detail)
+    for status in (405, 500):
+        responses.setdefault(str(status), common[status])
+    for refused in ("401", "403"):
+        responses.pop(refused, None)
+    words = {"type": "object", "additionalProperties": {"type": "string"}}
+    for response in responses.values():
+        content = response["content"]["application/json"]
+        if not content.get("schema"):
+            content["schema"] = words

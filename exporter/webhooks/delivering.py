@@ -115,10 +115,12 @@ class Deliverer:
             try:
                 bodies = self._bodies(event, registered)
             except Unreadable as error:
-                log.exception("webhook.untold", export_id=event.subject_id, exc_info=error)
+                told = log.bind(export_id=event.subject_id, type=event.type)
                 if self.clock.now() - event.at < PUZZLED:
+                    told.warning("webhook.put_off", reason=str(error))
                     self.outbox.put_off(event)
                     break
+                told.exception("webhook.untold")
                 bodies = {}
             if not self.outbox.fan_out(event, bodies):
                 break  # another process is at it

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_network
 
@@ -14,7 +15,7 @@ import pytest
 import redis
 from standardwebhooks.webhooks import Webhook
 
-from exporter.clock import SystemClock
+from exporter.clock import FakeClock, SystemClock
 from exporter.errors import StoreUnavailable
 from exporter.local.redis import RedisServer
 from exporter.store.redis import RedisStore
@@ -349,6 +350,25 @@ def test_a_store_that_is_gone_ends_the_loop_and_loses_nothing(
         patch.setattr(desk.outbox, "peek", silent)
         with pytest.raises(StoreUnavailable):
             run(desk)
+
+
+def test_a_record_that_this_version_cannot_read_holds_nobody_up(desk: Desk) -> None:
+    # Given
+    with receiving() as receiver:
+        endpoint = register(desk, receiver)
+        for export_id in ("strange", "plain"):
+            desk.store.create(spec(export_id))
+        desk.client.hset("exporter:export:strange", "state", "hovering")
+        sender = deliverer(desk)
+        # When
+        sender.run(budget=timedelta(seconds=0.5))
+        # Then: its event is kept for a while, for a sender of another version
+        assert [delivery.export_id for delivery in desk.to(endpoint)] == ["plain"]
+        assert [event.subject_id for event in desk.outbox.peek()] == ["strange"]
+        # ... and not for ever
+        later = FakeClock(sender.clock.now() + delivering.PUZZLED)
+        assert replace(sender, clock=later).fan_out() == 1
+    assert desk.outbox.peek() == ()
 
 
 def test_several_senders_share_the_work_and_send_nothing_twice(desk: Desk) -> None:

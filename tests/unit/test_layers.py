@@ -20,6 +20,8 @@ CORE = (
     "sources/base", "sources/id_list", "sources/memory", "sources/numbered",
     "sources/numbered_pages", "sources/pages", "storage/base", "storage/memory",
     "store/base", "store/books", "store/lines", "store/memory", "store/memory_accounts",
+    "store/memory_outbox", "webhooks/addresses", "webhooks/deliveries", "webhooks/endpoints",
+    "webhooks/messages", "webhooks/private", "webhooks/schedule", "webhooks/signatures",
 )  # fmt: skip
 CLIENTS = {"redis", "boto3", "botocore", "httpx", "fastapi", "starlette", "uvicorn"}
 

@@ -67,8 +67,9 @@
 -- until the year 2255.
 --
 -- A full Redis refuses the first command of a script that grows it, never one after a write. So
--- the first write of every script but create, charge and grant is one that only removes: exports
--- under way can end, and make room, while new ones are refused.
+-- the first write of every script but create, charge, grant, and those that make an endpoint, a
+-- secret or a test, is one that only removes: exports under way can end, and make room, and what
+-- they tell goes out, while new ones are refused.
 
 local WAKES = 10000
 local PROGRESS_EVERY = 10000000

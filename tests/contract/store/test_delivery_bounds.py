@@ -81,6 +81,26 @@ def test_in_a_full_redis_webhooks_still_go_out(desk: Desk) -> None:
     assert heard == ["export.queued", "export.started", "export.finished"]
 
 
+def test_what_somebody_deleted_by_hand_is_passed_over(desk: Desk) -> None:
+    # Given
+    desk.endpoint("ann")
+    desk.endpoint("bob")
+    desk.queue("gone")
+    (key,) = desk.keys("delivery:*")
+    desk.client.delete(key)
+    desk.queue("kept")
+    desk.queue("bob", user="bob")
+    # When
+    claims = desk.all_claims()
+    # Then
+    assert [claimed.delivery.export_id for claimed in claims] == ["kept", "bob"]
+    # ... nor does the loss of a whole line stop the others
+    desk.queue("lost")
+    desk.client.delete(*desk.keys("due:*"))
+    desk.queue("b2", user="bob")
+    assert [claimed.delivery.export_id for claimed in desk.all_claims()] == ["b2"]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_happens_each_delivery_waits_somewhere_until_it_is_finished(
     desk: Desk, seed: int

@@ -40,10 +40,11 @@ for _ = 1, CLEARED do
     return {int(since)}
   end
   local id = redis.call('ZRANGE', due(address), 0, 0)[1]
-  local fields = redis.call('HMGET', delivery(id), 'state', 'type')
+  local fields = id and redis.call('HMGET', delivery(id), 'state', 'type') or {}
   local known = redis.call('HMGET', endpoint(address), 'user', 'disabled_at')
   if fields[1] ~= 'pending' then
-    redis.call('ZREM', due(address), id)
+    -- Somebody deleted it by hand.
+    redis.call('ZREM', due(address), id or '')
     stand(address)
   elseif not known[1] then
     finish_delivery(id, 'dead', time, keep, 'the endpoint is deleted')
