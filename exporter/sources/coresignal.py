@@ -20,7 +20,7 @@ from exporter.admission import UNLIMITED, Budget
 from exporter.checkpoints import Cursor
 from exporter.clock import Clock
 from exporter.config import SourceConfig
-from exporter.errors import PageTooLarge, QueryError, SourceRefused, SourceUntrue
+from exporter.errors import FieldProblem, PageTooLarge, QueryError, SourceRefused, SourceUntrue
 from exporter.formats.base import Row
 from exporter.queries import Text
 from exporter.sources.base import Page, Search
@@ -40,7 +40,11 @@ COLUMNS = (
 # fmt: on
 """The record as the vendor documents it."""
 
-SEARCH, COLLECT = "/v2/job_base/search/filter", "/v2/job_base/collect"
+SEARCH, DSL, COLLECT = (
+    "/v2/job_base/search/filter",
+    "/v2/job_base/search/es_dsl",
+    "/v2/job_base/collect",
+)
 MOST_IDS = 1_000
 """Ids that one search page may hold, and that our board collects at once."""
 _PER_CONNECTION = 10
@@ -179,7 +183,12 @@ class CoresignalSource:
         self._read_records = reader(_Records, "records")
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
-        """The vendor's filters made canonical; how many records are wanted is none of them."""
+        """The vendor's filters made canonical; how many records are wanted is none of them.
+
+        Or `{"es_dsl": {"query": …}}`, which goes upstream as it is: what it may say is upstream's.
+        """
+        if "es_dsl" in raw:
+            return _dsl(raw)
         try:
             query = JobFilters.model_validate(raw).canonical()
         except ValidationError as error:
@@ -261,8 +270,9 @@ class CoresignalSource:
             self._check(found, at, size)
             return found
 
-        path = f"{SEARCH}?{urlencode(parameters)}"
-        return self._upstream.ask_whole("POST", path, read, json=query, deadline=deadline)
+        path, body = (DSL, query["es_dsl"]) if "es_dsl" in query else (SEARCH, query)
+        path = f"{path}?{urlencode(parameters)}"
+        return self._upstream.ask_whole("POST", path, read, json=body, deadline=deadline)
 
     def _check(self, found: _Found, at: _Cursor, size: int) -> None:
         ids, total, read = found.ids, found.total, at.read + len(found.ids)
@@ -413,3 +423,22 @@ def _told(records: Sequence[Row], ids: Sequence[int]) -> dict[int, Row]:
             raise SourceUntrue(f"the record {identity}, which was not asked for or came twice")
         found[identity] = record
     return found
+
+
+def _dsl(raw: Mapping[str, Any]) -> Search:
+    asked = raw["es_dsl"]
+    problems: list[FieldProblem] = [
+        {"loc": (name,), "msg": "give es_dsl alone, without filters", "type": "extra_forbidden"}
+        for name in raw
+        if name != "es_dsl"
+    ]
+    if not isinstance(asked, Mapping) or not isinstance(asked.get("query"), Mapping):
+        text = 'an Elasticsearch query is an object with a "query" inside'
+        problems.append({"loc": ("es_dsl",), "msg": text, "type": "dict_type"})
+    elif unknown := sorted(map(str, asked.keys() - {"query"})):
+        text = f"of an Elasticsearch request only query is taken, not {', '.join(unknown)[:200]}"
+        problems.append({"loc": ("es_dsl",), "msg": text, "type": "value_error"})
+    if problems:
+        raise QueryError(problems)
+    query = {"es_dsl": dict(asked)}
+    return Search(query=query, echo=query)

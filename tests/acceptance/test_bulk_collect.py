@@ -196,3 +196,26 @@ def test_a_search_under_way_is_not_started_twice_and_may_be_repeated_afterwards(
         assert answer.headers["X-Data-Request-Id"] in created
     assert afterwards.status_code == 201
     assert afterwards.json()["request_id"] not in created
+
+
+def test_an_elasticsearch_query_is_answered_by_the_source(
+    api: httpx.Client, records: dict[int, dict[str, Any]]
+) -> None:
+    # Given
+    wanted = [
+        number
+        for number, record in records.items()
+        if not record["deleted"] and "engineer" in record["title"].lower().split()
+    ]
+
+    # When
+    query = {"bool": {"must": [{"match": {"title": "engineer"}}, {"term": {"deleted": 0}}]}}
+    asked = api.post(f"{V2}/es_dsl", json={"es_dsl_query": {"query": query}})
+    assert asked.status_code == 201, asked.text
+    place = asked.headers["Location"]
+    names = ready(api, place)["data_request_files"]
+
+    # Then
+    lines = gzip.decompress(api.get(f"{place}/{names[0]}").content).splitlines()
+    assert wanted
+    assert sorted(json.loads(line)["id"] for line in lines) == sorted(wanted)

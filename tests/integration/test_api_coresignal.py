@@ -25,6 +25,7 @@ from exporter.formats import registry
 from exporter.local.redis import RedisServer
 from exporter.pipeline import run_slice
 from exporter.plans import Plan
+from exporter.sources.hirebase import HirebaseSource
 from exporter.sources.memory import MemorySource
 from exporter.storage.base import PART_SIZE_MIN
 from exporter.storage.memory import MemoryStorage
@@ -248,8 +249,9 @@ def test_what_is_no_json_of_the_right_type_and_length_is_refused_in_the_contract
 def test_an_elasticsearch_query_that_the_source_does_not_take_is_refused_with_a_reason(
     api: Service,
 ) -> None:
-    # Given: the real source, of which only the words are asked
-    del api.engine._sources["coresignal"]
+    # Given: a source of another kind, of which only the words are asked
+    other = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9")
+    api.engine._sources["coresignal"] = HirebaseSource(other, FakeClock())
     query = {"query": {"match": {"title": "welder"}}}
     for body in ({"es_dsl_query": query}, query):
         # When
@@ -257,7 +259,17 @@ def test_an_elasticsearch_query_that_the_source_does_not_take_is_refused_with_a_
 
         # Then
         check_flat(answer, 422, "no Elasticsearch")
+    assert is_empty(api)
+
+
+def test_an_unknown_filter_is_named(api: Service) -> None:
+    # Given: the real source, of which only the words are asked
+    del api.engine._sources["coresignal"]
+
+    # When
     wrong = create(api, filters={"colour": "red"})
+
+    # Then
     check_flat(wrong, 422, "body.filters.colour")
     assert is_empty(api)
 

@@ -193,6 +193,7 @@ DEPENDENT = {
     ),
     "a range ends after it begins": ("exportRows",),
     "a moment lies within our calendar": ("listExpiredJobs", "createExpiredTask"),
+    "an Elasticsearch query has a language of its own": ("collectByQuery",),
     "ids are numbers, each given once": ("collectByIds", "collectByIdFile", "collectByIdFileV1"),
     "an export that failed has no files": (
         "listFiles",
@@ -232,12 +233,6 @@ def config(target: Target, examples: int, *, whole: bool) -> SchemathesisConfig:
                 {
                     "include-operation-id": [one for ids in DEPENDENT.values() for one in ids],
                     "phases": dict.fromkeys(("coverage", "fuzzing", "stateful"), lenient),
-                },
-                {
-                    "include-operation-id": ["collectByQuery"],
-                    "phases": dict.fromkeys(
-                        ("examples", "coverage", "fuzzing", "stateful"), lenient
-                    ),
                 },
                 {"include-operation-id": list(ALIKE), "phases": {} if whole else skipped},
                 {

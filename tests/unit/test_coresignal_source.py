@@ -36,7 +36,7 @@ class Vendor:
     def __call__(self, asked: Asked) -> Answer:
         method, target, _ = asked.line.split(" ")
         url = urlsplit(target)
-        if url.path == "/v2/job_base/search/filter":
+        if url.path.startswith("/v2/job_base/search/"):
             query = {name: value[0] for name, value in parse_qs(url.query).items()}
             return self.search(int(query["items_per_page"]), query.get("after"))
         if (method, url.path) == ("POST", "/v2/job_base/collect"):
@@ -127,6 +127,40 @@ def test_a_search_is_asked_for_as_the_vendor_documents_it() -> None:
     assert upstream.asked[3].line == "GET /v2/job_base/collect/1 HTTP/1.1"
     assert ids(first.rows) == [1, 2, 3, 4]
     assert first.total == 9
+
+
+def test_an_elasticsearch_query_goes_upstream_as_it_is() -> None:
+    # Given
+    dsl = {"query": {"match": {"title": "Welder"}}}
+    with reading(Vendor(9)) as (one, upstream):
+        search = one.search({"es_dsl": dsl}, NOW, user_id="u1")
+        # When
+        first = one.fetch(search.query, one.start(None, 0))
+    # Then
+    asked = next(asked for asked in upstream.asked if "/es_dsl" in asked.line)
+    assert asked.line == "POST /v2/job_base/search/es_dsl?items_per_page=4 HTTP/1.1"
+    assert asked.json == dsl
+    assert ids(first.rows) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("raw", "loc"),
+    [
+        ({"es_dsl": {}}, ("es_dsl",)),
+        ({"es_dsl": []}, ("es_dsl",)),
+        ({"es_dsl": {"query": "title:welder"}}, ("es_dsl",)),
+        ({"es_dsl": {"query": {}, "size": 10}}, ("es_dsl",)),
+        ({"es_dsl": {"query": {}}, "title": "Welder"}, ("title",)),
+    ],
+)
+def test_an_elasticsearch_query_of_another_shape_is_named(
+    raw: dict[str, Any], loc: tuple[str, ...]
+) -> None:
+    # When
+    with pytest.raises(QueryError) as refused:
+        source().search(raw, NOW, user_id="u1")
+    # Then
+    assert [problem["loc"] for problem in refused.value.problems] == [loc]
 
 
 @pytest.mark.parametrize("many", [True, False])
