@@ -356,10 +356,8 @@ def test_what_python_holds_for_not_global_is_refused(address: Address) -> None:
     ["224.0.0.1", "192.88.99.1", "168.63.129.16", "64:ff9b::7f00:1", "2002:7f00:1::", "5f00::1",
      "ff02::1", "::ffff:0:7f00:1", "::7f00:1"],
 )  # fmt: skip
-def test_what_python_holds_for_global_may_still_be_refused(address: str) -> None:
-    # Given
-    assert ip_address(address).is_global
-    # When / Then
+def test_what_some_pythons_hold_for_global_is_refused(address: str) -> None:
+    # When / Then: is_global differs between releases of one Python, the table does not
     assert refused(ip_address(address))
 
 
