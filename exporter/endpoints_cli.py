@@ -196,7 +196,7 @@ def _endpoints() -> Endpoints:
     from exporter.store.redis import RedisStore
 
     own = settings.load()
-    return wiring.endpoints(own, RedisStore.connect(own.redis_url))
+    return wiring.endpoints(own, RedisStore.connect(own.redis_url).client)
 
 
 def _deliveries() -> Deliveries:
@@ -204,7 +204,7 @@ def _deliveries() -> Deliveries:
     from exporter.store.redis import RedisStore
 
     own = settings.load()
-    return wiring.deliveries(own, RedisStore.connect(own.redis_url))
+    return wiring.deliveries(own, RedisStore.connect(own.redis_url).client)
 
 
 def _guard() -> Guard:

@@ -103,11 +103,11 @@ class Engine:
         """A queued export, recorded and in line; or the one that an earlier try of the same
         request created, as it stands now: then its id is not `export_id`.
 
-        `formats` are those that the surface knows.
-        `limit` outranks the search's own. With `ids`, which should be distinct, the postings of
-        those are exported, in that order, and `search` is not looked at. With `rows_per_file` the
-        result names stretches of the file that are whole by themselves. `webhook` is called when
-        nothing is wrong any more: it may record the endpoint that it names.
+        `formats` are those that the surface knows. `limit` outranks the search's own. With `ids`,
+        which should be distinct, the postings of those are exported, in that order, and `search`
+        is not looked at. With `rows_per_file` the result names stretches of the file that are
+        whole by themselves. `webhook` is called when nothing is wrong any more: it may record the
+        endpoint that it names.
 
         Raises QueryError naming every wrong field, with locations under `search`, `format`,
         `columns`, `priority`, `compression`, `limit` and `source`, after what the surface itself

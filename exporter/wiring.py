@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import redis
+
 from exporter.clock import SystemClock
 from exporter.config import load_config
 from exporter.engine import Engine
@@ -43,14 +45,14 @@ def guard(settings: Settings) -> OperatorGuard:
     return private.guard(settings.webhook_allow_private, allow_http=settings.webhook_allow_http)
 
 
-def endpoints(settings: Settings, store: RedisStore) -> Endpoints:
+def endpoints(settings: Settings, client: redis.Redis) -> Endpoints:
     """Whom webhooks are sent to."""
-    return Endpoints(store.client, named_for=settings.deadline + settings.record_retention)
+    return Endpoints(client, named_for=settings.deadline + settings.record_retention)
 
 
-def deliveries(settings: Settings, store: RedisStore) -> Deliveries:
+def deliveries(settings: Settings, client: redis.Redis) -> Deliveries:
     """What was sent."""
-    return Deliveries(store.client, keep=settings.record_retention)
+    return Deliveries(client, keep=settings.record_retention)
 
 
 def outbox(settings: Settings, store: RedisStore) -> Outbox:
@@ -78,7 +80,7 @@ def deliverer() -> Deliverer:
 
     return Deliverer(
         outbox=outbox(settings, store),
-        endpoints=endpoints(settings, store),
+        endpoints=endpoints(settings, store.client),
         store=store,
         sender=Sender(guard(settings), own.clock, timeout=settings.webhook_timeout.total_seconds()),
         clock=own.clock,

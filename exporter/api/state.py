@@ -10,13 +10,13 @@ from typing import cast
 
 from fastapi import FastAPI, Request
 
+from exporter import wiring
 from exporter.engine import Engine
 from exporter.store.accounts import Credits
 from exporter.store.deliveries import Deliveries
 from exporter.store.endpoints import Endpoints
 from exporter.store.keys import KeyRing
 from exporter.store.limits import RateLimits
-from exporter.webhooks import private
 from exporter.webhooks.addresses import Guard
 
 
@@ -26,14 +26,9 @@ def bind(app: FastAPI, engine: Engine, keys: KeyRing) -> None:
     app.state.keys = keys
     app.state.credits = Credits(keys.client)
     app.state.limits = RateLimits(keys.client)
-    settings = engine.settings
-    app.state.endpoints = Endpoints(
-        keys.client, named_for=settings.deadline + settings.record_retention
-    )
-    app.state.deliveries = Deliveries(keys.client, keep=settings.record_retention)
-    app.state.guard = private.guard(
-        settings.webhook_allow_private, allow_http=settings.webhook_allow_http
-    )
+    app.state.endpoints = wiring.endpoints(engine.settings, keys.client)
+    app.state.deliveries = wiring.deliveries(engine.settings, keys.client)
+    app.state.guard = wiring.guard(engine.settings)
 
 
 def engine_of(request: Request) -> Engine:

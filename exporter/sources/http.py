@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import random
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from itertools import count
 from typing import Any, TypeVar
@@ -14,6 +12,7 @@ from typing import Any, TypeVar
 import httpx
 import structlog
 
+from exporter import retry_after
 from exporter.admission import LONGEST_DELAY, UNLIMITED, Budget
 from exporter.clock import Clock
 from exporter.errors import (
@@ -294,7 +293,9 @@ class Upstream:
         failed = _Failed(
             reaction or Reaction.GIVE_UP,
             self._refusal(path, response, body.getvalue()),
-            wait=retry_after(said.get("retry-after"), self._clock.now()),
+            wait=retry_after.read(
+                said.get("retry-after"), self._clock.now(), longest=LONGEST_RETRY_AFTER
+            ),
         )
         failed.error.status = status
         raise failed
@@ -357,28 +358,3 @@ def _fill(body: io.BytesIO, response: httpx.Response) -> None:
 
 def _reaction(error: Exception) -> Reaction:
     return next(REACTIONS[kind] for kind in type(error).__mro__ if kind in REACTIONS)
-
-
-def retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait, from seconds or an HTTP date; a past one is 0, nonsense is None.
-
-    >>> retry_after("120", datetime(2026, 1, 1, tzinfo=UTC))
-    120.0
-    >>> retry_after("Thu, 01 Jan 2026 00:00:07 GMT", datetime(2026, 1, 1, tzinfo=UTC))
-    7.0
-    >>> retry_after("soon", datetime(2026, 1, 1, tzinfo=UTC))
-    """
-    if value is None:
-        return None
-    text = value.strip()
-    if text.isascii() and text.isdigit():
-        seconds = float(text)
-    else:
-        try:
-            date = parsedate_to_datetime(text)
-        except (ValueError, OverflowError):
-            return None
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=UTC)
-        seconds = (date - now).total_seconds()
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -89,12 +90,11 @@ class RowWriter:
         for place, reader in self._readers:
             if read[place] is not None:
                 read[place] = reader(read[place])
-        try:
+        # What cannot be written at once is written value by value, which finds the one that is odd.
+        with contextlib.suppress(TypeError, ValueError):
             # The encoder would write bytes as base64, which is none of the table's values.
             if bytes not in map(type, read):
                 return _encode(dict(zip(self._names, read, strict=True)))
-        except (TypeError, ValueError):
-            pass  # written value by value below, which finds the one that is odd
         return _encode(
             {name: _odd(name, value) for name, value in zip(self._names, read, strict=True)}
         )

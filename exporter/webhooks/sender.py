@@ -6,14 +6,13 @@ import re
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from importlib import metadata
 
 import httpcore
 import httpx
 
+from exporter import retry_after
 from exporter.clock import Clock
 from exporter.webhooks.addresses import ForbiddenAddress, Guard, NameUnresolved, Target
 
@@ -102,7 +101,9 @@ class Sender:
             answer.status,
             self._clock.monotonic() - began,
             bytes(answer.body),
-            _retry_after(answer.headers.get("retry-after"), self._clock.now()),
+            retry_after.read(
+                answer.headers.get("retry-after"), self._clock.now(), longest=LONGEST_RETRY_AFTER
+            ),
             error,
         )
 
@@ -236,19 +237,3 @@ def _reason(answer: _Answer, where: str) -> str | None:
         f"{where} answered {status} and pointed to {shown}; redirects are not followed: register "
         "the URL that takes webhooks itself"
     )
-
-
-def _retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait, from seconds or an HTTP date; a past one is 0, nonsense is None."""
-    text = (value or "").strip()
-    if text.isascii() and text.isdigit():
-        seconds = float(text)
-    else:
-        try:
-            date = parsedate_to_datetime(text)
-        except (ValueError, OverflowError):
-            return None
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=UTC)
-        seconds = (date - now).total_seconds()
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)

@@ -16,6 +16,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporter import retry_after
 from exporter.clock import FakeClock
 from exporter.errors import SourceError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.local import ports
@@ -216,7 +217,9 @@ def test_a_retry_after_that_says_nothing_is_passed_over(clock: FakeClock, value:
 @given(st.text(max_size=60) | st.from_regex(r"[A-Z][a-z]{2}, \d+ Jan \d+ \d+:\d+:\d+ [+-]\d+"))
 def test_no_retry_after_breaks_its_reader(value: str) -> None:
     # When
-    seconds = http.retry_after(value, datetime(2026, 1, 1, tzinfo=UTC))
+    seconds = retry_after.read(
+        value, datetime(2026, 1, 1, tzinfo=UTC), longest=http.LONGEST_RETRY_AFTER
+    )
     # Then
     assert seconds is None or 0 <= seconds <= http.LONGEST_RETRY_AFTER
 

@@ -16,6 +16,7 @@ ROOT = Path(exporter.__file__).parent
 CORE = (
     "exports", "admission", "checkpoints", "pipeline", "reading", "parts", "holding", "leases",
     "queries", "clock", "plans", "packing", "inputs", "errors", "cleaning", "sweeper",
+    "retry_after",
     "formats/base", "formats/csv", "formats/envelope", "formats/json", "formats/registry",
     "sources/base", "sources/id_list", "sources/memory", "sources/numbered",
     "sources/numbered_pages", "sources/pages", "storage/base", "storage/memory",

@@ -19,6 +19,7 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter import retry_after
 from exporter.clock import FakeClock, SystemClock
 from exporter.local import ports
 from exporter.webhooks import sender, signatures
@@ -421,7 +422,7 @@ def test_the_wait_that_a_receiver_asks_for_is_told(said: str, seconds: float | N
 @settings(max_examples=50, deadline=None)
 def test_no_retry_after_is_too_strange(text: str) -> None:
     # Given / When
-    found = sender._retry_after(text, FakeClock().now())
+    found = retry_after.read(text, FakeClock().now(), longest=sender.LONGEST_RETRY_AFTER)
     # Then
     assert found is None or 0 <= found <= sender.LONGEST_RETRY_AFTER
 
