@@ -197,9 +197,9 @@ class _Slow:
         self._bench.clock.advance(self._bench.seconds_a_page)
         return self._bench.listed.fetch(query, cursor)
 
-    def lookup(self, ids: Sequence[str]) -> Mapping[str, Row]:
+    def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:
         self._bench.clock.advance(self._bench.seconds_a_page)
-        return self._bench.listed.lookup(ids)
+        return self._bench.listed.lookup(ids, query)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._bench.listed, name)

@@ -71,9 +71,11 @@ class Source(Protocol):
         Reads no row that upstream bills. Raises as `fetch` does.
         """
 
-    def lookup(self, ids: Sequence[str]) -> Mapping[str, Row]:
+    def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:
         """The postings of these ids, at most `lookup_size`, by id; one that the source does not
         have is left out. Takes the fewest requests that upstream allows. Raises as `fetch` does.
+
+        Where rows have owners, `query` says whose rows it may be; it is of no other use.
         """
 
     def close(self) -> None:

@@ -171,7 +171,7 @@ class BindbeeSource:
         """None: the vendor tells no totals."""
         return None
 
-    def lookup(self, ids: Sequence[str]) -> Mapping[str, Row]:
+    def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
         """The jobs of these ids by one request, or by a few if upstream gives shorter pages."""
         wanted = {id_.casefold(): id_ for id_ in ids if _UUID.fullmatch(id_.casefold())}
         found: dict[str, Row] = {}

@@ -297,7 +297,7 @@ class CoresignalSource:
         first = _Cursor(size=1)
         return self._search(query, first, first.size, self._upstream.deadline()).total
 
-    def lookup(self, ids: Sequence[str]) -> Mapping[str, Row]:
+    def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
         """The records of these ids; what is no number is no id."""
         deadline = self._upstream.deadline()
         self._ask_once(deadline)

@@ -183,7 +183,7 @@ class HirebaseSource:
         """The posting of that id, or None if upstream has none; gives up after PATIENCE."""
         return self._posting(id_, self._soon())
 
-    def lookup(self, ids: Sequence[str]) -> Mapping[str, Row]:
+    def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
         """The postings of these ids, by one request each, several at once; see Source.lookup."""
         deadline = self._upstream.deadline()
         return self._lookups.of(ids, lambda id_: self._posting(id_, deadline))

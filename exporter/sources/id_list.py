@@ -39,11 +39,11 @@ class IdList:
         """The place itself."""
         return offset
 
-    def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:  # noqa: ARG002
+    def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
         """The postings of the ids at that place."""
         ids = self._listed()
         wanted = ids[cursor : cursor + self.lookup_size]
-        found = self._source.lookup(wanted)
+        found = self._source.lookup(wanted, query)
         end = cursor + len(wanted)
         return Page(
             rows=[found[one] for one in wanted if one in found],
@@ -56,9 +56,9 @@ class IdList:
         """As many as are listed."""
         return len(self._listed())
 
-    def lookup(self, ids: Sequence[str]) -> Mapping[str, Any]:
+    def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Any]:
         """The source's own."""
-        return self._source.lookup(ids)
+        return self._source.lookup(ids, query)
 
     def close(self) -> None:
         """The source is not ours to close."""

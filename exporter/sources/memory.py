@@ -51,7 +51,7 @@ class MemorySource:
         """All rows, if they are announced."""
         return len(self._rows) if self._announces else None
 
-    def lookup(self, ids: Sequence[str]) -> Mapping[str, Row]:
+    def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
         """The rows whose `_id` is among the ids."""
         self.fetched += 1
         known = {str(msgspec.json.decode(row)["_id"]): row for row in self._rows}

@@ -126,7 +126,7 @@ class QwestlySource:
         assert page.total is not None
         return page.total
 
-    def lookup(self, ids: Sequence[str]) -> Mapping[str, Row]:
+    def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
         """The jobs of these ids, by one request each, several at once."""
         deadline = self._upstream.deadline()
         return self._lookups.of(ids, lambda id_: self._one(id_, deadline))

@@ -19,7 +19,6 @@ from exporter.config import SqlConfig
 from exporter.errors import (
     FieldProblem,
     QueryError,
-    SourceRefused,
     SourceUnavailable,
     SourceUntrue,
     StoreUnavailable,
@@ -138,17 +137,8 @@ class SqlSource:
         with self._database.reading() as connection:
             return self._table.count(connection, query)
 
-    def lookup(
-        self, ids: Sequence[str], *, query: Mapping[str, Any] | None = None
-    ) -> Mapping[str, Row]:
-        """The owner's rows with these keys, in one statement.
-
-        Raises SourceRefused without a query, because then nobody says whose rows may be shown.
-        """
-        if query is None:
-            raise SourceRefused(
-                "rows have owners here: no posting can be looked up by its id alone"
-            )
+    def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:
+        """The owner's rows with these keys, in one statement."""
         self._take_turn()
         shape = self._table.shape(self.columns)
         with self._database.reading() as connection:

@@ -290,7 +290,7 @@ def test_two_hundred_ids_are_looked_up_by_one_request() -> None:
     # Given
     with reading(said(IDS[:150])) as (one, upstream):
         # When
-        found = one.lookup([IDS[0].upper(), *IDS[1:200]])
+        found = one.lookup([IDS[0].upper(), *IDS[1:200]], {})
     # Then
     assert list(found) == [IDS[0].upper(), *IDS[1:150]]
     (asked,) = upstream.asked
@@ -303,7 +303,7 @@ def test_ids_that_no_job_can_have_are_not_asked_for() -> None:
     # Given
     with reading(said([])) as (one, upstream):
         # When
-        found = one.lookup(["civil", "", f"{IDS[0]},{IDS[1]}"])
+        found = one.lookup(["civil", "", f"{IDS[0]},{IDS[1]}"], {})
     # Then
     assert (found, upstream.asked) == ({}, [])
 
@@ -312,7 +312,7 @@ def test_a_lookup_that_comes_in_several_pages_is_read_to_its_end() -> None:
     # Given
     with reading(said(IDS[:2], "a"), said([], "b"), said(IDS[2:3])) as (one, upstream):
         # When
-        found = one.lookup(IDS[:4])
+        found = one.lookup(IDS[:4], {})
     # Then
     assert list(found) == IDS[:3]
     assert [parameters(asked).get("cursor") for asked in upstream.asked] == [None, "a", "b"]
@@ -331,7 +331,7 @@ def test_a_lookup_that_cannot_be_the_answer_is_an_error(answers: list[bytes], cl
     # Given
     with reading(*answers) as (one, _), pytest.raises(SourceUntrue, match=claim):
         # When / Then
-        one.lookup(IDS[:2])
+        one.lookup(IDS[:2], {})
 
 
 def test_nobody_knows_how_many_jobs_there_are() -> None:

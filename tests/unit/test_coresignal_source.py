@@ -180,7 +180,7 @@ def test_whether_records_come_many_at_once_is_asked_once() -> None:
     with reading(Vendor(10, many=True)) as (one, upstream):
         # When
         everything(one)
-        one.lookup(["1"])
+        one.lookup(["1"], {})
     # Then
     collects = [asked.json for asked in upstream.asked if "/collect " in asked.line]
     assert collects == [
@@ -379,7 +379,7 @@ def test_records_looked_up_one_by_one_end_at_the_deadline_of_a_page() -> None:
         one = CoresignalSource(config, clock)
         # When
         with pytest.raises(SourceUnavailable):
-            one.lookup([str(number) for number in range(1, 11)])
+            one.lookup([str(number) for number in range(1, 11)], {})
         one.close()
     # Then
     assert len(vendor.collected) <= 3
@@ -435,7 +435,7 @@ def test_what_is_no_id_is_looked_up_as_an_unknown_one(many: bool) -> None:
     vendor = Vendor(9, many=many)
     with reading(vendor) as (one, _):
         # When
-        found = one.lookup(["7", "x", "", "-1", "１", "3", "9" * 30, "10"])
+        found = one.lookup(["7", "x", "", "-1", "１", "3", "9" * 30, "10"], {})
     # Then
     assert {name: ids([row]) for name, row in found.items()} == {"7": [7], "3": [3]}
     assert sorted(vendor.collected) == [3, 7, 10]
@@ -446,7 +446,7 @@ def test_as_many_are_looked_up_as_the_connections_can_serve_once_it_is_known() -
     with reading(Vendor(9), max_in_flight=3) as (one, _):
         before = one.lookup_size
         # When
-        one.lookup(["1"])
+        one.lookup(["1"], {})
         # Then
         assert (before, one.lookup_size) == (1000, 30)
 
@@ -456,7 +456,7 @@ def test_an_address_that_leads_nowhere_is_told_where_each_id_would_seem_unknown(
     nowhere = reading(reply(404, {"detail": "Not Found"}))
     with nowhere as (one, _), pytest.raises(SourceRefused, match="answered 404"):
         # When
-        one.lookup(["1", "2"])
+        one.lookup(["1", "2"], {})
 
 
 def test_the_columns_are_the_fields_of_a_record() -> None:

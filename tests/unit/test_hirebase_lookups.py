@@ -93,7 +93,7 @@ def test_the_postings_of_ids_come_by_id_and_unknown_ones_are_left_out() -> None:
         one = source(url)
 
         # When
-        found = one.lookup([str(number) for number in range(50)])
+        found = one.lookup([str(number) for number in range(50)], {})
         one.close()
 
     # Then
@@ -109,7 +109,7 @@ def test_as_many_are_asked_for_at_once_as_is_configured_and_no_more() -> None:
         one = source(url, max_in_flight=4)
 
         # When
-        one.lookup([str(number) for number in range(24)])
+        one.lookup([str(number) for number in range(24)], {})
         one.close()
 
     # Then
@@ -121,7 +121,7 @@ def test_an_id_is_one_step_of_the_path_whatever_it_holds() -> None:
     # Given
     with reading(reply(200, {"_id": "x"})) as (one, upstream):
         # When
-        one.lookup(["../a b?c=ü"])
+        one.lookup(["../a b?c=ü"], {})
 
     # Then
     (asked,) = upstream.asked
@@ -137,7 +137,7 @@ def test_a_refusal_of_one_is_that_of_all_and_asks_no_further() -> None:
 
         # When
         with pytest.raises(SourceRefused, match="not in your tier"):
-            one.lookup([str(number) for number in range(100)])
+            one.lookup([str(number) for number in range(100)], {})
         one.close()
 
     # Then
@@ -153,7 +153,7 @@ def test_all_lookups_together_end_at_the_deadline() -> None:
 
         # When
         with pytest.raises(SourceUnavailable):
-            one.lookup([str(number) for number in range(100)])
+            one.lookup([str(number) for number in range(100)], {})
         took = time.monotonic() - begin
         one.close()
 
@@ -166,7 +166,7 @@ def test_what_is_no_posting_is_never_taken_for_one(body: bytes) -> None:
     # Given
     with reading(reply(200, body)) as (one, _), pytest.raises(SourceUntrue):
         # When / Then
-        one.lookup(["1"])
+        one.lookup(["1"], {})
 
 
 @pytest.mark.parametrize("body", [b'{"n":NaN}', b'{"t":"a\x01b"}', b' {"a": 1} \n'])
@@ -174,7 +174,7 @@ def test_a_posting_with_surprises_is_taken_as_it_is(body: bytes) -> None:
     # Given
     with reading(reply(200, body)) as (one, _):
         # When
-        (row,) = one.lookup(["1"]).values()
+        (row,) = one.lookup(["1"], {}).values()
 
     # Then
     assert bytes(row) == body.strip()
@@ -203,7 +203,7 @@ def test_a_lookup_at_a_rate_waits_for_its_turns_and_comes_to_its_end() -> None:
         one = HirebaseSource(config, clock, MemoryBudgets(clock).open("board", rate))
 
         # When
-        found = one.lookup([str(number) for number in range(one.lookup_size)])
+        found = one.lookup([str(number) for number in range(one.lookup_size)], {})
         one.close()
 
     # Then

@@ -212,10 +212,10 @@ def test_a_lookup_that_has_to_wait_costs_no_id() -> None:
     bench = Bench(postings(40), format="json", compression="gzip", ids=ids)
     real, failures = bench.listed.lookup, iter([False, True, False, True])
 
-    def shaky(wanted: list[str]) -> object:
+    def shaky(wanted: list[str], query: dict[str, object]) -> object:
         if next(failures, False):
             raise SourceUnavailable("503")
-        return real(wanted)
+        return real(wanted, query)
 
     bench.listed.lookup = shaky  # type: ignore[method-assign, assignment]
     # When

@@ -234,7 +234,7 @@ def test_jobs_are_looked_up_by_one_request_each_and_unknown_ids_left_out() -> No
     upper = "507F1F77BCF86CD799439011"
     with reading(single) as (one, upstream):
         # When
-        found = one.lookup([*impossible, *unknown, *known, upper])
+        found = one.lookup([*impossible, *unknown, *known, upper], {})
     # Then: bytes as they came, and no request for ids that no job can have
     assert list(found) == [*known, upper]
     assert bytes(found[upper]) == b'{"_id":"507f1f77bcf86cd799439011","n":NaN, "x":1.10}'
@@ -267,7 +267,7 @@ def test_as_many_lookups_are_under_way_at_once_as_configured_and_no_more() -> No
         thread.start()
         one = source(f"http://127.0.0.1:{server.server_port}", max_in_flight=3)
         # When
-        found = one.lookup([f"{number:024x}" for number in range(9)])
+        found = one.lookup([f"{number:024x}" for number in range(9)], {})
         one.close()
         server.shutdown()
         thread.join()
@@ -296,7 +296,7 @@ def test_only_the_vendors_own_404_says_that_a_job_is_unknown(
     # Given: a wrong address or a proxy would make every id unknown
     with reading(answer) as (one, _), pytest.raises(error, match=claim):
         # When / Then
-        one.lookup(["a" * 24])
+        one.lookup(["a" * 24], {})
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_a_lookup_of_its_full_size_comes_to_its_end_within_a_slow_rate() -> None
         one = QwestlySource(config, clock, MemoryBudgets(clock).open("q", rate))
         wanted = [f"{number:024x}" for number in range(one.lookup_size)]
         # When
-        found = one.lookup(wanted)
+        found = one.lookup(wanted, {})
         one.close()
     # Then
     assert list(found) == wanted

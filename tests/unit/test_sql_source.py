@@ -30,6 +30,7 @@ from exporter.formats.base import Dialect
 from exporter.formats.json import JsonLines
 from exporter.local import sample
 from exporter.reading import Reading
+from exporter.sources.id_list import IdList
 from exporter.sources.sql import COLUMNS, SqlSource
 from exporter.sources.sql_database import Database
 
@@ -148,9 +149,11 @@ def test_nobody_gets_the_rows_of_another_by_any_way(make: Make) -> None:
     assert ids(source) == [1, 2, 3]
     assert (source.count(own), source.count(others)) == (3, 2)
     assert rows == [b'{"id":1}', b'{"id":2}', b'{"id":3}']
-    assert list(source.lookup(["3", "4"], query=own)) == ["3"]
-    with pytest.raises(SourceRefused, match="owners"):
-        source.lookup(["3"])
+    assert list(source.lookup(["3", "4"], own)) == ["3"]
+    assert list(source.lookup(["3", "4"], others)) == ["4"]
+    listed = IdList(source, lambda: ["4", "3"]).fetch(own, 0)
+    assert [bytes(row) for row in listed.rows] == [b'{"id":3,"note":null}']
+    assert listed.unknown == ["4"]
 
 
 def test_a_search_cannot_name_another_owner(sqlite: Make) -> None:
@@ -178,7 +181,7 @@ def test_deleted_rows_are_not_there(make: Make) -> None:
     # When / Then
     assert ids(source) == [1]
     assert source.count(query(source)) == 1
-    assert list(source.lookup(["1", "2"], query=query(source))) == ["1"]
+    assert list(source.lookup(["1", "2"], query(source))) == ["1"]
 
 
 @pytest.mark.parametrize(
@@ -439,11 +442,11 @@ def test_ids_that_cannot_be_keys_are_unknown_and_no_error(make: Make, kind: str)
     wanted = ["", "x'; --", "07", "9" * 30, own]
 
     # When
-    found = source.lookup(wanted, query=query(source))
+    found = source.lookup(wanted, query(source))
 
     # Then
     assert list(found) == [own]
-    assert dict(source.lookup([], query=query(source))) == {}
+    assert dict(source.lookup([], query(source))) == {}
 
 
 # -- every value as it is ----------------------------------------------------------------------
@@ -803,7 +806,7 @@ def test_a_rate_that_is_used_up_makes_the_export_wait(file: Path) -> None:
     calls: Sequence[Callable[[], object]] = (
         lambda: source.fetch(query(source), source.start(None, 0)),
         lambda: source.count(query(source)),
-        lambda: source.lookup(["1"], query=query(source)),
+        lambda: source.lookup(["1"], query(source)),
     )
     for call in calls:
         with pytest.raises(SourceUnavailable) as error:
