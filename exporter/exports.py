@@ -166,8 +166,21 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """Name that the download suggests."""
 
 
+class Partition(msgspec.Struct, frozen=True):
+    """A stretch of an export's rows that is read beside the others, into an object of its own."""
+
+    place: int
+    """0 for the first."""
+    offset: int
+    """Rows of the export before it."""
+    rows: int
+    total: int
+    """Rows that the source announced for the whole search when the export was cut. Whoever finds
+    another number cannot trust the cut."""
+
+
 class Export(msgspec.Struct, frozen=True, kw_only=True):
-    """One export as the store knows it: the unit of work."""
+    """The unit of work as the store knows it: one export, or one of its partitions."""
 
     spec: Spec
     state: State
@@ -195,10 +208,15 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     result: Result | None = None
     file_expires_at: datetime | None = None
     """When the file is deleted; None until finished."""
+    partition: Partition | None = None
+    """Which stretch of the export this is; None: the export itself."""
+    partitions: int | None = None
+    """How many it was cut into; 0: it is read as one and never cut; None: not yet decided."""
 
     @property
     def id(self) -> str:
-        return self.spec.id
+        """The export's id; of a partition, that with its place behind a slash."""
+        return self.spec.id if self.partition is None else f"{self.spec.id}/{self.partition.place}"
 
     @property
     def user_id(self) -> str:
