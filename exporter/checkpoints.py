@@ -44,6 +44,14 @@ class Tally(msgspec.Struct):
             self.nulled_numbers,
         )
 
+    def include(self, other: Tally) -> None:
+        """Add what another tally counted."""
+        self.guarded_cells += other.guarded_cells
+        self.replaced_characters += other.replaced_characters
+        self.nulled_numbers += other.nulled_numbers
+        for name, rows in other.unmapped_fields.items():
+            self.unmapped_fields[name] = self.unmapped_fields.get(name, 0) + rows
+
 
 class Volume(msgspec.Struct, frozen=True, array_like=True):
     """A stretch of the file that is whole by itself."""
@@ -91,6 +99,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """A cursor passed earlier: if it comes again, the pages go round in a circle."""
     seen: str = ""
     """Digests of the latest ids, in base64."""
+    head: str = ""
+    """The same of the first page's ids, in a partition: the one before must not end with them."""
     total_at_start: int | None = None
     """Rows that the source announced with its first page, if it announces."""
     total_at_end: int | None = None

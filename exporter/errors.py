@@ -72,6 +72,10 @@ class SourceUntrue(SourceError):
     """The upstream's answer contradicts itself or its contract, so no row of it is used."""
 
 
+class SourceMoved(SourceUntrue):
+    """Rows were added or removed while the list was read in several places at once."""
+
+
 class StorageError(ExporterError):
     """The object store did not do what it was asked."""
 

@@ -20,7 +20,7 @@ from exporter.sources.base import Page
 WINDOW = 1_000
 """Rows back to which a repeated id is noticed. A list that grows while it is read by page number
 pushes rows onto the next page, so a repetition is near or is none of ours."""
-_DIGEST = 8
+DIGEST = 8
 """Bytes kept of an id: a false repetition once in 10^10 exports of a million rows."""
 
 
@@ -157,7 +157,7 @@ class _Seen:
     def __init__(self, identity: str, stored: str) -> None:
         self._id_of = _identifier(identity)
         raw = base64.b64decode(stored)
-        self._order = deque(raw[i : i + _DIGEST] for i in range(0, len(raw), _DIGEST))
+        self._order = deque(raw[i : i + DIGEST] for i in range(0, len(raw), DIGEST))
         self._known = set(self._order)
 
     def unseen(self, rows: Iterable[Row]) -> list[Row]:
@@ -167,7 +167,7 @@ class _Seen:
         for row in rows:
             identity = id_of(row)
             if identity is not None:
-                digest = blake2b(identity, digest_size=_DIGEST).digest()
+                digest = blake2b(identity, digest_size=DIGEST).digest()
                 if digest in known:
                     continue
                 known.add(digest)

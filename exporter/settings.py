@@ -112,6 +112,12 @@ class Settings(BaseSettings):
     part_size: ByteSize = ByteSize(8 * 1024 * 1024)
     """Bytes collected before a part is uploaded and committed: what a crash costs at most,
     and the larger share of a worker's memory."""
+    partition_rows: int = Field(default=100_000, ge=0)
+    """An export of twice as many rows or more is cut into partitions of that many at least, which
+    several workers read at once, if its source is read by page number and announces its rows.
+    0: exports are never cut."""
+    partitions: int = Field(default=16, ge=1, le=1_000)
+    """Partitions of one export at most."""
     slice_seconds: Duration = timedelta(seconds=30)
     """How long an export holds a worker before others get their turn."""
     lease_seconds: Duration = timedelta(seconds=30)

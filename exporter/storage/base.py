@@ -93,9 +93,15 @@ class Storage(Protocol):
         """Store one part, numbered from 1. Raises UploadGone if the upload id is dead."""
 
     def copy_parts(
-        self, source: ObjectInfo, key: str, upload_id: str, first: int
+        self,
+        source: ObjectInfo,
+        key: str,
+        upload_id: str,
+        first: int,
+        span: range | None = None,
     ) -> tuple[Part, ...]:
-        """Copy a whole object inside the store into an open upload, as one part or more."""
+        """Copy an object, or that span of its bytes, inside the store into an open upload, as one
+        part or more. A span shorter than the object has PART_SIZE_MIN at least."""
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Make the parts one object, if no object has that key yet.

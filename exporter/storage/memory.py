@@ -76,11 +76,21 @@ class MemoryStorage:
             return self._keep(key, upload_id, number, bytes(data))
 
     def copy_parts(
-        self, source: ObjectInfo, key: str, upload_id: str, first: int
+        self,
+        source: ObjectInfo,
+        key: str,
+        upload_id: str,
+        first: int,
+        span: range | None = None,
     ) -> tuple[Part, ...]:
-        """Copy an object into an open upload, as two parts where they are large enough."""
+        """Copy an object, or a span of it, into an open upload, as two parts where they are large
+        enough."""
         with self._operation("copy_parts", key):
             data = self._find(source.key).data
+            if span is not None:
+                if span.stop > len(data):
+                    raise StorageError(f"UploadPartCopy of {source.key!r}: InvalidRange: {span}")
+                data = data[span.start : span.stop]
             # Two, so that callers cannot come to rely on one.
             middle = len(data) // 2
             cut = [data[:middle], data[middle:]] if middle >= self._part_size_min else [data]

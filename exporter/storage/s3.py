@@ -147,24 +147,32 @@ class S3Storage:
         return Part(_bare(answer["ETag"]), len(data))
 
     def copy_parts(
-        self, source: ObjectInfo, key: str, upload_id: str, first: int
+        self,
+        source: ObjectInfo,
+        key: str,
+        upload_id: str,
+        first: int,
+        span: range | None = None,
     ) -> tuple[Part, ...]:
-        """Copy a whole object inside the store into an open upload, as parts from `first` on.
+        """Copy an object, or that span of it, inside the store into an open upload, as parts from
+        `first` on.
 
-        None of them is smaller than 5 MiB, unless the object is; an empty object yields none.
+        None of them is smaller than 5 MiB, unless all of it is; an empty object yields none.
         Raises UploadGone if the upload id is dead.
         """
-        pieces = copy_ranges(source.size)
+        wanted = range(source.size) if span is None else span
         return tuple(
-            self._copy(source, piece if len(pieces) > 1 else None, key, upload_id, number)
-            for number, piece in enumerate(pieces, first)
+            self._copy(source, wanted[piece.start : piece.stop], key, upload_id, number)
+            for number, piece in enumerate(copy_ranges(len(wanted)), first)
         )
 
     def _copy(
-        self, source: ObjectInfo, piece: range | None, key: str, upload_id: str, number: int
+        self, source: ObjectInfo, piece: range, key: str, upload_id: str, number: int
     ) -> Part:
+        only: dict[str, Any] = {}
         # A range is allowed only of objects above 5 MiB: a whole object goes without.
-        only: dict[str, Any] = {"CopySourceRange": f"bytes={piece[0]}-{piece[-1]}"} if piece else {}
+        if len(piece) < source.size:
+            only["CopySourceRange"] = f"bytes={piece[0]}-{piece[-1]}"
         answer = self._call(
             "UploadPartCopy",
             key,
@@ -177,8 +185,7 @@ class S3Storage:
                 **only,
             ),
         )
-        size = len(piece) if piece else source.size
-        return Part(_bare(answer["CopyPartResult"]["ETag"]), size)
+        return Part(_bare(answer["CopyPartResult"]["ETag"]), len(piece))
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Make the parts one object, if no object has that key yet.

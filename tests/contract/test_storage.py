@@ -294,6 +294,21 @@ def test_several_objects_are_composed_in_order(bench: Bench) -> None:
     assert storage.read(key) == b"".join(pieces)
 
 
+def test_a_span_of_an_object_is_copied_and_nothing_beside_it(bench: Bench) -> None:
+    # Given
+    storage, key = bench.storage, bench.prefix + "cut.csv"
+    old = _object(storage, bench.prefix + "old.csv", b"a" * 7 + b"b" * (2 * PART) + b"c")
+    upload_id = storage.begin(key, CSV)
+
+    # When
+    parts = storage.copy_parts(old, key, upload_id, 1, range(7, 7 + 2 * PART))
+    last = storage.put_part(key, upload_id, len(parts) + 1, b"end")
+    storage.complete(key, upload_id, [*parts, last])
+
+    # Then
+    assert storage.read(key) == b"b" * (2 * PART) + b"end"
+
+
 def test_copying_an_empty_object_yields_no_part(bench: Bench) -> None:
     # Given
     storage, key = bench.storage, bench.prefix + "new.csv"

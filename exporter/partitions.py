@@ -1,0 +1,107 @@
+"""Cutting one export into partitions that are read side by side, and knowing that they still fit.
+
+A list that is read by page number moves when rows are added or removed. Whoever reads it alone
+from its first page to its last notices rows that come twice; several who begin in the middle do
+not, where one ends and the next begins. So partitions tolerate nothing: if the list is seen to
+move, they are given up and the export is read once more, as one.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Sequence
+
+import msgspec
+from isal import isal_zlib
+
+from exporter.checkpoints import Checkpoint, Packed, Tally
+from exporter.errors import SourceMoved
+from exporter.exports import EndReason, Partition, Spec
+from exporter.reading import DIGEST
+from exporter.sources.base import Page
+
+
+def cut(spec: Spec, total: int, *, page_rows: int, least: int, most: int) -> list[Partition]:
+    """Stretches of about equal length, each whole pages, that together are the export.
+
+    `total` is what the source announced. Empty if they would have fewer than `least` rows each
+    even as two, if `least` is 0, or if the export's parts must be told apart (ids, volumes).
+    """
+    rows = max(total - spec.offset, 0)
+    if spec.limit is not None:
+        rows = min(rows, spec.limit)
+    count = min(most, rows // least) if least else 0
+    if count < 2 or spec.ids is not None or spec.rows_per_file is not None or page_rows < 1:
+        return []
+    length = -(-rows // (count * page_rows)) * page_rows
+    return [
+        Partition(place, offset, min(length, rows - offset), total)
+        for place, offset in enumerate(range(0, rows, length))
+    ]
+
+
+def narrowed(spec: Spec, partition: Partition) -> Spec:
+    """The export as if only that stretch of it had been asked for."""
+    return msgspec.structs.replace(
+        spec, limit=partition.rows, offset=spec.offset + partition.offset
+    )
+
+
+def packed(partition: Partition) -> Packed:
+    """Where the making of the partition's bytes begins: the first one begins the file, any other
+    goes on with it."""
+    if partition.place == 0:
+        return Packed()
+    return Packed(is_open=True, rows=partition.offset)
+
+
+def check(partition: Partition, page: Page, at: Checkpoint) -> None:
+    """Raises SourceMoved if the page just taken, up to `at`, shows that the list moved since the
+    export was cut."""
+    if page.total != partition.total:
+        raise SourceMoved(
+            f"the source announces {page.total} rows, {partition.total} when the export was cut"
+        )
+    if at.duplicates:
+        raise SourceMoved(f"{at.duplicates} rows came twice in partition {partition.place}")
+
+
+def joined(spec: Spec, ends: Sequence[Checkpoint], cut_into: Sequence[Partition]) -> Checkpoint:
+    """Where an export stands whose partitions, in order, were all read to their `ends`.
+
+    Raises SourceMoved if two of them hold the same rows where they meet, or not all rows.
+    """
+    for place, (one, other) in enumerate(itertools.pairwise(ends)):
+        again = len(_digests(one.seen) & _digests(other.head))
+        if again:
+            raise SourceMoved(f"{again} rows stand in both partition {place} and {place + 1}")
+    for partition, end in zip(cut_into, ends, strict=True):
+        if end.rows != partition.rows:
+            raise SourceMoved(
+                f"partition {partition.place} ended with {end.rows} of its {partition.rows} rows"
+            )
+    tally = Tally()
+    crc = length = 0
+    for end in ends:
+        tally.include(end.tally)
+        crc = isal_zlib.crc32_combine(crc, end.packed.crc, end.packed.length)
+        length += end.packed.length
+    rows = sum(end.rows for end in ends)
+    total = max(cut_into[0].total - spec.offset, 0)
+    return Checkpoint(
+        cursor=None,
+        end_reason=EndReason.LIMIT_REACHED if rows == spec.limit else EndReason.TOTAL_REACHED,
+        rows=rows,
+        fetched=rows,
+        pages=sum(end.pages for end in ends),
+        total_at_start=total,
+        total_at_end=total,
+        tally=tally,
+        packed=Packed(is_open=True, rows=rows, crc=crc, length=length),
+    )
+
+
+def _digests(stored: str) -> set[bytes]:
+    raw = base64.b64decode(stored)
+    return {raw[i : i + DIGEST] for i in range(0, len(raw), DIGEST)}

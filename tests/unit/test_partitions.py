@@ -1,0 +1,140 @@
+"""Cutting an export into partitions, and what shows that they do not fit together any more."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from isal import isal_zlib
+
+from exporter import partitions
+from exporter.checkpoints import Checkpoint, Packed, Tally
+from exporter.errors import SourceMoved
+from exporter.exports import EndReason, Partition, Spec
+from exporter.formats.base import Dialect
+from exporter.sources.base import Page
+
+
+def _spec(*, limit: int | None = None, offset: int = 0) -> Spec:
+    return Spec(
+        id="e1",
+        user_id="u1",
+        surface="native",
+        source="s",
+        query={},
+        query_sha256="",
+        request={},
+        format="json",
+        dialect=Dialect(),
+        limit=limit,
+        offset=offset,
+        file_name="jobs.json",
+    )
+
+
+@given(
+    total=st.integers(0, 100_000),
+    limit=st.none() | st.integers(1, 100_000),
+    offset=st.integers(0, 5_000),
+    page_rows=st.integers(1, 300),
+    least=st.integers(1, 10_000),
+    most=st.integers(1, 20),
+)
+def test_partitions_cover_every_row_once_and_begin_at_pages(
+    total: int, limit: int | None, offset: int, page_rows: int, least: int, most: int
+) -> None:
+    # Given
+    spec = _spec(limit=limit, offset=offset)
+
+    # When
+    cut = partitions.cut(spec, total, page_rows=page_rows, least=least, most=most)
+
+    # Then
+    wanted = min(max(total - offset, 0), total if limit is None else limit)
+    assert len(cut) <= most
+    if cut:
+        assert [one.place for one in cut] == list(range(len(cut)))
+        assert [one.offset for one in cut] == [
+            sum(one.rows for one in cut[:n]) for n in range(len(cut))
+        ]
+        assert sum(one.rows for one in cut) == wanted
+        assert all(one.offset % page_rows == 0 and one.rows > 0 for one in cut)
+    else:
+        assert wanted < 2 * least or most < 2
+
+
+def test_an_export_is_read_as_one_if_cutting_is_off_or_its_volumes_are_counted() -> None:
+    # Given
+    spec = _spec()
+    of_files = msgspec.structs.replace(spec, rows_per_file=100)
+
+    # When, Then
+    assert partitions.cut(spec, 1_000, page_rows=10, least=0, most=8) == []
+    assert partitions.cut(of_files, 1_000, page_rows=10, least=10, most=8) == []
+    assert len(partitions.cut(spec, 1_000, page_rows=10, least=10, most=8)) == 8
+
+
+@pytest.mark.parametrize(
+    ("total", "duplicates", "says"), [(101, 0, "announces 101 rows, 100"), (100, 1, "came twice")]
+)
+def test_a_list_that_moves_is_not_read_in_partitions(
+    total: int, duplicates: int, says: str
+) -> None:
+    # Given
+    partition = Partition(1, 50, 50, 100)
+    page = Page(rows=[b"{}"], next=None, total=total)
+
+    # When, Then
+    with pytest.raises(SourceMoved, match=says):
+        partitions.check(partition, page, Checkpoint(cursor=None, duplicates=duplicates))
+
+
+def _end(rows: int, data: bytes, *, seen: str = "", head: str = "") -> Checkpoint:
+    return Checkpoint(
+        cursor=None,
+        rows=rows,
+        pages=1,
+        seen=seen,
+        head=head,
+        tally=Tally(guarded_cells=1, unmapped_fields={"a": rows}),
+        packed=Packed(is_open=True, rows=rows, crc=isal_zlib.crc32(data), length=len(data)),
+    )
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40))
+def test_what_partitions_counted_is_what_one_reader_would_have_counted(
+    first: bytes, second: bytes, third: bytes
+) -> None:
+    # Given
+    ends = [_end(10, first), _end(10, second), _end(5, third)]
+    cut = [Partition(0, 0, 10, 25), Partition(1, 10, 10, 25), Partition(2, 20, 5, 25)]
+
+    # When
+    joined = partitions.joined(_spec(), ends, cut)
+
+    # Then
+    whole = first + second + third
+    assert joined.packed == Packed(True, 25, isal_zlib.crc32(whole), len(whole))
+    assert joined.tally == Tally(guarded_cells=3, unmapped_fields={"a": 25})
+    assert (joined.rows, joined.fetched, joined.pages) == (25, 25, 3)
+    assert joined.end_reason is EndReason.TOTAL_REACHED
+
+
+def test_a_row_on_both_sides_of_a_border_is_noticed() -> None:
+    # Given
+    ends = [_end(10, b"a", seen="AAAAAAAAAAE="), _end(10, b"b", head="AAAAAAAAAAE=")]
+    cut = [Partition(0, 0, 10, 20), Partition(1, 10, 10, 20)]
+
+    # When, Then
+    with pytest.raises(SourceMoved, match="1 rows stand in both partition 0 and 1"):
+        partitions.joined(_spec(), ends, cut)
+
+
+def test_a_partition_that_is_short_is_noticed() -> None:
+    # Given
+    cut = [Partition(0, 0, 10, 20), Partition(1, 10, 10, 20)]
+
+    # When, Then
+    with pytest.raises(SourceMoved, match="partition 1 ended with 9 of its 10 rows"):
+        partitions.joined(_spec(), [_end(10, b""), _end(9, b"")], cut)
