@@ -27,6 +27,11 @@ class Step(msgspec.Struct, frozen=True):
     read: tuple[Stretch, ...] = ()
     copy: Stretch | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of that part."""
+        return sum(len(one.span) for one in (*self.read, *((self.copy,) if self.copy else ())))
+
 
 def steps(sources: Sequence[ObjectInfo], done: int, *, least: int) -> Iterator[Step]:
     """How the objects, one behind the other, become the parts of one, from byte `done` of them on.

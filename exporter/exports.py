@@ -208,6 +208,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     result: Result | None = None
     file_expires_at: datetime | None = None
     """When the file is deleted; None until finished."""
+    rows: int = 0
+    """Rows in committed parts; of an export that was cut, those of all partitions."""
     partition: Partition | None = None
     """Which stretch of the export this is; None: the export itself."""
     partitions: int | None = None

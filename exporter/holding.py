@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -12,7 +12,7 @@ import structlog
 from exporter.checkpoints import Checkpoint
 from exporter.clock import Clock
 from exporter.errors import LeaseLost, StoreUnavailable
-from exporter.exports import Result, State
+from exporter.exports import Export, Partition, Result, State
 from exporter.leases import Lease, kept
 from exporter.store.base import Claim, ExportStore, Verdict
 
@@ -94,6 +94,29 @@ class Holding:
             )
         )
 
+    def cut(self, partitions: Sequence[Partition]) -> Verdict | None:
+        """Hand the export over to partitions; None if the store does not take them now.
+
+        Asked once only: a full store would refuse them for long, and the export can be read as
+        one. If they were taken and the answer was lost, the next word to the store tells.
+        """
+        asked_at = self._clock.monotonic()
+        self.check()
+        try:
+            verdict = self._store.cut(self.export.id, self.fence, partitions)
+        except StoreUnavailable as error:
+            log.warning("export.not_cut", reason=str(error))
+            return None
+        return self._heard(verdict, asked_at)
+
+    def partitions(self) -> tuple[Export, ...]:
+        """What the export was cut into."""
+        return self._patiently(lambda: self._store.partitions(self.export.id))
+
+    def rejoin(self) -> Verdict:
+        """Let the export be read as one, from its beginning."""
+        return self._ask(lambda: self._store.rejoin(self.export.id, self.fence))
+
     def end(
         self,
         state: State,
@@ -137,9 +160,12 @@ class Holding:
     def _ask(self, question: Callable[[], Verdict]) -> Verdict:
         def noted() -> Verdict:
             asked_at = self._clock.monotonic()
-            return self._lease.note(question(), asked_at)
+            return self._heard(question(), asked_at)
 
-        verdict = self._patiently(noted)
+        return self._patiently(noted)
+
+    def _heard(self, verdict: Verdict, asked_at: float) -> Verdict:
+        self._lease.note(verdict, asked_at)
         if verdict is Verdict.LOST:
             raise LeaseLost("the store refused the fence: another worker owns this export")
         return verdict

@@ -15,6 +15,8 @@ COUNTERS: Mapping[str, str] = {
     "exports_failed": "Exports that ended without a file.",
     "exports_canceled": "Exports that ended because their owner withdrew them.",
     "exports_deleted": "Exports that their owner deleted, in whatever state.",
+    "exports_cut": "Exports cut into partitions that are read side by side.",
+    "exports_rejoined": "Exports that were cut, and had to be read once more as one.",
     "slices_claimed": "Slices that workers began.",
     "takeovers": "Slices whose worker before did not let go in order.",
     "leases_expired": "Leases of workers that were not heard of in time.",

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
 
-from isal import isal_zlib
-
-from exporter.checkpoints import Packed, Tally, Volume
+from exporter import compression, threads
+from exporter.checkpoints import Checkpoint, Packed, Tally, Volume
+from exporter.exports import Spec
 from exporter.formats.base import Format, Row
 
-COMPRESSIONS = ("none", "gzip")
+COMPRESSIONS = ("none", "gzip", "zstd")
 """The names that `Packing` knows."""
-SUFFIXES = {"none": "", "gzip": ".gz"}
-CONTENT_TYPES = {"gzip": "application/gzip"}
-_LEVEL = 1
-"""Of isal: 20 times as fast as zlib's default, for a file a quarter larger."""
+SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+CONTENT_TYPES = {"gzip": "application/gzip", "zstd": "application/zstd"}
 
 
 class Packing:
@@ -25,168 +23,172 @@ class Packing:
     `buffer` holds what was made and is not yet stored. What stands in it after `settle` needs
     nothing of this process any more: with the `Packed` that `settle` returns, another goes on.
 
-    A volume is a stretch of the file that is whole by itself: `rows_per_volume` rows with whatever
-    the format puts before and after them; compressed, one gzip member. So volumes can be handed
-    out as files of their own, although they are written and published as one. Without
-    `rows_per_volume` the whole file is one volume: a single member, because several programs read
-    only the first of many.
+    A volume is a stretch of the file that is whole by itself: `rows_per_file` rows with whatever
+    the format puts before and after them; compressed, one gzip member or some zstd frames. So
+    volumes can be handed out as files of their own, although they are written and published as
+    one. Without `rows_per_file` the whole file is one volume: a single member, because several
+    programs read only the first of many.
+
+    Rows are encoded in the caller's thread; what came of the rows before is compressed in another
+    meanwhile. Equal rows, added in equal pieces, give equal bytes all the same.
     """
 
-    def __init__(
-        self,
-        encoder: Format,
-        at: Packed,
-        *,
-        compression: str,
-        rows_per_volume: int | None,
-        stored: int,
-        buffer: bytearray,
-    ) -> None:
-        """`stored` bytes stand before those of `buffer`, which the last slice left over."""
-        self.buffer = buffer
+    def __init__(self, encoder: Format, spec: Spec, at: Checkpoint, buffer: bytearray) -> None:
+        """Goes on behind a checkpoint; `buffer` is what the last slice left over there."""
+        packed = at.packed
+        if packed == Packed() and at.rows:
+            # Version 0.1.0 knew no volumes, and its exports may be under way during a deploy.
+            packed = Packed(is_open=True, rows=at.rows)
         self._encoder = encoder
-        self._most = rows_per_volume
-        self._stored = stored
-        self._volumes = list(at.volumes)
-        self._rows = at.rows
-        self._is_open = at.is_open
-        self._stream: _Stream = _Gzip(at.crc, at.length) if compression == "gzip" else _Plain()
+        self._most = spec.rows_per_file
+        self._rows = packed.rows
+        self._is_open = packed.is_open
+        self._press = _Press(spec.compression, packed, at.uploaded, buffer)
+
+    @property
+    def buffer(self) -> bytearray:
+        """What is not yet stored; whole after `settle` and `close` only."""
+        return self._press.buffer
+
+    @property
+    def made(self) -> int:
+        """Bytes in the buffer, without what is still being compressed."""
+        return self._press.made
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file so far, stored or not; whole as `buffer` is."""
+        return self._press.size
+
+    @property
+    def volumes(self) -> tuple[Volume, ...]:
+        """Those that have ended, when the buffer was last whole."""
+        return tuple(self._press.volumes)
 
     def add(self, rows: Sequence[Row], tally: Tally) -> None:
         """Append the rows. Raises SourceUntrue as `Format.encode` does."""
+        steps: list[Callable[[], None]] = []
         while rows:
             if not self._is_open:
-                self._begin()
+                steps += self._begin()
             room = len(rows) if self._most is None else self._most - self._rows
             some, rows = rows[:room], rows[room:]
-            self.buffer += self._stream.take(self._encoder.encode(some, tally, self._rows))
+            data = self._encoder.encode(some, tally, self._rows)
+            steps.append(partial(self._press.take, data))
             self._rows += len(some)
             if self._rows == self._most:
-                self._end()
+                steps += self._end()
+        self._press.run(steps)
 
     def settle(self) -> Packed:
         """Complete the buffer to a place where another process can go on, and say where it is."""
-        if self._is_open:
-            self.buffer += self._stream.pause()
-        crc, length = self._stream.state()
+        self._press.join()
+        crc, length = self._press.pause(is_open=self._is_open)
         return Packed(
             is_open=self._is_open,
             rows=self._rows,
             crc=crc,
             length=length,
-            volumes=tuple(self._volumes),
+            volumes=self.volumes,
         )
 
     def taken(self) -> None:
-        """The buffer was stored; the next one begins."""
-        self._stored += len(self.buffer)
-        self.buffer = bytearray()
+        """The buffer was given away; the next one begins."""
+        self._press.empty()
 
     def close(self, unknown: Sequence[str] = ()) -> Volume | None:
         """End the file; ids that the source did not have follow, as a volume of their own.
 
         Returns that volume, if there are any.
         """
-        if not self._is_open and not self._volumes:
-            self._begin()
+        steps: list[Callable[[], None]] = []
+        self._press.join()
+        if not self._is_open and not self._press.volumes:
+            steps += self._begin()
         if self._is_open:
-            self._end()
+            steps += self._end()
+        self._press.run(steps)
+        self._press.join()
         if not unknown:
             return None
-        begun = self._size
-        self.buffer += self._stream.begin()
-        self.buffer += self._stream.take("".join(f"{one}\n" for one in unknown).encode())
-        self.buffer += self._stream.end()
-        return Volume(len(unknown), begun, self._size - begun)
+        begun = self.size
+        self._press.begin("".join(f"{one}\n" for one in unknown).encode())
+        self._press.end(b"")
+        return Volume(len(unknown), begun, self.size - begun)
+
+    def _begin(self) -> list[Callable[[], None]]:
+        self._is_open = True
+        return [partial(self._press.begin, self._encoder.open())]
+
+    def _end(self) -> list[Callable[[], None]]:
+        rows, self._rows = self._rows, 0
+        self._is_open = False
+        return [partial(self._press.end, self._encoder.close(rows), rows)]
+
+
+class _Press:
+    """Turns encoded rows into the file's bytes, step by step, in order.
+
+    `run` and `join` are for the caller's thread; the steps are taken in one of their own, if they
+    compress anything, and at most those of one `run` are ahead of the caller.
+    """
+
+    def __init__(self, name: str, at: Packed, stored: int, buffer: bytearray) -> None:
+        self.buffer = buffer
+        self.made = len(buffer)
+        self.volumes = list(at.volumes)
+        self._stored = stored
+        self._stream = compression.stream(name, at)
+        self._is_slow = name != "none"
+        self._under_way: Future[None] | None = None
 
     @property
-    def volumes(self) -> tuple[Volume, ...]:
-        """Those that have ended."""
-        return tuple(self._volumes)
-
-    @property
-    def _size(self) -> int:
+    def size(self) -> int:
         return self._stored + len(self.buffer)
 
-    def _begin(self) -> None:
-        self._is_open = True
+    def run(self, steps: Sequence[Callable[[], None]]) -> None:
+        """Take these steps after those before, which are taken when this returns."""
+
+        def take_all() -> None:
+            for step in steps:
+                step()
+
+        self.join()
+        if self._is_slow:
+            self._under_way = threads.start(take_all, "compress")
+        else:
+            take_all()
+            self.made = len(self.buffer)
+
+    def join(self) -> None:
+        """Return when all steps are taken; raises what one of them raised."""
+        if self._under_way is not None:
+            under_way, self._under_way = self._under_way, None
+            under_way.result()
+        self.made = len(self.buffer)
+
+    def begin(self, head: bytes) -> None:
         self.buffer += self._stream.begin()
-        self.buffer += self._stream.take(self._encoder.open())
+        self.take(head)
 
-    def _end(self) -> None:
-        self.buffer += self._stream.take(self._encoder.close(self._rows))
+    def take(self, data: bytes) -> None:
+        self.buffer += self._stream.take(data)
+
+    def end(self, tail: bytes, rows: int | None = None) -> None:
+        """End a volume; without `rows` it is one of those that are not counted."""
+        self.take(tail)
         self.buffer += self._stream.end()
-        begun = sum(volume.size for volume in self._volumes)
-        self._volumes.append(Volume(self._rows, begun, self._size - begun))
-        self._is_open = False
-        self._rows = 0
+        if rows is not None:
+            begun = sum(volume.size for volume in self.volumes)
+            self.volumes.append(Volume(rows, begun, self.size - begun))
 
+    def pause(self, *, is_open: bool) -> tuple[int, int]:
+        if is_open:
+            self.buffer += self._stream.pause()
+        self.made = len(self.buffer)
+        return self._stream.state()
 
-class _Stream(Protocol):
-    """Compresses one volume after another."""
-
-    def begin(self) -> bytes: ...
-
-    def take(self, data: bytes) -> bytes: ...
-
-    def pause(self) -> bytes:
-        """What makes all that was given so far readable without anything that follows."""
-
-    def end(self) -> bytes: ...
-
-    def state(self) -> tuple[int, int]:
-        """Checksum and length of what the open volume was given."""
-
-
-class _Plain:
-    def begin(self) -> bytes:
-        return b""
-
-    def take(self, data: bytes) -> bytes:
-        return data
-
-    def pause(self) -> bytes:
-        return b""
-
-    def end(self) -> bytes:
-        return b""
-
-    def state(self) -> tuple[int, int]:
-        return 0, 0
-
-
-class _Gzip:
-    """One gzip member a volume. A pause is a full flush: what follows refers to nothing before
-    it, so a fresh compressor goes on there."""
-
-    # Deflate; no name and no time, so that equal rows give equal bytes; unknown system.
-    _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
-
-    def __init__(self, crc: int, length: int) -> None:
-        self._crc = crc
-        self._length = length
-        self._deflate = self._fresh()
-
-    def begin(self) -> bytes:
-        self._crc = self._length = 0
-        return self._HEADER
-
-    def take(self, data: bytes) -> bytes:
-        self._crc = isal_zlib.crc32(data, self._crc)
-        self._length += len(data)
-        return self._deflate.compress(data)
-
-    def pause(self) -> bytes:
-        return self._deflate.flush(isal_zlib.Z_FULL_FLUSH)
-
-    def end(self) -> bytes:
-        tail = self._deflate.flush(isal_zlib.Z_FINISH)
-        self._deflate = self._fresh()
-        return tail + struct.pack("<II", self._crc, self._length & 0xFFFFFFFF)
-
-    def state(self) -> tuple[int, int]:
-        return self._crc, self._length
-
-    @staticmethod
-    def _fresh() -> isal_zlib.Compress:
-        return isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, -15)
+    def empty(self) -> None:
+        self._stored += len(self.buffer)
+        self.buffer = bytearray()
+        self.made = 0

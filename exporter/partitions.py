@@ -9,7 +9,6 @@ move, they are given up and the export is read once more, as one.
 from __future__ import annotations
 
 import base64
-import itertools
 from collections.abc import Sequence
 
 import msgspec
@@ -17,7 +16,7 @@ from isal import isal_zlib
 
 from exporter.checkpoints import Checkpoint, Packed, Tally
 from exporter.errors import SourceMoved
-from exporter.exports import EndReason, Partition, Spec
+from exporter.exports import EndReason, Export, Partition, Spec, State
 from exporter.reading import DIGEST
 from exporter.sources.base import Page
 
@@ -67,20 +66,23 @@ def check(partition: Partition, page: Page, at: Checkpoint) -> None:
         raise SourceMoved(f"{at.duplicates} rows came twice in partition {partition.place}")
 
 
-def joined(spec: Spec, ends: Sequence[Checkpoint], cut_into: Sequence[Partition]) -> Checkpoint:
-    """Where an export stands whose partitions, in order, were all read to their `ends`.
+def joined(spec: Spec, pieces: Sequence[Export]) -> Checkpoint:
+    """Where an export stands whose partitions, in order, have all ended.
 
-    Raises SourceMoved if two of them hold the same rows where they meet, or not all rows.
+    Raises SourceMoved if one was given up or is short, or if two hold the same rows where they
+    meet.
     """
-    for place, (one, other) in enumerate(itertools.pairwise(ends)):
-        again = len(_digests(one.seen) & _digests(other.head))
-        if again:
-            raise SourceMoved(f"{again} rows stand in both partition {place} and {place + 1}")
-    for partition, end in zip(cut_into, ends, strict=True):
-        if end.rows != partition.rows:
+    ends: list[Checkpoint] = []
+    for one in pieces:
+        if one.state is not State.FINISHED or one.checkpoint is None or one.partition is None:
+            raise SourceMoved(f"partition {one.id} was given up")
+        if one.checkpoint.rows != one.partition.rows:
             raise SourceMoved(
-                f"partition {partition.place} ended with {end.rows} of its {partition.rows} rows"
+                f"partition {one.id} has {one.checkpoint.rows} of its {one.partition.rows} rows"
             )
+        if ends and (again := len(_digests(ends[-1].seen) & _digests(one.checkpoint.head))):
+            raise SourceMoved(f"partition {one.id} begins with {again} rows of the one before")
+        ends.append(one.checkpoint)
     tally = Tally()
     crc = length = 0
     for end in ends:
@@ -88,7 +90,8 @@ def joined(spec: Spec, ends: Sequence[Checkpoint], cut_into: Sequence[Partition]
         crc = isal_zlib.crc32_combine(crc, end.packed.crc, end.packed.length)
         length += end.packed.length
     rows = sum(end.rows for end in ends)
-    total = max(cut_into[0].total - spec.offset, 0)
+    announced = next(one.partition.total for one in pieces if one.partition)
+    total = max(announced - spec.offset, 0)
     return Checkpoint(
         cursor=None,
         end_reason=EndReason.LIMIT_REACHED if rows == spec.limit else EndReason.TOTAL_REACHED,

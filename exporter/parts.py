@@ -7,9 +7,16 @@ winner writes on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import structlog
+
 from exporter.checkpoints import Checkpoint, Part, Tail
-from exporter.errors import ObjectExists, StorageError, UploadGone
+from exporter.composing import Stretch
+from exporter.errors import ObjectExists, StorageError, StorageUnavailable, UploadGone
 from exporter.storage.base import FileHeaders, ObjectInfo, Storage
+
+log = structlog.get_logger()
 
 ROOT = "exports/"
 
@@ -51,14 +58,32 @@ class File:
         self.key = self._own + name
         """Where this worker's file goes, unless it goes on with an upload handed to it."""
 
-    def add_part(self, at: Checkpoint, data: bytearray) -> Checkpoint:
-        """Upload the next part, opening the upload if there is none yet."""
-        if at.upload_id is None or at.key is None:
-            at = at.evolve(key=self.key, upload_id=self._storage.begin(self.key, self._headers))
+    def opened(self, at: Checkpoint) -> Checkpoint:
+        """Open the upload, if there is none yet."""
+        if at.upload_id is not None and at.key is not None:
+            return at
+        return at.evolve(key=self.key, upload_id=self._storage.begin(self.key, self._headers))
+
+    def put(self, at: Checkpoint, number: int, data: bytearray) -> Part:
+        """Upload a part, numbered from 1, into the upload that is open there."""
         assert at.key is not None
         assert at.upload_id is not None
-        part = self._storage.put_part(at.key, at.upload_id, len(at.parts) + 1, data)
-        return at.evolve(parts=(*at.parts, part), tail=None)
+        return self._storage.put_part(at.key, at.upload_id, number, data)
+
+    def copy(self, at: Checkpoint, stretch: Stretch) -> tuple[Part, ...]:
+        """Copy a stretch of another object inside the store, as the upload's next parts."""
+        assert at.key is not None
+        assert at.upload_id is not None
+        first = len(at.parts) + 1
+        return self._storage.copy_parts(stretch.source, at.key, at.upload_id, first, stretch.span)
+
+    def fetch(self, stretches: Sequence[Stretch]) -> bytearray:
+        """The bytes of stretches of other objects, one behind the other."""
+        data = bytearray()
+        for one in stretches:
+            for piece in self._storage.stream(one.source.key, one.span.start, one.span.stop):
+                data += piece
+        return data
 
     def keep_tail(self, at: Checkpoint, data: bytearray) -> Checkpoint:
         """Store pages too few for a part until the next slice."""
@@ -108,6 +133,11 @@ class File:
         found = self._storage.head(key)
         return found is not None and found.size == size
 
+    def check(self, key: str, size: int) -> None:
+        """Raises StorageError unless there is an object of exactly that size at that key."""
+        if not self.holds(key, size):
+            raise StorageError(f"{key} was stored, but the store does not show its {size} bytes")
+
     def take_over(self, at: Checkpoint) -> Checkpoint | None:
         """Go on from the checkpoint of a worker that may still be alive, under this fence.
 
@@ -144,3 +174,14 @@ class File:
         stale = [info.key for info in self._storage.objects(self._prefix) if info.key != keep]
         if stale:
             self._storage.delete(stale)
+
+    def tidy(self, *, keep: str) -> None:
+        """Leave nothing but the published file at `keep`, as far as the store lets us: the rest is
+        the cleaning's. Raises StorageUnavailable: the export waits then, and is found published
+        when the store answers again."""
+        try:
+            self.discard(keep=keep)
+        except StorageUnavailable:
+            raise
+        except StorageError as error:
+            log.warning("export.untidy", reason=str(error))

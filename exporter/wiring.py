@@ -106,6 +106,8 @@ def limits(settings: Settings) -> Limits:
     """The numbers that a slice works by."""
     return Limits(
         part_size=int(settings.part_size),
+        partition_rows=settings.partition_rows,
+        partitions=settings.partitions,
         slice=settings.slice_seconds,
         lease=settings.lease_seconds,
         patience=settings.patience,

@@ -26,6 +26,8 @@ LIMITS = Limits(
     patience=timedelta(hours=6),
     deadline=timedelta(days=7),
     max_attempts=5,
+    # So that a run makes the same calls in the same order each time.
+    parts_ahead=0,
     keep_file=timedelta(days=7),
     keep_record=timedelta(days=30),
 )
@@ -43,14 +45,20 @@ class Seams:
         self.calls: list[str] = []
         self.die_at: int | None = None
         self.die_after = False
+        self.is_dead = False
+        """No thread of a dead process makes another call."""
 
     def before(self, name: str, _key: str = "") -> None:
+        if self.is_dead:
+            raise Crash(f"dead before {name}")
         self.calls.append(name)
         if self.die_at == len(self.calls) - 1 and not self.die_after:
+            self.is_dead = True
             raise Crash(f"before {name}")
 
     def after(self, name: str, _key: str = "") -> None:
         if self.die_at == len(self.calls) - 1 and self.die_after:
+            self.is_dead = True
             raise Crash(f"after {name}")
 
 
@@ -90,6 +98,7 @@ class Bench:
         compression: str = "none",
         rows_per_file: int | None = None,
         ids: Sequence[str] | None = None,
+        read_ahead: int = 0,
     ) -> None:
         self.clock = FakeClock()
         self.seams = Seams()
@@ -97,9 +106,15 @@ class Bench:
         self.storage = MemoryStorage(self.clock, part_size_min=1)
         self.storage.before, self.storage.after = self.seams.before, self.seams.after
         self.store: ExportStore = _Watched(
-            self.memory_store, self.seams, ("renew", "commit", "release", "end")
+            self.memory_store, self.seams, ("renew", "commit", "release", "end", "cut", "partitions", "rejoin")
         )
-        self.listed = MemorySource(rows, page_size=page_size, columns=COLUMNS, announces=announces)
+        self.listed = MemorySource(
+            rows,
+            page_size=page_size,
+            columns=COLUMNS,
+            announces=announces,
+            read_ahead=read_ahead,
+        )
         self.source: Source = _Watched(_Slow(self), self.seams, ("fetch", "lookup"))
         self.seconds_a_page = seconds_a_page
         self.limits = limits
@@ -163,7 +178,7 @@ class Bench:
 
     def bury(self) -> None:
         """The worker is dead: its lease runs out and the sweep finds the export."""
-        self.seams.die_at = None
+        self.seams.die_at, self.seams.is_dead = None, False
         self.clock.advance(self.limits.lease.total_seconds() + 1)
         self.memory_store.sweep()
 

@@ -49,6 +49,10 @@ class Source(Protocol):
     def lookup_size(self) -> int:
         """How many ids `lookup` takes at once; 0: it cannot look up."""
 
+    @property
+    def read_ahead(self) -> int:
+        """How many pages may be asked for before their turn, at once and in threads. 0: none."""
+
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:
         """A caller's search made canonical. Raises QueryError naming each wrong field.
 
@@ -64,6 +68,10 @@ class Source(Protocol):
         Raises SourceRefused, SourceUnavailable or SourceUntrue; never returns an empty or
         short page in place of an error.
         """
+
+    def ahead(self, cursor: Cursor) -> Cursor | None:
+        """The cursor that the page at this one names as next, unless it is the last or had to be
+        made smaller; None if only reading tells."""
 
     def count(self, query: Mapping[str, Any]) -> int | None:
         """How many rows the query matches now, as the source says; None if it does not say.

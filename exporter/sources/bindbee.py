@@ -122,6 +122,8 @@ class JobSearch(BaseModel):
 class BindbeeSource:
     """The jobs of one connector: `[sources.NAME]` with type "bindbee"."""
 
+    read_ahead = 1
+
     def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
         self.columns = config.columns or COLUMNS
         # The vendor promises no order, and a sync in the middle of a walk rewrites jobs: one may
@@ -166,6 +168,10 @@ class BindbeeSource:
             next=msgspec.to_builtins(following) if answer.cursor is not None else None,
             total=None,
         )
+
+    def ahead(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
+        """None: only a page tells the next cursor."""
+        return None
 
     def count(self, query: Mapping[str, Any]) -> int | None:  # noqa: ARG002
         """None: the vendor tells no totals."""

@@ -161,6 +161,7 @@ class CoresignalSource:
 
     identity: str | None = None
     """A search page begins behind the last id of the one before, so no row is on two pages."""
+    read_ahead = 1
 
     def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
         self.columns = config.columns or COLUMNS
@@ -291,6 +292,10 @@ class CoresignalSource:
             raise SourceUntrue(
                 f"{end} that ends after {read} ids, where x-total-results is {total}"
             )
+
+    def ahead(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
+        """None: only a page tells what follows it."""
+        return None
 
     def count(self, query: Mapping[str, Any]) -> int:
         """What the search says; searches are free."""

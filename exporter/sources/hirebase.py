@@ -26,7 +26,7 @@ from exporter.sources.catalogue import Catalogue
 from exporter.sources.checking import valid
 from exporter.sources.http import Upstream
 from exporter.sources.numbered import Lookups, first, in_pieces
-from exporter.sources.numbered_pages import Answer, Place, checked
+from exporter.sources.numbered_pages import Answer, Place, checked, following
 from exporter.sources.pages import reader
 
 T = TypeVar("T")
@@ -75,6 +75,7 @@ class HirebaseSource:
         self.tolerated_drift = config.tolerated_drift
         self._lookups = Lookups.within(config.max_in_flight, config.rate)
         self.lookup_size = self._lookups.size
+        self.read_ahead = self._lookups.at_once
         self._clock = clock
         self._page_size = config.page_size
         self._upstream = Upstream(
@@ -126,6 +127,10 @@ class HirebaseSource:
             msgspec.convert(cursor, Place),
             lambda at, can_shrink: self._fetch(query, at, deadline, can_shrink=can_shrink),
         )
+
+    def ahead(self, cursor: Cursor) -> Cursor | None:
+        """The page of the next number."""
+        return following(cursor)
 
     def _fetch(
         self, query: Mapping[str, Any], at: Place, deadline: float, *, can_shrink: bool

@@ -31,6 +31,11 @@ class IdList:
         """As many as the source takes, which may learn that only by asking."""
         return self._source.lookup_size
 
+    @property
+    def read_ahead(self) -> int:
+        """One at most: a lookup has as many requests under way as the source may have."""
+        return min(self._source.read_ahead, 1)
+
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:
         """The source's own search."""
         return self._source.search(raw, now, user_id=user_id)
@@ -51,6 +56,11 @@ class IdList:
             total=len(ids),
             unknown=[one for one in wanted if one not in found],
         )
+
+    def ahead(self, cursor: Cursor) -> Cursor | None:
+        """The place behind that page, if the source takes as many ids then as now."""
+        end = cursor + self.lookup_size
+        return end if end < len(self._listed()) else None
 
     def count(self, query: Mapping[str, Any]) -> int:  # noqa: ARG002
         """As many as are listed."""

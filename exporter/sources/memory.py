@@ -14,16 +14,27 @@ from exporter.sources.base import Page, Search
 
 
 class MemorySource:
-    """Gives its rows page by page; cursors are offsets. `announces` its total, or never does."""
+    """Gives its rows page by page; cursors are offsets. `announces` its total, or never does.
+
+    With a `read_ahead` its pages may be asked for before their turn, as of a source that has
+    numbered pages.
+    """
 
     identity: str | None = "_id"
     tolerated_drift = 0.05
     lookup_size = 10
 
     def __init__(
-        self, rows: Sequence[Row], *, page_size: int, columns: Sequence[str], announces: bool = True
+        self,
+        rows: Sequence[Row],
+        *,
+        page_size: int,
+        columns: Sequence[str],
+        announces: bool = True,
+        read_ahead: int = 0,
     ) -> None:
         self.columns = tuple(columns)
+        self.read_ahead = read_ahead
         self.fetched = 0
         self._rows = rows
         self._page_size = page_size
@@ -46,6 +57,10 @@ class MemorySource:
             next=end if end < len(self._rows) else None,
             total=len(self._rows) if self._announces else None,
         )
+
+    def ahead(self, cursor: Cursor) -> Cursor | None:
+        """The offset behind that page."""
+        return cursor + self._page_size if self.read_ahead else None
 
     def count(self, query: Mapping[str, Any]) -> int | None:  # noqa: ARG002
         """All rows, if they are announced."""

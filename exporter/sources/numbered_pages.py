@@ -6,6 +6,7 @@ from typing import Annotated
 
 import msgspec
 
+from exporter.checkpoints import Cursor
 from exporter.errors import SourceUntrue
 from exporter.sources.base import Page
 
@@ -53,12 +54,20 @@ def checked(answer: Answer, at: Place) -> Page:
             f"total_count {answer.total_count} on page {at.page}, although the page before it, "
             f"from row {before - at.size + 1} on, had rows"
         )
-    following = Place(page=at.page + 1, size=at.size, follows=True)
     return Page(
         rows=answer.jobs[at.skip :],
-        next=msgspec.to_builtins(following) if promised else None,
+        next=_behind(at) if promised else None,
         total=answer.total_count,
     )
+
+
+def following(cursor: Cursor) -> Cursor:
+    """The cursor of the page behind that one, if that one has rows."""
+    return _behind(msgspec.convert(cursor, Place))
+
+
+def _behind(at: Place) -> Cursor:
+    return msgspec.to_builtins(Place(page=at.page + 1, size=at.size, follows=True))
 
 
 def smaller(at: Place) -> Place | None:

@@ -23,7 +23,7 @@ from exporter.sources.base import Page, Search
 from exporter.sources.checking import valid
 from exporter.sources.http import Upstream
 from exporter.sources.numbered import Lookups, first, in_pieces
-from exporter.sources.numbered_pages import Answer, Place, checked
+from exporter.sources.numbered_pages import Answer, Place, checked, following
 from exporter.sources.pages import reader, text_of
 
 COLUMNS = (
@@ -90,6 +90,7 @@ class QwestlySource:
         self.tolerated_drift = config.tolerated_drift
         self._lookups = Lookups.within(config.max_in_flight, config.rate)
         self.lookup_size = self._lookups.size
+        self.read_ahead = self._lookups.at_once
         self._page_size = min(config.page_size, MOST)
         self._upstream = Upstream(
             config.base_url,
@@ -119,6 +120,10 @@ class QwestlySource:
             msgspec.convert(cursor, Place),
             lambda at, can_shrink: self._page(query, at, deadline, can_shrink=can_shrink),
         )
+
+    def ahead(self, cursor: Cursor) -> Cursor | None:
+        """The page of the next number."""
+        return following(cursor)
 
     def count(self, query: Mapping[str, Any]) -> int:
         """The total that a page of one job announces."""

@@ -74,6 +74,7 @@ class SqlSource:
 
     identity: str | None = None
     lookup_size = 1_000
+    read_ahead = 1
 
     def __init__(self, config: SqlConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
         self.columns = config.columns or COLUMNS
@@ -130,6 +131,10 @@ class SqlSource:
             return Page(rows=rows, next=None, total=at.total if first else read)
         following = _Cursor(size=at.size, after=after, last=at.last, total=at.total, read=read)
         return Page(rows=rows, next=msgspec.to_builtins(following), total=max(at.total, read))
+
+    def ahead(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
+        """None: only a page tells its last key."""
+        return None
 
     def count(self, query: Mapping[str, Any]) -> int:
         """The rows that match now."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
@@ -11,7 +11,7 @@ import msgspec
 
 from exporter.checkpoints import Checkpoint
 from exporter.errors import ExporterError
-from exporter.exports import Export, Result, Spec, State
+from exporter.exports import Export, Partition, Result, Spec, State
 
 AGEING = timedelta(minutes=10)
 """How long an export is ready without being claimed before it rises one level."""
@@ -37,6 +37,21 @@ def check_price(spec: Spec) -> None:
             f"export {spec.id} sets {spec.reserved} credits aside and may write"
             f" {spec.limit or 'any number of'} rows: its limit is to be {spec.reserved} at most"
         )
+
+
+def weights(export_id: str, partitions: Sequence[Partition]) -> list[float]:
+    """Each partition's share of the rows of all.
+
+    Raises ValueError for what an export cannot be cut into.
+    """
+    places = [one.place for one in partitions]
+    if not places or places != list(range(len(places))) or min(p.rows for p in partitions) < 1:
+        raise ValueError(
+            f"export {export_id} cannot be cut into {partitions}: give at least one partition,"
+            " places counted from 0, with rows in each"
+        )
+    total = sum(one.rows for one in partitions)
+    return [one.rows / total for one in partitions]
 
 
 class Idempotency(msgspec.Struct, frozen=True):
@@ -93,7 +108,7 @@ class Swept(msgspec.Struct, frozen=True):
 
 
 class Census(msgspec.Struct, frozen=True):
-    """How many exports stand where, now."""
+    """How many exports stand where, now; a partition counts as an export does."""
 
     ready: tuple[int, ...]
     """Ready for a worker, by level: ten numbers, level 0 first."""
@@ -123,6 +138,10 @@ class ExportStore(Protocol):
 
     Every method raises StoreUnavailable if the store does not answer. Whoever changes an
     export while working on it shows the fence of its claim; a stale one changes nothing.
+
+    A partition is worked on as an export is: `claim` gives it, and renew, commit, release and end
+    take its `Export.id`. It is a slice of its user like any other. To its owner it does not exist:
+    no other method knows that id, and nothing is told or charged for it.
     """
 
     def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
@@ -156,7 +175,10 @@ class ExportStore(Protocol):
     def renew(
         self, export_id: str, fence: str, *, lease: timedelta, progress: float | None = None
     ) -> Verdict:
-        """Keep the lease for that long from now, and move progress forward."""
+        """Keep the lease for that long from now, and move progress forward.
+
+        With a partition's progress that of its export moves, by the partition's share of the rows.
+        """
 
     def commit(
         self,
@@ -170,7 +192,8 @@ class ExportStore(Protocol):
     ) -> Verdict:
         """Replace the checkpoint and renew the lease; forgets past attempts and stalls.
 
-        With `closing` the export is in phase completing from here on.
+        With `closing` the export is in phase completing from here on. A partition's progress and
+        rows are its export's too, as in `renew`.
         """
 
     def release(
@@ -202,12 +225,39 @@ class ExportStore(Protocol):
         """Move a processing export to a terminal state. False if the fence was stale.
 
         If it is finished its rows are charged, unless its owner deleted it meanwhile and will
-        never see the file.
+        never see the file. Of the partitions of one that was cut nothing is left.
+
+        A partition's record stays as it ended, with its checkpoint, whatever the times to keep
+        say. If it did not finish, those beside it are asked to stop. With the end of the last one
+        the export comes into line, so that one worker makes one file of them or ends it.
+        """
+
+    def cut(self, export_id: str, fence: str, partitions: Sequence[Partition]) -> Verdict:
+        """Put partitions into the export's line, to be read side by side, and end its own lease,
+        all in one step.
+
+        From then on the export is processing and in nobody's hands, until all of them have ended:
+        then whoever claims it finds it in phase completing. CANCEL: its owner withdrew it, nothing
+        was cut and the lease stays. Raises StoreUnavailable, with nothing cut, also if the store is
+        full: the export can be read on as one. Raises ValueError for partitions without rows or
+        not counted from 0, and for an export that was cut before or is itself a partition.
+        """
+
+    def partitions(self, export_id: str) -> tuple[Export, ...]:
+        """What an export was cut into, in order, with all that is known of each; also of a deleted
+        export, whose worker has to clean up. Empty for one that is not cut, or has ended."""
+
+    def rejoin(self, export_id: str, fence: str) -> Verdict:
+        """Let a cut export be read as one from now on, from its beginning and for good.
+
+        Its partitions and its checkpoint are forgotten; what they left in the bucket is the
+        caller's to remove. CANCEL: its owner withdrew it, and nothing was changed. Asked again it
+        changes nothing.
         """
 
     def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
-        """A queued export is canceled at once, a processing one is asked to stop, a terminal
-        one is unchanged; returns the record after that, None if there is none."""
+        """A queued export is canceled at once, a processing one and its partitions are asked to
+        stop, a terminal one is unchanged; returns the record after that, None if there is none."""
 
     def delete(self, export_id: str, user_id: str) -> State | None:
         """Hide an export for good; returns its state, None if the user has no such export.

@@ -58,7 +58,7 @@ class Books:
                 record
                 for record in reversed(self._records.values())
                 if record.user_id == user_id
-                and not record.deleted
+                and record.visible
                 and (before is None or record.place < before)
             ]
             page = own[:limit]
@@ -132,7 +132,7 @@ class Books:
 
     def _visible(self, export_id: str) -> Record | None:
         record = self._records.get(export_id)
-        return record if record is not None and not record.deleted else None
+        return record if record is not None and record.visible else None
 
 
 def copy(value: _Value) -> _Value:

@@ -9,13 +9,14 @@ import msgspec
 
 from exporter.checkpoints import Checkpoint
 from exporter.errors import ExporterError
-from exporter.exports import Export, Phase, Result, Spec, State
+from exporter.exports import Export, Partition, Phase, Result, Spec, State
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _spec = msgspec.json.Decoder(Spec)
 _checkpoint = msgspec.json.Decoder(Checkpoint)
 _result = msgspec.json.Decoder(Result)
+_partition = msgspec.json.Decoder(Partition)
 
 
 class Unreadable(ExporterError):
@@ -39,6 +40,7 @@ def read(answer: Sequence[bytes] | Mapping[bytes, bytes]) -> Export:
 def _read(answer: Mapping[bytes, bytes]) -> Export:
     fields = {name.decode(): value for name, value in answer.items()}
     checkpoint, closing, result = map(fields.get, ("checkpoint", "closing", "result"))
+    partition, partitions = map(fields.get, ("partition", "partitions"))
     return Export(
         spec=_spec.decode(fields["spec"]),
         state=State(fields["state"].decode()),
@@ -59,6 +61,9 @@ def _read(answer: Mapping[bytes, bytes]) -> Export:
         closing=_result.decode(closing) if closing else None,
         result=_result.decode(result) if result else None,
         file_expires_at=moment_or_none(fields.get("file_expires_at")),
+        rows=int(fields.get("rows", 0)),
+        partition=_partition.decode(partition) if partition else None,
+        partitions=int(partitions) if partitions else None,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from exporter.exports import Export
+from exporter.exports import Export, Phase
 from exporter.store.base import AHEAD, Verdict
 
 LEVELS = range(9, -1, -1)
@@ -48,11 +48,13 @@ class Record:
     """How many."""
     sequence: int = 0
     """Events so far."""
-    rows: int = 0
-    """Most that any checkpoint had."""
     told: tuple[float, int] = (0.0, 0)
     """What the latest event of progress said."""
     told_at: datetime | None = None
+    weight: float = 1.0
+    """Of a partition, its share of its export's rows."""
+    cut_by: str | None = None
+    """The fence with which it was cut into partitions."""
 
     @property
     def user_id(self) -> str:
@@ -61,12 +63,19 @@ class Record:
     def set(self, **changes: Any) -> None:
         self.export = msgspec.structs.replace(self.export, **changes)
 
+    @property
+    def visible(self) -> bool:
+        """To its owner, as neither deleted exports nor partitions are."""
+        return not self.deleted and self.export.partition is None
+
     def holds(self, fence: str) -> bool:
         return self.fence == fence and self.lease_until is not None
 
-    def advance(self, progress: float | None) -> None:
-        if progress is not None and self.export.progress < progress < 1:
-            self.set(progress=progress)
+    @property
+    def phase_at_work(self) -> Phase:
+        """While a worker has it: of one that was cut there is nothing to read."""
+        export = self.export
+        return Phase.COMPLETING if export.closing or export.partitions else Phase.READING
 
     @property
     def verdict(self) -> Verdict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections import Counter, deque
+from collections import Counter
 from datetime import datetime, timedelta
 
 from exporter.checkpoints import Checkpoint
@@ -22,12 +22,11 @@ from exporter.store.base import (
     Wake,
     check_price,
 )
-from exporter.store.books import Books, Mark, copy
-from exporter.store.lines import LEVELS, Lines, Record
+from exporter.store.books import Mark, copy
+from exporter.store.cuts import Cuts
+from exporter.store.lines import LEVELS, Record
 from exporter.store.memory_accounts import MemoryAccounts
 
-WAKES = 10_000
-"""Wake-ups kept; they are only doorbells, so the oldest may go."""
 REWAKES = 16
 """Wake-ups that a sweep makes when exports are ready and none is left."""
 DUE_PER_CLAIM = 16
@@ -37,7 +36,7 @@ TOMBSTONE = timedelta(minutes=1)
 """How long a deleted export that has ended still says so to whoever deletes it again."""
 
 
-class MemoryStore(Books):
+class MemoryStore(Cuts):
     """Keeps every promise of ExportStore for as long as this process lives.
 
     Threads may share it. Time is that of the given clock, and `next_wake` waits on it.
@@ -46,9 +45,7 @@ class MemoryStore(Books):
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self.accounts = MemoryAccounts(self._lock, self._counters)
-        self._lines = Lines(self._records)
         self._places = itertools.count()
-        self._wakes: deque[Wake] = deque(maxlen=WAKES)
 
     def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
         if spec.priority not in LEVELS:
@@ -112,7 +109,7 @@ class MemoryStore(Books):
             is_start = record.export.started_at is None
             record.set(
                 state=State.PROCESSING,
-                phase=Phase.COMPLETING if record.export.closing else Phase.READING,
+                phase=record.phase_at_work,
                 started_at=record.export.started_at or now,
                 updated_at=now,
                 worker_id=worker_id,
@@ -132,8 +129,7 @@ class MemoryStore(Books):
                 return Verdict.LOST
             record.lease_until = now + lease
             record.set(updated_at=now)
-            record.advance(progress)
-            self.outbox.emit_progress(record, now)
+            self._advance(record, progress, 0, now)
             return record.verdict
 
     def commit(
@@ -152,19 +148,13 @@ class MemoryStore(Books):
             if record is None:
                 return Verdict.LOST
             record.lease_until = now + lease
-            record.set(
-                updated_at=now,
-                checkpoint=copy(checkpoint),
-                closing=copy(closing),
-                phase=Phase.COMPLETING if closing else Phase.READING,
-            )
-            record.advance(progress)
+            record.set(updated_at=now, checkpoint=copy(checkpoint), closing=copy(closing))
+            record.set(phase=record.phase_at_work)
             if checkpoint.pages > record.pages or len(checkpoint.parts) > record.parts:
                 record.set(attempts=0, stalls=0, stalled_since=None, error=None)
                 record.pages = max(record.pages, checkpoint.pages)
                 record.parts = max(record.parts, len(checkpoint.parts))
-            record.rows = max(record.rows, checkpoint.rows)
-            self.outbox.emit_progress(record, now)
+            self._advance(record, progress, checkpoint.rows, now)
             return record.verdict
 
     def release(
@@ -222,16 +212,20 @@ class MemoryStore(Books):
             record = self._held(export_id, fence)
             if record is None:
                 return False
+            self._forget_partitions(record)
             record.lease_until = None
             record.set(
                 state=state,
                 phase=Phase.DONE,
                 updated_at=now,
                 completed_at=now,
-                checkpoint=None,
                 closing=None,
                 error=error,
             )
+            if record.export.partition is not None:
+                self._end_partition(record, result, now)
+                return True
+            record.set(checkpoint=None)
             if state is State.FINISHED:
                 assert result is not None
                 self._counters["rows"] += result.record_count
@@ -269,7 +263,7 @@ class MemoryStore(Books):
         with self._lock:
             now = self._expire()
             record = self._records.get(export_id)
-            if record is None or record.user_id != user_id:
+            if record is None or record.user_id != user_id or record.export.partition is not None:
                 return None
             if record.deleted:
                 return record.export.state
@@ -345,29 +339,9 @@ class MemoryStore(Books):
         self.accounts.settle(record, 0)
         self.outbox.emit(record, "export.canceled", now)
 
-    def _ask_to_stop(self, record: Record, now: datetime) -> None:
-        if not record.export.cancel_requested:
-            record.set(updated_at=now, cancel_requested=True)
-        if record.export.phase is Phase.WAITING:
-            self._line_up(record)
-        elif record.export.phase is Phase.READY:
-            self._wake(record)
-
     def _bury(self, record: Record, now: datetime) -> None:
         self._deleted[record.export.id] = now
         record.forget_at = now + TOMBSTONE
-
-    def _held(self, export_id: str, fence: str) -> Record | None:
-        record = self._records.get(export_id)
-        return record if record and record.holds(fence) else None
-
-    def _line_up(self, record: Record) -> None:
-        self._lines.enter(record, self._clock.now())
-        record.set(phase=Phase.READY, retry_at=None)
-        self._wake(record)
-
-    def _wake(self, record: Record) -> None:
-        self._wakes.append(Wake(record.export.id, record.level))
 
     def _end_waits(self, now: datetime, limit: int) -> int:
         due = sorted(

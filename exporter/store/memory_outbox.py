@@ -25,17 +25,17 @@ class MemoryOutbox:
 
     def emit(self, record: Record, kind: str, now: datetime) -> None:
         """Record an event of an export, if somebody is to hear of it."""
-        if record.deleted or not self._is_heard(record, kind):
+        if not record.visible or not self._is_heard(record, kind):
             return
         record.sequence += 1
         export = record.export
         self.events.append(
-            Event(kind, now, record.sequence, export.progress, record.rows, export.id)
+            Event(kind, now, record.sequence, export.progress, record.export.rows, export.id)
         )
 
     def emit_progress(self, record: Record, now: datetime) -> None:
         """The same of progress: when there was any, and only now and then."""
-        says = (record.export.progress, record.rows)
+        says = (record.export.progress, record.export.rows)
         if (
             self._is_heard(record, PROGRESS)
             and says != record.told

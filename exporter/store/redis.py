@@ -12,14 +12,12 @@ from typing import Any, Self, cast
 import redis
 import structlog
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import ResponseError
 from redis.retry import Retry
 
 from exporter.checkpoints import Checkpoint
-from exporter.errors import ConfigurationError
-from exporter.exports import PRIORITIES, TRANSITIONS, Export, Result, Spec, State
+from exporter.exports import PRIORITIES, TRANSITIONS, Export, Partition, Result, Spec, State
 from exporter.plans import CreditsSpent
-from exporter.store import cursors, hashes, lua, outages, texts
+from exporter.store import cursors, durability, hashes, lua, outages, texts
 from exporter.store.base import (
     AGEING,
     Census,
@@ -32,6 +30,7 @@ from exporter.store.base import (
     Verdict,
     Wake,
     check_price,
+    weights,
 )
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -43,6 +42,9 @@ _SCRIPTS = (
     "commit",
     "release",
     "end",
+    "cut",
+    "partitions",
+    "rejoin",
     "request_cancel",
     "delete",
     "sweep",
@@ -53,6 +55,8 @@ _SCRIPTS = (
 MOST_UNREAD = 10
 """Claims by workers that cannot read a record, a lease apart, before the export fails. While a
 fleet changes to another version, a worker that can read it comes for it within that time."""
+_HIDDEN = {b"deleted", b"whole"}
+"""Fields of records that no owner sees: deleted ones and partitions."""
 _KEEP_UNREAD = timedelta(days=30)
 _LISTEN = 1.0
 """Seconds of one blocking read. Below the socket's timeout, so that silence is no error."""
@@ -92,42 +96,7 @@ class RedisStore:
     def check(self) -> Sequence[str]:
         """Raises ConfigurationError if this Redis would lose exports; returns, one sentence each,
         what could not be checked or weakens the promise."""
-        warnings: list[str] = []
-        info: Mapping[str, Any] = {}
-        config: Mapping[str, str] = {}
-        with outages.told():
-            try:
-                info = cast("Mapping[str, Any]", self.client.info("everything"))
-            except ResponseError as error:
-                warnings.append(
-                    f"Redis does not tell whether it evicts keys or keeps an append-only file "
-                    f"({error}): make sure of maxmemory-policy noeviction and appendonly yes."
-                )
-            try:
-                config = cast("Mapping[str, str]", self.client.config_get("appendfsync"))
-            except ResponseError as error:
-                warnings.append(
-                    f"Redis does not tell how often it writes to disk ({error}): with anything "
-                    "but appendfsync always, a power cut may lose accepted exports."
-                )
-        policy = info.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            raise ConfigurationError(
-                f"Redis has maxmemory-policy {policy}, so a full one drops exports silently: run "
-                "redis-cli CONFIG SET maxmemory-policy noeviction, and set it in redis.conf."
-            )
-        if not info.get("aof_enabled", 1):
-            raise ConfigurationError(
-                "Redis keeps no append-only file, so a restart loses exports: run redis-cli "
-                "CONFIG SET appendonly yes, and set it in redis.conf."
-            )
-        fsync = config.get("appendfsync", "always")
-        if fsync != "always":
-            warnings.append(
-                f"Redis has appendfsync {fsync}, so a power cut may lose accepted exports: run "
-                "redis-cli CONFIG SET appendfsync always, and set it in redis.conf."
-            )
-        return warnings
+        return durability.check(self.client)
 
     def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
         if spec.priority not in PRIORITIES:
@@ -161,7 +130,7 @@ class RedisStore:
     def get(self, export_id: str) -> Export | None:
         with outages.told():
             fields = cast("dict[bytes, bytes]", self.client.hgetall(_record(export_id)))
-        return hashes.read(fields) if fields and b"deleted" not in fields else None
+        return hashes.read(fields) if fields and not _HIDDEN & fields.keys() else None
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
         index = f"exporter:user:{user_id}"
@@ -302,6 +271,22 @@ class RedisStore:
                 result.file_size if result else 0,
             )
         )
+
+    def cut(self, export_id: str, fence: str, partitions: Sequence[Partition]) -> Verdict:
+        shares = weights(export_id, partitions)
+        stretches: list[str | bytes] = []
+        for partition, share in zip(partitions, shares, strict=True):
+            stretches += [texts.encode(partition), repr(share)]
+        answer = self._run("cut", export_id, fence, *stretches)
+        if answer == b"decided":
+            raise ValueError(f"export {export_id} was cut before, or is a partition")
+        return Verdict(answer.decode())
+
+    def partitions(self, export_id: str) -> tuple[Export, ...]:
+        return tuple(hashes.read(fields) for fields in self._run("partitions", export_id))
+
+    def rejoin(self, export_id: str, fence: str) -> Verdict:
+        return Verdict(self._run("rejoin", export_id, fence).decode())
 
     def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
         fields = self._run("request_cancel", export_id, hashes.millis(keep_record))

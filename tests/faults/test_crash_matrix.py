@@ -103,7 +103,7 @@ class Bench:
 
     def bury(self) -> None:
         """The worker is dead: its lease is over, and a sweep finds the export."""
-        self.seams.die_at = None
+        self.seams.die_at, self.seams.is_dead = None, False
         self.real_store.client.zadd("exporter:leases", {self.spec.id: 1}, xx=True)
         self.real_store.sweep()
 

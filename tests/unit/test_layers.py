@@ -16,11 +16,13 @@ ROOT = Path(exporter.__file__).parent
 CORE = (
     "exports", "admission", "checkpoints", "pipeline", "reading", "parts", "holding", "leases",
     "queries", "clock", "plans", "packing", "inputs", "errors", "cleaning", "sweeper",
-    "retry_after",
+    "retry_after", "slices", "partition_slices", "partitions", "composing", "endings", "limits",
+    "outgoing", "prefetch", "threads", "compression",
     "formats/base", "formats/csv", "formats/envelope", "formats/json", "formats/registry",
     "sources/base", "sources/id_list", "sources/memory", "sources/numbered",
     "sources/numbered_pages", "sources/pages", "storage/base", "storage/memory",
-    "store/base", "store/books", "store/lines", "store/memory", "store/memory_accounts",
+    "store/base", "store/books", "store/cuts", "store/lines", "store/memory",
+    "store/memory_accounts",
     "store/memory_outbox", "webhooks/addresses", "webhooks/deliveries", "webhooks/endpoints",
     "webhooks/messages", "webhooks/private", "webhooks/schedule", "webhooks/signatures",
 )  # fmt: skip

@@ -42,7 +42,7 @@ WANTED = [f"{n:06d}" for n in range(0, 140, 2)]
 """Of 100 rows, 20 of these ids are unknown."""
 
 KINDS: dict[str, Callable[[float], Bench]] = {
-    "one": lambda s: Bench(noisy(180), compression="gzip", seconds_a_page=s),
+    "one": lambda s: Bench(noisy(200), compression="gzip", seconds_a_page=s),
     "volumes": lambda s: Bench(noisy(90), compression="gzip", rows_per_file=37, seconds_a_page=s),
     "ids": lambda s: Bench(
         noisy(100),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from isal import isal_zlib
 from exporter import partitions
 from exporter.checkpoints import Checkpoint, Packed, Tally
 from exporter.errors import SourceMoved
-from exporter.exports import EndReason, Partition, Spec
+from exporter.exports import EndReason, Export, Partition, Phase, Spec, State
 from exporter.formats.base import Dialect
 from exporter.sources.base import Page
 
@@ -90,15 +92,34 @@ def test_a_list_that_moves_is_not_read_in_partitions(
         partitions.check(partition, page, Checkpoint(cursor=None, duplicates=duplicates))
 
 
-def _end(rows: int, data: bytes, *, seen: str = "", head: str = "") -> Checkpoint:
-    return Checkpoint(
-        cursor=None,
-        rows=rows,
-        pages=1,
-        seen=seen,
-        head=head,
-        tally=Tally(guarded_cells=1, unmapped_fields={"a": rows}),
-        packed=Packed(is_open=True, rows=rows, crc=isal_zlib.crc32(data), length=len(data)),
+def _end(
+    place: int,
+    rows: int,
+    data: bytes = b"",
+    *,
+    read: int | None = None,
+    seen: str = "",
+    head: str = "",
+    state: State = State.FINISHED,
+) -> Export:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    return Export(
+        spec=_spec(),
+        state=state,
+        phase=Phase.DONE,
+        progress=1.0,
+        created_at=now,
+        updated_at=now,
+        partition=Partition(place, 10 * place, rows, 25),
+        checkpoint=Checkpoint(
+            cursor=None,
+            rows=rows if read is None else read,
+            pages=1,
+            seen=seen,
+            head=head,
+            tally=Tally(guarded_cells=1, unmapped_fields={"a": rows}),
+            packed=Packed(is_open=True, rows=rows, crc=isal_zlib.crc32(data), length=len(data)),
+        ),
     )
 
 
@@ -107,34 +128,32 @@ def test_what_partitions_counted_is_what_one_reader_would_have_counted(
     first: bytes, second: bytes, third: bytes
 ) -> None:
     # Given
-    ends = [_end(10, first), _end(10, second), _end(5, third)]
-    cut = [Partition(0, 0, 10, 25), Partition(1, 10, 10, 25), Partition(2, 20, 5, 25)]
+    pieces = [_end(0, 10, first), _end(1, 10, second), _end(2, 5, third)]
 
     # When
-    joined = partitions.joined(_spec(), ends, cut)
+    joined = partitions.joined(_spec(), pieces)
 
     # Then
     whole = first + second + third
-    assert joined.packed == Packed(True, 25, isal_zlib.crc32(whole), len(whole))
+    assert (joined.packed.crc, joined.packed.length) == (isal_zlib.crc32(whole), len(whole))
+    assert (joined.packed.is_open, joined.packed.rows) == (True, 25)
     assert joined.tally == Tally(guarded_cells=3, unmapped_fields={"a": 25})
     assert (joined.rows, joined.fetched, joined.pages) == (25, 25, 3)
     assert joined.end_reason is EndReason.TOTAL_REACHED
 
 
-def test_a_row_on_both_sides_of_a_border_is_noticed() -> None:
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        (_end(1, 10, head="AAAAAAAAAAE="), "e1/1 begins with 1 rows of the one before"),
+        (_end(1, 10, read=9), "e1/1 has 9 of its 10 rows"),
+        (_end(1, 10, state=State.CANCELED), "e1/1 was given up"),
+    ],
+)
+def test_partitions_that_do_not_fit_are_not_joined(second: Export, says: str) -> None:
     # Given
-    ends = [_end(10, b"a", seen="AAAAAAAAAAE="), _end(10, b"b", head="AAAAAAAAAAE=")]
-    cut = [Partition(0, 0, 10, 20), Partition(1, 10, 10, 20)]
+    first = _end(0, 10, seen="AAAAAAAAAAE=")
 
     # When, Then
-    with pytest.raises(SourceMoved, match="1 rows stand in both partition 0 and 1"):
-        partitions.joined(_spec(), ends, cut)
-
-
-def test_a_partition_that_is_short_is_noticed() -> None:
-    # Given
-    cut = [Partition(0, 0, 10, 20), Partition(1, 10, 10, 20)]
-
-    # When, Then
-    with pytest.raises(SourceMoved, match="partition 1 ended with 9 of its 10 rows"):
-        partitions.joined(_spec(), [_end(10, b""), _end(9, b"")], cut)
+    with pytest.raises(SourceMoved, match=says):
+        partitions.joined(_spec(), [first, second])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from typing import cast
 
@@ -27,6 +28,7 @@ from exporter.exports import (
     EndReason,
     Export,
     Outcome,
+    Partition,
     Result,
     Spec,
     State,
@@ -42,6 +44,7 @@ from exporter.store.base import (
     KeyReused,
     KeySpent,
     RecordPage,
+    Verdict,
 )
 from exporter.store.memory import MemoryStore
 from exporter.store.memory_accounts import MemoryAccounts
@@ -58,6 +61,12 @@ METERED, FREE, GRANTED = "metered", "free", 20
 
 durations = st.sampled_from([NOW, LATER, LATER])
 ids = st.sampled_from(IDS)
+cut_rows = st.lists(st.integers(1, 9), max_size=3)
+Deed = State | list[int]
+"""What a worker does with what it claimed: it ends it, or cuts it; or rejoins it, if it was cut."""
+deeds = st.sampled_from([*[State.FINISHED] * 4, State.FAILED, [4], [4], [2, 7], [9, 1, 3]])
+someones = ids | st.integers(0, 5)
+"""An export by its id; or, counted backwards, what was claimed lately, partitions too."""
 shares = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.99, 1.0])
 
 
@@ -103,6 +112,13 @@ def charged(accounts: MemoryAccounts | Credits, key: str, amount: int) -> object
     return "paid"
 
 
+def was_cut(cut: Callable[[], Verdict]) -> object:
+    try:
+        return cut()
+    except ValueError as error:
+        return type(error)
+
+
 def census(store: ExportStore) -> object:
     found = store.census()
     return msgspec.structs.replace(found, since=None), found.since is not None
@@ -126,13 +142,16 @@ class Stores(RuleBasedStateMachine):
             self.credits.set(key, left)
             self.memory.accounts.open(key, left)
         self.fences: dict[str, list[tuple[str, str]]] = {}
+        self.claimed: list[str] = []
         self.before: dict[str, Export] = {}
+        self.furthest: dict[str, float] = {}
         self.hidden: set[str] = set()
 
-    @initialize(count=st.integers(0, 4))
-    def some_exports(self, count: int) -> None:
+    @initialize(count=st.integers(0, 4), deeds=st.lists(deeds, max_size=9))
+    def some_exports(self, count: int, deeds: list[Deed]) -> None:
         for export_id in IDS[:count]:
             self.create(export_id, USERS[count % 3], 0, None, METERED, 4, 0)
+        self.work(deeds)
 
     @rule(
         export_id=ids,
@@ -183,7 +202,24 @@ class Stores(RuleBasedStateMachine):
             return
         assert seen(ours.export) == seen(theirs.export)
         assert ours.clean == theirs.clean
+        assert all(one.terminal for one in self.redis.partitions(theirs.export.id))
         self.remember(ours, theirs)
+
+    @rule(deeds=st.lists(deeds, min_size=1, max_size=4))
+    def work(self, deeds: list[Deed]) -> None:
+        """What workers do mostly."""
+        for deed in deeds:
+            before = len(self.claimed)
+            self.claim(LATER, 0)
+            self.records_agree_and_never_go_back()
+            if len(self.claimed) == before:
+                return
+            if isinstance(deed, State):
+                self.end(0, 1, deed, LATER, 1)
+            elif self.redis.partitions(self.claimed[-1]):
+                self.rejoin(0, 1)
+            else:
+                self.cut(0, 1, deed)
 
     def remember(self, ours: Claim, theirs: Claim) -> None:
         held = self.fences.setdefault(ours.export.id, [])
@@ -191,24 +227,45 @@ class Stores(RuleBasedStateMachine):
         assert counts[0] == counts[1]
         assert theirs.fence not in {fence for _, fence in held}
         held.append((ours.fence, theirs.fence))
+        self.claimed.append(ours.export.id)
 
-    def fence(self, export_id: str, which: int) -> tuple[str, str]:
-        """The latest fence mostly, now and then one from before, or a made up one."""
-        held = self.fences.get(export_id) or [("0-x", "0-x")]
-        return held[max(-which, -len(held))]
+    def pick(self, someone: str | int, which: int) -> tuple[str, str, str]:
+        """An id, and the latest fence mostly, now and then one from before, or a made up one."""
+        if isinstance(someone, int):
+            someone = self.claimed[-1 - someone % len(self.claimed)] if self.claimed else IDS[0]
+        held = self.fences.get(someone) or [("0-x", "0-x")]
+        return someone, *held[max(-which, -len(held))]
 
     which = st.sampled_from([1, 1, 1, 1, 2])
 
-    @rule(export_id=ids, which=which, lease=durations, progress=st.none() | shares)
-    def renew(self, export_id: str, which: int, lease: timedelta, progress: float | None) -> None:
+    @rule(someone=someones, which=which, lease=durations, progress=st.none() | shares)
+    def renew(
+        self, someone: str | int, which: int, lease: timedelta, progress: float | None
+    ) -> None:
         self.tick()
-        ours, theirs = self.fence(export_id, which)
+        export_id, ours, theirs = self.pick(someone, which)
         assert self.memory.renew(
             export_id, ours, lease=lease, progress=progress
         ) is self.redis.renew(export_id, theirs, lease=lease, progress=progress)
 
+    @rule(someone=st.integers(0, 1), which=which, rows=cut_rows)
+    def cut(self, someone: int, which: int, rows: list[int]) -> None:
+        self.tick()
+        export_id, ours, theirs = self.pick(someone, which)
+        cut = [Partition(place, 0, count, 9) for place, count in enumerate(rows)]
+        assert was_cut(lambda: self.memory.cut(export_id, ours, cut)) is was_cut(
+            lambda: self.redis.cut(export_id, theirs, cut)
+        )
+
+    @rule(someone=someones, which=which)
+    def rejoin(self, someone: str | int, which: int) -> None:
+        self.tick()
+        export_id, ours, theirs = self.pick(someone, which)
+        if "/" not in export_id:
+            assert self.memory.rejoin(export_id, ours) is self.redis.rejoin(export_id, theirs)
+
     @rule(
-        export_id=ids,
+        someone=someones,
         which=which,
         lease=durations,
         progress=shares,
@@ -218,7 +275,7 @@ class Stores(RuleBasedStateMachine):
     )
     def commit(
         self,
-        export_id: str,
+        someone: str | int,
         which: int,
         lease: timedelta,
         progress: float,
@@ -227,8 +284,9 @@ class Stores(RuleBasedStateMachine):
         closing: bool,
     ) -> None:
         self.tick()
-        ours, theirs = self.fence(export_id, which)
-        checkpoint = Checkpoint(cursor=pages, pages=pages, parts=(Part("a", 1),) * parts)
+        export_id, ours, theirs = self.pick(someone, which)
+        part = (Part("a", 1),) * parts
+        checkpoint = Checkpoint(cursor=pages, pages=pages, rows=pages, parts=part)
         closed = result() if closing else None
         assert self.memory.commit(
             export_id, ours, checkpoint, lease=lease, progress=progress, closing=closed
@@ -237,7 +295,7 @@ class Stores(RuleBasedStateMachine):
         )
 
     @rule(
-        export_id=ids,
+        someone=someones,
         which=which,
         clean=st.booleans(),
         retry_in=st.none() | durations,
@@ -245,30 +303,35 @@ class Stores(RuleBasedStateMachine):
     )
     def release(
         self,
-        export_id: str,
+        someone: str | int,
         which: int,
         clean: bool,
         retry_in: timedelta | None,
         reason: str | None,
     ) -> None:
         self.tick()
-        ours, theirs = self.fence(export_id, which)
+        export_id, ours, theirs = self.pick(someone, which)
         assert self.memory.release(
             export_id, ours, clean=clean, retry_in=retry_in, reason=reason
         ) is self.redis.release(export_id, theirs, clean=clean, retry_in=retry_in, reason=reason)
 
     @rule(
-        export_id=ids,
+        someone=someones,
         which=which,
         state=st.sampled_from(sorted(TRANSITIONS[State.PROCESSING])),
         keep_file=st.none() | durations,
         rows=st.integers(0, 9),
     )
     def end(
-        self, export_id: str, which: int, state: State, keep_file: timedelta | None, rows: int
+        self,
+        someone: str | int,
+        which: int,
+        state: State,
+        keep_file: timedelta | None,
+        rows: int,
     ) -> None:
         self.tick()
-        ours, theirs = self.fence(export_id, which)
+        export_id, ours, theirs = self.pick(someone, which)
         closed = result(rows) if state is State.FINISHED else None
         error = "no" if state is State.FAILED else None
         assert self.memory.end(
@@ -302,13 +365,13 @@ class Stores(RuleBasedStateMachine):
         assert before.left is not None
         self.granted += left - before.left
 
-    @rule(export_id=ids)
+    @rule(export_id=ids | st.just("e0/0"))
     def request_cancel(self, export_id: str) -> None:
         self.tick()
         ours = self.memory.request_cancel(export_id, keep_record=LATER)
         assert seen(ours) == seen(self.redis.request_cancel(export_id, keep_record=LATER))
 
-    @rule(export_id=ids, user=st.sampled_from(USERS))
+    @rule(export_id=ids | st.just("e0/0"), user=st.sampled_from(USERS))
     def delete(self, export_id: str, user: str) -> None:
         self.tick()
         ours = self.memory.delete(export_id, user)
@@ -358,9 +421,25 @@ class Stores(RuleBasedStateMachine):
     def tick(self) -> None:
         self.clock.advance(0.001)
 
+    def teardown(self) -> None:
+        """Every history comes to an end, of which nothing is left."""
+        for export_id in IDS:
+            self.request_cancel(export_id)
+        while self.units():
+            self.sweep(100, LATER)
+            for export_id in self.units():
+                self.end(export_id, 1, State.CANCELED, None, 0)
+            self.claim(LATER, 0)
+        self.all_is_well()
+        for key in ("leases", "waiting", "ageing", "running", "lined", "cut"):
+            assert not self.client.exists(f"exporter:{key}"), key
+        assert self.client.keys("exporter:ready:*") == []
+        assert self.client.keys("exporter:export:*/*") == []
+
     @invariant()
     def all_is_well(self) -> None:
         self.records_agree_and_never_go_back()
+        self.partitions_agree_and_are_there_as_long_as_they_are_needed()
         self.the_numbers_agree_and_add_up()
         self.no_credit_is_lost_or_made()
         self.every_live_export_is_in_one_place_and_the_books_agree()
@@ -383,6 +462,24 @@ class Stores(RuleBasedStateMachine):
                     assert export.state in TRANSITIONS[before.state]
             if export is not None:
                 self.before[export_id] = export
+
+    def partitions_agree_and_are_there_as_long_as_they_are_needed(self) -> None:
+        needed, cut = set(), set()
+        for export_id in self.live():
+            partitions = self.redis.partitions(export_id)
+            ours = self.memory.partitions(export_id)
+            assert [seen(one) for one in ours] == [seen(one) for one in partitions]
+            if partitions:
+                cut.add(export_id)
+            for one in partitions:
+                assert self.memory.get(one.id) is self.redis.get(one.id) is None
+                assert one.progress >= self.furthest.get(one.id, 0)
+                self.furthest[one.id] = one.progress
+                needed.add(f"exporter:export:{one.id}")
+        there = cast("list[bytes]", self.client.keys("exporter:export:*/*"))
+        assert {key.decode() for key in there} == needed
+        after = cast("list[bytes]", self.client.zrange("exporter:cut", 0, -1))
+        assert {member.decode() for member in after} == cut
 
     def the_numbers_agree_and_add_up(self) -> None:
         counters = {name: value for name, value in self.redis.counters().items() if value}
@@ -411,13 +508,22 @@ class Stores(RuleBasedStateMachine):
     def live(self) -> dict[str, str]:
         """The owners of all exports that have not ended, those that nobody may see included."""
         found = {}
+        pipe = self.client.pipeline(transaction=False)
         for export_id in IDS:
-            state, user = cast(
-                "list[bytes]",
-                self.client.hmget(f"exporter:export:{export_id}", ["state", "user"]),
-            )
+            pipe.hmget(f"exporter:export:{export_id}", ["state", "user"])
+        for export_id, (state, user) in zip(IDS, pipe.execute(), strict=True):
             if state in (b"queued", b"processing"):
                 found[export_id] = user.decode()
+        return found
+
+    def units(self) -> dict[str, str]:
+        """The owners of all that a worker has or is to have: live partitions, and live exports
+        that do not wait for some."""
+        found = {}
+        for export_id, user in self.live().items():
+            partitions = self.redis.partitions(export_id)
+            units = [one.id for one in partitions if not one.terminal] or [export_id]
+            found.update(dict.fromkeys(units, user))
         return found
 
     def every_live_export_is_in_one_place_and_the_books_agree(self) -> None:
@@ -438,8 +544,8 @@ class Stores(RuleBasedStateMachine):
         leases = cast("list[bytes]", self.client.zrange("exporter:leases", 0, -1))
         waiting = cast("list[bytes]", self.client.zrange("exporter:waiting", 0, -1))
         places.update(member.decode() for member in leases + waiting)
-        live = self.live()
-        running = Counter(live[member.decode()] for member in leases)
+        units = self.units()
+        running = Counter(units[member.decode()] for member in leases)
         ageing = cast("list[bytes]", self.client.zrange("exporter:ageing", 0, -1))
         below = {
             export_id
@@ -447,7 +553,7 @@ class Stores(RuleBasedStateMachine):
             if self.client.hget(f"exporter:export:{export_id}", "level") != b"9"
         }
 
-        assert places == Counter(live.keys())
+        assert places == Counter(units.keys())
         assert {member.decode() for member in ageing} == below
         assert tenants == lines
         lined = cast("dict[bytes, bytes]", self.client.hgetall("exporter:lined"))

@@ -1,4 +1,5 @@
--- claim(worker, nonce, lease, slots) -> {clean, fence, id, all fields of the record}, or nil
+-- claim(worker, nonce, lease, slots) -> {clean, fence, id, all fields of the record, of a partition
+--   with the spec of its export}, or nil
 --
 -- The nonce is new for each claim that is meant, and the same when a client asks again because it
 -- heard no answer: that gets the same answer, not a second export. A lease is in microseconds;
@@ -13,7 +14,7 @@ if answered then
   local clean, id = string.match(answered, '^(%d) (.*)$')
   local fence = redis.call('HGET', record(id), 'fence')
   if fence and string.sub(fence, -#nonce) == nonce then
-    return {clean, fence, id, redis.call('HGETALL', record(id))}
+    return {clean, fence, id, all_fields(id)}
   end
   return false
 end
@@ -83,11 +84,10 @@ redis.call('ZADD', 'exporter:leases', int(time + lease), id)
 redis.call('HINCRBY', 'exporter:running', user, 1)
 local fence = int(redis.call('HINCRBY', record(id), 'fences', 1)) .. '-' .. nonce
 local clean = redis.call('HGET', record(id), 'clean') or '1'
-local closing = redis.call('HEXISTS', record(id), 'closing') == 1
 local is_start = redis.call('HSETNX', record(id), 'started_at', int(time)) == 1
 -- What it waited for stays to be read until a commit shows that the wait is over.
 redis.call('HSET', record(id), 'state', 'processing',
-  'phase', closing and 'completing' or 'reading', 'worker_id', worker,
+  'phase', phase_at_work(id), 'worker_id', worker,
   'fence', fence, 'clean', '0', 'updated_at', int(time))
 if is_start then
   emit(id, 'export.started', time)
@@ -97,4 +97,4 @@ if clean == '0' then
   count('takeovers')
 end
 redis.call('SET', 'exporter:claim:' .. nonce, clean .. ' ' .. id, 'EX', 60)
-return {clean, fence, id, redis.call('HGETALL', record(id))}
+return {clean, fence, id, all_fields(id)}

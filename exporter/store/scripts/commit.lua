@@ -8,14 +8,14 @@ if not holds(id, fence) then
   return 'lost'
 end
 local time = now()
-local verdict = keep_lease(id, time, lease, progress)
+local verdict = keep_lease(id, time, lease)
 redis.call('HSET', record(id), 'checkpoint', checkpoint)
 if closing ~= '' then
-  redis.call('HSET', record(id), 'closing', closing, 'phase', 'completing')
+  redis.call('HSET', record(id), 'closing', closing)
 else
   redis.call('HDEL', record(id), 'closing')
-  redis.call('HSET', record(id), 'phase', 'reading')
 end
+redis.call('HSET', record(id), 'phase', phase_at_work(id))
 -- A takeover goes back to fewer parts, and getting those back is not progress: it would hide that
 -- every worker dies on this export.
 local most = redis.call('HMGET', record(id), 'pages', 'parts')
@@ -25,8 +25,6 @@ if pages > most_pages or parts > most_parts then
     'parts', int(math.max(parts, most_parts)))
   redis.call('HDEL', record(id), 'attempts', 'stalls', 'stalled_since', 'error', 'unread')
 end
-if rows > tonumber(redis.call('HGET', record(id), 'rows') or 0) then
-  redis.call('HSET', record(id), 'rows', int(rows))
-end
+advance(id, time, progress, rows)
 emit_progress(id, time)
 return verdict

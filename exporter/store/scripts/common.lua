@@ -1,6 +1,7 @@
 -- Stands before every script. The names and shapes of all keys:
 --
 --   exporter:export:{id}             hash    one export, its fields below
+--   exporter:export:{id}/{place}     hash    one of the partitions that it is cut into, likewise
 --   exporter:user:{user}             zset    id -> created_at, made unique, all exports of a user
 --   exporter:users                   zset    user -> when to look for expired exports in that list
 --   exporter:ready:{level}:{user}    zset    id -> when it lined up, the ready exports of a user
@@ -12,6 +13,7 @@
 --   exporter:running                 hash    user -> live leases
 --   exporter:leases                  zset    id -> when the lease expires
 --   exporter:waiting                 zset    id -> when to try again
+--   exporter:cut                     zset    id -> when to look after it, the exports that are cut
 --   exporter:kept                    zset    id -> when the file is to be deleted
 --   exporter:deleted                 zset    id -> since when its objects may be deleted
 --   exporter:wake                    list    "{level} {id}", newest first
@@ -56,6 +58,19 @@
 -- is settled), unread (claims by workers that could not read it); and for what is told of it
 -- hook_events (" {event} … ", what the endpoint of its webhook_url wants), sequence (events so far),
 -- rows (the most ever committed), told and told_at (what the latest progress event said, and when).
+-- Of one that was cut: partitions (how many; '0' if it is read as one for good) and, for the scripts
+-- alone, cut_by (the fence that did it).
+--
+-- A partition is claimed, renewed, committed, released and ended by the id {id}/{place}, so in
+-- lines, waits and leases it stands as exports do. Its fields are theirs as far as they concern the
+-- work, and partition (which stretch it is, as JSON), whole (the id of its export) and weight (its
+-- share of the rows). It has no spec: whoever claims it is given that of its export, and a worker
+-- that knows of no partitions finds a record that it cannot read and leaves it to others. It is in
+-- no list, tells nobody anything, is paid by nobody and does not expire: its record stays as it
+-- ended, checkpoint and all, until its export has ended or is read as one again.
+--
+-- While partitions are live their export is processing, in phase reading, and in no line, wait or
+-- lease. With the end of the last it comes into line, to be put together or ended by one worker.
 --
 -- A level is what a priority is worth now, 0 to 9: an export ready for long rises, and falls back
 -- to what was asked once it is claimed. Between users of a level it is start-time fair
@@ -67,12 +82,13 @@
 -- until the year 2255.
 --
 -- A full Redis refuses the first command of a script that grows it, never one after a write. So
--- the first write of every script but create, charge, grant, and those that make an endpoint, a
--- secret or a test, is one that only removes: exports under way can end, and make room, and what
+-- the first write of every script but create, cut, charge, grant, and those that make an endpoint,
+-- a secret or a test, is one that only removes: exports under way can end, and make room, and what
 -- they tell goes out, while new ones are refused.
 
 local WAKES = 10000
 local PROGRESS_EVERY = 10000000
+local LOOK_AFTER = 60000000
 
 local function int(number)
   return string.format('%.0f', number)
@@ -133,20 +149,22 @@ end
 
 -- Puts an event into the outbox, if somebody is to hear of it. It is called in the script that makes
 -- the change, after it: whoever is told finds that state or a later one, and no change is told
--- twice or lost. Of a deleted export nothing is told.
+-- twice or lost. Of a deleted export nothing is told, and nothing of a partition.
 local function emit(id, kind, time)
-  local fields = redis.call('HMGET', record(id), 'user', 'deleted', 'hook_events', 'progress', 'rows')
-  if fields[1] and not fields[2] and heard(fields[1], kind, fields[3]) then
+  local fields = redis.call('HMGET', record(id), 'user', 'deleted', 'hook_events', 'progress', 'rows',
+    'whole')
+  if fields[1] and not fields[2] and not fields[6] and heard(fields[1], kind, fields[3]) then
     local sequence = redis.call('HINCRBY', record(id), 'sequence', 1)
     tell(kind, id, sequence, time, fields[4] or '0', fields[5] or '0')
   end
 end
 
--- The same of progress: when there was any, and only now and then.
+-- The same of progress: when there was any, and only now and then. Of a partition, its export's.
 local function emit_progress(id, time)
+  id = redis.call('HGET', record(id), 'whole') or id
   local fields = redis.call('HMGET', record(id), 'user', 'hook_events', 'progress', 'rows', 'told',
     'told_at')
-  if not heard(fields[1], 'export.progress', fields[2]) then
+  if not fields[1] or not heard(fields[1], 'export.progress', fields[2]) then
     return
   end
   local says = (fields[3] or '0') .. ' ' .. (fields[4] or '0')
@@ -235,20 +253,99 @@ local function drop_lease(id)
   end
 end
 
--- Renews a lease that is held, moves progress forward, and returns what the worker is to do.
-local function keep_lease(id, time, lease, progress)
+-- Moves an export forward by what one of its partitions gained: a share of all, and rows.
+local function gain(whole, share, rows, time)
+  local fields = redis.call('HMGET', record(whole), 'state', 'progress')
+  if fields[1] ~= 'processing' then
+    return
+  end
+  local before = tonumber(fields[2] or 0)
+  local after = math.min(0.99, before + share)
+  if after > before then
+    redis.call('HSET', record(whole), 'progress', string.format('%.17g', after))
+  end
+  if rows > 0 then
+    redis.call('HINCRBY', record(whole), 'rows', int(rows))
+  end
+  redis.call('HSET', record(whole), 'updated_at', int(time))
+end
+
+-- Moves progress and rows forward, never back.
+local function advance(id, time, progress, rows)
+  local fields = redis.call('HMGET', record(id), 'progress', 'rows', 'whole', 'weight')
+  local before, after = tonumber(fields[1] or 0), tonumber(progress)
+  if after and before < after and after < 1 then
+    redis.call('HSET', record(id), 'progress', progress)
+  else
+    after = before
+  end
+  local most = tonumber(fields[2] or 0)
+  if rows > most then
+    redis.call('HSET', record(id), 'rows', int(rows))
+  end
+  if fields[3] then
+    gain(fields[3], (after - before) * tonumber(fields[4]), math.max(rows - most, 0), time)
+  end
+end
+
+-- Renews a lease that is held, and returns what the worker is to do.
+local function keep_lease(id, time, lease)
   redis.call('ZREM', 'exporter:leases', id)
   redis.call('ZADD', 'exporter:leases', int(time + lease), id)
   redis.call('HSET', record(id), 'updated_at', int(time))
-  local before = tonumber(redis.call('HGET', record(id), 'progress') or 0)
-  local after = tonumber(progress)
-  if after and before < after and after < 1 then
-    redis.call('HSET', record(id), 'progress', progress)
-  end
   return redis.call('HEXISTS', record(id), 'cancel') == 1 and 'cancel' or 'continue'
 end
 
+-- What an export does while a worker has it: of one that was cut there is nothing to read.
+local function phase_at_work(id)
+  local fields = redis.call('HMGET', record(id), 'closing', 'partitions')
+  return (fields[1] or tonumber(fields[2] or 0) > 0) and 'completing' or 'reading'
+end
+
+-- All fields of a record, those of a partition with the spec of its export.
+local function all_fields(id)
+  local fields = redis.call('HGETALL', record(id))
+  local whole = redis.call('HGET', record(id), 'whole')
+  local spec = whole and redis.call('HGET', record(whole), 'spec')
+  if spec then
+    table.insert(fields, 'spec')
+    table.insert(fields, spec)
+  end
+  return fields
+end
+
+-- Ids of the partitions of an export that have not ended.
+local function live_partitions(id)
+  local live = {}
+  for place = 0, tonumber(redis.call('HGET', record(id), 'partitions') or 0) - 1 do
+    local one = id .. '/' .. place
+    if redis.call('HGET', record(one), 'state') == 'processing' then
+      table.insert(live, one)
+    end
+  end
+  return live
+end
+
+-- Puts an export that waits for its partitions into line, if they have all ended.
+local function reunite(id, time)
+  local fields = redis.call('HMGET', record(id), 'state', 'phase')
+  if fields[1] == 'processing' and fields[2] == 'reading'
+    and not redis.call('ZSCORE', 'exporter:leases', id) and #live_partitions(id) == 0 then
+    make_ready(id, time)
+  end
+end
+
+-- Leaves nothing of the partitions of an export that has ended or is to be read as one.
+local function forget_partitions(id)
+  redis.call('ZREM', 'exporter:cut', id)
+  local place = 0
+  while redis.call('DEL', record(id .. '/' .. place)) == 1 do
+    place = place + 1
+  end
+end
+
 -- Tells the worker of a processing export to stop; one that no worker has is made ready for it.
+-- If it is cut, so are its partitions.
 local function ask_to_stop(id, time)
   local fields = redis.call('HMGET', record(id), 'phase', 'level')
   redis.call('ZREM', 'exporter:waiting', id)
@@ -259,6 +356,9 @@ local function ask_to_stop(id, time)
     make_ready(id, time)
   elseif fields[1] == 'ready' then
     wake(fields[2], id)
+  end
+  for _, one in ipairs(live_partitions(id)) do
+    ask_to_stop(one, time)
   end
 end
 

@@ -1,9 +1,9 @@
 -- delete(id, user) -> the state after that; nil if the user has no such export
 local id, user = ARGV[1], ARGV[2]
 
-local fields = redis.call('HMGET', record(id), 'user', 'state', 'deleted')
-local owner, state, deleted = fields[1], fields[2], fields[3]
-if owner ~= user then
+local fields = redis.call('HMGET', record(id), 'user', 'state', 'deleted', 'whole')
+local owner, state, deleted, whole = fields[1], fields[2], fields[3], fields[4]
+if owner ~= user or whole then
   return false
 end
 if deleted then

@@ -5,6 +5,7 @@ if not holds(id, fence) then
   return 'lost'
 end
 local time = now()
-local verdict = keep_lease(id, time, lease, progress)
+local verdict = keep_lease(id, time, lease)
+advance(id, time, progress, 0)
 emit_progress(id, time)
 return verdict

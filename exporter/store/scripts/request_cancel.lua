@@ -1,9 +1,9 @@
 -- request_cancel(id, keep_record in ms) -> all fields of the record; none if there is none
 local id, keep_record = ARGV[1], ARGV[2]
 
-local fields = redis.call('HMGET', record(id), 'state', 'deleted')
-local state, deleted = fields[1], fields[2]
-if deleted then
+local fields = redis.call('HMGET', record(id), 'state', 'deleted', 'whole')
+local state, hidden = fields[1], fields[2] or fields[3]
+if hidden then
   return {}
 end
 local after

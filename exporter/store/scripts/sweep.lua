@@ -33,6 +33,19 @@ for _, id in ipairs(old) do
   end
 end
 
+-- A worker of a version that knows no partitions may end one, or the export itself, and leave the
+-- rest as it is: nobody else would come for that.
+local cut = redis.call('ZRANGEBYSCORE', 'exporter:cut', '-inf', int(time), 'LIMIT', 0, limit)
+for _, id in ipairs(cut) do
+  redis.call('ZREM', 'exporter:cut', id)
+  if redis.call('HGET', record(id), 'state') == 'processing' then
+    redis.call('ZADD', 'exporter:cut', int(time + LOOK_AFTER), id)
+    reunite(id, time)
+  else
+    forget_partitions(id)
+  end
+end
+
 -- Wake-ups may be lost, exports may not. None is left while exports are ready: make some, for
 -- those that a claim would take first.
 local function rewake(count)

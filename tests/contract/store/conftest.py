@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Protocol
 
@@ -16,13 +16,18 @@ from exporter.local.redis import RedisServer
 from exporter.plans import Balance
 from exporter.store.accounts import Credits
 from exporter.store.base import ExportStore
+from exporter.store.endpoints import Endpoints
 from exporter.store.keys import KeyRing
 from exporter.store.memory import MemoryStore
 from exporter.store.memory_accounts import MemoryAccounts
+from exporter.store.outbox import Outbox
 from exporter.store.redis import RedisStore
+from exporter.webhooks.messages import Event
 from tests.contract.store.given import (
     DATABASE,
     Elapse,
+    Listen,
+    Told,
 )
 from tests.contract.store.webhook_desk import Desk
 
@@ -63,6 +68,33 @@ def elapse(store: ExportStore, clock: FakeClock) -> Elapse:
             time.sleep(seconds)
 
     return pass_by
+
+
+@pytest.fixture
+def told(store: ExportStore) -> Told:
+    """All events so far."""
+
+    def events() -> list[Event]:
+        if isinstance(store, MemoryStore):
+            return list(store.outbox.events)
+        assert isinstance(store, RedisStore)
+        return list(Outbox(store.client).peek(1_000))
+
+    return events
+
+
+@pytest.fixture
+def listen(store: ExportStore) -> Listen:
+    """Lets an endpoint of a user hear these events of all their exports."""
+
+    def register(user: str, events: Iterable[str]) -> None:
+        if isinstance(store, MemoryStore):
+            store.outbox.listen(user, events)
+        else:
+            assert isinstance(store, RedisStore)
+            Endpoints(store.client).create(user, "https://example.com/", events=tuple(events))
+
+    return register
 
 
 class Accounts(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 from exporter.checkpoints import Checkpoint, Part
@@ -12,12 +12,14 @@ from exporter.exports import (
     Export,
     Hook,
     Outcome,
+    Partition,
     Result,
     Spec,
     State,
 )
 from exporter.formats.base import Dialect
-from exporter.store.base import Claim, ExportStore
+from exporter.store.base import Claim, ExportStore, Verdict
+from exporter.webhooks.messages import Event
 
 DATABASE = 3
 LEASE = timedelta(seconds=60)
@@ -26,6 +28,8 @@ SHORT = timedelta(seconds=0.15)
 """A lease, a wait or a retention that a test sees the end of."""
 
 Elapse = Callable[[timedelta], None]
+Told = Callable[[], list[Event]]
+Listen = Callable[[str, Iterable[str]], None]
 
 
 def spec(
@@ -113,6 +117,23 @@ def finish(store: ExportStore, claimed: Claim, keep_file: timedelta = KEEP, rows
         keep_file=keep_file,
         keep_record=KEEP,
     )
+
+
+def stretches(*rows: int) -> list[Partition]:
+    """Partitions of that many rows each, one behind the other."""
+    return [
+        Partition(place, sum(rows[:place]), count, sum(rows)) for place, count in enumerate(rows)
+    ]
+
+
+def cut(store: ExportStore, export_id: str, *rows: int, priority: int = 0) -> None:
+    """A new export, first in line, that was cut into partitions of that many rows each."""
+    store.create(spec(export_id, priority=priority))
+    assert store.cut(export_id, claim(store).fence, stretches(*rows)) is Verdict.CONTINUE
+
+
+def names(events: list[Event]) -> list[str]:
+    return [event.type for event in events]
 
 
 def known(store: ExportStore, export_id: str) -> Export:

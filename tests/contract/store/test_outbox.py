@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -10,56 +10,22 @@ import redis
 
 from exporter.exports import Hook, State
 from exporter.store.base import ExportStore, Idempotency, KeyReused, Verdict
-from exporter.store.endpoints import Endpoints
 from exporter.store.memory import MemoryStore
-from exporter.store.outbox import Outbox
-from exporter.store.redis import RedisStore
-from exporter.webhooks.messages import EVENTS, PROGRESS, Event
+from exporter.webhooks.messages import EVENTS, PROGRESS
 from tests.contract.store.given import (
     KEEP,
     LEASE,
     SHORT,
     STALE,
     Elapse,
+    Listen,
+    Told,
     checkpoint,
     claim,
     finish,
+    names,
     spec,
 )
-
-Told = Callable[[], list[Event]]
-Listen = Callable[[str, Iterable[str]], None]
-
-
-@pytest.fixture
-def told(store: ExportStore) -> Told:
-    """All events so far."""
-
-    def events() -> list[Event]:
-        if isinstance(store, MemoryStore):
-            return list(store.outbox.events)
-        assert isinstance(store, RedisStore)
-        return list(Outbox(store.client).peek(1_000))
-
-    return events
-
-
-@pytest.fixture
-def listen(store: ExportStore) -> Listen:
-    """Lets an endpoint of a user hear these events of all their exports."""
-
-    def register(user: str, events: Iterable[str]) -> None:
-        if isinstance(store, MemoryStore):
-            store.outbox.listen(user, events)
-        else:
-            assert isinstance(store, RedisStore)
-            Endpoints(store.client).create(user, "https://example.com/", events=tuple(events))
-
-    return register
-
-
-def names(events: list[Event]) -> list[str]:
-    return [event.type for event in events]
 
 
 def test_each_step_of_an_export_is_told_once_and_in_order(

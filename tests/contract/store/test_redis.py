@@ -31,12 +31,14 @@ from tests.contract.store.given import (
     checkpoint,
     claim,
     claim_ids,
+    cut,
     drain,
     fill,
     finish,
     known,
     result,
     spec,
+    stretches,
 )
 
 
@@ -169,6 +171,62 @@ def test_a_full_redis_refuses_new_exports_and_lets_the_others_end(client: redis.
         client.config_set("maxmemory", 0)
     assert store.get("one too many") is None
     assert store.create(spec("now there is room")).state is State.QUEUED
+
+
+def test_a_full_redis_cuts_no_export_and_lets_those_that_are_cut_end(client: redis.Redis) -> None:
+    # Given
+    store = RedisStore(client)
+    cut(store, "canceled", 60, 40)
+    cut(store, "cut", 60, 40, priority=1)
+    ours = [claim(store), claim(store)]
+    store.create(spec("e", priority=2))
+    claimed = claim(store)
+    drain(store)
+    client.config_set("maxmemory", 1)
+    try:
+        # When / Then
+        with pytest.raises(StoreUnavailable, match="Redis is full"):
+            store.cut("e", claimed.fence, stretches(60, 40))
+        assert store.renew("e", claimed.fence, lease=LEASE) is Verdict.CONTINUE
+        assert (known(store, "e").partitions, store.partitions("e")) == (None, ())
+        finish(store, claimed)
+        for one in ours:
+            at = one.export.id, one.fence, checkpoint()
+            assert store.commit(*at, lease=LEASE, progress=0.5) is Verdict.CONTINUE
+            finish(store, one)
+        store.request_cancel("canceled", keep_record=KEEP)
+        while (one := claim(store)).export.id != "cut":
+            store.end(one.export.id, one.fence, State.CANCELED, keep_record=KEEP)
+        assert store.rejoin("cut", one.fence) is Verdict.CONTINUE
+        finish(store, one)
+    finally:
+        client.config_set("maxmemory", 0)
+    assert client.exists("exporter:export:e/0", "exporter:export:cut/0") == 0
+
+
+def test_a_cut_a_rejoin_and_the_end_of_a_partition_asked_again_take_effect_once(
+    forgetful: RedisStore,
+) -> None:
+    # Given
+    def lossy() -> RedisStore:
+        Forgetful.armed = True
+        return forgetful
+
+    forgetful.create(spec("e"))
+    fence = claim(forgetful).fence
+
+    # When / Then
+    assert lossy().cut("e", fence, stretches(60)) is Verdict.CONTINUE
+    assert drain(forgetful) == [("e", 0), ("e/0", 0)]
+    partition = lossy().claim("worker-1", lease=LEASE)
+    assert partition is not None
+    assert partition.export.spec == spec("e")
+    finish(lossy(), partition)
+    assert drain(forgetful) == [("e", 0)]
+    assert lossy().rejoin("e", claim(forgetful).fence) is Verdict.CONTINUE
+    assert not Forgetful.armed
+    counters = forgetful.counters()
+    assert (counters["exports_cut"], counters["exports_rejoined"]) == (1, 1)
 
 
 def test_a_redis_that_does_not_answer_is_store_unavailable() -> None:

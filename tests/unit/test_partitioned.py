@@ -1,0 +1,319 @@
+"""One export read by several workers at once, into the file that one worker would have made."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exporter.errors import SourceRefused
+from exporter.exports import EndReason, Outcome, Phase, State
+from exporter.formats.base import Row
+from exporter.pipeline import Ending
+from exporter.sources.base import Page
+from tests.harness import LIMITS, Bench, Crash, postings
+
+CUT = msgspec.structs.replace(LIMITS, partition_rows=60, partitions=4)
+ROWS = postings(250)
+FORMATS = ("csv", "json", "json_envelope")
+
+
+def _bench(rows: Sequence[Row] = ROWS, **options: Any) -> Bench:
+    options.setdefault("limits", CUT)
+    bench = Bench(rows, **options)
+    bench.listed.read_ahead = 2
+    return bench
+
+
+def _unpacked(data: bytes, compression: str) -> bytes:
+    if compression == "gzip":
+        # A single member: several programs read only the first.
+        unpacker = zlib.decompressobj(31)
+        whole = unpacker.decompress(data)
+        assert unpacker.eof
+        assert not unpacker.unused_data
+        assert whole == gzip.decompress(data)
+        return whole
+    if compression == "zstd":
+        reader = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
+        return reader.read()
+    return data
+
+
+def _serial(rows: Sequence[Row] = ROWS, **options: Any) -> Bench:
+    bench = Bench(rows, **options)
+    bench.run()
+    return bench
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("limit", [None, 190])
+def test_the_file_of_many_workers_is_that_of_one(
+    format: str,  # noqa: A002
+    compression: str,
+    limit: int | None,
+) -> None:
+    # Given
+    alone = _serial(format=format, compression=compression, limit=limit)
+
+    # When
+    bench = _bench(format=format, compression=compression, limit=limit)
+    endings = bench.run()
+
+    # Then
+    assert endings[0] is Ending.CUT
+    assert _unpacked(bench.file(), compression) == _unpacked(alone.file(), compression)
+    assert bench.bucket() == [bench.export.result.key if bench.export.result else ""]
+    result, expected = bench.export.result, alone.export.result
+    assert result is not None
+    assert expected is not None
+    assert result.record_count == expected.record_count
+    assert result.tally == expected.tally
+    assert result.completeness.outcome is expected.completeness.outcome
+    assert result.completeness.end_reason is expected.completeness.end_reason
+    assert result.completeness.expected == expected.completeness.expected
+
+
+def test_partitions_are_read_by_several_workers_at_the_same_time() -> None:
+    # Given: an export that was cut into four
+    bench = _bench()
+    assert bench.slice() is Ending.CUT
+
+    # When: four workers ask for work at once
+    claims = [bench.claim() for _ in range(5)]
+
+    # Then: each has one of them, in order, and the export itself is nobody's
+    places = [claim.export.partition.place for claim in claims if claim and claim.export.partition]
+    assert places == [0, 1, 2, 3]
+    assert claims[4] is None
+    for claim in reversed(claims[:4]):
+        assert bench.slice(claim) is Ending.FINISHED
+    assert bench.export.state is State.PROCESSING
+    assert bench.slice() is Ending.FINISHED
+    assert bench.file() == _serial().file()
+
+
+def test_an_export_that_is_not_worth_it_or_has_no_numbered_pages_is_not_cut() -> None:
+    # Given
+    small = _bench(postings(119))
+    cursors = Bench(ROWS, limits=CUT)
+    silent = _bench(announces=False)
+    files = _bench(rows_per_file=100)
+
+    # When, Then
+    for bench in (small, cursors, silent, files):
+        assert Ending.CUT not in bench.run()
+        assert bench.export.state is State.FINISHED
+
+
+def test_progress_is_that_of_all_partitions_and_never_goes_back() -> None:
+    # Given
+    bench = _bench()
+    seen = [bench.export.progress]
+
+    # When
+    while not bench.export.terminal:
+        bench.slice()
+        seen.append(bench.export.progress)
+
+    # Then
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+    assert 0.2 < seen[2] < 0.3
+    assert 0.9 < seen[-2] < 1.0
+
+
+@pytest.mark.parametrize(
+    ("format", "compression", "die_after"),
+    [
+        ("csv", "none", True),
+        ("json_envelope", "gzip", False),
+        pytest.param("json_envelope", "gzip", True, marks=pytest.mark.soak),
+        pytest.param("csv", "none", False, marks=pytest.mark.soak),
+        pytest.param("csv", "zstd", True, marks=pytest.mark.soak),
+        pytest.param("json", "zstd", False, marks=pytest.mark.soak),
+    ],
+)
+def test_a_crash_at_any_seam_of_a_cut_export_then_another_run_yields_the_same_file(
+    format: str,  # noqa: A002
+    compression: str,
+    die_after: bool,
+) -> None:
+    # Given: the calls that a calm run makes over its seams
+    limits = msgspec.structs.replace(CUT, part_size=2_000 if compression == "none" else 400)
+    options = {"format": format, "compression": compression, "seconds_a_page": 4, "limits": limits}
+    calm = _bench(**options)
+    calm.run()
+    expected = _unpacked(calm.file(), compression)
+    assert {"cut", "copy_parts", "complete"} <= set(calm.seams.calls)
+    for at, call in enumerate(calm.seams.calls):
+        # When: the process dies at that call, and others go on
+        bench = _bench(**options)
+        bench.seams.die_at, bench.seams.die_after = at, die_after
+        with pytest.raises(Crash):
+            bench.run()
+        bench.bury()
+        bench.run()
+        # Then
+        where = f"{'after' if die_after else 'before'} call {at}, {call}"
+        assert _unpacked(bench.file(), compression) == expected, where
+        assert bench.export.result is not None
+        assert bench.bucket() == [bench.export.result.key], where
+        assert bench.export.result.record_count == len(ROWS), where
+
+
+def test_a_worker_that_slept_through_the_end_of_its_partition_changes_nothing() -> None:
+    # Given: a worker that has a partition and does not wake up in time
+    bench = _bench()
+    bench.slice()
+    asleep = bench.claim()
+    bench.bury()
+    bench.run()
+    before = bench.file(), bench.bucket()
+
+    # When
+    ending = bench.slice(asleep)
+
+    # Then
+    assert ending is Ending.LOST
+    assert (bench.file(), bench.bucket()) == before
+
+
+def test_a_cancel_ends_all_partitions_and_leaves_nothing() -> None:
+    # Given: two partitions are done, one is under way, one waits in line
+    bench = _bench(seconds_a_page=4)
+    for _ in range(4):
+        bench.slice()
+    running = bench.claim()
+
+    # When
+    bench.memory_store.request_cancel(bench.spec.id, keep_record=CUT.keep_record)
+    assert bench.slice(running) is Ending.CANCELED
+    bench.run()
+
+    # Then
+    assert bench.export.state is State.CANCELED
+    assert bench.bucket() == []
+    assert bench.claim() is None
+
+
+class _Refusing:
+    """A source that refuses everything from one row on."""
+
+    def __init__(self, bench: Bench, place: int) -> None:
+        self._place = place
+        self._inner = bench.source
+
+    def fetch(self, query: dict[str, Any], cursor: Any) -> Page:
+        if cursor >= self._place:
+            raise SourceRefused("memory answered 403: not for you")
+        return self._inner.fetch(query, cursor)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def test_what_fails_one_partition_fails_the_export_with_its_words() -> None:
+    # Given: a source that refuses its third partition
+    bench = _bench()
+    bench.source = _Refusing(bench, 150)  # type: ignore[assignment]
+
+    # When
+    endings = bench.run()
+
+    # Then
+    assert endings.count(Ending.FAILED) == 2
+    assert bench.export.state is State.FAILED
+    assert bench.export.error == "memory answered 403: not for you (after 10 rows)"
+    assert bench.bucket() == []
+    assert bench.claim() is None
+
+
+def test_what_one_reader_cannot_write_fails_the_export_after_it_was_read_as_one() -> None:
+    # Given
+    bench = _bench([*postings(150), b"[1]", *postings(250)[151:]])
+
+    # When
+    bench.run()
+
+    # Then
+    assert bench.export.state is State.FAILED
+    assert bench.export.partitions == 0
+    assert "row 0 of the page (counted from 0) is not a JSON object" in (bench.export.error or "")
+    assert bench.bucket() == []
+
+
+class _Moving:
+    """A list that gets a row at its head once so many pages were asked for."""
+
+    def __init__(self, bench: Bench, after: int, row: bytes) -> None:
+        self._bench, self._after, self._row = bench, after, row
+        self._pages = itertools.count()
+        self._inner = bench.source
+
+    def fetch(self, query: dict[str, Any], cursor: Any) -> Page:
+        if next(self._pages) == self._after:
+            self._bench.listed._rows = [self._row, *self._bench.listed._rows]
+        return self._inner.fetch(query, cursor)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+@given(st.integers(1, 60))
+@settings(max_examples=12, deadline=None)
+def test_a_list_that_moves_while_it_is_cut_is_read_once_more_as_one(after: int) -> None:
+    # Given
+    bench = _bench()
+    bench.source = _Moving(bench, after, b'{"_id":"new","title":"x","n":1}')  # type: ignore[assignment]
+
+    # When
+    endings = bench.run()
+
+    # Then: no row is missing that was there all the time, and none is there twice
+    assert endings[0] is Ending.CUT
+    ids = [line.partition(b",")[0] for line in bench.file().split(b"\r\n") if line[:6].isdigit()]
+    assert sorted(ids) == [b"%06d" % n for n in range(250)]
+    assert bench.export.result is not None
+    assert bench.bucket() == [bench.export.result.key]
+
+
+def test_a_composition_is_handed_over_between_two_of_its_parts() -> None:
+    # Given: all partitions are read
+    bench = _bench()
+    for _ in range(5):
+        bench.slice()
+    assert bench.export.phase is Phase.READY
+
+    # When: each worker is asked to leave at once
+    bench.draining = lambda: True
+    endings = [bench.slice() for _ in range(3)]
+    bench.draining = lambda: False
+    bench.run()
+
+    # Then
+    assert endings == [Ending.HANDED_OVER] * 3
+    assert bench.file() == _serial().file()
+
+
+def test_a_cut_export_says_how_its_end_is_known() -> None:
+    # Given, When
+    bench = _bench()
+    bench.run()
+
+    # Then
+    result = bench.export.result
+    assert result is not None
+    assert result.completeness.outcome is Outcome.COMPLETE
+    assert result.completeness.end_reason is EndReason.TOTAL_REACHED
+    assert result.completeness.exported == result.completeness.expected == 250
+    assert (result.completeness.total_at_start, result.completeness.total_at_end) == (250, 250)
