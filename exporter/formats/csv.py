@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -19,6 +21,12 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 # programs that trim what they import.
 _FORMULA = re.compile(r"[\t\r]|[ \t\n\r\v\f]*[=+\-@＝＋－＠]")
 _texts = msgspec.json.Decoder(list[str]).decode
+_values = msgspec.json.Decoder(list[msgspec.Raw]).decode
+# A field with no fewer surprises than a few, and more than one in so many rows, is tested alone:
+# a row that has to be written again costs as much as some thirty such tests.
+_FEW, _RARE = 3, 32
+_AHEAD = 32
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Csv:
@@ -54,15 +62,18 @@ class Csv:
         self._columns = tuple(columns)
         self._guard = guard
         self._joined = joined
-        self._nothing = b'""' if len(columns) == 1 else b""
+        self._nothing = '""' if len(columns) == 1 else ""
         # What rows looked like so far: it decides how quickly rows are read, never the bytes.
         self._learned: csv_plan.Learned = {}
-        self._plan = csv_plan.make(self._columns, (), guard)
+        self._plan = self._planned()
+        self._rows = 0
+        self._surprises: Counter[str] = Counter()
+        self._promoted: csv_plan.Learned = {}
 
     def open(self) -> bytes:
         scratch = Tally()
-        names = [self._text(rawjson.utf8(name, scratch), scratch) for name in self._columns]
-        return b",".join(names) + b"\r\n"
+        names = [self._text(name, scratch) for name in self._columns]
+        return ",".join(names).encode() + b"\r\n"
 
     def close(self, written: int = 0) -> bytes:  # noqa: ARG002
         return b""
@@ -70,54 +81,92 @@ class Csv:
     def encode(self, rows: Sequence[Row], tally: Tally, written: int = 0) -> bytes:  # noqa: ARG002
         lines: list[bytes] = []
         extras: Counter[str] = Counter()
-        text, cell, nothing = self._text, self._cell, self._nothing
-        for index, row in enumerate(rows):
-            guarded = tally.guarded_cells
+        self._rows += len(rows)
+        rest = iter(rows)
+        while len(lines) < len(rows):
             try:
-                fields = self._plan.decode(row)
-                line = self._plan.line(fields, text, cell, nothing, extras, tally)
+                self._plan.lines(rest, lines, self._careful, self._text, self._cell, extras, tally)
             except rawjson.REFUSALS:
-                tally.guarded_cells = guarded
-                line = self._slow(row, index, extras, tally)
-            lines.append(line)
+                # The row that was refused is the last one taken.
+                lines.append(self._slow(rows, len(lines), extras, tally))
+        if self._promoted:
+            # Not sooner, because a plan costs as much as many rows.
+            for name, kind in self._promoted.items():
+                if self._learned[name] == "text":
+                    self._learned[name] = kind
+            self._promoted.clear()
+            self._plan = self._planned()
         lines.append(b"")
         rawjson.count_unmapped(extras, tally)
         return b"\r\n".join(lines)
 
-    def _slow(self, row: Row, index: int, extras: Counter[str], tally: Tally) -> bytes:
+    def _slow(self, rows: Sequence[Row], index: int, extras: Counter[str], tally: Tally) -> bytes:
         """The line of a row that the plan does not fit: a new kind of field, or odd JSON."""
-        _, fields = rawjson.read(row, index)
+        _, fields = rawjson.read(rows[index], index)
         extras.update(fields.keys() - set(self._columns))
-        if csv_plan.learn(self._learned, fields):
-            self._plan = csv_plan.make(self._columns, tuple(self._learned.items()), self._guard)
-        return b",".join([self._cell(fields.get(name, "null"), tally) for name in self._columns])
+        if csv_plan.learn(self._learned, fields, joined=self._joined):
+            # A look ahead, because a plan costs as much as many rows.
+            for row in rows[index + 1 : index + 1 + _AHEAD]:
+                with contextlib.suppress(*rawjson.REFUSALS):
+                    seen = {name: str(value, "utf-8") for name, value in _fields(row).items()}
+                    csv_plan.learn(self._learned, seen, joined=self._joined)
+            self._plan = self._planned()
+        cells = [self._cell(fields.get(name, "null"), tally) for name in self._columns]
+        return ",".join(cells).encode()
 
-    def _cell(self, source: str, tally: Tally) -> bytes:
+    def _careful(self, row: Any, tally: Tally) -> bytes:
+        """The line of a row whose plain fields are not all plain."""
+        write = csv_plan.alone(
+            self._columns, tuple(self._learned.items()), guard=self._guard, joined=self._joined
+        )
+        line = write(row, self._text, self._cell, tally)
+        for field, name in self._plan.plain.items():
+            value = getattr(row, field)
+            if value is not None and csv_plan.is_wild(value, guard=self._guard):
+                self._surprises[name] += 1
+                count = self._surprises[name]
+                if csv_plan.is_long(value):
+                    self._promoted[name] = "long"
+                elif count >= _FEW and count * _RARE > self._rows:
+                    self._promoted.setdefault(name, "wild")
+        return line
+
+    def _planned(self) -> csv_plan.Plan:
+        return csv_plan.make(
+            self._columns, tuple(self._learned.items()), guard=self._guard, joined=self._joined
+        )
+
+    def _cell(self, source: str, tally: Tally) -> str:
         """The cell of any JSON value, given as its text."""
         if source == "null":
             return self._nothing
         if source[0] == '"':
-            return self._text(rawjson.utf8(rawjson.string(source), tally), tally)
+            return self._text(rawjson.string(source), tally)
         if self._joined and source[0] == "[":
-            return self._text(rawjson.utf8(_join(source), tally), tally)
-        return _quoted(rawjson.utf8(rawjson.compact(source), tally))
+            return self._text(_join(source), tally)
+        return _quoted(rawjson.clean(rawjson.compact(source), tally))
 
-    def _text(self, value: bytes, tally: Tally) -> bytes:
-        """The cell of a string, given as its UTF-8."""
+    def _text(self, value: str, tally: Tally) -> str:
+        """The cell of a string."""
         if not value:
-            return b'""'
-        if self._guard and value[0] in csv_plan.SUSPECT:
-            shown = value.decode()
-            if _FORMULA.match(shown) and not _NUMBER.fullmatch(shown):
-                tally.guarded_cells += 1
-                value = b"'" + value
-        return _quoted(value)
+            return '""'
+        if (
+            self._guard
+            and value[0] in csv_plan.SUSPECT
+            and _FORMULA.match(value)
+            and not _NUMBER.fullmatch(value)
+        ):
+            tally.guarded_cells += 1
+            value = f"'{value}"
+        return _quoted(rawjson.clean(value, tally))
 
 
 def _join(source: str) -> str:
     """A list's values as one text."""
     try:
-        return "; ".join(_texts(source))
+        if source.startswith('["'):
+            return "; ".join(_texts(source))
+        return "; ".join([_shown(str(value, "utf-8")) for value in _values(source)])
     except (ValueError, RecursionError):
         return "; ".join(map(_shown, rawjson.elements(source)))
 
@@ -128,8 +177,9 @@ def _shown(source: str) -> str:
     return rawjson.string(source) if source[0] == '"' else rawjson.compact(source)
 
 
-def _quoted(value: bytes) -> bytes:
-    # Integers, because `b"," in value` first raises and clears a TypeError: 0.7 us a test.
-    if 0x2C in value or 0x22 in value or 0x0A in value or 0x0D in value:
-        return b'"%b"' % value.replace(b'"', b'""')
-    return value
+def _quoted(value: str) -> str:
+    if '"' in value:
+        value = value.replace('"', '""')
+    elif not ("," in value or "\n" in value or "\r" in value):
+        return value
+    return f'"{value}"'

@@ -34,11 +34,11 @@ class Envelope:
         return b'{"exported_at":%b,%b"jobs":[' % (self._exported_at, total)
 
     def encode(self, rows: Sequence[Row], tally: Tally, written: int = 0) -> bytes:
-        lines = self._lines.encode(rows, tally)
+        lines = self._lines.lines(rows, tally)
         if not lines:
             return b""
-        # JSON Lines ends each row by a line feed and has no other.
-        return (b",\n" if written else b"\n") + lines[:-1].replace(b"\n", b",\n")
+        lines[0] = (b",\n" if written else b"\n") + lines[0]
+        return b",\n".join(lines)
 
     def close(self, written: int = 0) -> bytes:
         return b"\n]}\n" if self._total is not None else b'\n],"total":%d}\n' % written

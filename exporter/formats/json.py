@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -19,6 +21,7 @@ class _Object(msgspec.Struct):
 
 _check = msgspec.json.Decoder(_Object).decode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_SEPARATORS = "\u2028\u2029\x85"
 
 
 class JsonLines:
@@ -46,30 +49,37 @@ class JsonLines:
         return b""
 
     def encode(self, rows: Sequence[Row], tally: Tally, written: int = 0) -> bytes:  # noqa: ARG002
-        lines: list[Row] = []
+        return b"\n".join([*self.lines(rows, tally), b""])
+
+    def lines(self, rows: Sequence[Row], tally: Tally) -> list[bytes]:
+        """Each row as its line, without the line feed; otherwise as `encode`."""
+        lines: list[bytes] = []
+        shapes: dict[tuple[str, ...], _Shape] = {}
         extras: Counter[str] = Counter()
         for index, row in enumerate(rows):
             try:
                 if self._keys:
                     fields = _fields(row)
-                    line: Row = self._pick(fields)
-                    extras.update(fields.keys() - self._columns)
+                    names = tuple(fields)
+                    shape = shapes.get(names)
+                    if shape is None:
+                        shape = shapes[names] = _Shape(self._keys, fields)
+                    line = shape.template % shape.values(fields)
+                    shape.rows += 1
                 else:
                     _check(row)
-                    line = row
+                    line = bytes(row)
             except rawjson.REFUSALS:
                 line = self._slow(row, index, extras, tally)
+            else:
+                if not line.isascii() or 0x0A in line or 0x0D in line:
+                    line = _mended(line, tally)
             lines.append(line)
-        lines.append(b"")
-        page = b"\n".join(lines)
-        if page.count(b"\n") != len(rows) or 0x0D in page or not page.isascii():
-            page = b"\n".join([_mended(bytes(line), tally) for line in lines])
+        for names, shape in shapes.items():
+            for name in set(names) - self._columns:
+                extras[name] += shape.rows
         rawjson.count_unmapped(extras, tally)
-        return page
-
-    def _pick(self, fields: dict[str, msgspec.Raw]) -> bytes:
-        picked = [key + fields[name] for name, key in self._keys if name in fields]
-        return b"{%b}" % b",".join(picked)
+        return lines
 
     def _slow(self, row: Row, index: int, extras: Counter[str], tally: Tally) -> bytes:
         source, fields = rawjson.read(row, index)
@@ -80,24 +90,36 @@ class JsonLines:
         return rawjson.utf8(rawjson.one_line(source, tally), tally)
 
 
+class _Shape:
+    """How to pick the columns out of rows that have the same fields in the same order."""
+
+    def __init__(self, keys: Sequence[tuple[str, bytes]], fields: Mapping[str, object]) -> None:
+        found = [(name, key.replace(b"%", b"%%")) for name, key in keys if name in fields]
+        self.template = b"{%b}" % b",".join([key + b"%b" for _, key in found])
+        self.values: Callable[[Mapping[str, msgspec.Raw]], Any] = (
+            operator.itemgetter(*[name for name, _ in found]) if found else _nothing
+        )
+        self.rows = 0
+        """How many such rows the page has."""
+
+
+def _nothing(fields: Mapping[str, msgspec.Raw]) -> tuple[()]:  # noqa: ARG001
+    return ()
+
+
 def _mended(line: bytes, tally: Tally) -> bytes:
     """A checked line as it is, if it is UTF-8 and one line to every reader; else made so."""
     try:
         if 0x0A in line or 0x0D in line:
             line = msgspec.json.format(line, indent=-1)
-        if line.isascii() or (line.decode() and not _has_separators(line)):
-            return line
+        # Sought in text, because Python finds a character at the speed of memory, but not three
+        # bytes, and most lines have none.
+        text = line.decode()
+        for separator in _SEPARATORS:
+            if separator in text:
+                # The line was checked: only strings hold it, and never behind a backslash.
+                line = line.replace(separator.encode(), b"\\u%04x" % ord(separator))
     except (UnicodeDecodeError, RecursionError):
-        pass  # mended below, which counts what it replaces
-    source = line.decode(errors="surrogateescape")
-    return rawjson.utf8(rawjson.one_line(source, tally), tally)
-
-
-def _has_separators(line: bytes) -> bool:
-    # Single bytes first: they are found at the speed of memory, a sequence is not, and most
-    # lines lack them.
-    return (
-        (0xA8 in line and line.find(b"\xe2\x80\xa8") >= 0)
-        or (0xA9 in line and line.find(b"\xe2\x80\xa9") >= 0)
-        or (0x85 in line and line.find(b"\xc2\x85") >= 0)
-    )
+        source = line.decode(errors="surrogateescape")
+        line = rawjson.utf8(rawjson.one_line(source, tally), tally)
+    return line

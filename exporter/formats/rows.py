@@ -124,14 +124,19 @@ def string(token: str) -> str:
     return value
 
 
+def clean(value: str, tally: Tally) -> str:
+    """The text as UTF-8 can carry it; lone surrogates become U+FFFD and are counted."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        value, replaced = _SURROGATES.subn("\ufffd", value)
+        tally.replaced_characters += replaced
+    return value
+
+
 def utf8(value: str, tally: Tally) -> bytes:
     """The text in UTF-8; lone surrogates become U+FFFD and are counted."""
-    try:
-        return value.encode()
-    except UnicodeEncodeError:
-        whole, replaced = _SURROGATES.subn("\ufffd", value)
-        tally.replaced_characters += replaced
-        return whole.encode()
+    return clean(value, tally).encode()
 
 
 def compact(source: str) -> str:

@@ -1,39 +1,40 @@
-"""What goes over the wire to an upstream: connections that keep a deadline, bodies under a cap."""
+"""What goes over the wire to an upstream: answers that keep a deadline, bodies under a cap."""
 
 from __future__ import annotations
 
-import ssl
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any
-from urllib.request import getproxies, proxy_bypass
+from typing import cast
 
-import httpcore
 import httpx
+from isal import isal_zlib
 
-from exporter.errors import ConfigurationError
+from exporter.sources.connections import Connections
+from exporter.sources.http1 import Answer, Connection
 
 PIECE = 1024 * 1024
 """Bytes unpacked at once. A packed chunk of 64 KiB may hold a thousand times that."""
-KEEP_ALIVE = 15.0
-"""Seconds that an idle connection is kept."""
-MOST_CONNECTIONS = 100
+
+# The package's type information takes its error for a value.
+_Unpackable = cast("type[Exception]", isal_zlib.error)
 
 
 class Wire(httpx.BaseTransport):
-    """A transport whose every wait on the network ends at the deadline of the thread's request.
+    """A transport to one origin, whose every wait on the network ends at the deadline of the
+    thread's request. Threads may share it.
 
     The client's own timeouts start anew with each byte: against headers or bodies that drip they
-    never end. Only the resolver of host names cannot be interrupted. Goes through the proxy that
-    the environment names for the upstream, if it names one.
+    never end. Only the resolver of host names cannot be interrupted. A request is sent again if
+    the connection that was kept for it turns out to be closed; so it is for searches, not for what
+    must happen at most once.
     """
 
     def __init__(self, url: httpx.URL) -> None:
+        self._url = url
         self._thread = threading.local()
-        self._pool = _pool(url, _Backend(self._left))
+        self._connections = Connections(url, self._left)
 
     @contextmanager
     def within(self, left: Callable[[], float]) -> Iterator[None]:
@@ -45,41 +46,65 @@ class Wire(httpx.BaseTransport):
             del self._thread.left
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        assert isinstance(request.stream, httpx.SyncByteStream)
         url = request.url
-        with _translated():
-            answer = self._pool.handle_request(
-                httpcore.Request(
-                    method=request.method,
-                    url=httpcore.URL(
-                        scheme=url.raw_scheme,
-                        host=url.raw_host,
-                        port=url.port,
-                        target=url.raw_path,
-                    ),
-                    headers=request.headers.raw,
-                    content=request.stream,
-                    extensions=request.extensions,
-                )
-            )
-        assert isinstance(answer.stream, Iterable)
-        return httpx.Response(
-            answer.status,
-            headers=answer.headers,
-            stream=_Body(answer.stream),
-            extensions=answer.extensions,
-        )
+        if url.scheme not in ("http", "https"):
+            raise httpx.UnsupportedProtocol(f"unsupported protocol {url.scheme}://")
+        if (url.scheme, url.netloc) != (self._url.scheme, self._url.netloc):
+            raise httpx.UnsupportedProtocol(f"{url.host} is not the upstream that keys are for")
+        method = request.method.encode("ascii")
+        target, headers = self._connections.addressed(url.raw_path, request.headers.raw)
+        body = request.read()
+        timeouts = request.extensions.get("timeout", {})
+        while True:
+            connection = self._connections.take(timeouts)
+            fresh = connection.fresh
+            try:
+                answer = connection.ask(method, target, headers, body)
+            except (httpx.NetworkError, httpx.RemoteProtocolError):
+                self._connections.give_back(connection, idle=False)
+                # Closed at the other end just when it was asked again.
+                if fresh or not connection.unheard:
+                    raise
+            except BaseException:
+                self._connections.give_back(connection, idle=False)
+                raise
+            else:
+                return self._response(connection, answer)
 
     def close(self) -> None:
-        self._pool.close()
+        self._connections.close()
+
+    def _response(self, connection: Connection, answer: Answer) -> httpx.Response:
+        head = answer.head
+        return httpx.Response(
+            head.status,
+            headers=head.headers,
+            stream=_Body(connection, answer, self._connections),
+            extensions={"http_version": head.version, "reason_phrase": head.reason},
+        )
 
     def _left(self) -> float:
         left: Callable[[], float] | None = getattr(self._thread, "left", None)
         return left() if left is not None else float("inf")
 
 
+class _Body(httpx.SyncByteStream):
+    def __init__(self, connection: Connection, answer: Answer, connections: Connections) -> None:
+        self._connection: Connection | None = connection
+        self._answer = answer
+        self._connections = connections
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._answer)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._connections.give_back(connection, idle=self._answer.leaves_idle)
+
+
 def pieces(response: httpx.Response) -> Iterator[bytes]:
-    """The body's bytes, unpacked, at most PIECE at once.
+    """The body's bytes, unpacked; of a packed one at most PIECE at once.
 
     Raises httpx.DecodingError if they are packed in another way than asked for, or cut off: a
     body of which only the beginning came may look whole.
@@ -90,7 +115,7 @@ def pieces(response: httpx.Response) -> Iterator[bytes]:
     if packing in ("identity", ""):
         yield from response.iter_raw()
         return
-    unpacker: zlib._Decompress | None = None
+    unpacker: isal_zlib.Decompress | None = None
     members = 0
     for chunk in response.iter_raw():
         packed = chunk
@@ -100,10 +125,10 @@ def pieces(response: httpx.Response) -> Iterator[bytes]:
                 packed = packed.lstrip(b"\0") if members else packed
                 if not packed:
                     break
-                unpacker, members = zlib.decompressobj(zlib.MAX_WBITS | 16), members + 1
+                unpacker, members = isal_zlib.decompressobj(zlib.MAX_WBITS | 16), members + 1
             try:
                 yield from _unpacked(unpacker, packed)
-            except zlib.error as error:
+            except _Unpackable as error:
                 raise httpx.DecodingError(f"a gzip body that is none ({error})") from None
             packed = b""
             if unpacker.eof:
@@ -112,7 +137,7 @@ def pieces(response: httpx.Response) -> Iterator[bytes]:
         raise httpx.DecodingError("a gzip body that was cut off")
 
 
-def _unpacked(unpacker: zlib._Decompress, packed: bytes) -> Iterator[bytes]:
+def _unpacked(unpacker: isal_zlib.Decompress, packed: bytes) -> Iterator[bytes]:
     while True:
         piece = unpacker.decompress(packed, PIECE)
         yield piece
@@ -120,128 +145,3 @@ def _unpacked(unpacker: zlib._Decompress, packed: bytes) -> Iterator[bytes]:
         # All input may be read while the unpacker still holds output.
         if unpacker.eof or (not packed and len(piece) < PIECE):
             return
-
-
-def _pool(url: httpx.URL, backend: httpcore.NetworkBackend) -> httpcore.ConnectionPool:
-    proxies = getproxies()
-    found = proxies.get(url.scheme) or proxies.get("all")
-    if not found or not url.host or proxy_bypass(url.host):
-        return httpcore.ConnectionPool(
-            ssl_context=_tls(),
-            max_connections=MOST_CONNECTIONS,
-            keepalive_expiry=KEEP_ALIVE,
-            network_backend=backend,
-        )
-    address = found if "://" in found else f"http://{found}"
-    if not address.startswith(("http://", "https://")):
-        raise ConfigurationError(
-            f"the environment's {url.scheme} proxy has no http:// or https:// address: mend "
-            f"{url.scheme}_proxy, or name {url.host} in no_proxy"
-        )
-    proxy = httpx.Proxy(address)
-    return httpcore.HTTPProxy(
-        proxy_url=httpcore.URL(
-            scheme=proxy.url.raw_scheme,
-            host=proxy.url.raw_host,
-            port=proxy.url.port,
-            target=proxy.url.raw_path,
-        ),
-        proxy_auth=proxy.raw_auth,
-        proxy_headers=proxy.headers.raw,
-        ssl_context=_tls(),
-        max_connections=MOST_CONNECTIONS,
-        keepalive_expiry=KEEP_ALIVE,
-        network_backend=backend,
-    )
-
-
-@lru_cache(maxsize=1)
-def _tls() -> ssl.SSLContext:
-    """Made once: reading all certificates takes longer than many a request."""
-    return httpx.create_ssl_context()
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Errors as httpx names them: its words are ours, and the names are the same."""
-    try:
-        yield
-    except (
-        httpcore.TimeoutException,
-        httpcore.NetworkError,
-        httpcore.ProtocolError,
-        httpcore.ProxyError,
-        httpcore.UnsupportedProtocol,
-    ) as error:
-        kind: type[httpx.TransportError] = getattr(
-            httpx, type(error).__name__, httpx.TransportError
-        )
-        raise kind(str(error)) from error
-
-
-class _Body(httpx.SyncByteStream):
-    def __init__(self, stream: Iterable[bytes]) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[bytes]:
-        with _translated():
-            yield from self._stream
-
-    def close(self) -> None:
-        if hasattr(self._stream, "close"):
-            self._stream.close()
-
-
-class _Backend(httpcore.NetworkBackend):
-    """Opens connections that ask `left` before each wait."""
-
-    def __init__(self, left: Callable[[], float]) -> None:
-        self._sockets = httpcore.SyncBackend()
-        self._left = left
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        stream = self._sockets.connect_tcp(
-            host, port, _wait(timeout, self._left), local_address, socket_options
-        )
-        return _Stream(stream, self._left)
-
-
-class _Stream(httpcore.NetworkStream):
-    def __init__(self, stream: httpcore.NetworkStream, left: Callable[[], float]) -> None:
-        self._stream = stream
-        self._left = left
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _wait(timeout, self._left))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, _wait(timeout, self._left))
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.NetworkStream:
-        stream = self._stream.start_tls(ssl_context, server_hostname, _wait(timeout, self._left))
-        return _Stream(stream, self._left)
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-def _wait(timeout: float | None, left: Callable[[], float]) -> float:
-    seconds = left()
-    if seconds <= 0:
-        raise httpcore.ReadTimeout("timed out")
-    return seconds if timeout is None else min(timeout, seconds)

@@ -282,6 +282,24 @@ def test_a_page_size_changed_on_the_way_loses_nothing(subject: Subject) -> None:
     assert found == subject.ids
 
 
+@pytest.mark.parametrize("offset", [0, 15])
+def test_a_cursor_known_ahead_is_the_one_that_the_page_names(subject: Subject, offset: int) -> None:
+    # Given
+    source = subject.make(20)
+    query = source.search({}, NOW, user_id="u1").query
+    cursor, known, named = source.start(None, offset), 0, 0
+    # When
+    while cursor is not None:
+        ahead, page = source.ahead(cursor), source.fetch(query, cursor)
+        # Then: of a page that turns out to be the last it may be wrong
+        assert ahead is None or page.next in (ahead, None)
+        known += ahead is not None and page.next is not None
+        named += page.next is not None
+        cursor = page.next
+    # And each of them is known, or none is
+    assert known in (0, named)
+
+
 def test_a_search_that_matches_nothing_ends_with_its_first_page(subject: Subject) -> None:
     # Given
     if subject.none is None:

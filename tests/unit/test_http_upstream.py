@@ -275,6 +275,7 @@ SILENT: dict[str, Answer] = {
     "closed without an answer": b"",
     "reset before an answer": [Reset()],
     "no HTTP at all": b"220 smtp.example.com ESMTP\r\n",
+    "two sizes": reply(200, b"{}", length=2, content_length="3"),
     "endless headers": HEAD + b"x: " + b"y" * 300_000,
 }
 BROKEN: dict[str, Answer] = {
@@ -285,6 +286,9 @@ BROKEN: dict[str, Answer] = {
     "gzip that is none": reply(200, b"\x1f\x8b nonsense", content_encoding="gzip"),
     "gzip cut off": reply(200, PACKED[: len(PACKED) // 2], content_encoding="gzip"),
     "gzip cut off behind what looks whole": reply(200, PACKED[:-8], content_encoding="gzip"),
+    "gzip whose checksum is another's": reply(
+        200, PACKED[:-8] + gzip.compress(b"{}")[-8:], content_encoding="gzip"
+    ),
     "packed in a way nobody asked for": reply(200, b"\x0b\x02\x80", content_encoding="br"),
 }
 

@@ -4,6 +4,8 @@ import json
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from exporter.checkpoints import Tally
 from exporter.formats.json import JsonLines
@@ -110,3 +112,84 @@ def test_columns_of_a_row_that_the_strict_reader_refuses_are_chosen_alike() -> N
     # Then
     assert page == rb'{"b":1.10,"a":"\udc00"}' + b"\n"
     assert tally == Tally(unmapped_fields={"x": 1})
+
+
+def test_a_row_mended_after_its_fields_were_picked_counts_them_once() -> None:
+    # Given: bytes that are no UTF-8 show only when the line is complete
+    row = b'{"a":"caf\xe9","x":1,"y":2}'
+
+    # When
+    page, tally = encode(row, row, columns=("a",))
+
+    # Then
+    assert page == '{"a":"caf\ufffd"}\n'.encode() * 2
+    assert tally == Tally(replaced_characters=2, unmapped_fields={"x": 2, "y": 2})
+
+
+def test_columns_are_picked_from_rows_of_any_mixture_of_fields() -> None:
+    # Given: names that a template would take for its own marks
+    rows = [b'{"%s":1,"b":2,"x":0}', b'{"b":2,"%s":1}', b'{"x":0,"%s":1,"b":2}', b'{"y":{}}', b"{}"]
+
+    # When
+    page, tally = encode(*rows, *rows, columns=("%s", "b"))
+
+    # Then
+    assert page == (b'{"%s":1,"b":2}\n' * 3 + b"{}\n" * 2) * 2
+    assert tally == Tally(unmapped_fields={"x": 4, "y": 2})
+
+
+characters = st.sampled_from(
+    [
+        *("a", "é", "’", "🚀", "\u2028", "\u2029", "\x85", "\ud800", "NaN", "Ȩ", "ꀨ", "\u2027"),
+        *(
+            r"\\",
+            r"\"",
+            r"\n",
+            r"\u2028",
+            r"\ud83d\ude00",
+            r"\udc00",
+            "\x1c",
+            "\n",
+            "\r",
+            "{",
+            ", ",
+        ),
+    ]
+)
+texts = st.lists(characters, max_size=5).map(lambda found: f'"{"".join(found)}"')
+values = texts | st.sampled_from(["1.10", "-0", "[1,\n 2]", "NaN", "18446744073709551616", "null"])
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    rows=st.lists(st.lists(values, max_size=3), min_size=1, max_size=4),
+    between=st.sampled_from([",", " ,\r\n"]),
+    columns=st.sampled_from([(), ("f1", "f0")]),
+)
+def test_a_row_is_one_line_to_every_reader_and_reads_as_it_did(
+    rows: list[list[str]], between: str, columns: tuple[str, ...]
+) -> None:
+    # Given
+    sources = [
+        "{" + between.join(f'"f{place}":{value}' for place, value in enumerate(row)) + "}"
+        for row in rows
+    ]
+    raw = [source.encode(errors="surrogatepass") for source in sources]
+
+    # When
+    page, _ = encode(*raw, columns=columns)
+
+    # Then: a half of a surrogate pair written as bytes is three bytes that are no UTF-8
+    text = page.decode()
+    assert text.count("\n") == len(text.splitlines()) == len(rows)
+    for line, source in zip(text.splitlines(), sources, strict=True):
+        sent = read(source.replace("\ud800", "\ufffd" * 3))
+        assert read(line) == {n: v for n, v in sent.items() if not columns or n in columns}
+
+
+def read(source: str) -> dict[str, object]:
+    """The object with numbers as their digits, NaN as null."""
+    found: dict[str, object] = json.loads(
+        source, strict=False, parse_int=str, parse_float=str, parse_constant=lambda _: None
+    )
+    return found

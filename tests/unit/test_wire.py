@@ -163,6 +163,18 @@ def test_a_bomb_is_cut_off_at_the_cap_and_takes_little_more_memory(
     assert peak < 32 * MIB
 
 
+def test_a_gzip_of_very_many_members_takes_no_longer_than_its_size_asks_for() -> None:
+    # Given: each member that ends leaves the rest of its piece to be copied
+    body = gzip.compress(b"") * 250_000 + gzip.compress(b"{}")
+    with serving(reply(200, body, content_encoding="gzip")) as upstream:
+        began = time.process_time()
+        # When
+        found = ask(upstream)
+    # Then: in one piece it took minutes
+    assert found == b"{}"
+    assert time.process_time() - began < 12
+
+
 def test_a_page_over_the_cap_may_come_as_smaller_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
     monkeypatch.setattr(http, "MOST_BYTES", 1024)

@@ -1,0 +1,155 @@
+"""The connections to one upstream: opened directly or through a proxy, kept, and asked again."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import NamedTuple
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+
+from exporter.errors import ConfigurationError
+from exporter.sources import lines
+from exporter.sources.http1 import Connection, Headers
+
+KEEP_ALIVE = 15.0
+"""Seconds that an idle connection is kept."""
+MOST_CONNECTIONS = 100
+
+_PORTS = {"http": 80, "https": 443}
+
+
+class Connections:
+    """At most MOST_CONNECTIONS to one origin. Threads may share them; a connection is one thread's
+    until it is given back.
+
+    They go through the proxy that the environment names for the origin, if it names one.
+    """
+
+    def __init__(self, url: httpx.URL, left: Callable[[], float]) -> None:
+        """`left` tells how many seconds the calling thread may still wait."""
+        self._url = url
+        self._left = left
+        self._proxy = _proxy(url)
+        self._turns = threading.Semaphore(MOST_CONNECTIONS)
+        self._lock = threading.Lock()
+        self._kept: list[tuple[Connection, float]] = []
+        """The one used last is last, and is used again first, so that the others expire."""
+        self._closed = False
+
+    def take(self, timeouts: Mapping[str, float | None]) -> Connection:
+        """A connection that can be asked now; it must be given back.
+
+        Raises PoolTimeout if all stay in use, ProxyError, and what a Line raises.
+        """
+        if not self._turns.acquire(timeout=lines.wait(timeouts.get("pool"), self._left)):
+            raise httpx.PoolTimeout(f"all {MOST_CONNECTIONS} connections stayed in use")
+        try:
+            connection = self._idle() or self._opened(timeouts)
+        except BaseException:
+            self._turns.release()
+            raise
+        connection.line.timeouts = timeouts
+        return connection
+
+    def give_back(self, connection: Connection, *, idle: bool) -> None:
+        """Keep the connection if it is `idle`, else close it."""
+        with self._lock:
+            keep = idle and not self._closed
+            if keep:
+                self._kept.append((connection, time.monotonic()))
+        if not keep:
+            connection.close()
+        self._turns.release()
+
+    def addressed(self, target: bytes, headers: Headers) -> tuple[bytes, Headers]:
+        """Target and headers as they are written: a proxy that is no tunnel wants the whole
+        address, and its password."""
+        if self._proxy is None or self._url.scheme == "https":
+            return target, headers
+        origin = self._url.raw_scheme + b"://" + self._url.netloc
+        return origin + target, [*headers, *self._proxy.headers]
+
+    def close(self) -> None:
+        """Close those that are idle now, and the others as they are given back."""
+        with self._lock:
+            self._closed = True
+            kept, self._kept = self._kept, []
+        for connection, _ in kept:
+            connection.close()
+
+    def _idle(self) -> Connection | None:
+        while True:
+            with self._lock:
+                if not self._kept:
+                    return None
+                connection, since = self._kept.pop()
+            if time.monotonic() - since < KEEP_ALIVE and connection.idle():
+                return connection
+            connection.close()
+
+    def _opened(self, timeouts: Mapping[str, float | None]) -> Connection:
+        if self._proxy is not None:
+            return self._through(self._proxy, timeouts)
+        return Connection(lines.connect(self._url, timeouts, self._left))
+
+    def _through(self, proxy: _Proxy, timeouts: Mapping[str, float | None]) -> Connection:
+        try:
+            connection = Connection(lines.connect(proxy.url, timeouts, self._left))
+        except httpx.ConnectError as error:
+            raise httpx.ProxyError(f"the proxy {proxy.url.host}: {error}") from error
+        if self._url.scheme == "http":
+            return connection
+        try:
+            return self._tunnelled(connection, proxy)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _tunnelled(self, connection: Connection, proxy: _Proxy) -> Connection:
+        authority = self._url.netloc + (b"" if self._url.port else b":443")
+        head = connection.ask(
+            b"CONNECT", authority, [(b"Host", authority), *proxy.headers], b""
+        ).head
+        if head.status not in range(200, 300):
+            # Its words are left out: proxies repeat what they were sent.
+            raise httpx.ProxyError(f"the proxy {proxy.url.host} answered {_named(head.status)}")
+        if not connection.idle():
+            raise httpx.ProxyError(f"the proxy {proxy.url.host} spoke in the upstream's place")
+        return connection.tunnel(self._url.raw_host.decode("ascii"))
+
+
+class _Proxy(NamedTuple):
+    url: httpx.URL
+    headers: Headers
+    """What it must be sent to let us through."""
+
+
+def _proxy(url: httpx.URL) -> _Proxy | None:
+    proxies = getproxies()
+    found = proxies.get(url.scheme) or proxies.get("all")
+    port = url.port or _PORTS.get(url.scheme)
+    if not found or not url.host or proxy_bypass(f"{url.host}:{port}"):
+        return None
+    address = found if "://" in found else f"http://{found}"
+    if not address.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"the environment's {url.scheme} proxy has no http:// or https:// address: mend "
+            f"{url.scheme}_proxy, or name {url.host} in no_proxy"
+        )
+    proxy = httpx.URL(address)
+    if not proxy.userinfo:
+        return _Proxy(proxy, [])
+    token = base64.b64encode(f"{proxy.username}:{proxy.password}".encode())
+    return _Proxy(proxy, [(b"Proxy-Authorization", b"Basic " + token)])
+
+
+def _named(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)

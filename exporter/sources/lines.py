@@ -1,0 +1,227 @@
+"""The lines to an upstream: sockets whose every wait ends at a deadline, plain or under TLS."""
+
+from __future__ import annotations
+
+import io
+import select
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, TypeVar
+
+import httpx
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+T = TypeVar("T")
+
+_GULP = 64 * 1024
+"""Bytes written at once. Over TLS one write counts as a single wait, however long it is."""
+
+
+class Line(io.RawIOBase):
+    """A connection to one address, whose every wait ends when `left`, in seconds, reaches zero.
+
+    As a file it never raises: where reading fails it ends, so that what came before is not lost,
+    and `failure` tells why it ended. One thread at a time may use it.
+    """
+
+    def __init__(self, end: socket.socket, left: Callable[[], float]) -> None:
+        self._socket = end
+        self._left = left
+        self.timeouts: Mapping[str, float | None] = {}
+        """Seconds without a byte, by what is done: connect, read, write."""
+        self.failure: httpx.TransportError | None = None
+        """Why no more can be read; None: the other side has closed the connection, or it has not
+        ended."""
+        self.received = 0
+        """Bytes read so far."""
+        self.deaf = False
+        """Reads as if it had ended, to tell what has been read from what is still to come."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        if self.deaf:
+            return 0
+        try:
+            came = self.receive(buffer)
+        except httpx.TransportError as error:
+            self.failure = error
+            return 0
+        self.received += came
+        return came
+
+    def receive(self, buffer: WriteableBuffer) -> int:
+        """How many bytes came into the buffer; 0 at the end. Raises ReadTimeout or ReadError."""
+        try:
+            self._socket.settimeout(self._wait("read"))
+            return self._socket.recv_into(buffer)
+        except TimeoutError:
+            raise httpx.ReadTimeout("timed out") from None
+        except OSError as error:
+            raise httpx.ReadError(str(error)) from error
+
+    def send(self, data: bytes) -> None:
+        """Give all of it to the network. Raises ReadTimeout (at the deadline), WriteTimeout or
+        WriteError."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                self._socket.settimeout(self._wait("write"))
+                rest = rest[self._socket.send(rest[:_GULP]) :]
+        except TimeoutError:
+            raise httpx.WriteTimeout("timed out") from None
+        except OSError as error:
+            raise httpx.WriteError(str(error)) from error
+
+    def start_tls(self, host: str) -> Line:
+        """The line under TLS, which takes this one's place; the certificate must be the host's.
+
+        Raises ReadTimeout (at the deadline), ConnectTimeout or ConnectError.
+        """
+        if isinstance(self._socket, ssl.SSLSocket):
+            return _Inner(self, host)
+        try:
+            self._socket.settimeout(self._wait("connect"))
+            secure = Line(_tls().wrap_socket(self._socket, server_hostname=host), self._left)
+        except TimeoutError:
+            raise httpx.ConnectTimeout("timed out") from None
+        except OSError as error:
+            raise httpx.ConnectError(str(error)) from error
+        secure.timeouts = self.timeouts
+        return secure
+
+    def quiet(self) -> bool:
+        """Whether nothing can be read now: neither bytes nor the end."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
+        return not pending and not poll.poll(0)
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+    def _wait(self, what: str) -> float | None:
+        return wait(self.timeouts.get(what), self._left)
+
+
+def wait(timeout: float | None, left: Callable[[], float]) -> float | None:
+    """Seconds that the next wait may last; None: for ever. Raises ReadTimeout if it may not."""
+    remaining = left()
+    if remaining <= 0:
+        raise httpx.ReadTimeout("timed out")
+    if timeout is None:
+        return None if remaining == float("inf") else remaining
+    return min(timeout, remaining)
+
+
+def connect(
+    url: httpx.URL, timeouts: Mapping[str, float | None], left: Callable[[], float]
+) -> Line:
+    """A line to the first address of the URL's host that takes one, under TLS if it is https.
+
+    Only the look-up of the name cannot be interrupted. Raises ReadTimeout (at the deadline),
+    ConnectTimeout or ConnectError.
+    """
+    failure: httpx.TransportError = httpx.ConnectError(f"{url.host} has no address")
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        # As bytes the name is looked up as it is: the URL has made it ASCII.
+        found = socket.getaddrinfo(url.raw_host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise httpx.ConnectError(f"{url.host}: {error}") from error
+    for family, kind, protocol, _, address in found:
+        seconds = wait(timeouts.get("connect"), left)
+        end: socket.socket | None = None
+        try:
+            end = socket.socket(family, kind, protocol)
+            end.settimeout(seconds)
+            end.connect(address)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            late = isinstance(error, TimeoutError)
+            failure = httpx.ConnectTimeout("timed out") if late else httpx.ConnectError(str(error))
+            if end is not None:
+                end.close()
+        else:
+            line = Line(end, left)
+            line.timeouts = timeouts
+            return line.start_tls(url.raw_host.decode("ascii")) if url.scheme == "https" else line
+    raise failure
+
+
+class _Inner(Line):
+    """TLS inside a line that is under TLS itself, as through a proxy that is spoken to in TLS:
+    the two layers have to be pumped by hand, each wait being one of the outer line."""
+
+    def __init__(self, outer: Line, host: str) -> None:
+        super().__init__(outer._socket, outer._left)  # noqa: SLF001 - the same class
+        self._outer = outer
+        self.timeouts = outer.timeouts
+        self._came, self._goes = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._room = memoryview(bytearray(_GULP))
+        self._tls = _tls().wrap_bio(self._came, self._goes, server_hostname=host)
+        try:
+            self._pumped(self._tls.do_handshake)
+        except OSError as error:
+            raise httpx.ConnectError(str(error)) from error
+
+    def receive(self, buffer: WriteableBuffer) -> int:
+        room = memoryview(buffer)
+        try:
+            came = self._pumped(partial(self._tls.read, len(room)))
+        except ssl.SSLEOFError:
+            return 0  # as the standard library has it where the other side just hangs up
+        except OSError as error:
+            raise httpx.ReadError(str(error)) from error
+        room[: len(came)] = came
+        return len(came)
+
+    def send(self, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._pumped(partial(self._tls.write, rest[:_GULP])) :]
+        except OSError as error:
+            raise httpx.WriteError(str(error)) from error
+
+    def quiet(self) -> bool:
+        return not self._tls.pending() and not self._came.pending and self._outer.quiet()
+
+    def close(self) -> None:
+        self._outer.close()
+        super().close()
+
+    def _pumped(self, act: Callable[[], T]) -> T:
+        """What `act` gives once the other side has said all that it waits for."""
+        self._outer.timeouts = self.timeouts
+        while True:
+            try:
+                done = act()
+            except ssl.SSLWantReadError:
+                self._flush()
+                came = self._outer.receive(self._room)
+                if came:
+                    self._came.write(self._room[:came])
+                else:
+                    self._came.write_eof()
+            else:
+                self._flush()
+                return done
+
+    def _flush(self) -> None:
+        if self._goes.pending:
+            self._outer.send(self._goes.read())
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    """Made once: reading all certificates takes longer than many a request."""
+    context = httpx.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

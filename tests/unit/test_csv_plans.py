@@ -1,0 +1,191 @@
+"""CSV lines written quickly are those that the csv and json modules would write, cell for cell."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from exporter.checkpoints import Tally
+from exporter.formats.csv import Csv
+
+COLUMNS = ("a", "b", "c", "d", "a")
+FORMULA = re.compile(r"[\t\r]|[ \t\n\r\v\f]*[=+\-@＝＋－＠]")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+TEXTS = (
+    *('"plain"', '""', '"a, b"', r'"say \"hi\""', r'"two\nlines"', r'"\r"', '"é ’ 🚀"', '"50%"'),
+    *(
+        '"=1+1"',
+        '"-5"',
+        r'" \t@x"',
+        '"＝1"',
+        r'"\ud800"',
+        '"\u2028\x85"',
+        r'"back\\slash"',
+        '"{v0}"',
+    ),
+    *(json.dumps("long, " * 60), json.dumps("x" * 300), json.dumps("=" + "y" * 300)),
+    json.dumps('é’ "long" ' * 40, ensure_ascii=False),
+)
+NUMBERS = ("0", "-0", "1.10", "1E+05", "18446744073709551616", "9" * 400)
+WORDS = ("null", "true", "false", "NaN", "-Infinity")
+LISTS = (
+    *(
+        "[]",
+        '["a"]',
+        '["a","b, c"]',
+        r'["say \"hi\""]',
+        r'["\ud800"]',
+        '["=1"]',
+        "[1.10,null,true]",
+    ),
+    *('[ "a" ,\n "b" ]', '[{"k":\r[1, 2]}]', "[" * 300 + "]" * 300, "[NaN]", '["é"]', '[""]'),
+)
+OBJECTS = ("{}", '{"k":"v"}', '{"k": [1,\n 2.50]}', '{"k":"é, \\n"}', '{"n":18446744073709551616}')
+VALUES = (*TEXTS, *NUMBERS, *WORDS, *LISTS, *OBJECTS)
+
+
+def column(values: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
+    """What one field is in row after row: of one kind, and now and then another."""
+    return st.tuples(
+        st.lists(st.sampled_from(values), min_size=1, max_size=3),
+        st.lists(st.sampled_from([*VALUES, ""]), max_size=2),
+    ).map(lambda kinds: kinds[0] * 3 + kinds[1])
+
+
+columns = st.one_of([column(kind) for kind in (TEXTS, NUMBERS, WORDS, LISTS, OBJECTS, VALUES)])
+
+
+@st.composite
+def sources(draw: st.DrawFn) -> list[bytes]:
+    """Rows of one source; an empty token leaves its field out."""
+    fields = {name: draw(columns) for name in ("a", "b", "c", "d", "beside")}
+    count = draw(st.integers(1, 12))
+    between = draw(st.sampled_from([",", " , ", ",\n"]))
+    found = []
+    for place in range(count):
+        members = [
+            f'"{name}":{token}'
+            for name, tokens in fields.items()
+            if (token := tokens[place % len(tokens)])
+        ]
+        # Now and then a field comes twice.
+        found.append(f"{{{between.join([*members, *members[: place % 5 == 4]])}}}".encode())
+    return found
+
+
+class Oracle:
+    """The cells of a row by the standard library alone, from tokens kept as the source has them."""
+
+    def __init__(self, *, guard: bool, joined: bool) -> None:
+        self.guard, self.joined = guard, joined
+        self.tally = Tally()
+
+    def row(self, raw: bytes) -> list[str]:
+        fields = tokens_of(raw.decode())
+        if "beside" in fields:
+            counts = self.tally.unmapped_fields
+            counts["beside"] = counts.get("beside", 0) + 1
+        return [self.cell(fields.get(name, "null")) for name in COLUMNS]
+
+    def cell(self, token: str) -> str:
+        value = json.loads(token)
+        if value is None:
+            return ""
+        if self.joined and isinstance(value, list):
+            return self.text("; ".join(map(self.shown, elements_of(token))))
+        return self.text(value) if isinstance(value, str) else unbroken(token)
+
+    def shown(self, token: str) -> str:
+        value = json.loads(token)
+        return "" if value is None else value if isinstance(value, str) else unbroken(token)
+
+    def text(self, value: str) -> str:
+        whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        self.tally.replaced_characters += sum("\ud800" <= char <= "\udfff" for char in value)
+        if self.guard and FORMULA.match(value) and not NUMBER.fullmatch(value):
+            self.tally.guarded_cells += 1
+            return f"'{whole}"
+        return whole
+
+
+def unbroken(token: str) -> str:
+    """The token without blanks around line breaks; none of ours has a line break in a string."""
+    return re.sub(r"[ \t]*[\r\n]\s*", "", token)
+
+
+def tokens_of(source: str) -> dict[str, str]:
+    """The members of an object as their texts, by the standard library's scanner."""
+    found: dict[str, str] = {}
+    decode = json.JSONDecoder().raw_decode
+    at = 1
+    while (start := source.find('"', at)) >= 0:
+        name, at = decode(source, start)
+        _, end = decode(source, at + 1)
+        found[name] = source[at + 1 : end]
+        at = end
+    return found
+
+
+def elements_of(source: str) -> list[str]:
+    found: list[str] = []
+    decode = json.JSONDecoder().raw_decode
+    at = 1
+    while True:
+        while source[at] in " ,\r\n":
+            at += 1
+        if source[at] == "]":
+            return found
+        _, end = decode(source, at)
+        found.append(source[at:end])
+        at = end
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(rows=sources(), guard=st.booleans(), joined=st.booleans())
+def test_every_cell_is_what_the_standard_library_makes_of_it_in_every_dialect(
+    rows: list[bytes], guard: bool, joined: bool
+) -> None:
+    # Given
+    fmt, oracle, tally = (
+        Csv(COLUMNS, guard=guard, joined=joined),
+        Oracle(guard=guard, joined=joined),
+        Tally(),
+    )
+    expected = [oracle.row(row) for row in rows] * 5
+    for name in oracle.tally.unmapped_fields:
+        oracle.tally.unmapped_fields[name] *= 5
+    oracle.tally.guarded_cells *= 5
+    oracle.tally.replaced_characters *= 5
+
+    # When: often enough that every way of writing has been learned
+    text = b"".join(fmt.encode(rows, tally) for _ in range(5)).decode()
+
+    # Then
+    assert list(csv.reader(io.StringIO(text, newline=""), strict=True)) == expected
+    assert tally == oracle.tally
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(rows=sources(), guard=st.booleans(), joined=st.booleans())
+def test_what_was_learned_never_shows_in_the_bytes(
+    rows: list[bytes], guard: bool, joined: bool
+) -> None:
+    # Given
+    tally, alone = Tally(), Tally()
+    fmt = Csv(COLUMNS, guard=guard, joined=joined)
+
+    # When
+    learned = [fmt.encode(rows, tally) for _ in range(5)]
+
+    # Then: an encoder that has seen nothing takes the slow way for each row
+    fresh = b"".join(Csv(COLUMNS, guard=guard, joined=joined).encode([r], alone) for r in rows)
+    assert learned == [fresh] * 5
+    assert tally.guarded_cells == 5 * alone.guarded_cells
+    assert tally.replaced_characters == 5 * alone.replaced_characters
+    assert tally.unmapped_fields == {n: 5 * count for n, count in alone.unmapped_fields.items()}
