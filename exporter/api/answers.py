@@ -14,12 +14,13 @@ from fastapi import Query, Request
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
-from exporter.api import errors
-from exporter.api.state import engine_of
+from exporter.api import auth, errors
+from exporter.api.state import engine_of, turns_of
 from exporter.engine import Engine
 from exporter.errors import ExporterError
 from exporter.exports import Completeness, Export, Phase, State
 from exporter.store.base import RecordPage
+from exporter.store.turns import Turns
 
 MOST_LISTED = 100
 PURGERS = 2
@@ -37,7 +38,9 @@ def naive(moment: datetime) -> str:
     >>> naive(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     '2026-01-02T03:04:05.000000'
     """
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds")
 
 
 def zulu(moment: datetime) -> str:
@@ -170,6 +173,20 @@ def patience(export: Export, now: datetime) -> dict[str, str]:
         remaining = int((export.retry_at - now).total_seconds()) + 1
         seconds = max(SOONEST, min(LATEST, remaining))
     return {"Retry-After": str(seconds)}
+
+
+async def found(request: Request, export_id: str) -> Export:
+    """The caller's export, on whichever surface it was created. Raises Refusal 401, 403 or 404."""
+
+    def look(turn: Turns) -> Export:
+        caller, export = turn.both(
+            lambda: auth.reader(request, turn.keys), lambda: turn.store.get(export_id)
+        )
+        if export is None or export.user_id != caller.user_id:
+            raise errors.missing(export_id)
+        return export
+
+    return await turns_of(request).run(look)
 
 
 def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

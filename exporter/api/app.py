@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import traceback
-import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib import metadata
 
 import anyio
-import structlog
 from fastapi import FastAPI
-from starlette.datastructures import MutableHeaders
-from starlette.requests import ClientDisconnect, Request
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from exporter.api import (
     answers,
@@ -37,12 +33,10 @@ from exporter.api import (
     webhook_resends,
     webhooks,
 )
+from exporter.api.envelope import Envelope
+from exporter.api.shortcut import Shortcut
 from exporter.engine import Engine
 from exporter.store.keys import KeyRing
-
-_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
@@ -51,7 +45,7 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
     Errors are problem+json on our own paths and `{"detail": …}` elsewhere. /openapi.json documents
     it all, and /docs shows that.
     """
-    app = FastAPI(
+    app = _App(
         title="exporter",
         summary="Turns a search over job postings into a file.",
         version=metadata.version("exporter"),
@@ -59,6 +53,7 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
         redoc_url=None,
         # A redirect would send a POST, and its key, to whatever host the request named.
         redirect_slashes=False,
+        lifespan=_lifespan,
     )
     state.bind(app, engine, keys)
     app.state.health = health.Health(engine)
@@ -92,50 +87,14 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
     return app
 
 
-class Envelope:
-    """Around every request: its id, in the answer and in each log line, and an answer whatever
-    happens inside. What is put into `request.state.headers` stands in that answer, too.
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.turns.close()
 
-    The caller's X-Request-Id is kept if it is a plain token; anything else could forge log lines.
-    """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+class _App(FastAPI):
+    """What is called most is served before all layers of the framework."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope)
-        given = request.headers.get("x-request-id", "")
-        request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
-        request.state.request_id = request_id
-        request.state.headers = {}
-        started = False
-
-        async def stamped(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                headers = MutableHeaders(scope=message)
-                headers.update(request.state.headers)
-                headers["X-Request-Id"] = request_id
-            await send(message)
-
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self._app(scope, receive, stamped)
-            except ClientDisconnect:
-                log.info("api.client_left", method=request.method, path=request.url.path)
-            except Exception as error:
-                # Written out here, because pretty tracebacks print local variables: keys, too.
-                log.error(  # noqa: TRY400
-                    "api.unexpected",
-                    request_id=request_id,
-                    method=request.method,
-                    path=request.url.path,
-                    traceback="".join(traceback.format_exception(error)),
-                )
-                if started:
-                    raise
-                await errors.answer(request, errors.unexpected())(scope, receive, stamped)
+    def build_middleware_stack(self) -> ASGIApp:
+        return Shortcut(super().build_middleware_stack())

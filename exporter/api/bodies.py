@@ -46,7 +46,7 @@ def parse(request: Request, body: bytes, model: type[Model]) -> Model:
     data. An absent Content-Type is taken for JSON. NaN, Infinity and half a surrogate pair are no
     JSON. Of a key given twice the last counts.
     """
-    path = request.url.path
+    path: str = request.scope["path"]
     told_apart = errors.is_native(path) or errors.is_bulk(path)
     media_type = request.headers.get("content-type", "application/json").partition(";")[0]
     media_type = media_type.strip().lower()

@@ -13,15 +13,16 @@ from typing import Annotated, Any
 
 import msgspec
 import structlog
+from anyio import to_thread
 from fastapi import APIRouter, Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from exporter import exports
-from exporter.api import answers, auth, errors, hooks, idempotency, usage
-from exporter.api.bodies import TheBody, parse
+from exporter.api import answers, creating, errors, hooks, idempotency, usage
+from exporter.api.bodies import TheBody
 from exporter.api.errors import Detail
-from exporter.api.state import engine_of
+from exporter.api.state import engine_of, turns_of
 from exporter.engine import Engine
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
 from exporter.exports import State
@@ -209,18 +210,19 @@ _CREATE_DOCS = {
         **errors.documented(Detail, 409, 413, 422, 429, 502),
     },
 )
-def create(request: Request, body: TheBody) -> Response:
+async def create(request: Request, body: TheBody) -> Response:
     """Record an export and answer at once with its task.
 
     202, because the work is only accepted. The vendor documents no code here; its official client
     takes 200 and 202 alike.
     """
-    caller = usage.writer(request)
-    asked = parse(request, body, TaskRequest)
-    return enqueue(
+    caller = await turns_of(request).run(lambda turn: usage.writer(request, turn))
+    asked = await creating.parsed(request, body, TaskRequest)
+    return await enqueue(
         request,
         caller,
         asked,
+        prompt=creating.is_prompt(caller, body, asked, asked.search),
         search=asked.search,
         format=asked.format,
         formats=FORMATS,
@@ -240,16 +242,12 @@ def create(request: Request, body: TheBody) -> Response:
         **errors.documented(Detail, 404),
     },
 )
-def show(request: Request, task_id: str) -> Response:
+async def show(request: Request, task_id: str) -> Response:
     """The task of any export of the caller's, on whichever surface it was created.
 
     However often it is asked for, it does not count as a request.
     """
-    caller, engine = auth.reader(request), engine_of(request)
-    export = engine.find(caller.user_id, task_id)
-    if export is None:
-        raise errors.missing(task_id)
-    return _reply(engine, export)
+    return _reply(engine_of(request), await answers.found(request, task_id))
 
 
 @router.get(
@@ -309,26 +307,36 @@ def delete(request: Request, task_id: str) -> Response:
     return answers.deleted(request, usage.writer(request).user_id, task_id)
 
 
-def enqueue(request: Request, caller: ApiKey, asked: hooks.Fields, **wanted: Any) -> Response:
-    """Answer with the task of an export that the engine is to make as `wanted`. Raises Refusal."""
+async def enqueue(
+    request: Request, caller: ApiKey, asked: hooks.Fields, *, prompt: bool, **wanted: Any
+) -> Response:
+    """Answer with the task of an export that the engine is to make as `wanted`; `prompt` as in
+    `creating.made`. Raises Refusal."""
     engine = engine_of(request)
-    mark = idempotency.mark(request, asked)
     export_id = str(uuid.uuid4())
-    try:
-        export = engine.create(
+
+    def make(engine: Engine) -> exports.Export:
+        return engine.create(
             user_id=caller.user_id,
             surface="hirebase",
             source=engine.config.surfaces.hirebase,
             export_id=export_id,
-            idempotency=mark,
+            idempotency=idempotency.mark(request, asked),
             **hooks.wanted(request, caller.user_id, asked),
             **wanted,
         )
+
+    try:
+        export = await creating.made(request, make, prompt=prompt)
     except QueryError as error:
         raise refused(engine, error.problems) from None
     except CreditsSpent as error:
-        raise usage.spent(request, caller, usage.EXPORTS, error.needed) from None
-    usage.tell(request, caller, usage.EXPORTS)
+        needed = error.needed
+        raise await to_thread.run_sync(
+            usage.spent, request, caller, usage.EXPORTS, needed
+        ) from None
+    if caller.plan.metered:
+        await to_thread.run_sync(usage.tell, request, caller, usage.EXPORTS)
     return _reply(
         engine,
         export,

@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from exporter import expired
-from exporter.api import answers, errors, hirebase, hooks, usage
+from exporter.api import answers, creating, errors, hirebase, hooks, usage
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Detail, Refusal
-from exporter.api.state import engine_of
+from exporter.api.state import engine_of, turns_of
 from exporter.engine import Engine
 from exporter.errors import FieldProblem, QueryError
 from exporter.queries import JobSearch
@@ -278,17 +278,18 @@ async def expired_jobs(
         **errors.documented(Detail, 404, 409, 413, 422, 429, 502),
     },
 )
-def export_expired(request: Request, body: TheBody) -> Response:
+async def export_expired(request: Request, body: TheBody) -> Response:
     """Record an export of the identifiers, `{"_id": …}` a line, and answer at once. Free."""
-    caller, engine = usage.writer(request), engine_of(request)
-    asked = parse(request, body, ExpiredRequest)
+    caller = await turns_of(request).run(lambda turn: usage.writer(request, turn))
+    asked = await creating.parsed(request, body, ExpiredRequest)
     if asked.notify:
         raise _wrong("notify", "no e-mail is sent: poll the task, or give a webhook_url")
-    _source(engine)
-    return hirebase.enqueue(
+    _source(engine_of(request))
+    return await hirebase.enqueue(
         request,
         caller,
         asked,
+        prompt=creating.is_prompt(caller, body, asked, {}),
         search={"expired_since": asked.since, "limit": asked.limit},
         format="json",
         file_stem="expired",

@@ -57,7 +57,7 @@ def mark(request: Request, asked: BaseModel | None = None) -> Idempotency | None
     if len(given) > 1 or not 1 <= len(key) <= LONGEST:
         raise _invalid(request)
     body = asked.model_dump(mode="json") if asked is not None else None
-    return Idempotency(key, queries.digest({"path": request.url.path, "body": body}))
+    return Idempotency(key, queries.digest({"path": request.scope["path"], "body": body}))
 
 
 def told(export: Export, meant_id: str) -> Mapping[str, str]:

@@ -9,16 +9,15 @@ from typing import Annotated, Any
 import anyio
 import msgspec
 import structlog
-from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from exporter import exports
-from exporter.api import answers, auth, errors, hooks, idempotency
-from exporter.api.bodies import TheBody, parse
+from exporter.api import answers, auth, creating, errors, hooks, idempotency
+from exporter.api.bodies import TheBody
 from exporter.api.errors import Problem
-from exporter.api.state import engine_of
+from exporter.api.state import engine_of, turns_of
 from exporter.engine import Engine
 from exporter.errors import FieldProblem, QueryError
 from exporter.exports import Phase, State
@@ -53,7 +52,10 @@ class ExportRequest(hooks.Fields):
         None, description="Records at most; outranks the query's own. null: all."
     )
     compression: str = Field(
-        "none", max_length=100, description="`none` or `gzip`: one member, level 1."
+        "none",
+        max_length=100,
+        description="`none`, `gzip` (one member, level 1) or `zstd` (level 3; large files have"
+        " several frames, so a reader must go on behind the first).",
     )
     priority: int = Field(0, description="0 to 9, higher is more urgent.")
     csv_safe: bool = Field(
@@ -111,14 +113,13 @@ class ExportPage(msgspec.Struct):
 def view(engine: Engine, export: exports.Export) -> Export:
     """An export with all that its owner may know of it."""
     zulu, spec = answers.zulu, export.spec
-    count = export.checkpoint.rows if export.checkpoint else 0
     address = _address(engine, export.id)
     return Export(
         id=export.id,
         state=export.state,
         phase=export.phase,
         progress=export.progress,
-        record_count=export.result.record_count if export.result else count,
+        record_count=export.result.record_count if export.result else export.rows,
         source=spec.source,
         query=spec.query,
         format=spec.format,
@@ -242,14 +243,14 @@ _CREATE_DOCS = {
         **errors.documented(Problem, 400, 402, 409, 413, 415, 422, 429, 502),
     },
 )
-def create(request: Request, body: TheBody) -> Response:
+async def create(request: Request, body: TheBody) -> Response:
     """Record an export and answer at once."""
-    caller, engine = auth.writer(request), engine_of(request)
-    asked = parse(request, body, ExportRequest)
-    mark = idempotency.mark(request, asked)
+    caller = await turns_of(request).run(lambda turn: auth.writer(request, turn.keys))
+    asked = await creating.parsed(request, body, ExportRequest)
     export_id = str(uuid.uuid4())
-    try:
-        export = engine.create(
+
+    def make(engine: Engine) -> exports.Export:
+        return engine.create(
             user_id=caller.user_id,
             surface="native",
             source=asked.source,
@@ -263,13 +264,18 @@ def create(request: Request, body: TheBody) -> Response:
             ),
             limit=asked.limit,
             export_id=export_id,
-            idempotency=mark,
+            idempotency=idempotency.mark(request, asked),
             plan=caller.plan,
             **hooks.wanted(request, caller.user_id, asked),
         )
+
+    try:
+        export = await creating.made(
+            request, make, prompt=creating.is_prompt(caller, body, asked, asked.query)
+        )
     except QueryError as error:
         raise errors.invalid([in_body(problem) for problem in error.problems]) from None
-    return _created(engine, export, export_id)
+    return _created(engine_of(request), export, export_id)
 
 
 @router.post(
@@ -337,22 +343,12 @@ Wait = Annotated[
 )
 async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
     """Any export of the caller's, on whichever surface it was created."""
-    engine = engine_of(request)
-
-    def look() -> exports.Export:
-        caller = auth.reader(request)
-        export = engine.find(caller.user_id, export_id)
-        if export is None:
-            raise errors.missing(export_id)
-        return export
-
     ends_at = anyio.current_time() + min(wait, LONGEST_WAIT)
-    export = await to_thread.run_sync(look)
+    export = await answers.found(request, export_id)
     while not export.terminal and anyio.current_time() < ends_at:
-        # No thread is held meanwhile: there are few, and whoever creates needs one.
         await anyio.sleep(LOOK)
-        export = await to_thread.run_sync(look)
-    return _reply(engine, export)
+        export = await answers.found(request, export_id)
+    return _reply(engine_of(request), export)
 
 
 @router.get(

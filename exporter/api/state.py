@@ -12,11 +12,13 @@ from fastapi import FastAPI, Request
 
 from exporter import wiring
 from exporter.engine import Engine
+from exporter.store import turns
 from exporter.store.accounts import Credits
 from exporter.store.deliveries import Deliveries
 from exporter.store.endpoints import Endpoints
 from exporter.store.keys import KeyRing
 from exporter.store.limits import RateLimits
+from exporter.store.turns import Turns
 from exporter.webhooks.addresses import Guard
 
 
@@ -25,7 +27,8 @@ def bind(app: FastAPI, engine: Engine, keys: KeyRing) -> None:
     app.state.engine = engine
     app.state.keys = keys
     app.state.credits = Credits(keys.client)
-    app.state.limits = RateLimits(keys.client)
+    app.state.limits = limits = RateLimits(keys.client)
+    app.state.turns = turns.over(keys, limits, lambda: engine.store)
     app.state.endpoints = wiring.endpoints(engine.settings, keys.client)
     app.state.deliveries = wiring.deliveries(engine.settings, keys.client)
     app.state.guard = wiring.guard(engine.settings)
@@ -39,6 +42,11 @@ def engine_of(request: Request) -> Engine:
 def keys_of(request: Request) -> KeyRing:
     """The keys that the request's app was made with."""
     return cast("KeyRing", request.app.state.keys)
+
+
+def turns_of(request: Request) -> Turns:
+    """How a coroutine comes by what Redis holds."""
+    return cast("Turns", request.app.state.turns)
 
 
 def credits_of(request: Request) -> Credits:

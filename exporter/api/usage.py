@@ -24,6 +24,8 @@ from exporter.api.errors import Detail, Refusal
 from exporter.api.state import credits_of, engine_of, limits_of
 from exporter.plans import Balance
 from exporter.store.keys import ApiKey
+from exporter.store.limits import RateLimits
+from exporter.store.turns import Turns
 
 router = APIRouter(prefix="/v2", tags=["hirebase"])
 
@@ -47,14 +49,19 @@ def reader(request: Request) -> ApiKey:
     return _counted(request, auth.reader(request))
 
 
-def writer(request: Request) -> ApiKey:
-    """The caller, who may write and has not asked too often. Raises Refusal 401, 403 or 429."""
-    return _counted(request, auth.writer(request))
+def writer(request: Request, turn: Turns | None = None) -> ApiKey:
+    """The caller, who may write and has not asked too often. Raises Refusal 401, 403 or 429.
+
+    A coroutine gives its turn; without one the caller's thread waits for Redis.
+    """
+    if turn is None:
+        return _counted(request, auth.writer(request))
+    return _counted(request, auth.writer(request, turn.keys), turn.limits)
 
 
-def _counted(request: Request, caller: ApiKey) -> ApiKey:
+def _counted(request: Request, caller: ApiKey, limits: RateLimits | None = None) -> ApiKey:
     rate = engine_of(request).settings.hirebase_rate
-    window = limits_of(request).hit(f"hirebase:{caller.id}", rate)
+    window = (limits or limits_of(request)).hit(f"hirebase:{caller.id}", rate)
     request.state.headers |= {
         "X-RateLimit-Limit": str(window.limit),
         "X-RateLimit-Remaining": str(window.remaining),

@@ -10,7 +10,8 @@ import msgspec
 from exporter.checkpoints import Tally
 
 Row = msgspec.Raw | bytes
-"""The JSON text of one posting, one object, exactly as the source gave it."""
+"""The JSON text of one posting, one object, exactly as the source gave it. A Raw is a value that
+msgspec cut out of a text, so its syntax is known to be right; of bytes nothing is known."""
 
 
 class Dialect(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ class _Object(msgspec.Struct):
     """Any JSON object: decoding into it checks the whole text and keeps nothing."""
 
 
+_OBJECT = ord("{")
 _check = msgspec.json.Decoder(_Object).decode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _SEPARATORS = "\u2028\u2029\x85"
@@ -67,8 +68,9 @@ class JsonLines:
                     line = shape.template % shape.values(fields)
                     shape.rows += 1
                 else:
-                    _check(row)
                     line = bytes(row)
+                    if type(row) is not msgspec.Raw or line[0] != _OBJECT:
+                        _check(row)
             except rawjson.REFUSALS:
                 line = self._slow(row, index, extras, tally)
             else:

@@ -14,6 +14,7 @@ from exporter.formats.base import Row
 
 Envelope = TypeVar("Envelope", bound=msgspec.Struct)
 
+_NONE = msgspec.Raw(b"null")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"|[][{}]', re.DOTALL)
 _value = json.JSONDecoder(strict=False).raw_decode
@@ -27,9 +28,10 @@ def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
     """A function that reads a page's body into its envelope, whose field `rows` holds raw rows,
     or one of them.
 
-    The fast path only slices. JSON that it refuses but that upstreams send all the same (NaN,
-    control characters in strings, a thousand levels of nesting) is sliced by the standard
-    library's scanner instead; what neither reads raises SourceUntrue, saying what was there.
+    The fast path only slices; each row is a Raw. JSON that it refuses but that upstreams send all
+    the same (NaN, control characters in strings, a thousand levels of nesting) is sliced by the
+    standard library's scanner instead, and each row is bytes; what neither reads raises
+    SourceUntrue, saying what was there.
     """
     fast = msgspec.json.Decoder(envelope)
     fields = frozenset(envelope.__struct_encode_fields__)
@@ -40,10 +42,18 @@ def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
             return fast.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             try:
-                return msgspec.convert(_slice(body, rows, fields, alone=alone), envelope)
+                found = _slice(body, rows, fields, alone=alone)
+                odd = found.get(rows)
+                if isinstance(odd, bytes | list):
+                    # msgspec lets no bytes pass for a Raw, and a Raw they must not become.
+                    found[rows] = _NONE if alone else []
+                page = msgspec.convert(found, envelope)
             except (ValueError, RecursionError, msgspec.ValidationError) as second:
                 wrong = second if isinstance(second, msgspec.ValidationError) else error
                 raise SourceUntrue(f"a body that is not the page asked for ({wrong})") from None
+            if isinstance(odd, bytes | list):
+                setattr(page, rows, odd)
+            return page
 
     return read
 
@@ -88,8 +98,8 @@ def _slice(body: bytes, rows: str, fields: frozenset[str], *, alone: bool) -> di
     return found
 
 
-def _elements(text: str, at: int) -> tuple[list[Row], int]:
-    elements: list[Row] = []
+def _elements(text: str, at: int) -> tuple[list[bytes], int]:
+    elements: list[bytes] = []
     at = _skip(text, at)
     while text[at : at + 1] != "]":
         if elements:
@@ -100,8 +110,8 @@ def _elements(text: str, at: int) -> tuple[list[Row], int]:
     return elements, at + 1
 
 
-def _raw(text: str) -> Row:
-    return msgspec.Raw(text.encode("utf-8", "surrogateescape"))
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _end(text: str, at: int) -> int:

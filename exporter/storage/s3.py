@@ -20,7 +20,7 @@ from botocore.response import StreamingBody
 from exporter.checkpoints import Part
 from exporter.clock import Clock
 from exporter.errors import ConfigurationError, ObjectExists, StorageError, UploadGone
-from exporter.storage import s3_body, s3_failures
+from exporter.storage import presigning, s3_body, s3_failures
 from exporter.storage.base import (
     LINK_SECONDS_MAX,
     FileHeaders,
@@ -340,10 +340,11 @@ class S3Storage:
         URL when they expire themselves, which may be sooner.
         """
         try:
-            return self._client(self._public_endpoint_url).generate_presigned_url(
-                "get_object",
-                Params={"Bucket": self._bucket, "Key": key},
-                ExpiresIn=min(seconds, LINK_SECONDS_MAX),
+            return presigning.url(
+                self._client(self._public_endpoint_url),
+                self._bucket,
+                key,
+                min(seconds, LINK_SECONDS_MAX),
             )
         except boto.BotoCoreError as error:
             reaction, cause = s3_failures.classify(error)

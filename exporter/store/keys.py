@@ -6,6 +6,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import cast
 
 import msgspec
@@ -164,10 +165,15 @@ class KeyRing:
         found = []
         for value, metered in zip(answers[::2], answers[1::2], strict=True):
             if value:
-                key = msgspec.json.decode(value, type=ApiKey)
-                plan = replace(key.plan, key_id=key.id, metered=bool(metered))
-                found.append(replace(key, plan=plan))
+                found.append(_decoded(value, bool(metered)))
         return found
+
+
+@lru_cache(maxsize=1024)
+def _decoded(value: bytes, metered: bool) -> ApiKey:
+    # Only what Redis has said just now is looked up here, so nothing of it can be out of date.
+    key = msgspec.json.decode(value, type=ApiKey)
+    return replace(key, plan=replace(key.plan, key_id=key.id, metered=metered))
 
 
 def _check(plan: Plan) -> None:

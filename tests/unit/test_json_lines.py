@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 
 import httpx
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.checkpoints import Tally
+from exporter.errors import SourceUntrue
 from exporter.formats.json import JsonLines
+from exporter.sources.pages import reader
 
 
 def encode(*rows: bytes, columns: tuple[str, ...] = ()) -> tuple[bytes, Tally]:
@@ -193,3 +196,29 @@ def read(source: str) -> dict[str, object]:
         source, strict=False, parse_int=str, parse_float=str, parse_constant=lambda _: None
     )
     return found
+
+
+def test_a_value_cut_out_of_a_page_is_written_only_if_it_is_an_object() -> None:
+    # Given
+    rows = msgspec.json.decode(b'[{"a":1}, [1]]', type=list[msgspec.Raw])
+
+    # When, Then
+    assert JsonLines().encode(rows[:1], Tally()) == b'{"a":1}\n'
+    with pytest.raises(SourceUntrue, match="row 1"):
+        JsonLines().encode(rows, Tally())
+
+
+def test_a_page_that_only_the_slow_scanner_reads_is_mended_row_by_row() -> None:
+    # Given
+    class Envelope(msgspec.Struct):
+        jobs: list[msgspec.Raw]
+
+    page = reader(Envelope, "jobs")(b'{"jobs": [{"a": NaN}, {"b": "x\ty"}, {"c":\n2}]}')
+    tally = Tally()
+
+    # When
+    lines = JsonLines().encode(page.jobs, tally).split(b"\n")
+
+    # Then
+    assert [json.loads(line) for line in lines[:3]] == [{"a": None}, {"b": "x\ty"}, {"c": 2}]
+    assert tally.nulled_numbers == 1

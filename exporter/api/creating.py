@@ -1,0 +1,83 @@
+"""Creating an export without a thread, where nothing is waited for but Redis."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+from anyio import to_thread
+from fastapi import Request
+from pydantic import BaseModel
+
+from exporter.api import bodies, hooks
+from exporter.api.state import engine_of, turns_of
+from exporter.clock import Clock
+from exporter.engine import Engine
+from exporter.exports import Export, Phase, Spec, State
+from exporter.store.base import ExportStore, Idempotency
+from exporter.store.keys import ApiKey
+
+SMALL = 16 * 1024
+"""Bytes of a body that is looked at while everybody waits, which takes a millisecond at most."""
+LISTED = frozenset({"industry", "sub_industry", "job_category"})
+"""Filters whose values a source asks its upstream for."""
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def parsed(request: Request, body: bytes, model: type[Model]) -> Model:
+    """The body as the model; see `bodies.parse`."""
+    if len(body) <= SMALL:
+        return bodies.parse(request, body, model)
+    return await to_thread.run_sync(bodies.parse, request, body, model)
+
+
+def is_prompt(caller: ApiKey, body: bytes, asked: hooks.Fields, search: Mapping[str, Any]) -> bool:
+    """Whether all that an export is made of is known without asking anybody.
+
+    A metered caller's is counted by the source first, a webhook's host looked up, and the values
+    of some filters compared with what the source knows.
+    """
+    return (
+        len(body) <= SMALL
+        and asked.webhook_url is None
+        and not caller.plan.metered
+        and LISTED.isdisjoint(search)
+    )
+
+
+async def made(request: Request, make: Callable[[Engine], Export], *, prompt: bool) -> Export:
+    """The export that an engine makes. Raises what it raises.
+
+    Unless it is `prompt` a thread makes it. Otherwise an engine drafts it, whose store keeps what
+    it is to record, and that is then recorded while others are served.
+    """
+    engine = engine_of(request)
+    if not prompt:
+        return await to_thread.run_sync(make, engine)
+    drafting, drafts = copy.copy(engine), _Drafts(engine.clock)
+    drafting.store = cast("ExportStore", drafts)
+    make(drafting)
+    return await turns_of(request).run(lambda turn: turn.store.create(*drafts.asked[-1]))
+
+
+class _Drafts:
+    """As much of an ExportStore as creating takes; it records nothing."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.asked: list[tuple[Spec, Idempotency | None]] = []
+        """What was to be recorded."""
+
+    def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
+        self.asked.append((spec, idempotency))
+        now = self._clock.now()
+        return Export(
+            spec=spec,
+            state=State.QUEUED,
+            phase=Phase.READY,
+            progress=0.0,
+            created_at=now,
+            updated_at=now,
+        )

@@ -1,0 +1,70 @@
+"""What is around every request, whoever serves it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import traceback
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from exporter.api import errors
+
+_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+
+
+class Envelope:
+    """Around every request: its id, in the answer and in each log line, and an answer whatever
+    happens inside. What is put into `request.state.headers` stands in that answer, too.
+
+    The caller's X-Request-Id is kept if it is a plain token; anything else could forge log lines.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        sane = _SANE_ID.fullmatch(given)
+        stamp = b"x-request-id", given if sane else secrets.token_hex(16).encode()
+        request_id = stamp[1].decode()
+        state = scope.setdefault("state", {})
+        state.update(request_id=request_id, headers={})
+        started = False
+
+        async def stamped(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                if state["headers"]:
+                    MutableHeaders(scope=message).update(state["headers"])
+                message["headers"] = [*message["headers"], stamp]
+            await send(message)
+
+        # Not taken back at the end: the server runs each request in a context of its own.
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        try:
+            await self._app(scope, receive, stamped)
+        except ClientDisconnect:
+            log.info("api.client_left", method=scope["method"], path=scope["path"])
+        except Exception as error:
+            # Written out here, because pretty tracebacks print local variables: keys, too.
+            log.error(  # noqa: TRY400
+                "api.unexpected",
+                request_id=request_id,
+                method=scope["method"],
+                path=scope["path"],
+                traceback="".join(traceback.format_exception(error)),
+            )
+            if started:
+                raise
+            answer = errors.answer(Request(scope), errors.unexpected())
+            await answer(scope, receive, stamped)
