@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
 from typing import NamedTuple
 
 from exporter import threads
 from exporter.checkpoints import Checkpoint, Part
+from exporter.composing import Stretch
 from exporter.errors import LeaseLost
 from exporter.exports import Result
 from exporter.parts import File
@@ -23,6 +23,7 @@ largest none is under way then."""
 class _Sent(NamedTuple):
     at: Checkpoint
     size: int
+    """Bytes that it holds in memory."""
     part: Future[Part] | None
     """None if nothing had to be stored for this checkpoint."""
     closing: Result | None
@@ -58,14 +59,19 @@ class Outgoing:
     def send(self, at: Checkpoint, data: bytearray, closing: Result | None = None) -> None:
         """Store the next part, if there are any bytes; `at` is where it ends. `data` must not
         change after this."""
-        if self._opened is None:
-            self._opened = self._file.opened(at)
-        at = at.evolve(key=self._opened.key, upload_id=self._opened.upload_id, tail=None)
+        at = self._into(at)
         part: Future[Part] | None = None
         if data:
-            number = len(at.parts) + len(self._sent) + 1
-            part = threads.start(partial(self._store, at, number, data), "part")
+            number = self._number(at)
+            part = self._start(lambda: self._file.put(at, number, data))
         self._sent.append(_Sent(at, len(data), part, closing))
+
+    def copy(self, at: Checkpoint, stretch: Stretch) -> None:
+        """Make the next part of a stretch of another object, inside the store."""
+        at = self._into(at)
+        number = self._number(at)
+        part = self._start(lambda: self._file.copy(at, number, stretch))
+        self._sent.append(_Sent(at, 0, part, None))
 
     def stored(self, before: Checkpoint, go_on: Callable[[], bool], *, all_: bool) -> Stored | None:
         """The oldest checkpoint, behind what `before` names, if its part is stored.
@@ -104,9 +110,20 @@ class Outgoing:
         self.forget()
         return all(one.part is None or threads.wait(one.part, go_on) for one in self._sent)
 
-    def _store(self, at: Checkpoint, number: int, data: bytearray) -> Part:
-        with guarded(self._still_wanted):
-            return self._file.put(at, number, data)
+    def _into(self, at: Checkpoint) -> Checkpoint:
+        if self._opened is None:
+            self._opened = self._file.opened(at)
+        return at.evolve(key=self._opened.key, upload_id=self._opened.upload_id, tail=None)
+
+    def _number(self, at: Checkpoint) -> int:
+        return len(at.parts) + len(self._sent) + 1
+
+    def _start(self, store: Callable[[], Part]) -> Future[Part]:
+        def guarded_store() -> Part:
+            with guarded(self._still_wanted):
+                return store()
+
+        return threads.start(guarded_store, "part")
 
     def _still_wanted(self) -> None:
         if not self._is_wanted:

@@ -8,11 +8,11 @@ import structlog
 
 from exporter import composing, partitions
 from exporter.checkpoints import Checkpoint
-from exporter.composing import Step
 from exporter.endings import Ending
 from exporter.errors import SourceError, SourceMoved, SourceUntrue
 from exporter.exports import Export, State
 from exporter.formats.base import Row
+from exporter.outgoing import Outgoing
 from exporter.packing import Packing
 from exporter.slices import Slice
 from exporter.sources.base import Page
@@ -20,6 +20,9 @@ from exporter.storage.base import PART_SIZE_MIN, ObjectInfo
 from exporter.store.base import Verdict
 
 log = structlog.get_logger()
+
+COPIES = 2
+"""Copies under way for each part that may be: less than what a small store is kept busy by."""
 
 
 class PartitionSlice(Slice):
@@ -81,24 +84,30 @@ class CompositionSlice(Slice):
 
     def _compose(self, objects: Sequence[ObjectInfo]) -> Ending:
         least = min(PART_SIZE_MIN, self.limits.part_size)
+        # A copy holds no memory here, and several take the store little longer than one.
+        most = COPIES * self.limits.parts_ahead
+        self.outgoing = Outgoing(self.file, ahead=most, check=self.held.check)
         rest = bytearray()
         for step in composing.steps(objects, self.at.uploaded, least=least):
             if step.copy is None and step.size < least:
                 rest += self.file.fetch(step.read)
                 break
             if self.draining() or self._is_late():
-                return self._release(Ending.HANDED_OVER, clean=True)
-            if self._commit(self._with(step)) is Verdict.CANCEL:
-                return self._cancel()
+                return self._commit_stored(all_=True) or self._release(
+                    Ending.HANDED_OVER, clean=True
+                )
+            if step.copy is None:
+                self.outgoing.send(self.at, self.file.fetch(step.read))
+            else:
+                self.outgoing.copy(self.at, step.copy)
+            ending = self._commit_stored()
+            if ending is not None:
+                return ending
+        ending = self._commit_stored(all_=True)
+        if ending is not None:
+            return ending
         self.packing = Packing(self.encoder, self.spec, self.at, rest)
         return self._publish()
-
-    def _with(self, step: Step) -> Checkpoint:
-        at = self.file.opened(self.at)
-        if step.copy is not None:
-            return at.evolve(parts=(*at.parts, *self.file.copy(at, step.copy)))
-        part = self.file.put(at, len(at.parts) + 1, self.file.fetch(step.read))
-        return at.evolve(parts=(*at.parts, part))
 
     def _read_as_one(self, reason: str) -> Ending:
         log.warning("export.read_as_one", reason=reason)

@@ -70,12 +70,14 @@ class File:
         assert at.upload_id is not None
         return self._storage.put_part(at.key, at.upload_id, number, data)
 
-    def copy(self, at: Checkpoint, stretch: Stretch) -> tuple[Part, ...]:
-        """Copy a stretch of another object inside the store, as the upload's next parts."""
+    def copy(self, at: Checkpoint, number: int, stretch: Stretch) -> Part:
+        """Copy a stretch of another object inside the store, as a part of the open upload."""
         assert at.key is not None
         assert at.upload_id is not None
-        first = len(at.parts) + 1
-        return self._storage.copy_parts(stretch.source, at.key, at.upload_id, first, stretch.span)
+        (part,) = self._storage.copy_parts(
+            stretch.source, at.key, at.upload_id, number, stretch.span
+        )
+        return part
 
     def fetch(self, stretches: Sequence[Stretch]) -> bytearray:
         """The bytes of stretches of other objects, one behind the other."""

@@ -100,8 +100,8 @@ class Storage(Protocol):
         first: int,
         span: range | None = None,
     ) -> tuple[Part, ...]:
-        """Copy an object, or that span of its bytes, inside the store into an open upload, as one
-        part or more. A span shorter than the object has PART_SIZE_MIN at least."""
+        """Copy an object inside the store into an open upload, as one part or more; or that span of
+        its bytes, as one. A span shorter than the object has PART_SIZE_MIN at least."""
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Make the parts one object, if no object has that key yet.

@@ -93,7 +93,8 @@ class MemoryStorage:
                 data = data[span.start : span.stop]
             # Two, so that callers cannot come to rely on one.
             middle = len(data) // 2
-            cut = [data[:middle], data[middle:]] if middle >= self._part_size_min else [data]
+            is_cut = span is None and middle >= self._part_size_min
+            cut = [data[:middle], data[middle:]] if is_cut else [data]
             return tuple(
                 self._keep(key, upload_id, number, piece)
                 for number, piece in enumerate(filter(None, cut), first)

@@ -154,16 +154,16 @@ class S3Storage:
         first: int,
         span: range | None = None,
     ) -> tuple[Part, ...]:
-        """Copy an object, or that span of it, inside the store into an open upload, as parts from
-        `first` on.
+        """Copy an object inside the store into an open upload, as parts from `first` on; or that
+        span of it, as the part `first`.
 
-        None of them is smaller than 5 MiB, unless all of it is; an empty object yields none.
+        None of them is smaller than 5 MiB, unless the object is; an empty object yields none.
         Raises UploadGone if the upload id is dead.
         """
-        wanted = range(source.size) if span is None else span
+        pieces = copy_ranges(source.size) if span is None else [span]
         return tuple(
-            self._copy(source, wanted[piece.start : piece.stop], key, upload_id, number)
-            for number, piece in enumerate(copy_ranges(len(wanted)), first)
+            self._copy(source, piece, key, upload_id, number)
+            for number, piece in enumerate(pieces, first)
         )
 
     def _copy(

@@ -150,7 +150,12 @@ def test_a_crash_at_any_seam_of_a_cut_export_then_another_run_yields_the_same_fi
 ) -> None:
     # Given: the calls that a calm run makes over its seams
     limits = msgspec.structs.replace(CUT, part_size=2_000 if compression == "none" else 400)
-    options = {"format": format, "compression": compression, "seconds_a_page": 4, "limits": limits}
+    options: dict[str, Any] = {
+        "format": format,
+        "compression": compression,
+        "seconds_a_page": 4,
+        "limits": limits,
+    }
     calm = _bench(**options)
     calm.run()
     expected = _unpacked(calm.file(), compression)
