@@ -1,0 +1,1 @@
+"""What else does the same, each a process of its own; imports nothing of the project."""

@@ -1,0 +1,111 @@
+"""Where the time of this process goes, by what its threads do at regular moments."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+EVERY = 0.005
+"""Seconds between two samples."""
+SWITCH = 0.0001
+"""Seconds that the watcher waits for the interpreter's lock before it insists."""
+REST = "rest"
+GROUPS = {
+    "exporter/sources/pages.py": "decode",
+    "exporter/sources/numbered_pages.py": "decode",
+    "exporter/sources/": "fetch",
+    "exporter/prefetch.py": "fetch",
+    "exporter/formats/": "encode",
+    "exporter/packing.py": "compress",
+    "exporter/compression": "compress",
+    "exporter/storage/": "upload",
+    "exporter/parts.py": "upload",
+    "exporter/outgoing.py": "upload",
+    "exporter/composing.py": "upload",
+    "exporter/store/": "commit",
+    "exporter/holding.py": "commit",
+    "exporter/leases.py": "commit",
+}
+"""What a stack is doing, by the innermost of its frames whose file is named here; of two names
+that fit one file, the first. Libraries have no line: their time belongs to who called them."""
+ORDER = ("fetch", "decode", "encode", "compress", "upload", "commit", REST)
+
+
+class Samples:
+    """What was seen so far, by group."""
+
+    def __init__(self) -> None:
+        self.cpu: defaultdict[str, float] = defaultdict(float)
+        self.main: defaultdict[str, float] = defaultdict(float)
+        self._clocks: dict[int, float] = {}
+        self._at = time.monotonic()
+
+    def take(self, main: int, own: int) -> None:
+        """Put the CPU time that each thread used since the last sample, and the time that the main
+        thread spent, working or waiting, to what they do now."""
+        now = time.monotonic()
+        for thread, frame in sys._current_frames().items():
+            if thread == own:
+                continue
+            group = _group(frame)
+            used = _cpu(thread)
+            # A thread that is new had its own clock start at zero.
+            self.cpu[group] += max(used - self._clocks.get(thread, 0.0), 0.0)
+            self._clocks[thread] = used
+            if thread == main:
+                self.main[group] += now - self._at
+        self._at = now
+
+    def table(self) -> dict[str, tuple[float, float]]:
+        """By group, seconds of CPU of all threads and of the main thread's time."""
+        return {group: (self.cpu[group], self.main[group]) for group in ORDER}
+
+
+@contextmanager
+def sampled() -> Iterator[Samples]:
+    """Sample the other threads of this process within this block, which the main thread runs."""
+    samples, done = Samples(), threading.Event()
+    main = threading.get_ident()
+    # What it used until here is no part of it.
+    samples.take(main, 0)
+    samples.cpu.clear()
+    samples.main.clear()
+
+    def watch() -> None:
+        while not done.wait(EVERY):
+            samples.take(main, threading.get_ident())
+
+    watcher = threading.Thread(target=watch, name="samples")
+    usual = sys.getswitchinterval()
+    # Else the interpreter goes to the watcher mostly where a thread lets go of it by itself, and
+    # reading and writing would seem to be all that happens.
+    sys.setswitchinterval(SWITCH)
+    watcher.start()
+    try:
+        yield samples
+    finally:
+        sys.setswitchinterval(usual)
+        done.set()
+        watcher.join()
+
+
+def _group(frame: FrameType | None) -> str:
+    while frame is not None:
+        name = frame.f_code.co_filename
+        for part, group in GROUPS.items():
+            if part in name:
+                return group
+        frame = frame.f_back
+    return REST
+
+
+def _cpu(thread: int) -> float:
+    try:
+        return time.clock_gettime(time.pthread_getcpuclockid(thread))
+    except OSError:
+        return 0.0  # it ended between the two looks
