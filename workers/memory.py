@@ -1,8 +1,32 @@
-"""The ceiling on what one child may hold, so that a runaway slice ends alone."""
+"""What one child may hold: a ceiling, so that a runaway slice ends alone, and flat below it."""
 
 from __future__ import annotations
 
+import ctypes
 import resource
+
+LARGE = 1024 * 1024
+"""Bytes from which on a block is taken from the system by itself, and given back at once. The
+buffers of parts are; most pages are not, for each such block costs a page fault for every 4 KiB."""
+KEPT = 8 * 1024 * 1024
+"""Bytes at the top of the heap that stay ours when they are free, for the next pages."""
+# malloc.h: one heap for all threads; from where on by itself; how much free top is kept.
+_ALLOCATION = {-8: 1, -3: LARGE, -1: KEPT}
+
+
+def steady() -> None:
+    """From here on, what is given up can be used again by every thread, so that the memory of this
+    process does not grow with the rows that pass through it.
+
+    glibc has to be told. By itself it gives threads heaps of their own, in which pages of several
+    hundred KB leave gaps, and once it has seen a part freed it puts parts there too. A child that
+    held 128 MiB after 10,000 rows held 173 after 400,000 and was still growing; so, it held 139 at
+    most in a million, for the same processor time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for option, value in _ALLOCATION.items():
+            mallopt(option, value)
 
 
 def bound(ceiling: int) -> None:

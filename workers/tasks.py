@@ -69,6 +69,7 @@ def _begin(**_: object) -> None:
     deliverer.cache_clear()
     worker_id.cache_clear()
     pulse.begin()
+    memory.steady()
     memory.bound(settings.load().worker_memory)
 
 

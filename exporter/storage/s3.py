@@ -131,6 +131,9 @@ class S3Storage:
 
         Every part but the last must have 5 MiB; S3 finds out only at `complete`.
         """
+        # Three quarters of the time of an upload (18 of 24 ms for 8 MiB), in the part's own thread.
+        # A CRC32 would take 1 ms, but AWS refuses one that was not announced when the upload began,
+        # wants all of them again when it ends, and not every store does so.
         digest = base64.b64encode(_md5(data)).decode()
         answer = self._call(
             "UploadPart",
