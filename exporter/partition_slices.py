@@ -9,7 +9,7 @@ import structlog
 from exporter import composing, partitions
 from exporter.checkpoints import Checkpoint
 from exporter.endings import Ending
-from exporter.errors import SourceError, SourceMoved, SourceUntrue
+from exporter.errors import LeaseLost, SourceError, SourceMoved, SourceUntrue
 from exporter.exports import Export, State
 from exporter.formats.base import Row
 from exporter.outgoing import Outgoing
@@ -66,6 +66,8 @@ class CompositionSlice(Slice):
 
     def _read(self) -> Ending:
         pieces = self.held.partitions()
+        if not pieces:
+            raise LeaseLost("the partitions are no more: another worker did what was left to do")
         failed = next((one for one in pieces if one.state is State.FAILED), None)
         if failed is not None:
             return self._fail(failed.error or f"partition {failed.id} failed")
@@ -74,12 +76,13 @@ class CompositionSlice(Slice):
         except SourceMoved as error:
             return self._read_as_one(str(error))
         self.tally = whole.tally
-        self.reading.at = whole
-        # A worker of a version that knew no partitions may have begun to read this export as one.
-        if self.saved.end_reason is not None:
-            self.reading.at = whole.evolve(
-                key=self.saved.key, upload_id=self.saved.upload_id, parts=self.saved.parts
-            )
+        if self.saved.end_reason is None:
+            # A worker of a version that knew no partitions may have begun to read this export as
+            # one: those parts are of another file.
+            self.saved = self._beginning()
+        self.reading.at = whole.evolve(
+            key=self.saved.key, upload_id=self.saved.upload_id, parts=self.saved.parts
+        )
         return self._compose([_object(one) for one in pieces])
 
     def _compose(self, objects: Sequence[ObjectInfo]) -> Ending:

@@ -16,7 +16,7 @@ from isal import isal_zlib
 
 from exporter.checkpoints import Checkpoint, Packed, Tally
 from exporter.errors import SourceMoved
-from exporter.exports import EndReason, Export, Partition, Spec, State
+from exporter.exports import Export, Partition, Spec, State
 from exporter.reading import DIGEST
 from exporter.sources.base import Page
 
@@ -41,10 +41,16 @@ def cut(spec: Spec, total: int, *, page_rows: int, least: int, most: int) -> lis
 
 
 def narrowed(spec: Spec, partition: Partition) -> Spec:
-    """The export as if only that stretch of it had been asked for."""
-    return msgspec.structs.replace(
-        spec, limit=partition.rows, offset=spec.offset + partition.offset
-    )
+    """The export as if only that stretch of it had been asked for.
+
+    The last stretch of all rows has no end but the source's own: that nothing follows has to show
+    there, for a source may announce fewer rows than it has.
+    """
+    offset = spec.offset + partition.offset
+    limit: int | None = partition.rows
+    if offset + partition.rows >= partition.total:
+        limit = None if spec.limit is None else spec.limit - partition.offset
+    return msgspec.structs.replace(spec, limit=limit, offset=offset)
 
 
 def packed(partition: Partition) -> Packed:
@@ -94,7 +100,7 @@ def joined(spec: Spec, pieces: Sequence[Export]) -> Checkpoint:
     total = max(announced - spec.offset, 0)
     return Checkpoint(
         cursor=None,
-        end_reason=EndReason.LIMIT_REACHED if rows == spec.limit else EndReason.TOTAL_REACHED,
+        end_reason=ends[-1].end_reason,
         rows=rows,
         fetched=rows,
         pages=sum(end.pages for end in ends),

@@ -284,7 +284,8 @@ class Slice:
             keep_file=self.limits.keep(self.export),
             keep_record=self.limits.keep_record,
         )
-        log.info("export.finished", rows=result.record_count, bytes=result.file_size)
+        action = "export.finished" if self.export.partition is None else "partition.finished"
+        log.info(action, rows=result.record_count, bytes=result.file_size)
         return Ending.FINISHED
 
     def _refused(self, error: SourceError) -> Ending:

@@ -106,7 +106,9 @@ class Bench:
         self.storage = MemoryStorage(self.clock, part_size_min=1)
         self.storage.before, self.storage.after = self.seams.before, self.seams.after
         self.store: ExportStore = _Watched(
-            self.memory_store, self.seams, ("renew", "commit", "release", "end", "cut", "partitions", "rejoin")
+            self.memory_store,
+            self.seams,
+            ("renew", "commit", "release", "end", "cut", "partitions", "rejoin"),
         )
         self.listed = MemorySource(
             rows,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -38,6 +39,8 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 def main() -> None:
     asked = _arguments()
+    # So that a session that is told to end takes its servers and contestants along.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     versions = contestants.installed(asked.peers, {*contestants.SHOWN, *_needs()})
     taking_part = [one for one in asked.only if one.ours or set(one.needs) <= versions.keys()]

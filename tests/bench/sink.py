@@ -2,7 +2,8 @@
 
 What a client of it costs is the client's own cost: no disk and no checksum stands behind it. It
 knows what an export needs, with objects under /BUCKET/KEY, and trusts every signature. Bodies
-below 5 MiB are kept, for those are read again: tails, and pieces too small for a part.
+up to 16 MiB are kept, for those are read again: what a slice has in hand when its time is over, and
+pieces too small for a part.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from xml.sax.saxutils import escape
 
 from tests.bench.serving import Answer, Request, ranged, serve, stretch
 
-KEEP = 5 * 1024 * 1024 - 1
-"""Bytes of the largest body that is kept: one less than S3's smallest part."""
+KEEP = 16 * 1024 * 1024
+"""Bytes of the largest body that is kept: more than a part of ours and the page that filled it."""
 _WHEN = "2026-01-01T00:00:00.000Z"
 
 

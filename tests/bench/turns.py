@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from tests.bench.starting import Order
 from tests.bench.upstream import PAGE
 
 PATIENCE = 120.0
-SLOWEST = 500.0
+SLOWEST = 250.0
 """A process is thought to hang when it takes longer than the first of these, in seconds, and a
 second more for as many rows as the second says."""
 SOURCE = "bench"
@@ -187,7 +188,10 @@ class _Process:
             self._process.wait()
             self._log.seek(0)
             said = self._log.read().strip().splitlines()[-15:]
-            raise TurnFailed("\n".join(said) or f"it ended with {self._process.returncode}")
+            how = f"exit status {self._process.returncode}"
+            if self._process.returncode == -signal.SIGKILL:
+                how = "killed, from outside or because it took too long"
+            raise TurnFailed("\n".join([*said, how]))
         return line
 
 

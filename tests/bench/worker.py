@@ -14,7 +14,7 @@ from typing import Any
 
 from exporter import logs
 from tests.bench import sampling, starting
-from workers import tasks
+from workers import memory, tasks
 
 PAUSE = 0.02
 
@@ -38,5 +38,6 @@ def work(order: starting.Order) -> dict[str, Any]:
 
 if __name__ == "__main__":
     logs.configure("worker")
+    memory.steady()
     tasks.engine()
     starting.run(work)

@@ -4,9 +4,11 @@ Names without a folder are in this one; `soak` is `python -m tests.faults.soak`,
 
     F1   workers killed again and again     test_processes (workers_killed), soak
     F2   death at every step of an export   test_crash_matrix; at all of them, over fakes,
-                                            unit/test_pipeline (a_crash_at_any_seam)
+                                            unit/test_pipeline (a_crash_at_any_seam),
+                                            of a cut one unit/test_partitioned, test_partitions
     F3   a worker that sleeps through its   test_processes (stopped_for_longer), soak;
-         lease and wakes                    unit/test_pipeline (slept_through_its_lease)
+         lease and wakes                    unit/test_pipeline (slept_through_its_lease),
+                                            test_partitions (sleeps_at_any_seam)
     F4   Redis killed under load            test_processes (a_redis_killed), soak;
                                             test_fleet_broker (outlives_restarts)
     F5   power cut under Redis              not here: it needs a disk that forgets what was not
@@ -27,9 +29,10 @@ Names without a folder are in this one; `soak` is `python -m tests.faults.soak`,
     F13  urgent exports go first            contract/store/test_order
     F14  one user's many delay no other     contract/store/test_order
     F15  cancel at any time                 unit/test_pipeline (cancel), contract/store/test_ends,
-                                            integration/test_worker; not during an outage
+                                            integration/test_worker, test_partitions
+                                            (withdrawn_at_any_seam); not during an outage
     F16  rolling deploy                     test_processes (a_rolling_deploy), soak,
-                                            test_fleet_deploy
+                                            test_fleet_deploy, test_partitions (knows_no)
     F17  an export that kills its workers   test_fleet_poison
     F18  hours of all at once               soak; hours are for a machine of its own
     F19  POST repeated after a lost answer  contract/store/test_idempotency. The soak repeats no

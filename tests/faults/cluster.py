@@ -35,6 +35,8 @@ LEASE = timedelta(seconds=4)
 SLICE = timedelta(seconds=3)
 PART = 5 * 1024 * 1024
 PAGE = 100
+PARTITION_ROWS = 3_000
+"""An export of twice as many rows is cut."""
 USERS = ("ada", "bert", "cleo")
 DRAIN_PATIENCE = 15.0
 """Seconds that a worker told to end may take before it is killed; it should need 5 at most."""
@@ -327,6 +329,8 @@ class Cluster:
             "EXPORTER_LEASE_SECONDS": f"{LEASE.total_seconds():g}",
             "EXPORTER_SLICE_SECONDS": f"{SLICE.total_seconds():g}",
             "EXPORTER_PART_SIZE": str(PART),
+            "EXPORTER_PARTITION_ROWS": str(PARTITION_ROWS),
+            "EXPORTER_PARTITIONS": "4",
             # Workers die here far more often than in any fleet; what an export that kills its
             # workers itself comes to is test_fleet_poison's.
             "EXPORTER_MAX_ATTEMPTS": "20",

@@ -6,14 +6,16 @@ import hashlib
 import random
 import threading
 import time
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import httpx
+import zstandard
 
 from exporter import cleaning
 from exporter.client import (
@@ -36,12 +38,15 @@ MUST_BE_ZERO = (
 
 
 def kinds(limits: Iterable[int]) -> dict[str, dict[str, Any]]:
-    """Requests by name: both formats at each limit, a search, and a file below one part."""
+    """Requests by name: both formats at each limit, each compressed too, a search, and a file below
+    one part."""
     found: dict[str, dict[str, Any]] = {}
-    for number in limits:
-        for name in ("csv", "json"):
-            found[f"{name} {number}"] = {"format": name, "query": {}, "limit": number}
     most = max(limits)
+    for number in limits:
+        for name, compression in (("csv", "gzip"), ("json", "zstd")):
+            plain = {"format": name, "query": {}, "limit": number}
+            found[f"{name} {number}"] = plain
+            found[f"{name} {number} {compression}"] = {**plain, "compression": compression}
     remote = {"location_types": ["Remote"]}
     found["csv remote"] = {"format": "csv", "query": remote, "limit": most}
     narrow = ["_id", "job_title", "date_posted"]
@@ -50,11 +55,21 @@ def kinds(limits: Iterable[int]) -> dict[str, dict[str, Any]]:
 
 
 class Calm(NamedTuple):
-    """The file of a request when nothing goes wrong."""
+    """The file of a request when nothing goes wrong, unpacked."""
 
     sha256: str
     size: int
     rows: int
+
+
+class _Got(NamedTuple):
+    """A file that was downloaded."""
+
+    sha256: str
+    size: int
+    """Of what it holds, unpacked; the digest is of that."""
+    received: int
+    """Bytes that came."""
 
 
 def calm_files(
@@ -65,17 +80,44 @@ def calm_files(
     created = {name: client.create(request)["id"] for name, request in requests.items()}
     found: dict[str, Calm] = {}
     for name, export_id in created.items():
+        request = requests[name]
         record = client.wait(export_id, lambda _: None)
         assert record["state"] == "finished", record
-        file = folder / "calm"
+        packed, file = folder / "packed", folder / "calm"
         size = record["result"]["file_size"]
-        download(record["result"]["download_url"], file, size, lambda _: None)
-        rows = count_rows(file, requests[name]["format"])
+        download(record["result"]["download_url"], packed, size, lambda _: None)
+        with packed.open("rb") as pieces, file.open("wb") as out:
+            for piece in unpacked(iter(lambda: pieces.read(2**20), b""), _compression(request)):
+                out.write(piece)
+        rows = count_rows(file, request["format"])
         assert rows == record["result"]["record_count"] > 0, record
         with file.open("rb") as whole:
-            found[name] = Calm(hashlib.file_digest(whole, "sha256").hexdigest(), size, rows)
+            digest = hashlib.file_digest(whole, "sha256").hexdigest()
+        found[name] = Calm(digest, file.stat().st_size, rows)
+        plain = name.removesuffix(f" {_compression(request)}")
+        assert found[name] == found.get(plain, found[name]), (name, found)
+        packed.unlink()
         file.unlink()
     return found
+
+
+def unpacked(pieces: Iterable[bytes], compression: str) -> Iterator[bytes]:
+    """What a file of that compression holds; all of a gzip file is one member, as some readers
+    want it. Raises ValueError if bytes are missing or left over."""
+    if compression == "none":
+        yield from pieces
+        return
+    gzip = zlib.decompressobj(31)
+    zstd = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
+    for piece in pieces:
+        yield gzip.decompress(piece) if compression == "gzip" else zstd.decompress(piece)
+    whole = gzip.eof and not gzip.unused_data if compression == "gzip" else not zstd.unused_data
+    if not whole:
+        raise ValueError(f"the {compression} file ends too early, or something follows its end")
+
+
+def _compression(request: Mapping[str, Any]) -> str:
+    return cast("str", request.get("compression", "none"))
 
 
 @dataclass
@@ -194,7 +236,7 @@ class History:
             return
         calm, result = self.calm[one.kind], record["result"]
         try:
-            sha256, size = self._downloaded(result["download_url"])
+            got = self._downloaded(result["download_url"], _compression(self.requests[one.kind]))
             stored = self.cluster.store.get(one.id)
             assert stored is not None
             assert stored.result is not None
@@ -204,26 +246,31 @@ class History:
                 one.key = None
         except (httpx.HTTPError, StorageUnavailable, StoreUnavailable):
             return  # S3 or Redis is away: at the next poll
+        except (ValueError, zlib.error, zstandard.ZstdError) as error:
+            self._complain("byte-unequal", one, str(error))
+            one.checked = True
+            return
         said = (result["record_count"], result["file_size"])
-        if sha256 != calm.sha256:
-            self._complain("byte-unequal", one, f"{size} bytes, {calm.size} when calm")
-        if min(said[0] - calm.rows, said[1] - calm.size, size - calm.size) < 0:
-            self._complain("short", one, f"said {said}, got {size} bytes, calm {calm}")
-        if max(said[0] - calm.rows, said[1] - calm.size, size - calm.size) > 0:
-            self._complain("doubled", one, f"said {said}, got {size} bytes, calm {calm}")
+        beside = (said[0] - calm.rows, got.received - said[1], got.size - calm.size)
+        if got.sha256 != calm.sha256:
+            self._complain("byte-unequal", one, f"{got.size} bytes, {calm.size} when calm")
+        if min(beside) < 0:
+            self._complain("short", one, f"said {said}, got {got}, calm {calm}")
+        if max(beside) > 0:
+            self._complain("doubled", one, f"said {said}, got {got}, calm {calm}")
         one.checked = True
         self.counts["finished"] += 1
         self.counts["rows"] += calm.rows
-        self.counts["bytes"] += size
+        self.counts["bytes"] += got.received
 
-    def _downloaded(self, url: str) -> tuple[str, int]:
+    def _downloaded(self, url: str, compression: str) -> _Got:
         digest, size = hashlib.sha256(), 0
         with httpx.stream("GET", url, timeout=30, trust_env=False) as response:
             response.raise_for_status()
-            for chunk in response.iter_bytes():
+            for chunk in unpacked(response.iter_raw(), compression):
                 digest.update(chunk)
                 size += len(chunk)
-        return digest.hexdigest(), size
+            return _Got(digest.hexdigest(), size, response.num_bytes_downloaded)
 
     def audit(self) -> None:
         """After the end: nobody changed their mind, and the bucket holds the files and no more."""
@@ -279,6 +326,7 @@ class History:
                 (spec.format, spec.limit) == (request["format"], request["limit"])
                 and bool(spec.query) == bool(request["query"])
                 and tuple(request.get("columns", spec.columns)) == spec.columns
+                and _compression(request) == spec.compression
             ):
                 return name
         raise AssertionError(f"nobody here asked for {spec}")

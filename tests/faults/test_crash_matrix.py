@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+import string
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -15,10 +18,10 @@ from exporter.checkpoints import Cursor
 from exporter.clock import FakeClock
 from exporter.exports import Export, Spec, State
 from exporter.formats import registry
-from exporter.formats.base import Dialect
+from exporter.formats.base import Dialect, Row
 from exporter.local.redis import RedisServer
 from exporter.parts import prefix
-from exporter.pipeline import run_slice
+from exporter.pipeline import Limits, run_slice
 from exporter.sources.base import Page, Source
 from exporter.sources.memory import MemorySource
 from exporter.storage.base import FileHeaders, Storage
@@ -26,6 +29,7 @@ from exporter.storage.s3 import S3Storage
 from exporter.store.base import ExportStore
 from exporter.store.redis import RedisStore
 from tests.conftest import S3
+from tests.faults.history import unpacked
 from tests.harness import COLUMNS, LIMITS, Crash, Seams, _Watched
 
 DATABASE = 11
@@ -39,11 +43,27 @@ ROWS = [
 SECONDS_A_PAGE = 4.0
 """On the fake clock: eight pages a slice, less than a part, so that slices leave tails."""
 REAL_LIMITS = msgspec.structs.replace(LIMITS, part_size=5 * 1024 * 1024)
-STORE_CALLS = ("renew", "commit", "release", "end")
+STORE_CALLS = ("renew", "commit", "release", "end", "cut", "partitions", "rejoin")
 STORAGE_CALLS = (
-    *("begin", "put_part", "copy_parts", "complete", "put_small", "read", "abort", "head"),
-    *("delete", "objects", "open_uploads"),
+    *("begin", "put_part", "copy_parts", "complete", "put_small", "read", "stream", "abort"),
+    *("head", "delete", "objects", "open_uploads"),
 )
+
+
+def _uneven() -> list[bytes]:
+    """Rows of which four partitions of 60 are, even compressed: one to be copied; one too small
+    for that; one that is joined with it; and a small one, which ends the file."""
+    chances, signs = random.Random(1), string.ascii_letters + string.digits + " !#$%&()*+-/:;<=>?@"
+    return [
+        b'{"_id":"%04d","title":"%s","n":%d.10}'
+        % (n, "".join(chances.choices(signs, k=KB[n // 60] * 1_000)).encode(), n)
+        for n in range(240)
+    ]
+
+
+KB = (112, 4, 112, 3)
+UNEVEN = _uneven()
+CUT_LIMITS = msgspec.structs.replace(REAL_LIMITS, partition_rows=60, partitions=4)
 
 
 class _SlowSource(MemorySource):
@@ -57,13 +77,28 @@ class _SlowSource(MemorySource):
 class Bench:
     """One export whose seams are watched; each slice is a worker of its own."""
 
-    def __init__(self, store: RedisStore, storage: S3Storage, format: str) -> None:  # noqa: A002
+    def __init__(
+        self,
+        store: RedisStore,
+        storage: S3Storage,
+        format: str,  # noqa: A002
+        *,
+        rows: Sequence[Row] = ROWS,
+        limits: Limits = REAL_LIMITS,
+        compression: str = "none",
+    ) -> None:
         self.seams = Seams()
+        self.limits = limits
         self.clock = FakeClock()
         self.real_store, self.real_storage = store, storage
         self.store: ExportStore = _Watched(store, self.seams, STORE_CALLS)
         self.storage: Storage = _Watched(storage, self.seams, STORAGE_CALLS)
-        slow = _SlowSource(ROWS, page_size=len(ROWS) // PAGES, columns=COLUMNS)
+        slow = _SlowSource(
+            rows,
+            page_size=6,
+            columns=COLUMNS,
+            read_ahead=2 if limits.partition_rows else 0,
+        )
         slow.clock = self.clock
         self.source: Source = _Watched(slow, self.seams, ("fetch",))
         self.spec = Spec(
@@ -77,6 +112,7 @@ class Bench:
             format=format,
             dialect=Dialect(),
             columns=COLUMNS if format == "csv" else (),
+            compression=compression,
             file_name=f"jobs.{format}",
         )
         store.create(self.spec)
@@ -88,7 +124,7 @@ class Bench:
             slices += 1
             assert slices < 50, self.export
             claimed_at = self.clock.monotonic()
-            claim = self.real_store.claim("worker-1", lease=REAL_LIMITS.lease)
+            claim = self.real_store.claim("worker-1", lease=self.limits.lease)
             assert claim is not None, self.export
             run_slice(
                 claim,
@@ -97,14 +133,16 @@ class Bench:
                 storage=self.storage,
                 store=self.store,
                 clock=self.clock,
-                limits=REAL_LIMITS,
+                limits=self.limits,
                 claimed_at=claimed_at,
             )
 
     def bury(self) -> None:
-        """The worker is dead: its lease is over, and a sweep finds the export."""
+        """The worker is dead: its lease is over, and a sweep finds what it had."""
         self.seams.die_at, self.seams.is_dead = None, False
-        self.real_store.client.zadd("exporter:leases", {self.spec.id: 1}, xx=True)
+        client = self.real_store.client
+        for member in cast("list[bytes]", client.zrange("exporter:leases", 0, -1)):
+            client.zadd("exporter:leases", {member: 1}, xx=True)
         self.real_store.sweep()
 
     @property
@@ -117,6 +155,10 @@ class Bench:
         export = self.export
         assert export.result is not None, f"{export.state}: {export.error}"
         return self.real_storage.read(export.result.key)
+
+    def content(self) -> bytes:
+        """The file, unpacked."""
+        return b"".join(unpacked([self.file()], self.spec.compression))
 
     def bucket(self) -> list[str]:
         """What the export has in the bucket: objects, and open uploads marked so."""
@@ -225,6 +267,108 @@ def test_a_second_crash_in_the_middle_of_taking_over_costs_nothing_either(
         assert bench.bucket() == [bench.export.result.key], second
         bench.clear()
     assert {"complete", "begin", "copy_parts", "commit"} <= died_at
+
+
+def _cut_deaths(calls: list[str]) -> list[int]:
+    """The cut, and the first call of each kind that matters while the partitions become one: until
+    then they are read as any export is."""
+    begins, looks = calls.index("partitions"), {"renew", "head", "objects", "open_uploads"}
+    later = [(call, at) for at, call in enumerate(calls) if at >= begins and call not in looks]
+    composing = dict(reversed(later))
+    return [calls.index("cut"), *sorted(composing.values())]
+
+
+@pytest.mark.parametrize(
+    ("format", "compression", "die_after", "everywhere"),
+    [
+        ("json", "gzip", False, False),
+        pytest.param("csv", "none", False, True, marks=pytest.mark.soak),
+        pytest.param("csv", "none", True, True, marks=pytest.mark.soak),
+        pytest.param("json", "gzip", False, True, marks=pytest.mark.soak),
+        pytest.param("json", "gzip", True, True, marks=pytest.mark.soak),
+        pytest.param("csv", "zstd", True, False, marks=pytest.mark.soak),
+    ],
+)
+@pytest.mark.timeout(900)
+def test_a_crash_at_any_seam_of_an_export_cut_over_real_servers_yields_the_rows_of_one_reader(
+    store: RedisStore,
+    storage: S3Storage,
+    format: str,  # noqa: A002
+    compression: str,
+    die_after: bool,
+    everywhere: bool,
+) -> None:
+    # Given: what one reader writes, and the calls of a calm run with partitions
+    cut = partial(
+        Bench, store, storage, format, rows=UNEVEN, compression=compression, limits=CUT_LIMITS
+    )
+    alone = cut(limits=REAL_LIMITS)
+    alone.run()
+    expected = alone.content()
+    alone.clear()
+    calm = cut()
+    calm.run()
+    calls = calm.seams.calls
+    assert calm.content() == expected
+    calm.clear()
+    assert {"cut", "partitions", "copy_parts", "stream", "put_small", "read"} <= set(calls)
+    for at in _deaths(calls, format) if everywhere else _cut_deaths(calls):
+        # When: the process dies at that call, and others go on
+        bench = cut()
+        bench.seams.die_at, bench.seams.die_after = at, die_after
+        with pytest.raises(Crash):
+            bench.run()
+        bench.bury()
+        bench.run()
+        # Then
+        where = f"{'after' if die_after else 'before'} call {at}, {calls[at]}"
+        assert bench.content() == expected, where
+        assert bench.export.result is not None
+        assert bench.bucket() == [bench.export.result.key], where
+        assert bench.export.result.record_count == len(UNEVEN), where
+        bench.clear()
+
+
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.timeout(900)
+def test_a_second_crash_in_the_middle_of_composing_costs_nothing_either(
+    store: RedisStore, storage: S3Storage, every: int
+) -> None:
+    # Given: a worker that died when it had made the first part of the partitions, and the calls of
+    # a successor
+    def died() -> Bench:
+        bench = Bench(store, storage, "csv", rows=UNEVEN, limits=CUT_LIMITS)
+        bench.seams.die_at = composing
+        with pytest.raises(Crash):
+            bench.run()
+        bench.bury()
+        bench.seams.calls.clear()
+        return bench
+
+    calm = Bench(store, storage, "csv", rows=UNEVEN, limits=CUT_LIMITS)
+    calm.run()
+    expected, composing = calm.file(), calm.seams.calls.index("stream")
+    calm.clear()
+    alone = died()
+    alone.run()
+    calls = alone.seams.calls
+    alone.clear()
+    assert {"complete", "copy_parts", "partitions", "stream", "put_part"} <= set(calls)
+    for second in range(0, len(calls), every):
+        bench = died()
+        # When: the successor dies too, a call later each time
+        bench.seams.die_at = second
+        bench.seams.die_after = bool(second % 2)
+        with pytest.raises(Crash):
+            bench.run()
+        bench.bury()
+        bench.run()
+        # Then
+        where = f"{second}, {calls[second]}"
+        assert bench.file() == expected, where
+        assert bench.export.result is not None
+        assert bench.bucket() == [bench.export.result.key], where
+        bench.clear()
 
 
 def test_a_write_that_reaches_s3_after_the_end_is_cleaned_away_and_the_file_is_not(

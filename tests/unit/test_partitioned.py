@@ -56,7 +56,7 @@ def _serial(rows: Sequence[Row] = ROWS, **options: Any) -> Bench:
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("limit", [None, 190])
+@pytest.mark.parametrize("limit", [None, 190, 250, 400])
 def test_the_file_of_many_workers_is_that_of_one(
     format: str,  # noqa: A002
     compression: str,
@@ -81,6 +81,27 @@ def test_the_file_of_many_workers_is_that_of_one(
     assert result.completeness.outcome is expected.completeness.outcome
     assert result.completeness.end_reason is expected.completeness.end_reason
     assert result.completeness.expected == expected.completeness.expected
+
+
+@pytest.mark.parametrize("limit", [None, 150, 215, 300])
+def test_an_offset_is_skipped_once_and_not_by_each_partition(limit: int | None) -> None:
+    # Given: an export of what stands behind the first 35 rows
+    bench = _bench(limit=limit)
+    bench.memory_store.delete("e1", "u1")
+    bench.spec = msgspec.structs.replace(bench.spec, id="e2", offset=35)
+    bench.memory_store.create(bench.spec)
+
+    # When
+    endings = bench.run()
+
+    # Then
+    assert endings[0] is Ending.CUT
+    assert bench.file() == _serial(ROWS[35 : 35 + (limit or 250)]).file()
+    result = bench.export.result
+    assert result is not None
+    assert result.completeness.total_at_end == 215
+    end = EndReason.LIMIT_REACHED if limit == 150 else EndReason.TOTAL_REACHED
+    assert result.completeness.end_reason is end
 
 
 def test_partitions_are_read_by_several_workers_at_the_same_time() -> None:
@@ -149,7 +170,7 @@ def test_a_crash_at_any_seam_of_a_cut_export_then_another_run_yields_the_same_fi
     die_after: bool,
 ) -> None:
     # Given: the calls that a calm run makes over its seams
-    limits = msgspec.structs.replace(CUT, part_size=2_000 if compression == "none" else 400)
+    limits = msgspec.structs.replace(CUT, part_size=2_000 if compression == "none" else 250)
     options: dict[str, Any] = {
         "format": format,
         "compression": compression,
@@ -322,3 +343,53 @@ def test_a_cut_export_says_how_its_end_is_known() -> None:
     assert result.completeness.end_reason is EndReason.TOTAL_REACHED
     assert result.completeness.exported == result.completeness.expected == 250
     assert (result.completeness.total_at_start, result.completeness.total_at_end) == (250, 250)
+
+
+class _Capped:
+    """A source that announces fewer rows than it has, and says so with the last of them at the end
+    of a page, as an index that counts no further does."""
+
+    def __init__(self, bench: Bench, total: int) -> None:
+        self._total = total
+        self._inner = bench.source
+
+    def fetch(self, query: dict[str, Any], cursor: Any) -> Page:
+        return msgspec.structs.replace(self._inner.fetch(query, cursor), total=self._total)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def test_an_announced_total_is_no_end_while_the_source_has_more_rows() -> None:
+    # Given
+    bench = _bench()
+    bench.source = _Capped(bench, 200)  # type: ignore[assignment]
+
+    # When
+    endings = bench.run()
+
+    # Then: as one reader would have it
+    assert endings[0] is Ending.CUT
+    assert bench.export.state is State.FAILED
+    assert "ended after 250 rows, its total says 200" in (bench.export.error or "")
+    assert bench.bucket() == []
+
+
+def test_a_user_with_one_slot_has_one_partition_read_at_a_time_and_the_file_in_the_end() -> None:
+    # Given
+    bench = _bench()
+    held = 0
+
+    # When: two workers ask whenever there is work
+    while not bench.export.terminal:
+        first, second = (
+            bench.memory_store.claim(worker, lease=CUT.lease, tenant_slots=1) for worker in "ab"
+        )
+        assert first is not None
+        assert second is None
+        bench.slice(first)
+        held += 1
+
+    # Then
+    assert held == 6
+    assert bench.file() == _serial().file()

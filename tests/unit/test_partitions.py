@@ -113,6 +113,7 @@ def _end(
         partition=Partition(place, 10 * place, rows, 25),
         checkpoint=Checkpoint(
             cursor=None,
+            end_reason=EndReason.TOTAL_REACHED,
             rows=rows if read is None else read,
             pages=1,
             seen=seen,

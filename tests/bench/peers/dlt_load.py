@@ -49,7 +49,7 @@ def work(order: Order) -> None:
     pipeline = dlt.pipeline(
         pipeline_name="bench",
         pipelines_dir=order.scratch,
-        dataset_name=order.key,
+        dataset_name=order.key.replace("-", "_"),
         destination=filesystem(
             bucket_url=f"s3://{order.bucket}",
             credentials={
