@@ -77,10 +77,10 @@ def _measure(
                 for format_ in asked.formats:
                     for one in _turned(taking_part, number):
                         session.add(sink, format_, one, _turn(track, one, format_, asked.rows))
-            if sink == "null" and (not compares or _is_whole(asked)):
+            if sink == "null" and (not compares or _is_kept(asked)):
                 for format_ in ("csv", "jsonl") if compares else (asked.format,):
                     session.profiles[format_] = track.run(OURS, format_, asked.rows, "sample")
-            if sink == "null" and _is_whole(asked):
+            if sink == "null" and _is_kept(asked) and compares:
                 for rows in MEMORY_ROWS:
                     session.memory[rows] = track.run(OURS, "csv", rows)
 
@@ -118,13 +118,18 @@ def _check(directory: Path, asked: argparse.Namespace, taking_part: Sequence[Con
 def _track(directory: Path, sink: str, asked: argparse.Namespace) -> Iterator[Track]:
     directory.mkdir(exist_ok=True)
     with servers.running(directory, sink, asked.latency) as running:
-        yield Track(running, directory, asked.peers)
+        yield Track(running, directory, asked.peers, in_flight=asked.in_flight)
 
 
 def _turned(taking_part: Sequence[Contestant], number: int) -> list[Contestant]:
     """Each round begins with another, so that nobody always follows the same neighbour."""
     at = number * 5 % len(taking_part)
     return [*taking_part[at:], *taking_part[:at]]
+
+
+def _is_kept(asked: argparse.Namespace) -> bool:
+    """Whether it is a page for somebody to read later, which tells more than who is quickest."""
+    return _is_whole(asked) or asked.out is not None
 
 
 def _is_whole(asked: argparse.Namespace) -> bool:
@@ -164,6 +169,9 @@ def _arguments() -> argparse.Namespace:
         "--only", type=_contestants, default=ALL, help=", ".join(one.name for one in ALL)
     )
     parser.add_argument("--latency", type=float, default=0.0, help="ms that each page takes")
+    parser.add_argument(
+        "--in-flight", type=int, default=8, help="pages that one worker of ours asks for at once"
+    )
     parser.add_argument("--sink", choices=servers.SINKS, help="default: the one, then the other")
     parser.add_argument("--peers", default=sys.executable, help="the interpreter of the others")
     parser.add_argument("--out", help="a file to write to, besides printing")

@@ -30,8 +30,8 @@ the rows per second: those are this machine's, and include what the servers take
 - CPU s/M: seconds of CPU, user and system, of all its processes, for a million rows. The
   steadiest figure on a machine that does other things, too.
 - peak MB: resident memory of all its processes together, each at its highest.
-- file MB: what it wrote. Postings are put together from a few hundred sentences, so everything
-  compresses better here than real ones do.
+- file MB: what it wrote. Descriptions are a few hundred words, shuffled: they pack somewhat better
+  than real ones do.
 
 CSV has 26 columns, lists and objects in them as JSON text; JSON Lines are whole postings.
 """

@@ -55,11 +55,13 @@ class Turn(NamedTuple):
 class Track:
     """Where turns are run."""
 
-    def __init__(self, servers: Servers, directory: Path, peers: str) -> None:
-        """`peers` is the interpreter for everybody but our own workers."""
+    def __init__(self, servers: Servers, directory: Path, peers: str, *, in_flight: int) -> None:
+        """`peers` is the interpreter for everybody but our own workers, each of which asks for
+        `in_flight` pages at once."""
         self.servers = servers
         self._directory = directory
         self._peers = peers
+        self._in_flight = in_flight
 
     def run(
         self, contestant: Contestant, format_: str, rows: int, *arguments: str, keep: bool = False
@@ -103,7 +105,7 @@ class Track:
         config = scratch / "exporter.toml"
         config.write_text(
             f'[sources.{SOURCE}]\ntype = "hirebase"\nbase_url = "{order.pages}"\n'
-            f"page_size = {PAGE}\n"
+            f"page_size = {PAGE}\nmax_in_flight = {self._in_flight}\n"
         )
         env = {
             **self.servers.environment,

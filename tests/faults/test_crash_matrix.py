@@ -329,7 +329,7 @@ def test_a_crash_at_any_seam_of_an_export_cut_over_real_servers_yields_the_rows_
         bench.clear()
 
 
-@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("every", [16, pytest.param(1, marks=pytest.mark.soak)])
 @pytest.mark.timeout(900)
 def test_a_second_crash_in_the_middle_of_composing_costs_nothing_either(
     store: RedisStore, storage: S3Storage, every: int
