@@ -188,7 +188,8 @@ class Fleet:
         config = directory / "exporter.toml"
         config.write_text(
             f'[sources.up]\ntype = "hirebase"\nbase_url = "{self.upstream.url}"\n'
-            f"page_size = {PAGE}\n"
+            # One page at a time, so that an export takes as long as a test needs.
+            f"page_size = {PAGE}\nmax_in_flight = 1\n"
         )
         redis_url = redis_through(port) if redis_through else self.redis.url
         self.env = {

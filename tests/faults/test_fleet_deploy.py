@@ -17,7 +17,7 @@ PAGE_SECONDS = 0.2
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 
 
-def test_rolling_restarts_read_no_page_twice_and_take_nothing_over(
+def test_rolling_restarts_read_no_page_twice_but_those_under_way_and_take_nothing_over(
     tmp_path: Path, s3_server: S3
 ) -> None:
     # Given
@@ -47,7 +47,10 @@ def test_rolling_restarts_read_no_page_twice_and_take_nothing_over(
         assert len(slices) >= 2 + 3, "each restart handed an export over"
         assert all(line["clean"] for line in slices)
         assert not any(one.said("sweep.leases_expired") for one in workers)
-        assert fleet.upstream.twice() == {}
+        # A page that was asked for ahead is left behind by a worker that has to go.
+        twice = fleet.upstream.twice()
+        assert len(twice) <= 2 * 3, twice
+        assert all(times == 2 for times in twice.values()), twice
         fleet.assert_whole(exports)
 
 
