@@ -13,7 +13,7 @@ from botocore import session as botocore_session
 from botocore.config import Config
 from botocore.credentials import RefreshableCredentials
 from botocore.exceptions import NoCredentialsError, ParamValidationError
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from exporter.storage import presigning
@@ -115,7 +115,8 @@ def test_a_link_is_byte_for_byte_the_one_that_boto3_signs(
     seconds: int,
     moment: datetime,
 ) -> None:
-    # Given
+    # Given: boto3 makes no host of a bucket's name and an address, on some releases of Python
+    assume(style == "path" or "[" not in (endpoint or ""))
     s3 = client(endpoint, region, style, token)
 
     # When
