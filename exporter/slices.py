@@ -284,8 +284,7 @@ class Slice:
             keep_file=self.limits.keep(self.export),
             keep_record=self.limits.keep_record,
         )
-        action = "export.finished" if self.export.partition is None else "partition.finished"
-        log.info(action, rows=result.record_count, bytes=result.file_size)
+        log.info(self._action("finished"), rows=result.record_count, bytes=result.file_size)
         return Ending.FINISHED
 
     def _refused(self, error: SourceError) -> Ending:
@@ -297,14 +296,18 @@ class Slice:
         if reachable:
             self._discard()
         self.held.end(State.FAILED, error=error, keep_record=self.limits.keep_record)
-        log.warning("export.failed", reason=error)
+        log.warning(self._action("failed"), reason=error)
         return Ending.FAILED
 
     def _cancel(self) -> Ending:
         self._discard()
         self.held.end(State.CANCELED, keep_record=self.limits.keep_record)
-        log.info("export.canceled", rows=self.at.rows)
+        log.info(self._action("canceled"), rows=self.at.rows)
         return Ending.CANCELED
+
+    def _action(self, what: str) -> str:
+        """What the log says: the end of a partition is none of its export."""
+        return f"{'export' if self.export.partition is None else 'partition'}.{what}"
 
     def _hand_over(self) -> Ending:
         return self._save_hand() or self._release(Ending.HANDED_OVER, clean=True)
