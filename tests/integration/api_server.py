@@ -5,6 +5,7 @@ Starlette's own test client warns that it is on its way out for httpx, and warni
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import threading
@@ -18,6 +19,7 @@ import httpx
 import redis
 import structlog
 import uvicorn
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
@@ -54,12 +56,27 @@ class Server:
     """An HTTP server on a free port; what it serves can be exchanged."""
 
     def __init__(self) -> None:
-        self.app: ASGIApp | None = None
         self.url = ""
+        self._app: ASGIApp | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def app(self) -> ASGIApp | None:
+        """What is served; one of our own that is exchanged lets its connections go."""
+        return self._app
+
+    @app.setter
+    def app(self, app: ASGIApp | None) -> None:
+        before, self._app = self._app, app
+        if self._loop is not None and isinstance(before, FastAPI):
+            turns = getattr(before.state, "turns", None)
+            if turns is not None:
+                self._loop.call_soon_threadsafe(turns.close)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert self.app is not None, "give the server an app before calling it"
-        await self.app(scope, receive, send)
+        assert self._app is not None, "give the server an app before calling it"
+        self._loop = asyncio.get_running_loop()
+        await self._app(scope, receive, send)
 
     @contextmanager
     def running(self) -> Iterator[Server]:
@@ -79,6 +96,7 @@ class Server:
             try:
                 yield self
             finally:
+                self.app = None
                 server.should_exit = True
                 thread.join()
 

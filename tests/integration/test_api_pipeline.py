@@ -46,6 +46,7 @@ from exporter.storage.memory import MemoryStorage
 from exporter.store.keys import KeyRing
 from exporter.store.memory import MemoryStore
 from tests.integration.api_server import KEYS_DATABASE, PUBLIC_URL, Server, captured_logs
+from tests.waiting import until
 
 PATH = "/api/export"
 HEADER = (
@@ -601,14 +602,7 @@ def test_every_client_notices_that_a_file_is_not_whole(
     with pytest.raises(failures):
         get(url, api.ann, encoding)
     assert pages == 7
-    eventually(api.idle)
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    until(api.idle)
 
 
 def test_the_first_byte_leaves_before_the_first_job_is_read(
@@ -648,7 +642,7 @@ def test_a_caller_that_leaves_ends_the_reading_and_frees_the_connection(api: Ser
         assert not api.idle()
 
     # Then
-    eventually(api.idle)
+    until(api.idle)
 
 
 def test_a_caller_that_took_all_of_it_is_not_said_to_have_left(api: Service) -> None:
@@ -658,7 +652,7 @@ def test_a_caller_that_took_all_of_it_is_not_said_to_have_left(api: Service) -> 
     # When
     with captured_logs() as lines:
         api.http.get(PATH)
-        eventually(api.idle)
+        until(api.idle)
         api.http.get("/health/live")
 
     # Then
@@ -681,7 +675,7 @@ def test_a_caller_that_leaves_while_jobs_are_counted_ends_the_counting(api: Serv
         api.http.get(PATH, timeout=1)
 
     # Then
-    eventually(api.idle)
+    until(api.idle)
 
 
 def test_a_caller_that_reads_slowly_holds_neither_pages_nor_threads(
@@ -726,7 +720,7 @@ def test_a_caller_that_takes_nothing_for_long_is_cut_off(
     with captured_logs() as lines, api.http.stream("GET", PATH) as answer:
         read = answer.iter_raw()
         next(read)
-        eventually(api.idle)
+        until(api.idle)
         # Then
         with pytest.raises(httpx.RemoteProtocolError):
             list(read)
@@ -752,7 +746,7 @@ def test_more_streams_than_a_process_sends_at_once_are_asked_to_come_again(
         busy = api.http.get(PATH)
         go_on.set()
         first.read()
-    eventually(api.idle)
+    until(api.idle)
     free = api.http.get(PATH)
 
     # Then

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ import uvicorn
 
 from exporter.board import app, drift, faults, synthetic
 from exporter.local import ports
+from tests.waiting import until
 
 KEY = "sk_test_board"
 ROWS = 250
@@ -108,13 +109,6 @@ def all_rows(client: httpx.Client, **body: Any) -> list[dict[str, Any]]:
             break
         found += jobs
     return found
-
-
-def eventually(happened: Callable[[], object], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def raw_search(client: httpx.Client) -> tuple[int, bytes, type[Exception] | None]:
@@ -280,7 +274,7 @@ def test_a_client_that_is_gone_before_its_fault_troubles_nobody(
     for _ in range(8):
         with pytest.raises(httpx.ReadTimeout):
             board.post("/v2/jobs/search", json={}, timeout=0.05)
-    eventually(lambda: sum(done(board).values()) == 16)
+    until(lambda: sum(done(board).values()) == 16)
     # Then
     order(board, "")
     assert search(board).status_code == 200
@@ -481,7 +475,7 @@ def test_a_drift_changes_its_own_postings_and_no_other(tmp_path: Path) -> None:
         before = all_rows(client)
         # When
         order(client, "drift=60/s,seed=3")
-        eventually(lambda: all(done(client).get(change, 0) > 5 for change in drift.CHANGES))
+        until(lambda: all(done(client).get(change, 0) > 5 for change in drift.CHANGES))
         order(client, "")
         # Then: it has stopped
         after = all_rows(client)
@@ -500,7 +494,7 @@ def test_a_drift_keeps_its_pace_and_ends_with_the_board(tmp_path: Path) -> None:
     begin = time.monotonic()
     # When
     with serving(path, "drift=40/s") as client:
-        eventually(lambda: sum(done(client).values()) >= 80)
+        until(lambda: sum(done(client).values()) >= 80)
         made, took = sum(done(client).values()), time.monotonic() - begin
     # Then
     assert took > 1.9
@@ -518,7 +512,7 @@ def test_a_drift_pushes_postings_from_page_to_page_in_an_order_by_date(tmp_path:
         # When
         order(client, "drift=50/s")
         # Then
-        eventually(
+        until(
             lambda: (
                 [r["_id"] for r in search(client, page=2, **newest_first).json()["jobs"]] != second
             )
@@ -559,7 +553,7 @@ def test_a_board_started_by_the_command_misbehaves(tmp_path: Path) -> None:
         command, env=os.environ | {"BOARD_KEY": KEY}, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            eventually(lambda: ports.answers(port))
+            until(lambda: ports.answers(port))
             with httpx.Client(
                 base_url=f"http://127.0.0.1:{port}", headers={"x-api-key": KEY}
             ) as client:

@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from exporter.local.children import Child, ChildError
+from tests.waiting import until
 
 SLEEPS = "import time; print('up', flush=True); time.sleep(600)"
 MUTE = "import time; time.sleep(600)"
@@ -33,15 +33,6 @@ def a_child(tmp_path: Path, code: str, *, grace: float = 5.0, patience: float = 
         grace=grace,
         patience=patience,
     )
-
-
-def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if holds():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def is_alive(pid: int) -> bool:
@@ -82,14 +73,14 @@ def test_stop_ends_the_childs_own_children_too(tmp_path: Path) -> None:
     # Given a child whose own child does not listen to SIGTERM
     child = a_child(tmp_path, FAMILY)
     child.start()
-    assert eventually(lambda: len(psutil.Process(child.pid).children()) == 1)
+    until(lambda: len(psutil.Process(child.pid).children()) == 1)
     grandchild = psutil.Process(child.pid).children()[0].pid
 
     # When
     child.stop()
 
     # Then
-    assert eventually(lambda: not is_alive(grandchild))
+    until(lambda: not is_alive(grandchild))
 
 
 def test_a_child_that_ends_by_itself_is_told_with_its_status_and_the_end_of_its_log(
@@ -123,7 +114,7 @@ def test_a_child_that_was_killed_is_told_with_the_signal(tmp_path: Path) -> None
                 return "ended by SIGKILL" in str(error)
             return False
 
-        assert eventually(told)
+        until(told)
 
 
 def test_a_child_that_never_answers_is_ended_and_told(tmp_path: Path) -> None:
@@ -172,7 +163,7 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         parent.kill()
 
         # Then
-        assert eventually(lambda: not is_alive(pid))
+        until(lambda: not is_alive(pid))
 
 
 def test_a_running_child_is_not_launched_twice(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from exporter.errors import StorageUnavailable
 from exporter.exports import State
 from exporter.pipeline import Ending
 from tests.harness import LIMITS, Bench, Crash, postings
+from tests.waiting import until
 
 AHEAD = 2
 THREADED = msgspec.structs.replace(LIMITS, parts_ahead=AHEAD)
@@ -61,13 +62,6 @@ class Slow:
         self._held = lambda _: False
         for event in list(self.events.values()):
             event.set()
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from exporter.exports import State
 from exporter.pipeline import Ending
 from exporter.sources.base import Page
 from tests.harness import LIMITS, Bench, postings
+from tests.waiting import until
 
 AHEAD = 4
 
@@ -51,13 +52,6 @@ class Upstream:
 
 def ids(bench: Bench) -> list[str]:
     return [json.loads(line)["_id"] for line in bench.file().splitlines()]
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @contextmanager
