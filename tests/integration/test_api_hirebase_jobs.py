@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -642,8 +643,10 @@ def test_a_search_of_a_source_that_has_none_is_404(api: Service) -> None:
 
 def test_while_an_upstream_hangs_tasks_are_polled_all_the_same(api: Service) -> None:
     # Given
+    polled = threading.Event()
+
     def hangs(_: Any) -> bytes:
-        time.sleep(3)
+        polled.wait(20)
         return reply(200, {"jobs": [], "total_count": 0})
 
     created = api.http.post("/v2/jobs/export", json={"search": {}, "format": "json"}).json()
@@ -659,6 +662,7 @@ def test_while_an_upstream_hangs_tasks_are_polled_all_the_same(api: Service) -> 
         begin = time.monotonic()
         poll = api.http.get(f"/v2/tasks/{created['id']}")
         took = time.monotonic() - begin
+        polled.set()
         for one in waiting:
             one.cancel()
         api.engine.source("board").close()

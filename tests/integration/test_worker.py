@@ -15,7 +15,7 @@ import pytest
 import redis
 from celery import Celery
 
-from exporter import settings
+from exporter import limits, settings
 from exporter.board import app as board_app
 from exporter.board import synthetic
 from exporter.engine import Engine
@@ -200,9 +200,10 @@ REFUSALS: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize(("answer", "said"), REFUSALS.values(), ids=REFUSALS)
 def test_an_export_fails_with_what_its_upstream_said(
-    fleet: Fleet, answer: bytes, said: str
+    fleet: Fleet, answer: bytes, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
+    monkeypatch.setattr(limits, "FIRST_WAIT", 0.1)
     with serving(answer) as upstream:
         fleet.configure({"broken": upstream.url})
         # When

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class Up:
     """A running `exporter up` and what it printed."""
 
     process: subprocess.Popen[str]
+    data_dir: Path
     said: dict[str, str]
     log: Path
 
@@ -75,7 +76,7 @@ def up(data_dir: Path, port: int, *more: str) -> Iterator[Up]:
             assert process.stdout is not None
             line = process.stdout.readline()
             assert line, f"it ended without a line on stdout:\n{log.read_text()}"
-            yield Up(process, json.loads(line), log)
+            yield Up(process, data_dir, json.loads(line), log)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -94,53 +95,76 @@ def left_of(family: list[psutil.Process], seconds: float = 5.0) -> list[psutil.P
     return psutil.wait_procs(family, timeout=seconds)[1]
 
 
-def test_two_stacks_run_side_by_side_and_sigterm_leaves_nothing_of_one(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A stack that nothing ends before all of these tests have."""
+    with up(tmp_path_factory.mktemp("stack") / "data", room(), "--board-rows", "20") as one:
+        yield one
+
+
+def test_the_line_says_where_all_of_it_answers(running: Up) -> None:
+    # Then
+    assert set(running.said) == {"url", "api_key", "s3_endpoint", "redis_url", "board_url"}
+    assert health(running.said["url"]) == 200
+    assert health(running.said["board_url"]) == 200
+    for place in ("s3_endpoint", "redis_url"):
+        number = running.said[place].rpartition(":")[2].partition("/")[0]
+        assert ports.answers(int(number))
+
+
+def test_files_with_keys_are_readable_by_their_owner_only(running: Up) -> None:
+    # Then
+    for name in ("api_key", "secrets.json"):
+        mode = (running.data_dir / name).stat().st_mode
+        assert stat.S_IMODE(mode) == 0o600
+    assert stat.S_IMODE(running.data_dir.stat().st_mode) == 0o700
+
+
+def test_a_second_stack_on_the_same_data_is_refused(running: Up) -> None:
+    # When
+    done = subprocess.run(
+        command(running.data_dir, room()), capture_output=True, text=True, timeout=60
+    )
+
+    # Then
+    assert done.returncode == 1
+    assert f"in use by the stack of process {running.process.pid}" in done.stderr
+    assert health(running.said["url"]) == 200
+
+
+def test_a_stack_ends_beside_another_and_the_next_on_its_data_finds_the_same_key(
+    running: Up, tmp_path: Path
+) -> None:
     # Given
-    first_port = room()
-    with ExitStack() as stack:
-        one = stack.enter_context(up(tmp_path / "one", first_port))
-        two = stack.enter_context(up(tmp_path / "two", room()))
-        family = one.family()
+    port = room()
+    with up(tmp_path / "data", port) as one:
+        key, family = one.said["api_key"], one.family()
+        assert one.said["url"] == f"http://127.0.0.1:{port}"
         assert len(family) >= 5
 
         # When
         one.process.terminate()
         code = one.process.wait(40)
 
-        # Then
-        assert code == 0
-        assert left_of(family) == []
-        assert ports.is_free(first_port)
-        assert health(two.said["url"]) == 200
-
-
-def test_the_line_says_where_all_of_it_answers(tmp_path: Path) -> None:
-    # Given
-    port = room()
-
-    # When
-    with up(tmp_path / "data", port, "--board-rows", "20") as running:
-        # Then
-        assert set(running.said) == {"url", "api_key", "s3_endpoint", "redis_url", "board_url"}
-        assert running.said["url"] == f"http://127.0.0.1:{port}"
-        assert health(running.said["url"]) == 200
-        assert health(running.said["board_url"]) == 200
-        for place in ("s3_endpoint", "redis_url"):
-            number = running.said[place].rpartition(":")[2].partition("/")[0]
-            assert ports.answers(int(number))
-
-
-def test_a_restart_on_other_ports_finds_the_same_key(tmp_path: Path) -> None:
-    # Given
-    with up(tmp_path / "data", room()) as running:
-        key = running.said["api_key"]
+    # Then
+    assert code == 0
+    assert left_of(family) == []
+    assert ports.is_free(port)
+    assert health(running.said["url"]) == 200
 
     # When
     port = room()
-    with up(tmp_path / "data", port) as running:
+    with up(tmp_path / "data", port) as two:
         # Then
-        assert running.said["api_key"] == key
+        assert two.said["api_key"] == key
         assert f":{port + 10}" in (tmp_path / "data" / "exporter.toml").read_text()
+
+        # When: nothing can tell the children
+        family = two.family()
+        two.process.kill()
+
+        # Then
+        assert left_of(family, 10.0) == []
 
 
 @pytest.mark.soak
@@ -158,17 +182,6 @@ def test_a_configuration_that_was_edited_is_left_alone(tmp_path: Path) -> None:
         assert path.read_text() == edited
 
 
-@pytest.mark.soak
-def test_files_with_keys_are_readable_by_their_owner_only(tmp_path: Path) -> None:
-    # When
-    with up(tmp_path / "data", room()):
-        # Then
-        for name in ("api_key", "secrets.json"):
-            mode = (tmp_path / "data" / name).stat().st_mode
-            assert stat.S_IMODE(mode) == 0o600
-        assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
-
-
 @pytest.mark.parametrize(
     "word",
     [
@@ -176,7 +189,7 @@ def test_files_with_keys_are_readable_by_their_owner_only(tmp_path: Path) -> Non
         pytest.param("api", marks=pytest.mark.soak),
         pytest.param("webhooks", marks=pytest.mark.soak),
         pytest.param("beat", marks=pytest.mark.soak),
-        "mini",
+        pytest.param("mini", marks=pytest.mark.soak),
     ],
 )
 def test_the_death_of_any_part_ends_all_and_is_told(tmp_path: Path, word: str) -> None:
@@ -193,18 +206,6 @@ def test_the_death_of_any_part_ends_all_and_is_told(tmp_path: Path, word: str) -
         assert left_of(family) == []
         name = "s3" if word == "mini" else word
         assert f"{name} ended by SIGKILL" in running.log.read_text()
-
-
-def test_nothing_outlives_a_stack_that_is_killed(tmp_path: Path) -> None:
-    # Given
-    with up(tmp_path / "data", room()) as running:
-        family = running.family()
-
-        # When
-        running.process.kill()
-
-        # Then
-        assert left_of(family, 10.0) == []
 
 
 def test_a_stack_that_is_stopped_while_it_starts_leaves_nothing(tmp_path: Path) -> None:
@@ -242,20 +243,6 @@ def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
     assert done.stdout == ""
     assert f"Port {port + 2} of 127.0.0.1, wanted for S3, is taken" in done.stderr
     assert not (tmp_path / "data" / "logs").exists()
-
-
-def test_a_second_stack_on_the_same_data_is_refused(tmp_path: Path) -> None:
-    # Given
-    with up(tmp_path / "data", room()) as running:
-        # When
-        done = subprocess.run(
-            command(tmp_path / "data", room()), capture_output=True, text=True, timeout=60
-        )
-
-        # Then
-        assert done.returncode == 1
-        assert f"in use by the stack of process {running.process.pid}" in done.stderr
-        assert health(running.said["url"]) == 200
 
 
 @pytest.mark.soak
