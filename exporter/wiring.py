@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+
 import redis
+import structlog
 
 from exporter.clock import SystemClock
 from exporter.config import load_config
 from exporter.engine import Engine
+from exporter.errors import ExporterError
 from exporter.exports import Export
 from exporter.pipeline import Limits
 from exporter.settings import Settings, load
+from exporter.storage.base import Storage
 from exporter.storage.s3 import S3Storage
 from exporter.store.budgets import RedisBudgets
 from exporter.store.deliveries import Deliveries
@@ -20,6 +25,8 @@ from exporter.webhooks import private
 from exporter.webhooks.delivering import Deliverer
 from exporter.webhooks.private import OperatorGuard
 from exporter.webhooks.sender import Sender
+
+log = structlog.get_logger()
 
 
 def engine() -> Engine:
@@ -38,6 +45,19 @@ def engine() -> Engine:
         clock=clock,
         budgets=RedisBudgets(store.client).open,
     )
+
+
+def warm(storage: Storage) -> None:
+    """In a thread of its own, sign one link that nobody gets: what boto3 knows of S3 takes it a
+    quarter of a second to read, which the first caller or the first export would wait for."""
+
+    def sign() -> None:
+        try:
+            storage.presign("exporter-check", 1)
+        except ExporterError as error:
+            log.warning("storage.cannot_sign", reason=str(error))
+
+    threading.Thread(target=sign, name="warm", daemon=True).start()
 
 
 def guard(settings: Settings) -> OperatorGuard:

@@ -71,6 +71,7 @@ def _begin(**_: object) -> None:
     pulse.begin()
     memory.steady()
     memory.bound(settings.load().worker_memory)
+    wiring.warm(engine().storage)
 
 
 @app.task(name="exporter.tick")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
-
 import structlog
 import uvicorn
 
 from exporter import wiring
 from exporter.api.app import create_app
-from exporter.errors import ExporterError, StoreUnavailable
+from exporter.errors import StoreUnavailable
 from exporter.settings import load
-from exporter.storage.base import Storage
 from exporter.store.keys import KeyRing
 from exporter.store.redis import RedisStore
 from exporter.sweeper import Sweeper
@@ -35,16 +32,7 @@ def serve(host: str, port: int) -> None:
     app = create_app(engine, KeyRing(store.client))
     sweeper = Sweeper(store)
     sweeper.start()
-    threading.Thread(target=_warm, args=(engine.storage,), daemon=True).start()
+    wiring.warm(engine.storage)
     log.info("api.listening", host=host, port=port)
     uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning")
     sweeper.stop()
-
-
-def _warm(storage: Storage) -> None:
-    """Sign one link that nobody gets: the first takes half a second, in which boto3 reads what it
-    knows of S3, and links are signed by the thread that serves everybody."""
-    try:
-        storage.presign("exporter-check", 1)
-    except ExporterError as error:
-        log.warning("storage.cannot_sign", reason=str(error))

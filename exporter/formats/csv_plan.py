@@ -15,9 +15,10 @@ the function written is
         try:
             for raw in rows:
                 row = decode(raw)
-                slices = b"\n".join((row.f1,)).decode()
+                slices = b"\n".join((row.f1,))
+                slices = slices.replace(b'"', b'""').replace(b"\r", b"\n").decode()
                 if row.f3 is not None: nf3 += 1
-                slices = slices.replace('"', '""').replace("\r", "\n").split("\n")
+                slices = slices.split("\n")
                 if len(slices) != 1: out.append(careful(row, tally)); continue
                 v1, = slices
                 v0 = row.f0
@@ -317,8 +318,10 @@ def _slices(sliced: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
     if not sliced:
         return [], []
     fields = "".join(f"row.{field}, " for _, field in sliced)
-    return [f'slices = b"\\n".join(({fields})).decode()'], [
-        """slices = slices.replace('"', '""').replace("\\r", "\\n").split("\\n")""",
+    # As bytes, whose quotes are doubled in two thirds of the time of characters of two bytes.
+    doubled = """.replace(b'"', b'""').replace(b"\\r", b"\\n").decode()"""
+    return [f'slices = b"\\n".join(({fields})){doubled}'], [
+        'slices = slices.split("\\n")',
         # A line break within a slice: blanks to be dropped.
         f"if len(slices) != {len(sliced)}: out.append(careful(row, tally)); continue",
         "".join(f"{v}, " for v, _ in sliced) + "= slices",

@@ -12,9 +12,11 @@ import sys
 import time
 from typing import Any
 
+from celery.signals import worker_process_init
+
 from exporter import logs
 from tests.bench import sampling, starting
-from workers import memory, tasks
+from workers import tasks
 
 PAUSE = 0.02
 
@@ -38,6 +40,5 @@ def work(order: starting.Order) -> dict[str, Any]:
 
 if __name__ == "__main__":
     logs.configure("worker")
-    memory.steady()
-    tasks.engine()
+    worker_process_init.send(sender=None)
     starting.run(work)

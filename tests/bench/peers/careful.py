@@ -104,4 +104,6 @@ def cell(value: Any) -> Any:
 
 
 if __name__ == "__main__":
+    # What boto3 knows of S3 is read before the order comes, as in the others.
+    boto3.client("s3")
     run(work)
