@@ -40,7 +40,7 @@ def naive(moment: datetime) -> str:
     """
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds")
+    return moment.isoformat(timespec="microseconds").removesuffix("+00:00")
 
 
 def zulu(moment: datetime) -> str:
@@ -63,7 +63,7 @@ def zulu_seconds(moment: datetime) -> str:
     >>> zulu_seconds(datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC))
     '2026-01-02T03:04:05Z'
     """
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).isoformat(timespec="seconds").removesuffix("+00:00") + "Z"
 
 
 class File(msgspec.Struct):

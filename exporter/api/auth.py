@@ -10,6 +10,8 @@ from exporter.api.state import keys_of
 from exporter.store.keys import ApiKey, KeyRing
 
 _SCHEMES = ("bearer", "apikey")
+_CARRIERS = {b"authorization": "Authorization", b"x-api-key": "X-API-Key", b"apikey": "apikey"}
+"""Headers that a key may come in: as they arrive, and as they are named."""
 _CHALLENGE = 'Bearer realm="exporter"'
 
 SCHEMES = {
@@ -59,16 +61,18 @@ def _caller(request: Request, scope: str, keys: KeyRing | None) -> ApiKey:
 
 
 def _secret(headers: Headers) -> str:
-    # A proxy may use Authorization for itself (Basic), so only our schemes count.
     found: dict[str, str] = {}
-    for value in headers.getlist("authorization"):
-        scheme, _, secret = value.strip().partition(" ")
-        if scheme.lower() in _SCHEMES and secret.strip():
-            found.setdefault(secret.strip(), "Authorization")
-    for name in ("X-API-Key", "apikey"):
-        for value in headers.getlist(name):
-            if value.strip():
-                found.setdefault(value.strip(), name)
+    for raw_name, raw_value in headers.raw:
+        if raw_name not in _CARRIERS:
+            continue
+        secret = raw_value.decode("latin-1").strip()
+        name = _CARRIERS[raw_name]
+        if name == "Authorization":
+            # A proxy may use it for itself (Basic), so only our schemes count.
+            scheme, _, secret = secret.partition(" ")
+            secret = secret.strip() if scheme.lower() in _SCHEMES else ""
+        if secret:
+            found.setdefault(secret, name)
     if not found:
         raise _unauthorized(
             "no API key: send `Authorization: Bearer KEY`, `Authorization: ApiKey KEY`,"

@@ -7,10 +7,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self, cast
 
+import hiredis
 import redis
 
 _PAUSE = 0.1
 """Seconds before the second try."""
+_INCOMPLETE = object()
+"""The rest of an answer has not come yet."""
 
 
 class Where(NamedTuple):
@@ -124,10 +127,6 @@ class Channel:
             self._open = None
 
 
-class _Incomplete(Exception):
-    """The rest of an answer has not come yet."""
-
-
 class _Connection(asyncio.Protocol):
     """Pairs answers with those who asked, in order: Redis never answers out of it.
 
@@ -142,7 +141,7 @@ class _Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._asked: deque[tuple[asyncio.Future[list[Any]], int, float]] = deque()
         self._leaving: list[bytes] = []
-        self._unread = b""
+        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE, replyError=_error)
         self._answers: list[Any] = []
 
     def ask(self, text: bytes, count: int) -> asyncio.Future[list[Any]]:
@@ -183,11 +182,9 @@ class _Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        data = self._unread + data if self._unread else data
-        at, end = 0, len(data)
+        self._reader.feed(data)
         try:
-            while at < end:
-                answer, at = _parsed(data, at)
+            while (answer := self._reader.gets()) is not _INCOMPLETE:
                 self._answers.append(answer)
                 future, count, _ = self._asked[0]
                 if len(self._answers) == count:
@@ -195,11 +192,8 @@ class _Connection(asyncio.Protocol):
                     if not future.done():  # who asked may have left
                         future.set_result(self._answers)
                     self._answers = []
-        except _Incomplete:
-            pass
-        except (ValueError, IndexError):
+        except (hiredis.ProtocolError, IndexError):
             self.close()  # no answer of a Redis, or one that nobody asked for
-        self._unread = data[at:]
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
@@ -228,37 +222,6 @@ def _packed(command: Sequence[str | bytes | int]) -> bytes:
             word = str(word).encode()
         pieces.append(b"$%d\r\n%b\r\n" % (len(word), word))
     return b"".join(pieces)
-
-
-def _parsed(data: bytes, at: int) -> tuple[Any, int]:
-    """One answer that begins at a place, and where the next one does. Raises _Incomplete."""
-    end = data.find(b"\r\n", at)
-    if end < 0:
-        raise _Incomplete
-    kind, line, at = data[at : at + 1], data[at + 1 : end], end + 2
-    if kind == b"$":
-        size = int(line)
-        if size < 0:
-            return None, at
-        if len(data) < at + size + 2:
-            raise _Incomplete
-        return data[at : at + size], at + size + 2
-    if kind == b"*":
-        count = int(line)
-        if count < 0:
-            return None, at
-        entries: list[Any] = []
-        for _ in range(count):
-            entry, at = _parsed(data, at)
-            entries.append(entry)
-        return entries, at
-    if kind == b":":
-        return int(line), at
-    if kind == b"+":
-        return line, at
-    if kind == b"-":
-        return _error(line.decode("utf-8", "replace")), at
-    raise ValueError(f"no answer of a Redis begins with {kind!r}")
 
 
 def _error(text: str) -> redis.RedisError:

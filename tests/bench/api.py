@@ -254,8 +254,8 @@ def _drive(wrk: str, directory: Path, load: Load, seconds: int) -> Run:
     return Run(
         rate=float(_found(r"Requests/sec:\s+([\d.]+)", told)),
         cost=spent / requests * 1e6,
-        median=_found(r"50%\s+(\S+)", told),
-        slowest=_found(r"99%\s+(\S+)", told),
+        median=_found(r"\n\s+50%\s+(\S+)", told),
+        slowest=_found(r"\n\s+99%\s+(\S+)", told),
     )
 
 
