@@ -46,11 +46,16 @@ def main() -> None:
     from workers.app import app
 
     if asked.command in ("worker", "webhooks"):
+        from celery.signals import worker_process_init
+
         from workers import doorbell as doorbell
         from workers import draining as draining  # registers its signal before the pool forks
+        from workers import tasks
         from workers.routing import QUEUE, WEBHOOKS
 
         is_worker = asked.command == "worker"
+        if is_worker:
+            worker_process_init.connect(tasks.warm)
         app.worker_main(
             [
                 "worker",

@@ -71,6 +71,10 @@ def _begin(**_: object) -> None:
     pulse.begin()
     memory.steady()
     memory.bound(settings.load().worker_memory)
+
+
+def warm(**_: object) -> None:
+    """What a child that does exports begins beside its first slice."""
     wiring.warm(engine().storage)
 
 

@@ -40,5 +40,6 @@ def work(order: starting.Order) -> dict[str, Any]:
 
 if __name__ == "__main__":
     logs.configure("worker")
+    worker_process_init.connect(tasks.warm)
     worker_process_init.send(sender=None)
     starting.run(work)
