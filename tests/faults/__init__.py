@@ -18,11 +18,11 @@ Names without a folder are in this one; `soak` is `python -m tests.faults.soak`,
     F7   doorbells lost or doubled          test_fleet_broker (doorbells), soak; with the API dead
                                             besides, test_processes (every_wake_up_was_lost)
     F8   S3 killed, overloaded, lying       test_processes (an_s3_killed), soak; its answers one
-                                            by one, integration/test_s3_storage. A store without
+                                            by one, integration/s3_storage. A store without
                                             UploadPartCopy or If-None-Match is not tried
     F9   upstream fails, lies, drips        soak --upstream-faults; unit/test_http_upstream,
-                                            integration/test_board_faults
-    F10  postings change while read         unit/test_reading, integration/test_board_faults
+                                            integration/board_faults
+    F10  postings change while read         unit/test_reading, integration/board_faults
     F11  a worker's clock is hours off      test_fleet_deploy (wall_clock)
     F12  Redis full                         contract/store/test_redis (a_full_redis). A full disk
                                             is not tried: it needs a file system of its own

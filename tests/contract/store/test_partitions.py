@@ -1,4 +1,4 @@
-"""One export cut into partitions that several workers read side by side, and put together again."""
+"""Partitions of one export, which several workers read side by side."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from exporter.exports import Export, Hook, Partition, Phase, State
-from exporter.store.base import Claim, ExportStore, Verdict
+from exporter.exports import Export, Hook, Phase, State
+from exporter.store.base import ExportStore, Verdict
 from exporter.webhooks.messages import EVENTS, PROGRESS
 from tests.contract.store.conftest import Accounts
 from tests.contract.store.given import (
@@ -31,11 +31,6 @@ from tests.contract.store.given import (
 )
 
 NOW = timedelta(0)
-
-
-def end(store: ExportStore, claimed: Claim, state: State) -> None:
-    error = "HTTP 403" if state is State.FAILED else None
-    assert store.end(claimed.export.id, claimed.fence, state, error=error, keep_record=KEEP)
 
 
 def places(partitions: tuple[Export, ...]) -> list[tuple[State, Phase]]:
@@ -94,96 +89,6 @@ def test_each_partition_is_claimed_once_and_the_export_not_before_all_have_ended
     whole = claim(store)
     assert (whole.export.id, whole.export.phase, whole.clean) == ("e", Phase.COMPLETING, True)
     assert store.claim("worker-2", lease=LEASE) is None
-
-
-def test_a_cut_asked_again_is_one_cut(store: ExportStore) -> None:
-    # Given
-    store.create(spec("e"))
-    claimed = claim(store)
-    assert store.cut("e", claimed.fence, stretches(60, 40)) is Verdict.CONTINUE
-    finish(store, claim(store))
-
-    # When
-    verdict = store.cut("e", claimed.fence, stretches(60, 40))
-
-    # Then
-    assert verdict is Verdict.CONTINUE
-    assert [one.state for one in store.partitions("e")] == [State.FINISHED, State.PROCESSING]
-    assert store.sweep().ready == 1
-    assert store.counters()["exports_cut"] == 1
-
-
-def test_a_stale_fence_cuts_and_rejoins_nothing(store: ExportStore) -> None:
-    # Given
-    store.create(spec("e"))
-    before = claim(store)
-    store.release("e", before.fence, clean=True)
-    claim(store)
-
-    # When
-    verdicts = [
-        store.cut("e", before.fence, stretches(60, 40)),
-        store.rejoin("e", before.fence),
-        store.cut("none", before.fence, stretches(60, 40)),
-        store.rejoin("none", before.fence),
-    ]
-
-    # Then
-    assert verdicts == [Verdict.LOST] * 4
-    assert (known(store, "e").partitions, store.partitions("e")) == (None, ())
-    assert store.partitions("none") == ()
-
-
-def test_an_export_that_its_owner_withdrew_is_not_cut_and_stays_with_its_worker(
-    store: ExportStore,
-) -> None:
-    # Given
-    store.create(spec("e"))
-    claimed = claim(store)
-    store.request_cancel("e", keep_record=KEEP)
-
-    # When
-    verdict = store.cut("e", claimed.fence, stretches(60, 40))
-
-    # Then
-    assert verdict is Verdict.CANCEL
-    assert store.partitions("e") == ()
-    assert store.renew("e", claimed.fence, lease=LEASE) is Verdict.CANCEL
-    end(store, claimed, State.CANCELED)
-    assert known(store, "e").partitions is None
-
-
-@pytest.mark.parametrize(
-    "partitions",
-    [[], [Partition(1, 0, 5, 5)], [Partition(0, 0, 5, 5), Partition(1, 5, 0, 5)]],
-    ids=["none", "not from 0", "without rows"],
-)
-def test_what_is_no_cut_is_refused(store: ExportStore, partitions: list[Partition]) -> None:
-    # Given
-    store.create(spec("e"))
-    claimed = claim(store)
-
-    # When / Then
-    with pytest.raises(ValueError, match="cannot be cut into"):
-        store.cut("e", claimed.fence, partitions)
-    assert store.renew("e", claimed.fence, lease=LEASE) is Verdict.CONTINUE
-
-
-def test_neither_a_partition_nor_what_was_cut_before_is_cut(store: ExportStore) -> None:
-    # Given
-    cut(store, "e", 60)
-    partition = claim(store)
-
-    # When / Then
-    with pytest.raises(ValueError, match="or is a partition"):
-        store.cut("e/0", partition.fence, stretches(60))
-    finish(store, partition)
-    whole = claim(store)
-    with pytest.raises(ValueError, match="was cut before"):
-        store.cut("e", whole.fence, stretches(60))
-    store.rejoin("e", whole.fence)
-    with pytest.raises(ValueError, match="was cut before"):
-        store.cut("e", whole.fence, stretches(60))
 
 
 def test_an_export_moves_forward_with_its_partitions_each_by_its_share(
@@ -284,66 +189,6 @@ def test_an_ended_partition_keeps_all_it_knows_and_costs_nobody_anything(
     assert not store.release("e/0", claimed.fence, clean=True)
 
 
-def test_a_partition_that_fails_stops_those_beside_it_and_then_its_export_comes_into_line(
-    store: ExportStore,
-) -> None:
-    # Given one that has ended, one that waits for an hour, one at work, one ready
-    cut(store, "e", 10, 10, 10, 10, 10)
-    done, failing, waits, at_work = (claim(store) for _ in range(4))
-    finish(store, done)
-    store.release("e/2", waits.fence, clean=True, retry_in=KEEP, reason="HTTP 429")
-    drain(store)
-
-    # When
-    end(store, failing, State.FAILED)
-
-    # Then
-    stopped = [one.cancel_requested for one in store.partitions("e")]
-    assert stopped == [False, False, True, True, True]
-    assert drain(store) == [("e/2", 0), ("e/4", 0)]
-    verdict = store.commit("e/3", at_work.fence, checkpoint(), lease=LEASE, progress=0.5)
-    assert verdict is Verdict.CANCEL
-    for claimed in (at_work, claim(store), claim(store)):
-        assert claimed is at_work or claimed.export.cancel_requested
-        end(store, claimed, State.CANCELED)
-    whole = claim(store)
-    assert (whole.export.id, whole.export.cancel_requested) == ("e", False)
-    states = [one.state for one in store.partitions("e")]
-    assert states == [State.FINISHED, State.FAILED] + [State.CANCELED] * 3
-    assert store.partitions("e")[1].error == "HTTP 403"
-    end(store, whole, State.FAILED)
-    assert store.counters().get("exports_canceled", 0) == 0
-
-
-@pytest.mark.parametrize("way", ["request_cancel", "delete"])
-def test_withdrawing_a_cut_export_stops_its_partitions_and_then_itself(
-    store: ExportStore, way: str
-) -> None:
-    # Given one at work, one that waits, one ready
-    cut(store, "e", 10, 10, 10)
-    at_work, waits = claim(store), claim(store)
-    store.release("e/1", waits.fence, clean=True, retry_in=KEEP, reason="HTTP 429")
-
-    # When
-    for _ in range(2):
-        if way == "delete":
-            assert store.delete("e", "ann") is State.PROCESSING
-        else:
-            store.request_cancel("e", keep_record=KEEP)
-
-    # Then
-    assert store.renew("e/0", at_work.fence, lease=LEASE) is Verdict.CANCEL
-    for claimed in (at_work, claim(store), claim(store)):
-        end(store, claimed, State.CANCELED)
-    whole = claim(store)
-    assert (whole.export.id, whole.export.cancel_requested) == ("e", True)
-    assert len(store.partitions("e")) == 3
-    end(store, whole, State.CANCELED)
-    assert store.partitions("e") == ()
-    assert store.claim("worker-1", lease=LEASE) is None
-    assert store.deleted_exports() == (("e",) if way == "delete" else ())
-
-
 def test_nobody_sees_or_stops_a_partition_by_its_id(store: ExportStore) -> None:
     # Given
     cut(store, "e", 60, 40)
@@ -356,97 +201,6 @@ def test_nobody_sees_or_stops_a_partition_by_its_id(store: ExportStore) -> None:
     assert [one.id for one in store.list("ann", limit=9).exports] == ["e"]
     assert store.renew("e/0", claimed.fence, lease=LEASE) is Verdict.CONTINUE
     assert store.counters().get("exports_deleted", 0) == 0
-
-
-@pytest.mark.parametrize("state", [State.FINISHED, State.FAILED])
-def test_with_the_end_of_an_export_its_partitions_are_forgotten(
-    store: ExportStore, state: State
-) -> None:
-    # Given
-    cut(store, "e", 60, 40)
-    ended = [claim(store), claim(store)]
-    for one in ended:
-        finish(store, one)
-    whole = claim(store)
-    assert len(store.partitions("e")) == 2
-
-    # When
-    if state is State.FINISHED:
-        finish(store, whole)
-    else:
-        end(store, whole, state)
-
-    # Then
-    assert store.partitions("e") == ()
-    assert store.renew("e/0", ended[0].fence, lease=LEASE) is Verdict.LOST
-    assert not store.end("e/0", ended[0].fence, State.CANCELED, keep_record=KEEP)
-    assert store.counters()[f"exports_{state}"] == 1
-    assert store.sweep().ready == 0
-
-
-def test_a_rejoined_export_is_read_as_one_from_its_beginning(store: ExportStore) -> None:
-    # Given
-    cut(store, "e", 60, 40)
-    for pages in (3, 2):
-        claimed = claim(store)
-        store.commit(claimed.export.id, claimed.fence, checkpoint(pages), lease=LEASE, progress=0.9)
-        finish(store, claimed)
-    whole = claim(store)
-    store.commit("e", whole.fence, checkpoint(5), lease=LEASE, progress=0.9, closing=result())
-
-    # When
-    verdicts = [store.rejoin("e", whole.fence) for _ in range(2)]
-
-    # Then: nothing but its progress, which never goes back, tells that it was cut
-    assert verdicts == [Verdict.CONTINUE] * 2
-    export = known(store, "e")
-    assert (export.partitions, export.checkpoint, export.closing) == (0, None, None)
-    assert (export.phase, export.progress) == (Phase.READING, 0.99)
-    assert store.partitions("e") == ()
-    assert store.counters()["exports_rejoined"] == 1
-    store.commit("e", whole.fence, checkpoint(1), lease=LEASE, progress=0.1)
-    assert store.rejoin("e", whole.fence) is Verdict.CONTINUE
-    store.release("e", whole.fence, clean=True)
-    again = claim(store)
-    assert (again.export.id, again.export.phase) == ("e", Phase.READING)
-    assert again.export.checkpoint == checkpoint(1)
-    finish(store, again)
-    assert known(store, "e").state is State.FINISHED
-
-
-def test_the_first_part_after_a_rejoin_is_progress(store: ExportStore) -> None:
-    # Given one whose workers died before and after it was rejoined
-    cut(store, "e", 60)
-    finish(store, claim(store))
-    whole = claim(store)
-    store.commit("e", whole.fence, checkpoint(9, 9), lease=LEASE, progress=0.9)
-    store.rejoin("e", whole.fence)
-    store.renew("e", whole.fence, lease=NOW)
-    store.sweep()
-    again = claim(store)
-    assert again.export.attempts == 1
-
-    # When
-    store.commit("e", again.fence, checkpoint(1, 1), lease=LEASE, progress=0.1)
-
-    # Then
-    assert known(store, "e").attempts == 0
-
-
-def test_an_export_withdrawn_while_it_is_put_together_is_not_rejoined(store: ExportStore) -> None:
-    # Given
-    cut(store, "e", 60)
-    finish(store, claim(store))
-    whole = claim(store)
-    store.request_cancel("e", keep_record=KEEP)
-
-    # When
-    verdict = store.rejoin("e", whole.fence)
-
-    # Then: its worker still learns what there is to clean up
-    assert verdict is Verdict.CANCEL
-    assert len(store.partitions("e")) == 1
-    end(store, whole, State.CANCELED)
 
 
 def test_whoever_takes_over_the_putting_together_knows_the_partitions(

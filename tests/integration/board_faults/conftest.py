@@ -1,0 +1,25 @@
+"""A board that takes orders and is sound again after each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from exporter.board import synthetic
+from tests.integration.board_faults.desk import ROWS, order, serving
+
+
+@pytest.fixture(scope="package")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    path = tmp_path_factory.mktemp("board") / "board.db"
+    synthetic.synthesize(path, ROWS)
+    with serving(path, "") as client:
+        yield client
+
+
+@pytest.fixture
+def board(served: httpx.Client) -> Iterator[httpx.Client]:
+    yield served
+    order(served, "")

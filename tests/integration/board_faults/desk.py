@@ -1,0 +1,100 @@
+"""What the tests of the board's faults share: a board on a socket, its orders and its answers."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import uvicorn
+
+from exporter.board import app, faults
+
+KEY = "sk_test_board"
+ROWS = 250
+
+
+@contextmanager
+def serving(path: Path, spec: str | None) -> Iterator[httpx.Client]:
+    # Of a socket that does not name TCP, asyncio sends small answers 40 ms late.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app.create_app(path, [KEY], spec), ws="none", http=faults.Protocol, log_config=None
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with httpx.Client(base_url=base, headers={"x-api-key": KEY}, timeout=30) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def order(client: httpx.Client, spec: str) -> None:
+    response = client.post("/faults", json={"spec": spec})
+    assert response.status_code == 200, response.text
+    assert response.json()["spec"] == spec
+
+
+def done(client: httpx.Client) -> dict[str, int]:
+    """How often each thing was done, without those that never were."""
+    counts: dict[str, int] = client.get("/faults").json()["done"]
+    return {name: count for name, count in counts.items() if count}
+
+
+def search(client: httpx.Client, **body: Any) -> httpx.Response:
+    return client.post("/v2/jobs/search", json={"limit": 100, "include_expired": "true", **body})
+
+
+class Texts(msgspec.Struct):
+    """A page whose postings are bytes, as they were sent."""
+
+    jobs: list[msgspec.Raw]
+    total_count: int
+    page: int
+    limit: int
+    total_pages: int
+
+
+def texts(response: httpx.Response) -> Texts:
+    return msgspec.json.decode(response.content, type=Texts)
+
+
+def rows(page: Texts) -> list[bytes]:
+    return [bytes(row) for row in page.jobs]
+
+
+def raw_search(client: httpx.Client) -> tuple[int, bytes, type[Exception] | None]:
+    """Over a bare socket: the promised length, the body that came, and how it ended."""
+    body = b'{"limit":100}'
+    request = (
+        f"POST /v2/jobs/search HTTP/1.1\r\nHost: board\r\nx-api-key: {KEY}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    received, end = b"", None
+    with socket.create_connection((client.base_url.host, client.base_url.port or 0), 10) as peer:
+        peer.sendall(request)
+        try:
+            while chunk := peer.recv(65_536):
+                received += chunk
+        except ConnectionResetError:
+            end = ConnectionResetError
+    head, _, body = received.partition(b"\r\n\r\n")
+    lengths = [
+        int(line.partition(b":")[2])
+        for line in head.split(b"\r\n")
+        if line.lower().startswith(b"content-length:")
+    ]
+    assert head.startswith(b"HTTP/1.1 200 "), head
+    assert len(lengths) == 1
+    return lengths[0], body, end

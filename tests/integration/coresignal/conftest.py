@@ -1,0 +1,37 @@
+"""What the tests of the Coresignal contract share: a service whose source is a list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import redis
+
+from exporter.api.app import create_app
+from exporter.clock import FakeClock
+from exporter.config import SourceConfig
+from exporter.local.redis import RedisServer
+from exporter.storage.memory import MemoryStorage
+from exporter.store.keys import KeyRing
+from exporter.store.memory import MemoryStore
+from tests.integration.api_server import KEYS_DATABASE, Server, Service, make_engine
+from tests.integration.coresignal.desk import holding
+
+
+@pytest.fixture
+def api(server: Server, redis_server: RedisServer) -> Iterator[Service]:
+    """An API whose Coresignal source is a list, see `holding`."""
+    with redis.Redis.from_url(redis_server.url.replace("/0", f"/{KEYS_DATABASE}")) as client:
+        client.flushdb()
+        clock = FakeClock()
+        storage = MemoryStorage(clock)
+        source = SourceConfig(type="coresignal", base_url="http://127.0.0.1:9", api_key="unused")
+        engine = make_engine(clock, MemoryStore(clock), storage, coresignal=source)
+        keys = KeyRing(client)
+        ann, bob = keys.create("ann"), keys.create("bob")
+        server.app = create_app(engine, keys)
+        with httpx.Client(base_url=server.url, headers={"apikey": ann}) as http:
+            service = Service(http, engine, clock, storage, keys, ann, bob)
+            holding(service, 3)
+            yield service

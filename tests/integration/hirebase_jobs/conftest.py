@@ -1,0 +1,36 @@
+"""A service with a real board behind it, and the postings of that board."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.board import synthetic
+from tests import boards
+from tests.integration.api_server import Service
+from tests.integration.hirebase_jobs.desk import ROWS, behind
+
+
+@pytest.fixture(scope="package")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a board with synthetic postings."""
+    database: Path = tmp_path_factory.mktemp("board") / "board.sqlite"
+    synthetic.synthesize(database, ROWS)
+    with boards.serving(database) as url:
+        yield url
+
+
+@pytest.fixture(scope="package")
+def postings() -> dict[str, dict[str, Any]]:
+    """Each posting of the board by its id, from the generator and not by way of the service."""
+    return {posting.id: json.loads(posting.json) for posting in synthetic.generate(ROWS)}
+
+
+@pytest.fixture
+def jobs(api: Service, board: str) -> Iterator[Service]:
+    yield behind(api, board)
+    api.engine.source("board").close()

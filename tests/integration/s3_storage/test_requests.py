@@ -1,0 +1,210 @@
+"""Requests: what S3Storage asks of S3, over which connections, and for which host."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from exporter.clock import FakeClock
+from exporter.errors import StorageError
+from exporter.storage import s3
+from exporter.storage.base import ObjectInfo
+from exporter.storage.s3 import S3Storage
+from tests.integration import faulty_s3
+from tests.integration.faulty_s3 import FaultyS3
+from tests.integration.s3_storage.conftest import CSV
+
+if TYPE_CHECKING:
+    from tests.conftest import S3
+
+MIB = 1024**2
+
+
+def test_every_body_carries_its_md5(storage: S3Storage, proxy: FaultyS3, key: str) -> None:
+    # Given, When
+    storage.put_small(key, b"small", CSV)
+    storage.put_part(key, storage.begin(key, CSV), 1, b"part")
+
+    # Then
+    sent = [request.headers.get("content-md5") for request in proxy.requests]
+    small, part = (
+        base64.b64encode(hashlib.md5(data).digest()).decode() for data in (b"small", b"part")
+    )
+    assert sent == [small, None, part]
+
+
+def test_writes_that_publish_ask_the_store_not_to_replace(
+    storage: S3Storage, proxy: FaultyS3, key: str
+) -> None:
+    # Given
+    upload_id = storage.begin(key, CSV)
+    part = storage.put_part(key, upload_id, 1, b"a")
+
+    # When
+    storage.complete(key, upload_id, [part])
+    storage.put_small(f"{key}.tail", b"a", CSV)
+
+    # Then
+    asked = [request.headers.get("if-none-match") for request in proxy.requests]
+    assert asked == [None, None, "*", "*"]
+
+
+def test_a_large_object_is_copied_as_several_parts(
+    storage: S3Storage, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    monkeypatch.setattr(s3, "COPY_PIECE", 10 * MIB)
+    data = hashlib.shake_128(b"seed").digest(22 * MIB)
+    storage.put_small(f"{key}.old", data, CSV)
+    old = storage.head(f"{key}.old")
+    assert old is not None
+    upload_id = storage.begin(key, CSV)
+
+    # When
+    parts = storage.copy_parts(old, key, upload_id, 1)
+    last = storage.put_part(key, upload_id, 4, b"and more")
+    storage.complete(key, upload_id, [*parts, last])
+
+    # Then
+    assert len(parts) == 3
+    assert storage.read(key) == data + b"and more"
+
+
+@pytest.mark.parametrize("size", [1, 64 * MIB, 64 * MIB + 1, 1024 * MIB - 1])
+def test_copied_ranges_are_asked_for_without_gap_or_overlap(
+    storage: S3Storage, proxy: FaultyS3, key: str, size: int
+) -> None:
+    # Given
+    proxy.otherwise = faulty_s3.text(200, '<CopyPartResult><ETag>"e"</ETag></CopyPartResult>')
+
+    # When
+    parts = storage.copy_parts(ObjectInfo("old", size, "e"), key, "upload", 1)
+
+    # Then
+    asked = [request.headers.get("x-amz-copy-source-range") for request in proxy.requests]
+    if len(parts) == 1:
+        # S3 refuses ranges of small objects.
+        assert asked == [None]
+    else:
+        ranges = [tuple(map(int, text.removeprefix("bytes=").split("-"))) for text in asked if text]
+        assert [first for first, _ in ranges] == [0, *(last + 1 for _, last in ranges[:-1])]
+        assert [last - first + 1 for first, last in ranges] == [part.size for part in parts]
+    assert sum(part.size for part in parts) == size
+
+
+@pytest.mark.parametrize("size", [5 * MIB, 64 * MIB + 1, 125 * 1024 * MIB + 1, 5 * 1024**4])
+def test_an_object_of_any_size_can_be_copied_within_the_bounds_of_a_part(size: int) -> None:
+    # Given, When
+    ranges = s3.copy_ranges(size)
+
+    # Then
+    assert all(5 * MIB <= len(one) <= 5 * 1024**3 for one in ranges)
+    assert 1 <= len(ranges) <= 2000
+    assert sum(map(len, ranges)) == size
+
+
+def test_a_list_that_gives_the_same_place_twice_ends_with_an_error(
+    storage: S3Storage, proxy: FaultyS3
+) -> None:
+    # Given
+    proxy.otherwise = faulty_s3.text(
+        200,
+        "<ListBucketResult><IsTruncated>true</IsTruncated>"
+        "<NextContinuationToken>again</NextContinuationToken></ListBucketResult>",
+    )
+
+    # When
+    with pytest.raises(StorageError, match="again"):
+        list(storage.objects("any/"))
+
+    # Then
+    assert len(proxy.requests) == 2
+
+
+def test_a_link_is_made_without_a_request_for_the_host_that_downloaders_reach(
+    s3_server: S3, proxy: FaultyS3, clock: FakeClock, key: str
+) -> None:
+    # Given a store whose own name is of no use outside
+    inside = S3Storage(
+        s3_server.bucket,
+        endpoint_url=s3_server.endpoint_url,
+        public_endpoint_url=proxy.url,
+        region="us-east-1",
+        clock=clock,
+    )
+    inside.put_small(key, b"a", CSV)
+
+    # When
+    link = inside.presign(key, 60)
+
+    # Then
+    assert proxy.requests == []
+    assert urlsplit(link).netloc == urlsplit(proxy.url).netloc
+    assert httpx.get(link).content == b"a"
+
+
+def test_a_link_to_aws_names_the_bucket_and_its_region(
+    s3_server: S3, clock: FakeClock, key: str
+) -> None:
+    # Given
+    aws = S3Storage(
+        "some-bucket",
+        endpoint_url=None,
+        public_endpoint_url=None,
+        region="eu-central-1",
+        clock=clock,
+    )
+
+    # When
+    link = urlsplit(aws.presign(key, 60))
+
+    # Then a redirect to the region, which would break the signature, is not needed
+    assert (link.scheme, link.netloc) == ("https", "some-bucket.s3.eu-central-1.amazonaws.com")
+    assert s3_server.secret_key not in link.query
+
+
+FORKS = """
+import os, sys
+from exporter.clock import SystemClock
+from exporter.storage.base import FileHeaders
+from exporter.storage.s3 import S3Storage
+
+bucket, url, prefix = sys.argv[1:]
+storage = S3Storage(
+    bucket, endpoint_url=url, public_endpoint_url=None, region="us-east-1", clock=SystemClock()
+)
+headers = FileHeaders("text/csv", "a.csv")
+storage.put_small(prefix + "before", b"before", headers)
+child = os.fork()
+name = "parent" if child else "child"
+for n in range(10):
+    storage.put_small(f"{prefix}{name}{n}", name.encode(), headers)
+    assert storage.read(f"{prefix}{name}{n}") == name.encode()
+if child:
+    sys.exit(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_forked_child_shares_no_connection_with_its_parent(
+    storage: S3Storage, proxy: FaultyS3, s3_server: S3, key: str
+) -> None:
+    # Given a process that used the store, then forks
+    # When both go on at the same time
+    subprocess.run(
+        [sys.executable, "-c", FORKS, s3_server.bucket, proxy.url, key], check=True, timeout=60
+    )
+
+    # Then
+    def connections(name: str) -> set[int]:
+        return {request.peer for request in proxy.requests if f"{key}{name}" in request.path}
+
+    assert connections("parent") & connections("before")
+    assert not connections("child") & connections("parent")
+    assert len(list(storage.objects(key))) == 21
