@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import uvicorn
 from exporter.board import app, database, faults
 
 KEY = "sk_test_board"
-"""The only key, and the only connector token."""
+"""The key, and the only connector token."""
 
 
 def load(path: Path, postings: Iterable[dict[str, Any]]) -> None:
@@ -28,12 +28,14 @@ def load(path: Path, postings: Iterable[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def serving(path: Path, fault_spec: str | None = None, **options: Any) -> Iterator[str]:
+def serving(
+    path: Path, fault_spec: str | None = None, *, more_keys: Sequence[str] = (), **options: Any
+) -> Iterator[str]:
     """The address of that board, until the block ends; `options` are those of create_app."""
     # Of a socket that does not name TCP, asyncio sends small answers 40 ms late.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    served = app.create_app(path, [KEY], fault_spec, **options)
+    served = app.create_app(path, [KEY, *more_keys], fault_spec, **options)
     protocol: Any = "auto" if fault_spec is None else faults.Protocol
     config = uvicorn.Config(served, ws="none", http=protocol, log_config=None)
     server = uvicorn.Server(config)

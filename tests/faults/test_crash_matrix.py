@@ -156,6 +156,20 @@ class Bench:
         assert export.result is not None, f"{export.state}: {export.error}"
         return self.real_storage.read(export.result.key)
 
+    def die(self, at: int, *, after: bool = False) -> None:
+        """Run until the process dies at that call, before or after it was made."""
+        self.seams.die_at, self.seams.die_after = at, after
+        with pytest.raises(Crash):
+            self.run()
+        self.bury()
+
+    def check(self, rows: int, where: object) -> None:
+        """Fail unless the file is alone in the bucket, and the record tells so many rows."""
+        result = self.export.result
+        assert result is not None, where
+        assert self.bucket() == [result.key], where
+        assert result.record_count == rows, where
+
     def content(self) -> bytes:
         """The file, unpacked."""
         return b"".join(unpacked([self.file()], self.spec.compression))
@@ -222,17 +236,12 @@ def test_a_crash_at_any_seam_of_real_servers_then_another_run_yields_the_bytes_o
     for at in _deaths(calls, format):
         # When: the process dies at that call, and others go on
         bench = Bench(store, storage, format)
-        bench.seams.die_at, bench.seams.die_after = at, die_after
-        with pytest.raises(Crash):
-            bench.run()
-        bench.bury()
+        bench.die(at, after=die_after)
         bench.run()
         # Then
         where = f"{'after' if die_after else 'before'} call {at}, {calls[at]}"
         assert bench.file() == expected, where
-        assert bench.export.result is not None
-        assert bench.bucket() == [bench.export.result.key], where
-        assert bench.export.result.record_count == len(ROWS), where
+        bench.check(len(ROWS), where)
         bench.clear()
 
 
@@ -263,8 +272,7 @@ def test_a_second_crash_in_the_middle_of_taking_over_costs_nothing_either(
         bench.run()
         # Then
         assert bench.file() == expected, second
-        assert bench.export.result is not None
-        assert bench.bucket() == [bench.export.result.key], second
+        bench.check(len(ROWS), second)
         bench.clear()
     assert {"complete", "begin", "copy_parts", "commit"} <= died_at
 
@@ -315,17 +323,12 @@ def test_a_crash_at_any_seam_of_an_export_cut_over_real_servers_yields_the_rows_
     for at in _deaths(calls, format) if everywhere else _cut_deaths(calls):
         # When: the process dies at that call, and others go on
         bench = cut()
-        bench.seams.die_at, bench.seams.die_after = at, die_after
-        with pytest.raises(Crash):
-            bench.run()
-        bench.bury()
+        bench.die(at, after=die_after)
         bench.run()
         # Then
         where = f"{'after' if die_after else 'before'} call {at}, {calls[at]}"
         assert bench.content() == expected, where
-        assert bench.export.result is not None
-        assert bench.bucket() == [bench.export.result.key], where
-        assert bench.export.result.record_count == len(UNEVEN), where
+        bench.check(len(UNEVEN), where)
         bench.clear()
 
 
@@ -366,8 +369,7 @@ def test_a_second_crash_in_the_middle_of_composing_costs_nothing_either(
         # Then
         where = f"{second}, {calls[second]}"
         assert bench.file() == expected, where
-        assert bench.export.result is not None
-        assert bench.bucket() == [bench.export.result.key], where
+        bench.check(len(UNEVEN), where)
         bench.clear()
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -12,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
-from exporter.board import app
+from tests import boards
+from tests.boards import KEY as KEY
 
-KEY = "sk_test_board"
 TODAY = datetime.now(UTC).date()
 
 POSTINGS: list[dict[str, Any]] = [
@@ -94,21 +91,11 @@ LIVE = ["civil", "senior", "nurse", "bare"]
 
 @contextmanager
 def serving(path: Path) -> Iterator[httpx.Client]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app.create_app(path, [KEY, "other"]), access_log=False, log_level="error", ws="none"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        base = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with httpx.Client(base_url=base, headers={"x-api-key": KEY}, timeout=60) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
+    with (
+        boards.serving(path, more_keys=["other"]) as url,
+        httpx.Client(base_url=url, headers={"x-api-key": KEY}, timeout=60) as client,
+    ):
+        yield client
 
 
 def lines(path: Path, found: list[dict[str, Any]]) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,33 +10,20 @@ from typing import Any
 
 import httpx
 import msgspec
-import uvicorn
 
-from exporter.board import app, faults
+from tests import boards
+from tests.boards import KEY as KEY
 
-KEY = "sk_test_board"
 ROWS = 250
 
 
 @contextmanager
 def serving(path: Path, spec: str | None) -> Iterator[httpx.Client]:
-    # Of a socket that does not name TCP, asyncio sends small answers 40 ms late.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app.create_app(path, [KEY], spec), ws="none", http=faults.Protocol, log_config=None
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        base = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with httpx.Client(base_url=base, headers={"x-api-key": KEY}, timeout=30) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
+    with (
+        boards.serving(path, spec) as url,
+        httpx.Client(base_url=url, headers={"x-api-key": KEY}, timeout=30) as client,
+    ):
+        yield client
 
 
 def order(client: httpx.Client, spec: str) -> None:
