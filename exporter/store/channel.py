@@ -178,7 +178,7 @@ class _Connection(asyncio.Protocol):
             self._transport.write(text)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not checked: that of uvloop is one without being of the class.
+        # Not checked: those of other loops are none of the class.
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
