@@ -12,7 +12,7 @@ import structlog
 
 from exporter import parts
 from exporter.clock import Clock
-from exporter.exports import Export
+from exporter.core.exports import Export
 from exporter.storage.base import Storage
 from exporter.store.base import ExportStore
 

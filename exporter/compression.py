@@ -9,7 +9,7 @@ from typing import Protocol
 import zstandard
 from isal import isal_zlib
 
-from exporter.checkpoints import Packed
+from exporter.core.checkpoints import Packed
 
 _ISAL_LEVEL = 1
 """20 times as fast as zlib's default, for a file a quarter larger."""

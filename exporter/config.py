@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from exporter.admission import Rate
+from exporter.core.rates import Rate
 from exporter.errors import ConfigurationError
 from exporter.settings import Duration, parse_rate, said
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from exporter.console import err, out, told
+from exporter.core import events
 from exporter.errors import ExporterError
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ def create(
     description: Annotated[str, typer.Option(help="For you.")] = "",
 ) -> None:
     """Register an endpoint and print its id and the secret that its webhooks are signed with."""
-    from exporter.webhooks import messages
     from exporter.webhooks.addresses import NameUnresolved
 
     with told():
@@ -64,7 +64,7 @@ def create(
         endpoint = _endpoints().create(
             user,
             url,
-            events=event or messages.DEFAULT_EVENTS,
+            events=event or events.DEFAULT_EVENTS,
             ordered=ordered,
             include_download_url=download_url,
             description=description,

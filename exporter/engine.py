@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 
-from exporter import admission, cleaning, inputs, packing, plans, queries
+from exporter import cleaning, inputs, packing
 from exporter.clock import Clock, SystemClock
 from exporter.config import Config
+from exporter.core import canonical, plans, rates
+from exporter.core.exports import PRIORITIES, Dialect, Export, Hook, Spec, State
+from exporter.core.plans import Plan
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
-from exporter.exports import PRIORITIES, Export, Hook, Spec, State
 from exporter.formats import registry
-from exporter.formats.base import Dialect
-from exporter.plans import Plan
 from exporter.settings import Settings
 from exporter.sources import registry as sources
 from exporter.sources.base import Search, Source
@@ -39,14 +39,14 @@ class Engine:
         store: ExportStore,
         storage: Storage,
         clock: Clock | None = None,
-        budgets: admission.Open | None = None,
+        budgets: rates.Open | None = None,
     ) -> None:
         self.settings = settings
         self.config = config
         self.store = store
         self.storage = storage
         self.clock = clock or SystemClock()
-        self._budgets = budgets or admission.MemoryBudgets(self.clock).open
+        self._budgets = budgets or rates.MemoryBudgets(self.clock).open
         self._sources: dict[str, Source] = {}
 
     def source(self, name: str) -> Source:
@@ -60,7 +60,7 @@ class Engine:
                     f"source {name!r} is not configured; configured: {known}"
                 ) from None
             rate = config.rate or sources.RATES.get(config.type)
-            budget = self._budgets(name, rate) if rate is not None else admission.UNLIMITED
+            budget = self._budgets(name, rate) if rate is not None else rates.UNLIMITED
             self._sources[name] = sources.make(config, self.clock, budget)
         return self._sources[name]
 
@@ -146,7 +146,7 @@ class Engine:
             surface=surface,
             source=source,
             query=checked.query,
-            query_sha256=queries.digest(checked.query),
+            query_sha256=canonical.digest(checked.query),
             request=checked.echo,
             format=format,
             dialect=dialect,

@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import structlog
 
-from exporter.checkpoints import Checkpoint
 from exporter.clock import Clock
+from exporter.core.checkpoints import Checkpoint
+from exporter.core.exports import Export, Partition, Result, State
 from exporter.errors import LeaseLost, StoreUnavailable
-from exporter.exports import Export, Partition, Result, State
 from exporter.leases import Lease, kept
 from exporter.store.base import Claim, ExportStore, Verdict
 

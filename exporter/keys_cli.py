@@ -16,7 +16,7 @@ from exporter.errors import ExporterError
 if TYPE_CHECKING:
     import redis
 
-    from exporter.plans import Balance, Plan
+    from exporter.core.plans import Balance, Plan
 
 keys = typer.Typer(help="API keys: shown once, stored hashed.", no_args_is_help=True)
 
@@ -58,7 +58,7 @@ def create(
 ) -> None:
     """Make a key and print it; this is the only time that it can be seen. It is unlimited but for
     what is given."""
-    from exporter.plans import Plan
+    from exporter.core.plans import Plan
     from exporter.store.keys import SCOPES, KeyRing
 
     with told():

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from exporter.exports import Export
+from exporter.core.exports import Export
 
 FIRST_WAIT = 2.0
 LONGEST_WAIT = 60.0

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from exporter import threads
-from exporter.checkpoints import Checkpoint, Part
 from exporter.composing import Stretch
+from exporter.core import threads
+from exporter.core.checkpoints import Checkpoint, Part
+from exporter.core.exports import Result
 from exporter.errors import LeaseLost
-from exporter.exports import Result
 from exporter.parts import File
 from exporter.storage.base import guarded
 

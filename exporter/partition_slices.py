@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import structlog
 
 from exporter import composing, partitions
-from exporter.checkpoints import Checkpoint
+from exporter.core.checkpoints import Checkpoint, Row
+from exporter.core.exports import Export, State
 from exporter.endings import Ending
 from exporter.errors import LeaseLost, SourceError, SourceMoved, SourceUntrue
-from exporter.exports import Export, State
-from exporter.formats.base import Row
 from exporter.outgoing import Outgoing
 from exporter.packing import Packing
 from exporter.slices import Slice

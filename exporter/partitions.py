@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import msgspec
 from isal import isal_zlib
 
-from exporter.checkpoints import Checkpoint, Packed, Tally
+from exporter.core.checkpoints import Checkpoint, Packed, Tally
+from exporter.core.exports import Export, Partition, Spec, State
 from exporter.errors import SourceMoved
-from exporter.exports import Export, Partition, Spec, State
 from exporter.reading import DIGEST
 from exporter.sources.base import Page
 

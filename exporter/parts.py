@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from exporter.checkpoints import Checkpoint, Part, Tail
 from exporter.composing import Stretch
+from exporter.core.checkpoints import Checkpoint, Part, Tail
 from exporter.errors import ObjectExists, StorageError, StorageUnavailable, UploadGone
 from exporter.storage.base import FileHeaders, ObjectInfo, Storage
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import structlog
 
 from exporter.clock import Clock
+from exporter.core.exports import Export
 from exporter.endings import Ending
 from exporter.errors import LeaseLost
-from exporter.exports import Export
 from exporter.formats.base import Format
 from exporter.holding import Holding
 from exporter.limits import Limits

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from exporter import threads
-from exporter.checkpoints import Checkpoint, Cursor
-from exporter.exports import Spec
+from exporter.core import threads
+from exporter.core.checkpoints import Checkpoint, Cursor
+from exporter.core.exports import Spec
 from exporter.sources.base import Page, Source
 
 MOST_BYTES = 32 * 1024 * 1024

@@ -6,8 +6,6 @@ A search is accepted in every documented spelling and leaves in one.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -100,12 +98,6 @@ def is_day(text: str) -> bool:
     except ValueError:
         return False
     return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None
-
-
-def digest(canonical: Mapping[str, Any]) -> str:
-    """Equal for two canonical searches exactly if they are equal: 64 hexadecimal digits."""
-    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _refuse(kind: str, message: str) -> NoReturn:

@@ -11,10 +11,9 @@ from typing import Any
 
 import msgspec
 
-from exporter.checkpoints import Checkpoint
+from exporter.core.checkpoints import Checkpoint, Row
+from exporter.core.exports import Completeness, EndReason, Outcome, Spec
 from exporter.errors import SourceUntrue
-from exporter.exports import Completeness, EndReason, Outcome, Spec
-from exporter.formats.base import Row
 from exporter.sources.base import Page
 
 WINDOW = 1_000

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from exporter.admission import Rate
+from exporter.core.rates import Rate
 from exporter.errors import ConfigurationError
 from exporter.storage.base import LINK_SECONDS_MAX, PART_SIZE_MIN
 

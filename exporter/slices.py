@@ -12,9 +12,11 @@ from datetime import timedelta
 
 import structlog
 
-from exporter import exports, packing, partitions, parts
-from exporter.checkpoints import Checkpoint, Volume
+from exporter import packing, partitions, parts
 from exporter.clock import Clock
+from exporter.core import exports
+from exporter.core.checkpoints import Checkpoint, Row, Volume
+from exporter.core.exports import Result, State
 from exporter.endings import Ending
 from exporter.errors import (
     SourceError,
@@ -24,8 +26,7 @@ from exporter.errors import (
     StorageUnavailable,
     UploadGone,
 )
-from exporter.exports import Result, State
-from exporter.formats.base import Format, Row
+from exporter.formats.base import Format
 from exporter.holding import Holding
 from exporter.limits import Limits
 from exporter.outgoing import Outgoing

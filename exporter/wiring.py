@@ -9,9 +9,9 @@ import structlog
 
 from exporter.clock import SystemClock
 from exporter.config import load_config
+from exporter.core.exports import Export
 from exporter.engine import Engine
 from exporter.errors import ExporterError
-from exporter.exports import Export
 from exporter.pipeline import Limits
 from exporter.settings import Settings, load
 from exporter.storage.base import Storage

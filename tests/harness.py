@@ -8,9 +8,9 @@ from typing import Any
 
 from exporter import inputs
 from exporter.clock import FakeClock
-from exporter.exports import Export, Spec
+from exporter.core.checkpoints import Row
+from exporter.core.exports import Dialect, Export, Spec
 from exporter.formats import registry
-from exporter.formats.base import Dialect, Row
 from exporter.pipeline import Ending, Limits, run_slice
 from exporter.sources.base import Page, Source
 from exporter.sources.id_list import IdList

@@ -15,9 +15,9 @@ from billiard.pool import EX_RECYCLE
 from celery.signals import worker_process_init
 
 from exporter import cleaning, settings, wiring
+from exporter.core.exports import State
 from exporter.engine import Engine
 from exporter.errors import ConfigurationError, StorageUnavailable, StoreUnavailable
-from exporter.exports import State
 from exporter.formats import registry as formats
 from exporter.pipeline import Ending, run_slice
 from exporter.store.base import Claim

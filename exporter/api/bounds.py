@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from exporter import exports, packing
+from exporter import packing
 from exporter.api import uploads
+from exporter.core import exports
 from exporter.formats import registry
 from exporter.queries import MAX_TEXT
 from exporter.webhooks.addresses import LONGEST_URL

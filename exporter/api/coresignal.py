@@ -24,7 +24,7 @@ from exporter.api.data_requests import V1, V2, DataRequest
 from exporter.api.downloads import Stretch
 from exporter.api.errors import Detail, Refusal
 from exporter.api.state import engine_of
-from exporter.exports import Export, State
+from exporter.core.exports import Export, State
 from exporter.formats import registry as formats
 
 

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from exporter.api import bodies, hooks
 from exporter.api.state import engine_of, turns_of
 from exporter.clock import Clock
+from exporter.core.exports import Export, Phase, Spec, State
 from exporter.engine import Engine
-from exporter.exports import Export, Phase, Spec, State
 from exporter.store.base import ExportStore, Idempotency
 from exporter.store.keys import ApiKey
 

@@ -16,15 +16,15 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from exporter import queries
 from exporter.api import answers, auth, bodies, errors, hooks, idempotency, uploads
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Refusal
 from exporter.api.state import engine_of
+from exporter.core import canonical
+from exporter.core.exports import Export
+from exporter.core.plans import CreditsSpent
 from exporter.engine import Engine
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
-from exporter.exports import Export
-from exporter.plans import CreditsSpent
 from exporter.store.base import Idempotency, KeySpent
 from exporter.store.keys import ApiKey
 
@@ -330,7 +330,7 @@ def _digest(request: Request, caller: ApiKey, search: Mapping[str, Any], limit: 
         ]
         raise _refused(engine, QueryError(problems)) from None
     surface = version_of(request).surface
-    return queries.digest({"surface": surface, "query": checked.query, "limit": limit})
+    return canonical.digest({"surface": surface, "query": checked.query, "limit": limit})
 
 
 def _create(

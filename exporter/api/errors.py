@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from exporter.api.flat import Flat, flat
+from exporter.core.plans import CreditsSpent, NotInPlan
 from exporter.errors import (
     FieldProblem,
     SourceError,
@@ -24,7 +25,6 @@ from exporter.errors import (
     StorageUnavailable,
     StoreUnavailable,
 )
-from exporter.plans import CreditsSpent, NotInPlan
 from exporter.store.base import KeyReused, KeySpent
 
 MOST_PROBLEMS = 100

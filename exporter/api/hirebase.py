@@ -18,16 +18,15 @@ from fastapi import APIRouter, Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
-from exporter import exports
 from exporter.api import answers, creating, errors, hooks, idempotency, usage
 from exporter.api.bodies import TheBody
 from exporter.api.errors import Detail
 from exporter.api.state import engine_of, turns_of
+from exporter.core import exports
+from exporter.core.exports import Dialect, State
+from exporter.core.plans import CreditsSpent
 from exporter.engine import Engine
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
-from exporter.exports import State
-from exporter.formats.base import Dialect
-from exporter.plans import CreditsSpent
 from exporter.store.keys import ApiKey
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()

@@ -10,9 +10,9 @@ from fastapi import Request
 from pydantic import BaseModel, Field
 
 from exporter.api.state import endpoints_of, guard_of
+from exporter.core import events as event_names
+from exporter.core.exports import Hook
 from exporter.errors import FieldProblem
-from exporter.exports import Hook
-from exporter.webhooks import messages
 from exporter.webhooks.addresses import ForbiddenAddress, Guard, NameUnresolved
 
 LOOKUP_SECONDS = 2.0
@@ -56,10 +56,10 @@ def wanted(request: Request, user_id: str, asked: Fields) -> Wanted:
     engine calls `webhook`."""
     url, events = asked.webhook_url, asked.webhook_events
     found: list[FieldProblem] = []
-    hears = messages.DEFAULT_EXPORT_EVENTS
+    hears = event_names.DEFAULT_EXPORT_EVENTS
     if events is not None:
         try:
-            hears = messages.check_events(events, messages.EXPORT_EVENTS)
+            hears = event_names.check_events(events, event_names.EXPORT_EVENTS)
         except ValueError as error:
             found.append(problem("webhook_events", str(error)))
         if url is None:

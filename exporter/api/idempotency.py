@@ -10,10 +10,10 @@ import structlog
 from fastapi import Request
 from pydantic import BaseModel
 
-from exporter import queries
 from exporter.api import errors
 from exporter.api.errors import Refusal
-from exporter.exports import Export
+from exporter.core import canonical
+from exporter.core.exports import Export
 from exporter.store.base import Idempotency
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -57,7 +57,7 @@ def mark(request: Request, asked: BaseModel | None = None) -> Idempotency | None
     if len(given) > 1 or not 1 <= len(key) <= LONGEST:
         raise _invalid(request)
     body = asked.model_dump(mode="json") if asked is not None else None
-    return Idempotency(key, queries.digest({"path": request.scope["path"], "body": body}))
+    return Idempotency(key, canonical.digest({"path": request.scope["path"], "body": body}))
 
 
 def told(export: Export, meant_id: str) -> Mapping[str, str]:

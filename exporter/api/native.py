@@ -13,15 +13,14 @@ from fastapi import APIRouter, Query, Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
-from exporter import exports
 from exporter.api import answers, auth, creating, errors, hooks, idempotency
 from exporter.api.bodies import TheBody
 from exporter.api.errors import Problem
 from exporter.api.state import engine_of, turns_of
+from exporter.core import exports
+from exporter.core.exports import Dialect, Phase, State
 from exporter.engine import Engine
 from exporter.errors import FieldProblem, QueryError
-from exporter.exports import Phase, State
-from exporter.formats.base import Dialect
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["exports"])

@@ -26,16 +26,17 @@ from exporter.api.errors import Refusal
 from exporter.api.flat import Flat
 from exporter.api.state import engine_of, limits_of
 from exporter.api.streams import Stream
-from exporter.checkpoints import Tally
+from exporter.core import events
+from exporter.core.checkpoints import Tally
+from exporter.core.exports import Dialect
 from exporter.engine import Engine
 from exporter.errors import ConfigurationError, FieldProblem, QueryError, SourceError
 from exporter.formats import registry
-from exporter.formats.base import Dialect, Format
+from exporter.formats.base import Format
 from exporter.formats.envelope import Envelope
 from exporter.sources.sql import COLUMNS, SOURCES, STATUSES, Snapshot, SqlSource
 from exporter.store.keys import ApiKey
 from exporter.store.limits import Window
-from exporter.webhooks import messages
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/api", tags=["pipeline"])
@@ -160,7 +161,7 @@ _DOCS = {
         _parameter(
             "webhook_events",
             "Which of them; repeat it for several. Default: all but `export.progress`.",
-            _words(messages.EXPORT_EVENTS),
+            _words(events.EXPORT_EVENTS),
         ),
         {
             "name": "Prefer",

@@ -18,11 +18,11 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from exporter import plans
 from exporter.api import answers, auth, errors
 from exporter.api.errors import Detail, Refusal
 from exporter.api.state import credits_of, engine_of, limits_of
-from exporter.plans import Balance
+from exporter.core import plans
+from exporter.core.plans import Balance
 from exporter.store.keys import ApiKey
 from exporter.store.limits import RateLimits
 from exporter.store.turns import Turns

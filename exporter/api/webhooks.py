@@ -16,8 +16,8 @@ from exporter.api import answers, auth, errors, hooks
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem, Refusal
 from exporter.api.state import endpoints_of, engine_of, guard_of
+from exporter.core import events as event_names
 from exporter.store.endpoints import GRACE, LONGEST_GRACE
-from exporter.webhooks import messages
 from exporter.webhooks.endpoints import Because, Endpoint, TooManyEndpoints
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -155,7 +155,7 @@ _ID = "we_1f0c2a5d6b7e"
 _ENDPOINT = {
     "id": _ID,
     "url": "https://hooks.example.com/exports",
-    "events": list(messages.DEFAULT_EVENTS),
+    "events": list(event_names.DEFAULT_EVENTS),
     "registered": True,
     "ordered": False,
     "include_download_url": False,
@@ -216,10 +216,10 @@ def create(request: Request, body: TheBody) -> Response:
     forbidden = hooks.refused(guard_of(request), asked.url)
     if forbidden:
         wrong.append(hooks.problem("url", forbidden))
-    events = messages.DEFAULT_EVENTS
+    events = event_names.DEFAULT_EVENTS
     if asked.events is not None:
         try:
-            events = messages.check_events(asked.events)
+            events = event_names.check_events(asked.events)
         except ValueError as error:
             wrong.append(hooks.problem("events", str(error)))
     if wrong:

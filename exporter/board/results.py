@@ -17,6 +17,7 @@ from typing import NamedTuple
 from exporter import queries
 from exporter.board import database, postings
 from exporter.board import search as searches
+from exporter.core import canonical
 
 _MOST_REMEMBERED = 16_000_000
 """Numbers of postings kept for searches that are being read: 128 MB."""
@@ -192,7 +193,7 @@ class Results:
 
 
 def _question(search: queries.JobSearch, now: datetime) -> str:
-    return queries.digest(search.canonical(now))
+    return canonical.digest(search.canonical(now))
 
 
 def _slice(page: int, limit: int) -> slice:

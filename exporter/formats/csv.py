@@ -10,11 +10,10 @@ from typing import Any
 
 import msgspec
 
-from exporter.checkpoints import Tally
+from exporter.core.checkpoints import Row, Tally
 from exporter.errors import ConfigurationError
 from exporter.formats import csv_plan
 from exporter.formats import rows as rawjson
-from exporter.formats.base import Row
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 # The full-width marks are formulas to East Asian editions; blanks before a mark are dropped by

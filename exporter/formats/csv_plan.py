@@ -59,8 +59,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from exporter.checkpoints import Tally
-from exporter.formats.base import Row
+from exporter.core.checkpoints import Row, Tally
 
 Kind = Literal["null", "flag", "number", "text", "wild", "long", "texts", "nest", "loose"]
 """What a field was in all rows so far, nulls apart: never anything; true or false; a number; text

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from exporter.checkpoints import Tally
-from exporter.formats.base import Row
+from exporter.core.checkpoints import Row, Tally
 from exporter.formats.json import JsonLines
 
 

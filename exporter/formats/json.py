@@ -10,9 +10,8 @@ from typing import Any
 
 import msgspec
 
-from exporter.checkpoints import Tally
+from exporter.core.checkpoints import Row, Tally
 from exporter.formats import rows as rawjson
-from exporter.formats.base import Row
 
 
 class _Object(msgspec.Struct):

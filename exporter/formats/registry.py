@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from exporter.core.exports import Dialect
 from exporter.errors import ConfigurationError
-from exporter.formats.base import Dialect, Format
+from exporter.formats.base import Format
 from exporter.formats.csv import Csv
 from exporter.formats.envelope import Envelope
 from exporter.formats.json import JsonLines

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from exporter.checkpoints import Tally
+from exporter.core.checkpoints import Row, Tally
 from exporter.errors import SourceUntrue
-from exporter.formats.base import Row
 
 MAX_UNMAPPED = 1000
 """Distinct names kept in `Tally.unmapped_fields`; a source whose field names are data (a map

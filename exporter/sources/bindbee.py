@@ -12,12 +12,11 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from exporter.admission import UNLIMITED, Budget
-from exporter.checkpoints import Cursor
 from exporter.clock import Clock
 from exporter.config import SourceConfig
+from exporter.core.checkpoints import Cursor, Row
+from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import SourceUntrue
-from exporter.formats.base import Row
 from exporter.queries import Flag, Text, Texts, listed
 from exporter.sources.base import Page, Search
 from exporter.sources.checking import valid

@@ -16,12 +16,11 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from exporter.admission import UNLIMITED, Budget
-from exporter.checkpoints import Cursor
 from exporter.clock import Clock
 from exporter.config import SourceConfig
+from exporter.core.checkpoints import Cursor, Row
+from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import FieldProblem, PageTooLarge, QueryError, SourceRefused, SourceUntrue
-from exporter.formats.base import Row
 from exporter.queries import Text
 from exporter.sources.base import Page, Search
 from exporter.sources.http import Upstream

@@ -9,17 +9,16 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from exporter.admission import UNLIMITED, Budget
-from exporter.checkpoints import Cursor
 from exporter.clock import Clock
 from exporter.config import SourceConfig
+from exporter.core.checkpoints import Cursor, Row
+from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import (
     QueryError,
     SourceRefused,
     SourceUntrue,
 )
 from exporter.expired import ExpiredSearch
-from exporter.formats.base import Row
 from exporter.queries import JobSearch
 from exporter.sources.base import Page, Search
 from exporter.sources.catalogue import Catalogue

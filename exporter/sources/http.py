@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import httpx
 import structlog
 
-from exporter import retry_after
-from exporter.admission import LONGEST_DELAY, UNLIMITED, Budget
 from exporter.clock import Clock
+from exporter.core import retry_after
+from exporter.core.rates import LONGEST_DELAY, UNLIMITED, Budget
 from exporter.errors import (
     PageTooLarge,
     SourceError,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from exporter.checkpoints import Cursor
+from exporter.core.checkpoints import Cursor
 from exporter.sources.base import Page, Search, Source
 
 

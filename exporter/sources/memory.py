@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 
-from exporter.checkpoints import Cursor
-from exporter.formats.base import Row
+from exporter.core.checkpoints import Cursor, Row
 from exporter.sources.base import Page, Search
 
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import structlog
 
-from exporter.admission import LONGEST_DELAY, Rate
+from exporter.core.checkpoints import Row
+from exporter.core.rates import LONGEST_DELAY, Rate
 from exporter.errors import PageTooLarge
-from exporter.formats.base import Row
 from exporter.sources.base import Page
 from exporter.sources.numbered_pages import Place, smaller
 

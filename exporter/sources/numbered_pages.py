@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from exporter.checkpoints import Cursor
+from exporter.core.checkpoints import Cursor
 from exporter.errors import SourceUntrue
 from exporter.sources.base import Page
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from exporter.core.checkpoints import Row
 from exporter.errors import SourceUntrue
-from exporter.formats.base import Row
 
 Envelope = TypeVar("Envelope", bound=msgspec.Struct)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from exporter.admission import UNLIMITED, Budget, Rate
 from exporter.clock import Clock
 from exporter.config import AnySource
+from exporter.core.rates import UNLIMITED, Budget, Rate
 from exporter.sources.base import Source
 from exporter.sources.bindbee import BindbeeSource
 from exporter.sources.coresignal import CoresignalSource

@@ -12,10 +12,10 @@ from typing import Any, Self
 import msgspec
 import sqlalchemy as sa
 
-from exporter.admission import LONGEST_DELAY, UNLIMITED, Budget
-from exporter.checkpoints import Cursor
 from exporter.clock import Clock
 from exporter.config import SqlConfig
+from exporter.core.checkpoints import Cursor, Row
+from exporter.core.rates import LONGEST_DELAY, UNLIMITED, Budget
 from exporter.errors import (
     FieldProblem,
     QueryError,
@@ -23,7 +23,6 @@ from exporter.errors import (
     SourceUntrue,
     StoreUnavailable,
 )
-from exporter.formats.base import Row
 from exporter.sources import sql_database
 from exporter.sources.base import Page, Search
 from exporter.sources.sql_database import Database

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from exporter.config import SqlConfig
+from exporter.core.checkpoints import Row
 from exporter.errors import SourceRefused
-from exporter.formats.base import Row
 from exporter.sources import sql_values
 from exporter.sources.sql_database import Database, Missing
 from exporter.sources.sql_values import Reader, RowWriter

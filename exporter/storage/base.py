@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from exporter.checkpoints import Part
+from exporter.core.checkpoints import Part
 
 LINK_SECONDS_MAX = 7 * 24 * 3600
 """The longest that a presigned URL of S3 can live; `presign` cuts to it."""

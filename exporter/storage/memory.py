@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 import msgspec
 
-from exporter.checkpoints import Part
 from exporter.clock import Clock
+from exporter.core.checkpoints import Part
 from exporter.errors import ObjectExists, StorageError, UploadGone
 from exporter.storage.base import (
     LINK_SECONDS_MAX,

@@ -17,8 +17,8 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 from botocore.response import StreamingBody
 
-from exporter.checkpoints import Part
 from exporter.clock import Clock
+from exporter.core.checkpoints import Part
 from exporter.errors import ConfigurationError, ObjectExists, StorageError, UploadGone
 from exporter.storage import presigning, s3_body, s3_failures
 from exporter.storage.base import (

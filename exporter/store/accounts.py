@@ -7,8 +7,8 @@ from typing import cast
 
 import redis
 
+from exporter.core.plans import Balance, CreditsSpent
 from exporter.errors import ExporterError
-from exporter.plans import Balance, CreditsSpent
 from exporter.store import lua, outages
 
 MOST = 10**15

@@ -9,9 +9,9 @@ from typing import Protocol
 
 import msgspec
 
-from exporter.checkpoints import Checkpoint
+from exporter.core.checkpoints import Checkpoint
+from exporter.core.exports import Export, Partition, Result, Spec, State
 from exporter.errors import ExporterError
-from exporter.exports import Export, Partition, Result, Spec, State
 
 AGEING = timedelta(minutes=10)
 """How long an export is ready without being claimed before it rises one level."""

@@ -12,7 +12,7 @@ from typing import TypeVar
 import msgspec
 
 from exporter.clock import Clock
-from exporter.exports import Export
+from exporter.core.exports import Export
 from exporter.store import cursors, texts
 from exporter.store.base import RecordPage
 from exporter.store.lines import Record

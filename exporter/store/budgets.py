@@ -7,7 +7,7 @@ from typing import cast
 
 import redis
 
-from exporter.admission import LONGEST_DELAY, Budget, Rate
+from exporter.core.rates import LONGEST_DELAY, Budget, Rate
 from exporter.store import lua, outages
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from exporter.clock import Clock
-from exporter.exports import Export, Partition, Phase, Result, State
+from exporter.core.exports import Export, Partition, Phase, Result, State
 from exporter.store.base import Verdict, Wake, weights
 from exporter.store.books import Books, copy
 from exporter.store.lines import Lines, Record

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import redis
 
+from exporter.core import events as event_names
 from exporter.store import hashes, lua, outages, texts
-from exporter.webhooks import messages, signatures
+from exporter.webhooks import signatures
 from exporter.webhooks.endpoints import Because, Endpoint, Secret, TooManyEndpoints
 
 MOST_REGISTERED = 20
@@ -44,7 +45,7 @@ class Endpoints:
         user_id: str,
         url: str,
         *,
-        events: Sequence[str] = messages.DEFAULT_EVENTS,
+        events: Sequence[str] = event_names.DEFAULT_EVENTS,
         secret: str | None = None,
         ordered: bool = False,
         include_download_url: bool = False,
@@ -55,7 +56,7 @@ class Endpoints:
         The URL is to be checked by the guard before. `secret`: one of the user's own instead of a
         new one. Raises ValueError for unknown events, SecretRefused, TooManyEndpoints.
         """
-        known = messages.check_events(events)
+        known = event_names.check_events(events)
         if secret is not None:
             signatures.key(secret)
         fields = {

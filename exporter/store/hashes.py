@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from exporter.checkpoints import Checkpoint
+from exporter.core.checkpoints import Checkpoint
+from exporter.core.exports import Export, Partition, Phase, Result, Spec, State
 from exporter.errors import ExporterError
-from exporter.exports import Export, Partition, Phase, Result, Spec, State
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

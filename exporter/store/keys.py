@@ -13,9 +13,9 @@ import msgspec
 import redis
 from msgspec.structs import replace
 
-from exporter import plans
-from exporter.exports import PRIORITIES
-from exporter.plans import Plan
+from exporter.core import plans
+from exporter.core.exports import PRIORITIES
+from exporter.core.plans import Plan
 from exporter.store import accounts, outages
 
 SCOPES = ("read", "write")

@@ -9,7 +9,7 @@ from typing import cast
 
 import redis
 
-from exporter.admission import Rate
+from exporter.core.rates import Rate
 from exporter.store import hashes, lua, outages
 
 

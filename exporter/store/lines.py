@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from exporter.exports import Export, Phase
+from exporter.core.exports import Export, Phase
 from exporter.store.base import AHEAD, Verdict
 
 LEVELS = range(9, -1, -1)

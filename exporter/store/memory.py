@@ -7,9 +7,9 @@ import secrets
 from collections import Counter
 from datetime import datetime, timedelta
 
-from exporter.checkpoints import Checkpoint
 from exporter.clock import Clock
-from exporter.exports import TRANSITIONS, Export, Phase, Result, Spec, State
+from exporter.core.checkpoints import Checkpoint
+from exporter.core.exports import TRANSITIONS, Export, Phase, Result, Spec, State
 from exporter.store.base import (
     AGEING,
     Census,

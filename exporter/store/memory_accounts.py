@@ -6,8 +6,8 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 
-from exporter.exports import Spec
-from exporter.plans import Balance, CreditsSpent
+from exporter.core.exports import Spec
+from exporter.core.plans import Balance, CreditsSpent
 from exporter.store.lines import Record
 
 

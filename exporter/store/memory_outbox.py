@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+from exporter.core.events import PROGRESS, Event
 from exporter.store.lines import Record
-from exporter.webhooks.messages import PROGRESS, Event
 
 PROGRESS_EVERY = timedelta(seconds=10)
 

@@ -10,12 +10,12 @@ from typing import Any, cast
 import msgspec
 import redis
 
+from exporter.core.events import OVER, Event
 from exporter.store import deliveries, endpoints, hashes, lua, outages
 from exporter.store.deliveries import KEEP
 from exporter.store.endpoints import NAMED_FOR
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
 from exporter.webhooks.endpoints import Because, Endpoint
-from exporter.webhooks.messages import OVER, Event
 
 WARN_AFTER = timedelta(days=1)
 """How long an endpoint fails before its owner hears of it."""

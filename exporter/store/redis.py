@@ -14,9 +14,9 @@ import structlog
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from exporter.checkpoints import Checkpoint
-from exporter.exports import PRIORITIES, TRANSITIONS, Export, Partition, Result, Spec, State
-from exporter.plans import CreditsSpent
+from exporter.core.checkpoints import Checkpoint
+from exporter.core.exports import PRIORITIES, TRANSITIONS, Export, Partition, Result, Spec, State
+from exporter.core.plans import CreditsSpent
 from exporter.store import cursors, durability, hashes, lua, outages, texts
 from exporter.store.base import (
     AGEING,

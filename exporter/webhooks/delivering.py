@@ -12,8 +12,10 @@ from typing import NamedTuple
 import structlog
 
 from exporter.clock import Clock
+from exporter.core import events as event_names
+from exporter.core.events import Event
+from exporter.core.exports import Export
 from exporter.errors import StoreUnavailable
-from exporter.exports import Export
 from exporter.store.base import ExportStore
 from exporter.store.endpoints import Endpoints
 from exporter.store.hashes import Unreadable
@@ -21,7 +23,6 @@ from exporter.store.outbox import Claimed, Outbox
 from exporter.webhooks import messages, schedule, signatures
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
 from exporter.webhooks.endpoints import Endpoint
-from exporter.webhooks.messages import Event
 from exporter.webhooks.schedule import Reaction
 from exporter.webhooks.sender import Outcome, Sender
 
@@ -240,13 +241,13 @@ class Deliverer:
             log.warning("endpoint.disabled", user_id=endpoint.user_id, because=settled.disabled)
 
     def _body(self, delivery: Delivery, endpoint: Endpoint) -> bytes:
-        if not endpoint.include_download_url or delivery.type != messages.FINISHED:
+        if not endpoint.include_download_url or delivery.type != event_names.FINISHED:
             return delivery.body
         export = self.store.get(delivery.export_id or "")
         return messages.with_download_url(delivery.body, self.link(export) if export else None)
 
     def _delay(self, delivery: Delivery, tries: int, outcome: Outcome) -> float | None:
-        if delivery.type == messages.TEST:
+        if delivery.type == event_names.TEST:
             return None
         return schedule.next_delay(tries, outcome, self.chance)
 
@@ -258,7 +259,7 @@ def _why(reaction: Reaction, tries: int) -> str:
 
 
 def _health(delivery: Delivery, outcome: Outcome, reaction: Reaction) -> str:
-    if delivery.type == messages.TEST:
+    if delivery.type == event_names.TEST:
         return "unknown"
     if outcome.delivered:
         return "slow" if outcome.duration > LATE else "well"

@@ -12,8 +12,8 @@ from importlib import metadata
 import httpcore
 import httpx
 
-from exporter import retry_after
 from exporter.clock import Clock
+from exporter.core import retry_after
 from exporter.webhooks.addresses import ForbiddenAddress, Guard, NameUnresolved, Target
 
 TIMEOUT = 20.0

@@ -27,8 +27,8 @@ from hirebase.exceptions import (
 from hirebase.models.usage import Meters
 
 from exporter.board.synthetic import generate
+from exporter.core.plans import Plan
 from exporter.local.stack import Addresses
-from exporter.plans import Plan
 from exporter.store.keys import KeyRing
 from tests.conftest import BOARD_ROWS
 

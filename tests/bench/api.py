@@ -29,8 +29,8 @@ from typing import NamedTuple
 import httpx
 import redis
 
-from exporter.checkpoints import Checkpoint, Part, Tally
-from exporter.exports import Completeness, EndReason, Outcome, Result, State
+from exporter.core.checkpoints import Checkpoint, Part, Tally
+from exporter.core.exports import Completeness, EndReason, Outcome, Result, State
 from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.store.keys import KeyRing

@@ -12,8 +12,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from exporter.admission import LONGEST_DELAY, UNLIMITED, MemoryBudgets, Open, Rate
 from exporter.clock import Clock, FakeClock, SystemClock
+from exporter.core.rates import LONGEST_DELAY, UNLIMITED, MemoryBudgets, Open, Rate
 from exporter.errors import StoreUnavailable
 from exporter.local import ports
 from exporter.local.redis import RedisServer

@@ -19,10 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.checkpoints import Tally
+from exporter.core.checkpoints import Row, Tally
+from exporter.core.exports import Dialect
 from exporter.errors import ConfigurationError, SourceUntrue
 from exporter.formats import registry
-from exporter.formats.base import Dialect, Format, Row
+from exporter.formats.base import Format
 
 quick = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]

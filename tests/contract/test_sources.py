@@ -20,7 +20,7 @@ import uvicorn
 from exporter.board import app, database, synthetic
 from exporter.clock import FakeClock
 from exporter.config import SourceConfig, SqlConfig
-from exporter.formats.base import Row
+from exporter.core.checkpoints import Row
 from exporter.sources import registry
 from exporter.sources.base import Page, Source
 from exporter.sources.memory import MemorySource

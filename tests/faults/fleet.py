@@ -24,8 +24,8 @@ import redis
 
 from exporter import wiring
 from exporter.config import load_config
+from exporter.core.exports import Export, State
 from exporter.engine import Engine
-from exporter.exports import Export, State
 from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.settings import Settings

@@ -26,8 +26,8 @@ from exporter.client import (
     download,
 )
 from exporter.clock import SystemClock
+from exporter.core.exports import Export, Spec
 from exporter.errors import StorageUnavailable, StoreUnavailable
-from exporter.exports import Export, Spec
 from exporter.parts import ROOT, prefix
 from tests.faults.cluster import Cluster
 

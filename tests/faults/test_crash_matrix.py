@@ -14,11 +14,10 @@ import msgspec
 import pytest
 
 from exporter import cleaning
-from exporter.checkpoints import Cursor
 from exporter.clock import FakeClock
-from exporter.exports import Export, Spec, State
+from exporter.core.checkpoints import Cursor, Row
+from exporter.core.exports import Dialect, Export, Spec, State
 from exporter.formats import registry
-from exporter.formats.base import Dialect, Row
 from exporter.local.redis import RedisServer
 from exporter.parts import prefix
 from exporter.pipeline import Limits, run_slice

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from exporter.exports import State
+from exporter.core.exports import State
 from tests.conftest import S3
 from tests.faults.fleet import running, until
 

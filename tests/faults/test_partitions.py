@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from exporter import cleaning, pipeline
-from exporter.exports import Phase
+from exporter.core.exports import Phase
 from exporter.pipeline import Ending
 from exporter.slices import Slice
 from exporter.sources.base import Page

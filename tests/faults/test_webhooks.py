@@ -21,7 +21,7 @@ import psutil
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from exporter.exports import State
+from exporter.core.exports import State
 from exporter.store.deliveries import Deliveries
 from exporter.store.endpoints import Endpoints
 from exporter.store.outbox import Outbox

@@ -24,11 +24,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
 from exporter.api.app import create_app
-from exporter.checkpoints import Tally
 from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig
+from exporter.core.checkpoints import Tally
+from exporter.core.exports import Completeness, EndReason, Export, Outcome, Result, State
 from exporter.engine import Engine
-from exporter.exports import Completeness, EndReason, Export, Outcome, Result, State
 from exporter.settings import Settings
 from exporter.storage.base import FileHeaders
 from exporter.storage.memory import MemoryStorage

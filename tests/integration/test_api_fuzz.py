@@ -18,14 +18,14 @@ from schemathesis import Case, CheckContext, HookContext, Response, engine
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events
 
-from exporter.admission import Rate
 from exporter.api import native
 from exporter.api.app import create_app
 from exporter.board import synthetic
 from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig, SqlConfig
+from exporter.core.exports import State
+from exporter.core.rates import Rate
 from exporter.engine import Engine
-from exporter.exports import State
 from exporter.formats import registry
 from exporter.local import sample
 from exporter.local.redis import RedisServer

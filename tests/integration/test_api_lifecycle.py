@@ -16,8 +16,8 @@ from redis.retry import Retry
 
 from exporter import parts
 from exporter.api.app import create_app
+from exporter.core.exports import State
 from exporter.errors import StorageUnavailable
-from exporter.exports import State
 from exporter.local.redis import RedisServer
 from exporter.storage.base import FileHeaders
 from exporter.store.keys import KeyRing

@@ -13,17 +13,17 @@ import httpx
 import pytest
 import uvicorn
 
-from exporter.admission import Rate
 from exporter.api import creating, native, shortcut
 from exporter.api.app import create_app
-from exporter.checkpoints import Tally
 from exporter.clock import SystemClock
 from exporter.config import Config, SourceConfig
+from exporter.core.checkpoints import Tally
+from exporter.core.exports import Completeness, EndReason, Outcome, Result, State
+from exporter.core.plans import Plan
+from exporter.core.rates import Rate
 from exporter.engine import Engine
-from exporter.exports import Completeness, EndReason, Outcome, Result, State
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.plans import Plan
 from exporter.settings import Settings
 from exporter.sources import catalogue
 from exporter.storage.memory import MemoryStorage

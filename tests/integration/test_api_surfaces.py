@@ -10,7 +10,7 @@ import hirebase
 import httpx
 import pytest
 
-from exporter.exports import Phase, State
+from exporter.core.exports import Phase, State
 from tests.integration.api_server import (
     CREATED,
     LEASE,

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from exporter.exports import Export, Hook, State
-from exporter.plans import Plan
-from exporter.webhooks.messages import DEFAULT_EXPORT_EVENTS, EXPORT_EVENTS
+from exporter.core.events import DEFAULT_EXPORT_EVENTS, EXPORT_EVENTS
+from exporter.core.exports import Export, Hook, State
+from exporter.core.plans import Plan
 from tests.integration.api_server import captured_logs
 from tests.integration.webhook_service import ENDPOINTS, URL, Hooked
 from tests.unit.test_webhook_addresses import HOSTILE

@@ -16,9 +16,9 @@ import redis
 
 from exporter.board import database
 from exporter.board.results import Results
+from exporter.core.plans import Plan
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.plans import Plan
 from exporter.store.keys import KeyRing
 from tests.upstreams import Asked, reply, serving
 

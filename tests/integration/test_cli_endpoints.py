@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from exporter.clock import SystemClock
+from exporter.core.events import DEFAULT_EVENTS
 from exporter.local.redis import RedisServer
 from exporter.store.endpoints import Endpoints
 from exporter.store.outbox import Outbox
@@ -21,7 +22,6 @@ from exporter.store.redis import RedisStore
 from exporter.webhooks import private
 from exporter.webhooks.delivering import Deliverer
 from exporter.webhooks.endpoints import Endpoint
-from exporter.webhooks.messages import DEFAULT_EVENTS
 from exporter.webhooks.sender import Sender
 from tests.integration.test_cli import Run, one_error, run  # noqa: F401 - run is a fixture
 from tests.webhook_receiver import receiving, status

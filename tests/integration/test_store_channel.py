@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import redis
 
-from exporter.admission import Rate
 from exporter.clock import FakeClock
+from exporter.core.rates import Rate
 from exporter.errors import StoreUnavailable
 from exporter.local import ports
 from exporter.local.redis import RedisServer

@@ -18,8 +18,8 @@ from celery import Celery
 from exporter import limits, settings
 from exporter.board import app as board_app
 from exporter.board import synthetic
+from exporter.core.exports import Export, Outcome, State
 from exporter.engine import Engine
-from exporter.exports import Export, Outcome, State
 from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.pipeline import Ending

@@ -15,12 +15,12 @@ import redis
 from fastapi import FastAPI
 from standardwebhooks.webhooks import Webhook
 
-from exporter.admission import Rate
 from exporter.api.app import create_app
 from exporter.clock import FakeClock, SystemClock
 from exporter.config import Config, SourceConfig, SqlConfig
+from exporter.core.exports import Export
+from exporter.core.rates import Rate
 from exporter.engine import Engine
-from exporter.exports import Export
 from exporter.local import sample
 from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage

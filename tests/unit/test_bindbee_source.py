@@ -12,12 +12,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from exporter.checkpoints import Checkpoint
 from exporter.clock import FakeClock
 from exporter.config import SourceConfig
+from exporter.core.checkpoints import Checkpoint, Row
+from exporter.core.exports import EndReason, Outcome
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
-from exporter.exports import EndReason, Outcome
-from exporter.formats.base import Row
 from exporter.reading import Reading
 from exporter.sources import registry
 from exporter.sources.bindbee import COLUMNS, BindbeeSource

@@ -9,8 +9,8 @@ import pytest
 
 from exporter import cleaning
 from exporter.cleaning import Cleaned, clean
+from exporter.core.exports import State
 from exporter.errors import StorageUnavailable
-from exporter.exports import State
 from exporter.settings import Settings
 from exporter.storage.base import FileHeaders
 from tests.harness import Bench, postings

@@ -10,7 +10,7 @@ import re
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.checkpoints import Tally
+from exporter.core.checkpoints import Tally
 from exporter.formats.csv import Csv
 
 COLUMNS = ("a", "b", "c", "d", "a")

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from exporter.checkpoints import Tally
+from exporter.core.checkpoints import Tally
+from exporter.core.exports import Dialect
 from exporter.formats import registry
-from exporter.formats.base import Dialect
 from exporter.formats.envelope import Envelope
 
 AT = "2026-03-04T12:00:00Z"

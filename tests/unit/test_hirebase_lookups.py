@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from exporter.admission import MemoryBudgets, Rate
 from exporter.clock import FakeClock, SystemClock
 from exporter.config import SourceConfig
+from exporter.core.rates import MemoryBudgets, Rate
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.sources.hirebase import HirebaseSource
 from exporter.sources.numbered import LOOKUPS

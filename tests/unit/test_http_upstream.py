@@ -16,8 +16,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import retry_after
 from exporter.clock import FakeClock
+from exporter.core import retry_after
 from exporter.errors import SourceError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.local import ports
 from exporter.sources import http

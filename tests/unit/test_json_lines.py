@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.checkpoints import Tally
+from exporter.core.checkpoints import Tally
 from exporter.errors import SourceUntrue
 from exporter.formats.json import JsonLines
 from exporter.sources.pages import reader

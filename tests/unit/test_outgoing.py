@@ -15,10 +15,11 @@ import msgspec
 import pytest
 import zstandard
 
-from exporter import outgoing, threads
-from exporter.checkpoints import Checkpoint
+from exporter import outgoing
+from exporter.core import threads
+from exporter.core.checkpoints import Checkpoint
+from exporter.core.exports import State
 from exporter.errors import StorageUnavailable
-from exporter.exports import State
 from exporter.pipeline import Ending
 from tests.harness import LIMITS, Bench, Crash, postings
 from tests.waiting import until

@@ -13,9 +13,9 @@ from hashlib import shake_256
 import msgspec
 import pytest
 
-from exporter.checkpoints import Volume
+from exporter.core.checkpoints import Volume
+from exporter.core.exports import EndReason, Outcome, State
 from exporter.errors import SourceUnavailable
-from exporter.exports import EndReason, Outcome, State
 from tests.harness import Bench, Crash, postings
 
 

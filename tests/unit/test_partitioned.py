@@ -14,9 +14,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from exporter.core.checkpoints import Row
+from exporter.core.exports import EndReason, Outcome, Phase, State
 from exporter.errors import SourceRefused
-from exporter.exports import EndReason, Outcome, Phase, State
-from exporter.formats.base import Row
 from exporter.pipeline import Ending
 from exporter.sources.base import Page
 from tests.harness import LIMITS, Bench, Crash, postings

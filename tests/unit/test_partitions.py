@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from isal import isal_zlib
 
 from exporter import partitions
-from exporter.checkpoints import Checkpoint, Packed, Tally
+from exporter.core.checkpoints import Checkpoint, Packed, Tally
+from exporter.core.exports import Dialect, EndReason, Export, Partition, Phase, Spec, State
 from exporter.errors import SourceMoved
-from exporter.exports import EndReason, Export, Partition, Phase, Spec, State
-from exporter.formats.base import Dialect
 from exporter.sources.base import Page
 
 

@@ -9,8 +9,8 @@ from datetime import timedelta
 import msgspec
 import pytest
 
+from exporter.core.exports import EndReason, Outcome, Phase, State
 from exporter.errors import SourceRefused, SourceUnavailable, SourceUntrue, StorageUnavailable
-from exporter.exports import EndReason, Outcome, Phase, State
 from exporter.pipeline import Ending
 from exporter.sources.base import Page
 from tests.harness import LIMITS, Bench, Crash, postings

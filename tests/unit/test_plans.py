@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.plans import FEATURES, UNLIMITED, CreditsSpent, NotInPlan, Plan
+from exporter.core.plans import FEATURES, UNLIMITED, CreditsSpent, NotInPlan, Plan
 
 
 @pytest.mark.parametrize("feature", FEATURES)

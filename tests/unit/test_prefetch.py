@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from exporter import prefetch, threads
+from exporter import prefetch
+from exporter.core import threads
+from exporter.core.exports import State
 from exporter.errors import SourceRefused, SourceUnavailable
-from exporter.exports import State
 from exporter.pipeline import Ending
 from exporter.sources.base import Page
 from tests.harness import LIMITS, Bench, postings

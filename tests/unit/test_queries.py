@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from exporter import queries
+from exporter.core import canonical
 from exporter.queries import JobSearch
 
 NOW = datetime(2025, 6, 13, 6, 10, 7, tzinfo=UTC)
@@ -45,7 +45,7 @@ def searched(**fields: Any) -> JobSearch:
     return JobSearch.model_validate(fields)
 
 
-def canonical(**search: Any) -> dict[str, Any]:
+def canonical_of(**search: Any) -> dict[str, Any]:
     return searched(**search).canonical(NOW)
 
 
@@ -140,9 +140,9 @@ def test_two_spellings_of_one_search_have_one_canonical_dict_and_one_digest(
     one: dict[str, Any], other: dict[str, Any]
 ) -> None:
     # Given
-    first, second = canonical(**one), canonical(**other)
+    first, second = canonical_of(**one), canonical_of(**other)
     # When
-    digests = {queries.digest(first), queries.digest(second)}
+    digests = {canonical.digest(first), canonical.digest(second)}
     # Then
     assert json.dumps(first) == json.dumps(second)
     assert len(digests) == 1
@@ -169,7 +169,7 @@ def test_two_spellings_that_differ_are_refused_by_both_names(
 
 def test_two_spellings_that_agree_are_one_filter() -> None:
     # When
-    stored = canonical(job_type=["Full Time"], job_types=["full-time"], company_name="A")
+    stored = canonical_of(job_type=["Full Time"], job_types=["full-time"], company_name="A")
     # Then
     assert stored == {"company_names": ["A"], "job_types": ["Full-time"]}
 
@@ -240,8 +240,8 @@ def test_days_ago_means_the_day_in_utc_at_creation() -> None:
 
 def test_of_two_lower_bounds_of_the_date_the_later_one_counts() -> None:
     # When
-    relative_wins = canonical(days_ago=1, date_posted="2025-01-01")
-    absolute_wins = canonical(days_ago=300, date_posted="2025-01-01")
+    relative_wins = canonical_of(days_ago=1, date_posted="2025-01-01")
+    absolute_wins = canonical_of(days_ago=300, date_posted="2025-01-01")
     # Then
     assert relative_wins == {"date_posted": "2025-06-12"}
     assert absolute_wins == {"date_posted": "2025-01-01"}
@@ -281,7 +281,7 @@ def test_everything_that_the_official_client_sends_is_accepted_and_kept() -> Non
     )
     sent = typed.to_payload()
     # When
-    stored = canonical(**sent)
+    stored = canonical_of(**sent)
     # Then
     assert stored == {
         "job_titles": ["SWE"],
@@ -335,20 +335,20 @@ searches = st.fixed_dictionaries(
 @given(searches)
 def test_a_canonical_search_survives_storage_and_being_sent_on(search: dict[str, Any]) -> None:
     # Given
-    stored = canonical(**search)
+    stored = canonical_of(**search)
     # When
     sent = searched(**json.loads(json.dumps(stored)))
     # Then
     assert sent.canonical(NOW + timedelta(days=9)) == stored
-    assert queries.digest(sent.canonical(NOW)) == queries.digest(stored)
+    assert canonical.digest(sent.canonical(NOW)) == canonical.digest(stored)
 
 
 def test_the_digest_ignores_key_order_and_sees_every_value() -> None:
     # Given
     search = {"a": [1, 2], "b": "ä"}
     # When
-    digest = queries.digest(search)
+    digest = canonical.digest(search)
     # Then
-    assert digest == queries.digest({"b": "ä", "a": [1, 2]})
-    assert digest != queries.digest({"a": [2, 1], "b": "ä"})
+    assert digest == canonical.digest({"b": "ä", "a": [1, 2]})
+    assert digest != canonical.digest({"a": [2, 1], "b": "ä"})
     assert len(digest) == 64

@@ -14,11 +14,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from exporter.admission import MemoryBudgets, Rate
 from exporter.clock import FakeClock
 from exporter.config import SourceConfig
+from exporter.core.exports import Outcome
+from exporter.core.rates import MemoryBudgets, Rate
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
-from exporter.exports import Outcome
 from exporter.sources import registry
 from exporter.sources.numbered import Lookups
 from exporter.sources.qwestly import COLUMNS, QwestlySource

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.admission import UNLIMITED, Budget, MemoryBudgets, Rate
 from exporter.clock import FakeClock
 from exporter.config import SourceConfig, load_config
+from exporter.core.rates import UNLIMITED, Budget, MemoryBudgets, Rate
 from exporter.engine import Engine
 from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable, StoreUnavailable
 from exporter.settings import Settings

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.checkpoints import Checkpoint
+from exporter.core.checkpoints import Checkpoint, Row
+from exporter.core.exports import Completeness, Dialect, EndReason, Outcome, Spec
 from exporter.errors import SourceUntrue
-from exporter.exports import Completeness, EndReason, Outcome, Spec
-from exporter.formats.base import Dialect, Row
 from exporter.reading import WINDOW, Reading
 from exporter.sources.base import Page
 from tests.harness import postings

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from exporter import settings
-from exporter.admission import Rate
 from exporter.config import Config, SourceConfig, load_config
+from exporter.core.rates import Rate
 from exporter.errors import ConfigurationError
 
 BOARD = """\

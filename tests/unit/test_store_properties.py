@@ -19,12 +19,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from exporter.checkpoints import Checkpoint, Part
 from exporter.clock import FakeClock
-from exporter.exports import (
+from exporter.core.checkpoints import Checkpoint, Part
+from exporter.core.exports import (
     TERMINAL,
     TRANSITIONS,
     Completeness,
+    Dialect,
     EndReason,
     Export,
     Outcome,
@@ -33,9 +34,8 @@ from exporter.exports import (
     Spec,
     State,
 )
-from exporter.formats.base import Dialect
+from exporter.core.plans import CreditsSpent
 from exporter.local.redis import RedisServer
-from exporter.plans import CreditsSpent
 from exporter.store.accounts import Credits
 from exporter.store.base import (
     Claim,

@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 
 from exporter.clock import FakeClock
+from exporter.core.exports import State
 from exporter.errors import StoreUnavailable
-from exporter.exports import State
 from exporter.store.base import ExportStore, Swept
 from exporter.store.memory import MemoryStore
 from exporter.sweeper import Sweeper

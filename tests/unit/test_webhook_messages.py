@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from exporter.exports import Export, Phase, Spec, State
+from exporter.core import events
+from exporter.core.events import EVENTS, EXPORT_EVENTS, STATES, Event
+from exporter.core.exports import Export, Phase, Spec, State
 from exporter.webhooks import messages
 from exporter.webhooks.endpoints import Because, Endpoint, Secret
-from exporter.webhooks.messages import EVENTS, EXPORT_EVENTS, STATES, Event
 from tests.contract.store import given
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -131,7 +132,7 @@ def test_what_is_told_of_an_endpoint_does_not_give_its_address_away() -> None:
         description="the warehouse",
     )
     # When
-    body = messages.endpoint_body(event(messages.DISABLED, subject="we_1"), endpoint)
+    body = messages.endpoint_body(event(events.DISABLED, subject="we_1"), endpoint)
     # Then
     assert msgspec.json.decode(body)["data"] == {
         "id": "we_1",
@@ -153,11 +154,11 @@ def test_each_event_of_an_export_names_one_of_its_five_states() -> None:
 def test_events_are_put_in_order_and_unknown_ones_refused() -> None:
     # When / Then
     names = ["export.failed", "export.queued", "export.failed"]
-    assert messages.check_events(names) == ("export.queued", "export.failed")
+    assert events.check_events(names) == ("export.queued", "export.failed")
     with pytest.raises(ValueError, match=r"event endpoint\.disabled: give some of"):
-        messages.check_events(["endpoint.disabled"], EXPORT_EVENTS)
+        events.check_events(["endpoint.disabled"], EXPORT_EVENTS)
     with pytest.raises(ValueError, match="event missing"):
-        messages.check_events([])
+        events.check_events([])
 
 
 def test_a_message_s_id_has_no_dot_for_dots_separate_what_is_signed() -> None:

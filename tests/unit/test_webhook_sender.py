@@ -19,8 +19,8 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter import retry_after
 from exporter.clock import FakeClock, SystemClock
+from exporter.core import retry_after
 from exporter.local import ports
 from exporter.webhooks import sender, signatures
 from exporter.webhooks.addresses import Guard, Resolver

@@ -13,9 +13,9 @@ from billiard.pool import EX_RECYCLE
 from structlog.testing import capture_logs
 
 from exporter.config import Config, SourceConfig
+from exporter.core.exports import State
 from exporter.engine import Engine
 from exporter.errors import StoreUnavailable
-from exporter.exports import State
 from exporter.pipeline import Ending
 from exporter.settings import Settings
 from tests.harness import Bench, postings

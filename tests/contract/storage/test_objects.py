@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from exporter.checkpoints import Part
+from exporter.core.checkpoints import Part
 from exporter.errors import LeaseLost, ObjectExists, StorageError, UploadGone
 from exporter.storage.base import ObjectInfo, Storage, guarded
 from tests.contract.conftest import Bench

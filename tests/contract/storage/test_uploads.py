@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from exporter.checkpoints import Part
+from exporter.core.checkpoints import Part
 from exporter.errors import ObjectExists, StorageError, UploadGone
 from tests.contract.conftest import Bench
 from tests.contract.storage.given import CSV, PART

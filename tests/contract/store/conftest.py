@@ -12,8 +12,9 @@ import pytest
 import redis
 
 from exporter.clock import FakeClock
+from exporter.core.events import Event
+from exporter.core.plans import Balance
 from exporter.local.redis import RedisServer
-from exporter.plans import Balance
 from exporter.store.accounts import Credits
 from exporter.store.base import ExportStore
 from exporter.store.endpoints import Endpoints
@@ -22,7 +23,6 @@ from exporter.store.memory import MemoryStore
 from exporter.store.memory_accounts import MemoryAccounts
 from exporter.store.outbox import Outbox
 from exporter.store.redis import RedisStore
-from exporter.webhooks.messages import Event
 from tests.contract.store.given import (
     DATABASE,
     Elapse,

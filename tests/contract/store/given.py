@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 
-from exporter.checkpoints import Checkpoint, Part
-from exporter.exports import (
+from exporter.core.checkpoints import Checkpoint, Part
+from exporter.core.events import Event
+from exporter.core.exports import (
     Completeness,
+    Dialect,
     EndReason,
     Export,
     Hook,
@@ -17,9 +19,7 @@ from exporter.exports import (
     Spec,
     State,
 )
-from exporter.formats.base import Dialect
 from exporter.store.base import Claim, ExportStore, Verdict
-from exporter.webhooks.messages import Event
 
 DATABASE = 3
 LEASE = timedelta(seconds=60)

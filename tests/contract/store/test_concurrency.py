@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from exporter.exports import State
+from exporter.core.exports import State
 from exporter.store.base import AHEAD, ExportStore
 from tests.contract.store.given import KEEP, LEASE, claim, claim_ids, fill, finish, spec
 

@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 
 from exporter import metrics
-from exporter.exports import State
+from exporter.core.exports import State
 from exporter.store.base import ExportStore, Idempotency
 from tests.contract.store.given import KEEP, LEASE, claim, drain, fill, finish, spec
 

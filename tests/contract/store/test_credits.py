@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from exporter.exports import State
-from exporter.plans import Balance, CreditsSpent
+from exporter.core.exports import State
+from exporter.core.plans import Balance, CreditsSpent
 from exporter.store.base import ExportStore, Idempotency
 from tests.contract.store.conftest import Accounts
 from tests.contract.store.given import (

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from exporter.exports import Partition, Phase, State
+from exporter.core.exports import Partition, Phase, State
 from exporter.store.base import ExportStore, Verdict
 from tests.contract.store.given import (
     LEASE,

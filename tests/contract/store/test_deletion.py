@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 import redis
 
-from exporter.exports import Phase, State
+from exporter.core.exports import Phase, State
 from exporter.store.base import ExportStore, Verdict
 from exporter.store.redis import RedisStore
 from tests.contract.store.given import (

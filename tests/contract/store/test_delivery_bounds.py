@@ -10,7 +10,7 @@ from datetime import timedelta
 import pytest
 import redis
 
-from exporter.exports import State
+from exporter.core.exports import State
 from exporter.store import outbox
 from exporter.webhooks.deliveries import Delivery, DeliveryState
 from exporter.webhooks.endpoints import Endpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from exporter.webhooks.messages import PROGRESS
+from exporter.core.events import PROGRESS
 from tests.contract.store.given import (
     LEASE,
     checkpoint,

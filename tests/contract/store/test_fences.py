@@ -7,10 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from exporter.exports import (
-    Phase,
-    State,
-)
+from exporter.core.exports import Phase, State
 from exporter.store.base import ExportStore, Verdict
 from tests.contract.store.given import (
     KEEP,

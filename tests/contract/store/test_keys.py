@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import redis
 
-from exporter.plans import Balance, Plan
+from exporter.core.plans import Balance, Plan
 from exporter.store.accounts import Credits, UnknownKey
 from exporter.store.keys import ApiKey, KeyRing
 

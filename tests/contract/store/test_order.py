@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from exporter.exports import (
-    State,
-)
+from exporter.core.exports import State
 from exporter.store.base import ExportStore
 from tests.contract.store.given import (
     KEEP,

@@ -8,10 +8,10 @@ from datetime import timedelta
 import pytest
 import redis
 
-from exporter.exports import Hook, State
+from exporter.core.events import EVENTS, PROGRESS
+from exporter.core.exports import Hook, State
 from exporter.store.base import ExportStore, Idempotency, KeyReused, Verdict
 from exporter.store.memory import MemoryStore
-from exporter.webhooks.messages import EVENTS, PROGRESS
 from tests.contract.store.given import (
     KEEP,
     LEASE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.exports import State
+from exporter.core.exports import State
 from exporter.store.base import Claim, ExportStore, Verdict
 from tests.contract.store.given import (
     KEEP,

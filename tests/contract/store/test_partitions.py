@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from exporter.exports import Export, Hook, Phase, State
+from exporter.core.events import EVENTS, PROGRESS
+from exporter.core.exports import Export, Hook, Phase, State
 from exporter.store.base import ExportStore, Verdict
-from exporter.webhooks.messages import EVENTS, PROGRESS
 from tests.contract.store.conftest import Accounts
 from tests.contract.store.given import (
     KEEP,

@@ -7,11 +7,8 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from exporter.checkpoints import Tally
-from exporter.exports import (
-    Phase,
-    State,
-)
+from exporter.core.checkpoints import Tally
+from exporter.core.exports import Phase, State
 from exporter.store.base import ExportStore
 from tests.contract.store.given import (
     KEEP,

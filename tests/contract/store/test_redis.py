@@ -13,13 +13,11 @@ from typing import Any, cast
 import pytest
 import redis
 
+from exporter.core.exports import State
+from exporter.core.plans import Balance
 from exporter.errors import ConfigurationError, StoreUnavailable
-from exporter.exports import (
-    State,
-)
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.plans import Balance
 from exporter.store.accounts import Credits
 from exporter.store.base import Idempotency, Verdict
 from exporter.store.keys import KeyRing

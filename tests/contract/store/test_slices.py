@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from exporter.exports import (
-    Phase,
-)
+from exporter.core.exports import Phase
 from exporter.store.base import ExportStore, Verdict
 from tests.contract.store.given import (
     KEEP,

@@ -7,8 +7,8 @@ from typing import cast
 import pytest
 import redis
 
-from exporter.exports import State
-from exporter.plans import Balance
+from exporter.core.exports import State
+from exporter.core.plans import Balance
 from exporter.store.accounts import Credits
 from exporter.store.base import Verdict
 from exporter.store.keys import KeyRing

@@ -6,9 +6,7 @@ import time
 from datetime import timedelta
 
 from exporter.clock import FakeClock
-from exporter.exports import (
-    Phase,
-)
+from exporter.core.exports import Phase
 from exporter.store.base import ExportStore
 from exporter.store.memory import MemoryStore
 from tests.contract.store.given import (

@@ -9,13 +9,13 @@ from typing import cast
 
 import redis
 
+from exporter.core.events import EVENTS
 from exporter.store.deliveries import Deliveries
 from exporter.store.endpoints import Endpoints
 from exporter.store.outbox import Claimed, Outbox, Settled
 from exporter.store.redis import RedisStore
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
 from exporter.webhooks.endpoints import Endpoint
-from exporter.webhooks.messages import EVENTS
 from tests.contract.store.given import spec
 
 TRY = timedelta(seconds=30)

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from msgspec.structs import replace
 
-from exporter.exports import Export, State
+from exporter.core.exports import Export, State
 from exporter.formats import registry
 from exporter.pipeline import run_slice
 from exporter.sources.memory import MemorySource

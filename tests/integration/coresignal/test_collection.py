@@ -9,7 +9,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from exporter.exports import State
+from exporter.core.exports import State
 from tests.integration.api_server import LEASE, Service
 from tests.integration.coresignal.desk import V1, check_flat, collected, create, holding, work
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from exporter.api import coresignal, data_requests, downloads
+from exporter.core.exports import Export
 from exporter.errors import StorageUnavailable
-from exporter.exports import Export
 from tests.integration.api_server import Service
 from tests.integration.coresignal.desk import V1, check_flat, collected, create, holding
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from exporter.plans import Plan
+from exporter.core.plans import Plan
 from exporter.store.memory import MemoryStore
 from tests.integration.api_server import Service
 from tests.integration.coresignal.desk import V1, V2, check_flat, holding

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from exporter.plans import Plan
+from exporter.core.plans import Plan
 from exporter.store.accounts import Credits
 from exporter.store.redis import RedisStore
 from tests.integration.api_server import Service

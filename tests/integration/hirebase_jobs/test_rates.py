@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.admission import Rate
+from exporter.core.rates import Rate
 from tests.integration.api_server import Service
 from tests.integration.hirebase_jobs.desk import EVERYTHING
 

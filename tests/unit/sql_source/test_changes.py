@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from exporter.checkpoints import Checkpoint
+from exporter.core.checkpoints import Checkpoint
+from exporter.core.exports import Dialect, Outcome, Spec
 from exporter.errors import SourceUntrue
-from exporter.exports import Outcome, Spec
-from exporter.formats.base import Dialect
 from exporter.reading import Reading
 from exporter.sources.sql import SqlSource
 from tests.unit.sql_source.given import NUMBERED, Make, filled, query

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from exporter.checkpoints import Tally
 from exporter.clock import FakeClock
 from exporter.config import SqlConfig
+from exporter.core.checkpoints import Tally
 from exporter.errors import SourceRefused
 from exporter.formats.json import JsonLines
 from exporter.local import sample

@@ -10,6 +10,11 @@ Cursor = Any
 """A JSON value that asks a source for a page; only the source knows what it means."""
 
 
+Row = msgspec.Raw | bytes
+"""The JSON text of one posting, one object, exactly as the source gave it. A Raw is a value that
+msgspec cut out of a text, so its syntax is known to be right; of bytes nothing is known."""
+
+
 class Part(msgspec.Struct, frozen=True, array_like=True):
     """One uploaded part; its number is its place in the checkpoint, counted from 1."""
 

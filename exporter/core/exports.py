@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 
-from exporter.checkpoints import Checkpoint, Tally, Volume
-from exporter.formats.base import Dialect
+from exporter.core.checkpoints import Checkpoint, Tally, Volume
 
 
 class State(StrEnum):
@@ -79,6 +78,19 @@ class Outcome(StrEnum):
     """The requested limit was reached while the source had more."""
     EMPTY = "empty"
     """The search matched nothing; the file has no row."""
+
+
+class Dialect(msgspec.Struct, frozen=True):
+    """How one contract wants a format, as data."""
+
+    guard: bool = False
+    """Whether CSV text cells that a spreadsheet would run as a formula get a leading
+    apostrophe. Off for machines, whose readers must see the value; on for files people open."""
+    joined: bool = False
+    """Whether a CSV cell of a list shows its values joined by "; " instead of as JSON text."""
+    exported_at: str | None = None
+    """When the export was asked for, as its file says it; fixed here, so that whoever goes on
+    with the file writes the same."""
 
 
 class Completeness(msgspec.Struct, frozen=True):
