@@ -11,9 +11,9 @@ from typing import Any
 
 from exporter import packing
 from exporter.api import uploads
+from exporter.contracts.filters import MAX_TEXT
 from exporter.core import exports
 from exporter.formats import registry
-from exporter.queries import MAX_TEXT
 from exporter.webhooks.addresses import LONGEST_URL
 
 _COUNT = {"minimum": 1}

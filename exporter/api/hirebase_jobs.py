@@ -16,14 +16,14 @@ from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from exporter import expired
 from exporter.api import answers, creating, errors, hirebase, hooks, usage
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Detail, Refusal
 from exporter.api.state import engine_of, turns_of
+from exporter.contracts import timestamps
+from exporter.contracts.hirebase import JobSearch
 from exporter.engine import Engine
 from exporter.errors import FieldProblem, QueryError
-from exporter.queries import JobSearch
 from exporter.sources.hirebase import HirebaseSource
 
 router = APIRouter(prefix="/v2", tags=["hirebase"])
@@ -41,7 +41,7 @@ class ExpiredRequest(hooks.Fields):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    since: expired.Moment = Field(description="A day, or a moment of ISO 8601.")
+    since: timestamps.Moment = Field(description="A day, or a moment of ISO 8601.")
     notify: bool = Field(False, description="The vendor's e-mail. `true` is refused: we send none.")
     limit: int | None = Field(None, ge=1, description="Records at most; null: all.")
 
@@ -256,7 +256,7 @@ async def expired_jobs(
         caller, engine = usage.reader(request), engine_of(request)
         caller.plan.check("expired")
         try:
-            moment = expired.canonical(since)
+            moment = timestamps.canonical(since)
         except ValueError as error:
             raise errors.invalid(
                 [{"loc": ("query", "since"), "msg": str(error), "type": "value_error"}]

@@ -27,8 +27,8 @@ from exporter.api import (
     webhook_resends,
     webhooks,
 )
-from exporter.queries import JobSearch
-from exporter.sources.coresignal import JobFilters
+from exporter.contracts.coresignal import JobFilters
+from exporter.contracts.hirebase import JobSearch
 
 _ANSWERED = (
     hirebase.Task,

@@ -26,6 +26,7 @@ from exporter.api.errors import Refusal
 from exporter.api.flat import Flat
 from exporter.api.state import engine_of, limits_of
 from exporter.api.streams import Stream
+from exporter.contracts.pipeline import COLUMNS, SOURCES, STATUSES
 from exporter.core import events
 from exporter.core.checkpoints import Tally
 from exporter.core.exports import Dialect
@@ -34,7 +35,7 @@ from exporter.errors import ConfigurationError, FieldProblem, QueryError, Source
 from exporter.formats import registry
 from exporter.formats.base import Format
 from exporter.formats.envelope import Envelope
-from exporter.sources.sql import COLUMNS, SOURCES, STATUSES, Snapshot, SqlSource
+from exporter.sources.sql import Snapshot, SqlSource
 from exporter.store.keys import ApiKey
 from exporter.store.limits import Window
 

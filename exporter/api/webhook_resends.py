@@ -12,11 +12,11 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from exporter import expired
 from exporter.api import answers, auth, errors, webhook_deliveries, webhooks
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem, Refusal
 from exporter.api.state import deliveries_of, engine_of
+from exporter.contracts import timestamps
 from exporter.store.deliveries import MOST_RECOVERED
 from exporter.webhooks.deliveries import Delivery
 from exporter.webhooks.endpoints import EndpointDisabled
@@ -32,7 +32,7 @@ class RecoverRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    since: expired.Moment = Field(
+    since: timestamps.Moment = Field(
         description="A day, or a moment of ISO 8601, at most 14 days ago."
     )
 
@@ -113,7 +113,10 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
     what waits for its next try."""
     caller = auth.writer(request)
     asked = parse(request, body, RecoverRequest)
-    since, earliest = expired.parse(asked.since), engine_of(request).clock.now() - OLDEST_RECOVERED
+    since, earliest = (
+        timestamps.parse(asked.since),
+        engine_of(request).clock.now() - OLDEST_RECOVERED,
+    )
     if since < earliest:
         text = f"that is over {OLDEST_RECOVERED.days} days ago: give {earliest:%Y-%m-%dT%H:%M:%SZ}"
         raise errors.invalid(

@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from exporter.board import answers, coresignal_dsl, coresignal_filters, coresignal_records, database
 from exporter.board.expressions import Wrong
 from exporter.board.search import Condition
-from exporter.sources.coresignal import MOST_IDS, JobFilters
+from exporter.contracts.coresignal import MOST_IDS, JobFilters
 
 PREFIX = "/cdapi"
 """How the paths of this contract begin."""

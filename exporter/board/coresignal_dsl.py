@@ -8,9 +8,9 @@ from typing import Any
 
 from fastapi.exceptions import HTTPException
 
-from exporter import queries
 from exporter.board import coresignal_filters
 from exporter.board.search import Condition, all_of, any_of
+from exporter.contracts import filters
 
 MOST_CHARACTERS, MOST_CLAUSES = 15_000, 1_024
 """The vendor's bounds of one query."""
@@ -175,9 +175,9 @@ def _number(kind: str, field: str, value: object) -> int:
 def _moment(kind: str, field: str, value: object, bound: str) -> str:
     """A day stands for its end where it bounds from above, else for its beginning."""
     text = value.replace("T", " ").removesuffix("Z") if isinstance(value, str) else ""
-    if queries.is_day(text):
+    if filters.is_day(text):
         return f"{text} {'23:59:59' if bound in ('lte', 'gt') else '00:00:00'}"
-    if queries.is_day(text[:10]) and len(text) == 19:
+    if filters.is_day(text[:10]) and len(text) == 19:
         return text
     raise _refused(f"{kind}.{field} should be YYYY-MM-DD or YYYY-MM-DD hh:mm:ss, not {value!r}")
 

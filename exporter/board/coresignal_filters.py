@@ -10,7 +10,7 @@ from exporter.board.coresignal_records import site
 from exporter.board.expressions import Expression, Term
 from exporter.board.postings import label_key
 from exporter.board.search import Condition, all_of, any_of
-from exporter.sources.coresignal import JobFilters
+from exporter.contracts.coresignal import JobFilters
 
 TABLES = "coresignal JOIN postings USING (number)"
 """What the conditions are true or false of."""

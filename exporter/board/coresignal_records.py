@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 import orjson
 
-from exporter import queries
 from exporter.board import postings
 from exporter.board.postings import key
+from exporter.contracts import filters
 
 PROFILES = "https://www.professional-network.com/company/"
 """Where the vendor's documentation shows company profiles; the company's slug follows."""
@@ -93,7 +93,7 @@ def record(number: int, json_text: bytes, *, v1: bool) -> bytes:
     """
     found = _members(json_text)
     day = _text(found.date_posted)
-    seen = f"{day} 00:00:00" if day and queries.is_day(day) else None
+    seen = f"{day} 00:00:00" if day and filters.is_day(day) else None
     slug, url = _text(found.company_slug), _text(found.job_board_link)
     url = url or _text(found.application_link)
     company = found.company_data if isinstance(found.company_data, dict) else {}

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Query, Response
 from fastapi.exceptions import HTTPException
 from starlette.concurrency import run_in_threadpool
 
-from exporter import expired, queries
 from exporter.board import answers, results
+from exporter.contracts import hirebase, timestamps
 
 MAX_LIMIT = 100
 OPEN = ("/v2/jobs/data/industries", "/v2/jobs/data/categories")
@@ -29,7 +29,7 @@ def router(pages: results.Results) -> APIRouter:
     routes = APIRouter()
 
     @routes.post("/v2/jobs/search")
-    async def search_jobs(wanted: queries.JobSearch) -> Response:
+    async def search_jobs(wanted: hirebase.JobSearch) -> Response:
         page, limit = wanted.page or 1, wanted.limit or 10
         if limit > MAX_LIMIT:
             message = f"Limit cannot be greater than {MAX_LIMIT}"
@@ -49,7 +49,7 @@ def router(pages: results.Results) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = MAX_LIMIT,
     ) -> Response:
         try:
-            moment = expired.parse(since)
+            moment = timestamps.parse(since)
         except ValueError as error:
             return answers.refusal([(("query", "since"), str(error), "value_error")])
         return _listed(pages.expired(moment, page, limit), page, limit)

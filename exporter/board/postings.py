@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from exporter import queries
+from exporter.contracts import filters, hirebase
 
 BAY_AREA = frozenset(
     {
@@ -94,7 +94,7 @@ def key(text: str) -> str:
 @functools.lru_cache(maxsize=10_000)
 def label_key(filter_name: str, text: str) -> str:
     """Equal for two spellings of one label (`Full Time`, `full-time`) of a filter."""
-    return queries.fold(queries.label(filter_name, text)) or key(text)
+    return filters.fold(hirebase.label(filter_name, text)) or key(text)
 
 
 def from_line(line: bytes) -> Posting:
@@ -152,12 +152,12 @@ def posting(identity: str, text: bytes, members: Mapping[str, Any]) -> Posting:
         company_slug=key(_text(members.get("company_slug"))),
         job_slug=key(_text(members.get("job_slug"))),
         job_board=key(_text(members.get("job_board"))),
-        posted=day if queries.is_day(day) else "",
+        posted=day if filters.is_day(day) else "",
         expired=members.get("expired") is True,
         salary_min=_number(pay.get("min")),
         salary_max=_number(pay.get("max")),
         currency=_text(pay.get("currency")).upper(),
-        period=queries.fold(_text(pay.get("period"))),
+        period=filters.fold(_text(pay.get("period"))),
         yoe_min=_number(years.get("min")),
         yoe_max=_number(years.get("max")),
         experience=label_key("experience", _text(members.get("experience_level"))),
@@ -254,7 +254,7 @@ def _salary(salary: Any) -> dict[str, Any] | None:
 
 def _day(moment: str) -> str | None:
     day, rest = moment[:10], moment[10:]
-    return day if queries.is_day(day) and (not rest or rest[0] in "T ") else None
+    return day if filters.is_day(day) and (not rest or rest[0] in "T ") else None
 
 
 def _encoded(value: Any) -> str:
@@ -341,6 +341,6 @@ def _names(city: str, region: str, country: str, address: str) -> tuple[str, str
 
 def _group(members: Mapping[str, Any], places: tuple[Place, ...]) -> str:
     if given := _text(members.get("location_group")):
-        return queries.fold(given)
+        return filters.fold(given)
     inside = any(place.city in BAY_AREA and place.region in _CALIFORNIA for place in places)
     return "bayarea" if inside else ""

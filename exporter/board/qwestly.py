@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import msgspec
 from fastapi import APIRouter, Response
 
-from exporter import queries
 from exporter.board import answers, members, names, results, words
 from exporter.board.postings import key, label_key
 from exporter.board.search import Condition, all_of
+from exporter.contracts import hirebase
 
 PREFIX = "/api/external/search/jobs"
 MOST = 200
@@ -258,7 +258,7 @@ def _job(row: _Row) -> dict[str, Any]:
 def _label(filter_name: str, labels: str) -> str | None:
     """The first of `|a|b|`, as the vendor spells it."""
     first = labels.split("|")[1] if labels else ""
-    return queries.label(filter_name, first).casefold() or None
+    return hirebase.label(filter_name, first).casefold() or None
 
 
 @functools.lru_cache(maxsize=10_000)

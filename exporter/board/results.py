@@ -14,9 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from exporter import queries
 from exporter.board import database, postings
 from exporter.board import search as searches
+from exporter.contracts import hirebase
 from exporter.core import canonical
 
 _MOST_REMEMBERED = 16_000_000
@@ -64,7 +64,7 @@ class Results:
         self._labels: tuple[int, dict[str, list[str]]] | None = None
         self._labelling = threading.Lock()
 
-    def page(self, search: queries.JobSearch, page: int, limit: int, now: datetime) -> Found:
+    def page(self, search: hirebase.JobSearch, page: int, limit: int, now: datetime) -> Found:
         """Page `page` (from 1) of `limit` postings; empty, with the true totals, past the end.
 
         Raises Refused if the board cannot do what a filter asks.
@@ -119,7 +119,7 @@ class Results:
             finally:
                 connection.execute("COMMIT")
 
-    def remembers(self, search: queries.JobSearch, now: datetime) -> bool:
+    def remembers(self, search: hirebase.JobSearch, now: datetime) -> bool:
         """Whether a page of this search is only a read of its postings, of less than 1 ms."""
         version = database.meta(self._connection(), "version")
         with self._lock:
@@ -192,7 +192,7 @@ class Results:
                     del self._remembered[name]
 
 
-def _question(search: queries.JobSearch, now: datetime) -> str:
+def _question(search: hirebase.JobSearch, now: datetime) -> str:
     return canonical.digest(search.canonical(now))
 
 
@@ -210,7 +210,7 @@ def _documents(connection: sqlite3.Connection, numbers: list[int]) -> list[bytes
     return [texts[number] for number in numbers]
 
 
-def _find(connection: sqlite3.Connection, search: queries.JobSearch, now: datetime) -> _Matches:
+def _find(connection: sqlite3.Connection, search: hirebase.JobSearch, now: datetime) -> _Matches:
     # The board has no ranking: what it calls relevance is the order in which postings came in. A
     # posting that changes moves to the end, so a reader may see it twice and never misses it.
     condition = searches.condition(search, now)

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from exporter import queries
 from exporter.board import words
 from exporter.board.postings import key, label_key
+from exporter.contracts import filters, hirebase
 
 _KM = {"mi": 1.609344, "km": 1.0, "degrees": 111.195}
 
@@ -31,7 +31,7 @@ class Condition(NamedTuple):
     values: tuple[object, ...] = ()
 
 
-def condition(search: queries.JobSearch, now: datetime) -> Condition:
+def condition(search: hirebase.JobSearch, now: datetime) -> Condition:
     """What a posting has to meet: every filter of the search, or Refused.
 
     - `job_titles` and `keywords` (description, requirements, technologies, skills, benefits) and
@@ -83,7 +83,7 @@ def _joined(parts: Sequence[Condition], word: str, empty: str) -> Condition:
     return Condition(f"({left.sql} {word} {right.sql})", left.values + right.values)
 
 
-def _texts(search: queries.JobSearch) -> list[Condition]:
+def _texts(search: hirebase.JobSearch) -> list[Condition]:
     found = []
     for entries, table in (
         (search.job_titles, "titles"),
@@ -91,7 +91,7 @@ def _texts(search: queries.JobSearch) -> list[Condition]:
         (search.company_keywords, "company_words"),
     ):
         if entries:
-            found += _matching(queries.listed(entries), table)
+            found += _matching(filters.listed(entries), table)
     return found
 
 
@@ -135,7 +135,7 @@ def _indexed(table: str, alternatives: list[str], operator: str) -> Condition:
     )
 
 
-def _lists(search: queries.JobSearch) -> list[Condition]:
+def _lists(search: hirebase.JobSearch) -> list[Condition]:
     found = []
     for entries, column in (
         (search.company_names, "company"),
@@ -144,30 +144,30 @@ def _lists(search: queries.JobSearch) -> list[Condition]:
         (search.job_board, "job_board"),
     ):
         if entries:
-            found.append(_one_of(column, [key(entry) for entry in queries.listed(entries)]))
+            found.append(_one_of(column, [key(entry) for entry in filters.listed(entries)]))
     for entries, column in (
         (search.job_category, "job_category"),
         (search.industry, "industry"),
         (search.sub_industry, "sub_industry"),
     ):
         if entries:
-            found.append(_holds(column, [key(entry) for entry in queries.listed(entries)]))
+            found.append(_holds(column, [key(entry) for entry in filters.listed(entries)]))
     for entries, column in (
         (search.job_types, "job_types"),
         (search.location_types, "location_types"),
     ):
         if entries:
             found.append(
-                _holds(column, [label_key(column, entry) for entry in queries.listed(entries)])
+                _holds(column, [label_key(column, entry) for entry in filters.listed(entries)])
             )
     for entries in (search.experience, search.experience_levels):
         if entries:
-            levels = [label_key("experience", entry) for entry in queries.listed(entries)]
+            levels = [label_key("experience", entry) for entry in filters.listed(entries)]
             found.append(_one_of("experience", levels))
     if search.company_types:
-        found.append(any_of(_size(entry) for entry in queries.listed(search.company_types)))
+        found.append(any_of(_size(entry) for entry in filters.listed(search.company_types)))
     if search.location_group:
-        found.append(_one_of("location_group", [queries.fold(search.location_group)]))
+        found.append(_one_of("location_group", [filters.fold(search.location_group)]))
     return found
 
 
@@ -205,7 +205,7 @@ def _stated(name: str) -> Condition:
     return Condition(f"coalesce({name}_min, {name}_max) IS NOT NULL")
 
 
-def _dates(search: queries.JobSearch, now: datetime) -> list[Condition]:
+def _dates(search: hirebase.JobSearch, now: datetime) -> list[Condition]:
     found = []
     if first := search.canonical(now).get("date_posted"):
         found.append(Condition("posted >= ?", (first,)))
@@ -214,9 +214,9 @@ def _dates(search: queries.JobSearch, now: datetime) -> list[Condition]:
     return found
 
 
-def _pay_and_years(search: queries.JobSearch) -> list[Condition]:
+def _pay_and_years(search: hirebase.JobSearch) -> list[Condition]:
     found = []
-    years, salary = search.yoe or queries.Range(), search.salary or queries.Salary()
+    years, salary = search.yoe or hirebase.Range(), search.salary or hirebase.Salary()
     if years.min is not None or years.max is not None:
         wanted = _overlap("yoe", years.min, years.max)
         found.append(_unless_unstated("yoe", wanted) if search.include_yoe else wanted)
@@ -226,7 +226,7 @@ def _pay_and_years(search: queries.JobSearch) -> list[Condition]:
     if currency := search.currency or salary.currency:
         parts += [_stated("salary"), Condition("currency = ?", (currency.upper(),))]
     if salary.period:
-        parts += [_stated("salary"), Condition("period = ?", (queries.fold(salary.period),))]
+        parts += [_stated("salary"), Condition("period = ?", (filters.fold(salary.period),))]
     if parts:
         wanted = all_of(parts)
         found.append(_unless_unstated("salary", wanted) if search.include_no_salary else wanted)
@@ -237,7 +237,7 @@ def _unless_unstated(name: str, wanted: Condition) -> Condition:
     return any_of([wanted, Condition(f"NOT ({_stated(name).sql})")])
 
 
-def _flags(search: queries.JobSearch) -> list[Condition]:
+def _flags(search: hirebase.JobSearch) -> list[Condition]:
     if search.hide_seen_jobs:
         raise Refused("hide_seen_jobs", "The board does not know who has seen which postings")
     asked = (
@@ -249,8 +249,8 @@ def _flags(search: queries.JobSearch) -> list[Condition]:
     return [Condition(sql) for wanted, sql in asked if wanted]
 
 
-def _places(search: queries.JobSearch) -> list[Condition]:
-    near = search.geofilter_params or queries.GeoFilter()
+def _places(search: hirebase.JobSearch) -> list[Condition]:
+    near = search.geofilter_params or hirebase.GeoFilter()
     if not search.geo_locations:
         return []
     place = any_of(_place(location, near) for location in search.geo_locations)
@@ -258,7 +258,7 @@ def _places(search: queries.JobSearch) -> list[Condition]:
     return [Condition(sql, place.values)]
 
 
-def _place(location: queries.Location, near: queries.GeoFilter) -> Condition:
+def _place(location: hirebase.Location, near: hirebase.GeoFilter) -> Condition:
     named = [
         Condition(f"({part} = ? OR instr(parts, ?))", (key(name), f"|{key(name)}|"))
         for part, name in (
@@ -280,7 +280,7 @@ def _place(location: queries.Location, near: queries.GeoFilter) -> Condition:
     return area
 
 
-def _area(location: queries.Location, near: queries.GeoFilter) -> Condition | None:
+def _area(location: hirebase.Location, near: hirebase.GeoFilter) -> Condition | None:
     if location.bbox and (near.mode == "box" or not location.coordinates):
         west, south, east, north = location.bbox
         within = "longitude BETWEEN ? AND ?"

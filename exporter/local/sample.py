@@ -11,7 +11,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from exporter.sources.sql import SOURCES, STATUSES
+from exporter.contracts.pipeline import SOURCES, STATUSES
 
 JOBS = 300
 _SCHEMA = """\

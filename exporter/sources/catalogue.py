@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
-from exporter import queries
 from exporter.clock import Clock
+from exporter.contracts import filters
 from exporter.errors import FieldProblem, QueryError, SourceError
 
 log = structlog.get_logger()
@@ -87,11 +87,11 @@ class Catalogue:
                 known = self._known(name, fresh=DOUBTED) or known
             if known is None:
                 continue
-            result[name] = [known.get(queries.fold(value), value) for value in query[name]]
+            result[name] = [known.get(filters.fold(value), value) for value in query[name]]
             problems += [
                 _unknown(name, value, known)
                 for value in query[name]
-                if queries.fold(value) not in known
+                if filters.fold(value) not in known
             ]
         if problems:
             raise QueryError(problems)
@@ -104,7 +104,7 @@ class Catalogue:
             body = self.body(name, fresh)
         except SourceError:
             return None
-        return {queries.fold(value): value for value in _values(body, name, member)} or None
+        return {filters.fold(value): value for value in _values(body, name, member)} or None
 
     def _asked(self, name: str, before: _Kept | None, now: float) -> _Kept:
         try:
@@ -115,7 +115,7 @@ class Catalogue:
 
 
 def _all_in(values: list[str], known: Mapping[str, str]) -> bool:
-    return all(queries.fold(value) in known for value in values)
+    return all(filters.fold(value) in known for value in values)
 
 
 def _values(body: bytes, name: str, member: str) -> list[str]:
@@ -131,7 +131,7 @@ def _values(body: bytes, name: str, member: str) -> list[str]:
 
 
 def _unknown(filter_name: str, value: str, known: Mapping[str, str]) -> FieldProblem:
-    near = difflib.get_close_matches(queries.fold(value), known, n=NEAR)
+    near = difflib.get_close_matches(filters.fold(value), known, n=NEAR)
     hint = f"did you mean {' or '.join(repr(known[one]) for one in near)}? " if near else ""
     path = LISTS[_FILTERS[filter_name][0]]
     return {

@@ -11,6 +11,8 @@ import msgspec
 
 from exporter.clock import Clock
 from exporter.config import SourceConfig
+from exporter.contracts.expired import ExpiredSearch
+from exporter.contracts.hirebase import JobSearch
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import (
@@ -18,8 +20,6 @@ from exporter.errors import (
     SourceRefused,
     SourceUntrue,
 )
-from exporter.expired import ExpiredSearch
-from exporter.queries import JobSearch
 from exporter.sources.base import Page, Search
 from exporter.sources.catalogue import Catalogue
 from exporter.sources.checking import valid

@@ -14,10 +14,10 @@ from pydantic_core import PydanticCustomError
 
 from exporter.clock import Clock
 from exporter.config import SourceConfig
+from exporter.contracts.filters import Text
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import SourceRefused, SourceUntrue
-from exporter.queries import Text
 from exporter.sources.base import Page, Search
 from exporter.sources.checking import valid
 from exporter.sources.http import Upstream

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from exporter.clock import Clock
 from exporter.config import SqlConfig
+from exporter.contracts.pipeline import COLUMNS, SOURCES, STATUSES
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import LONGEST_DELAY, UNLIMITED, Budget
 from exporter.errors import (
@@ -27,21 +28,6 @@ from exporter.sources import sql_database
 from exporter.sources.base import Page, Search
 from exporter.sources.sql_database import Database
 from exporter.sources.sql_table import Key, Table
-
-# fmt: off
-COLUMNS = (
-    "id", "company_name", "job_title", "status", "source", "location", "is_remote", "job_url",
-    "job_description", "salary_range_min", "salary_range_max", "ai_match_score", "ai_reasoning",
-    "notes", "tags", "applied_at", "interview_at", "offer_at", "rejected_at", "scraped_at",
-    "created_at", "updated_at",
-)
-# fmt: on
-"""The job of the pipeline contract, in its order. The table has more, which is not given to
-anybody: the owner, `ai_parsed_data`, `last_synced_at` and `deleted_at`."""
-
-STATUSES = ("saved", "applied", "interview", "offer", "rejected")
-SOURCES = ("brightermonday", "fuzu", "linkedin", "manual")
-"""The contract's words."""
 
 
 class _Cursor(msgspec.Struct, omit_defaults=True):

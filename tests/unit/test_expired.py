@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import expired
+from exporter.contracts import timestamps
 
 
 @pytest.mark.parametrize(
@@ -24,23 +24,23 @@ def test_a_day_and_a_moment_in_any_zone_are_understood(
     text: str, canonical: str, moment: datetime
 ) -> None:
     # When / Then
-    assert expired.canonical(text) == canonical
-    assert expired.parse(text) == moment
+    assert timestamps.canonical(text) == canonical
+    assert timestamps.parse(text) == moment
 
 
 @given(st.datetimes(timezones=st.timezones() | st.none()))
 def test_the_canonical_spelling_means_the_same_moment_and_is_its_own(moment: datetime) -> None:
     # Given
     try:
-        canonical = expired.canonical(moment.isoformat())
+        canonical = timestamps.canonical(moment.isoformat())
     except ValueError:
         # In UTC it would be before the first or after the last year.
         assert moment.year in (1, 9999)
         return
 
     # When / Then
-    assert expired.parse(canonical) == expired.parse(moment.isoformat())
-    assert expired.canonical(canonical) == canonical
+    assert timestamps.parse(canonical) == timestamps.parse(moment.isoformat())
+    assert timestamps.canonical(canonical) == canonical
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_the_canonical_spelling_means_the_same_moment_and_is_its_own(moment: dat
 def test_anything_else_is_refused_with_what_to_write(text: str) -> None:
     # When / Then
     with pytest.raises(ValueError, match="write 2026-03-01 or 2026-03-01T09:30:00Z"):
-        expired.parse(text)
+        timestamps.parse(text)

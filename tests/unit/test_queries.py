@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from exporter.contracts.hirebase import JobSearch
 from exporter.core import canonical
-from exporter.queries import JobSearch
 
 NOW = datetime(2025, 6, 13, 6, 10, 7, tzinfo=UTC)
 

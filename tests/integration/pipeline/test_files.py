@@ -15,9 +15,10 @@ import psycopg
 import pytest
 
 from exporter.config import SqlConfig
+from exporter.contracts.pipeline import COLUMNS
 from exporter.local import sample
 from exporter.local.stack import Addresses
-from exporter.sources.sql import COLUMNS, SqlSource
+from exporter.sources.sql import SqlSource
 from tests.integration.pipeline.desk import FULL, HIDDEN, PATH, Make, Service, insert
 
 HEADER = (

@@ -17,8 +17,8 @@ import pytest
 import requests
 
 from exporter.api import streams
+from exporter.contracts.pipeline import COLUMNS
 from exporter.errors import SourceUnavailable
-from exporter.sources.sql import COLUMNS
 from tests.integration.api_server import captured_logs
 from tests.integration.pipeline.desk import PATH, Make, Service, flat
 from tests.waiting import until

@@ -9,11 +9,12 @@ import pytest
 
 from exporter.clock import FakeClock
 from exporter.config import SqlConfig
+from exporter.contracts.pipeline import COLUMNS
 from exporter.core.checkpoints import Tally
 from exporter.errors import SourceRefused
 from exporter.formats.json import JsonLines
 from exporter.local import sample
-from exporter.sources.sql import COLUMNS, SqlSource
+from exporter.sources.sql import SqlSource
 from tests.unit.sql_source.given import Make, ids, query, read
 
 

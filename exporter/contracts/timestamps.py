@@ -1,13 +1,13 @@
-"""Asking for the postings that have expired since a moment."""
+"""Moments and days as callers write them, and the one spelling that is stored."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-from exporter import queries
+from exporter.contracts import filters
 
 
 def parse(text: str) -> datetime:
@@ -31,16 +31,7 @@ def canonical(text: str) -> str:
     ('2026-03-01', '2026-03-01T00:00:00Z')
     """
     moment = parse(text)
-    return text if queries.is_day(text) else f"{moment.replace(tzinfo=None).isoformat()}Z"
+    return text if filters.is_day(text) else f"{moment.replace(tzinfo=None).isoformat()}Z"
 
 
 Moment = Annotated[str, Field(max_length=64), AfterValidator(canonical)]
-
-
-class ExpiredSearch(BaseModel):
-    """All postings that expired at `expired_since` or later; `limit` is the number wanted."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    expired_since: Moment
-    limit: int | None = Field(None, ge=1)

@@ -6,18 +6,25 @@ A search is accepted in every documented spelling and leaves in one.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Literal, NoReturn, Self
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, model_validator
 
-MAX_ENTRIES = 1_000
-"""The most entries that one filter takes. Far above what anyone sends; keeps a record small."""
-MAX_TEXT = 1_000
-"""The most characters that one text of a filter takes."""
+from exporter.contracts.filters import (
+    MAX_ENTRIES,
+    Day,
+    Flag,
+    Month,
+    Number,
+    Strict,
+    Text,
+    Texts,
+    fold,
+    listed,
+    refuse,
+)
 
 _FULL_TIME, _PART_TIME, _IN_PERSON = "Full-time", "Part-time", "In-Person"
 _LABELS: Mapping[str, Mapping[str, str]] = {
@@ -63,15 +70,6 @@ _ECHOED = (
 # fmt: on
 
 
-def fold(text: str) -> str:
-    """Equal for two texts that differ only in case, spaces, hyphens and other punctuation.
-
-    >>> fold("Full-Time") == fold("full_time") == fold("FULL TIME")
-    True
-    """
-    return "".join(character for character in text.casefold() if character.isalnum())
-
-
 def label(filter_name: str, value: str) -> str:
     """One label for every spelling of a known value; an unknown value comes back as it is.
 
@@ -84,99 +82,7 @@ def label(filter_name: str, value: str) -> str:
     return _LABELS.get(filter_name, {}).get(fold(value), value)
 
 
-def listed(value: str | Sequence[str] | None) -> list[str]:
-    """A filter's texts as a list, whether one text, several, or none were given."""
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) else list(value)
-
-
-def is_day(text: str) -> bool:
-    """Whether a text is a day of the calendar, written exactly as YYYY-MM-DD."""
-    try:
-        date.fromisoformat(text)
-    except ValueError:
-        return False
-    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None
-
-
-def _refuse(kind: str, message: str) -> NoReturn:
-    # A custom error is a template to pydantic: braces in a user's text would be read as one.
-    raise PydanticCustomError(kind, "{message}", {"message": message})  # type: ignore[arg-type, unused-ignore]
-
-
-def _text(value: object, what: str = "the value") -> str:
-    if not isinstance(value, str):
-        _refuse("string_type", f"{what} should be a text, not {type(value).__name__}")
-    if not value.strip():
-        _refuse("string_blank", f"{what} is blank: leave the filter out instead")
-    if len(value) > MAX_TEXT:
-        _refuse("string_too_long", f"{what} has {len(value)} characters, the most is {MAX_TEXT}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        _refuse("string_unicode", f"{what} holds half of a surrogate pair: send whole characters")
-    return value
-
-
-def _texts(value: object) -> str | list[str]:
-    if isinstance(value, str):
-        return _text(value)
-    if not isinstance(value, list | tuple):
-        _refuse(
-            "list_type", f"Input should be a text or a list of texts, not {type(value).__name__}"
-        )
-    if len(value) > MAX_ENTRIES:
-        _refuse("too_long", f"{len(value)} entries, the most is {MAX_ENTRIES}")
-    return [_text(entry, f"entry {place}") for place, entry in enumerate(value, 1)]
-
-
-def _flag(value: object) -> bool:
-    spoken = value.casefold() if isinstance(value, str) else value
-    if spoken is True or spoken == "true":
-        return True
-    if spoken is False or spoken == "false":
-        return False
-    _refuse("bool_parsing", 'Input should be "true" or "false"')
-
-
-def _day(value: object) -> str:
-    text = _text(value)
-    if not is_day(text):
-        _refuse("date_parsing", f"Input should be a date as YYYY-MM-DD, not {text!r}")
-    return text
-
-
-def _month(value: object) -> str:
-    text = _text(value)
-    if not re.fullmatch(r"(?!0000)[0-9]{4}-(0[1-9]|1[0-2])", text):
-        _refuse("month_parsing", f"Input should be a month as YYYY-MM, not {text!r}")
-    return text
-
-
-def _optional(check: Callable[[Any], object], wire: Any) -> PlainValidator:
-    # An explicit null is an absent filter: the task object echoes absent filters as null, and
-    # people send that echo back.
-    return PlainValidator(
-        lambda value: None if value is None else check(value), json_schema_input_type=wire | None
-    )
-
-
-Text = Annotated[str | None, _optional(_text, str)]
-Texts = Annotated[str | list[str] | None, _optional(_texts, str | list[str])]
-Flag = Annotated[bool | None, _optional(_flag, bool | Literal["true", "false"])]
-Day = Annotated[str | None, _optional(_day, str)]
-Month = Annotated[str | None, _optional(_month, str)]
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-
-
-class _Strict(BaseModel):
-    # A filter that is not understood would be ignored, and an ignored filter exports rows that
-    # nobody asked for (and pays for them).
-    model_config = ConfigDict(extra="forbid")
-
-
-class Range(_Strict):
+class Range(Strict):
     """An inclusive range; an open end is left out or null."""
 
     min: Number | None = None
@@ -185,7 +91,7 @@ class Range(_Strict):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min is not None and self.max is not None and self.min > self.max:
-            _refuse("range_order", f"min {self.min:g} is greater than max {self.max:g}")
+            refuse("range_order", f"min {self.min:g} is greater than max {self.max:g}")
         return self
 
 
@@ -196,7 +102,7 @@ class Salary(Range):
     period: Text = None
 
 
-class Point(_Strict):
+class Point(Strict):
     """A GeoJSON point: longitude first, in degrees. A bare `[lon, lat]` list is refused."""
 
     type: Literal["Point"]
@@ -205,7 +111,7 @@ class Point(_Strict):
     ]
 
 
-class Location(_Strict):
+class Location(Strict):
     """A place: every part that is given has to match."""
 
     city: Text = None
@@ -220,11 +126,11 @@ class Location(_Strict):
     @model_validator(mode="after")
     def _somewhere(self) -> Self:
         if not self.model_dump(exclude_none=True):
-            _refuse("empty_location", "a location should name a city, a region or a country")
+            refuse("empty_location", "a location should name a city, a region or a country")
         return self
 
 
-class GeoFilter(_Strict):
+class GeoFilter(Strict):
     """How near a posting has to be to a location of `geo_locations`."""
 
     mode: Literal["auto", "weak", "strict", "box"] = "auto"
@@ -232,7 +138,7 @@ class GeoFilter(_Strict):
     unit: Literal["mi", "km", "degrees"] = "mi"
 
 
-class JobSearch(_Strict):
+class JobSearch(Strict):
     """Exactly the filters of the vendor's job search, each valid, in any documented spelling.
 
     - Two spellings of one filter (`locations` and `geo_locations`, `job_type` and `job_types`,
@@ -299,13 +205,13 @@ class JobSearch(_Strict):
             if here is None:
                 setattr(self, name, there)
             elif there is not None and _plain(name, here) != _plain(name, there):
-                _refuse(
+                refuse(
                     "two_spellings",
                     f"{other} and {name} are two spellings of one filter and differ: send one",
                 )
         inner = self.salary.currency if self.salary else None
         if inner and self.currency and inner.upper() != self.currency.upper():
-            _refuse("two_spellings", "salary.currency and currency differ: send one")
+            refuse("two_spellings", "salary.currency and currency differ: send one")
         return self
 
     def echo(self) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""The filters of the Coresignal base jobs API, and its limits."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic_core import PydanticCustomError
+
+from exporter.contracts.filters import Text
+
+MOST_IDS = 1_000
+"""Ids that one search page may hold, and that our board collects at once."""
+_LONGEST_ID = 18
+"""Digits; more do not fit the integers of many a database."""
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
+
+
+def _moment(value: object) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and _MOMENT.fullmatch(value):
+        with suppress(ValueError):
+            datetime.fromisoformat(value)
+            return value
+    raise PydanticCustomError("datetime_parsing", "Input should be a time as YYYY-MM-DD hh:mm:ss")
+
+
+Moment = Annotated[str | None, PlainValidator(_moment, json_schema_input_type=str | None)]
+Flag = Annotated[bool, Field(strict=True)] | None
+
+
+class JobFilters(BaseModel):
+    """Exactly the filters of the vendor's job search, each valid.
+
+    Times are inclusive bounds. Texts take AND, OR and `"an exact phrase"`. A null is an absent
+    filter. `company_linkedin_url` is the older name of `company_professional_network_url`.
+
+    Raises pydantic.ValidationError. An unknown filter has the error type `extra_forbidden`.
+    """
+
+    # A filter that is not understood would be ignored, and an ignored filter exports rows that
+    # nobody asked for (and pays for them).
+    model_config = ConfigDict(extra="forbid")
+
+    created_at_gte: Moment = None
+    created_at_lte: Moment = None
+    last_updated_gte: Moment = None
+    last_updated_lte: Moment = None
+    title: Text = None
+    keyword_description: Text = None
+    employment_type: Text = None
+    location: Text = None
+    company_id: Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)] | None = None
+    company_name: Text = None
+    company_domain: Text = None
+    company_exact_website: Text = None
+    company_professional_network_url: Text = None
+    company_linkedin_url: Text = Field(None, exclude=True)
+    deleted: Flag = None
+    application_active: Flag = None
+    country: Text = None
+    industry: Text = None
+
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        here, there = self.company_professional_network_url, self.company_linkedin_url
+        if here and there and here != there:
+            raise PydanticCustomError(
+                "two_spellings",
+                "company_linkedin_url and company_professional_network_url are two spellings of "
+                "one filter and differ: send one",
+            )
+        self.company_professional_network_url = here or there
+        return self
+
+    def canonical(self) -> dict[str, Any]:
+        """What is stored and sent upstream: the given filters, in a fixed order."""
+        return self.model_dump(exclude_none=True)

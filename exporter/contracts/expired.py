@@ -1,0 +1,16 @@
+"""Asking for the postings that have expired since a moment."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from exporter.contracts.timestamps import Moment
+
+
+class ExpiredSearch(BaseModel):
+    """All postings that expired at `expired_since` or later; `limit` is the number wanted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    expired_since: Moment
+    limit: int | None = Field(None, ge=1)

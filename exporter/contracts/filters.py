@@ -1,0 +1,117 @@
+"""Types of filter values that several contracts share: texts, flags, days, months, numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import date
+from typing import Annotated, Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic_core import PydanticCustomError
+
+MAX_ENTRIES = 1_000
+"""The most entries that one filter takes. Far above what anyone sends; keeps a record small."""
+MAX_TEXT = 1_000
+"""The most characters that one text of a filter takes."""
+
+
+def fold(text: str) -> str:
+    """Equal for two texts that differ only in case, spaces, hyphens and other punctuation.
+
+    >>> fold("Full-Time") == fold("full_time") == fold("FULL TIME")
+    True
+    """
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
+def listed(value: str | Sequence[str] | None) -> list[str]:
+    """A filter's texts as a list, whether one text, several, or none were given."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+def is_day(text: str) -> bool:
+    """Whether a text is a day of the calendar, written exactly as YYYY-MM-DD."""
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None
+
+
+def refuse(kind: str, message: str) -> NoReturn:
+    # A custom error is a template to pydantic: braces in a user's text would be read as one.
+    raise PydanticCustomError(kind, "{message}", {"message": message})  # type: ignore[arg-type, unused-ignore]
+
+
+def _text(value: object, what: str = "the value") -> str:
+    if not isinstance(value, str):
+        refuse("string_type", f"{what} should be a text, not {type(value).__name__}")
+    if not value.strip():
+        refuse("string_blank", f"{what} is blank: leave the filter out instead")
+    if len(value) > MAX_TEXT:
+        refuse("string_too_long", f"{what} has {len(value)} characters, the most is {MAX_TEXT}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        refuse("string_unicode", f"{what} holds half of a surrogate pair: send whole characters")
+    return value
+
+
+def _texts(value: object) -> str | list[str]:
+    if isinstance(value, str):
+        return _text(value)
+    if not isinstance(value, list | tuple):
+        refuse(
+            "list_type", f"Input should be a text or a list of texts, not {type(value).__name__}"
+        )
+    if len(value) > MAX_ENTRIES:
+        refuse("too_long", f"{len(value)} entries, the most is {MAX_ENTRIES}")
+    return [_text(entry, f"entry {place}") for place, entry in enumerate(value, 1)]
+
+
+def _flag(value: object) -> bool:
+    spoken = value.casefold() if isinstance(value, str) else value
+    if spoken is True or spoken == "true":
+        return True
+    if spoken is False or spoken == "false":
+        return False
+    refuse("bool_parsing", 'Input should be "true" or "false"')
+
+
+def _day(value: object) -> str:
+    text = _text(value)
+    if not is_day(text):
+        refuse("date_parsing", f"Input should be a date as YYYY-MM-DD, not {text!r}")
+    return text
+
+
+def _month(value: object) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"(?!0000)[0-9]{4}-(0[1-9]|1[0-2])", text):
+        refuse("month_parsing", f"Input should be a month as YYYY-MM, not {text!r}")
+    return text
+
+
+def _optional(check: Callable[[Any], object], wire: Any) -> PlainValidator:
+    # An explicit null is an absent filter: the task object echoes absent filters as null, and
+    # people send that echo back.
+    return PlainValidator(
+        lambda value: None if value is None else check(value), json_schema_input_type=wire | None
+    )
+
+
+Text = Annotated[str | None, _optional(_text, str)]
+Texts = Annotated[str | list[str] | None, _optional(_texts, str | list[str])]
+Flag = Annotated[bool | None, _optional(_flag, bool | Literal["true", "false"])]
+Day = Annotated[str | None, _optional(_day, str)]
+Month = Annotated[str | None, _optional(_month, str)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    # A filter that is not understood would be ignored, and an ignored filter exports rows that
+    # nobody asked for (and pays for them).
+    model_config = ConfigDict(extra="forbid")
