@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from exporter import cleaning, inputs, packing
+from exporter import cleaning, inputs
 from exporter.clock import Clock, SystemClock
 from exporter.config import Config
 from exporter.core import canonical, plans, rates
@@ -139,7 +139,7 @@ class Engine:
         if format == "csv" and not given:
             given = tuple(self.config.sources[source].columns or self.source(source).columns)
         dialect = dialect or Dialect()
-        extension = registry.make(format, dialect, given).extension + packing.SUFFIXES[compression]
+        extension = registry.make(format, dialect, given).extension + registry.SUFFIXES[compression]
         spec = Spec(
             id=export_id or str(uuid.uuid4()),
             user_id=user_id,
@@ -303,8 +303,8 @@ def _format_problems(name: str, formats: Sequence[str], compression: str) -> Ite
     if name not in formats:
         known = ", ".join(formats)
         yield _problem(("format",), f"unknown format {name!r}; known: {known}")
-    if compression not in packing.COMPRESSIONS:
-        known = ", ".join(packing.COMPRESSIONS)
+    if compression not in registry.COMPRESSIONS:
+        known = ", ".join(registry.COMPRESSIONS)
         yield _problem(("compression",), f"unknown compression {compression!r}; known: {known}")
 
 

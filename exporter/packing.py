@@ -6,16 +6,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 
-from exporter import compression
 from exporter.core import threads
 from exporter.core.checkpoints import Checkpoint, Packed, Row, Tally, Volume
 from exporter.core.exports import Spec
+from exporter.formats import compression
 from exporter.formats.base import Format
-
-COMPRESSIONS = ("none", "gzip", "zstd")
-"""The names that `Packing` knows."""
-SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
-CONTENT_TYPES = {"gzip": "application/gzip", "zstd": "application/zstd"}
 
 
 class Packing:

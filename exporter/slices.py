@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import structlog
 
-from exporter import packing, partitions, parts
+from exporter import partitions, parts
 from exporter.clock import Clock
 from exporter.core import exports
 from exporter.core.checkpoints import Checkpoint, Row, Volume
@@ -26,6 +26,7 @@ from exporter.errors import (
     StorageUnavailable,
     UploadGone,
 )
+from exporter.formats import registry
 from exporter.formats.base import Format
 from exporter.holding import Holding
 from exporter.limits import Limits
@@ -71,7 +72,7 @@ class Slice:
         self.limits = limits
         self.draining = draining
         self.ends_at = clock.monotonic() + limits.slice.total_seconds()
-        content_type = packing.CONTENT_TYPES.get(self.spec.compression, encoder.content_type)
+        content_type = registry.CONTENT_TYPES.get(self.spec.compression, encoder.content_type)
         self.file = File(storage, self.export.id, held.fence, self.spec.file_name, content_type)
         self.saved = self.export.checkpoint or self._beginning()
         self.advanced = False

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from exporter import packing
 from exporter.api import uploads
 from exporter.contracts.filters import MAX_TEXT
 from exporter.core import exports
@@ -43,7 +42,7 @@ FIELDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "format": _FORMAT,
         "columns": _COLUMNS,
         "limit": _COUNT,
-        "compression": {"enum": list(packing.COMPRESSIONS)},
+        "compression": {"enum": list(registry.COMPRESSIONS)},
         "priority": _PRIORITY,
         "webhook_url": _WEBHOOK,
     },

@@ -18,13 +18,13 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import RedirectResponse, Response
 
-from exporter import packing
 from exporter.api import answers, auth, data_requests, downloads, errors, hooks, idempotency
 from exporter.api.data_requests import V1, V2, DataRequest
 from exporter.api.downloads import Stretch
 from exporter.api.errors import Detail, Refusal
 from exporter.api.state import engine_of
 from exporter.core.exports import Export, State
+from exporter.formats import registry
 from exporter.formats import registry as formats
 
 
@@ -151,8 +151,8 @@ def _stretches(export: Export) -> tuple[list[Stretch], Stretch | None]:
     spec, result = export.spec, export.result
     assert result is not None, export.state
     encoder = formats.make(spec.format, spec.dialect, spec.columns)
-    suffix = encoder.extension + packing.SUFFIXES[spec.compression]
-    content_type = packing.CONTENT_TYPES.get(spec.compression, encoder.content_type)
+    suffix = encoder.extension + registry.SUFFIXES[spec.compression]
+    content_type = registry.CONTENT_TYPES.get(spec.compression, encoder.content_type)
 
     def stretch(name: str, start: int, size: int) -> Stretch:
         # Published objects never change, so the place in one is as good as its checksum.
@@ -168,7 +168,7 @@ def _stretches(export: Export) -> tuple[list[Stretch], Stretch | None]:
         cuts = [(0, lost.offset if lost else result.file_size)]
     parts = [stretch(f"part-{n:05d}-{export.id}-h000.{suffix}", *cut) for n, cut in enumerate(cuts)]
     lost = result.unknown_ids
-    name = f"unknown-ids-{export.id}.txt{packing.SUFFIXES[spec.compression]}"
+    name = f"unknown-ids-{export.id}.txt{registry.SUFFIXES[spec.compression]}"
     return parts, stretch(name, lost.offset, lost.size) if lost else None
 
 

@@ -38,3 +38,9 @@ def make(name: str, dialect: Dialect, columns: Sequence[str]) -> Format:
     if maker is None:
         raise UnknownFormat(f"no format is called {name!r}; choose one of {', '.join(NAMES)}")
     return maker(dialect, columns)
+
+
+COMPRESSIONS = ("none", "gzip", "zstd")
+"""Names of compressions that a request may ask for."""
+SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+CONTENT_TYPES = {"gzip": "application/gzip", "zstd": "application/zstd"}
