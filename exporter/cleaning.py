@@ -10,9 +10,9 @@ from typing import TypeVar
 import msgspec
 import structlog
 
-from exporter import parts
 from exporter.clock import Clock
 from exporter.core.exports import Export
+from exporter.storage import keys
 from exporter.storage.base import Storage
 from exporter.store.base import ExportStore
 
@@ -85,7 +85,7 @@ def purge(store: ExportStore, storage: Storage, export_id: str) -> bool:
     Safe to run again. Raises StorageUnavailable or StoreUnavailable; it is then tried again by the
     next cleaning.
     """
-    root = parts.prefix(export_id)
+    root = keys.prefix(export_id)
     for upload in storage.open_uploads(root):
         storage.abort(upload.key, upload.upload_id)
     for batch in _batches(info.key for info in storage.objects(root)):
@@ -118,7 +118,7 @@ def _abort_uploads(
     in_time: Callable[[], bool],
 ) -> int:
     aborted = 0
-    for upload in storage.open_uploads(parts.ROOT):
+    for upload in storage.open_uploads(keys.ROOT):
         if not in_time():
             break
         if clock.now() - upload.started_at < grace:
@@ -168,9 +168,9 @@ def _walk(
 def _keys_after(storage: Storage, place: str) -> Iterator[str]:
     """Our keys behind a place, in order. Listed by the first two digits of export ids: a walk that
     goes on somewhere skips the pages of at most one 256th of the bucket."""
-    digits = place.removeprefix(parts.ROOT)[:2]
+    digits = place.removeprefix(keys.ROOT)[:2]
     for digit in range(int(digits or "0", 16), 256):
-        for info in storage.objects(f"{parts.ROOT}{digit:02x}"):
+        for info in storage.objects(f"{keys.ROOT}{digit:02x}"):
             if info.key > place:
                 yield info.key
 
@@ -181,7 +181,7 @@ def _trim_lists(store: ExportStore, in_time: Callable[[], bool]) -> None:
 
 
 def _owner(key: str) -> str:
-    return key.removeprefix(parts.ROOT).partition("/")[0]
+    return key.removeprefix(keys.ROOT).partition("/")[0]
 
 
 def _count(store: ExportStore, what: str, by: int) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
-from exporter.composing import Stretch
 from exporter.core import threads
 from exporter.core.checkpoints import Checkpoint, Part
 from exporter.core.exports import Result
 from exporter.errors import LeaseLost
-from exporter.parts import File
 from exporter.storage.base import guarded
+from exporter.storage.composing import Stretch
+from exporter.storage.export_file import File
 
 MOST_BYTES = 64 * 1024 * 1024
 """Of parts under way while the next one is made. Parts of very large files are larger, and of the

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from exporter import composing, partitions
+from exporter import partitions
 from exporter.core.checkpoints import Checkpoint, Row
 from exporter.core.exports import Export, State
 from exporter.endings import Ending
@@ -15,6 +15,7 @@ from exporter.outgoing import Outgoing
 from exporter.packing import Packing
 from exporter.slices import Slice
 from exporter.sources.base import Page
+from exporter.storage import composing
 from exporter.storage.base import PART_SIZE_MIN, ObjectInfo
 from exporter.store.base import Verdict
 

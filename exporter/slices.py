@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import structlog
 
-from exporter import partitions, parts
+from exporter import partitions
 from exporter.clock import Clock
 from exporter.core import exports
 from exporter.core.checkpoints import Checkpoint, Row, Volume
@@ -32,11 +32,12 @@ from exporter.holding import Holding
 from exporter.limits import Limits
 from exporter.outgoing import Outgoing
 from exporter.packing import Packing
-from exporter.parts import File, part_size
 from exporter.prefetch import Prefetch
 from exporter.reading import Reading
 from exporter.sources.base import Page, Source
+from exporter.storage import keys
 from exporter.storage.base import Storage
+from exporter.storage.export_file import File, part_size
 from exporter.store.base import Verdict
 
 log = structlog.get_logger()
@@ -371,7 +372,7 @@ class Slice:
         return self._pause(reason, clean=settled)
 
     def _start_over(self) -> None:
-        self.file.discard(keep=parts.input_key(self.spec.id))
+        self.file.discard(keep=keys.input_key(self.spec.id))
         self._commit(self._beginning())
 
     def _discard(self) -> None:

@@ -28,7 +28,7 @@ from exporter.client import (
 from exporter.clock import SystemClock
 from exporter.core.exports import Export, Spec
 from exporter.errors import StorageUnavailable, StoreUnavailable
-from exporter.parts import ROOT, prefix
+from exporter.storage.keys import ROOT, prefix
 from tests.faults.cluster import Cluster
 
 MUST_BE_ZERO = (

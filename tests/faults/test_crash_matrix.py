@@ -19,11 +19,11 @@ from exporter.core.checkpoints import Cursor, Row
 from exporter.core.exports import Dialect, Export, Spec, State
 from exporter.formats import registry
 from exporter.local.redis import RedisServer
-from exporter.parts import prefix
 from exporter.pipeline import Limits, run_slice
 from exporter.sources.base import Page, Source
 from exporter.sources.memory import MemorySource
 from exporter.storage.base import FileHeaders, Storage
+from exporter.storage.keys import prefix
 from exporter.storage.s3 import S3Storage
 from exporter.store.base import ExportStore
 from exporter.store.redis import RedisStore

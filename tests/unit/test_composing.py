@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter import composing
-from exporter.composing import Step
+from exporter.storage import composing
 from exporter.storage.base import ObjectInfo
+from exporter.storage.composing import Step
 
 LEAST = 10
 

@@ -16,12 +16,12 @@ import pytest
 import redis
 import yaml
 
-from exporter import parts
 from exporter.cli import app
 from exporter.local import ports
 from exporter.local.children import Child
 from exporter.local.redis import RedisServer
 from exporter.settings import Settings
+from exporter.storage import keys
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -225,7 +225,7 @@ def test_the_bucket_keeps_files_longer_than_the_service_does() -> None:
     abort = [rule for rule in rules if "AbortIncompleteMultipartUpload" in rule]
 
     # Then
-    assert [rule["Filter"]["Prefix"] for rule in expiry] == [parts.ROOT]
+    assert [rule["Filter"]["Prefix"] for rule in expiry] == [keys.ROOT]
     assert timedelta(days=expiry[0]["Expiration"]["Days"]) > Settings().retention
     patience = timedelta(days=abort[0]["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"])
     assert patience > Settings().patience

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 
 import structlog
 
-from exporter.composing import Stretch
 from exporter.core.checkpoints import Checkpoint, Part, Tail
 from exporter.errors import ObjectExists, StorageError, StorageUnavailable, UploadGone
 from exporter.storage.base import FileHeaders, ObjectInfo, Storage
+from exporter.storage.composing import Stretch
+from exporter.storage.keys import prefix
 
 log = structlog.get_logger()
-
-ROOT = "exports/"
 
 
 def part_size(base: int, uploaded: int) -> int:
@@ -33,16 +32,6 @@ def part_size(base: int, uploaded: int) -> int:
     if uploaded < 1_000:
         return base
     return base * (4 if uploaded < 5_000 else 16)
-
-
-def prefix(export_id: str) -> str:
-    """Everything that an export may leave in the bucket stands under this."""
-    return f"{ROOT}{export_id}/"
-
-
-def input_key(export_id: str) -> str:
-    """Where the ids stand that an export was asked for, until it has ended."""
-    return f"{prefix(export_id)}input"
 
 
 class File:
