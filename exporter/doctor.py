@@ -15,9 +15,9 @@ from exporter.config import load_config
 from exporter.errors import ExporterError
 from exporter.settings import Settings, load
 from exporter.sources import registry
-from exporter.storage import keys as keys_
+from exporter.storage import keys as object_keys
 from exporter.storage.base import FileHeaders
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 
 WORKERS = "exporter:workers:*"
 
@@ -89,7 +89,7 @@ def _s3(settings: Settings) -> str:
     """Takes the steps that an export takes: upload, complete, copy, head, delete."""
     storage = wiring.storage(settings)
     storage.check()
-    probe = f"{keys_.ROOT}doctor-{uuid.uuid4()}/"
+    probe = f"{object_keys.ROOT}doctor-{uuid.uuid4()}/"
     headers = FileHeaders(content_type="text/plain", file_name="probe.txt")
     keys = [f"{probe}one", f"{probe}two"]
     try:

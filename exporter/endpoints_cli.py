@@ -193,7 +193,7 @@ def _print(text: str) -> None:
 
 def _endpoints() -> Endpoints:
     from exporter import settings, wiring
-    from exporter.store.redis import RedisStore
+    from exporter.store.redis.store import RedisStore
 
     own = settings.load()
     return wiring.endpoints(own, RedisStore.connect(own.redis_url).client)
@@ -201,7 +201,7 @@ def _endpoints() -> Endpoints:
 
 def _deliveries() -> Deliveries:
     from exporter import settings, wiring
-    from exporter.store.redis import RedisStore
+    from exporter.store.redis.store import RedisStore
 
     own = settings.load()
     return wiring.deliveries(own, RedisStore.connect(own.redis_url).client)

@@ -59,7 +59,7 @@ def create(
     """Make a key and print it; this is the only time that it can be seen. It is unlimited but for
     what is given."""
     from exporter.core.plans import Plan
-    from exporter.store.keys import SCOPES, KeyRing
+    from exporter.store.redis.api_keys import SCOPES, KeyRing
 
     with told():
         plan = Plan(
@@ -77,8 +77,8 @@ def create(
 @keys.command("list")
 def list_() -> None:
     """Show all keys that are not revoked, without the keys themselves."""
-    from exporter.store.accounts import Credits
-    from exporter.store.keys import KeyRing
+    from exporter.store.redis.api_keys import KeyRing
+    from exporter.store.redis.credit_accounts import Credits
 
     table = Table("id", "user", "scopes", "name", "created", "plan")
     with told():
@@ -111,8 +111,8 @@ def set_(
     with."""
     from msgspec import UNSET
 
-    from exporter.store.accounts import Credits
-    from exporter.store.keys import KeyRing
+    from exporter.store.redis.api_keys import KeyRing
+    from exporter.store.redis.credit_accounts import Credits
 
     with told():
         if balance is None and not feature and max_priority is None and concurrency is None:
@@ -140,7 +140,7 @@ def set_(
 @keys.command("revoke")
 def revoke(key_id: Annotated[str, typer.Argument(help="The id that `list` shows.")]) -> None:
     """Make a key useless from now on."""
-    from exporter.store.keys import KeyRing
+    from exporter.store.redis.api_keys import KeyRing
 
     with told():
         if not KeyRing(_redis()).revoke(key_id):
@@ -180,6 +180,6 @@ def _terms(plan: Plan, balance: Balance) -> Iterator[str]:
 
 def _redis() -> redis.Redis:
     from exporter import settings
-    from exporter.store.redis import RedisStore
+    from exporter.store.redis.store import RedisStore
 
     return RedisStore.connect(settings.load().redis_url).client

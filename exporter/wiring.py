@@ -16,11 +16,11 @@ from exporter.pipeline import Limits
 from exporter.settings import Settings, load
 from exporter.storage.base import Storage
 from exporter.storage.s3 import S3Storage
-from exporter.store.budgets import RedisBudgets
 from exporter.store.deliveries import Deliveries
 from exporter.store.endpoints import Endpoints
 from exporter.store.outbox import Outbox
-from exporter.store.redis import RedisStore
+from exporter.store.redis.rate_budgets import RedisBudgets
+from exporter.store.redis.store import RedisStore
 from exporter.webhooks import private
 from exporter.webhooks.delivering import Deliverer
 from exporter.webhooks.private import OperatorGuard

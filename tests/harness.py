@@ -17,7 +17,7 @@ from exporter.sources.id_list import IdList
 from exporter.sources.memory import MemorySource
 from exporter.storage.memory import MemoryStorage
 from exporter.store.base import Claim, ExportStore
-from exporter.store.memory import MemoryStore
+from exporter.store.memory.store import MemoryStore
 
 LIMITS = Limits(
     part_size=2_000,

@@ -13,7 +13,7 @@ import structlog
 
 from exporter import config, logs, settings
 from exporter.errors import ConfigurationError, StoreUnavailable
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 from workers.pulse import MOST_SLOTS
 
 log = structlog.get_logger()

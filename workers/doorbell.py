@@ -23,7 +23,7 @@ from exporter import settings, wiring
 from exporter.errors import StoreUnavailable
 from exporter.store.base import Wake
 from exporter.store.outbox import Outbox
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 from exporter.sweeper import Sweeper
 from workers.app import BROKER_ERRORS, app
 from workers.routing import QUEUE, WEBHOOKS, broker_priority

@@ -20,7 +20,7 @@ from exporter.core.exports import Completeness, Export, Phase, State
 from exporter.engine import Engine
 from exporter.errors import ExporterError
 from exporter.store.base import RecordPage
-from exporter.store.turns import Turns
+from exporter.store.redis.async_runner import Turns
 
 MOST_LISTED = 100
 PURGERS = 2

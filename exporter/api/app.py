@@ -36,7 +36,7 @@ from exporter.api import (
 from exporter.api.envelope import Envelope
 from exporter.api.shortcut import Shortcut
 from exporter.engine import Engine
-from exporter.store.keys import KeyRing
+from exporter.store.redis.api_keys import KeyRing
 
 
 def create_app(engine: Engine, keys: KeyRing) -> FastAPI:

@@ -7,7 +7,7 @@ from starlette.datastructures import Headers
 
 from exporter.api.errors import Refusal
 from exporter.api.state import keys_of
-from exporter.store.keys import ApiKey, KeyRing
+from exporter.store.redis.api_keys import ApiKey, KeyRing
 
 _SCHEMES = ("bearer", "apikey")
 _CARRIERS = {b"authorization": "Authorization", b"x-api-key": "X-API-Key", b"apikey": "apikey"}

@@ -16,7 +16,7 @@ from exporter.clock import Clock
 from exporter.core.exports import Export, Phase, Spec, State
 from exporter.engine import Engine
 from exporter.store.base import ExportStore, Idempotency
-from exporter.store.keys import ApiKey
+from exporter.store.redis.api_keys import ApiKey
 
 SMALL = 16 * 1024
 """Bytes of a body that is looked at while everybody waits, which takes a millisecond at most."""

@@ -26,7 +26,7 @@ from exporter.core.plans import CreditsSpent
 from exporter.engine import Engine
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
 from exporter.store.base import Idempotency, KeySpent
-from exporter.store.keys import ApiKey
+from exporter.store.redis.api_keys import ApiKey
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 

@@ -27,7 +27,7 @@ from exporter.core.exports import Dialect, State
 from exporter.core.plans import CreditsSpent
 from exporter.engine import Engine
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
-from exporter.store.keys import ApiKey
+from exporter.store.redis.api_keys import ApiKey
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v2", tags=["hirebase"])

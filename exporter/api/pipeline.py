@@ -36,8 +36,8 @@ from exporter.formats import registry
 from exporter.formats.base import Format
 from exporter.formats.envelope import Envelope
 from exporter.sources.sql import Snapshot, SqlSource
-from exporter.store.keys import ApiKey
-from exporter.store.limits import Window
+from exporter.store.redis.api_keys import ApiKey
+from exporter.store.redis.rate_limits import Window
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/api", tags=["pipeline"])

@@ -9,8 +9,8 @@ from exporter import wiring
 from exporter.api.app import create_app
 from exporter.errors import StoreUnavailable
 from exporter.settings import load
-from exporter.store.keys import KeyRing
-from exporter.store.redis import RedisStore
+from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.store import RedisStore
 from exporter.sweeper import Sweeper
 
 log = structlog.get_logger()

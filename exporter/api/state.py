@@ -12,13 +12,13 @@ from fastapi import FastAPI, Request
 
 from exporter import wiring
 from exporter.engine import Engine
-from exporter.store import turns
-from exporter.store.accounts import Credits
 from exporter.store.deliveries import Deliveries
 from exporter.store.endpoints import Endpoints
-from exporter.store.keys import KeyRing
-from exporter.store.limits import RateLimits
-from exporter.store.turns import Turns
+from exporter.store.redis import async_runner
+from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.async_runner import Turns
+from exporter.store.redis.credit_accounts import Credits
+from exporter.store.redis.rate_limits import RateLimits
 from exporter.webhooks.addresses import Guard
 
 
@@ -28,7 +28,7 @@ def bind(app: FastAPI, engine: Engine, keys: KeyRing) -> None:
     app.state.keys = keys
     app.state.credits = Credits(keys.client)
     app.state.limits = limits = RateLimits(keys.client)
-    app.state.turns = turns.over(keys, limits, lambda: engine.store)
+    app.state.turns = async_runner.over(keys, limits, lambda: engine.store)
     app.state.endpoints = wiring.endpoints(engine.settings, keys.client)
     app.state.deliveries = wiring.deliveries(engine.settings, keys.client)
     app.state.guard = wiring.guard(engine.settings)

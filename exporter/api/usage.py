@@ -23,9 +23,9 @@ from exporter.api.errors import Detail, Refusal
 from exporter.api.state import credits_of, engine_of, limits_of
 from exporter.core import plans
 from exporter.core.plans import Balance
-from exporter.store.keys import ApiKey
-from exporter.store.limits import RateLimits
-from exporter.store.turns import Turns
+from exporter.store.redis.api_keys import ApiKey
+from exporter.store.redis.async_runner import Turns
+from exporter.store.redis.rate_limits import RateLimits
 
 router = APIRouter(prefix="/v2", tags=["hirebase"])
 

@@ -25,7 +25,7 @@ from exporter.local import ports, s3, sample
 from exporter.local.children import Child
 from exporter.local.redis import RedisServer
 from exporter.local.s3 import S3Server
-from exporter.store.keys import KeyRing
+from exporter.store.redis.api_keys import KeyRing
 
 BUCKET = "exports"
 _LAST_PORT = 65_535

@@ -10,7 +10,8 @@ from typing import cast
 import msgspec
 import redis
 
-from exporter.store import cursors, hashes, lua, outages
+from exporter.store import list_cursors
+from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks import messages
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, DeliveryState
 from exporter.webhooks.endpoints import Endpoint, EndpointDisabled
@@ -32,8 +33,8 @@ class Deliveries:
     def __init__(self, client: redis.Redis, *, keep: timedelta = KEEP) -> None:
         self._client = client
         self._keep = keep
-        self._redo = lua.load_for_webhooks(client, "redo")
-        self._send_test = lua.load_for_webhooks(client, "send_test")
+        self._redo = script_loader.load_for_webhooks(client, "redo")
+        self._send_test = script_loader.load_for_webhooks(client, "send_test")
 
     def find(self, delivery_id: str) -> Delivery | None:
         """The delivery; None if there is none, or it is past its retention."""
@@ -75,10 +76,10 @@ class Deliveries:
         Failed: given up, or waiting for another try. Raises EndpointDisabled.
         """
         key = f"exporter:deliveries:{endpoint_id}"
-        after = f"{(since.astimezone(UTC) - hashes.EPOCH) // timedelta(microseconds=1)}"
+        after = f"{(since.astimezone(UTC) - records.EPOCH) // timedelta(microseconds=1)}"
         recovered = 0
         while recovered < MOST_RECOVERED:
-            with outages.told():
+            with errors.told():
                 found = cast(
                     "list[tuple[bytes, float]]",
                     self._client.zrangebyscore(
@@ -98,15 +99,15 @@ class Deliveries:
         """
         message_id = f"msg_test_{secrets.token_hex(12)}"
         body = messages.test_body(endpoint, datetime.now(UTC))
-        with outages.told():
-            self._send_test(args=[endpoint.id, message_id, body, hashes.millis(self._keep)])
+        with errors.told():
+            self._send_test(args=[endpoint.id, message_id, body, records.millis(self._keep)])
         delivery = self.find(f"{message_id}.{endpoint.id}")
         if delivery is None:
             raise EndpointDisabled(f"endpoint {endpoint.id} is deleted: there is nobody to test")
         return delivery
 
     def _again(self, endpoint_id: str, ids: Sequence[str], *, failed: bool) -> int:
-        with outages.told():
+        with errors.told():
             redone = cast("int", self._redo(args=[endpoint_id, int(failed), *ids]))
         if redone < 0:
             raise EndpointDisabled(
@@ -116,10 +117,10 @@ class Deliveries:
         return redone
 
     def _page(self, key: str, limit: int, cursor: str | None) -> DeliveryPage:
-        before = f"({cursors.decode(cursor)}" if cursor is not None else "+inf"
+        before = f"({list_cursors.decode(cursor)}" if cursor is not None else "+inf"
         found: list[tuple[int, Delivery]] = []
         while len(found) <= limit:
-            with outages.told():
+            with errors.told():
                 entries = cast(
                     "list[tuple[bytes, float]]",
                     self._client.zrevrangebyscore(
@@ -137,11 +138,11 @@ class Deliveries:
         page = found[:limit]
         return DeliveryPage(
             deliveries=tuple(delivery for _, delivery in page),
-            next_cursor=cursors.encode(page[-1][0]) if page and len(found) > limit else None,
+            next_cursor=list_cursors.encode(page[-1][0]) if page and len(found) > limit else None,
         )
 
     def _known(self, ids: Sequence[str]) -> Mapping[str, Delivery]:
-        with outages.told():
+        with errors.told():
             pipe = self._client.pipeline(transaction=False)
             for one in ids:
                 pipe.hgetall(f"exporter:delivery:{one}")
@@ -165,8 +166,8 @@ def read(delivery_id: str, fields: Mapping[bytes, bytes]) -> Delivery:
         state=DeliveryState(fields[b"state"].decode()),
         tries=int(fields[b"tries"]),
         attempts=tuple(map(_attempt.decode, attempts.split(b"\n"))) if attempts else (),
-        created_at=hashes.moment(fields[b"created_at"]),
-        next_at=hashes.moment_or_none(fields.get(b"next_at")),
-        finished_at=hashes.moment_or_none(fields.get(b"finished_at")),
+        created_at=records.moment(fields[b"created_at"]),
+        next_at=records.moment_or_none(fields.get(b"next_at")),
+        finished_at=records.moment_or_none(fields.get(b"finished_at")),
         gave_up=gave_up.decode() if gave_up else None,
     )

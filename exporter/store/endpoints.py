@@ -11,7 +11,8 @@ from typing import Any, cast
 import redis
 
 from exporter.core import events as event_names
-from exporter.store import hashes, lua, outages, texts
+from exporter.store import codec
+from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks import signatures
 from exporter.webhooks.endpoints import Because, Endpoint, Secret, TooManyEndpoints
 
@@ -36,9 +37,9 @@ class Endpoints:
     def __init__(self, client: redis.Redis, *, named_for: timedelta = NAMED_FOR) -> None:
         self._client = client
         self._named_for = named_for
-        self._make = lua.load_for_webhooks(client, "make_endpoint")
-        self._rotate = lua.load_for_webhooks(client, "rotate_secret")
-        self._switch = lua.load_for_webhooks(client, "switch_endpoint")
+        self._make = script_loader.load_for_webhooks(client, "make_endpoint")
+        self._rotate = script_loader.load_for_webhooks(client, "rotate_secret")
+        self._switch = script_loader.load_for_webhooks(client, "switch_endpoint")
 
     def create(
         self,
@@ -60,9 +61,9 @@ class Endpoints:
         if secret is not None:
             signatures.key(secret)
         fields = {
-            "events": lua.words(known),
+            "events": script_loader.words(known),
             "secrets": f"0 {secret or signatures.new_secret()}",
-            "description": texts.clean(description),
+            "description": codec.clean(description),
             **({"ordered": "1"} if ordered else {}),
             **({"download": "1"} if include_download_url else {}),
         }
@@ -74,8 +75,8 @@ class Endpoints:
 
         It is enabled again if it had failed or was gone; one that its owner disabled stays so.
         """
-        digest = hashlib.sha256(texts.encode((user_id, url))).hexdigest()
-        fields = {"events": lua.words([]), "secrets": f"0 {signatures.new_secret()}"}
+        digest = hashlib.sha256(codec.encode((user_id, url))).hexdigest()
+        fields = {"events": script_loader.words([]), "secrets": f"0 {signatures.new_secret()}"}
         return self._made(f"we_{digest[:24]}", user_id, url, own=False, fields=fields)
 
     def find(self, endpoint_id: str, user_id: str) -> Endpoint | None:
@@ -86,7 +87,7 @@ class Endpoints:
     def list(self, user_id: str) -> tuple[Endpoint, ...]:
         """The endpoints that a user registered, and the latest MOST_NAMED of those made for a
         `webhook_url`; oldest first."""
-        with outages.told():
+        with errors.told():
             pipe = self._client.pipeline(transaction=False)
             pipe.smembers(f"exporter:registered:{user_id}")
             pipe.zrevrange(f"exporter:endpoints:{user_id}", 0, MOST_REGISTERED + MOST_NAMED - 1)
@@ -96,13 +97,13 @@ class Endpoints:
 
     def registered(self, user_id: str) -> tuple[Endpoint, ...]:
         """Those that hear of all exports of a user; disabled ones too."""
-        with outages.told():
+        with errors.told():
             ids = cast("set[bytes]", self._client.smembers(f"exporter:registered:{user_id}"))
         return tuple(self.known(sorted(one.decode() for one in ids)).values())
 
     def known(self, ids: Sequence[str]) -> Mapping[str, Endpoint]:
         """Those that there are of these ids, in that order, whosever they are."""
-        with outages.told():
+        with errors.told():
             pipe = self._client.pipeline(transaction=False)
             pipe.time()
             for one in ids:
@@ -126,9 +127,14 @@ class Endpoints:
             )
         if secret is not None:
             signatures.key(secret)
-        with outages.told():
+        with errors.told():
             fields = self._rotate(
-                args=[endpoint_id, user_id, secret or signatures.new_secret(), hashes.micros(grace)]
+                args=[
+                    endpoint_id,
+                    user_id,
+                    secret or signatures.new_secret(),
+                    records.micros(grace),
+                ]
             )
         return self._found(endpoint_id, fields)
 
@@ -149,11 +155,11 @@ class Endpoints:
         self, endpoint_id: str, user_id: str, url: str, *, own: bool, fields: Mapping[str, str]
     ) -> Endpoint:
         arguments: list[str | int] = [
-            endpoint_id, user_id, int(own), url, MOST_REGISTERED, hashes.millis(self._named_for),
+            endpoint_id, user_id, int(own), url, MOST_REGISTERED, records.millis(self._named_for),
         ]  # fmt: skip
         for name, value in fields.items():
             arguments += [name, value]
-        with outages.told():
+        with errors.told():
             how, *answer = cast("list[Any]", self._make(args=arguments))
         if how == b"full":
             raise TooManyEndpoints(
@@ -165,7 +171,7 @@ class Endpoints:
         return endpoint
 
     def _switched(self, endpoint_id: str, user_id: str, how: str) -> Endpoint | None:
-        with outages.told():
+        with errors.told():
             fields = self._switch(args=[endpoint_id, user_id, how])
         return self._found(endpoint_id, fields)
 
@@ -173,9 +179,9 @@ class Endpoints:
         pairs = cast("list[bytes]", fields)
         if not pairs:
             return None
-        with outages.told():
+        with errors.told():
             seconds, _ = self._client.time()
-        return read(endpoint_id, hashes.pairs(pairs), datetime.fromtimestamp(seconds, UTC))
+        return read(endpoint_id, records.pairs(pairs), datetime.fromtimestamp(seconds, UTC))
 
 
 def read(endpoint_id: str, fields: Mapping[bytes, bytes], now: datetime) -> Endpoint:
@@ -184,7 +190,7 @@ def read(endpoint_id: str, fields: Mapping[bytes, bytes], now: datetime) -> Endp
     signing = []
     for line in fields[b"secrets"].decode().split("\n"):
         before, _, value = line.partition(" ")
-        until = hashes.moment(before.encode()) if before != "0" else None
+        until = records.moment(before.encode()) if before != "0" else None
         if until is None or until > now:
             signing.append(Secret(value, until))
     return Endpoint(
@@ -197,8 +203,8 @@ def read(endpoint_id: str, fields: Mapping[bytes, bytes], now: datetime) -> Endp
         ordered=b"ordered" in fields,
         include_download_url=b"download" in fields,
         description=fields.get(b"description", b"").decode(),
-        created_at=hashes.moment(fields[b"created_at"]),
-        failing_since=hashes.moment_or_none(fields.get(b"failing_since")),
-        disabled_at=hashes.moment_or_none(fields.get(b"disabled_at")),
+        created_at=records.moment(fields[b"created_at"]),
+        failing_since=records.moment_or_none(fields.get(b"failing_since")),
+        disabled_at=records.moment_or_none(fields.get(b"disabled_at")),
         disabled_because=Because(because.decode()) if because else None,
     )

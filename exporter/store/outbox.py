@@ -11,9 +11,10 @@ import msgspec
 import redis
 
 from exporter.core.events import OVER, Event
-from exporter.store import deliveries, endpoints, hashes, lua, outages
+from exporter.store import deliveries, endpoints
 from exporter.store.deliveries import KEEP
 from exporter.store.endpoints import NAMED_FOR
+from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
 from exporter.webhooks.endpoints import Because, Endpoint
 
@@ -66,17 +67,17 @@ class Outbox:
         self, client: redis.Redis, *, keep: timedelta = KEEP, named_for: timedelta = NAMED_FOR
     ) -> None:
         self._client = client
-        self._keep = hashes.millis(keep)
-        self._named_for = hashes.millis(named_for)
-        self._fan_out = lua.load_for_webhooks(client, "fan_out")
-        self._put_off = lua.load_for_webhooks(client, "put_off")
-        self._claim = lua.load_for_webhooks(client, "claim_delivery")
-        self._settle = lua.load_for_webhooks(client, "settle_delivery")
-        self._sweep = lua.load_for_webhooks(client, "sweep_deliveries")
+        self._keep = records.millis(keep)
+        self._named_for = records.millis(named_for)
+        self._fan_out = script_loader.load_for_webhooks(client, "fan_out")
+        self._put_off = script_loader.load_for_webhooks(client, "put_off")
+        self._claim = script_loader.load_for_webhooks(client, "claim_delivery")
+        self._settle = script_loader.load_for_webhooks(client, "settle_delivery")
+        self._sweep = script_loader.load_for_webhooks(client, "sweep_deliveries")
 
     def peek(self, limit: int = 100) -> tuple[Event, ...]:
         """The events that wait longest, oldest first; none is removed."""
-        with outages.told():
+        with errors.told():
             entries = cast("list[bytes]", self._client.lrange("exporter:outbox", 0, limit - 1))
         return tuple(_event(entry) for entry in entries)
 
@@ -91,13 +92,13 @@ class Outbox:
         ]
         for endpoint_id, body in bodies.items():
             arguments += [endpoint_id, body]
-        with outages.told():
+        with errors.told():
             return cast("int", self._fan_out(args=arguments)) >= 0
 
     def put_off(self, event: Event) -> None:
         """Let the events behind the oldest pass; nothing is changed if the event is not the oldest
         any more."""
-        with outages.told():
+        with errors.told():
             self._put_off(args=[event.message_id])
 
     def claim(self, *, lease: timedelta, slow: bool = True) -> Claimed | None:
@@ -108,21 +109,21 @@ class Outbox:
         that failed or answered late the last time are passed over.
         """
         nonce = secrets.token_hex(8)
-        with outages.told():
+        with errors.told():
             answer = cast(
                 "list[Any]",
-                self._claim(args=[nonce, hashes.micros(lease), self._keep, int(slow)]),
+                self._claim(args=[nonce, records.micros(lease), self._keep, int(slow)]),
             )
         if len(answer) < 4:
             return None
         delivery_id, delivery, endpoint, time = answer
         if not endpoint:
             return None  # It was deleted while this call was sent again: the sweep comes for it.
-        known = hashes.pairs(delivery)
-        whom = hashes.pairs(endpoint)
+        known = records.pairs(delivery)
+        whom = records.pairs(endpoint)
         return Claimed(
             delivery=deliveries.read(delivery_id.decode(), known),
-            endpoint=endpoints.read(known[b"endpoint"].decode(), whom, hashes.moment(time)),
+            endpoint=endpoints.read(known[b"endpoint"].decode(), whom, records.moment(time)),
             nonce=nonce,
             slow=b"slow" in whom,
         )
@@ -145,7 +146,7 @@ class Outbox:
         `failed`, `gone`, `unknown`. One that has failed for DISABLE_AFTER is disabled, and so is
         one that is gone; events tell the user's other endpoints.
         """
-        with outages.told():
+        with errors.told():
             became = cast(
                 "bytes",
                 self._settle(
@@ -154,14 +155,14 @@ class Outbox:
                         claimed.nonce,
                         state,
                         msgspec.json.encode(attempt),
-                        hashes.micros(delay),
-                        hashes.micros(rest),
+                        records.micros(delay),
+                        records.micros(rest),
                         health,
                         gave_up,
                         self._keep,
-                        hashes.micros(WARN_AFTER),
-                        hashes.micros(DISABLE_AFTER),
-                        hashes.micros(FORGIVE_AFTER),
+                        records.micros(WARN_AFTER),
+                        records.micros(DISABLE_AFTER),
+                        records.micros(FORGIVE_AFTER),
                     ]
                 ),
             ).decode()
@@ -175,14 +176,14 @@ class Outbox:
 
     def sweep(self, *, limit: int = 100) -> Swept:
         """Make deliveries whose lease is over due again."""
-        with outages.told():
+        with errors.told():
             answer = self._sweep(args=[limit, self._keep, MOST_LOST])
         expired, ready = cast("list[int]", answer)
         return Swept(expired=expired, ready=ready)
 
     def wait(self, timeout: timedelta) -> bool:
         """Wait until something happens that webhooks tell of; False if nothing did in time."""
-        with outages.told():
+        with errors.told():
             return (
                 self._client.blpop(["exporter:ring"], timeout=timeout.total_seconds()) is not None
             )
@@ -190,5 +191,5 @@ class Outbox:
 
 def _event(entry: bytes) -> Event:
     kind, time, sequence, progress, rows, subject = entry.decode().split(" ", 5)
-    at = hashes.moment(time.encode())
+    at = records.moment(time.encode())
     return Event(kind, at, int(sequence), float(progress), int(rows), subject)

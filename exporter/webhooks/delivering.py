@@ -18,8 +18,8 @@ from exporter.core.exports import Export
 from exporter.errors import StoreUnavailable
 from exporter.store.base import ExportStore
 from exporter.store.endpoints import Endpoints
-from exporter.store.hashes import Unreadable
 from exporter.store.outbox import Claimed, Outbox
+from exporter.store.redis.records import Unreadable
 from exporter.webhooks import messages, schedule, signatures
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
 from exporter.webhooks.endpoints import Endpoint

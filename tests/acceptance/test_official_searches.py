@@ -29,7 +29,7 @@ from hirebase.models.usage import Meters
 from exporter.board.synthetic import generate
 from exporter.core.plans import Plan
 from exporter.local.stack import Addresses
-from exporter.store.keys import KeyRing
+from exporter.store.redis.api_keys import KeyRing
 from tests.conftest import BOARD_ROWS
 
 pytestmark = pytest.mark.stack

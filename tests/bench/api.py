@@ -33,8 +33,8 @@ from exporter.core.checkpoints import Checkpoint, Part, Tally
 from exporter.core.exports import Completeness, EndReason, Outcome, Result, State
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.store.keys import KeyRing
-from exporter.store.redis import RedisStore
+from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.store import RedisStore
 
 REPORT = Path(__file__).with_name("API.md")
 ROUNDS = 3

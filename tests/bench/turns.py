@@ -20,7 +20,7 @@ from exporter import wiring
 from exporter.config import Config
 from exporter.engine import Engine
 from exporter.settings import Settings
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 from tests.bench.contestants import COLUMNS, Contestant
 from tests.bench.servers import BUCKET, ROOT, Servers
 from tests.bench.starting import Order

@@ -17,7 +17,7 @@ from exporter.core.rates import Rate
 from exporter.errors import StoreUnavailable
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.store.limits import RateLimits, Window
+from exporter.store.redis.rate_limits import RateLimits, Window
 
 DATABASE = 13
 

@@ -28,8 +28,8 @@ from exporter.local.children import Child, ChildError
 from exporter.local.redis import RedisServer
 from exporter.local.s3 import S3Server
 from exporter.storage.s3 import S3Storage
-from exporter.store.keys import KeyRing
-from exporter.store.redis import RedisStore
+from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.store import RedisStore
 
 LEASE = timedelta(seconds=4)
 SLICE = timedelta(seconds=3)

@@ -29,7 +29,7 @@ from exporter.engine import Engine
 from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.settings import Settings
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 from exporter.sweeper import Sweeper
 from tests.conftest import S3
 

@@ -26,7 +26,7 @@ from exporter.storage.base import FileHeaders, Storage
 from exporter.storage.keys import prefix
 from exporter.storage.s3 import S3Storage
 from exporter.store.base import ExportStore
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 from tests.conftest import S3
 from tests.faults.history import unpacked
 from tests.harness import COLUMNS, LIMITS, Crash, Seams, _Watched

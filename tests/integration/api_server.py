@@ -33,8 +33,8 @@ from exporter.settings import Settings
 from exporter.storage.base import FileHeaders
 from exporter.storage.memory import MemoryStorage
 from exporter.store.base import ExportStore
-from exporter.store.keys import KeyRing
-from exporter.store.memory import MemoryStore
+from exporter.store.memory.store import MemoryStore
+from exporter.store.redis.api_keys import KeyRing
 
 KEYS_DATABASE = 5
 """Of the test run's Redis; flushed by each test that uses it."""

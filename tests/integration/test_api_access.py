@@ -16,9 +16,9 @@ from exporter.errors import StorageUnavailable
 from exporter.local import ports
 from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
-from exporter.store.keys import KeyRing
-from exporter.store.memory import MemoryStore
-from exporter.store.redis import RedisStore
+from exporter.store.memory.store import MemoryStore
+from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.store import RedisStore
 from tests.integration.api_server import (
     CREATED,
     POLLED,

@@ -33,8 +33,8 @@ from exporter.pipeline import run_slice
 from exporter.settings import Settings
 from exporter.storage.base import PART_SIZE_MIN
 from exporter.storage.memory import MemoryStorage
-from exporter.store.keys import KeyRing
-from exporter.store.memory import MemoryStore
+from exporter.store.memory.store import MemoryStore
+from exporter.store.redis.api_keys import KeyRing
 from exporter.webhooks.addresses import Guard
 from tests import boards
 from tests.harness import LIMITS

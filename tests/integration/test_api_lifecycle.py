@@ -18,10 +18,10 @@ from exporter.api.app import create_app
 from exporter.core.exports import State
 from exporter.errors import StorageUnavailable
 from exporter.local.redis import RedisServer
-from exporter.storage import keys as keys_
+from exporter.storage import keys as object_keys
 from exporter.storage.base import FileHeaders
-from exporter.store.keys import KeyRing
-from exporter.store.redis import RedisStore
+from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.store import RedisStore
 from tests.integration.api_server import (
     CREATED,
     LEASE,
@@ -245,7 +245,7 @@ def published(api: Service) -> str:
     """The id of a finished export whose file stands where files of exports stand."""
     export_id = str(create(api, "native").json()["id"])
     api.finish(export_id)
-    key = f"{keys_.prefix(export_id)}1-ab/jobs.csv"
+    key = f"{object_keys.prefix(export_id)}1-ab/jobs.csv"
     api.storage.put_small(key, b"_id\r\n1\r\n", FileHeaders("text/csv", "jobs.csv"))
     return export_id
 
@@ -254,7 +254,7 @@ def left(api: Service, export_id: str) -> list[str]:
     """What an export has in the bucket once deleting had its time: that comes after the answer."""
     until = time.monotonic() + 5
     while True:
-        keys = [info.key for info in api.storage.objects(keys_.prefix(export_id))]
+        keys = [info.key for info in api.storage.objects(object_keys.prefix(export_id))]
         if not keys or time.monotonic() > until:
             return keys
         time.sleep(0.01)

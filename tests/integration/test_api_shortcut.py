@@ -27,9 +27,9 @@ from exporter.local.redis import RedisServer
 from exporter.settings import Settings
 from exporter.sources import catalogue
 from exporter.storage.memory import MemoryStorage
-from exporter.store import turns
-from exporter.store.keys import KeyRing
-from exporter.store.redis import RedisStore
+from exporter.store.redis import async_runner
+from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.store import RedisStore
 from tests.integration.api_server import CREATED, LEASE, POLLED, PUBLIC_URL, captured_logs
 
 DATABASE = 10
@@ -61,7 +61,7 @@ def serving(engine: Engine, keys: KeyRing) -> Iterator[str]:
     """The URL of a server that starts and ends as `exporter api` does."""
     port = ports.free(1)[0]
     app = create_app(engine, keys)
-    assert isinstance(app.state.turns, turns.Rehearsed)
+    assert isinstance(app.state.turns, async_runner.Rehearsed)
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical", ws="none")
     )

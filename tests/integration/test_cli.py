@@ -19,7 +19,7 @@ from exporter.board.results import Results
 from exporter.core.plans import Plan
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.store.keys import KeyRing
+from exporter.store.redis.api_keys import KeyRing
 from tests.upstreams import Asked, reply, serving
 
 DATABASE = 10

@@ -18,7 +18,7 @@ from exporter.core.events import DEFAULT_EVENTS
 from exporter.local.redis import RedisServer
 from exporter.store.endpoints import Endpoints
 from exporter.store.outbox import Outbox
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 from exporter.webhooks import private
 from exporter.webhooks.delivering import Deliverer
 from exporter.webhooks.endpoints import Endpoint

@@ -16,13 +16,13 @@ from exporter.core.rates import Rate
 from exporter.errors import StoreUnavailable
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.store import turns
 from exporter.store.base import ExportStore, Idempotency, KeyReused
-from exporter.store.channel import Channel, Where
-from exporter.store.keys import KeyRing
-from exporter.store.limits import RateLimits
-from exporter.store.memory import MemoryStore
-from exporter.store.redis import RedisStore
+from exporter.store.memory.store import MemoryStore
+from exporter.store.redis import async_runner
+from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.async_connection import Channel, Where
+from exporter.store.redis.rate_limits import RateLimits
+from exporter.store.redis.store import RedisStore
 from tests.contract.store.given import spec
 
 DATABASE = 9
@@ -249,11 +249,11 @@ def test_a_redis_that_a_channel_cannot_reach_is_left_to_threads(url: str) -> Non
     client = redis.Redis.from_url(url)
 
     # When
-    found = turns.over(KeyRing(client), RateLimits(client), lambda: RedisStore(client))
+    found = async_runner.over(KeyRing(client), RateLimits(client), lambda: RedisStore(client))
 
     # Then
     assert Channel.beside(client) is None
-    assert isinstance(found, turns.Threaded)
+    assert isinstance(found, async_runner.Threaded)
 
 
 def test_a_store_that_is_not_beside_the_keys_is_left_to_threads(client: redis.Redis) -> None:
@@ -262,22 +262,22 @@ def test_a_store_that_is_not_beside_the_keys_is_left_to_threads(client: redis.Re
 
     # When
     def kind(store: ExportStore) -> type:
-        return type(turns.over(KeyRing(client), RateLimits(client), lambda: store))
+        return type(async_runner.over(KeyRing(client), RateLimits(client), lambda: store))
 
     kinds = [kind(store) for store in (memory, other, RedisStore(client))]
 
     # Then
-    assert kinds == [turns.Threaded, turns.Threaded, turns.Rehearsed]
+    assert kinds == [async_runner.Threaded, async_runner.Threaded, async_runner.Rehearsed]
 
 
 # -- store code without a thread -------------------------------------------------------------------
 
 
-def rehearsed(client: redis.Redis, work: Callable[[turns.Turns], Any]) -> Any:
+def rehearsed(client: redis.Redis, work: Callable[[async_runner.Turns], Any]) -> Any:
     """What the work gives when no thread does it."""
 
     async def whole(channel: Channel) -> Any:
-        return await turns.Rehearsed(channel).run(work)
+        return await async_runner.Rehearsed(channel).run(work)
 
     return run(beside(client), whole)
 
@@ -351,11 +351,11 @@ def test_two_questions_that_do_not_need_each_other_cost_one_round_trip(
         def close(self) -> None:
             channel.close()
 
-    def work(turn: turns.Turns) -> Any:
+    def work(turn: async_runner.Turns) -> Any:
         return turn.both(lambda: turn.keys.find(secret), lambda: turn.store.get("e"))
 
     async def whole(counting: Channel) -> Any:
-        return await turns.Rehearsed(counting).run(work)
+        return await async_runner.Rehearsed(counting).run(work)
 
     # When
     key, record = run(Counting(Where("", 0, 0, None, None, 1, 1)), whole)
@@ -391,7 +391,7 @@ def test_a_wait_for_an_answer_holds_nobody_up(client: redis.Redis) -> None:
     store.create(spec("e"))
 
     async def whole(channel: Channel) -> list[Any]:
-        shared = turns.Rehearsed(channel)
+        shared = async_runner.Rehearsed(channel)
 
         async def one(number: int) -> Any:
             return await shared.run(lambda t: (t.store.get("e"), number))

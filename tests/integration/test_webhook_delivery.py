@@ -18,7 +18,7 @@ from standardwebhooks.webhooks import Webhook
 from exporter.clock import FakeClock, SystemClock
 from exporter.errors import StoreUnavailable
 from exporter.local.redis import RedisServer
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 from exporter.webhooks import delivering, private
 from exporter.webhooks.deliveries import DeliveryState
 from exporter.webhooks.delivering import Deliverer

@@ -23,7 +23,7 @@ from exporter.engine import Engine
 from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.pipeline import Ending
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 from tests.conftest import S3
 from tests.integration.api_server import Server
 from tests.upstreams import Asked, reply, serving

@@ -26,9 +26,9 @@ from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
 from exporter.store.deliveries import Deliveries
 from exporter.store.endpoints import Endpoints
-from exporter.store.keys import KeyRing
 from exporter.store.outbox import Outbox
-from exporter.store.redis import RedisStore
+from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.store import RedisStore
 from exporter.webhooks import private
 from exporter.webhooks.delivering import Deliverer
 from exporter.webhooks.sender import Sender

@@ -32,8 +32,8 @@ from exporter.config import Config, SourceConfig
 from exporter.engine import Engine
 from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
-from exporter.store.keys import KeyRing
-from exporter.store.memory import MemoryStore
+from exporter.store.memory.store import MemoryStore
+from exporter.store.redis.api_keys import KeyRing
 
 
 def document() -> dict[str, Any]:

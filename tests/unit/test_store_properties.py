@@ -36,7 +36,6 @@ from exporter.core.exports import (
 )
 from exporter.core.plans import CreditsSpent
 from exporter.local.redis import RedisServer
-from exporter.store.accounts import Credits
 from exporter.store.base import (
     Claim,
     ExportStore,
@@ -46,9 +45,10 @@ from exporter.store.base import (
     RecordPage,
     Verdict,
 )
-from exporter.store.memory import MemoryStore
-from exporter.store.memory_accounts import MemoryAccounts
-from exporter.store.redis import RedisStore
+from exporter.store.memory.credit_accounts import MemoryAccounts
+from exporter.store.memory.store import MemoryStore
+from exporter.store.redis.credit_accounts import Credits
+from exporter.store.redis.store import RedisStore
 
 DATABASE = 4
 IDS = [f"e{n}" for n in range(8)]

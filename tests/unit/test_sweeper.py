@@ -12,7 +12,7 @@ from exporter.clock import FakeClock
 from exporter.core.exports import State
 from exporter.errors import StoreUnavailable
 from exporter.store.base import ExportStore, Swept
-from exporter.store.memory import MemoryStore
+from exporter.store.memory.store import MemoryStore
 from exporter.sweeper import Sweeper
 from tests.harness import LIMITS, Bench, postings
 

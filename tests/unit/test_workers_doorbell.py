@@ -7,7 +7,7 @@ from typing import cast
 
 from exporter.local import ports
 from exporter.store.base import ExportStore
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 from exporter.sweeper import Sweeper
 from tests.harness import Bench, postings
 from workers import doorbell

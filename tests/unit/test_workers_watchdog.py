@@ -10,7 +10,7 @@ import pytest
 
 from exporter.errors import StoreUnavailable
 from exporter.store.base import Swept
-from exporter.store.memory import MemoryStore
+from exporter.store.memory.store import MemoryStore
 from tests.harness import Bench, postings
 from workers import pulse, watchdog
 from workers.watchdog import Watchdog

@@ -15,14 +15,14 @@ from exporter.clock import FakeClock
 from exporter.core.events import Event
 from exporter.core.plans import Balance
 from exporter.local.redis import RedisServer
-from exporter.store.accounts import Credits
 from exporter.store.base import ExportStore
 from exporter.store.endpoints import Endpoints
-from exporter.store.keys import KeyRing
-from exporter.store.memory import MemoryStore
-from exporter.store.memory_accounts import MemoryAccounts
+from exporter.store.memory.credit_accounts import MemoryAccounts
+from exporter.store.memory.store import MemoryStore
 from exporter.store.outbox import Outbox
-from exporter.store.redis import RedisStore
+from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.credit_accounts import Credits
+from exporter.store.redis.store import RedisStore
 from tests.contract.store.given import (
     DATABASE,
     Elapse,

@@ -9,7 +9,7 @@ import redis
 
 from exporter.core.exports import Phase, State
 from exporter.store.base import ExportStore, Verdict
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 from tests.contract.store.given import (
     KEEP,
     LEASE,

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from exporter.store import outbox
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 from exporter.webhooks.deliveries import DeliveryState
 from tests.contract.store.given import (
     spec,

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from exporter.store.base import ExportStore, Idempotency, KeyReused, KeySpent
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 from tests.contract.store.given import SHORT, Elapse, claim, finish, known, spec
 
 MARK = Idempotency(key="k", fingerprint="f")

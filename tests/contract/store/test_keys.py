@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from exporter.core.plans import Balance, Plan
-from exporter.store.accounts import Credits, UnknownKey
-from exporter.store.keys import ApiKey, KeyRing
+from exporter.store.redis.api_keys import ApiKey, KeyRing
+from exporter.store.redis.credit_accounts import Credits, UnknownKey
 
 TEAM = Plan(None, features=frozenset({"export", "search"}), priority_ceiling=5, concurrency=3)
 

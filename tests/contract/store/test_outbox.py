@@ -11,7 +11,7 @@ import redis
 from exporter.core.events import EVENTS, PROGRESS
 from exporter.core.exports import Hook, State
 from exporter.store.base import ExportStore, Idempotency, KeyReused, Verdict
-from exporter.store.memory import MemoryStore
+from exporter.store.memory.store import MemoryStore
 from tests.contract.store.given import (
     KEEP,
     LEASE,

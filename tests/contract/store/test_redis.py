@@ -18,10 +18,10 @@ from exporter.core.plans import Balance
 from exporter.errors import ConfigurationError, StoreUnavailable
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.store.accounts import Credits
 from exporter.store.base import Idempotency, Verdict
-from exporter.store.keys import KeyRing
-from exporter.store.redis import RedisStore
+from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.credit_accounts import Credits
+from exporter.store.redis.store import RedisStore
 from tests.contract.store.given import (
     DATABASE,
     KEEP,

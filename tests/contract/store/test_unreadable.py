@@ -9,10 +9,10 @@ import redis
 
 from exporter.core.exports import State
 from exporter.core.plans import Balance
-from exporter.store.accounts import Credits
 from exporter.store.base import Verdict
-from exporter.store.keys import KeyRing
-from exporter.store.redis import MOST_UNREAD, RedisStore
+from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.credit_accounts import Credits
+from exporter.store.redis.store import MOST_UNREAD, RedisStore
 from tests.contract.store.given import LEASE, checkpoint, claim, cut, finish, known, spec
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from exporter.clock import FakeClock
 from exporter.core.exports import Phase
 from exporter.store.base import ExportStore
-from exporter.store.memory import MemoryStore
+from exporter.store.memory.store import MemoryStore
 from tests.contract.store.given import (
     KEEP,
     SHORT,

@@ -13,7 +13,7 @@ from exporter.core.events import EVENTS
 from exporter.store.deliveries import Deliveries
 from exporter.store.endpoints import Endpoints
 from exporter.store.outbox import Claimed, Outbox, Settled
-from exporter.store.redis import RedisStore
+from exporter.store.redis.store import RedisStore
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
 from exporter.webhooks.endpoints import Endpoint
 from tests.contract.store.given import spec

@@ -13,8 +13,8 @@ from exporter.clock import FakeClock
 from exporter.config import SourceConfig
 from exporter.local.redis import RedisServer
 from exporter.storage.memory import MemoryStorage
-from exporter.store.keys import KeyRing
-from exporter.store.memory import MemoryStore
+from exporter.store.memory.store import MemoryStore
+from exporter.store.redis.api_keys import KeyRing
 from tests.integration.api_server import KEYS_DATABASE, Server, Service, make_engine
 from tests.integration.coresignal.desk import holding
 

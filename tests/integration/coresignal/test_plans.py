@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from exporter.core.plans import Plan
-from exporter.store.memory import MemoryStore
+from exporter.store.memory.store import MemoryStore
 from tests.integration.api_server import Service
 from tests.integration.coresignal.desk import V1, V2, check_flat, holding
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from exporter.core.plans import Plan
-from exporter.store.accounts import Credits
-from exporter.store.redis import RedisStore
+from exporter.store.redis.credit_accounts import Credits
+from exporter.store.redis.store import RedisStore
 from tests.integration.api_server import Service
 from tests.integration.hirebase_jobs.desk import DAY, EVERYTHING, ROWS
 

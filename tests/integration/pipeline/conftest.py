@@ -17,8 +17,8 @@ from exporter.local import sample
 from exporter.local.redis import RedisServer
 from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
-from exporter.store.keys import KeyRing
-from exporter.store.memory import MemoryStore
+from exporter.store.memory.store import MemoryStore
+from exporter.store.redis.api_keys import KeyRing
 from tests.integration.api_server import KEYS_DATABASE, PUBLIC_URL, Server
 from tests.integration.pipeline.desk import Make, Service
 

@@ -14,7 +14,7 @@ from exporter.api import streams
 from exporter.engine import Engine
 from exporter.sources.sql import SqlSource
 from exporter.sources.sql_table import Table
-from exporter.store.keys import KeyRing
+from exporter.store.redis.api_keys import KeyRing
 
 PATH = "/api/export"
 HIDDEN = {"user_id", "ai_parsed_data", "last_synced_at", "deleted_at"}

@@ -22,10 +22,10 @@ from exporter.store.base import (
     Wake,
     check_price,
 )
-from exporter.store.books import Mark, copy
-from exporter.store.cuts import Cuts
-from exporter.store.lines import LEVELS, Record
-from exporter.store.memory_accounts import MemoryAccounts
+from exporter.store.memory.credit_accounts import MemoryAccounts
+from exporter.store.memory.partitions import Cuts
+from exporter.store.memory.queue import LEVELS, Record
+from exporter.store.memory.records import Mark, copy
 
 REWAKES = 16
 """Wake-ups that a sweep makes when exports are ready and none is left."""

@@ -9,8 +9,8 @@ from datetime import datetime
 from exporter.clock import Clock
 from exporter.core.exports import Export, Partition, Phase, Result, State
 from exporter.store.base import Verdict, Wake, weights
-from exporter.store.books import Books, copy
-from exporter.store.lines import Lines, Record
+from exporter.store.memory.queue import Lines, Record
+from exporter.store.memory.records import Books, copy
 
 WAKES = 10_000
 """Wake-ups kept; they are only doorbells, so the oldest may go."""

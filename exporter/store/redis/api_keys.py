@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from exporter.core import plans
 from exporter.core.exports import PRIORITIES
 from exporter.core.plans import Plan
-from exporter.store import accounts, outages
+from exporter.store.redis import credit_accounts, errors
 
 SCOPES = ("read", "write")
 """read: poll and list. write: create and cancel."""
@@ -77,13 +77,13 @@ class KeyRing:
         secret = "exp_" + secrets.token_urlsafe(32)
         digest = _digest(secret)
         key = ApiKey(_id(digest), user, tuple(scopes), name, datetime.now(UTC), plan)
-        with outages.told():
+        with errors.told():
             pipe = self._redis.pipeline(transaction=True)
             pipe.set(_PREFIX + digest, msgspec.json.encode(key))
             pipe.hset(_INDEX, key.id, digest)
             if balance is not None:
-                accounts.check(balance)
-                pipe.hset(accounts.account(key.id), "left", str(balance))
+                credit_accounts.check(balance)
+                pipe.hset(credit_accounts.account(key.id), "left", str(balance))
             pipe.execute()
         return secret
 
@@ -94,7 +94,7 @@ class KeyRing:
 
     def list(self) -> Sequence[ApiKey]:
         """All keys that are not revoked, oldest first."""
-        with outages.told():
+        with errors.told():
             digests = cast("list[bytes]", self._redis.hvals(_INDEX))
         found = self._read([digest.decode() for digest in digests])
         return sorted(found, key=lambda key: key.created_at)
@@ -116,7 +116,7 @@ class KeyRing:
             changes["priority_ceiling"] = priority_ceiling
         if concurrency is not None:
             changes["concurrency"] = concurrency
-        with outages.told():
+        with errors.told():
             digest = cast("bytes | None", self._redis.hget(_INDEX, key_id))
             if digest is None:
                 return False
@@ -144,23 +144,23 @@ class KeyRing:
         Its balance is gone with it. Its exports go on, and what they reserved is charged or given
         back to nobody as they end.
         """
-        with outages.told():
+        with errors.told():
             digest = cast("bytes | None", self._redis.hget(_INDEX, key_id))
             if digest is None:
                 return False
             pipe = self._redis.pipeline(transaction=True)
-            pipe.delete(_PREFIX + digest.decode(), accounts.account(key_id))
+            pipe.delete(_PREFIX + digest.decode(), credit_accounts.account(key_id))
             pipe.hdel(_INDEX, key_id)
             pipe.execute()
         return True
 
     def _read(self, digests: Sequence[str]) -> Sequence[ApiKey]:
         """The keys that are still there of those asked for."""
-        with outages.told():
+        with errors.told():
             pipe = self._redis.pipeline(transaction=False)
             for digest in digests:
                 pipe.get(_PREFIX + digest)
-                pipe.hexists(accounts.account(_id(digest)), "left")
+                pipe.hexists(credit_accounts.account(_id(digest)), "left")
             answers = pipe.execute()
         found = []
         for value, metered in zip(answers[::2], answers[1::2], strict=True):

@@ -10,7 +10,7 @@ from typing import cast
 import redis
 
 from exporter.core.rates import Rate
-from exporter.store import hashes, lua, outages
+from exporter.store.redis import errors, records, script_loader
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class RateLimits:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        self._hit = lua.load_alone(client, "hit")
+        self._hit = script_loader.load_alone(client, "hit")
 
     def hit(self, name: str, rate: Rate) -> Window:
         """Count one hit on that name, unless the window is full. Raises StoreUnavailable."""
         window = math.ceil(rate.seconds * 1_000_000)
-        with outages.told():
+        with errors.told():
             answer = cast(
                 "tuple[int, int, bytes, bytes]", self._hit(args=[name, rate.requests, window])
             )
@@ -51,6 +51,6 @@ class RateLimits:
             allowed=bool(allowed),
             limit=rate.requests,
             remaining=rate.requests - hits,
-            resets_at=hashes.moment(leaves),
+            resets_at=records.moment(leaves),
             retry_after=0.0 if allowed else (int(leaves) - int(now)) / 1_000_000,
         )

@@ -13,10 +13,10 @@ import msgspec
 
 from exporter.clock import Clock
 from exporter.core.exports import Export
-from exporter.store import cursors, texts
+from exporter.store import codec, list_cursors
 from exporter.store.base import RecordPage
-from exporter.store.lines import Record
-from exporter.store.memory_outbox import MemoryOutbox
+from exporter.store.memory.outbox import MemoryOutbox
+from exporter.store.memory.queue import Record
 
 _Value = TypeVar("_Value")
 
@@ -51,7 +51,7 @@ class Books:
             return copy(record.export) if record else None
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
-        before = cursors.decode(cursor) if cursor is not None else None
+        before = list_cursors.decode(cursor) if cursor is not None else None
         with self._lock:
             self._expire()
             own = [
@@ -64,7 +64,9 @@ class Books:
             page = own[:limit]
             return RecordPage(
                 exports=tuple(copy(record.export) for record in page),
-                next_cursor=cursors.encode(page[-1].place) if page and len(own) > limit else None,
+                next_cursor=list_cursors.encode(page[-1].place)
+                if page and len(own) > limit
+                else None,
             )
 
     def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
@@ -137,4 +139,4 @@ class Books:
 
 def copy(value: _Value) -> _Value:
     """What a store of bytes would give back; the caller's own may still change (`Tally`)."""
-    return msgspec.json.decode(texts.encode(value), type=type(value))
+    return msgspec.json.decode(codec.encode(value), type=type(value))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from exporter.core.exports import Spec
 from exporter.core.plans import Balance, CreditsSpent
-from exporter.store.lines import Record
+from exporter.store.memory.queue import Record
 
 
 @dataclass

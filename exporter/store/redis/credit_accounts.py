@@ -9,7 +9,7 @@ import redis
 
 from exporter.core.plans import Balance, CreditsSpent
 from exporter.errors import ExporterError
-from exporter.store import lua, outages
+from exporter.store.redis import errors, script_loader
 
 MOST = 10**15
 """Credits that a key can have: the scripts of Redis count in doubles, exact beyond that."""
@@ -29,12 +29,12 @@ class Credits:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._charge = lua.load(client, "charge")
-        self._grant = lua.load(client, "grant")
+        self._charge = script_loader.load(client, "charge")
+        self._grant = script_loader.load(client, "grant")
 
     def balance(self, key_id: str) -> Balance:
         """Where a key stands; one that nobody knows has used nothing and is not bounded."""
-        with outages.told():
+        with errors.told():
             fields = self._client.hmget(account(key_id), ["left", "used", "reserved"])
         left, used, reserved = cast("list[bytes | None]", fields)
         return Balance(None if left is None else int(left), int(used or 0), int(reserved or 0))
@@ -64,7 +64,7 @@ class Credits:
         check(amount)
         if amount == 0:
             return
-        with outages.told():
+        with errors.told():
             answer = self._charge(args=[key_id, amount, secrets.token_hex(8)])
         paid, *left = cast("list[int]", answer)
         if not paid:
@@ -72,7 +72,7 @@ class Credits:
 
     def _give(self, key_id: str, how: str, amount: int) -> bytes:
         check(amount)
-        with outages.told():
+        with errors.told():
             answer = self._grant(args=[key_id, how, amount, secrets.token_hex(8)])
         if answer == b"unknown":
             raise UnknownKey(f"no key has the id {key_id!r}; `exporter keys list` shows them")

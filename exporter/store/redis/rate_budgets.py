@@ -8,7 +8,7 @@ from typing import cast
 import redis
 
 from exporter.core.rates import LONGEST_DELAY, Budget, Rate
-from exporter.store import lua, outages
+from exporter.store.redis import errors, script_loader
 
 
 class RedisBudgets:
@@ -19,8 +19,8 @@ class RedisBudgets:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        self.take = lua.load_alone(client, "take")
-        self.hold = lua.load_alone(client, "hold")
+        self.take = script_loader.load_alone(client, "take")
+        self.hold = script_loader.load_alone(client, "hold")
 
     def open(self, source: str, rate: Rate) -> Budget:
         """The budget of that source; Redis is not contacted yet."""
@@ -33,12 +33,12 @@ class _RedisBudget:
 
     def take(self) -> float:
         interval, patience = _micros(self._rate.interval), _micros(LONGEST_DELAY)
-        with outages.told():
+        with errors.told():
             wait = self._shared.take(args=[self._source, interval, patience])
         return cast("int", wait) / 1_000_000
 
     def hold(self, seconds: float) -> None:
-        with outages.told():
+        with errors.told():
             self._shared.hold(args=[self._source, _micros(seconds)])
 
 

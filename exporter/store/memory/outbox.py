@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from exporter.core.events import PROGRESS, Event
-from exporter.store.lines import Record
+from exporter.store.memory.queue import Record
 
 PROGRESS_EVERY = timedelta(seconds=10)
 

@@ -17,7 +17,7 @@ from redis.retry import Retry
 from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import PRIORITIES, TRANSITIONS, Export, Partition, Result, Spec, State
 from exporter.core.plans import CreditsSpent
-from exporter.store import cursors, durability, hashes, lua, outages, texts
+from exporter.store import codec, list_cursors
 from exporter.store.base import (
     AGEING,
     Census,
@@ -32,6 +32,7 @@ from exporter.store.base import (
     check_price,
     weights,
 )
+from exporter.store.redis import durability, errors, records, script_loader
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -71,7 +72,7 @@ class RedisStore:
 
     def __init__(self, client: redis.Redis) -> None:
         self.client = client
-        self._scripts = {name: lua.load(client, name) for name in _SCRIPTS}
+        self._scripts = {name: script_loader.load(client, name) for name in _SCRIPTS}
 
     @classmethod
     def connect(cls, url: str, *, patient: bool = True) -> Self:
@@ -105,19 +106,19 @@ class RedisStore:
         marks: tuple[str | int, ...] = ("", "", 0)
         if idempotency is not None:
             # Hashed, because a user may have the separator in the name and a key may be long.
-            digest = hashlib.sha256(texts.encode((spec.user_id, idempotency.key))).hexdigest()
-            marks = (digest, idempotency.fingerprint, hashes.millis(idempotency.lasts))
+            digest = hashlib.sha256(codec.encode((spec.user_id, idempotency.key))).hexdigest()
+            marks = (digest, idempotency.fingerprint, records.millis(idempotency.lasts))
         how, *fields = self._run(
             "create",
             spec.id,
             spec.user_id,
             spec.priority,
-            texts.encode(spec),
+            codec.encode(spec),
             *marks,
             spec.account or "",
             spec.reserved,
             spec.concurrency,
-            lua.words(spec.webhook.events) if spec.webhook else "",
+            script_loader.words(spec.webhook.events) if spec.webhook else "",
         )
         if idempotency is not None and how == b"reused":
             raise KeyReused(f"the idempotency key {idempotency.key!r} came with another request")
@@ -125,19 +126,19 @@ class RedisStore:
             raise KeySpent(f"the export of the idempotency key {idempotency.key!r} is no more")
         if how == b"short":
             raise CreditsSpent(spec.reserved, int(fields[0]))
-        return hashes.read(fields[0])
+        return records.read(fields[0])
 
     def get(self, export_id: str) -> Export | None:
-        with outages.told():
+        with errors.told():
             fields = cast("dict[bytes, bytes]", self.client.hgetall(_record(export_id)))
-        return hashes.read(fields) if fields and not _HIDDEN & fields.keys() else None
+        return records.read(fields) if fields and not _HIDDEN & fields.keys() else None
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
         index = f"exporter:user:{user_id}"
-        before = cursors.decode(cursor) if cursor is not None else None
+        before = list_cursors.decode(cursor) if cursor is not None else None
         found: list[tuple[int, Export]] = []
         while len(found) <= limit:
-            with outages.told():
+            with errors.told():
                 entries = cast(
                     "list[tuple[bytes, float]]",
                     self.client.zrevrangebyscore(
@@ -154,57 +155,59 @@ class RedisStore:
                 pipe = self.client.pipeline(transaction=False)
                 for member, _ in entries:
                     pipe.hgetall(_record(member.decode()))
-                records = cast("list[dict[bytes, bytes]]", pipe.execute())
+                answers = cast("list[dict[bytes, bytes]]", pipe.execute())
                 places = [int(place) for _, place in entries]
                 before = places[-1]
                 # Records expire by themselves, their entries here do not.
                 gone = [
-                    member for (member, _), one in zip(entries, records, strict=True) if not one
+                    member for (member, _), one in zip(entries, answers, strict=True) if not one
                 ]
                 if gone:
                     self.client.zrem(index, *gone)
             found += [
-                (place, hashes.read(one)) for place, one in zip(places, records, strict=True) if one
+                (place, records.read(one))
+                for place, one in zip(places, answers, strict=True)
+                if one
             ]
         page = found[:limit]
         return RecordPage(
             exports=tuple(export for _, export in page),
-            next_cursor=cursors.encode(page[-1][0]) if page and len(found) > limit else None,
+            next_cursor=list_cursors.encode(page[-1][0]) if page and len(found) > limit else None,
         )
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:
         while True:
             answer = self._run(
-                "claim", worker_id, secrets.token_hex(8), hashes.micros(lease), tenant_slots
+                "claim", worker_id, secrets.token_hex(8), records.micros(lease), tenant_slots
             )
             if answer is None:
                 return None
             clean, fence, export_id, fields = answer
             try:
-                export = hashes.read(fields)
-            except hashes.Unreadable as error:
+                export = records.read(fields)
+            except records.Unreadable as error:
                 self._set_aside(export_id.decode(), fence.decode(), clean, lease, error)
             else:
                 return Claim(export=export, fence=fence.decode(), clean=clean == b"1")
 
     def _set_aside(
-        self, export_id: str, fence: str, clean: bytes, wait: timedelta, error: hashes.Unreadable
+        self, export_id: str, fence: str, clean: bytes, wait: timedelta, error: records.Unreadable
     ) -> None:
         """Leave an export to workers of another version, or end it when none came for it."""
-        with outages.told():
+        with errors.told():
             tries = self.client.hincrby(_record(export_id), "unread", 1)
         log.error("record.unreadable", export_id=export_id, tries=tries, reason=str(error))
         if tries < MOST_UNREAD:
-            self._run("release", export_id, fence, clean, hashes.micros(wait), str(error))
+            self._run("release", export_id, fence, clean, records.micros(wait), str(error))
         else:
-            ending = State.FAILED, hashes.millis(_KEEP_UNREAD), "", str(error), "", 0, 0
+            ending = State.FAILED, records.millis(_KEEP_UNREAD), "", str(error), "", 0, 0
             self._run("end", export_id, fence, *ending)
 
     def renew(
         self, export_id: str, fence: str, *, lease: timedelta, progress: float | None = None
     ) -> Verdict:
         share = "" if progress is None else repr(progress)
-        return Verdict(self._run("renew", export_id, fence, hashes.micros(lease), share).decode())
+        return Verdict(self._run("renew", export_id, fence, records.micros(lease), share).decode())
 
     def commit(
         self,
@@ -220,12 +223,12 @@ class RedisStore:
             "commit",
             export_id,
             fence,
-            hashes.micros(lease),
+            records.micros(lease),
             repr(progress),
-            texts.encode(checkpoint),
+            codec.encode(checkpoint),
             checkpoint.pages,
             len(checkpoint.parts),
-            texts.encode(closing) if closing else "",
+            codec.encode(closing) if closing else "",
             checkpoint.rows,
         )
         return Verdict(answer.decode())
@@ -239,7 +242,7 @@ class RedisStore:
         retry_in: timedelta | None = None,
         reason: str | None = None,
     ) -> bool:
-        wait = "" if retry_in is None else hashes.micros(retry_in)
+        wait = "" if retry_in is None else records.micros(retry_in)
         return bool(self._run("release", export_id, fence, int(clean), wait, reason or ""))
 
     def end(
@@ -263,10 +266,10 @@ class RedisStore:
                 export_id,
                 fence,
                 state,
-                hashes.millis(keep_record),
-                texts.encode(result) if result else "",
+                records.millis(keep_record),
+                codec.encode(result) if result else "",
                 error or "",
-                "" if keep_file is None else hashes.micros(keep_file),
+                "" if keep_file is None else records.micros(keep_file),
                 result.record_count if result else 0,
                 result.file_size if result else 0,
             )
@@ -276,60 +279,60 @@ class RedisStore:
         shares = weights(export_id, partitions)
         stretches: list[str | bytes] = []
         for partition, share in zip(partitions, shares, strict=True):
-            stretches += [texts.encode(partition), repr(share)]
+            stretches += [codec.encode(partition), repr(share)]
         answer = self._run("cut", export_id, fence, *stretches)
         if answer == b"decided":
             raise ValueError(f"export {export_id} was cut before, or is a partition")
         return Verdict(answer.decode())
 
     def partitions(self, export_id: str) -> tuple[Export, ...]:
-        return tuple(hashes.read(fields) for fields in self._run("partitions", export_id))
+        return tuple(records.read(fields) for fields in self._run("partitions", export_id))
 
     def rejoin(self, export_id: str, fence: str) -> Verdict:
         return Verdict(self._run("rejoin", export_id, fence).decode())
 
     def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
-        fields = self._run("request_cancel", export_id, hashes.millis(keep_record))
-        return hashes.read(fields) if fields else None
+        fields = self._run("request_cancel", export_id, records.millis(keep_record))
+        return records.read(fields) if fields else None
 
     def delete(self, export_id: str, user_id: str) -> State | None:
         state = self._run("delete", export_id, user_id)
         return State(state.decode()) if state else None
 
     def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
-        with outages.told():
+        with errors.told():
             ids = cast("list[bytes]", self.client.zrange("exporter:deleted", 0, limit - 1))
         return tuple(export_id.decode() for export_id in ids)
 
     def forget_deleted(self, export_id: str) -> bool:
-        with outages.told():
+        with errors.told():
             return bool(self.client.zrem("exporter:deleted", export_id))
 
     def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
-        expired, due, risen, ready = self._run("sweep", limit, hashes.micros(ageing))
+        expired, due, risen, ready = self._run("sweep", limit, records.micros(ageing))
         return Swept(expired=expired, due=due, risen=risen, ready=ready)
 
     def expired_files(self, *, limit: int = 100) -> tuple[Export, ...]:
-        return tuple(hashes.read(fields) for fields in self._run("expired_files", limit))
+        return tuple(records.read(fields) for fields in self._run("expired_files", limit))
 
     def forget_file(self, export_id: str) -> bool:
         return bool(self._run("forget_file", export_id))
 
     def trim_lists(self, *, users: int = 10, again: timedelta = timedelta(hours=1)) -> int:
-        _, looked_at = self._run("trim_lists", users, hashes.micros(again))
+        _, looked_at = self._run("trim_lists", users, records.micros(again))
         return int(looked_at)
 
     def count(self, what: str, by: int) -> None:
-        with outages.told():
+        with errors.told():
             self.client.hincrby("exporter:counters", what, by)
 
     def counters(self) -> Mapping[str, int]:
-        with outages.told():
+        with errors.told():
             found = cast("dict[bytes, bytes]", self.client.hgetall("exporter:counters"))
         return {name.decode(): int(value) for name, value in found.items()}
 
     def census(self) -> Census:
-        with outages.told():
+        with errors.told():
             pipe = self.client.pipeline(transaction=False)
             pipe.hgetall("exporter:lined")
             pipe.zcard("exporter:leases")
@@ -346,23 +349,23 @@ class RedisStore:
             wakes=wakes,
             kept_files=kept,
             deleted=deleted,
-            since=hashes.moment_or_none(since),
+            since=records.moment_or_none(since),
         )
 
     def bookmark(self) -> str:
-        with outages.told():
+        with errors.told():
             place = cast("bytes | None", self.client.get("exporter:walk"))
         return place.decode() if place else ""
 
     def set_bookmark(self, place: str) -> None:
-        with outages.told():
+        with errors.told():
             self.client.set("exporter:walk", place)
 
     def next_wake(self, *, timeout: timedelta) -> Wake | None:
         deadline = time.monotonic() + timeout.total_seconds()
         while True:
             left = min(deadline - time.monotonic(), _LISTEN)
-            with outages.told():
+            with errors.told():
                 # To BRPOP a timeout of 0 means for ever, and it rounds below a millisecond.
                 if left > 0.001:
                     popped = self.client.brpop(["exporter:wake"], timeout=left)
@@ -376,8 +379,8 @@ class RedisStore:
                 return None
 
     def _run(self, script: str, *arguments: str | bytes | int) -> Any:
-        safe = [texts.clean(one) if isinstance(one, str) else one for one in arguments]
-        with outages.told():
+        safe = [codec.clean(one) if isinstance(one, str) else one for one in arguments]
+        with errors.told():
             return self._scripts[script](args=safe)
 
 

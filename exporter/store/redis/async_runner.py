@@ -13,12 +13,12 @@ from typing import Any, Protocol, Self, TypeVar, cast
 import redis
 from anyio import to_thread
 
-from exporter.store import hashes, outages
 from exporter.store.base import ExportStore
-from exporter.store.channel import Channel
-from exporter.store.keys import KeyRing
-from exporter.store.limits import RateLimits
-from exporter.store.redis import RedisStore
+from exporter.store.redis import errors, records
+from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.async_connection import Channel
+from exporter.store.redis.rate_limits import RateLimits
+from exporter.store.redis.store import RedisStore
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -96,7 +96,7 @@ class Rehearsed:
             except _Asked as asked:
                 questions = asked.questions
             commands = [command for question in questions for command in question]
-            with outages.told():
+            with errors.told():
                 found = await self._answers(commands)
             for question in questions:
                 answers.append(found[: len(question)])
@@ -158,7 +158,7 @@ class _StandIn:
         return call
 
     def hgetall(self, name: str) -> dict[bytes, bytes]:
-        return dict(hashes.pairs(self._answer(("HGETALL", name))[0]))
+        return dict(records.pairs(self._answer(("HGETALL", name))[0]))
 
     def pipeline(self, transaction: bool = True) -> Self:
         assert not transaction, "what is asked here is sent as it is asked"

@@ -9,7 +9,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from exporter.errors import ConfigurationError
-from exporter.store import outages
+from exporter.store.redis import errors
 
 
 def check(client: redis.Redis) -> Sequence[str]:
@@ -18,7 +18,7 @@ def check(client: redis.Redis) -> Sequence[str]:
     warnings: list[str] = []
     info: Mapping[str, Any] = {}
     config: Mapping[str, str] = {}
-    with outages.told():
+    with errors.told():
         try:
             info = cast("Mapping[str, Any]", client.info("everything"))
         except ResponseError as error:

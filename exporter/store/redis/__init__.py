@@ -1,0 +1,3 @@
+"""Records in Redis: every transition is one Lua script."""
+
+from __future__ import annotations
