@@ -15,9 +15,9 @@ from exporter.core import events
 from exporter.errors import ExporterError
 
 if TYPE_CHECKING:
-    from exporter.store.deliveries import Deliveries
-    from exporter.store.endpoints import Endpoints
     from exporter.webhooks.addresses import Guard
+    from exporter.webhooks.delivery_store import Deliveries
+    from exporter.webhooks.endpoint_store import Endpoints
     from exporter.webhooks.endpoints import Endpoint
 
 endpoints = typer.Typer(

@@ -16,13 +16,13 @@ from exporter.pipeline import Limits
 from exporter.settings import Settings, load
 from exporter.storage.base import Storage
 from exporter.storage.s3 import S3Storage
-from exporter.store.deliveries import Deliveries
-from exporter.store.endpoints import Endpoints
-from exporter.store.outbox import Outbox
 from exporter.store.redis.rate_budgets import RedisBudgets
 from exporter.store.redis.store import RedisStore
 from exporter.webhooks import private
 from exporter.webhooks.delivering import Deliverer
+from exporter.webhooks.delivery_store import Deliveries
+from exporter.webhooks.endpoint_store import Endpoints
+from exporter.webhooks.outbox import Outbox
 from exporter.webhooks.private import OperatorGuard
 from exporter.webhooks.sender import Sender
 

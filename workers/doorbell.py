@@ -22,9 +22,9 @@ from redis.exceptions import RedisError
 from exporter import settings, wiring
 from exporter.errors import StoreUnavailable
 from exporter.store.base import Wake
-from exporter.store.outbox import Outbox
 from exporter.store.redis.store import RedisStore
 from exporter.sweeper import Sweeper
+from exporter.webhooks.outbox import Outbox
 from workers.app import BROKER_ERRORS, app
 from workers.routing import QUEUE, WEBHOOKS, broker_priority
 from workers.watchdog import Watchdog

@@ -12,14 +12,14 @@ from fastapi import FastAPI, Request
 
 from exporter import wiring
 from exporter.engine import Engine
-from exporter.store.deliveries import Deliveries
-from exporter.store.endpoints import Endpoints
 from exporter.store.redis import async_runner
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.async_runner import Turns
 from exporter.store.redis.credit_accounts import Credits
 from exporter.store.redis.rate_limits import RateLimits
 from exporter.webhooks.addresses import Guard
+from exporter.webhooks.delivery_store import Deliveries
+from exporter.webhooks.endpoint_store import Endpoints
 
 
 def bind(app: FastAPI, engine: Engine, keys: KeyRing) -> None:

@@ -17,8 +17,8 @@ from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem, Refusal
 from exporter.api.state import deliveries_of, engine_of
 from exporter.contracts import timestamps
-from exporter.store.deliveries import MOST_RECOVERED
 from exporter.webhooks.deliveries import Delivery
+from exporter.webhooks.delivery_store import MOST_RECOVERED
 from exporter.webhooks.endpoints import EndpointDisabled
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()

@@ -17,7 +17,7 @@ from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem, Refusal
 from exporter.api.state import endpoints_of, engine_of, guard_of
 from exporter.core import events as event_names
-from exporter.store.endpoints import GRACE, LONGEST_GRACE
+from exporter.webhooks.endpoint_store import GRACE, LONGEST_GRACE
 from exporter.webhooks.endpoints import Because, Endpoint, TooManyEndpoints
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()

@@ -17,12 +17,12 @@ from exporter.core.events import Event
 from exporter.core.exports import Export
 from exporter.errors import StoreUnavailable
 from exporter.store.base import ExportStore
-from exporter.store.endpoints import Endpoints
-from exporter.store.outbox import Claimed, Outbox
 from exporter.store.redis.records import Unreadable
 from exporter.webhooks import messages, schedule, signatures
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
+from exporter.webhooks.endpoint_store import Endpoints
 from exporter.webhooks.endpoints import Endpoint
+from exporter.webhooks.outbox import Claimed, Outbox
 from exporter.webhooks.schedule import Reaction
 from exporter.webhooks.sender import Outcome, Sender
 

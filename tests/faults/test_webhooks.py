@@ -22,11 +22,11 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from exporter.core.exports import State
-from exporter.store.deliveries import Deliveries
-from exporter.store.endpoints import Endpoints
-from exporter.store.outbox import Outbox
 from exporter.webhooks.deliveries import DeliveryState
+from exporter.webhooks.delivery_store import Deliveries
+from exporter.webhooks.endpoint_store import Endpoints
 from exporter.webhooks.endpoints import Endpoint
+from exporter.webhooks.outbox import Outbox
 from tests.conftest import S3
 from tests.contract.store.given import KEEP, spec
 from tests.faults import fleet

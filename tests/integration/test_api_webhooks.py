@@ -15,8 +15,8 @@ import pytest
 from exporter.api import hooks
 from exporter.api.bodies import LARGEST
 from exporter.core.events import DEFAULT_EVENTS, EVENTS
-from exporter.store.endpoints import MOST_REGISTERED
 from exporter.webhooks import signatures
+from exporter.webhooks.endpoint_store import MOST_REGISTERED
 from tests.integration.api_server import PUBLIC_URL, captured_logs
 from tests.integration.test_api_refusals import check_shape
 from tests.integration.webhook_service import ENDPOINTS, OUTSIDE, URL, Hooked

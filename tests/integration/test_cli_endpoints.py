@@ -16,12 +16,12 @@ import redis
 from exporter.clock import SystemClock
 from exporter.core.events import DEFAULT_EVENTS
 from exporter.local.redis import RedisServer
-from exporter.store.endpoints import Endpoints
-from exporter.store.outbox import Outbox
 from exporter.store.redis.store import RedisStore
 from exporter.webhooks import private
 from exporter.webhooks.delivering import Deliverer
+from exporter.webhooks.endpoint_store import Endpoints
 from exporter.webhooks.endpoints import Endpoint
+from exporter.webhooks.outbox import Outbox
 from exporter.webhooks.sender import Sender
 from tests.integration.test_cli import Run, one_error, run  # noqa: F401 - run is a fixture
 from tests.webhook_receiver import receiving, status

@@ -24,13 +24,13 @@ from exporter.engine import Engine
 from exporter.local import sample
 from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
-from exporter.store.deliveries import Deliveries
-from exporter.store.endpoints import Endpoints
-from exporter.store.outbox import Outbox
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.store import RedisStore
 from exporter.webhooks import private
 from exporter.webhooks.delivering import Deliverer
+from exporter.webhooks.delivery_store import Deliveries
+from exporter.webhooks.endpoint_store import Endpoints
+from exporter.webhooks.outbox import Outbox
 from exporter.webhooks.sender import Sender
 from tests.integration.api_server import PUBLIC_URL, Server, Service
 from tests.webhook_receiver import Received

@@ -1,4 +1,4 @@
-"""The scripts that Redis runs, each behind the functions and names that all of them share."""
+"""Loads the Lua scripts; each runs behind the functions and names that all of them share."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ def load(client: redis.Redis, name: str) -> Script:
     return client.register_script(_text("common") + _text(name))
 
 
-def load_for_webhooks(client: redis.Redis, name: str) -> Script:
-    """The script of that name in the folder of webhooks, behind both `common.lua`."""
-    return client.register_script(
-        _text("common") + _text("webhooks/common") + _text(f"webhooks/{name}")
-    )
+def load_beside(client: redis.Redis, package: str, name: str) -> Script:
+    """The script of that name in the folder `scripts` of another package, behind our `common.lua`
+    and its own."""
+    folder = resources.files(package).joinpath("scripts")
+    own = (folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("common", name))
+    return client.register_script(_text("common") + "".join(own))
 
 
 def words(names: Iterable[str]) -> str:

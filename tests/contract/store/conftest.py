@@ -16,13 +16,13 @@ from exporter.core.events import Event
 from exporter.core.plans import Balance
 from exporter.local.redis import RedisServer
 from exporter.store.base import ExportStore
-from exporter.store.endpoints import Endpoints
 from exporter.store.memory.credit_accounts import MemoryAccounts
 from exporter.store.memory.store import MemoryStore
-from exporter.store.outbox import Outbox
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.credit_accounts import Credits
 from exporter.store.redis.store import RedisStore
+from exporter.webhooks.endpoint_store import Endpoints
+from exporter.webhooks.outbox import Outbox
 from tests.contract.store.given import (
     DATABASE,
     Elapse,

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from exporter.store import outbox
 from exporter.store.redis.store import RedisStore
+from exporter.webhooks import outbox
 from exporter.webhooks.deliveries import DeliveryState
 from tests.contract.store.given import (
     spec,

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from exporter.core.exports import State
-from exporter.store import outbox
+from exporter.webhooks import outbox
 from exporter.webhooks.deliveries import Delivery, DeliveryState
 from exporter.webhooks.endpoints import Endpoint
 from tests.contract.store.given import (

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from exporter.core.events import DISABLED, FAILING
-from exporter.store import outbox
+from exporter.webhooks import outbox
 from exporter.webhooks.deliveries import DeliveryState
 from exporter.webhooks.endpoints import Because, EndpointDisabled
 from tests.contract.store.webhook_desk import Desk, exports_of

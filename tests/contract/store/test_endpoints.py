@@ -8,9 +8,9 @@ from datetime import timedelta
 import pytest
 
 from exporter.core.events import DEFAULT_EVENTS, PROGRESS
-from exporter.store import endpoints as stored
-from exporter.store.endpoints import LONGEST_GRACE, MOST_REGISTERED, Endpoints
+from exporter.webhooks import endpoint_store as stored
 from exporter.webhooks import signatures
+from exporter.webhooks.endpoint_store import LONGEST_GRACE, MOST_REGISTERED, Endpoints
 from exporter.webhooks.endpoints import Because, TooManyEndpoints
 from exporter.webhooks.signatures import SecretRefused
 from tests.contract.store.given import SHORT, spec

@@ -10,12 +10,12 @@ from typing import cast
 import redis
 
 from exporter.core.events import EVENTS
-from exporter.store.deliveries import Deliveries
-from exporter.store.endpoints import Endpoints
-from exporter.store.outbox import Claimed, Outbox, Settled
 from exporter.store.redis.store import RedisStore
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
+from exporter.webhooks.delivery_store import Deliveries
+from exporter.webhooks.endpoint_store import Endpoints
 from exporter.webhooks.endpoints import Endpoint
+from exporter.webhooks.outbox import Claimed, Outbox, Settled
 from tests.contract.store.given import spec
 
 TRY = timedelta(seconds=30)

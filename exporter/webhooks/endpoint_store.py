@@ -37,9 +37,9 @@ class Endpoints:
     def __init__(self, client: redis.Redis, *, named_for: timedelta = NAMED_FOR) -> None:
         self._client = client
         self._named_for = named_for
-        self._make = script_loader.load_for_webhooks(client, "make_endpoint")
-        self._rotate = script_loader.load_for_webhooks(client, "rotate_secret")
-        self._switch = script_loader.load_for_webhooks(client, "switch_endpoint")
+        self._make = script_loader.load_beside(client, __package__, "make_endpoint")
+        self._rotate = script_loader.load_beside(client, __package__, "rotate_secret")
+        self._switch = script_loader.load_beside(client, __package__, "switch_endpoint")
 
     def create(
         self,

@@ -11,11 +11,11 @@ import msgspec
 import redis
 
 from exporter.core.events import OVER, Event
-from exporter.store import deliveries, endpoints
-from exporter.store.deliveries import KEEP
-from exporter.store.endpoints import NAMED_FOR
 from exporter.store.redis import errors, records, script_loader
+from exporter.webhooks import delivery_store, endpoint_store
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
+from exporter.webhooks.delivery_store import KEEP
+from exporter.webhooks.endpoint_store import NAMED_FOR
 from exporter.webhooks.endpoints import Because, Endpoint
 
 WARN_AFTER = timedelta(days=1)
@@ -69,11 +69,11 @@ class Outbox:
         self._client = client
         self._keep = records.millis(keep)
         self._named_for = records.millis(named_for)
-        self._fan_out = script_loader.load_for_webhooks(client, "fan_out")
-        self._put_off = script_loader.load_for_webhooks(client, "put_off")
-        self._claim = script_loader.load_for_webhooks(client, "claim_delivery")
-        self._settle = script_loader.load_for_webhooks(client, "settle_delivery")
-        self._sweep = script_loader.load_for_webhooks(client, "sweep_deliveries")
+        self._fan_out = script_loader.load_beside(client, __package__, "fan_out")
+        self._put_off = script_loader.load_beside(client, __package__, "put_off")
+        self._claim = script_loader.load_beside(client, __package__, "claim_delivery")
+        self._settle = script_loader.load_beside(client, __package__, "settle_delivery")
+        self._sweep = script_loader.load_beside(client, __package__, "sweep_deliveries")
 
     def peek(self, limit: int = 100) -> tuple[Event, ...]:
         """The events that wait longest, oldest first; none is removed."""
@@ -122,8 +122,8 @@ class Outbox:
         known = records.pairs(delivery)
         whom = records.pairs(endpoint)
         return Claimed(
-            delivery=deliveries.read(delivery_id.decode(), known),
-            endpoint=endpoints.read(known[b"endpoint"].decode(), whom, records.moment(time)),
+            delivery=delivery_store.read(delivery_id.decode(), known),
+            endpoint=endpoint_store.read(known[b"endpoint"].decode(), whom, records.moment(time)),
             nonce=nonce,
             slow=b"slow" in whom,
         )
