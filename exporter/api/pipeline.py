@@ -35,7 +35,7 @@ from exporter.errors import ConfigurationError, FieldProblem, QueryError, Source
 from exporter.formats import registry
 from exporter.formats.base import Format
 from exporter.formats.envelope import Envelope
-from exporter.sources.sql import Snapshot, SqlSource
+from exporter.sources.sql.source import Snapshot, SqlSource
 from exporter.store.redis.api_keys import ApiKey
 from exporter.store.redis.rate_limits import Window
 

@@ -20,8 +20,8 @@ from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import SourceUntrue
 from exporter.sources.base import Page, Search
 from exporter.sources.checking import valid
-from exporter.sources.http import Upstream
-from exporter.sources.pages import reader, text_of
+from exporter.sources.http.client import Upstream
+from exporter.sources.http.json_pages import reader, text_of
 
 COLUMNS = (
     *("id", "remote_id", "modified_at", "custom_fields", "name", "description", "code", "status"),

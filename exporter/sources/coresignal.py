@@ -20,8 +20,8 @@ from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import FieldProblem, PageTooLarge, QueryError, SourceRefused, SourceUntrue
 from exporter.sources.base import Page, Search
-from exporter.sources.http import Upstream
-from exporter.sources.pages import reader
+from exporter.sources.http.client import Upstream
+from exporter.sources.http.json_pages import reader
 
 log = structlog.get_logger()
 

@@ -23,10 +23,10 @@ from exporter.errors import (
 from exporter.sources.base import Page, Search
 from exporter.sources.catalogue import Catalogue
 from exporter.sources.checking import valid
-from exporter.sources.http import Upstream
-from exporter.sources.numbered import Lookups, first, in_pieces
-from exporter.sources.numbered_pages import Answer, Place, checked, following
-from exporter.sources.pages import reader
+from exporter.sources.http.client import Upstream
+from exporter.sources.http.json_pages import reader
+from exporter.sources.http.numbered import Lookups, first, in_pieces
+from exporter.sources.http.numbered_pages import Answer, Place, checked, following
 
 T = TypeVar("T")
 

@@ -20,10 +20,10 @@ from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import SourceRefused, SourceUntrue
 from exporter.sources.base import Page, Search
 from exporter.sources.checking import valid
-from exporter.sources.http import Upstream
-from exporter.sources.numbered import Lookups, first, in_pieces
-from exporter.sources.numbered_pages import Answer, Place, checked, following
-from exporter.sources.pages import reader, text_of
+from exporter.sources.http.client import Upstream
+from exporter.sources.http.json_pages import reader, text_of
+from exporter.sources.http.numbered import Lookups, first, in_pieces
+from exporter.sources.http.numbered_pages import Answer, Place, checked, following
 
 COLUMNS = (
     *("_id", "source_id", "status", "title", "location", "location_type", "employment_type"),

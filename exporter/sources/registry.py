@@ -17,7 +17,7 @@ from exporter.sources.qwestly import QwestlySource
 
 def _sql(config: Any, clock: Clock, budget: Budget) -> Source:
     # SQLAlchemy is a fifth of the time in which any process of ours starts.
-    from exporter.sources.sql import SqlSource
+    from exporter.sources.sql.source import SqlSource
 
     return SqlSource(config, clock, budget)
 

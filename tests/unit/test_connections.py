@@ -23,8 +23,8 @@ from exporter.clock import SystemClock
 from exporter.config import SourceConfig
 from exporter.errors import SourceError, SourceRefused, SourceUnavailable
 from exporter.local import ports
-from exporter.sources import connections, http, lines
 from exporter.sources.hirebase import HirebaseSource
+from exporter.sources.http import client, pool, sockets
 from tests.listening import Listener, kept, listening, request
 
 THREADS = 8
@@ -33,12 +33,12 @@ THREADS = 8
 @pytest.fixture(autouse=True)
 def _one_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that nothing is mended by asking again where it should not be broken."""
-    monkeypatch.setattr(http, "TRIES", 1)
+    monkeypatch.setattr(client, "TRIES", 1)
 
 
 @contextlib.contextmanager
-def asking(base: str, timeout: float = 10.0) -> Iterator[http.Upstream]:
-    upstream = http.Upstream(base, {"x-api-key": "sesame"}, SystemClock(), timeout=timeout)
+def asking(base: str, timeout: float = 10.0) -> Iterator[client.Upstream]:
+    upstream = client.Upstream(base, {"x-api-key": "sesame"}, SystemClock(), timeout=timeout)
     try:
         yield upstream
     finally:
@@ -190,7 +190,7 @@ def test_bytes_beyond_an_answer_never_become_the_next_one() -> None:
 def test_an_answer_read_in_part_costs_its_connection() -> None:
     # Given: of a refusal only the beginning is read, and the rest has not come yet
     def refuse(connection: socket.socket, number: int) -> None:
-        start = f"connection {number} ".encode().ljust(http.MOST_QUOTED * 2)
+        start = f"connection {number} ".encode().ljust(client.MOST_QUOTED * 2)
         while request(connection):
             connection.sendall(b"HTTP/1.1 404 No\r\ncontent-length: 999999\r\n\r\n" + start)
 
@@ -205,7 +205,7 @@ def test_a_connection_that_cannot_be_opened_takes_no_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 1)
+    monkeypatch.setattr(pool, "MOST_CONNECTIONS", 1)
     with asking(f"http://127.0.0.1:{ports.free(1)[0]}") as upstream:
         for _ in range(2):
             # When / Then
@@ -215,7 +215,7 @@ def test_a_connection_that_cannot_be_opened_takes_no_turn(
 
 def test_no_more_connections_are_open_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(pool, "MOST_CONNECTIONS", 2)
 
     def slow(connection: socket.socket, _: int) -> None:
         while asked := request(connection):
@@ -239,7 +239,7 @@ def test_who_waits_for_a_connection_waits_to_the_deadline_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given
-    monkeypatch.setattr(connections, "MOST_CONNECTIONS", 1)
+    monkeypatch.setattr(pool, "MOST_CONNECTIONS", 1)
     asked, done = threading.Event(), threading.Event()
 
     def busy(connection: socket.socket, _: int) -> None:
@@ -266,7 +266,7 @@ def test_who_waits_for_a_connection_waits_to_the_deadline_at_most(
 
 def test_idle_connections_are_kept_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
-    monkeypatch.setattr(connections, "KEEP_ALIVE", 0.0)
+    monkeypatch.setattr(pool, "KEEP_ALIVE", 0.0)
     with listening(echoing) as listener, asking(at(listener)) as upstream:
         # When
         for _ in range(3):
@@ -322,9 +322,9 @@ def trusted(
     """A server's side of TLS as localhost, by an authority that the environment names."""
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    lines._tls.cache_clear()
+    sockets._tls.cache_clear()
     yield _server(authority, "localhost")
-    lines._tls.cache_clear()
+    sockets._tls.cache_clear()
 
 
 def _server(authority: trustme.CA, *names: str) -> ssl.SSLContext:
@@ -573,7 +573,7 @@ def test_a_key_that_cannot_be_sent_is_told_at_once_and_not_shown() -> None:
     # Given
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with listening(echoing) as listener:
-        upstream = http.Upstream(at(listener), {"x-api-key": "open\nsesame"}, SystemClock())
+        upstream = client.Upstream(at(listener), {"x-api-key": "open\nsesame"}, SystemClock())
         # When
         with pytest.raises(SourceRefused, match="is the key right") as refused:
             upstream.ask("GET", "/", bytes)

@@ -16,7 +16,7 @@ from exporter.clock import FakeClock
 from exporter.config import SourceConfig
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.sources.coresignal import COLUMNS, CoresignalSource
-from exporter.sources.http import TRIES
+from exporter.sources.http.client import TRIES
 from tests.upstreams import Answer, Asked, Upstream, reply, serving
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

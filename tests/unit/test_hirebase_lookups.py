@@ -17,7 +17,7 @@ from exporter.config import SourceConfig
 from exporter.core.rates import Rate
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.sources.hirebase import HirebaseSource
-from exporter.sources.numbered import LOOKUPS
+from exporter.sources.http.numbered import LOOKUPS
 from exporter.store.memory.rate_budgets import MemoryBudgets
 from tests.upstreams import Asked, reply, serving
 

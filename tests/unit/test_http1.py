@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.sources import http1
-from exporter.sources.http1 import Connection
-from exporter.sources.lines import Line
+from exporter.sources.http import http1
+from exporter.sources.http.http1 import Connection
+from exporter.sources.http.sockets import Line
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"

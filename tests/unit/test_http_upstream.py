@@ -20,7 +20,7 @@ from exporter.clock import FakeClock
 from exporter.core import retry_after
 from exporter.errors import SourceError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.local import ports
-from exporter.sources import http
+from exporter.sources.http import client as http
 from tests.upstreams import Answer, Reset, Upstream, reply, serving
 
 KEY = "sk/a1B2&c3+d4="

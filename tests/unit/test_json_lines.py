@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from exporter.core.checkpoints import Tally
 from exporter.errors import SourceUntrue
 from exporter.formats.json import JsonLines
-from exporter.sources.pages import reader
+from exporter.sources.http.json_pages import reader
 
 
 def encode(*rows: bytes, columns: tuple[str, ...] = ()) -> tuple[bytes, Tally]:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from exporter.clock import Clock, FakeClock, SystemClock
 from exporter.config import SourceConfig
 from exporter.errors import PageTooLarge, SourceRefused, SourceUnavailable
-from exporter.sources import http, numbered_pages
 from exporter.sources.base import Page
 from exporter.sources.hirebase import HirebaseSource
-from exporter.sources.pages import reader
+from exporter.sources.http import client, numbered_pages
+from exporter.sources.http.json_pages import reader
 from tests.upstreams import Answer, Asked, reply, serving
 
 
@@ -92,7 +92,7 @@ def test_a_page_that_is_too_large_is_asked_for_in_smaller_pieces_at_once(failure
 
 def test_silence_may_mean_that_the_page_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
-    monkeypatch.setattr(http, "READ_TIMEOUT", 0.6)
+    monkeypatch.setattr(client, "READ_TIMEOUT", 0.6)
 
     def silent(asked: Asked) -> Iterator[bytes]:
         if asked.json["limit"] > 5:
@@ -115,7 +115,7 @@ def test_a_page_over_the_cap_of_bytes_comes_as_smaller_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given
-    monkeypatch.setattr(http, "MOST_BYTES", 150)
+    monkeypatch.setattr(client, "MOST_BYTES", 150)
     with serving(upstream(90, 100, b"")) as served:
         one = source(served.url, 64)
         # When
@@ -128,7 +128,7 @@ def test_a_page_over_the_cap_of_bytes_comes_as_smaller_ones(
 
 def test_a_500_that_passes_by_leaves_the_size_as_it_is() -> None:
     # Given
-    failures = [reply(500, "oops")] * (http.TRIES - 1)
+    failures = [reply(500, "oops")] * (client.TRIES - 1)
     with serving(*failures, upstream(8, 8, b"")) as served:
         one = source(served.url, 8)
         # When
@@ -168,7 +168,7 @@ def test_a_page_of_one_row_cannot_shrink_and_is_refused_or_waited_for() -> None:
     # Given
     for failure, error, tries in (
         (TOO_LARGE["413"], SourceRefused, 1),
-        (TOO_LARGE["504"], SourceUnavailable, http.TRIES),
+        (TOO_LARGE["504"], SourceUnavailable, client.TRIES),
     ):
         with serving(failure) as served:
             one = source(served.url, 4)

@@ -20,7 +20,7 @@ from exporter.core.exports import Outcome
 from exporter.core.rates import Rate
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.sources import registry
-from exporter.sources.numbered import Lookups
+from exporter.sources.http.numbered import Lookups
 from exporter.sources.qwestly import COLUMNS, QwestlySource
 from exporter.store.memory.rate_budgets import MemoryBudgets
 from tests import boards

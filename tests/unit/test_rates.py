@@ -17,7 +17,7 @@ from exporter.core.rates import UNLIMITED, Budget, Rate
 from exporter.engine import Engine
 from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable, StoreUnavailable
 from exporter.settings import Settings
-from exporter.sources import http
+from exporter.sources.http import client as http
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.rate_budgets import MemoryBudgets
 from exporter.store.memory.store import MemoryStore

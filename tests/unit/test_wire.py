@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from exporter.clock import SystemClock
 from exporter.errors import ConfigurationError, PageTooLarge, SourceRefused, SourceUnavailable
-from exporter.sources import http, wire
+from exporter.sources.http import client as http
+from exporter.sources.http import transport
 from tests.upstreams import Answer, Asked, Upstream, reply, serving
 
 MIB = 1024**2
@@ -211,9 +212,9 @@ def test_packed_bodies_come_out_whole_however_they_are_cut(
     chunks = [whole[at : at + cut] for at in range(0, len(whole), cut)]
     response = httpx.Response(200, headers={"content-encoding": "gzip"}, content=iter(chunks))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wire, "PIECE", piece)
+        patch.setattr(transport, "PIECE", piece)
         # When
-        found = list(wire.pieces(response))
+        found = list(transport.pieces(response))
     # Then
     assert b"".join(found) == b"".join(member * copies for member in members)
     assert max(map(len, found)) <= piece

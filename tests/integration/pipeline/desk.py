@@ -12,8 +12,8 @@ import httpx
 
 from exporter.api import streams
 from exporter.engine import Engine
-from exporter.sources.sql import SqlSource
-from exporter.sources.sql_table import Table
+from exporter.sources.sql.source import SqlSource
+from exporter.sources.sql.table import Table
 from exporter.store.redis.api_keys import KeyRing
 
 PATH = "/api/export"

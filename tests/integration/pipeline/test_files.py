@@ -18,7 +18,7 @@ from exporter.config import SqlConfig
 from exporter.contracts.pipeline import COLUMNS
 from exporter.local import sample
 from exporter.local.stack import Addresses
-from exporter.sources.sql import SqlSource
+from exporter.sources.sql.source import SqlSource
 from tests.integration.pipeline.desk import FULL, HIDDEN, PATH, Make, Service, insert
 
 HEADER = (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from exporter.sources.sql import SqlSource
+from exporter.sources.sql.source import SqlSource
 
 Make = Callable[..., SqlSource]
 

@@ -10,7 +10,7 @@ import pytest
 from exporter.clock import FakeClock
 from exporter.config import SqlConfig
 from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable
-from exporter.sources.sql import SqlSource
+from exporter.sources.sql.source import SqlSource
 from tests.unit.sql_source.given import NUMBERED, Make, ids, read
 
 

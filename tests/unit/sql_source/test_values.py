@@ -14,7 +14,7 @@ from exporter.core.checkpoints import Tally
 from exporter.errors import SourceRefused
 from exporter.formats.json import JsonLines
 from exporter.local import sample
-from exporter.sources.sql import SqlSource
+from exporter.sources.sql.source import SqlSource
 from tests.unit.sql_source.given import Make, ids, query, read
 
 

@@ -24,10 +24,10 @@ from exporter.errors import (
     SourceUntrue,
     StoreUnavailable,
 )
-from exporter.sources import sql_database
 from exporter.sources.base import Page, Search
-from exporter.sources.sql_database import Database
-from exporter.sources.sql_table import Key, Table
+from exporter.sources.sql import database as sql_database
+from exporter.sources.sql.database import Database
+from exporter.sources.sql.table import Key, Table
 
 
 class _Cursor(msgspec.Struct, omit_defaults=True):

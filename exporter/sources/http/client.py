@@ -27,8 +27,8 @@ from exporter.errors import (
     SourceUntrue,
     StoreUnavailable,
 )
-from exporter.sources.quoting import Quoting
-from exporter.sources.wire import Wire, pieces
+from exporter.sources.http.quoting import Quoting
+from exporter.sources.http.transport import Wire, pieces
 
 log = structlog.get_logger()
 

@@ -11,8 +11,8 @@ from typing import cast
 import httpx
 from isal import isal_zlib
 
-from exporter.sources.connections import Connections
-from exporter.sources.http1 import Answer, Connection
+from exporter.sources.http.http1 import Answer, Connection
+from exporter.sources.http.pool import Connections
 
 PIECE = 1024 * 1024
 """Bytes unpacked at once. A packed chunk of 64 KiB may hold a thousand times that."""

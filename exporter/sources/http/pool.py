@@ -13,8 +13,8 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from exporter.errors import ConfigurationError
-from exporter.sources import lines
-from exporter.sources.http1 import Connection, Headers
+from exporter.sources.http import sockets
+from exporter.sources.http.http1 import Connection, Headers
 
 KEEP_ALIVE = 15.0
 """Seconds that an idle connection is kept."""
@@ -46,7 +46,7 @@ class Connections:
 
         Raises PoolTimeout if all stay in use, ProxyError, and what a Line raises.
         """
-        if not self._turns.acquire(timeout=lines.wait(timeouts.get("pool"), self._left)):
+        if not self._turns.acquire(timeout=sockets.wait(timeouts.get("pool"), self._left)):
             raise httpx.PoolTimeout(f"all {MOST_CONNECTIONS} connections stayed in use")
         try:
             connection = self._idle() or self._opened(timeouts)
@@ -95,11 +95,11 @@ class Connections:
     def _opened(self, timeouts: Mapping[str, float | None]) -> Connection:
         if self._proxy is not None:
             return self._through(self._proxy, timeouts)
-        return Connection(lines.connect(self._url, timeouts, self._left))
+        return Connection(sockets.connect(self._url, timeouts, self._left))
 
     def _through(self, proxy: _Proxy, timeouts: Mapping[str, float | None]) -> Connection:
         try:
-            connection = Connection(lines.connect(proxy.url, timeouts, self._left))
+            connection = Connection(sockets.connect(proxy.url, timeouts, self._left))
         except httpx.ConnectError as error:
             raise httpx.ProxyError(f"the proxy {proxy.url.host}: {error}") from error
         if self._url.scheme == "http":

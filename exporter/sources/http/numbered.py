@@ -12,7 +12,7 @@ from exporter.core.checkpoints import Row
 from exporter.core.rates import LONGEST_DELAY, Rate
 from exporter.errors import PageTooLarge
 from exporter.sources.base import Page
-from exporter.sources.numbered_pages import Place, smaller
+from exporter.sources.http.numbered_pages import Place, smaller
 
 log = structlog.get_logger()
 

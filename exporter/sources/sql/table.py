@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from exporter.config import SqlConfig
 from exporter.core.checkpoints import Row
 from exporter.errors import SourceRefused
-from exporter.sources import sql_values
-from exporter.sources.sql_database import Database, Missing
-from exporter.sources.sql_values import Reader, RowWriter
+from exporter.sources.sql import values as sql_values
+from exporter.sources.sql.database import Database, Missing
+from exporter.sources.sql.values import Reader, RowWriter
 
 Key = int | str
 """A row's key, as it can stand in a cursor."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import httpx
 
-from exporter.sources.lines import Line
+from exporter.sources.http.sockets import Line
 
 MOST_HEAD = 64 * 1024
 """Bytes of an answer's status and headers, those of provisional answers before it included; also

@@ -1,0 +1,3 @@
+"""Rows read from a SQL table."""
+
+from __future__ import annotations
