@@ -12,7 +12,7 @@ from exporter.config import load_config
 from exporter.core.exports import Export
 from exporter.engine import Engine
 from exporter.errors import ExporterError
-from exporter.pipeline import Limits
+from exporter.run.run_slice import Limits
 from exporter.settings import Settings, load
 from exporter.storage.base import Storage
 from exporter.storage.s3 import S3Storage

@@ -11,7 +11,7 @@ from exporter.clock import FakeClock
 from exporter.core.checkpoints import Row
 from exporter.core.exports import Dialect, Export, Spec
 from exporter.formats import registry
-from exporter.pipeline import Ending, Limits, run_slice
+from exporter.run.run_slice import Ending, Limits, run_slice
 from exporter.sources.base import Page, Source
 from exporter.sources.id_list import IdList
 from exporter.sources.memory import MemorySource

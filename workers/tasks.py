@@ -19,7 +19,7 @@ from exporter.core.exports import State
 from exporter.engine import Engine
 from exporter.errors import ConfigurationError, StorageUnavailable, StoreUnavailable
 from exporter.formats import registry as formats
-from exporter.pipeline import Ending, run_slice
+from exporter.run.run_slice import Ending, run_slice
 from exporter.store.base import Claim
 from exporter.webhooks.delivering import Deliverer
 from workers import draining, memory, pulse

@@ -19,7 +19,7 @@ from exporter.core.checkpoints import Cursor, Row
 from exporter.core.exports import Dialect, Export, Spec, State
 from exporter.formats import registry
 from exporter.local.redis import RedisServer
-from exporter.pipeline import Limits, run_slice
+from exporter.run.run_slice import Limits, run_slice
 from exporter.sources.base import Page, Source
 from exporter.sources.memory import MemorySource
 from exporter.storage.base import FileHeaders, Storage

@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from exporter import cleaning, pipeline
+from exporter import cleaning
 from exporter.core.exports import Phase
-from exporter.pipeline import Ending
-from exporter.slices import Slice
+from exporter.run import run_slice
+from exporter.run.run_slice import Ending
+from exporter.run.slices import Slice
 from exporter.sources.base import Page
 from tests.faults.history import unpacked
 from tests.harness import LIMITS, Bench, Crash, postings
@@ -194,7 +195,7 @@ def test_a_worker_that_knows_no_partitions_may_begin_to_read_what_is_to_be_compo
         bench.slice()
         bench.clock.advance(1)
     with monkeypatch.context() as older:
-        older.setattr(pipeline, "_kind", lambda _: Slice)
+        older.setattr(run_slice, "_kind", lambda _: Slice)
         assert bench.slice() is Ending.HANDED_OVER
     assert bench.export.rows == 250
 

@@ -29,7 +29,7 @@ from exporter.engine import Engine
 from exporter.formats import registry
 from exporter.local import sample
 from exporter.local.redis import RedisServer
-from exporter.pipeline import run_slice
+from exporter.run.run_slice import run_slice
 from exporter.settings import Settings
 from exporter.storage.base import PART_SIZE_MIN
 from exporter.storage.memory import MemoryStorage

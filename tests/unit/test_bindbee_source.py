@@ -17,7 +17,7 @@ from exporter.config import SourceConfig
 from exporter.core.checkpoints import Checkpoint, Row
 from exporter.core.exports import EndReason, Outcome
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
-from exporter.reading import Reading
+from exporter.run.page_reader import Reading
 from exporter.sources import registry
 from exporter.sources.bindbee import COLUMNS, BindbeeSource
 from tests import boards

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.clock import FakeClock
 from exporter.errors import LeaseLost, StoreUnavailable
-from exporter.leases import SAFETY, Lease, kept
+from exporter.run.lease import SAFETY, Lease, kept
 from exporter.store.base import Verdict
 
 LONG = timedelta(seconds=30)

@@ -15,12 +15,12 @@ import msgspec
 import pytest
 import zstandard
 
-from exporter import outgoing
 from exporter.core import threads
 from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import State
 from exporter.errors import StorageUnavailable
-from exporter.pipeline import Ending
+from exporter.run import uploads
+from exporter.run.run_slice import Ending
 from tests.harness import LIMITS, Bench, Crash, postings
 from tests.waiting import until
 
@@ -121,7 +121,7 @@ def test_the_encoder_goes_on_while_parts_are_under_way_and_stops_at_the_bound() 
 
 def test_parts_that_are_large_go_up_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
-    monkeypatch.setattr(outgoing, "MOST_BYTES", 1_000)
+    monkeypatch.setattr(uploads, "MOST_BYTES", 1_000)
     bench = Bench(ROWS, limits=THREADED)
     slow = Slow(bench, lambda _: False)
     # When

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from exporter.core.checkpoints import Row
 from exporter.core.exports import EndReason, Outcome, Phase, State
 from exporter.errors import SourceRefused
-from exporter.pipeline import Ending
+from exporter.run.run_slice import Ending
 from exporter.sources.base import Page
 from tests.harness import LIMITS, Bench, Crash, postings
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from isal import isal_zlib
 
-from exporter import partitions
 from exporter.core.checkpoints import Checkpoint, Packed, Tally
 from exporter.core.exports import Dialect, EndReason, Export, Partition, Phase, Spec, State
 from exporter.errors import SourceMoved
+from exporter.run import partitions
 from exporter.sources.base import Page
 
 

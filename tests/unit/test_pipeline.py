@@ -11,7 +11,7 @@ import pytest
 
 from exporter.core.exports import EndReason, Outcome, Phase, State
 from exporter.errors import SourceRefused, SourceUnavailable, SourceUntrue, StorageUnavailable
-from exporter.pipeline import Ending
+from exporter.run.run_slice import Ending
 from exporter.sources.base import Page
 from tests.harness import LIMITS, Bench, Crash, postings
 

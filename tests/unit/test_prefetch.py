@@ -14,11 +14,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from exporter import prefetch
 from exporter.core import threads
 from exporter.core.exports import State
 from exporter.errors import SourceRefused, SourceUnavailable
-from exporter.pipeline import Ending
+from exporter.run import prefetch
+from exporter.run.run_slice import Ending
 from exporter.sources.base import Page
 from tests.harness import LIMITS, Bench, postings
 from tests.waiting import until

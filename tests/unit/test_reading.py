@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from exporter.core.checkpoints import Checkpoint, Row
 from exporter.core.exports import Completeness, Dialect, EndReason, Outcome, Spec
 from exporter.errors import SourceUntrue
-from exporter.reading import WINDOW, Reading
+from exporter.run.page_reader import WINDOW, Reading
 from exporter.sources.base import Page
 from tests.harness import postings
 

@@ -16,7 +16,7 @@ from exporter.config import Config, SourceConfig
 from exporter.core.exports import State
 from exporter.engine import Engine
 from exporter.errors import StoreUnavailable
-from exporter.pipeline import Ending
+from exporter.run.run_slice import Ending
 from exporter.settings import Settings
 from tests.harness import Bench, postings
 from workers import memory, tasks

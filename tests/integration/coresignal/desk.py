@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from exporter.core.exports import Export, State
 from exporter.formats import registry
-from exporter.pipeline import run_slice
+from exporter.run.run_slice import run_slice
 from exporter.sources.memory import MemorySource
 from exporter.storage.base import PART_SIZE_MIN
 from tests.harness import LIMITS

@@ -9,7 +9,7 @@ import pytest
 from exporter import wiring
 from exporter.clock import FakeClock
 from exporter.formats import registry as formats
-from exporter.pipeline import Ending, run_slice
+from exporter.run.run_slice import Ending, run_slice
 from exporter.storage.memory import MemoryStorage
 from tests.integration.api_server import PUBLIC_URL
 from tests.integration.pipeline.desk import FULL, HIDDEN, PATH, Make, Service, insert

@@ -11,7 +11,7 @@ import pytest
 from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import Dialect, Outcome, Spec
 from exporter.errors import SourceUntrue
-from exporter.reading import Reading
+from exporter.run.page_reader import Reading
 from exporter.sources.sql.source import SqlSource
 from tests.unit.sql_source.given import NUMBERED, Make, filled, query
 

@@ -17,7 +17,7 @@ from isal import isal_zlib
 from exporter.core.checkpoints import Checkpoint, Packed, Tally
 from exporter.core.exports import Export, Partition, Spec, State
 from exporter.errors import SourceMoved
-from exporter.reading import DIGEST
+from exporter.run.page_reader import DIGEST
 from exporter.sources.base import Page
 
 

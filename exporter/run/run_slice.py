@@ -8,13 +8,13 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.core.exports import Export
-from exporter.endings import Ending
 from exporter.errors import LeaseLost
 from exporter.formats.base import Format
-from exporter.holding import Holding
-from exporter.limits import Limits
-from exporter.partition_slices import CompositionSlice, PartitionSlice
-from exporter.slices import Slice
+from exporter.run.ending import Ending
+from exporter.run.lease import Holding
+from exporter.run.limits import Limits
+from exporter.run.partition_slices import CompositionSlice, PartitionSlice
+from exporter.run.slices import Slice
 from exporter.sources.base import Source
 from exporter.storage.base import Storage, guarded
 from exporter.store.base import Claim, ExportStore

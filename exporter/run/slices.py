@@ -12,12 +12,10 @@ from datetime import timedelta
 
 import structlog
 
-from exporter import partitions
 from exporter.clock import Clock
 from exporter.core import exports
 from exporter.core.checkpoints import Checkpoint, Row, Volume
 from exporter.core.exports import Result, State
-from exporter.endings import Ending
 from exporter.errors import (
     SourceError,
     SourceUnavailable,
@@ -28,12 +26,14 @@ from exporter.errors import (
 )
 from exporter.formats import registry
 from exporter.formats.base import Format
-from exporter.holding import Holding
-from exporter.limits import Limits
-from exporter.outgoing import Outgoing
-from exporter.packing import Packing
-from exporter.prefetch import Prefetch
-from exporter.reading import Reading
+from exporter.run import partitions
+from exporter.run.ending import Ending
+from exporter.run.lease import Holding
+from exporter.run.limits import Limits
+from exporter.run.packer import Packing
+from exporter.run.page_reader import Reading
+from exporter.run.prefetch import Prefetch
+from exporter.run.uploads import Outgoing
 from exporter.sources.base import Page, Source
 from exporter.storage import keys
 from exporter.storage.base import Storage

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import structlog
 
-from exporter import partitions
 from exporter.core.checkpoints import Checkpoint, Row
 from exporter.core.exports import Export, State
-from exporter.endings import Ending
 from exporter.errors import LeaseLost, SourceError, SourceMoved, SourceUntrue
-from exporter.outgoing import Outgoing
-from exporter.packing import Packing
-from exporter.slices import Slice
+from exporter.run import partitions
+from exporter.run.ending import Ending
+from exporter.run.packer import Packing
+from exporter.run.slices import Slice
+from exporter.run.uploads import Outgoing
 from exporter.sources.base import Page
 from exporter.storage import composing
 from exporter.storage.base import PART_SIZE_MIN, ObjectInfo
