@@ -10,9 +10,9 @@ import structlog
 from exporter.clock import SystemClock
 from exporter.config import load_config
 from exporter.core.exports import Export
-from exporter.engine import Engine
 from exporter.errors import ExporterError
 from exporter.run.run_slice import Limits
+from exporter.service.exports import Engine
 from exporter.settings import Settings, load
 from exporter.storage.base import Storage
 from exporter.storage.s3 import S3Storage

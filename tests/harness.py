@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from exporter import inputs
 from exporter.clock import FakeClock
 from exporter.core.checkpoints import Row
 from exporter.core.exports import Dialect, Export, Spec
 from exporter.formats import registry
 from exporter.run.run_slice import Ending, Limits, run_slice
+from exporter.service import id_lists
 from exporter.sources.base import Page, Source
 from exporter.sources.id_list import IdList
 from exporter.sources.memory import MemorySource
@@ -140,7 +140,7 @@ class Bench:
         )
         self.listed_ids = ids
         if ids is not None:
-            inputs.write(self.storage, self.spec.id, ids)
+            id_lists.write(self.storage, self.spec.id, ids)
         self.memory_store.create(self.spec)
 
     def claim(self) -> Claim | None:
@@ -164,7 +164,7 @@ class Bench:
         )
 
     def _ids(self) -> Sequence[str]:
-        return inputs.read(self.storage, self.spec.id)
+        return id_lists.read(self.storage, self.spec.id)
 
     def run(self, slices: int = 200) -> list[Ending]:
         """Slices until the export is terminal; between two, time passes and the sweep runs."""

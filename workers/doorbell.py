@@ -21,9 +21,9 @@ from redis.exceptions import RedisError
 
 from exporter import settings, wiring
 from exporter.errors import StoreUnavailable
+from exporter.maintenance.sweeper import Sweeper
 from exporter.store.base import Wake
 from exporter.store.redis.store import RedisStore
-from exporter.sweeper import Sweeper
 from exporter.webhooks.outbox import Outbox
 from workers.app import BROKER_ERRORS, app
 from workers.routing import QUEUE, WEBHOOKS, broker_priority

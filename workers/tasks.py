@@ -14,12 +14,13 @@ import structlog
 from billiard.pool import EX_RECYCLE
 from celery.signals import worker_process_init
 
-from exporter import cleaning, settings, wiring
+from exporter import settings, wiring
 from exporter.core.exports import State
-from exporter.engine import Engine
 from exporter.errors import ConfigurationError, StorageUnavailable, StoreUnavailable
 from exporter.formats import registry as formats
+from exporter.maintenance import cleaning
 from exporter.run.run_slice import Ending, run_slice
+from exporter.service.exports import Engine
 from exporter.store.base import Claim
 from exporter.webhooks.delivering import Deliverer
 from workers import draining, memory, pulse

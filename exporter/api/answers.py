@@ -17,8 +17,8 @@ from starlette.responses import Response
 from exporter.api import auth, errors
 from exporter.api.state import engine_of, turns_of
 from exporter.core.exports import Completeness, Export, Phase, State
-from exporter.engine import Engine
 from exporter.errors import ExporterError
+from exporter.service.exports import Engine
 from exporter.store.base import RecordPage
 from exporter.store.redis.async_runner import Turns
 

@@ -35,7 +35,7 @@ from exporter.api import (
 )
 from exporter.api.envelope import Envelope
 from exporter.api.shortcut import Shortcut
-from exporter.engine import Engine
+from exporter.service.exports import Engine
 from exporter.store.redis.api_keys import KeyRing
 
 

@@ -14,7 +14,7 @@ from exporter.api import bodies, hooks
 from exporter.api.state import engine_of, turns_of
 from exporter.clock import Clock
 from exporter.core.exports import Export, Phase, Spec, State
-from exporter.engine import Engine
+from exporter.service.exports import Engine
 from exporter.store.base import ExportStore, Idempotency
 from exporter.store.redis.api_keys import ApiKey
 

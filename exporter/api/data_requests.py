@@ -23,8 +23,8 @@ from exporter.api.state import engine_of
 from exporter.core import canonical
 from exporter.core.exports import Export
 from exporter.core.plans import CreditsSpent
-from exporter.engine import Engine
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
+from exporter.service.exports import Engine
 from exporter.store.base import Idempotency, KeySpent
 from exporter.store.redis.api_keys import ApiKey
 

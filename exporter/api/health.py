@@ -13,8 +13,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from exporter.api import answers
-from exporter.engine import Engine
 from exporter.errors import ExporterError
+from exporter.service.exports import Engine
 
 DEADLINE_SECONDS = 2.0
 FRESH_SECONDS = 1.0

@@ -25,8 +25,8 @@ from exporter.api.state import engine_of, turns_of
 from exporter.core import exports
 from exporter.core.exports import Dialect, State
 from exporter.core.plans import CreditsSpent
-from exporter.engine import Engine
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
+from exporter.service.exports import Engine
 from exporter.store.redis.api_keys import ApiKey
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()

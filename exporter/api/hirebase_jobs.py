@@ -22,8 +22,8 @@ from exporter.api.errors import Detail, Refusal
 from exporter.api.state import engine_of, turns_of
 from exporter.contracts import timestamps
 from exporter.contracts.hirebase import JobSearch
-from exporter.engine import Engine
 from exporter.errors import FieldProblem, QueryError
+from exporter.service.exports import Engine
 from exporter.sources.hirebase import HirebaseSource
 
 router = APIRouter(prefix="/v2", tags=["hirebase"])

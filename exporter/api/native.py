@@ -19,8 +19,8 @@ from exporter.api.errors import Problem
 from exporter.api.state import engine_of, turns_of
 from exporter.core import exports
 from exporter.core.exports import Dialect, Phase, State
-from exporter.engine import Engine
 from exporter.errors import FieldProblem, QueryError
+from exporter.service.exports import Engine
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["exports"])

@@ -30,11 +30,11 @@ from exporter.contracts.pipeline import COLUMNS, SOURCES, STATUSES
 from exporter.core import events
 from exporter.core.checkpoints import Tally
 from exporter.core.exports import Dialect
-from exporter.engine import Engine
 from exporter.errors import ConfigurationError, FieldProblem, QueryError, SourceError
 from exporter.formats import registry
 from exporter.formats.base import Format
 from exporter.formats.envelope import Envelope
+from exporter.service.exports import Engine
 from exporter.sources.sql.source import Snapshot, SqlSource
 from exporter.store.redis.api_keys import ApiKey
 from exporter.store.redis.rate_limits import Window

@@ -8,10 +8,10 @@ import uvicorn
 from exporter import wiring
 from exporter.api.app import create_app
 from exporter.errors import StoreUnavailable
+from exporter.maintenance.sweeper import Sweeper
 from exporter.settings import load
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.store import RedisStore
-from exporter.sweeper import Sweeper
 
 log = structlog.get_logger()
 

@@ -11,7 +11,7 @@ from typing import cast
 from fastapi import FastAPI, Request
 
 from exporter import wiring
-from exporter.engine import Engine
+from exporter.service.exports import Engine
 from exporter.store.redis import async_runner
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.async_runner import Turns

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 
 from exporter import wiring
 from exporter.config import Config
-from exporter.engine import Engine
+from exporter.service.exports import Engine
 from exporter.settings import Settings
 from exporter.store.redis.store import RedisStore
 from tests.bench.contestants import COLUMNS, Contestant

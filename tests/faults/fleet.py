@@ -25,12 +25,12 @@ import redis
 from exporter import wiring
 from exporter.config import load_config
 from exporter.core.exports import Export, State
-from exporter.engine import Engine
 from exporter.local import ports
 from exporter.local.redis import RedisServer
+from exporter.maintenance.sweeper import Sweeper
+from exporter.service.exports import Engine
 from exporter.settings import Settings
 from exporter.store.redis.store import RedisStore
-from exporter.sweeper import Sweeper
 from tests.conftest import S3
 
 PAGE = 20

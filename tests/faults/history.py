@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, cast
 import httpx
 import zstandard
 
-from exporter import cleaning
 from exporter.client import (
     TERMINAL,
     ServiceError,
@@ -28,6 +27,7 @@ from exporter.client import (
 from exporter.clock import SystemClock
 from exporter.core.exports import Export, Spec
 from exporter.errors import StorageUnavailable, StoreUnavailable
+from exporter.maintenance import cleaning
 from exporter.storage.keys import ROOT, prefix
 from tests.faults.cluster import Cluster
 

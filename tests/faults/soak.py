@@ -25,7 +25,7 @@ import psutil
 import structlog
 
 from exporter.errors import ExporterError
-from exporter.sweeper import INTERVAL
+from exporter.maintenance.sweeper import INTERVAL
 from tests.faults.cluster import LEASE, SLICE, Cluster
 from tests.faults.history import MUST_BE_ZERO, History, calm_files, kinds
 from tests.faults.takeovers import Takeovers

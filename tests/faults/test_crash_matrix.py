@@ -13,12 +13,12 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from exporter import cleaning
 from exporter.clock import FakeClock
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.exports import Dialect, Export, Spec, State
 from exporter.formats import registry
 from exporter.local.redis import RedisServer
+from exporter.maintenance import cleaning
 from exporter.run.run_slice import Limits, run_slice
 from exporter.sources.base import Page, Source
 from exporter.sources.memory import MemorySource

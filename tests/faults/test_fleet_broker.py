@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from exporter import sweeper
+from exporter.maintenance import sweeper
 from tests.conftest import S3
 from tests.faults.fleet import Fleet, Proxy, Worker, raw, running, until
 from workers.routing import QUEUE

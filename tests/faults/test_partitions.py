@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from exporter import cleaning
 from exporter.core.exports import Phase
+from exporter.maintenance import cleaning
 from exporter.run import run_slice
 from exporter.run.run_slice import Ending
 from exporter.run.slices import Slice

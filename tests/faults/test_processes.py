@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from exporter.sweeper import INTERVAL
+from exporter.maintenance.sweeper import INTERVAL
 from tests.faults.cluster import LEASE, Cluster
 from tests.faults.history import Calm, History, calm_files, kinds
 from tests.faults.soak import upstream_faults

@@ -28,7 +28,7 @@ from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig
 from exporter.core.checkpoints import Tally
 from exporter.core.exports import Completeness, EndReason, Export, Outcome, Result, State
-from exporter.engine import Engine
+from exporter.service.exports import Engine
 from exporter.settings import Settings
 from exporter.storage.base import FileHeaders
 from exporter.storage.memory import MemoryStorage

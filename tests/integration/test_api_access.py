@@ -11,9 +11,9 @@ import pytest
 from exporter.api.app import create_app
 from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig, Surfaces
-from exporter.engine import Engine
 from exporter.errors import StorageUnavailable
 from exporter.local import ports
+from exporter.service.exports import Engine
 from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore

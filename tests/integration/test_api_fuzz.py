@@ -25,11 +25,11 @@ from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig, SqlConfig
 from exporter.core.exports import State
 from exporter.core.rates import Rate
-from exporter.engine import Engine
 from exporter.formats import registry
 from exporter.local import sample
 from exporter.local.redis import RedisServer
 from exporter.run.run_slice import run_slice
+from exporter.service.exports import Engine
 from exporter.settings import Settings
 from exporter.storage.base import PART_SIZE_MIN
 from exporter.storage.memory import MemoryStorage

@@ -21,9 +21,9 @@ from exporter.core.checkpoints import Tally
 from exporter.core.exports import Completeness, EndReason, Outcome, Result, State
 from exporter.core.plans import Plan
 from exporter.core.rates import Rate
-from exporter.engine import Engine
 from exporter.local import ports
 from exporter.local.redis import RedisServer
+from exporter.service.exports import Engine
 from exporter.settings import Settings
 from exporter.sources import catalogue
 from exporter.storage.memory import MemoryStorage

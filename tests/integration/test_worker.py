@@ -19,11 +19,11 @@ from exporter import settings
 from exporter.board import app as board_app
 from exporter.board import synthetic
 from exporter.core.exports import Export, Outcome, State
-from exporter.engine import Engine
 from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.run import limits
 from exporter.run.run_slice import Ending
+from exporter.service.exports import Engine
 from exporter.store.redis.store import RedisStore
 from tests.conftest import S3
 from tests.integration.api_server import Server

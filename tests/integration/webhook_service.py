@@ -20,8 +20,8 @@ from exporter.clock import FakeClock, SystemClock
 from exporter.config import Config, SourceConfig, SqlConfig
 from exporter.core.exports import Export
 from exporter.core.rates import Rate
-from exporter.engine import Engine
 from exporter.local import sample
+from exporter.service.exports import Engine
 from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
 from exporter.store.redis.api_keys import KeyRing

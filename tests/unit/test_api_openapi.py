@@ -29,7 +29,7 @@ from exporter.api.app import create_app
 from exporter.api.operations import OPERATIONS
 from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig
-from exporter.engine import Engine
+from exporter.service.exports import Engine
 from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore

@@ -7,10 +7,10 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from exporter import cleaning
-from exporter.cleaning import Cleaned, clean
 from exporter.core.exports import State
 from exporter.errors import StorageUnavailable
+from exporter.maintenance import cleaning
+from exporter.maintenance.cleaning import Cleaned, clean
 from exporter.settings import Settings
 from exporter.storage.base import FileHeaders
 from tests.harness import Bench, postings

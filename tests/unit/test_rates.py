@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from exporter.clock import FakeClock
 from exporter.config import SourceConfig, load_config
 from exporter.core.rates import UNLIMITED, Budget, Rate
-from exporter.engine import Engine
 from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable, StoreUnavailable
+from exporter.service.exports import Engine
 from exporter.settings import Settings
 from exporter.sources.http import client as http
 from exporter.storage.memory import MemoryStorage

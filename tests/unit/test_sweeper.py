@@ -11,9 +11,9 @@ import pytest
 from exporter.clock import FakeClock
 from exporter.core.exports import State
 from exporter.errors import StoreUnavailable
+from exporter.maintenance.sweeper import Sweeper
 from exporter.store.base import ExportStore, Swept
 from exporter.store.memory.store import MemoryStore
-from exporter.sweeper import Sweeper
 from tests.harness import LIMITS, Bench, postings
 
 SOON = 0.005

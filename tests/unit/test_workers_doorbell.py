@@ -6,9 +6,9 @@ import threading
 from typing import cast
 
 from exporter.local import ports
+from exporter.maintenance.sweeper import Sweeper
 from exporter.store.base import ExportStore
 from exporter.store.redis.store import RedisStore
-from exporter.sweeper import Sweeper
 from tests.harness import Bench, postings
 from workers import doorbell
 

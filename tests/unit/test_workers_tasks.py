@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 
 from exporter.config import Config, SourceConfig
 from exporter.core.exports import State
-from exporter.engine import Engine
 from exporter.errors import StoreUnavailable
 from exporter.run.run_slice import Ending
+from exporter.service.exports import Engine
 from exporter.settings import Settings
 from tests.harness import Bench, postings
 from workers import memory, tasks

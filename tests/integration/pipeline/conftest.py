@@ -12,9 +12,9 @@ import redis
 from exporter.api.app import create_app
 from exporter.clock import FakeClock
 from exporter.config import Config, SqlConfig
-from exporter.engine import Engine
 from exporter.local import sample
 from exporter.local.redis import RedisServer
+from exporter.service.exports import Engine
 from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore

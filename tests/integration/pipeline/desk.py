@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from exporter.api import streams
-from exporter.engine import Engine
+from exporter.service.exports import Engine
 from exporter.sources.sql.source import SqlSource
 from exporter.sources.sql.table import Table
 from exporter.store.redis.api_keys import KeyRing

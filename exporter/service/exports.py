@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from exporter import cleaning, inputs
 from exporter.clock import Clock, SystemClock
 from exporter.config import Config
 from exporter.core import canonical, plans, rates
@@ -18,6 +17,8 @@ from exporter.core.exports import PRIORITIES, Dialect, Export, Hook, Spec, State
 from exporter.core.plans import Plan
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
 from exporter.formats import registry
+from exporter.maintenance import cleaning
+from exporter.service import id_lists
 from exporter.settings import Settings
 from exporter.sources import registry as sources
 from exporter.sources.base import Search, Source
@@ -72,7 +73,7 @@ class Engine:
             return source
 
         def load() -> Sequence[str]:
-            return inputs.read(self.storage, export.id)
+            return id_lists.read(self.storage, export.id)
 
         return IdList(source, load)
 
@@ -166,11 +167,11 @@ class Engine:
             webhook=webhook() if webhook else None,
         )
         if ids is not None:
-            inputs.write(self.storage, spec.id, ids)
+            id_lists.write(self.storage, spec.id, ids)
         export = self.store.create(spec, idempotency)
         if ids is not None and export.id != spec.id:
             # A crash before this line leaves an object without an export, which cleaning finds.
-            inputs.delete(self.storage, spec.id)
+            id_lists.delete(self.storage, spec.id)
         return export
 
     def estimate(
