@@ -66,7 +66,7 @@ def up(
     from exporter.local import stack
 
     if board_faults is not None:
-        from exporter.board import faults
+        from exporter.board.misbehavior import faults
 
         with told():  # now, and not in the log of a board that cannot start
             faults.parse(board_faults)

@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import uvicorn
 
-from exporter.board import app, database, faults
+from exporter.board import app, database
+from exporter.board.misbehavior import faults
 
 KEY = "sk_test_board"
 """The key, and the only connector token."""

@@ -15,21 +15,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exporter.board import (
-    answers,
-    bindbee,
-    coresignal,
-    database,
-    faults,
-    hirebase,
-    qwestly,
-    results,
-    search,
-)
+from exporter.board import answers, bindbee, database, hirebase, qwestly, results, search
+from exporter.board.coresignal import routes
+from exporter.board.misbehavior import faults
 
 OPEN = ("/health", *hirebase.OPEN)
 """Paths that need no key."""
-REFUSALS = {each.PREFIX: each.refusal for each in (bindbee, coresignal, qwestly)}
+REFUSALS = {each.PREFIX: each.refusal for each in (bindbee, routes, qwestly)}
 """By how a path begins, what its contract answers without a key and after a crash."""
 _log = logging.getLogger(__name__)
 
@@ -85,7 +77,7 @@ def create_app(
     app.include_router(hirebase.router(pages))
     app.include_router(bindbee.router(pages, tokens))
     app.include_router(qwestly.router(pages))
-    app.include_router(coresignal.router(database_path))
+    app.include_router(routes.router(database_path))
     return app
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 
-from exporter.board import drift, synthetic
+from exporter.board import synthetic
+from exporter.board.misbehavior import drift
 from tests.integration.board_faults.desk import ROWS, done, order, search, serving
 from tests.waiting import until
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from exporter.board import faults
+from exporter.board.misbehavior import faults
 from tests.integration.board_faults.desk import ROWS, order, search, serving, texts
 
 

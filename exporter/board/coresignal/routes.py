@@ -17,7 +17,9 @@ from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from exporter.board import answers, coresignal_dsl, coresignal_filters, coresignal_records, database
+from exporter.board import answers, database
+from exporter.board.coresignal import dsl, filters
+from exporter.board.coresignal import records as coresignal_records
 from exporter.board.expressions import Wrong
 from exporter.board.search import Condition
 from exporter.contracts.coresignal import MOST_IDS, JobFilters
@@ -90,7 +92,7 @@ class Records:
         connection: sqlite3.Connection | None = getattr(self._thread, "connection", None)
         if connection is None:
             connection = database.reader(self._path)
-            coresignal_filters.register(connection)
+            filters.register(connection)
             self._thread.connection = connection
         return connection
 
@@ -105,7 +107,7 @@ class Records:
 
     def _find(self, version: int, wanted: Condition) -> array[int]:  # noqa: ARG002 - a key
         rows = self._connection().execute(
-            f"SELECT record_id FROM {coresignal_filters.TABLES}"  # noqa: S608 - values are bound
+            f"SELECT record_id FROM {filters.TABLES}"  # noqa: S608 - values are bound
             f" WHERE {wanted.sql} ORDER BY record_id",
             wanted.values,
         )
@@ -139,7 +141,7 @@ def router(path: Path) -> APIRouter:
 
     @routes.post("/v2/job_base/search/es_dsl")
     async def search_by_dsl(request: Request) -> Response:
-        return await searched(request, coresignal_dsl.condition(await _body(request)))
+        return await searched(request, dsl.condition(await _body(request)))
 
     @routes.post("/v2/job_base/search/filter/preview")
     async def preview_by_filters(request: Request) -> Response:
@@ -147,7 +149,7 @@ def router(path: Path) -> APIRouter:
 
     @routes.post("/v2/job_base/search/es_dsl/preview")
     async def preview_by_dsl(request: Request) -> Response:
-        return await previewed(request, coresignal_dsl.condition(await _body(request)))
+        return await previewed(request, dsl.condition(await _body(request)))
 
     @routes.get("/v2/job_base/collect/{record_id}")
     async def collect(record_id: str) -> Response:
@@ -208,7 +210,7 @@ class _Wanted(BaseModel):
 
 def _filtered(body: object) -> Condition:
     try:
-        return coresignal_filters.condition(JobFilters.model_validate(body))
+        return filters.condition(JobFilters.model_validate(body))
     except ValidationError as error:
         raise _refused(error) from None
     except Wrong as error:

@@ -23,7 +23,7 @@ from starlette.datastructures import MutableHeaders, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from exporter.board import drift, lies
+from exporter.board.misbehavior import drift, lies
 
 _DRIP_SECONDS, _DRIPS = 4.0, 20
 _LONGEST_LATENCY = 60.0

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi.exceptions import HTTPException
 
-from exporter.board import coresignal_filters
+from exporter.board.coresignal import filters as coresignal_filters
 from exporter.board.search import Condition, all_of, any_of
 from exporter.contracts import filters
 
