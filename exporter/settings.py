@@ -208,6 +208,12 @@ class Settings(BaseSettings):
         return self.slice_soft_limit + timedelta(minutes=1)
 
     @property
+    def webhook_url_retention(self) -> timedelta:
+        """How long the endpoint of a `webhook_url` is kept: as long as its export's record may be,
+        because a delivery can be sent again for that time."""
+        return self.deadline + self.record_retention
+
+    @property
     def broker(self) -> str:
         """The URL of Celery's broker."""
         if self.broker_url:

@@ -67,7 +67,7 @@ def guard(settings: Settings) -> OperatorGuard:
 
 def endpoints(settings: Settings, client: redis.Redis) -> Endpoints:
     """Whom webhooks are sent to."""
-    return Endpoints(client, named_for=settings.deadline + settings.record_retention)
+    return Endpoints(client, named_for=settings.webhook_url_retention)
 
 
 def deliveries(settings: Settings, client: redis.Redis) -> Deliveries:
@@ -80,7 +80,7 @@ def outbox(settings: Settings, store: RedisStore) -> Outbox:
     return Outbox(
         store.client,
         keep=settings.record_retention,
-        named_for=settings.deadline + settings.record_retention,
+        named_for=settings.webhook_url_retention,
     )
 
 

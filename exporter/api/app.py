@@ -11,30 +11,24 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from exporter.api import (
-    answers,
+from exporter.api import errors, health, metrics, responses, state
+from exporter.api.envelope import Envelope
+from exporter.api.files import downloads, streams
+from exporter.api.openapi import docs, document
+from exporter.api.shortcut import Shortcut
+from exporter.api.surfaces import (
     coresignal,
     data_requests,
-    docs,
-    downloads,
-    errors,
-    health,
     hirebase,
     hirebase_jobs,
-    metrics,
+    hirebase_usage,
     native,
     native_estimate,
-    openapi,
     pipeline,
-    state,
-    streams,
-    usage,
     webhook_deliveries,
     webhook_resends,
     webhooks,
 )
-from exporter.api.envelope import Envelope
-from exporter.api.shortcut import Shortcut
 from exporter.service.exports import Engine
 from exporter.store.redis.api_keys import KeyRing
 
@@ -57,7 +51,7 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
     )
     state.bind(app, engine, keys)
     app.state.health = health.Health(engine)
-    app.state.purgers = anyio.CapacityLimiter(answers.PURGERS)
+    app.state.purgers = anyio.CapacityLimiter(responses.PURGERS)
     app.state.askers = anyio.CapacityLimiter(hirebase_jobs.ASKERS)
     app.state.downloads = anyio.CapacityLimiter(downloads.THREADS)
     app.state.listings = anyio.CapacityLimiter(data_requests.LISTINGS)
@@ -65,7 +59,7 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
     routers = (
         hirebase.router,
         hirebase_jobs.router,
-        usage.router,
+        hirebase_usage.router,
         coresignal.router,
         native.router,
         native_estimate.router,
@@ -83,7 +77,7 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
     for router in routers:
         app.include_router(router)
     app.add_middleware(Envelope)
-    openapi.complete(app)
+    document.complete(app)
     return app
 
 

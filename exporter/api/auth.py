@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import Request
 from starlette.datastructures import Headers
 
-from exporter.api.errors import Refusal
+from exporter.api.refusal import Refusal
 from exporter.api.state import keys_of
 from exporter.store.redis.api_keys import ApiKey, KeyRing
 

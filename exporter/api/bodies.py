@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
 from exporter.api import errors
-from exporter.api.errors import Refusal
+from exporter.api.refusal import Refusal
 
 LARGEST = 1024 * 1024
 """Bytes of a body at most; far above any search that a person or a client writes."""

@@ -10,7 +10,7 @@ from anyio import to_thread
 from fastapi import Request
 from pydantic import BaseModel
 
-from exporter.api import bodies, hooks
+from exporter.api import bodies, webhook_fields
 from exporter.api.state import engine_of, turns_of
 from exporter.clock import Clock
 from exporter.core.exports import Export, Phase, Spec, State
@@ -33,7 +33,9 @@ async def parsed(request: Request, body: bytes, model: type[Model]) -> Model:
     return await to_thread.run_sync(bodies.parse, request, body, model)
 
 
-def is_prompt(caller: ApiKey, body: bytes, asked: hooks.Fields, search: Mapping[str, Any]) -> bool:
+def is_prompt(
+    caller: ApiKey, body: bytes, asked: webhook_fields.Fields, search: Mapping[str, Any]
+) -> bool:
     """Whether all that an export is made of is known without asking anybody.
 
     A metered caller's is counted by the source first, a webhook's host looked up, and the values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, cast
 
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from exporter.api.flat import Flat, flat
+from exporter.api.refusal import Refusal
 from exporter.core.plans import CreditsSpent, NotInPlan
 from exporter.errors import (
     FieldProblem,
@@ -33,33 +34,6 @@ PATIENCE_SECONDS = 5
 """What Retry-After says while Redis or S3 is away."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
-
-class Refusal(Exception):
-    """A request that gets an error for an answer.
-
-    `problems` name the wrong fields; a location begins with `body`, `query` (the query string) or
-    `header`, as the vendor's does.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        detail: str,
-        *,
-        problems: Sequence[FieldProblem] = (),
-        headers: Mapping[str, str] | None = None,
-        details: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.code = code
-        self.detail = detail
-        self.problems = problems
-        self.headers = dict(headers or {})
-        self.details = dict(details or {})
-        """Facts for programs, where the contract has a place for them."""
 
 
 class DetailEntry(msgspec.Struct):

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import Request
 
+from exporter.api.refusal import Refusal
 from exporter.api.state import engine_of
-
-if TYPE_CHECKING:
-    from exporter.api.errors import Refusal
 
 API_VERSION = "1.0"
 _CODES: Mapping[str, str] = {

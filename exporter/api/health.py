@@ -12,7 +12,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from exporter.api import answers
+from exporter.api import responses
 from exporter.errors import ExporterError
 from exporter.service.exports import Engine
 
@@ -99,7 +99,7 @@ async def health(request: Request) -> Response:
     """200 if Redis and S3 answer, 503 naming the one that does not, always within seconds."""
     verdicts = await request.app.state.health.verdicts()
     well = all(verdict == "ok" for verdict in verdicts.values())
-    return answers.reply(
+    return responses.reply(
         {"status": "ok" if well else "unavailable", **verdicts}, 200 if well else 503
     )
 
@@ -125,10 +125,10 @@ async def hirebase(request: Request) -> Response:
     verdicts = await request.app.state.health.verdicts()
     well = all(verdict == "ok" for verdict in verdicts.values())
     told = {"status": "ok" if well else "unavailable", "version": metadata.version("exporter")}
-    return answers.reply(told, 200 if well else 503)
+    return responses.reply(told, 200 if well else 503)
 
 
 @router.get("/health/live", summary="Whether the process lives")
 async def live() -> Response:
     """200 as long as the process can answer at all: the one probe that may restart it."""
-    return answers.reply({"status": "ok"})
+    return responses.reply({"status": "ok"})

@@ -11,7 +11,7 @@ from fastapi import Request
 from pydantic import BaseModel
 
 from exporter.api import errors
-from exporter.api.errors import Refusal
+from exporter.api.refusal import Refusal
 from exporter.core import canonical
 from exporter.core.exports import Export
 from exporter.store.base import Idempotency

@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from exporter.api import bodies, hirebase, native
+from exporter.api import bodies
 from exporter.api.envelope import Envelope
+from exporter.api.surfaces import hirebase, native
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

@@ -10,13 +10,13 @@ from typing import cast
 
 from fastapi import FastAPI, Request
 
-from exporter import wiring
 from exporter.service.exports import Engine
 from exporter.store.redis import async_runner
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.async_runner import Turns
 from exporter.store.redis.credit_accounts import Credits
 from exporter.store.redis.rate_limits import RateLimits
+from exporter.webhooks import private
 from exporter.webhooks.addresses import Guard
 from exporter.webhooks.delivery_store import Deliveries
 from exporter.webhooks.endpoint_store import Endpoints
@@ -29,9 +29,12 @@ def bind(app: FastAPI, engine: Engine, keys: KeyRing) -> None:
     app.state.credits = Credits(keys.client)
     app.state.limits = limits = RateLimits(keys.client)
     app.state.turns = async_runner.over(keys, limits, lambda: engine.store)
-    app.state.endpoints = wiring.endpoints(engine.settings, keys.client)
-    app.state.deliveries = wiring.deliveries(engine.settings, keys.client)
-    app.state.guard = wiring.guard(engine.settings)
+    settings = engine.settings
+    app.state.endpoints = Endpoints(keys.client, named_for=settings.webhook_url_retention)
+    app.state.deliveries = Deliveries(keys.client, keep=settings.record_retention)
+    app.state.guard = private.guard(
+        settings.webhook_allow_private, allow_http=settings.webhook_allow_http
+    )
 
 
 def engine_of(request: Request) -> Engine:

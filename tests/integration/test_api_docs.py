@@ -8,7 +8,7 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 
-from exporter.api import docs
+from exporter.api.openapi import docs
 from tests.integration.api_server import Service
 
 

@@ -18,8 +18,8 @@ from schemathesis import Case, CheckContext, HookContext, Response, engine
 from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events
 
-from exporter.api import native
 from exporter.api.app import create_app
+from exporter.api.surfaces import native
 from exporter.board import synthetic
 from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig, SqlConfig

@@ -13,8 +13,9 @@ import httpx
 import pytest
 import uvicorn
 
-from exporter.api import creating, native, shortcut
+from exporter.api import creating, shortcut
 from exporter.api.app import create_app
+from exporter.api.surfaces import native
 from exporter.clock import SystemClock
 from exporter.config import Config, SourceConfig
 from exporter.core.checkpoints import Tally

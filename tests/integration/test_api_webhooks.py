@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from exporter.api import hooks
+from exporter.api import webhook_fields
 from exporter.api.bodies import LARGEST
 from exporter.core.events import DEFAULT_EVENTS, EVENTS
 from exporter.webhooks import signatures
@@ -125,7 +125,7 @@ def test_name_servers_that_say_nothing_hold_up_a_few_requests_and_no_more(
     desk: Hooked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    monkeypatch.setattr(hooks, "LOOKUP_SECONDS", 20.0)
+    monkeypatch.setattr(webhook_fields, "LOOKUP_SECONDS", 20.0)
     told = threading.Event()
 
     def silent(host: str, _port: int) -> list[str]:
@@ -138,10 +138,10 @@ def test_name_servers_that_say_nothing_hold_up_a_few_requests_and_no_more(
     def ask(host: str) -> int:
         return desk.http.post(ENDPOINTS, json={"url": f"https://{host}/"}).status_code
 
-    with ThreadPoolExecutor(hooks.LOOKUPS) as pool:
-        held = [pool.submit(ask, f"silent{n}.example.com") for n in range(hooks.LOOKUPS)]
+    with ThreadPoolExecutor(webhook_fields.LOOKUPS) as pool:
+        held = [pool.submit(ask, f"silent{n}.example.com") for n in range(webhook_fields.LOOKUPS)]
         try:
-            while len(desk.asked) < hooks.LOOKUPS:
+            while len(desk.asked) < webhook_fields.LOOKUPS:
                 assert not all(one.done() for one in held)
                 time.sleep(0.01)
 
@@ -155,7 +155,7 @@ def test_name_servers_that_say_nothing_hold_up_a_few_requests_and_no_more(
             assert ask("127.0.0.1") == 422
         finally:
             told.set()
-        assert [one.result() for one in held] == [201] * hooks.LOOKUPS
+        assert [one.result() for one in held] == [201] * webhook_fields.LOOKUPS
 
 
 def test_networks_that_the_operator_allows_are_open_by_plain_http_too(desk: Hooked) -> None:

@@ -10,23 +10,23 @@ import msgspec
 import pytest
 import redis
 
-from exporter.api import (
-    answers,
+from exporter.api import errors
+from exporter.api import responses as answers
+from exporter.api.app import create_app
+from exporter.api.openapi.operations import OPERATIONS
+from exporter.api.surfaces import (
     coresignal,
     data_requests,
-    errors,
     hirebase,
     hirebase_jobs,
+    hirebase_usage,
     native,
     native_estimate,
     pipeline,
-    usage,
     webhook_deliveries,
     webhook_resends,
     webhooks,
 )
-from exporter.api.app import create_app
-from exporter.api.operations import OPERATIONS
 from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig
 from exporter.service.exports import Engine
@@ -168,7 +168,7 @@ SHAPES = {
     "#/components/schemas/Estimate": hirebase_jobs.Estimate,
     "#/components/schemas/Industries": hirebase_jobs.Industries,
     "#/components/schemas/Categories": hirebase_jobs.Categories,
-    "#/components/schemas/UsageSummary": usage.UsageSummary,
+    "#/components/schemas/UsageSummary": hirebase_usage.UsageSummary,
     "#/components/schemas/Records": native_estimate.Records,
     "#/components/schemas/Export": native.Export,
     "#/components/schemas/ExportPage": native.ExportPage,

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.api.errors import Refusal
-from exporter.api.uploads import IdLines, Text, read
+from exporter.api.files.uploads import IdLines, Text, read
+from exporter.api.refusal import Refusal
 
 FORM = "multipart/form-data; boundary=x"
 BODY = (

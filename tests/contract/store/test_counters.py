@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-from exporter import metrics
+from exporter.api import metrics
 from exporter.core.exports import State
 from exporter.store.base import ExportStore, Idempotency
 from tests.contract.store.given import KEEP, LEASE, claim, drain, fill, finish, spec

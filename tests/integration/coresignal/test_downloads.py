@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.api import coresignal, data_requests, downloads
+from exporter.api.files import downloads
+from exporter.api.surfaces import coresignal, data_requests
 from exporter.core.exports import Export
 from exporter.errors import StorageUnavailable
 from tests.integration.api_server import Service

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from exporter.api import streams
+from exporter.api.files import streams
 from exporter.service.exports import Engine
 from exporter.sources.sql.source import SqlSource
 from exporter.sources.sql.table import Table

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import requests
 
-from exporter.api import streams
+from exporter.api.files import streams
 from exporter.contracts.pipeline import COLUMNS
 from exporter.errors import SourceUnavailable
 from tests.integration.api_server import captured_logs

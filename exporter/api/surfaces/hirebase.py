@@ -18,10 +18,11 @@ from fastapi import APIRouter, Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import answers, creating, errors, hooks, idempotency, usage
+from exporter.api import creating, errors, idempotency, refusal, responses, webhook_fields
 from exporter.api.bodies import TheBody
 from exporter.api.errors import Detail
 from exporter.api.state import engine_of, turns_of
+from exporter.api.surfaces import hirebase_usage
 from exporter.core import exports
 from exporter.core.exports import Dialect, State
 from exporter.core.plans import CreditsSpent
@@ -37,7 +38,7 @@ FORMATS = ("csv", "json")
 """Of the contract: its official client reads an envelope as one empty job."""
 
 
-class TaskRequest(hooks.Fields):
+class TaskRequest(webhook_fields.Fields):
     """A search and the format of its file. An unknown field is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -79,7 +80,7 @@ class Task(msgspec.Struct):
     worker_id: str | None
     priority: int
     input: TaskInput
-    result: Annotated[answers.File | None, msgspec.Meta(description="null until finished.")]
+    result: Annotated[responses.File | None, msgspec.Meta(description="null until finished.")]
     format: str
 
 
@@ -95,7 +96,7 @@ def task(engine: Engine, export: exports.Export) -> Task:
 
     The vendor publishes the type of an export of postings only; that of expired ones is a guess.
     """
-    naive = answers.naive
+    naive = responses.naive
     return Task(
         id=export.id,
         type="export_expired_jobs" if "expired_since" in export.spec.query else "export_job_data",
@@ -110,7 +111,7 @@ def task(engine: Engine, export: exports.Export) -> Task:
         worker_id=export.worker_id,
         priority=export.spec.priority,
         input=TaskInput(export.spec.request, export.spec.format),
-        result=answers.file(engine, export, naive),
+        result=responses.file(engine, export, naive),
         format=export.spec.format,
     )
 
@@ -176,7 +177,7 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
         "started_at": "2026-03-02T09:15:04.310422",
         "worker_id": "worker-5d1f0c2a-1",
     },
-    ("/v2/tasks/{task_id}", "delete", "202"): answers.DELETED_EXAMPLE,
+    ("/v2/tasks/{task_id}", "delete", "202"): responses.DELETED_EXAMPLE,
 }
 """What is answered, by path, method and status."""
 
@@ -205,7 +206,7 @@ _CREATE_DOCS = {
     response_model=None,
     openapi_extra=_CREATE_DOCS,
     responses={
-        202: answers.shows("The task, queued. Location says where to poll.", "Task"),
+        202: responses.shows("The task, queued. Location says where to poll.", "Task"),
         **errors.documented(Detail, 409, 413, 422, 429, 502),
     },
 )
@@ -215,7 +216,7 @@ async def create(request: Request, body: TheBody) -> Response:
     202, because the work is only accepted. The vendor documents no code here; its official client
     takes 200 and 202 alike.
     """
-    caller = await turns_of(request).run(lambda turn: usage.writer(request, turn))
+    caller = await turns_of(request).run(lambda turn: hirebase_usage.writer(request, turn))
     asked = await creating.parsed(request, body, TaskRequest)
     return await enqueue(
         request,
@@ -237,7 +238,7 @@ async def create(request: Request, body: TheBody) -> Response:
     summary="Get a task",
     response_model=None,
     responses={
-        200: answers.shows("The task; Retry-After until it has ended.", "Task"),
+        200: responses.shows("The task; Retry-After until it has ended.", "Task"),
         **errors.documented(Detail, 404),
     },
 )
@@ -246,7 +247,7 @@ async def show(request: Request, task_id: str) -> Response:
 
     However often it is asked for, it does not count as a request.
     """
-    return _reply(engine_of(request), await answers.found(request, task_id))
+    return _reply(engine_of(request), await responses.found(request, task_id))
 
 
 @router.get(
@@ -254,18 +255,20 @@ async def show(request: Request, task_id: str) -> Response:
     summary="List tasks",
     response_model=None,
     responses={
-        200: answers.shows("A page of tasks, newest first; Link leads to the next.", "TaskPage"),
+        200: responses.shows("A page of tasks, newest first; Link leads to the next.", "TaskPage"),
         **errors.documented(Detail, 422, 429),
     },
 )
-def index(request: Request, limit: answers.Limit = 20, cursor: answers.Cursor = None) -> Response:
+def index(
+    request: Request, limit: responses.Limit = 20, cursor: responses.Cursor = None
+) -> Response:
     """The caller's tasks, newest first, whichever surface they were created on."""
-    caller, engine = usage.reader(request), engine_of(request)
-    page = answers.records(engine, caller.user_id, limit, cursor)
+    caller, engine = hirebase_usage.reader(request), engine_of(request)
+    page = responses.records(engine, caller.user_id, limit, cursor)
     tasks = [task(engine, export) for export in page.exports]
-    return answers.reply(
+    return responses.reply(
         TaskPage(tasks, page.next_cursor),
-        headers=answers.following(engine, "/v2/tasks", limit, page),
+        headers=responses.following(engine, "/v2/tasks", limit, page),
     )
 
 
@@ -274,14 +277,14 @@ def index(request: Request, limit: answers.Limit = 20, cursor: answers.Cursor = 
     summary="Cancel a task",
     response_model=None,
     responses={
-        200: answers.shows("The task has ended; if it had before, nothing changed.", "Task"),
-        202: answers.shows("A running task was asked to stop.", "Task"),
+        200: responses.shows("The task has ended; if it had before, nothing changed.", "Task"),
+        202: responses.shows("A running task was asked to stop.", "Task"),
         **errors.documented(Detail, 404, 429),
     },
 )
 def cancel(request: Request, task_id: str) -> Response:
     """Withdraw an export: at once if it is queued, at its next page if it runs."""
-    caller, engine = usage.writer(request), engine_of(request)
+    caller, engine = hirebase_usage.writer(request), engine_of(request)
     export = engine.cancel(caller.user_id, task_id)
     if export is None:
         raise errors.missing(task_id)
@@ -297,17 +300,17 @@ def cancel(request: Request, task_id: str) -> Response:
     status_code=202,
     response_model=None,
     responses={
-        202: answers.shows("The task is not to be seen any more.", "Deleted"),
+        202: responses.shows("The task is not to be seen any more.", "Deleted"),
         **errors.documented(Detail, 404, 429),
     },
 )
 def delete(request: Request, task_id: str) -> Response:
     """Remove an export, its file and its record for good; one that runs is canceled first."""
-    return answers.deleted(request, usage.writer(request).user_id, task_id)
+    return responses.deleted(request, hirebase_usage.writer(request).user_id, task_id)
 
 
 async def enqueue(
-    request: Request, caller: ApiKey, asked: hooks.Fields, *, prompt: bool, **wanted: Any
+    request: Request, caller: ApiKey, asked: webhook_fields.Fields, *, prompt: bool, **wanted: Any
 ) -> Response:
     """Answer with the task of an export that the engine is to make as `wanted`; `prompt` as in
     `creating.made`. Raises Refusal."""
@@ -321,7 +324,7 @@ async def enqueue(
             source=engine.config.surfaces.hirebase,
             export_id=export_id,
             idempotency=idempotency.mark(request, asked),
-            **hooks.wanted(request, caller.user_id, asked),
+            **webhook_fields.wanted(request, caller.user_id, asked),
             **wanted,
         )
 
@@ -332,10 +335,10 @@ async def enqueue(
     except CreditsSpent as error:
         needed = error.needed
         raise await to_thread.run_sync(
-            usage.spent, request, caller, usage.EXPORTS, needed
+            hirebase_usage.spent, request, caller, hirebase_usage.EXPORTS, needed
         ) from None
     if caller.plan.metered:
-        await to_thread.run_sync(usage.tell, request, caller, usage.EXPORTS)
+        await to_thread.run_sync(hirebase_usage.tell, request, caller, hirebase_usage.EXPORTS)
     return _reply(
         engine,
         export,
@@ -344,7 +347,7 @@ async def enqueue(
     )
 
 
-def refused(engine: Engine, problems: Sequence[FieldProblem]) -> errors.Refusal:
+def refused(engine: Engine, problems: Sequence[FieldProblem]) -> refusal.Refusal:
     """The refusal of a body with these problems. Raises ConfigurationError if it is not the body:
     the caller names no source here, so only the operator can mend that."""
     if any(problem["loc"][:1] == ("source",) for problem in problems):
@@ -361,9 +364,9 @@ def _reply(
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    waits = answers.patience(export, engine.clock.now())
-    return answers.reply(task(engine, export), status, {**waits, **(headers or {})})
+    waits = responses.patience(export, engine.clock.now())
+    return responses.reply(task(engine, export), status, {**waits, **(headers or {})})
 
 
 def _address(engine: Engine, export_id: str) -> str:
-    return answers.address(engine, f"/v2/tasks/{export_id}")
+    return responses.address(engine, f"/v2/tasks/{export_id}")

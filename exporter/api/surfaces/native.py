@@ -13,7 +13,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import answers, auth, creating, errors, hooks, idempotency
+from exporter.api import auth, creating, errors, idempotency, refusal, responses, webhook_fields
 from exporter.api.bodies import TheBody
 from exporter.api.errors import Problem
 from exporter.api.state import engine_of, turns_of
@@ -32,7 +32,7 @@ LOOK = 0.5
 """Seconds between two looks at the record meanwhile."""
 
 
-class ExportRequest(hooks.Fields):
+class ExportRequest(webhook_fields.Fields):
     """What to export, from where, into what. An unknown field is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -95,7 +95,7 @@ class Export(msgspec.Struct):
     waiting_for: Annotated[str | None, msgspec.Meta(description="What it waits for.")]
     cancel_requested: bool
     error: Annotated[str | None, msgspec.Meta(description="Why it failed; null otherwise.")]
-    result: Annotated[answers.File | None, msgspec.Meta(description="null until finished.")]
+    result: Annotated[responses.File | None, msgspec.Meta(description="null until finished.")]
     webhook: Annotated[
         exports.Hook | None, msgspec.Meta(description="The endpoint of its `webhook_url`.")
     ]
@@ -111,7 +111,7 @@ class ExportPage(msgspec.Struct):
 
 def view(engine: Engine, export: exports.Export) -> Export:
     """An export with all that its owner may know of it."""
-    zulu, spec = answers.zulu, export.spec
+    zulu, spec = responses.zulu, export.spec
     address = _address(engine, export.id)
     return Export(
         id=export.id,
@@ -139,7 +139,7 @@ def view(engine: Engine, export: exports.Export) -> Export:
         waiting_for=export.error if export.phase is Phase.WAITING else None,
         cancel_requested=export.cancel_requested,
         error=export.error if export.state is State.FAILED else None,
-        result=answers.file(engine, export, zulu),
+        result=responses.file(engine, export, zulu),
         webhook=spec.webhook,
         links={"self": address, "cancel": f"{address}/cancel"},
     )
@@ -202,7 +202,7 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     },
     ("/v1/exports/{export_id}/cancel", "post", "202"): {**_EXAMPLE, "cancel_requested": True},
     ("/v1/exports/{export_id}/retry", "post", "202"): _QUEUED_EXAMPLE,
-    ("/v1/exports/{export_id}", "delete", "202"): answers.DELETED_EXAMPLE,
+    ("/v1/exports/{export_id}", "delete", "202"): responses.DELETED_EXAMPLE,
 }
 """What is answered, by path, method and status."""
 
@@ -259,13 +259,13 @@ async def create(request: Request, body: TheBody) -> Response:
             compression=asked.compression,
             priority=asked.priority,
             dialect=Dialect(
-                guard=asked.csv_safe, exported_at=answers.zulu_seconds(engine.clock.now())
+                guard=asked.csv_safe, exported_at=responses.zulu_seconds(engine.clock.now())
             ),
             limit=asked.limit,
             export_id=export_id,
             idempotency=idempotency.mark(request, asked),
             plan=caller.plan,
-            **hooks.wanted(request, caller.user_id, asked),
+            **webhook_fields.wanted(request, caller.user_id, asked),
         )
 
     try:
@@ -296,7 +296,7 @@ def retry(request: Request, export_id: str) -> Response:
     if before is None:
         raise errors.missing(export_id)
     if before.state not in (State.FAILED, State.CANCELED):
-        raise errors.Refusal(
+        raise refusal.Refusal(
             409,
             "not_retryable",
             f"the export is {before.state}; only a failed or canceled one can be tried again",
@@ -305,7 +305,7 @@ def retry(request: Request, export_id: str) -> Response:
     try:
         export = engine.retry(before, export_id=new_id, idempotency=mark, plan=caller.plan)
     except QueryError as error:
-        raise errors.Refusal(409, "not_retryable", error.problems[0]["msg"]) from None
+        raise refusal.Refusal(409, "not_retryable", error.problems[0]["msg"]) from None
     return _created(engine, export, new_id)
 
 
@@ -343,10 +343,10 @@ Wait = Annotated[
 async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
     """Any export of the caller's, on whichever surface it was created."""
     ends_at = anyio.current_time() + min(wait, LONGEST_WAIT)
-    export = await answers.found(request, export_id)
+    export = await responses.found(request, export_id)
     while not export.terminal and anyio.current_time() < ends_at:
         await anyio.sleep(LOOK)
-        export = await answers.found(request, export_id)
+        export = await responses.found(request, export_id)
     return _reply(engine_of(request), export)
 
 
@@ -362,13 +362,15 @@ async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
         **errors.documented(Problem, 422),
     },
 )
-def index(request: Request, limit: answers.Limit = 20, cursor: answers.Cursor = None) -> Response:
+def index(
+    request: Request, limit: responses.Limit = 20, cursor: responses.Cursor = None
+) -> Response:
     """The caller's exports, newest first, whichever surface they were created on."""
     caller, engine = auth.reader(request), engine_of(request)
-    page = answers.records(engine, caller.user_id, limit, cursor)
-    return answers.reply(
+    page = responses.records(engine, caller.user_id, limit, cursor)
+    return responses.reply(
         ExportPage([view(engine, export) for export in page.exports], page.next_cursor),
-        headers=answers.following(engine, "/v1/exports", limit, page),
+        headers=responses.following(engine, "/v1/exports", limit, page),
     )
 
 
@@ -406,7 +408,7 @@ def cancel(request: Request, export_id: str) -> Response:
 )
 def delete(request: Request, export_id: str) -> Response:
     """Remove an export, its file and its record for good; one that runs is canceled first."""
-    return answers.deleted(request, auth.writer(request).user_id, export_id)
+    return responses.deleted(request, auth.writer(request).user_id, export_id)
 
 
 def _reply(
@@ -415,9 +417,9 @@ def _reply(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    waits = answers.patience(export, engine.clock.now())
-    return answers.reply(view(engine, export), status, {**waits, **(headers or {})})
+    waits = responses.patience(export, engine.clock.now())
+    return responses.reply(view(engine, export), status, {**waits, **(headers or {})})
 
 
 def _address(engine: Engine, export_id: str) -> str:
-    return answers.address(engine, f"/v1/exports/{export_id}")
+    return responses.address(engine, f"/v1/exports/{export_id}")

@@ -12,10 +12,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import answers, auth, errors, webhook_deliveries, webhooks
+from exporter.api import auth, errors, responses
 from exporter.api.bodies import TheBody, parse
-from exporter.api.errors import Problem, Refusal
+from exporter.api.errors import Problem
+from exporter.api.refusal import Refusal
 from exporter.api.state import deliveries_of, engine_of
+from exporter.api.surfaces import webhook_deliveries, webhooks
 from exporter.contracts import timestamps
 from exporter.webhooks.deliveries import Delivery
 from exporter.webhooks.delivery_store import MOST_RECOVERED
@@ -81,7 +83,7 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     status_code=202,
     response_model=None,
     responses={
-        202: answers.shows("The delivery. Location says where it is seen.", "WebhookDelivery"),
+        202: responses.shows("The delivery. Location says where it is seen.", "WebhookDelivery"),
         **errors.documented(Problem, 404, 409),
     },
 )
@@ -104,7 +106,7 @@ def test(request: Request, endpoint_id: str) -> Response:
     response_model=None,
     openapi_extra=webhooks.takes(RecoverRequest, {"since": "2026-03-01T00:00:00Z"}),
     responses={
-        202: answers.shows("How many are sent again.", "Recovery"),
+        202: responses.shows("How many are sent again.", "Recovery"),
         **errors.documented(Problem, 400, 404, 409, 413, 415, 422),
     },
 )
@@ -130,7 +132,7 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
     log.info(
         "endpoint.recovered", endpoint_id=endpoint.id, user_id=caller.user_id, deliveries=recovered
     )
-    return answers.reply(Recovery(recovered), 202)
+    return responses.reply(Recovery(recovered), 202)
 
 
 @router.post(
@@ -139,7 +141,7 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
     status_code=202,
     response_model=None,
     responses={
-        202: answers.shows("The delivery, pending.", "WebhookDelivery"),
+        202: responses.shows("The delivery, pending.", "WebhookDelivery"),
         **errors.documented(Problem, 404, 409),
     },
 )
@@ -170,5 +172,5 @@ def _disabled(error: EndpointDisabled) -> Refusal:
 
 def _asked_for(request: Request, delivery: Delivery) -> Response:
     path = f"/v1/webhook-deliveries/{delivery.id}"
-    headers = {"Location": answers.address(engine_of(request), path)}
-    return answers.reply(webhook_deliveries.whole(delivery), 202, headers)
+    headers = {"Location": responses.address(engine_of(request), path)}
+    return responses.reply(webhook_deliveries.whole(delivery), 202, headers)

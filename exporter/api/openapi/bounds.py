@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from exporter.api import uploads
+from exporter.api.files import uploads
 from exporter.contracts.filters import MAX_TEXT
 from exporter.core import exports
 from exporter.formats import registry

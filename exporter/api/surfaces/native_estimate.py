@@ -11,10 +11,11 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import answers, auth, errors, native
+from exporter.api import auth, errors, responses
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem
 from exporter.api.state import engine_of
+from exporter.api.surfaces import native
 from exporter.errors import QueryError
 
 router = APIRouter(prefix="/v1", tags=["exports"])
@@ -58,7 +59,7 @@ _DOCS = {
     response_model=None,
     openapi_extra=_DOCS,
     responses={
-        200: answers.shows("As many as the source counts now.", "Records"),
+        200: responses.shows("As many as the source counts now.", "Records"),
         **errors.documented(Problem, 400, 413, 415, 422, 429, 502),
     },
 )
@@ -75,7 +76,7 @@ async def estimate(request: Request, body: TheBody) -> Response:
             )
         except QueryError as error:
             raise errors.invalid([native.in_body(problem) for problem in error.problems]) from None
-        return answers.reply(Records(records))
+        return responses.reply(Records(records))
 
     # The source is asked, which may hang: see the searches of the Hirebase contract.
     return await to_thread.run_sync(ask, limiter=request.app.state.askers)

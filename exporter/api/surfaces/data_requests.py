@@ -16,9 +16,10 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from exporter.api import answers, auth, bodies, errors, hooks, idempotency, uploads
+from exporter.api import auth, bodies, errors, idempotency, responses, webhook_fields
 from exporter.api.bodies import TheBody, parse
-from exporter.api.errors import Refusal
+from exporter.api.files import uploads
+from exporter.api.refusal import Refusal
 from exporter.api.state import engine_of
 from exporter.core import canonical
 from exporter.core.exports import Export
@@ -78,11 +79,11 @@ def _number(value: Any) -> int:
     return int(text)
 
 
-class _Options(hooks.Fields):
+class _Options(webhook_fields.Fields):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     webhook_url: Annotated[str | None, AfterValidator(_given)] = Field(
-        None, description=hooks.URL_MEANS + " A blank text is none."
+        None, description=webhook_fields.URL_MEANS + " A blank text is none."
     )
     data_format: Literal["json"] | None = Field(
         None, description="`json`, which it is in any case: older clients send it."
@@ -283,9 +284,9 @@ def _mark(request: Request, asked: _Options, **rest: Any) -> Idempotency | None:
     return idempotency.mark(request, marked)
 
 
-def _hook(request: Request, caller: ApiKey, asked: _Options) -> hooks.Wanted:
+def _hook(request: Request, caller: ApiKey, asked: _Options) -> webhook_fields.Wanted:
     """Whom to tell. Raises Refusal, before the source is asked anything."""
-    wanted = hooks.wanted(request, caller.user_id, asked)
+    wanted = webhook_fields.wanted(request, caller.user_id, asked)
     if wanted["wrong"]:
         raise _refused(engine_of(request), QueryError(wanted["wrong"]))
     return wanted
@@ -339,7 +340,7 @@ def _create(
     search: Mapping[str, Any],
     limit: int | None,
     mark: Idempotency | None,
-    hook: hooks.Wanted,
+    hook: webhook_fields.Wanted,
     ids: Sequence[str] | None = None,
 ) -> tuple[str, Export]:
     """The id that was meant for the export, and the export that there is now.
@@ -394,7 +395,7 @@ def _refused(engine: Engine, error: QueryError) -> Exception:
 
 def _created(request: Request, export: Export, headers: Mapping[str, str]) -> Response:
     place = {"Location": _place(version_of(request), export)}
-    return answers.reply(DataRequest(export.id), 201, {**place, **headers})
+    return responses.reply(DataRequest(export.id), 201, {**place, **headers})
 
 
 def _place(version: Version, export: Export) -> str:

@@ -18,8 +18,9 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from exporter.api import answers, auth, errors
-from exporter.api.errors import Detail, Refusal
+from exporter.api import auth, errors, responses
+from exporter.api.errors import Detail
+from exporter.api.refusal import Refusal
 from exporter.api.state import credits_of, engine_of, limits_of
 from exporter.core import plans
 from exporter.core.plans import Balance
@@ -147,7 +148,7 @@ def _put(request: Request, caller: ApiKey, meter: Meter, balance: Balance) -> No
 
 
 def _start(caller: ApiKey) -> str:
-    return answers.naive(caller.created_at)[:19] + "Z"
+    return responses.naive(caller.created_at)[:19] + "Z"
 
 
 class MeterUsage(msgspec.Struct):
@@ -201,7 +202,7 @@ EXAMPLES = {
     summary="Show what was used",
     response_model=None,
     responses={
-        200: answers.shows("Each meter.", "UsageSummary"),
+        200: responses.shows("Each meter.", "UsageSummary"),
         **errors.documented(Detail, 429),
     },
 )
@@ -211,7 +212,7 @@ def summary(request: Request) -> Response:
     balance = credits_of(request).balance(caller.id)
     bounded = balance.left is not None
     features = plans.FEATURES if caller.plan.features is None else caller.plan.features
-    return answers.reply(
+    return responses.reply(
         UsageSummary(
             billing_source="exporter",
             stripe_customer_id=None,

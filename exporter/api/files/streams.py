@@ -12,7 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from exporter.api.errors import PATIENCE_SECONDS, Refusal
+from exporter.api.errors import PATIENCE_SECONDS
+from exporter.api.refusal import Refusal
 
 STREAMS = 8
 """Bodies that one process makes at once: each holds a connection to its database."""

@@ -21,11 +21,12 @@ from fastapi import APIRouter, Request
 from isal import isal_zlib
 from starlette.responses import Response
 
-from exporter.api import answers, auth, errors, hooks, native
-from exporter.api.errors import Refusal
+from exporter.api import auth, errors, responses, webhook_fields
+from exporter.api.files.streams import Stream
 from exporter.api.flat import Flat
+from exporter.api.refusal import Refusal
 from exporter.api.state import engine_of, limits_of
-from exporter.api.streams import Stream
+from exporter.api.surfaces import native
 from exporter.contracts.pipeline import COLUMNS, SOURCES, STATUSES
 from exporter.core import events
 from exporter.core.checkpoints import Tally
@@ -157,7 +158,9 @@ _DOCS = {
         _parameter("status", "Only these; repeat it for several.", _words(STATUSES)),
         _parameter("source", "Only these; repeat it for several.", _words(SOURCES)),
         _parameter(
-            "webhook_url", f"With `Prefer: respond-async`: {hooks.URL_MEANS}", {"type": "string"}
+            "webhook_url",
+            f"With `Prefer: respond-async`: {webhook_fields.URL_MEANS}",
+            {"type": "string"},
         ),
         _parameter(
             "webhook_events",
@@ -207,7 +210,7 @@ async def export(request: Request) -> Response:
 class _Asked(NamedTuple):
     format: str
     filters: dict[str, Any]
-    hook: hooks.Wanted
+    hook: webhook_fields.Wanted
 
 
 def _answer(request: Request) -> Response:
@@ -278,7 +281,7 @@ def _too_many(window: Window) -> Refusal:
             "retryAfter": wait,
             "limit": window.limit,
             "remaining": window.remaining,
-            "resetAt": answers.zulu_seconds(window.resets_at),
+            "resetAt": responses.zulu_seconds(window.resets_at),
         },
     )
 
@@ -297,10 +300,10 @@ def _asked(request: Request, user_id: str, later: bool) -> _Asked:
     if wanted not in FORMATS:
         text = f"Invalid format {wanted[:100]!r}: give {' or '.join(FORMATS)}"
         problems.append(_problem("format", text))
-    fields = hooks.Fields.model_construct(
+    fields = webhook_fields.Fields.model_construct(
         webhook_url=given.get("webhook_url"), webhook_events=given.getlist("webhook_events") or None
     )
-    hook = hooks.wanted(request, user_id, fields)
+    hook = webhook_fields.wanted(request, user_id, fields)
     problems += [_problem(str(one["loc"][0]), one["msg"]) for one in hook["wrong"]]
     if fields.webhook_url is not None and not later:
         text = "send the header Prefer: respond-async, too: there is nothing to tell of otherwise"
@@ -367,7 +370,7 @@ def _later(request: Request, engine: Engine, asked: _Asked, now: datetime) -> Re
             search=asked.filters,
             format=FORMATS[asked.format],
             columns=CSV_COLUMNS if asked.format == "csv" else COLUMNS,
-            dialect=Dialect(joined=True, exported_at=answers.zulu_seconds(now)),
+            dialect=Dialect(joined=True, exported_at=responses.zulu_seconds(now)),
             file_stem="pipeline",
             plan=caller.plan,
             feature=FEATURE,
@@ -378,11 +381,11 @@ def _later(request: Request, engine: Engine, asked: _Asked, now: datetime) -> Re
             [{**one, "loc": ("query", *one["loc"][1:])} for one in error.problems]
         ) from None
     headers = {
-        "Location": answers.address(engine, f"/v1/exports/{created.id}"),
+        "Location": responses.address(engine, f"/v1/exports/{created.id}"),
         "Preference-Applied": "respond-async",
-        **answers.patience(created, now),
+        **responses.patience(created, now),
     }
-    return answers.reply(native.view(engine, created), 202, headers)
+    return responses.reply(native.view(engine, created), 202, headers)
 
 
 def _pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -> Generator[bytes]:
@@ -418,7 +421,7 @@ def _pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -> Gen
 def _encoder(wanted: str, now: datetime, total: int) -> Format:
     if wanted == "csv":
         return registry.make("csv", Dialect(joined=True), CSV_COLUMNS)
-    return Envelope(exported_at=answers.zulu_seconds(now), total=total)
+    return Envelope(exported_at=responses.zulu_seconds(now), total=total)
 
 
 def _gzipped(pieces: Generator[bytes]) -> Generator[bytes]:

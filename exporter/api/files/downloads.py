@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from exporter.api.errors import Refusal
+from exporter.api.refusal import Refusal
 from exporter.storage.base import FileHeaders, Storage
 
 THREADS = 16

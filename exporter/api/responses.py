@@ -14,7 +14,7 @@ from fastapi import Query, Request
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
-from exporter.api import auth, errors
+from exporter.api import auth, errors, refusal
 from exporter.api.state import engine_of, turns_of
 from exporter.core.exports import Completeness, Export, Phase, State
 from exporter.errors import ExporterError
@@ -222,7 +222,7 @@ def records(engine: Engine, user_id: str, limit: int, cursor: str | None) -> Rec
         raise wrong_cursor() from None
 
 
-def wrong_cursor() -> errors.Refusal:
+def wrong_cursor() -> refusal.Refusal:
     """The refusal of a cursor that no list of ours gave."""
     message = "not a cursor of ours: send the next_cursor of the page before, or none"
     return errors.invalid([{"loc": ("query", "cursor"), "msg": message, "type": "value_error"}])

@@ -12,9 +12,10 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import answers, auth, errors, hooks
+from exporter.api import auth, errors, responses, webhook_fields
 from exporter.api.bodies import TheBody, parse
-from exporter.api.errors import Problem, Refusal
+from exporter.api.errors import Problem
+from exporter.api.refusal import Refusal
 from exporter.api.state import endpoints_of, engine_of, guard_of
 from exporter.core import events as event_names
 from exporter.webhooks.endpoint_store import GRACE, LONGEST_GRACE
@@ -34,9 +35,9 @@ class EndpointRequest(BaseModel):
     url: str = Field(
         description="`https://HOST/PATH` of a host of the internet, on port 443 or 8443."
     )
-    events: list[hooks.Name] | None = Field(
+    events: list[webhook_fields.Name] | None = Field(
         None,
-        max_length=hooks.MOST_NAMES,
+        max_length=webhook_fields.MOST_NAMES,
         description="What it wants to hear of all your exports; default: all but"
         " `export.progress`, which comes every 10 seconds at most.",
     )
@@ -129,7 +130,7 @@ def view(endpoint: Endpoint) -> WebhookEndpoint:
 
 
 def _fields(endpoint: Endpoint) -> dict[str, Any]:
-    zulu = answers.zulu_or_none
+    zulu = responses.zulu_or_none
     return {
         "id": endpoint.id,
         "url": endpoint.url,
@@ -148,7 +149,7 @@ def _fields(endpoint: Endpoint) -> dict[str, Any]:
 
 def _secret(endpoint: Endpoint) -> WebhookSecret:
     first, *replaced = endpoint.secrets
-    return WebhookSecret(first.value, [answers.zulu(one.until) for one in replaced if one.until])
+    return WebhookSecret(first.value, [responses.zulu(one.until) for one in replaced if one.until])
 
 
 _ID = "we_1f0c2a5d6b7e"
@@ -204,7 +205,7 @@ def takes(model: type[BaseModel], example: Any, *, required: bool = True) -> dic
         EndpointRequest, {"url": _ENDPOINT["url"], "events": ["export.finished", "export.failed"]}
     ),
     responses={
-        201: answers.shows("The endpoint, with its secret.", "WebhookEndpointMade"),
+        201: responses.shows("The endpoint, with its secret.", "WebhookEndpointMade"),
         **errors.documented(Problem, 400, 409, 413, 415, 422),
     },
 )
@@ -213,15 +214,15 @@ def create(request: Request, body: TheBody) -> Response:
     caller = auth.writer(request)
     asked = parse(request, body, EndpointRequest)
     wrong = []
-    forbidden = hooks.refused(guard_of(request), asked.url)
+    forbidden = webhook_fields.refused(guard_of(request), asked.url)
     if forbidden:
-        wrong.append(hooks.problem("url", forbidden))
+        wrong.append(webhook_fields.problem("url", forbidden))
     events = event_names.DEFAULT_EVENTS
     if asked.events is not None:
         try:
             events = event_names.check_events(asked.events)
         except ValueError as error:
-            wrong.append(hooks.problem("events", str(error)))
+            wrong.append(webhook_fields.problem("events", str(error)))
     if wrong:
         raise errors.invalid([{**one, "loc": ("body", *one["loc"])} for one in wrong])
     try:
@@ -236,9 +237,9 @@ def create(request: Request, body: TheBody) -> Response:
     except TooManyEndpoints as error:
         raise Refusal(409, "too_many_endpoints", str(error)) from None
     _tell("endpoint.created", endpoint.id, caller.user_id)
-    place = answers.address(engine_of(request), f"/v1/webhook-endpoints/{endpoint.id}")
+    place = responses.address(engine_of(request), f"/v1/webhook-endpoints/{endpoint.id}")
     made = WebhookEndpointMade(**_fields(endpoint), secret=endpoint.secrets[0].value)
-    return answers.reply(made, 201, {"Location": place, "Cache-Control": "no-store"})
+    return responses.reply(made, 201, {"Location": place, "Cache-Control": "no-store"})
 
 
 @router.get(
@@ -246,7 +247,7 @@ def create(request: Request, body: TheBody) -> Response:
     summary="List webhook endpoints",
     response_model=None,
     responses={
-        200: answers.shows("The endpoints, oldest first.", "WebhookEndpoints"),
+        200: responses.shows("The endpoints, oldest first.", "WebhookEndpoints"),
         **errors.documented(Problem),
     },
 )
@@ -255,7 +256,7 @@ def index(request: Request) -> Response:
     export, which each export names in its `webhook`."""
     caller = auth.reader(request)
     found = endpoints_of(request).list(caller.user_id)
-    return answers.reply(WebhookEndpoints([view(endpoint) for endpoint in found]))
+    return responses.reply(WebhookEndpoints([view(endpoint) for endpoint in found]))
 
 
 @router.get(
@@ -263,14 +264,14 @@ def index(request: Request) -> Response:
     summary="Get a webhook endpoint",
     response_model=None,
     responses={
-        200: answers.shows("The endpoint.", "WebhookEndpoint"),
+        200: responses.shows("The endpoint.", "WebhookEndpoint"),
         **errors.documented(Problem, 404),
     },
 )
 def show(request: Request, endpoint_id: str) -> Response:
     """One endpoint, without its secret."""
     caller = auth.reader(request)
-    return answers.reply(view(owned(request, caller.user_id, endpoint_id)))
+    return responses.reply(view(owned(request, caller.user_id, endpoint_id)))
 
 
 @router.get(
@@ -278,7 +279,7 @@ def show(request: Request, endpoint_id: str) -> Response:
     summary="Get a webhook endpoint's secret",
     response_model=None,
     responses={
-        200: answers.shows("The secret in force.", "WebhookSecret"),
+        200: responses.shows("The secret in force.", "WebhookSecret"),
         **errors.documented(Problem, 404),
     },
 )
@@ -295,7 +296,7 @@ def secret(request: Request, endpoint_id: str) -> Response:
     response_model=None,
     openapi_extra=takes(RotateRequest, {"grace_seconds": 86400}, required=False),
     responses={
-        200: answers.shows("The new secret.", "WebhookSecret"),
+        200: responses.shows("The new secret.", "WebhookSecret"),
         **errors.documented(Problem, 400, 404, 413, 415, 422),
     },
 )
@@ -319,7 +320,7 @@ def rotate(request: Request, endpoint_id: str, body: TheBody) -> Response:
     summary="Disable a webhook endpoint",
     response_model=None,
     responses={
-        200: answers.shows("The endpoint.", "WebhookEndpoint"),
+        200: responses.shows("The endpoint.", "WebhookEndpoint"),
         **errors.documented(Problem, 404),
     },
 )
@@ -334,7 +335,7 @@ def disable(request: Request, endpoint_id: str) -> Response:
     summary="Enable a webhook endpoint",
     response_model=None,
     responses={
-        200: answers.shows("The endpoint.", "WebhookEndpoint"),
+        200: responses.shows("The endpoint.", "WebhookEndpoint"),
         **errors.documented(Problem, 404),
     },
 )
@@ -385,11 +386,11 @@ def _switched(endpoint: Endpoint | None, endpoint_id: str) -> Response:
         endpoint.id,
         endpoint.user_id,
     )
-    return answers.reply(view(endpoint))
+    return responses.reply(view(endpoint))
 
 
 def _told(endpoint: Endpoint) -> Response:
-    return answers.reply(_secret(endpoint), headers={"Cache-Control": "no-store"})
+    return responses.reply(_secret(endpoint), headers={"Cache-Control": "no-store"})
 
 
 def _tell(what: str, endpoint_id: str, user_id: str) -> None:

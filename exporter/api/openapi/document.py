@@ -8,21 +8,18 @@ import msgspec
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from exporter.api import (
-    answers,
-    auth,
-    bounds,
+from exporter.api import auth, errors, flat
+from exporter.api import responses as answers
+from exporter.api.openapi import bounds, operations
+from exporter.api.surfaces import (
     coresignal,
     data_requests,
-    errors,
-    flat,
     hirebase,
     hirebase_jobs,
+    hirebase_usage,
     native,
     native_estimate,
-    operations,
     pipeline,
-    usage,
     webhook_deliveries,
     webhook_resends,
     webhooks,
@@ -39,7 +36,7 @@ _ANSWERED = (
     hirebase_jobs.Estimate,
     hirebase_jobs.Industries,
     hirebase_jobs.Categories,
-    usage.UsageSummary,
+    hirebase_usage.UsageSummary,
     native.Export,
     native.ExportPage,
     native_estimate.Records,
@@ -76,7 +73,7 @@ _ASKED = (
 _EXAMPLES = {
     **hirebase.EXAMPLES,
     **hirebase_jobs.EXAMPLES,
-    **usage.EXAMPLES,
+    **hirebase_usage.EXAMPLES,
     **native.EXAMPLES,
     **pipeline.EXAMPLES,
     **native_estimate.EXAMPLES,

@@ -18,11 +18,14 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import RedirectResponse, Response
 
-from exporter.api import answers, auth, data_requests, downloads, errors, hooks, idempotency
-from exporter.api.data_requests import V1, V2, DataRequest
-from exporter.api.downloads import Stretch
-from exporter.api.errors import Detail, Refusal
+from exporter.api import auth, errors, idempotency, responses, webhook_fields
+from exporter.api.errors import Detail
+from exporter.api.files import downloads
+from exporter.api.files.downloads import Stretch
+from exporter.api.refusal import Refusal
 from exporter.api.state import engine_of
+from exporter.api.surfaces import data_requests
+from exporter.api.surfaces.data_requests import V1, V2, DataRequest
 from exporter.core.exports import Export, State
 from exporter.formats import registry
 from exporter.formats import registry as formats
@@ -82,8 +85,8 @@ def files(request: Request, request_id: str) -> Response:
     engine = engine_of(request)
     export = _found(request, request_id)
     if not export.terminal:
-        waits = answers.patience(export, engine.clock.now())
-        return answers.reply(PENDING, 202, waits)
+        waits = responses.patience(export, engine.clock.now())
+        return responses.reply(PENDING, 202, waits)
     stretches, unknown = _stretches(export)
     if not stretches:
         detail = "Request did not find any matching IDs."
@@ -91,7 +94,7 @@ def files(request: Request, request_id: str) -> Response:
             detail += f" Those that you sent are in the file {unknown.name}."
         raise Refusal(422, "nothing_matched", detail)
     names = [stretch.name for stretch in stretches]
-    return answers.reply(Files(names, unknown.name if unknown else None))
+    return responses.reply(Files(names, unknown.name if unknown else None))
 
 
 Redirect = Annotated[
@@ -206,7 +209,7 @@ _FILE_SCHEMA = {
             "description": "One id a line, without a heading.",
         },
         "data_format": {"type": "string", "enum": ["json"]},
-        "webhook_url": {"type": "string", "description": hooks.URL_MEANS},
+        "webhook_url": {"type": "string", "description": webhook_fields.URL_MEANS},
         "webhook_events": {
             "type": "string",
             "description": "With commas between; default: all but `export.progress`.",

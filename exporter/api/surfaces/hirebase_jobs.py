@@ -16,10 +16,12 @@ from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import answers, creating, errors, hirebase, hooks, usage
+from exporter.api import creating, errors, responses, webhook_fields
 from exporter.api.bodies import TheBody, parse
-from exporter.api.errors import Detail, Refusal
+from exporter.api.errors import Detail
+from exporter.api.refusal import Refusal
 from exporter.api.state import engine_of, turns_of
+from exporter.api.surfaces import hirebase, hirebase_usage
 from exporter.contracts import timestamps
 from exporter.contracts.hirebase import JobSearch
 from exporter.errors import FieldProblem, QueryError
@@ -36,7 +38,7 @@ MOST_LISTED, LISTED = 100, 10
 MOST_EXPIRED = 100
 
 
-class ExpiredRequest(hooks.Fields):
+class ExpiredRequest(webhook_fields.Fields):
     """Since when. An unknown field is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -140,7 +142,7 @@ async def _asking(request: Request, ask: Callable[[], Response]) -> Response:
     response_model=None,
     openapi_extra=_SEARCH_DOCS,
     responses={
-        200: answers.shows("A page; past the end it is empty, with the true totals.", "Listing"),
+        200: responses.shows("A page; past the end it is empty, with the true totals.", "Listing"),
         **errors.documented(Detail, 404, 413, 422, 429, 502),
     },
 )
@@ -152,20 +154,20 @@ async def search(request: Request, body: TheBody) -> Response:
     """
 
     def ask() -> Response:
-        caller, engine = usage.reader(request), engine_of(request)
+        caller, engine = hirebase_usage.reader(request), engine_of(request)
         caller.plan.check("search")
         asked = parse(request, body, JobSearch)
         page, limit = asked.page or 1, asked.limit or LISTED
         if limit > MOST_LISTED:
             raise _wrong("limit", f"Limit cannot be greater than {MOST_LISTED}")
-        usage.afford(request, caller, usage.JOBS, limit)
+        hirebase_usage.afford(request, caller, hirebase_usage.JOBS, limit)
         source = _source(engine)
         try:
             query = source.search(_search(engine, asked), engine.clock.now(), user_id="").query
         except QueryError as error:
             raise hirebase.refused(engine, error.problems) from None
         listing = source.listing(query, page, limit)
-        usage.charge(request, caller, usage.JOBS, listing.rows)
+        hirebase_usage.charge(request, caller, hirebase_usage.JOBS, listing.rows)
         return _passed(listing.body)
 
     return await _asking(request, ask)
@@ -177,7 +179,7 @@ async def search(request: Request, body: TheBody) -> Response:
     response_model=None,
     openapi_extra=_SEARCH_DOCS,
     responses={
-        200: answers.shows("One credit a record.", "Estimate"),
+        200: responses.shows("One credit a record.", "Estimate"),
         **errors.documented(Detail, 404, 413, 422, 429, 502),
     },
 )
@@ -189,7 +191,7 @@ async def estimate(request: Request, body: TheBody) -> Response:
     """
 
     def ask() -> Response:
-        caller, engine = usage.reader(request), engine_of(request)
+        caller, engine = hirebase_usage.reader(request), engine_of(request)
         asked = parse(request, body, JobSearch)
         name = engine.config.surfaces.hirebase
         try:
@@ -198,8 +200,8 @@ async def estimate(request: Request, body: TheBody) -> Response:
             raise hirebase.refused(engine, [_lifted(one) for one in error.problems]) from None
         if cost is None:
             raise Refusal(422, "not_counted", f"the source {name!r} does not say how many match")
-        usage.tell(request, caller, usage.JOBS)
-        return answers.reply(Estimate(cost))
+        hirebase_usage.tell(request, caller, hirebase_usage.JOBS)
+        return responses.reply(Estimate(cost))
 
     return await _asking(request, ask)
 
@@ -209,7 +211,7 @@ async def estimate(request: Request, body: TheBody) -> Response:
     summary="Get the postings of a slug",
     response_model=None,
     responses={
-        200: answers.shows("As a search answers; one posting, or none.", "Listing"),
+        200: responses.shows("As a search answers; one posting, or none.", "Listing"),
         **errors.documented(Detail, 404, 422, 429, 502),
     },
 )
@@ -217,16 +219,16 @@ async def by_slug(request: Request, company_slug: str, job_slug: str) -> Respons
     """The posting that a company's page names so, expired or not."""
 
     def ask() -> Response:
-        caller = usage.reader(request)
+        caller = hirebase_usage.reader(request)
         caller.plan.check("search")
-        usage.afford(request, caller, usage.JOBS, 1)
+        hirebase_usage.afford(request, caller, hirebase_usage.JOBS, 1)
         asked = {
             "company_slugs": [company_slug],
             "job_slug": job_slug,
             "include_expired": "true",
         }
         listing = _source(engine_of(request)).listing(asked, 1, LISTED)
-        usage.charge(request, caller, usage.JOBS, listing.rows)
+        hirebase_usage.charge(request, caller, hirebase_usage.JOBS, listing.rows)
         return _passed(listing.body)
 
     return await _asking(request, ask)
@@ -240,7 +242,7 @@ async def by_slug(request: Request, company_slug: str, job_slug: str) -> Respons
     summary="List expired postings",
     response_model=None,
     responses={
-        200: answers.shows("A page of identifiers.", "ExpiredListing"),
+        200: responses.shows("A page of identifiers.", "ExpiredListing"),
         **errors.documented(Detail, 404, 422, 429, 502),
     },
 )
@@ -253,7 +255,7 @@ async def expired_jobs(
     """The identifiers of the postings that have expired since then. Free."""
 
     def ask() -> Response:
-        caller, engine = usage.reader(request), engine_of(request)
+        caller, engine = hirebase_usage.reader(request), engine_of(request)
         caller.plan.check("expired")
         try:
             moment = timestamps.canonical(since)
@@ -274,13 +276,13 @@ async def expired_jobs(
     response_model=None,
     openapi_extra=_takes(ExpiredRequest, {"since": "2026-03-01"}),
     responses={
-        202: answers.shows("The task, queued. Location says where to poll.", "Task"),
+        202: responses.shows("The task, queued. Location says where to poll.", "Task"),
         **errors.documented(Detail, 404, 409, 413, 422, 429, 502),
     },
 )
 async def export_expired(request: Request, body: TheBody) -> Response:
     """Record an export of the identifiers, `{"_id": …}` a line, and answer at once. Free."""
-    caller = await turns_of(request).run(lambda turn: usage.writer(request, turn))
+    caller = await turns_of(request).run(lambda turn: hirebase_usage.writer(request, turn))
     asked = await creating.parsed(request, body, ExpiredRequest)
     if asked.notify:
         raise _wrong("notify", "no e-mail is sent: poll the task, or give a webhook_url")
@@ -307,7 +309,7 @@ async def export_expired(request: Request, body: TheBody) -> Response:
     summary="List industries",
     response_model=None,
     responses={
-        200: answers.shows("As the source lists them.", "Industries"),
+        200: responses.shows("As the source lists them.", "Industries"),
         **errors.documented(Detail, 404, 429, 502),
     },
 )
@@ -325,7 +327,7 @@ async def industries(request: Request) -> Response:
     summary="List job categories",
     response_model=None,
     responses={
-        200: answers.shows("As the source lists them.", "Categories"),
+        200: responses.shows("As the source lists them.", "Categories"),
         **errors.documented(Detail, 404, 429, 502),
     },
 )
@@ -344,7 +346,7 @@ def _listed(request: Request, name: str) -> Response:
     summary="Get a posting",
     response_model=None,
     responses={
-        200: answers.shows("The posting.", "Posting"),
+        200: responses.shows("The posting.", "Posting"),
         **errors.documented(Detail, 404, 429, 502),
     },
 )
@@ -352,13 +354,13 @@ async def job(request: Request, job_id: str) -> Response:
     """One posting by its id. A metered key pays one credit, and nothing for a 404."""
 
     def ask() -> Response:
-        caller = usage.reader(request)
+        caller = hirebase_usage.reader(request)
         caller.plan.check("search")
-        usage.afford(request, caller, usage.JOBS, 1)
+        hirebase_usage.afford(request, caller, hirebase_usage.JOBS, 1)
         posting = _source(engine_of(request)).posting(job_id)
         if posting is None:
             raise Refusal(404, "not_found", f"no posting has the id {job_id[:100]!r}")
-        usage.charge(request, caller, usage.JOBS, 1)
+        hirebase_usage.charge(request, caller, hirebase_usage.JOBS, 1)
         return _passed(bytes(posting))
 
     return await _asking(request, ask)

@@ -10,9 +10,11 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from exporter.api import answers, auth, errors, webhooks
-from exporter.api.errors import Problem, Refusal
+from exporter.api import auth, errors, responses
+from exporter.api.errors import Problem
+from exporter.api.refusal import Refusal
 from exporter.api.state import deliveries_of, engine_of
+from exporter.api.surfaces import webhooks
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, DeliveryState
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
@@ -79,7 +81,7 @@ def _summary(delivery: Delivery) -> WebhookDeliverySummary:
 
 
 def _fields(delivery: Delivery) -> dict[str, Any]:
-    zulu = answers.zulu_or_none
+    zulu = responses.zulu_or_none
     last = delivery.attempts[-1] if delivery.attempts else None
     return {
         "id": delivery.id,
@@ -109,7 +111,7 @@ def whole(delivery: Delivery) -> WebhookDelivery:
 
 def _attempt(attempt: Attempt) -> WebhookAttempt:
     return WebhookAttempt(
-        answers.zulu(attempt.at),
+        responses.zulu(attempt.at),
         attempt.duration,
         attempt.status,
         attempt.error,
@@ -169,7 +171,7 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
 """What is answered, by path, method and status."""
 
 _LISTED = {
-    200: answers.shows("A page, newest first; Link leads to the next.", "WebhookDeliveries"),
+    200: responses.shows("A page, newest first; Link leads to the next.", "WebhookDeliveries"),
     **errors.documented(Problem, 404, 422),
 }
 
@@ -187,8 +189,8 @@ def of_endpoint(
     request: Request,
     endpoint_id: str,
     state: State = None,
-    limit: answers.Limit = 20,
-    cursor: answers.Cursor = None,
+    limit: responses.Limit = 20,
+    cursor: responses.Cursor = None,
 ) -> Response:
     """What was sent to one endpoint, or is to be."""
     caller, deliveries = auth.reader(request), deliveries_of(request)
@@ -211,8 +213,8 @@ def of_export(
     request: Request,
     export_id: str,
     state: State = None,
-    limit: answers.Limit = 20,
-    cursor: answers.Cursor = None,
+    limit: responses.Limit = 20,
+    cursor: responses.Cursor = None,
 ) -> Response:
     """What your endpoints were told of one export, or are to be."""
     caller, deliveries = auth.reader(request), deliveries_of(request)
@@ -234,8 +236,8 @@ def of_export(
 def dead(
     request: Request,
     state: Annotated[Literal["dead"], Query(description="`dead`: what was given up.")] = "dead",
-    limit: answers.Limit = 20,
-    cursor: answers.Cursor = None,
+    limit: responses.Limit = 20,
+    cursor: responses.Cursor = None,
 ) -> Response:
     """What was given up, of all your endpoints, deleted ones included; the latest first."""
     caller, deliveries = auth.reader(request), deliveries_of(request)
@@ -251,14 +253,14 @@ def dead(
     summary="Get a delivery",
     response_model=None,
     responses={
-        200: answers.shows("The delivery with its tries.", "WebhookDelivery"),
+        200: responses.shows("The delivery with its tries.", "WebhookDelivery"),
         **errors.documented(Problem, 404),
     },
 )
 def show(request: Request, delivery_id: str) -> Response:
     """One delivery: what was sent, and what came of each try."""
     caller = auth.reader(request)
-    return answers.reply(whole(owned(request, caller.user_id, delivery_id)))
+    return responses.reply(whole(owned(request, caller.user_id, delivery_id)))
 
 
 def owned(request: Request, user_id: str, delivery_id: str) -> Delivery:
@@ -289,13 +291,13 @@ def _page(
     The store keeps no list of each state. One that is rare is searched for in so many deliveries,
     and then the caller goes on by the cursor.
     """
-    limit = min(limit, answers.MOST_LISTED)
+    limit = min(limit, responses.MOST_LISTED)
     looked_at = 0
     while True:
         try:
             page = read(limit, cursor)
         except ValueError:
-            raise answers.wrong_cursor() from None
+            raise responses.wrong_cursor() from None
         found = [one for one in page.deliveries if state in (None, one.state)]
         looked_at += limit
         cursor = page.next_cursor
@@ -305,7 +307,7 @@ def _page(
     if cursor is not None:
         given = {"state": state} if state else {}
         query = urlencode({**given, "limit": limit, "cursor": cursor})
-        headers["Link"] = f'<{answers.address(engine_of(request), path)}?{query}>; rel="next"'
-    return answers.reply(
+        headers["Link"] = f'<{responses.address(engine_of(request), path)}?{query}>; rel="next"'
+    return responses.reply(
         WebhookDeliveries([_summary(one) for one in found], cursor), headers=headers
     )

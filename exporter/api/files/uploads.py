@@ -10,7 +10,8 @@ from itertools import pairwise
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from exporter.api.errors import Refusal, invalid
+from exporter.api.errors import invalid
+from exporter.api.refusal import Refusal
 
 Sink = Callable[[bytes], None]
 """Takes the content of one part of a form, piece by piece."""

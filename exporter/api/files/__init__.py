@@ -1,0 +1,3 @@
+"""Files on their way through the API: uploads, downloads, streams."""
+
+from __future__ import annotations
