@@ -18,7 +18,7 @@ from dlt.sources.helpers.rest_client.paginators import (
 )
 
 from exporter.board import bindbee, synthetic
-from exporter.client import Client
+from exporter.cli.client import Client
 from exporter.local.stack import Addresses
 from tests import boards
 from tests.conftest import BOARD_ROWS

@@ -21,7 +21,7 @@ import httpx
 import psutil
 import redis
 
-from exporter.client import Client
+from exporter.cli.client import Client
 from exporter.clock import SystemClock
 from exporter.local import ports, s3
 from exporter.local.children import Child, ChildError

@@ -17,13 +17,7 @@ from typing import Any, NamedTuple, cast
 import httpx
 import zstandard
 
-from exporter.client import (
-    TERMINAL,
-    ServiceError,
-    ServiceSilent,
-    count_rows,
-    download,
-)
+from exporter.cli.client import TERMINAL, ServiceError, ServiceSilent, count_rows, download
 from exporter.clock import SystemClock
 from exporter.core.exports import Export, Spec
 from exporter.errors import StorageUnavailable, StoreUnavailable

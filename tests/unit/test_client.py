@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from exporter import client
-from exporter.client import Client, ServiceError, count_rows, download
+from exporter.cli import client
+from exporter.cli.client import Client, ServiceError, count_rows, download
 from tests.upstreams import Answer, Reset, reply, serving
 
 

@@ -16,7 +16,7 @@ import pytest
 import redis
 import yaml
 
-from exporter.cli import app
+from exporter.cli.main import app
 from exporter.local import ports
 from exporter.local.children import Child
 from exporter.local.redis import RedisServer

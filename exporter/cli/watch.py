@@ -17,7 +17,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from exporter.client import Client, ServiceError, count_rows, download
+from exporter.cli.client import Client, ServiceError, count_rows, download
 
 
 def fetch(client: Client, request: Mapping[str, Any], file: Path, err: Console) -> dict[str, Any]:

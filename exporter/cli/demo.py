@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exporter.client import Client
+from exporter.cli.client import Client
+from exporter.cli.watch import fetch
 from exporter.local import ports
 from exporter.local.stack import Stack
-from exporter.watching import fetch
 
 SHOWN = ("_id", "job_title", "company_name", "location_raw", "date_posted")
 WIDTH = 28

@@ -13,8 +13,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from exporter import endpoints_cli, keys_cli, logs
-from exporter.console import err, out, told
+from exporter import logs
+from exporter.cli import endpoints, keys
+from exporter.cli.console import err, out, told
 from exporter.errors import ExporterError
 
 app = typer.Typer(
@@ -24,8 +25,8 @@ app = typer.Typer(
     add_completion=False,
 )
 board = typer.Typer(help="The reference job board, an upstream to try.", no_args_is_help=True)
-app.add_typer(keys_cli.keys, name="keys")
-app.add_typer(endpoints_cli.endpoints, name="endpoints")
+app.add_typer(keys.keys, name="keys")
+app.add_typer(endpoints.endpoints, name="endpoints")
 app.add_typer(board, name="board")
 
 DATA_DIR = Path(".exporter")
@@ -80,7 +81,7 @@ def demo(
     rows: Annotated[int, typer.Option(min=1, help="Postings on the board.")] = 20_000,
 ) -> None:
     """See the main job: start the stack, export from the board, download, show the proof."""
-    from exporter.demo import run
+    from exporter.cli.demo import run
 
     with told():
         raise typer.Exit(run(rows, out, err))
@@ -109,8 +110,8 @@ def export(
     ] = None,
 ) -> None:
     """Export from a running service into a file: enqueue, watch, download, verify."""
-    from exporter.client import Client
-    from exporter.watching import fetch
+    from exporter.cli.client import Client
+    from exporter.cli.watch import fetch
 
     try:
         search = json.loads(query)
@@ -136,7 +137,7 @@ def export(
 @app.command()
 def doctor() -> None:
     """Check every dependency and setting, and say how to mend what is wrong."""
-    from exporter.doctor import examine
+    from exporter.cli.doctor import examine
 
     table = Table("", "what", "found")
     ill = 0
@@ -248,7 +249,3 @@ def _local_key() -> str:
 
 def main() -> None:
     app()
-
-
-if __name__ == "__main__":
-    main()

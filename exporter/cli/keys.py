@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from exporter.console import err, out, told
+from exporter.cli.console import err, out, told
 from exporter.errors import ExporterError
 
 if TYPE_CHECKING:

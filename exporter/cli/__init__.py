@@ -1,0 +1,3 @@
+"""The `exporter` command."""
+
+from __future__ import annotations
