@@ -12,8 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from exporter.board import names, postings, words
-from exporter.board.coresignal import records
+from exporter.board import coresignal_records, names, postings, words
 
 _BATCH = 500
 _COLUMNS = postings.Columns._fields
@@ -142,7 +141,7 @@ def store(
             number += 1
             rows["documents"].append((number, posting.json))
             rows["postings"].append((number, posting.id, synthetic, *posting.columns))
-            rows["coresignal"].append(records.entry(number, posting.id, posting.json))
+            rows["coresignal"].append(coresignal_records.entry(number, posting.id, posting.json))
             rows["places"] += [(number, nth, *place) for nth, place in enumerate(posting.places)]
             rows["names"].append((names.uuid_of("job", posting.id), number))
             rows["offices"] += [
@@ -184,7 +183,7 @@ def _add_records(connection: sqlite3.Connection) -> None:
         " WHERE number NOT IN (SELECT number FROM coresignal)"
     )
     while batch := lacking.fetchmany(_BATCH):
-        entries = [records.entry(*row) for row in batch]
+        entries = [coresignal_records.entry(*row) for row in batch]
         connection.executemany(_INSERTS["coresignal"], entries)
     set_meta(connection, "coresignal", 1)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
+
+from exporter.clock import Clock
 
 LONGEST_DELAY = 2.0
 """Seconds that a worker sleeps for an upstream; a longer wait is a state of the export."""
@@ -62,3 +65,37 @@ UNLIMITED = Unlimited()
 
 Open = Callable[[str, Rate], Budget]
 """Gives a source's budget by the source's name; all that are given for one name are one."""
+
+
+class MemoryBudgets:
+    """The budgets of one process alone, on the injected clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.lock = threading.Lock()
+        self.starts: dict[str, float] = {}
+        """By source, when the next request may start."""
+
+    def open(self, source: str, rate: Rate) -> Budget:
+        """The budget of that source."""
+        return _MemoryBudget(self, source, rate)
+
+
+class _MemoryBudget:
+    def __init__(self, shared: MemoryBudgets, source: str, rate: Rate) -> None:
+        self._shared, self._source, self._rate = shared, source, rate
+
+    def take(self) -> float:
+        with self._shared.lock:
+            now = self._shared.clock.monotonic()
+            start = max(self._shared.starts.get(self._source, now), now)
+            if start - now <= LONGEST_DELAY:
+                self._shared.starts[self._source] = start + self._rate.interval
+            return start - now
+
+    def hold(self, seconds: float) -> None:
+        with self._shared.lock:
+            until = self._shared.clock.monotonic() + seconds
+            self._shared.starts[self._source] = max(
+                self._shared.starts.get(self._source, until), until
+            )

@@ -25,7 +25,6 @@ from exporter.sources.base import Search, Source
 from exporter.sources.id_list import IdList
 from exporter.storage.base import Storage
 from exporter.store.base import ExportStore, Idempotency
-from exporter.store.memory import rate_budgets
 
 MOST_COLUMNS = 1_000
 
@@ -48,7 +47,7 @@ class Engine:
         self.store = store
         self.storage = storage
         self.clock = clock or SystemClock()
-        self._budgets = budgets or rate_budgets.MemoryBudgets(self.clock).open
+        self._budgets = budgets or rates.MemoryBudgets(self.clock).open
         self._sources: dict[str, Source] = {}
 
     def source(self, name: str) -> Source:

@@ -16,8 +16,7 @@ import httpx
 import pytest
 import requests
 
-from exporter.board import synthetic
-from exporter.board.coresignal import records as coresignal_records
+from exporter.board import coresignal_records, synthetic
 from exporter.local.stack import Addresses
 from tests.conftest import BOARD_ROWS
 

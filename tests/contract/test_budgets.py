@@ -13,11 +13,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from exporter.clock import Clock, FakeClock, SystemClock
-from exporter.core.rates import LONGEST_DELAY, UNLIMITED, Open, Rate
+from exporter.core.rates import LONGEST_DELAY, UNLIMITED, MemoryBudgets, Open, Rate
 from exporter.errors import StoreUnavailable
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.store.memory.rate_budgets import MemoryBudgets
 from exporter.store.redis.rate_budgets import RedisBudgets
 
 DATABASE = 12

@@ -13,7 +13,7 @@ from exporter.core.exports import Export, Hook, State
 from exporter.core.plans import Plan
 from tests.integration.api_server import captured_logs
 from tests.integration.webhook_service import ENDPOINTS, URL, Hooked
-from tests.unit.test_webhook_addresses import HOSTILE
+from tests.unit.webhooks.test_addresses import HOSTILE
 
 Fields = dict[str, Any]
 

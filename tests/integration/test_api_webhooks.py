@@ -20,7 +20,7 @@ from exporter.webhooks.endpoint_store import MOST_REGISTERED
 from tests.integration.api_server import PUBLIC_URL, captured_logs
 from tests.integration.test_api_refusals import check_shape
 from tests.integration.webhook_service import ENDPOINTS, OUTSIDE, URL, Hooked
-from tests.unit.test_webhook_addresses import HOSTILE
+from tests.unit.webhooks.test_addresses import HOSTILE
 
 SECRET_URL = "https://hooks.example.com/T00/hidden?token=hidden"
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import sqlite3
 
-from exporter.board import expressions, words
-from exporter.board.coresignal import records
-from exporter.board.coresignal.records import site
+from exporter.board import coresignal_records, expressions, words
+from exporter.board.coresignal_records import site
 from exporter.board.expressions import Expression, Term
 from exporter.board.postings import label_key
 from exporter.board.search import Condition, all_of, any_of
@@ -64,7 +63,7 @@ def condition(filters: JobFilters) -> Condition:
         found.append(Condition("website = ?", (site(filters.company_exact_website),)))
     if filters.company_professional_network_url is not None:
         wanted = site(filters.company_professional_network_url)
-        home = site(records.PROFILES) + "/"
+        home = site(coresignal_records.PROFILES) + "/"
         found.append(Condition("company_slug <> '' AND ? || company_slug = ?", (home, wanted)))
     for name, column in TEXTS.items():
         if (text := getattr(filters, name)) is not None:
@@ -109,7 +108,7 @@ def described(text: str) -> Condition:
 def register(connection: sqlite3.Connection) -> None:
     """Makes known to a connection what the conditions call."""
     connection.create_function("said", 2, _said, deterministic=True)
-    connection.create_function("company_id", 1, records.company_id, deterministic=True)
+    connection.create_function("company_id", 1, coresignal_records.company_id, deterministic=True)
     connection.create_function("keywords_say", 2, _keywords_say, deterministic=True)
 
 
@@ -119,7 +118,7 @@ def _said(wanted: str, text: str) -> bool:
 
 
 def _keywords_say(wanted: str, document: bytes) -> bool:
-    return expressions.said(expressions.parse(wanted), records.keywords(document))
+    return expressions.said(expressions.parse(wanted), coresignal_records.keywords(document))
 
 
 def _employed(wanted: Expression) -> Condition:

@@ -17,9 +17,8 @@ from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from exporter.board import answers, database
+from exporter.board import answers, coresignal_records, database
 from exporter.board.coresignal import dsl, filters
-from exporter.board.coresignal import records as coresignal_records
 from exporter.board.expressions import Wrong
 from exporter.board.search import Condition
 from exporter.contracts.coresignal import MOST_IDS, JobFilters

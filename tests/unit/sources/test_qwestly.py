@@ -17,12 +17,11 @@ import pytest
 from exporter.clock import FakeClock
 from exporter.config import SourceConfig
 from exporter.core.exports import Outcome
-from exporter.core.rates import Rate
+from exporter.core.rates import MemoryBudgets, Rate
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.sources import registry
 from exporter.sources.http.numbered import Lookups
 from exporter.sources.qwestly import COLUMNS, QwestlySource
-from exporter.store.memory.rate_budgets import MemoryBudgets
 from tests import boards
 from tests.harness import Bench
 from tests.upstreams import Answer, Asked, Upstream, reply, serving

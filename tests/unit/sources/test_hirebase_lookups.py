@@ -14,11 +14,10 @@ import pytest
 
 from exporter.clock import FakeClock, SystemClock
 from exporter.config import SourceConfig
-from exporter.core.rates import Rate
+from exporter.core.rates import MemoryBudgets, Rate
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.sources.hirebase import HirebaseSource
 from exporter.sources.http.numbered import LOOKUPS
-from exporter.store.memory.rate_budgets import MemoryBudgets
 from tests.upstreams import Asked, reply, serving
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

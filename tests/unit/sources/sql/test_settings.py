@@ -11,7 +11,7 @@ from exporter.clock import FakeClock
 from exporter.config import SqlConfig
 from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable
 from exporter.sources.sql.source import SqlSource
-from tests.unit.sql_source.given import NUMBERED, Make, ids, read
+from tests.unit.sources.sql.given import NUMBERED, Make, ids, read
 
 
 def test_a_table_that_is_not_there_is_an_error_of_the_configuration(make: Make) -> None:

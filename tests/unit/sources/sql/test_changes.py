@@ -13,7 +13,7 @@ from exporter.core.exports import Dialect, Outcome, Spec
 from exporter.errors import SourceUntrue
 from exporter.run.page_reader import Reading
 from exporter.sources.sql.source import SqlSource
-from tests.unit.sql_source.given import NUMBERED, Make, filled, query
+from tests.unit.sources.sql.given import NUMBERED, Make, filled, query
 
 
 def test_rows_that_come_and_go_while_it_reads_cost_none_of_the_others(

@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from exporter.clock import FakeClock
 from exporter.config import SourceConfig, load_config
-from exporter.core.rates import UNLIMITED, Budget, Rate
+from exporter.core.rates import UNLIMITED, Budget, MemoryBudgets, Rate
 from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable, StoreUnavailable
 from exporter.service.exports import Engine
 from exporter.settings import Settings
 from exporter.sources.http import client as http
 from exporter.storage.memory import MemoryStorage
-from exporter.store.memory.rate_budgets import MemoryBudgets
 from exporter.store.memory.store import MemoryStore
 from tests.upstreams import Upstream, reply, serving
 

@@ -14,7 +14,7 @@ import pytest
 from exporter.clock import FakeClock
 from exporter.config import SqlConfig
 from exporter.sources.sql.source import SqlSource
-from tests.unit.sql_source.given import Make
+from tests.unit.sources.sql.given import Make
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.board import database, synthetic
-from exporter.board.coresignal import records as coresignal_records
+from exporter.board import coresignal_records, database, synthetic
 from tests import boards
 from tests.boards import KEY
 

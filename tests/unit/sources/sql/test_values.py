@@ -15,7 +15,7 @@ from exporter.errors import SourceRefused
 from exporter.formats.json import JsonLines
 from exporter.local import sample
 from exporter.sources.sql.source import SqlSource
-from tests.unit.sql_source.given import Make, ids, query, read
+from tests.unit.sources.sql.given import Make, ids, query, read
 
 
 def test_a_row_of_postgresql_keeps_every_digit_and_gets_its_times_in_utc(postgres: Make) -> None:

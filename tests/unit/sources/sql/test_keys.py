@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from exporter.errors import SourceRefused
-from tests.unit.sql_source.given import Make, query, read
+from tests.unit.sources.sql.given import Make, query, read
 
 
 def test_two_rows_with_one_key_are_refused_where_one_would_be_lost(make: Make) -> None:

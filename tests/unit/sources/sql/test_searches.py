@@ -8,7 +8,7 @@ import pytest
 
 from exporter.errors import QueryError
 from exporter.sources.id_list import IdList
-from tests.unit.sql_source.given import NOW, NUMBERED, Make, filled, ids, query, read
+from tests.unit.sources.sql.given import NOW, NUMBERED, Make, filled, ids, query, read
 
 
 def test_nobody_gets_the_rows_of_another_by_any_way(make: Make) -> None:

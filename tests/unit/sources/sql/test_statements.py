@@ -14,7 +14,7 @@ from exporter.config import SqlConfig
 from exporter.errors import SourceRefused, SourceUnavailable
 from exporter.sources.sql.database import Database
 from exporter.sources.sql.source import SqlSource
-from tests.unit.sql_source.given import NUMBERED, Make, filled, ids, query
+from tests.unit.sources.sql.given import NUMBERED, Make, filled, ids, query
 
 COUNTED = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {}) "
 
