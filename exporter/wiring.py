@@ -12,7 +12,7 @@ from exporter.config import load_config
 from exporter.core.exports import Export
 from exporter.errors import ExporterError
 from exporter.run.run_slice import Limits
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.settings import Settings, load
 from exporter.storage.base import Storage
 from exporter.storage.s3 import S3Storage
@@ -29,7 +29,7 @@ from exporter.webhooks.sender import Sender
 log = structlog.get_logger()
 
 
-def engine() -> Engine:
+def export_service() -> ExportService:
     """The engine over the Redis and S3 that the environment names; nothing is contacted yet.
 
     Raises ConfigurationError naming the wrong setting.
@@ -37,7 +37,7 @@ def engine() -> Engine:
     settings = load()
     clock = SystemClock()
     store = RedisStore.connect(settings.redis_url)
-    return Engine(
+    return ExportService(
         settings=settings,
         config=load_config(settings.config),
         store=store,
@@ -89,7 +89,7 @@ def deliverer() -> Deliverer:
 
     Raises ConfigurationError naming the wrong setting.
     """
-    own = engine()
+    own = export_service()
     settings = own.settings
     store = own.store
     assert isinstance(store, RedisStore)

@@ -20,7 +20,7 @@ from exporter.errors import ConfigurationError, StorageUnavailable, StoreUnavail
 from exporter.formats import registry as formats
 from exporter.maintenance import cleaning
 from exporter.run.run_slice import Ending, run_slice
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.store.base import Claim
 from exporter.webhooks.delivering import Deliverer
 from workers import draining, memory, pulse
@@ -44,9 +44,9 @@ passes by itself is not tried away within a second."""
 
 
 @lru_cache(maxsize=1)
-def engine() -> Engine:
+def service() -> ExportService:
     """This process's engine. Made in the child, never before the fork: sockets are not shared."""
-    return wiring.engine()
+    return wiring.export_service()
 
 
 @lru_cache(maxsize=1)
@@ -66,7 +66,7 @@ def worker_id() -> str:
 @worker_process_init.connect
 def _begin(**_: object) -> None:
     """What a child does before its first slice."""
-    engine.cache_clear()
+    service.cache_clear()
     deliverer.cache_clear()
     worker_id.cache_clear()
     pulse.begin()
@@ -76,7 +76,7 @@ def _begin(**_: object) -> None:
 
 def warm(**_: object) -> None:
     """What a child that does exports begins beside its first slice."""
-    wiring.warm(engine().storage)
+    wiring.warm(service().storage)
 
 
 @app.task(name="exporter.tick")
@@ -115,7 +115,7 @@ def work() -> Ending | None:
     A slice that crashes by a defect of ours ends as LOST: its export's attempt is counted and it
     is ready again soon. MemoryError is raised after that, for this process has to end.
     """
-    own = engine()
+    own = service()
     claimed_at = own.clock.monotonic()
     pulse.claiming()
     try:
@@ -144,7 +144,7 @@ def work() -> Ending | None:
             return Ending.LOST
 
 
-def _slice(own: Engine, claim: Claim, claimed_at: float) -> Ending:
+def _slice(own: ExportService, claim: Claim, claimed_at: float) -> Ending:
     spec = claim.export.spec
     if claim.export.attempts >= 2 * own.settings.max_attempts:
         # It was to be failed and its bucket emptied, and workers were lost even at that.
@@ -172,7 +172,7 @@ def _slice(own: Engine, claim: Claim, claimed_at: float) -> Ending:
     )
 
 
-def _crashed(own: Engine, claim: Claim, error: Exception) -> None:
+def _crashed(own: ExportService, claim: Claim, error: Exception) -> None:
     """Log the error, and let the lease run out soon instead of at its end.
 
     To the store that is a dead worker: the sweep counts the attempt, and whoever claims next
@@ -191,7 +191,7 @@ def _crashed(own: Engine, claim: Claim, error: Exception) -> None:
         log.warning("store.silent", reason=str(silent))
 
 
-def _without_source(own: Engine, claim: Claim, reason: str) -> Ending:
+def _without_source(own: ExportService, claim: Claim, reason: str) -> Ending:
     """Let the export wait for a worker that knows its source; in the end, fail it.
 
     A new configuration reaches workers one by one. Were this an error of the task, the export
@@ -214,7 +214,7 @@ def _without_source(own: Engine, claim: Claim, reason: str) -> Ending:
     return Ending.WAITING if held else Ending.LOST
 
 
-def _end(own: Engine, claim: Claim, state: State, error: str | None) -> Ending:
+def _end(own: ExportService, claim: Claim, state: State, error: str | None) -> Ending:
     """End an export that no slice can end. What it left in the bucket is cleaned up later."""
     try:
         held = own.store.end(
@@ -233,7 +233,7 @@ def _end(own: Engine, claim: Claim, state: State, error: str | None) -> Ending:
 @app.task(name="exporter.clean")
 def clean() -> None:
     """Delete files past their retention and uploads without an export."""
-    own = engine()
+    own = service()
     try:
         cleaning.clean(
             own.store,

@@ -25,7 +25,7 @@ GRACE = 10.0
 EXIT_CODE = 70
 
 
-class Swept(Protocol):
+class HasReady(Protocol):
     """What a sweep found."""
 
     @property
@@ -36,7 +36,7 @@ class Swept(Protocol):
 class Sweeps(Protocol):
     """Where the work of a worker comes from: the exports, or the webhooks."""
 
-    def sweep(self) -> Swept:
+    def sweep(self) -> HasReady:
         """Repair what dead workers left, and tell what is ready."""
 
 

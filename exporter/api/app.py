@@ -29,11 +29,11 @@ from exporter.api.surfaces import (
     webhook_resends,
     webhooks,
 )
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import KeyRing
 
 
-def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
+def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
     """The API over an engine; whoever holds one of `keys` may call it.
 
     Errors are problem+json on our own paths and `{"detail": …}` elsewhere. /openapi.json documents
@@ -49,8 +49,8 @@ def create_app(engine: Engine, keys: KeyRing) -> FastAPI:
         redirect_slashes=False,
         lifespan=_lifespan,
     )
-    state.bind(app, engine, keys)
-    app.state.health = health.Health(engine)
+    state.bind(app, service, keys)
+    app.state.health = health.Health(service)
     app.state.purgers = anyio.CapacityLimiter(responses.PURGERS)
     app.state.askers = anyio.CapacityLimiter(hirebase_jobs.ASKERS)
     app.state.downloads = anyio.CapacityLimiter(downloads.THREADS)

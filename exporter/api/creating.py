@@ -11,10 +11,10 @@ from fastapi import Request
 from pydantic import BaseModel
 
 from exporter.api import bodies, webhook_fields
-from exporter.api.state import engine_of, turns_of
+from exporter.api.state import runner_of, service_of
 from exporter.clock import Clock
 from exporter.core.exports import Export, Phase, Spec, State
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.store.base import ExportStore, Idempotency
 from exporter.store.redis.api_keys import ApiKey
 
@@ -33,7 +33,7 @@ async def parsed(request: Request, body: bytes, model: type[Model]) -> Model:
     return await to_thread.run_sync(bodies.parse, request, body, model)
 
 
-def is_prompt(
+def runs_without_waiting(
     caller: ApiKey, body: bytes, asked: webhook_fields.Fields, search: Mapping[str, Any]
 ) -> bool:
     """Whether all that an export is made of is known without asking anybody.
@@ -49,19 +49,21 @@ def is_prompt(
     )
 
 
-async def made(request: Request, make: Callable[[Engine], Export], *, prompt: bool) -> Export:
+async def create(
+    request: Request, make: Callable[[ExportService], Export], *, prompt: bool
+) -> Export:
     """The export that an engine makes. Raises what it raises.
 
     Unless it is `prompt` a thread makes it. Otherwise an engine drafts it, whose store keeps what
     it is to record, and that is then recorded while others are served.
     """
-    engine = engine_of(request)
+    service = service_of(request)
     if not prompt:
-        return await to_thread.run_sync(make, engine)
-    drafting, drafts = copy.copy(engine), _Drafts(engine.clock)
+        return await to_thread.run_sync(make, service)
+    drafting, drafts = copy.copy(service), _Drafts(service.clock)
     drafting.store = cast("ExportStore", drafts)
     make(drafting)
-    return await turns_of(request).run(lambda turn: turn.store.create(*drafts.asked[-1]))
+    return await runner_of(request).run(lambda turn: turn.store.create(*drafts.asked[-1]))
 
 
 class _Drafts:

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Request
 
 from exporter.api.refusal import Refusal
-from exporter.api.state import engine_of
+from exporter.api.state import service_of
 
 API_VERSION = "1.0"
 _CODES: Mapping[str, str] = {
@@ -54,6 +54,6 @@ def flat(request: Request, refusal: Refusal) -> Flat:
         details=dict(refusal.details),
         errors=[FlatEntry(name, text, given.get(name, "")[:100]) for name, text in fields],
         request_id=request.state.request_id,
-        timestamp=f"{engine_of(request).clock.now():%Y-%m-%dT%H:%M:%SZ}",
+        timestamp=f"{service_of(request).clock.now():%Y-%m-%dT%H:%M:%SZ}",
         api_version=API_VERSION,
     )

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from exporter.api import responses
 from exporter.errors import ExporterError
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 
 DEADLINE_SECONDS = 2.0
 FRESH_SECONDS = 1.0
@@ -56,10 +56,10 @@ class Probe:
 class Health:
     """The state of all that this process needs."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, service: ExportService) -> None:
         self._probes = {
-            "redis": Probe("redis", lambda: engine.store.get("health")),
-            "s3": Probe("s3", lambda: engine.storage.head("health")),
+            "redis": Probe("redis", lambda: service.store.get("health")),
+            "s3": Probe("s3", lambda: service.storage.head("health")),
         }
 
     async def verdicts(self) -> dict[str, str]:

@@ -60,7 +60,7 @@ def mark(request: Request, asked: BaseModel | None = None) -> Idempotency | None
     return Idempotency(key, canonical.digest({"path": request.scope["path"], "body": body}))
 
 
-def told(export: Export, meant_id: str) -> Mapping[str, str]:
+def log_and_headers(export: Export, meant_id: str) -> Mapping[str, str]:
     """Log that an export was created under the id meant for it, or that an earlier try had done so;
     the headers that tell the caller which."""
     replayed = export.id != meant_id

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from exporter.api.state import engine_of
-from exporter.store.base import Census
+from exporter.api.state import service_of
+from exporter.store.base import QueueCounts
 
 router = APIRouter(include_in_schema=False)
 
@@ -51,14 +51,14 @@ COUNTERS: Mapping[str, str] = {
 @router.get("/metrics")
 def show(request: Request) -> Response:
     """All counters and gauges; the same from every API process, for they are the store's."""
-    store = engine_of(request).store
+    store = service_of(request).store
     return Response(
-        render(store.counters(), store.census()),
+        render(store.counters(), store.queue_counts()),
         headers={"Content-Type": CONTENT_TYPE},
     )
 
 
-def render(counters: Mapping[str, int], census: Census) -> str:
+def render(counters: Mapping[str, int], census: QueueCounts) -> str:
     """Everything in the text format of Prometheus, version 0.0.4.
 
     Each name is `exporter_…`, that of a counter ends in `_total`. Counters start with the store's
@@ -68,7 +68,7 @@ def render(counters: Mapping[str, int], census: Census) -> str:
     return "".join(f"{line}\n" for line in _lines(counters, census))
 
 
-def _lines(counters: Mapping[str, int], census: Census) -> Iterator[str]:
+def _lines(counters: Mapping[str, int], census: QueueCounts) -> Iterator[str]:
     for name, meaning in COUNTERS.items():
         yield from _family(f"exporter_{name}_total", "counter", meaning)
         yield f"exporter_{name}_total {counters.get(name, 0)}"

@@ -15,12 +15,12 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from exporter.api import auth, errors, refusal
-from exporter.api.state import engine_of, turns_of
+from exporter.api.state import runner_of, service_of
 from exporter.core.exports import Completeness, Export, Phase, State
 from exporter.errors import ExporterError
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.store.base import RecordPage
-from exporter.store.redis.async_runner import Turns
+from exporter.store.redis.async_runner import AsyncRunner
 
 MOST_LISTED = 100
 PURGERS = 2
@@ -100,7 +100,7 @@ class File(msgspec.Struct):
     ]
 
 
-def file(engine: Engine, export: Export, moment: Moment) -> File | None:
+def file(service: ExportService, export: Export, moment: Moment) -> File | None:
     """The file of a finished export, with a URL signed now; None before it is finished.
 
     After its retention the file is still described, without a URL and with the time that it went:
@@ -109,7 +109,7 @@ def file(engine: Engine, export: Export, moment: Moment) -> File | None:
     result = export.result
     if result is None:
         return None
-    url, dies = engine.link(export) or (None, export.file_expires_at)
+    url, dies = service.link(export) or (None, export.file_expires_at)
     return File(
         download_url=url,
         file_size=result.file_size,
@@ -118,10 +118,10 @@ def file(engine: Engine, export: Export, moment: Moment) -> File | None:
         file_name=export.spec.file_name,
         completeness=result.completeness,
         pages=result.pages,
-        guarded_cells=result.tally.guarded_cells,
-        replaced_characters=result.tally.replaced_characters,
-        unmapped_fields=result.tally.unmapped_fields,
-        nulled_numbers=result.tally.nulled_numbers,
+        guarded_cells=result.row_counts.guarded_cells,
+        replaced_characters=result.row_counts.replaced_characters,
+        unmapped_fields=result.row_counts.unmapped_fields,
+        nulled_numbers=result.row_counts.nulled_numbers,
     )
 
 
@@ -143,15 +143,15 @@ def deleted(request: Request, user_id: str, export_id: str) -> Response:
 
     If S3 does not answer then, the next cleaning removes it. Raises Refusal 404.
     """
-    engine = engine_of(request)
-    state = engine.delete(user_id, export_id)
+    service = service_of(request)
+    state = service.delete(user_id, export_id)
     if state is None:
         raise errors.missing(export_id)
     log.info("export.deleted", export_id=export_id, user_id=user_id, state=state)
 
     def purge() -> None:
         try:
-            engine.purge(export_id)
+            service.purge(export_id)
         except ExporterError as error:
             log.warning("export.purge_postponed", export_id=export_id, reason=str(error))
 
@@ -178,7 +178,7 @@ def patience(export: Export, now: datetime) -> dict[str, str]:
 async def found(request: Request, export_id: str) -> Export:
     """The caller's export, on whichever surface it was created. Raises Refusal 401, 403 or 404."""
 
-    def look(turn: Turns) -> Export:
+    def look(turn: AsyncRunner) -> Export:
         caller, export = turn.both(
             lambda: auth.reader(request, turn.keys), lambda: turn.store.get(export_id)
         )
@@ -186,7 +186,7 @@ async def found(request: Request, export_id: str) -> Export:
             raise errors.missing(export_id)
         return export
 
-    return await turns_of(request).run(look)
+    return await runner_of(request).run(look)
 
 
 def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -200,9 +200,9 @@ def shows(description: str, schema: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": content}}
 
 
-def address(engine: Engine, path: str) -> str:
+def address(service: ExportService, path: str) -> str:
     """A path of this API as its callers see it."""
-    return engine.settings.public_url.rstrip("/") + path
+    return service.settings.public_url.rstrip("/") + path
 
 
 Limit = Annotated[
@@ -214,10 +214,10 @@ Cursor = Annotated[
 ]
 
 
-def records(engine: Engine, user_id: str, limit: int, cursor: str | None) -> RecordPage:
+def records(service: ExportService, user_id: str, limit: int, cursor: str | None) -> RecordPage:
     """A user's exports, newest first, `MOST_LISTED` at most. Raises Refusal for a wrong cursor."""
     try:
-        return engine.store.list(user_id, limit=min(limit, MOST_LISTED), cursor=cursor)
+        return service.store.list(user_id, limit=min(limit, MOST_LISTED), cursor=cursor)
     except ValueError:
         raise wrong_cursor() from None
 
@@ -228,9 +228,9 @@ def wrong_cursor() -> refusal.Refusal:
     return errors.invalid([{"loc": ("query", "cursor"), "msg": message, "type": "value_error"}])
 
 
-def following(engine: Engine, path: str, limit: int, page: RecordPage) -> dict[str, str]:
+def following(service: ExportService, path: str, limit: int, page: RecordPage) -> dict[str, str]:
     """The Link header to the next page; nothing on the last."""
     if page.next_cursor is None:
         return {}
     query = urlencode({"limit": min(limit, MOST_LISTED), "cursor": page.next_cursor})
-    return {"Link": f'<{address(engine, path)}?{query}>; rel="next"'}
+    return {"Link": f'<{address(service, path)}?{query}>; rel="next"'}

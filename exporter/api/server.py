@@ -22,17 +22,17 @@ def serve(host: str, port: int) -> None:
     Raises ConfigurationError, with the mending command, for a Redis that may lose or evict
     records. One that does not answer yet is no reason not to start: calls get 503 until it does.
     """
-    engine = wiring.engine()
-    store = engine.store = RedisStore.connect(load().redis_url, patient=False)
+    service = wiring.export_service()
+    store = service.store = RedisStore.connect(load().redis_url, patient=False)
     try:
         for warning in store.check():
             log.warning("redis.unchecked", reason=warning)
     except StoreUnavailable as error:
         log.warning("redis.silent", reason=str(error))
-    app = create_app(engine, KeyRing(store.client))
+    app = create_app(service, KeyRing(store.client))
     sweeper = Sweeper(store)
     sweeper.start()
-    wiring.warm(engine.storage)
+    wiring.warm(service.storage)
     log.info("api.listening", host=host, port=port)
     uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning")
     sweeper.stop()

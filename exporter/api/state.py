@@ -10,10 +10,10 @@ from typing import cast
 
 from fastapi import FastAPI, Request
 
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.store.redis import async_runner
 from exporter.store.redis.api_keys import KeyRing
-from exporter.store.redis.async_runner import Turns
+from exporter.store.redis.async_runner import AsyncRunner
 from exporter.store.redis.credit_accounts import Credits
 from exporter.store.redis.rate_limits import RateLimits
 from exporter.webhooks import private
@@ -22,14 +22,14 @@ from exporter.webhooks.delivery_store import Deliveries
 from exporter.webhooks.endpoint_store import Endpoints
 
 
-def bind(app: FastAPI, engine: Engine, keys: KeyRing) -> None:
+def bind(app: FastAPI, service: ExportService, keys: KeyRing) -> None:
     """Give an app its engine and its keys."""
-    app.state.engine = engine
+    app.state.service = service
     app.state.keys = keys
     app.state.credits = Credits(keys.client)
     app.state.limits = limits = RateLimits(keys.client)
-    app.state.turns = async_runner.over(keys, limits, lambda: engine.store)
-    settings = engine.settings
+    app.state.turns = async_runner.open_runner(keys, limits, lambda: service.store)
+    settings = service.settings
     app.state.endpoints = Endpoints(keys.client, named_for=settings.webhook_url_retention)
     app.state.deliveries = Deliveries(keys.client, keep=settings.record_retention)
     app.state.guard = private.guard(
@@ -37,9 +37,9 @@ def bind(app: FastAPI, engine: Engine, keys: KeyRing) -> None:
     )
 
 
-def engine_of(request: Request) -> Engine:
+def service_of(request: Request) -> ExportService:
     """The engine that the request's app was made with."""
-    return cast("Engine", request.app.state.engine)
+    return cast("ExportService", request.app.state.service)
 
 
 def keys_of(request: Request) -> KeyRing:
@@ -47,9 +47,9 @@ def keys_of(request: Request) -> KeyRing:
     return cast("KeyRing", request.app.state.keys)
 
 
-def turns_of(request: Request) -> Turns:
+def runner_of(request: Request) -> AsyncRunner:
     """How a coroutine comes by what Redis holds."""
-    return cast("Turns", request.app.state.turns)
+    return cast("AsyncRunner", request.app.state.turns)
 
 
 def credits_of(request: Request) -> Credits:

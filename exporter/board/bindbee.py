@@ -92,7 +92,7 @@ def router(pages: results.Results, connector_tokens: Collection[str]) -> APIRout
                 conditions.append(changed)
             found = bindbee_jobs.find(connection, all_of(conditions), page_size + 1)
             page = found[:page_size]
-            items = bindbee_jobs.told(connection, page, wanted)
+            items = bindbee_jobs.listings(connection, page, wanted)
         following = _cursor(page[-1].uuid) if len(found) > page_size else "null"
         head = f'{{"cursor":{following},"page_size":{len(items)},"items":['.encode()
         return answers.reply(head + b",".join(items) + b"]}")
@@ -101,7 +101,7 @@ def router(pages: results.Results, connector_tokens: Collection[str]) -> APIRout
     def job(identity: uuid.UUID, wanted: Annotated[Wanted, Depends(_wanted)]) -> Response:
         with pages.state() as connection:
             found = bindbee_jobs.find(connection, _one_of("uuid", [identity.bytes]), 1)
-            items = bindbee_jobs.told(connection, found, wanted)
+            items = bindbee_jobs.listings(connection, found, wanted)
         if not items:
             raise HTTPException(404, "Job not found")
         return answers.reply(items[0])

@@ -80,7 +80,7 @@ def find(connection: sqlite3.Connection, condition: Condition, most: int) -> lis
     return [Found(*row) for row in rows]
 
 
-def told(connection: sqlite3.Connection, found: Sequence[Found], wanted: Wanted) -> list[bytes]:
+def listings(connection: sqlite3.Connection, found: Sequence[Found], wanted: Wanted) -> list[bytes]:
     """The AtsJob objects of postings, as JSON.
 
     A posting's `team` is its department, its places are its offices, and whoever its

@@ -57,11 +57,11 @@ def router(pages: results.Results) -> APIRouter:
     @routes.get("/v2/jobs/data/industries")
     def industries() -> Response:
         known = pages.labels()
-        return _told({name: known[name] for name in ("industries", "sub_industries")})
+        return _list_answer({name: known[name] for name in ("industries", "sub_industries")})
 
     @routes.get("/v2/jobs/data/categories")
     def categories() -> Response:
-        return _told({"categories": pages.labels()["categories"]})
+        return _list_answer({"categories": pages.labels()["categories"]})
 
     @routes.get("/v2/jobs/{identity:path}")
     def one_job(identity: str) -> Response:
@@ -86,5 +86,5 @@ def _listed(found: results.Found, page: int, limit: int, **more: int) -> Respons
     )
 
 
-def _told(lists: dict[str, list[str]]) -> Response:
+def _list_answer(lists: dict[str, list[str]]) -> Response:
     return answers.reply(json.dumps(lists).encode())

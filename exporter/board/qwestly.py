@@ -58,7 +58,7 @@ def router(pages: results.Results) -> APIRouter:
             numbers = pages.numbers(
                 connection, f"qwestly {json.dumps(asked)}", lambda: _find(connection, asked)
             )
-            jobs = _told(connection, numbers[(number - 1) * size : number * size].tolist())
+            jobs = _jobs_of(connection, numbers[(number - 1) * size : number * size].tolist())
         pagination = {
             "totalCount": len(numbers),
             "totalPages": -(-len(numbers) // size),
@@ -75,7 +75,7 @@ def router(pages: results.Results) -> APIRouter:
             return _error(400, "Invalid jobId format")
         with pages.state() as connection:
             number = _number(connection, wanted)
-            jobs = _told(connection, [] if number is None else [number])
+            jobs = _jobs_of(connection, [] if number is None else [number])
         if not jobs:
             return _error(404, "Job not found")
         return answers.reply(msgspec.json.encode({"success": True, "data": jobs[0]}))
@@ -181,7 +181,7 @@ def _number(connection: sqlite3.Connection, wanted: str) -> int | None:
     return next((number for number, identity in rows if names.object_id(identity) == wanted), None)
 
 
-def _told(connection: sqlite3.Connection, numbers: list[int]) -> list[dict[str, Any]]:
+def _jobs_of(connection: sqlite3.Connection, numbers: list[int]) -> list[dict[str, Any]]:
     """The job objects of postings, in the order of their numbers here.
 
     Members that the board's postings do not have are null, lists are empty.

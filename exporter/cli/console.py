@@ -16,7 +16,7 @@ err = Console(stderr=True)
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Turns our errors into one line for the reader and exit code 1."""
     try:
         yield

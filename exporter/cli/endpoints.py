@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from exporter.cli.console import err, out, told
+from exporter.cli.console import err, out, report_errors
 from exporter.core import events
 from exporter.errors import ExporterError
 
@@ -53,7 +53,7 @@ def create(
     """Register an endpoint and print its id and the secret that its webhooks are signed with."""
     from exporter.webhooks.addresses import NameUnresolved
 
-    with told():
+    with report_errors():
         if not user.strip():
             raise ExporterError("--user is empty: give the user of whose exports it is told")
         guard = _guard()
@@ -78,7 +78,7 @@ def list_(user: Annotated[str, typer.Option(help="Whose endpoints.")]) -> None:
     # Whoever copies an id or a URL needs all of it, however narrow the terminal is.
     whole = [Column(name, overflow="fold") for name in ("id", "url")]
     table = Table(*whole, "events", "state", "description")
-    with told():
+    with report_errors():
         for one in _endpoints().list(user):
             cells = one.id, one.url, _hears(one), _state(one), one.description
             table.add_row(*map(escape, cells))
@@ -96,7 +96,7 @@ def rotate(
     ] = 86400,
 ) -> None:
     """Replace an endpoint's secret and print the new one."""
-    with told():
+    with report_errors():
         known = _endpoints()
         user = _found(known, endpoint_id).user_id
         endpoint = known.rotate(endpoint_id, user, grace=timedelta(seconds=grace))
@@ -108,7 +108,7 @@ def rotate(
 @endpoints.command("disable")
 def disable(endpoint_id: Id) -> None:
     """Send an endpoint nothing from now on."""
-    with told():
+    with report_errors():
         known = _endpoints()
         known.disable(endpoint_id, _found(known, endpoint_id).user_id)
     err.print(f"disabled {endpoint_id}")
@@ -117,7 +117,7 @@ def disable(endpoint_id: Id) -> None:
 @endpoints.command("enable")
 def enable(endpoint_id: Id) -> None:
     """Send an endpoint what happens from now on, whyever it was disabled."""
-    with told():
+    with report_errors():
         known = _endpoints()
         known.enable(endpoint_id, _found(known, endpoint_id).user_id)
     err.print(f"enabled {endpoint_id}")
@@ -126,7 +126,7 @@ def enable(endpoint_id: Id) -> None:
 @endpoints.command("delete")
 def delete(endpoint_id: Id) -> None:
     """Forget an endpoint for good."""
-    with told():
+    with report_errors():
         known = _endpoints()
         known.delete(endpoint_id, _found(known, endpoint_id).user_id)
     err.print(f"deleted {endpoint_id}")
@@ -142,7 +142,7 @@ def test(
     """Send webhook.test to an endpoint, and say what came of it."""
     from exporter.webhooks.deliveries import DeliveryState
 
-    with told():
+    with report_errors():
         log = _deliveries()
         delivery = log.test(_found(_endpoints(), endpoint_id))
         deadline = time.monotonic() + wait
@@ -181,7 +181,7 @@ def _hears(endpoint: Endpoint) -> str:
 
 def _state(endpoint: Endpoint) -> str:
     if endpoint.disabled_at is not None:
-        return f"disabled {endpoint.disabled_at:%Y-%m-%d %H:%M} ({endpoint.disabled_because})"
+        return f"disabled {endpoint.disabled_at:%Y-%m-%d %H:%M} ({endpoint.disabled_reason})"
     if endpoint.failing_since is not None:
         return f"failing since {endpoint.failing_since:%Y-%m-%d %H:%M}"
     return "enabled"

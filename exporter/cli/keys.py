@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from exporter.cli.console import err, out, told
+from exporter.cli.console import err, out, report_errors
 from exporter.errors import ExporterError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def create(
     from exporter.core.plans import Plan
     from exporter.store.redis.api_keys import SCOPES, KeyRing
 
-    with told():
+    with report_errors():
         plan = Plan(
             key_id=None,
             features=_features(feature),
@@ -81,7 +81,7 @@ def list_() -> None:
     from exporter.store.redis.credit_accounts import Credits
 
     table = Table("id", "user", "scopes", "name", "created", "plan")
-    with told():
+    with report_errors():
         client = _redis()
         accounts = Credits(client)
         for key in KeyRing(client).list():
@@ -114,7 +114,7 @@ def set_(
     from exporter.store.redis.api_keys import KeyRing
     from exporter.store.redis.credit_accounts import Credits
 
-    with told():
+    with report_errors():
         if balance is None and not feature and max_priority is None and concurrency is None:
             raise ExporterError(
                 "nothing to change: give --credits, --feature, --max-priority or --concurrency"
@@ -142,7 +142,7 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The id that `list` shows.
     """Make a key useless from now on."""
     from exporter.store.redis.api_keys import KeyRing
 
-    with told():
+    with report_errors():
         if not KeyRing(_redis()).revoke(key_id):
             raise ExporterError(f"no key has the id {key_id!r}; `exporter keys list` shows them")
     err.print(f"revoked {key_id}")

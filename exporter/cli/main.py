@@ -15,7 +15,7 @@ from rich.table import Table
 
 from exporter import logs
 from exporter.cli import endpoints, keys
-from exporter.cli.console import err, out, told
+from exporter.cli.console import err, out, report_errors
 from exporter.errors import ExporterError
 
 app = typer.Typer(
@@ -69,7 +69,7 @@ def up(
     if board_faults is not None:
         from exporter.board.misbehavior import faults
 
-        with told():  # now, and not in the log of a board that cannot start
+        with report_errors():  # now, and not in the log of a board that cannot start
             faults.parse(board_faults)
     raise typer.Exit(
         stack.run(data_dir, port, workers, board, board_rows, board_data, board_faults)
@@ -83,7 +83,7 @@ def demo(
     """See the main job: start the stack, export from the board, download, show the proof."""
     from exporter.cli.demo import run
 
-    with told():
+    with report_errors():
         raise typer.Exit(run(rows, out, err))
 
 
@@ -128,7 +128,7 @@ def export(
         request["columns"] = [name.strip() for name in columns.split(",")]
     if limit is not None:
         request["limit"] = limit
-    with told(), Client(url, api_key or _local_key()) as client:
+    with report_errors(), Client(url, api_key or _local_key()) as client:
         if not output.parent.is_dir():
             raise ExporterError(f"{output.parent} is no directory: make it, or give another -o")
         fetch(client, request, output, err)
@@ -154,7 +154,7 @@ def doctor() -> None:
 def api(port: Port = 8800, host: Host = "127.0.0.1") -> None:
     """Serve the REST API."""
     logs.configure("api")
-    with told():
+    with report_errors():
         from exporter.api.server import serve
 
         serve(host, port)
@@ -202,7 +202,7 @@ def board_serve(
 
     logs.configure("board")
     key = os.environ.get("BOARD_KEY")
-    with told():
+    with report_errors():
         if not key:
             raise ExporterError("BOARD_KEY is not set: choose a key that callers must show")
         _fill(database, data, rows, seed)
@@ -215,7 +215,7 @@ def board_load(
     database: Database = DATA_DIR / "board.sqlite",
 ) -> None:
     """Load postings into the board; one that serves them already shows them at once."""
-    with told():
+    with report_errors():
         _fill(database, file, None, 1)
 
 

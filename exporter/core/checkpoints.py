@@ -29,7 +29,7 @@ class Tail(msgspec.Struct, frozen=True):
     size: int
 
 
-class Tally(msgspec.Struct):
+class RowCounts(msgspec.Struct):
     """What the encoder changed or could not place, counted; grows with each encoded page."""
 
     guarded_cells: int = 0
@@ -41,15 +41,15 @@ class Tally(msgspec.Struct):
     nulled_numbers: int = 0
     """NaN and infinities, which JSON cannot carry, written as null in JSON files."""
 
-    def copy(self) -> Tally:
-        return Tally(
+    def copy(self) -> RowCounts:
+        return RowCounts(
             self.guarded_cells,
             self.replaced_characters,
             dict(self.unmapped_fields),
             self.nulled_numbers,
         )
 
-    def include(self, other: Tally) -> None:
+    def include(self, other: RowCounts) -> None:
         """Add what another tally counted."""
         self.guarded_cells += other.guarded_cells
         self.replaced_characters += other.replaced_characters
@@ -97,7 +97,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """Rows that the source gave, those that came twice included."""
     duplicates: int = 0
     """Rows left out because their id had just come before."""
-    beyond: int = 0
+    over_limit: int = msgspec.field(default=0, name="beyond")
     """Rows of the last page that the limit cut off."""
     pages: int = 0
     landmark: Cursor = None
@@ -115,7 +115,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     upload_id: str | None = None
     parts: tuple[Part, ...] = ()
     tail: Tail | None = None
-    tally: Tally = msgspec.field(default_factory=Tally)
+    row_counts: RowCounts = msgspec.field(default_factory=RowCounts, name="tally")
     packed: Packed = Packed()
     unknown: str = ""
     """Ids that were asked for and that the source does not have: one a line, deflated, in

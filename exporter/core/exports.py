@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from exporter.core.checkpoints import Checkpoint, Tally, Volume
+from exporter.core.checkpoints import Checkpoint, RowCounts, Volume
 
 
 class State(StrEnum):
@@ -117,7 +117,7 @@ class Result(msgspec.Struct, frozen=True):
     file_size: int
     record_count: int
     completeness: Completeness
-    tally: Tally
+    row_counts: RowCounts = msgspec.field(name="tally")
     pages: int
     volumes: tuple[Volume, ...] = ()
     """With `Spec.rows_per_file`: the stretches that are handed out as files of their own."""

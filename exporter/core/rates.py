@@ -36,7 +36,7 @@ class Rate:
 class Budget(Protocol):
     """Says when the next request to a source may start, to all its workers in turn."""
 
-    def take(self) -> float:
+    def reserve(self) -> float:
         """Seconds until the next request may start.
 
         It is reserved if that is at most LONGEST_DELAY: sleep that long, then send it. If it is
@@ -44,7 +44,7 @@ class Budget(Protocol):
         StoreUnavailable if nobody can tell; then, too, nothing may be sent.
         """
 
-    def hold(self, seconds: float) -> None:
+    def pause_for(self, seconds: float) -> None:
         """No request starts within these seconds, except those already reserved.
 
         Raises StoreUnavailable if the other workers could not be told.
@@ -54,10 +54,10 @@ class Budget(Protocol):
 class Unlimited:
     """The budget of a source without a rate: every request may start at once."""
 
-    def take(self) -> float:
+    def reserve(self) -> float:
         return 0.0
 
-    def hold(self, seconds: float) -> None:
+    def pause_for(self, seconds: float) -> None:
         """Nobody else is told: each worker learns from the upstream itself."""
 
 
@@ -85,7 +85,7 @@ class _MemoryBudget:
     def __init__(self, shared: MemoryBudgets, source: str, rate: Rate) -> None:
         self._shared, self._source, self._rate = shared, source, rate
 
-    def take(self) -> float:
+    def reserve(self) -> float:
         with self._shared.lock:
             now = self._shared.clock.monotonic()
             start = max(self._shared.starts.get(self._source, now), now)
@@ -93,7 +93,7 @@ class _MemoryBudget:
                 self._shared.starts[self._source] = start + self._rate.interval
             return start - now
 
-    def hold(self, seconds: float) -> None:
+    def pause_for(self, seconds: float) -> None:
         with self._shared.lock:
             until = self._shared.clock.monotonic() + seconds
             self._shared.starts[self._source] = max(

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-GLANCE = 0.5
+POLL_SECONDS = 0.5
 """Seconds between two questions whether to wait on."""
 STACK = 2 * 1024 * 1024
 """Bytes for each thread. The usual 8 MiB count as data of the process, and a dozen threads would
@@ -47,7 +47,7 @@ def start(call: Callable[[], T], name: str) -> Future[T]:
 
 def wait(outcome: Future[T], go_on: Callable[[], bool]) -> bool:
     """Whether the outcome is there; False as soon as `go_on`, asked now and then, says so."""
-    while not futures.wait((outcome,), GLANCE).done:
+    while not futures.wait((outcome,), POLL_SECONDS).done:
         if not go_on():
             return False
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from exporter.core.checkpoints import Row, Tally
+from exporter.core.checkpoints import Row, RowCounts
 
 
 class Format(Protocol):
@@ -21,7 +21,7 @@ class Format(Protocol):
     def open(self) -> bytes:
         """What stands before the first row."""
 
-    def encode(self, rows: Sequence[Row], tally: Tally, written: int = 0) -> bytes:
+    def encode(self, rows: Sequence[Row], row_counts: RowCounts, written: int = 0) -> bytes:
         """The rows as bytes; what had to be changed or left out is counted into the tally.
 
         Never changes a value in silence. Raises SourceUntrue if a row is not a JSON object.

@@ -23,7 +23,7 @@ class Stream(Protocol):
 
     def begin(self) -> bytes: ...
 
-    def take(self, data: bytes) -> bytes: ...
+    def compress(self, data: bytes) -> bytes: ...
 
     def pause(self) -> bytes:
         """What makes all that was given so far readable without anything that follows."""
@@ -49,7 +49,7 @@ class Plain:
     def begin(self) -> bytes:
         return b""
 
-    def take(self, data: bytes) -> bytes:
+    def compress(self, data: bytes) -> bytes:
         return data
 
     def pause(self) -> bytes:
@@ -78,7 +78,7 @@ class Gzip:
         self._crc = self._length = 0
         return self._HEADER
 
-    def take(self, data: bytes) -> bytes:
+    def compress(self, data: bytes) -> bytes:
         self._crc = isal_zlib.crc32(data, self._crc)
         self._length += len(data)
         return self._deflate.compress(data)
@@ -118,7 +118,7 @@ class Zstd:
         self._length = 0
         return b""
 
-    def take(self, data: bytes) -> bytes:
+    def compress(self, data: bytes) -> bytes:
         if not data:
             return b""
         if self._frame is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from exporter.core.checkpoints import Row, Tally
+from exporter.core.checkpoints import Row, RowCounts
 from exporter.errors import ConfigurationError
 from exporter.formats import csv_plan
 from exporter.formats import rows as rawjson
@@ -70,24 +70,26 @@ class Csv:
         self._promoted: csv_plan.Learned = {}
 
     def open(self) -> bytes:
-        scratch = Tally()
+        scratch = RowCounts()
         names = [self._text(name, scratch) for name in self._columns]
         return ",".join(names).encode() + b"\r\n"
 
     def close(self, written: int = 0) -> bytes:  # noqa: ARG002
         return b""
 
-    def encode(self, rows: Sequence[Row], tally: Tally, written: int = 0) -> bytes:  # noqa: ARG002
+    def encode(self, rows: Sequence[Row], row_counts: RowCounts, written: int = 0) -> bytes:  # noqa: ARG002
         lines: list[bytes] = []
         extras: Counter[str] = Counter()
         self._rows += len(rows)
         rest = iter(rows)
         while len(lines) < len(rows):
             try:
-                self._plan.lines(rest, lines, self._careful, self._text, self._cell, extras, tally)
+                self._plan.lines(
+                    rest, lines, self._careful, self._text, self._cell, extras, row_counts
+                )
             except rawjson.REFUSALS:
                 # The row that was refused is the last one taken.
-                lines.append(self._slow(rows, len(lines), extras, tally))
+                lines.append(self._slow(rows, len(lines), extras, row_counts))
         if self._promoted:
             # Not sooner, because a plan costs as much as many rows.
             for name, kind in self._promoted.items():
@@ -96,10 +98,12 @@ class Csv:
             self._promoted.clear()
             self._plan = self._planned()
         lines.append(b"")
-        rawjson.count_unmapped(extras, tally)
+        rawjson.count_unmapped(extras, row_counts)
         return b"\r\n".join(lines)
 
-    def _slow(self, rows: Sequence[Row], index: int, extras: Counter[str], tally: Tally) -> bytes:
+    def _slow(
+        self, rows: Sequence[Row], index: int, extras: Counter[str], row_counts: RowCounts
+    ) -> bytes:
         """The line of a row that the plan does not fit: a new kind of field, or odd JSON."""
         _, fields = rawjson.read(rows[index], index)
         extras.update(fields.keys() - set(self._columns))
@@ -110,15 +114,15 @@ class Csv:
                     seen = {name: str(value, "utf-8") for name, value in _fields(row).items()}
                     csv_plan.learn(self._learned, seen, joined=self._joined)
             self._plan = self._planned()
-        cells = [self._cell(fields.get(name, "null"), tally) for name in self._columns]
+        cells = [self._cell(fields.get(name, "null"), row_counts) for name in self._columns]
         return ",".join(cells).encode()
 
-    def _careful(self, row: Any, tally: Tally) -> bytes:
+    def _careful(self, row: Any, row_counts: RowCounts) -> bytes:
         """The line of a row whose plain fields are not all plain."""
         write = csv_plan.alone(
             self._columns, tuple(self._learned.items()), guard=self._guard, joined=self._joined
         )
-        line = write(row, self._text, self._cell, tally)
+        line = write(row, self._text, self._cell, row_counts)
         for field, name in self._plan.plain.items():
             value = getattr(row, field)
             if value is not None and csv_plan.is_wild(value, guard=self._guard):
@@ -135,17 +139,17 @@ class Csv:
             self._columns, tuple(self._learned.items()), guard=self._guard, joined=self._joined
         )
 
-    def _cell(self, source: str, tally: Tally) -> str:
+    def _cell(self, source: str, row_counts: RowCounts) -> str:
         """The cell of any JSON value, given as its text."""
         if source == "null":
             return self._nothing
         if source[0] == '"':
-            return self._text(rawjson.string(source), tally)
+            return self._text(rawjson.string(source), row_counts)
         if self._joined and source[0] == "[":
-            return self._text(_join(source), tally)
-        return _quoted(rawjson.clean(rawjson.compact(source), tally))
+            return self._text(_join(source), row_counts)
+        return _quoted(rawjson.clean(rawjson.compact(source), row_counts))
 
-    def _text(self, value: str, tally: Tally) -> str:
+    def _text(self, value: str, row_counts: RowCounts) -> str:
         """The cell of a string."""
         if not value:
             return '""'
@@ -155,9 +159,9 @@ class Csv:
             and _FORMULA.match(value)
             and not _NUMBER.fullmatch(value)
         ):
-            tally.guarded_cells += 1
+            row_counts.guarded_cells += 1
             value = f"'{value}"
-        return _quoted(rawjson.clean(value, tally))
+        return _quoted(rawjson.clean(value, row_counts))
 
 
 def _join(source: str) -> str:

@@ -59,7 +59,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from exporter.core.checkpoints import Row, Tally
+from exporter.core.checkpoints import Row, RowCounts
 
 Kind = Literal["null", "flag", "number", "text", "wild", "long", "texts", "nest", "loose"]
 """What a field was in all rows so far, nulls apart: never anything; true or false; a number; text
@@ -92,15 +92,15 @@ _NULL = msgspec.Raw(b"null")
 _ALONE: Mapping[Kind, Kind] = {"text": "wild", "number": "loose", "nest": "loose"}
 """As what a cell is written that is tested alone."""
 
-Line = Callable[[Any, Tally], bytes]
-Text = Callable[[str, Tally], str]
+Line = Callable[[Any, RowCounts], bytes]
+Text = Callable[[str, RowCounts], str]
 
 
 class Plan(NamedTuple):
     """How to write rows."""
 
     lines: Callable[
-        [Iterator[Row], list[bytes], Line, Text, Text, Counter[str], Tally],
+        [Iterator[Row], list[bytes], Line, Text, Text, Counter[str], RowCounts],
         None,
     ]
     """Appends the lines of the rows to a list; stops at a row that does not fit by raising what
@@ -225,14 +225,14 @@ def alone(
     *,
     guard: bool,
     joined: bool,
-) -> Callable[[Any, Text, Text, Tally], bytes]:
+) -> Callable[[Any, Text, Text, RowCounts], bytes]:
     """What writes the line of one row that a plan has read, each cell tested alone."""
     cells = [(field, _ALONE.get(kind, kind)) for field, kind in _cells(columns, learned)]
     raws, body = _body(cells, guard=guard, joined=joined)
     code = ["def line(row, text, cell, tally):", *raws, *body, "return line"]
     namespace = _namespace(columns)
     exec("\n ".join(code), namespace)  # noqa: S102 - as above
-    line: Callable[[Any, Text, Text, Tally], bytes] = namespace["line"]
+    line: Callable[[Any, Text, Text, RowCounts], bytes] = namespace["line"]
     return line
 
 

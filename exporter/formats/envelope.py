@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from exporter.core.checkpoints import Row, Tally
+from exporter.core.checkpoints import Row, RowCounts
 from exporter.formats.json import JsonLines
 
 
@@ -32,8 +32,8 @@ class Envelope:
         total = b"" if self._total is None else b'"total":%d,' % self._total
         return b'{"exported_at":%b,%b"jobs":[' % (self._exported_at, total)
 
-    def encode(self, rows: Sequence[Row], tally: Tally, written: int = 0) -> bytes:
-        lines = self._lines.lines(rows, tally)
+    def encode(self, rows: Sequence[Row], row_counts: RowCounts, written: int = 0) -> bytes:
+        lines = self._lines.lines(rows, row_counts)
         if not lines:
             return b""
         lines[0] = (b",\n" if written else b"\n") + lines[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from exporter.core.checkpoints import Row, Tally
+from exporter.core.checkpoints import Row, RowCounts
 from exporter.formats import rows as rawjson
 
 
@@ -48,10 +48,10 @@ class JsonLines:
     def close(self, written: int = 0) -> bytes:  # noqa: ARG002
         return b""
 
-    def encode(self, rows: Sequence[Row], tally: Tally, written: int = 0) -> bytes:  # noqa: ARG002
-        return b"\n".join([*self.lines(rows, tally), b""])
+    def encode(self, rows: Sequence[Row], row_counts: RowCounts, written: int = 0) -> bytes:  # noqa: ARG002
+        return b"\n".join([*self.lines(rows, row_counts), b""])
 
-    def lines(self, rows: Sequence[Row], tally: Tally) -> list[bytes]:
+    def lines(self, rows: Sequence[Row], row_counts: RowCounts) -> list[bytes]:
         """Each row as its line, without the line feed; otherwise as `encode`."""
         lines: list[bytes] = []
         shapes: dict[tuple[str, ...], _Shape] = {}
@@ -71,24 +71,24 @@ class JsonLines:
                     if type(row) is not msgspec.Raw or line[0] != _OBJECT:
                         _check(row)
             except rawjson.REFUSALS:
-                line = self._slow(row, index, extras, tally)
+                line = self._slow(row, index, extras, row_counts)
             else:
                 if not line.isascii() or 0x0A in line or 0x0D in line:
-                    line = _mended(line, tally)
+                    line = _mended(line, row_counts)
             lines.append(line)
         for names, shape in shapes.items():
             for name in set(names) - self._columns:
                 extras[name] += shape.rows
-        rawjson.count_unmapped(extras, tally)
+        rawjson.count_unmapped(extras, row_counts)
         return lines
 
-    def _slow(self, row: Row, index: int, extras: Counter[str], tally: Tally) -> bytes:
+    def _slow(self, row: Row, index: int, extras: Counter[str], row_counts: RowCounts) -> bytes:
         source, fields = rawjson.read(row, index)
         if self._keys:
             extras.update(fields.keys() - self._columns)
             picked = [key.decode() + fields[name] for name, key in self._keys if name in fields]
             source = f"{{{','.join(picked)}}}"
-        return rawjson.utf8(rawjson.one_line(source, tally), tally)
+        return rawjson.utf8(rawjson.one_line(source, row_counts), row_counts)
 
 
 class _Shape:
@@ -108,7 +108,7 @@ def _nothing(fields: Mapping[str, msgspec.Raw]) -> tuple[()]:  # noqa: ARG001
     return ()
 
 
-def _mended(line: bytes, tally: Tally) -> bytes:
+def _mended(line: bytes, row_counts: RowCounts) -> bytes:
     """A checked line as it is, if it is UTF-8 and one line to every reader; else made so."""
     try:
         if 0x0A in line or 0x0D in line:
@@ -122,5 +122,5 @@ def _mended(line: bytes, tally: Tally) -> bytes:
                 line = line.replace(separator.encode(), b"\\u%04x" % ord(separator))
     except (UnicodeDecodeError, RecursionError):
         source = line.decode(errors="surrogateescape")
-        line = rawjson.utf8(rawjson.one_line(source, tally), tally)
+        line = rawjson.utf8(rawjson.one_line(source, row_counts), row_counts)
     return line

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from exporter.core.checkpoints import Row, Tally
+from exporter.core.checkpoints import Row, RowCounts
 from exporter.errors import SourceUntrue
 
 MAX_UNMAPPED = 1000
-"""Distinct names kept in `Tally.unmapped_fields`; a source whose field names are data (a map
+"""Distinct names kept in `RowCounts.unmapped_fields`; a source whose field names are data (a map
 keyed by id) must not grow the checkpoint without end."""
 OTHER_FIELDS = "…"
 """The name under which fields beyond `MAX_UNMAPPED` are counted together."""
@@ -123,19 +123,19 @@ def string(token: str) -> str:
     return value
 
 
-def clean(value: str, tally: Tally) -> str:
+def clean(value: str, row_counts: RowCounts) -> str:
     """The text as UTF-8 can carry it; lone surrogates become U+FFFD and are counted."""
     try:
         value.encode()
     except UnicodeEncodeError:
         value, replaced = _SURROGATES.subn("\ufffd", value)
-        tally.replaced_characters += replaced
+        row_counts.replaced_characters += replaced
     return value
 
 
-def utf8(value: str, tally: Tally) -> bytes:
+def utf8(value: str, row_counts: RowCounts) -> bytes:
     """The text in UTF-8; lone surrogates become U+FFFD and are counted."""
-    return clean(value, tally).encode()
+    return clean(value, row_counts).encode()
 
 
 def compact(source: str) -> str:
@@ -145,7 +145,7 @@ def compact(source: str) -> str:
     return _REPAIR.sub(lambda found: "" if found[0][0] in " \t\r\n" else found[0], source)
 
 
-def one_line(source: str, tally: Tally) -> str:
+def one_line(source: str, row_counts: RowCounts) -> str:
     """The same JSON on one line, by any reader's idea of a line.
 
     Only what would break the line changes: blanks around a line break go, control characters
@@ -160,16 +160,16 @@ def one_line(source: str, tally: Tally) -> str:
         if piece[0] == '"':
             return _LINE_BREAKS.sub(lambda char: f"\\u{ord(char[0]):04x}", piece)
         if piece[-1] in "Ny":
-            tally.nulled_numbers += 1
+            row_counts.nulled_numbers += 1
             return "null"
         return ""
 
     return _REPAIR.sub(repair, source)
 
 
-def count_unmapped(extras: Mapping[str, int], tally: Tally) -> None:
+def count_unmapped(extras: Mapping[str, int], row_counts: RowCounts) -> None:
     """Add a page's fields beside the columns, by name, to the tally."""
-    counts = tally.unmapped_fields
+    counts = row_counts.unmapped_fields
     for name, rows in extras.items():
         key = name if name in counts or len(counts) < MAX_UNMAPPED else OTHER_FIELDS
         counts[key] = counts.get(key, 0) + rows

@@ -139,7 +139,7 @@ def _walk(
     in_time: Callable[[], bool],
 ) -> int:
     """Go on through the bucket from where the last run stopped, and delete what is no file."""
-    since = store.census().since
+    since = store.queue_counts().since
     knows_all = since is not None and clock.now() - since >= retention
 
     def wanted(key: str, owner: Export | None) -> bool:
@@ -149,7 +149,7 @@ def _walk(
             return not owner.terminal
         return key == owner.result.key and clock.now() < owner.file_expires_at
 
-    place = store.bookmark()
+    place = store.cleanup_cursor()
     walked = strays = 0
     for batch in _batches(_keys_after(storage, place)):
         owners = {one: store.get(one) for one in set(map(_owner, batch))}
@@ -158,10 +158,10 @@ def _walk(
         _count(store, "strays_cleaned", len(stale))
         strays += len(stale)
         walked += len(batch)
-        store.set_bookmark(batch[-1])
+        store.set_cleanup_cursor(batch[-1])
         if walked >= WALKED or not in_time():
             return strays
-    store.set_bookmark("")
+    store.set_cleanup_cursor("")
     return strays
 
 

@@ -99,7 +99,7 @@ STORE_RETRY = 0.5
 """Seconds between two tries to reach the store while the lease still holds."""
 
 
-class Holding:
+class LeasedExport:
     """Says everything to the store under one fence, and raises LeaseLost as soon as that is stale.
 
     A silent store is asked again for as long as the lease surely holds: a shorter outage costs

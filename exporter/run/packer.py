@@ -7,13 +7,13 @@ from concurrent.futures import Future
 from functools import partial
 
 from exporter.core import threads
-from exporter.core.checkpoints import Checkpoint, Packed, Row, Tally, Volume
+from exporter.core.checkpoints import Checkpoint, Packed, Row, RowCounts, Volume
 from exporter.core.exports import Spec
 from exporter.formats import compression
 from exporter.formats.base import Format
 
 
-class Packing:
+class FileEncoder:
     """Makes the bytes of one file from rows, in any number of slices.
 
     `buffer` holds what was made and is not yet stored. What stands in it after `settle` needs
@@ -39,7 +39,7 @@ class Packing:
         self._most = spec.rows_per_file
         self._rows = packed.rows
         self._is_open = packed.is_open
-        self._press = _Press(spec.compression, packed, at.uploaded, buffer)
+        self._press = _Compressor(spec.compression, packed, at.uploaded, buffer)
 
     @property
     def buffer(self) -> bytearray:
@@ -61,7 +61,7 @@ class Packing:
         """Those that have ended, when the buffer was last whole."""
         return tuple(self._press.volumes)
 
-    def add(self, rows: Sequence[Row], tally: Tally) -> None:
+    def add(self, rows: Sequence[Row], row_counts: RowCounts) -> None:
         """Append the rows. Raises SourceUntrue as `Format.encode` does."""
         steps: list[Callable[[], None]] = []
         while rows:
@@ -69,8 +69,8 @@ class Packing:
                 steps += self._begin()
             room = len(rows) if self._most is None else self._most - self._rows
             some, rows = rows[:room], rows[room:]
-            data = self._encoder.encode(some, tally, self._rows)
-            steps.append(partial(self._press.take, data))
+            data = self._encoder.encode(some, row_counts, self._rows)
+            steps.append(partial(self._press.compress, data))
             self._rows += len(some)
             if self._rows == self._most:
                 steps += self._end()
@@ -122,7 +122,7 @@ class Packing:
         return [partial(self._press.end, self._encoder.close(rows), rows)]
 
 
-class _Press:
+class _Compressor:
     """Turns encoded rows into the file's bytes, step by step, in order.
 
     `run` and `join` are for the caller's thread; the steps are taken in one of their own, if they
@@ -165,14 +165,14 @@ class _Press:
 
     def begin(self, head: bytes) -> None:
         self.buffer += self._stream.begin()
-        self.take(head)
+        self.compress(head)
 
-    def take(self, data: bytes) -> None:
-        self.buffer += self._stream.take(data)
+    def compress(self, data: bytes) -> None:
+        self.buffer += self._stream.compress(data)
 
     def end(self, tail: bytes, rows: int | None = None) -> None:
         """End a volume; without `rows` it is one of those that are not counted."""
-        self.take(tail)
+        self.compress(tail)
         self.buffer += self._stream.end()
         if rows is not None:
             begun = sum(volume.size for volume in self.volumes)

@@ -23,7 +23,7 @@ DIGEST = 8
 """Bytes kept of an id: a false repetition once in 10^10 exports of a million rows."""
 
 
-class Reading:
+class PageReader:
     """Takes the pages of one export in order and says which rows to write.
 
     Pure: no clock, no network. All that it knows is in the checkpoint that it makes.
@@ -44,7 +44,7 @@ class Reading:
         """Whether it is proven that no row follows."""
         return self.at.end_reason is not None
 
-    def take(self, page: Page) -> Sequence[Row]:
+    def accept(self, page: Page) -> Sequence[Row]:
         """The rows of this page that belong into the file, each once; moves behind the page.
 
         Raises SourceUntrue, with what was seen, if the pages contradict each other: a cursor that
@@ -73,7 +73,7 @@ class Reading:
             rows=at.rows + len(rows),
             fetched=at.fetched + len(page.rows) + len(page.unknown),
             duplicates=at.duplicates + len(page.rows) - len(fresh),
-            beyond=len(fresh) - len(rows),
+            over_limit=len(fresh) - len(rows),
             pages=pages,
             # Brent's way to notice a circle of any length: remember one cursor, a new one each
             # time the number of pages has doubled.
@@ -108,7 +108,7 @@ class Reading:
             exported=at.rows,
             expected=min(known) if at.total_at_end is not None else None,
             duplicates_removed=at.duplicates,
-            skipped=at.fetched - at.rows - at.duplicates - at.beyond,
+            skipped=at.fetched - at.rows - at.duplicates - at.over_limit,
             total_at_start=at.total_at_start,
             total_at_end=at.total_at_end,
         )
@@ -117,7 +117,7 @@ class Reading:
         """Whether the limit was reached while the source had more, or may have had."""
         at = self.at
         return at.end_reason == EndReason.LIMIT_REACHED and (
-            at.total_at_end is None or at.fetched - at.beyond < at.total_at_end
+            at.total_at_end is None or at.fetched - at.over_limit < at.total_at_end
         )
 
     def _drift(self) -> int:

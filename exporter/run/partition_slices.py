@@ -11,9 +11,9 @@ from exporter.core.exports import Export, State
 from exporter.errors import LeaseLost, SourceError, SourceMoved, SourceUntrue
 from exporter.run import partitions
 from exporter.run.ending import Ending
-from exporter.run.packer import Packing
+from exporter.run.packer import FileEncoder
 from exporter.run.slices import Slice
-from exporter.run.uploads import Outgoing
+from exporter.run.uploads import PartUploader
 from exporter.sources.base import Page
 from exporter.storage import composing
 from exporter.storage.base import PART_SIZE_MIN, ObjectInfo
@@ -41,7 +41,7 @@ class PartitionSlice(Slice):
         rows = super()._taken(page)
         partitions.check(self.export.partition, page, self.at)
         if self.at.pages == 1:
-            self.reading.at = self.at.evolve(head=self.reading.checkpoint().seen)
+            self.reader.at = self.at.evolve(head=self.reader.checkpoint().seen)
         return rows
 
     def _refused(self, error: SourceError) -> Ending:
@@ -75,12 +75,12 @@ class CompositionSlice(Slice):
             whole = partitions.joined(self.export.spec, pieces)
         except SourceMoved as error:
             return self._read_as_one(str(error))
-        self.tally = whole.tally
+        self.row_counts = whole.row_counts
         if self.saved.end_reason is None:
             # A worker of a version that knew no partitions may have begun to read this export as
             # one: those parts are of another file.
             self.saved = self._beginning()
-        self.reading.at = whole.evolve(
+        self.reader.at = whole.evolve(
             key=self.saved.key, upload_id=self.saved.upload_id, parts=self.saved.parts
         )
         return self._compose([_object(one) for one in pieces])
@@ -89,7 +89,7 @@ class CompositionSlice(Slice):
         least = min(PART_SIZE_MIN, self.limits.part_size)
         # A copy holds no memory here, and several take the store little longer than one.
         most = COPIES * self.limits.parts_ahead
-        self.outgoing = Outgoing(self.file, ahead=most, check=self.held.check)
+        self.uploader = PartUploader(self.file, ahead=most, check=self.held.check)
         rest = bytearray()
         for step in composing.steps(objects, self.at.uploaded, least=least):
             if step.copy is None and step.size < least:
@@ -100,16 +100,16 @@ class CompositionSlice(Slice):
                     Ending.HANDED_OVER, clean=True
                 )
             if step.copy is None:
-                self.outgoing.send(self.at, self.file.fetch(step.read))
+                self.uploader.send(self.at, self.file.fetch(step.read))
             else:
-                self.outgoing.copy(self.at, step.copy)
+                self.uploader.copy(self.at, step.copy)
             ending = self._commit_stored()
             if ending is not None:
                 return ending
         ending = self._commit_stored(all_=True)
         if ending is not None:
             return ending
-        self.packing = Packing(self.encoder, self.spec, self.at, rest)
+        self.file_encoder = FileEncoder(self.encoder, self.spec, self.at, rest)
         return self._publish()
 
     def _read_as_one(self, reason: str) -> Ending:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import msgspec
 from isal import isal_zlib
 
-from exporter.core.checkpoints import Checkpoint, Packed, Tally
+from exporter.core.checkpoints import Checkpoint, Packed, RowCounts
 from exporter.core.exports import Export, Partition, Spec, State
 from exporter.errors import SourceMoved
 from exporter.run.page_reader import DIGEST
@@ -89,10 +89,10 @@ def joined(spec: Spec, pieces: Sequence[Export]) -> Checkpoint:
         if ends and (again := len(_digests(ends[-1].seen) & _digests(one.checkpoint.head))):
             raise SourceMoved(f"partition {one.id} begins with {again} rows of the one before")
         ends.append(one.checkpoint)
-    tally = Tally()
+    row_counts = RowCounts()
     crc = length = 0
     for end in ends:
-        tally.include(end.tally)
+        row_counts.include(end.row_counts)
         crc = isal_zlib.crc32_combine(crc, end.packed.crc, end.packed.length)
         length += end.packed.length
     rows = sum(end.rows for end in ends)
@@ -106,7 +106,7 @@ def joined(spec: Spec, pieces: Sequence[Export]) -> Checkpoint:
         pages=sum(end.pages for end in ends),
         total_at_start=total,
         total_at_end=total,
-        tally=tally,
+        row_counts=row_counts,
         packed=Packed(is_open=True, rows=rows, crc=crc, length=length),
     )
 

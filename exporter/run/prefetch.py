@@ -41,7 +41,7 @@ class Prefetch:
         self._bytes = 0
         """Of the largest page so far."""
 
-    def take(self, cursor: Cursor) -> Page | None:
+    def get(self, cursor: Cursor) -> Page | None:
         """The page at that cursor; None if it was not to be waited for any longer.
 
         Raises as `Source.fetch` does, never because of a page that comes later.

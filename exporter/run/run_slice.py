@@ -11,7 +11,7 @@ from exporter.core.exports import Export
 from exporter.errors import LeaseLost
 from exporter.formats.base import Format
 from exporter.run.ending import Ending
-from exporter.run.lease import Holding
+from exporter.run.lease import LeasedExport
 from exporter.run.limits import Limits
 from exporter.run.partition_slices import CompositionSlice, PartitionSlice
 from exporter.run.slices import Slice
@@ -44,7 +44,7 @@ def run_slice(
     Whatever happens inside, the file that is published in the end has the same bytes. Errors of
     upstream, S3 and store end as a state of the export; only a defect of our own is raised.
     """
-    held = Holding(claim, store, clock, lease=limits.lease, claimed_at=claimed_at)
+    held = LeasedExport(claim, store, clock, lease=limits.lease, claimed_at=claimed_at)
     run = _kind(claim.export)(held, source, encoder, storage, clock, limits, draining)
     with held.kept(), guarded(held.check):
         try:
@@ -53,7 +53,7 @@ def run_slice(
             log.warning("slice.lost", reason=str(error))
             return Ending.LOST
         finally:
-            run.outgoing.forget()
+            run.uploader.forget()
 
 
 def _kind(export: Export) -> type[Slice]:

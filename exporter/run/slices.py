@@ -28,12 +28,12 @@ from exporter.formats import registry
 from exporter.formats.base import Format
 from exporter.run import partitions
 from exporter.run.ending import Ending
-from exporter.run.lease import Holding
+from exporter.run.lease import LeasedExport
 from exporter.run.limits import Limits
-from exporter.run.packer import Packing
-from exporter.run.page_reader import Reading
+from exporter.run.packer import FileEncoder
+from exporter.run.page_reader import PageReader
 from exporter.run.prefetch import Prefetch
-from exporter.run.uploads import Outgoing
+from exporter.run.uploads import PartUploader
 from exporter.sources.base import Page, Source
 from exporter.storage import keys
 from exporter.storage.base import Storage
@@ -54,7 +54,7 @@ class Slice:
 
     def __init__(
         self,
-        held: Holding,
+        held: LeasedExport,
         source: Source,
         encoder: Format,
         storage: Storage,
@@ -77,16 +77,16 @@ class Slice:
         self.file = File(storage, self.export.id, held.fence, self.spec.file_name, content_type)
         self.saved = self.export.checkpoint or self._beginning()
         self.advanced = False
-        self.reading = Reading(
+        self.reader = PageReader(
             self.spec,
             self.saved,
             identity=source.identity,
             tolerated_drift=source.tolerated_drift,
         )
-        self.tally = self.saved.tally.copy()
-        self.packing = Packing(encoder, self.spec, self.saved, bytearray())
+        self.row_counts = self.saved.row_counts.copy()
+        self.file_encoder = FileEncoder(encoder, self.spec, self.saved, bytearray())
         self.pages = Prefetch(source, self.spec, self._may_read)
-        self.outgoing = Outgoing(self.file, ahead=limits.parts_ahead, check=held.check)
+        self.uploader = PartUploader(self.file, ahead=limits.parts_ahead, check=held.check)
         self.leaving_since: float | None = None
 
     # -- the loop ------------------------------------------------------------------------------
@@ -125,8 +125,10 @@ class Slice:
         return self._read()
 
     def _read(self) -> Ending:
-        self.packing = Packing(self.encoder, self.spec, self.saved, self.file.read_tail(self.saved))
-        while not self.reading.ended:
+        self.file_encoder = FileEncoder(
+            self.encoder, self.spec, self.saved, self.file.read_tail(self.saved)
+        )
+        while not self.reader.ended:
             if self.draining() or (self._is_late() and not self.pages.awaits(self.at.cursor)):
                 return self._hand_over()
             ending = self._write_page()
@@ -143,12 +145,12 @@ class Slice:
         if ending is not None:
             return ending
         rows = self._taken(page)
-        if not self.reading.ended and not self._is_late():
+        if not self.reader.ended and not self._is_late():
             self.pages.reach(self.at)
-        self.packing.add(rows, self.tally)
-        if self._part_is_full() and not self.reading.ended:
-            self.outgoing.send(self._in_hand(), self.packing.buffer)
-            self.packing.taken()
+        self.file_encoder.add(rows, self.row_counts)
+        if self._part_is_full() and not self.reader.ended:
+            self.uploader.send(self._in_hand(), self.file_encoder.buffer)
+            self.file_encoder.taken()
         return self._commit_stored()
 
     def _cut(self, page: Page) -> Ending | None:
@@ -175,7 +177,7 @@ class Slice:
 
     def _taken(self, page: Page) -> Sequence[Row]:
         """The rows of the page that belong into the file."""
-        return self.reading.take(page)
+        return self.reader.accept(page)
 
     def _is_late(self) -> bool:
         return self.clock.monotonic() >= self.ends_at
@@ -196,7 +198,7 @@ class Slice:
 
     def _fetch(self) -> Page | None:
         try:
-            return self.pages.take(self.at.cursor)
+            return self.pages.get(self.at.cursor)
         except SourceUntrue as error:
             stalls = 0 if self.advanced else self.export.stalls
             if stalls >= UNTRUE_WAITS:
@@ -207,21 +209,21 @@ class Slice:
 
     @property
     def at(self) -> Checkpoint:
-        return self.reading.at
+        return self.reader.at
 
     def _part_is_full(self) -> bool:
-        cut = len(self.at.parts) + len(self.outgoing)
-        return self.packing.made >= part_size(self.limits.part_size, cut)
+        cut = len(self.at.parts) + len(self.uploader)
+        return self.file_encoder.made >= part_size(self.limits.part_size, cut)
 
     def _commit_stored(self, *, all_: bool = False) -> Ending | None:
         """Commit the parts that are stored, in order; wait until there is room for another, or
         until `all_` are committed. An ending if the slice is to end with that."""
         committed = False
-        while (stored := self.outgoing.stored(self.saved, self._may_store, all_=all_)) is not None:
+        while (stored := self.uploader.stored(self.saved, self._may_store, all_=all_)) is not None:
             committed = True
             if self._commit(stored.at, stored.closing) is Verdict.CANCEL:
                 return self._cancel()
-        if self.outgoing.is_full(all_=all_):
+        if self.uploader.is_full(all_=all_):
             return self._release(Ending.HANDED_OVER, clean=False)
         if not committed and self.held.beat(self._progress()) is Verdict.CANCEL:
             return self._cancel()
@@ -234,7 +236,7 @@ class Slice:
         self.advanced = self.advanced or checkpoint.pages > self.saved.pages
         self.saved = checkpoint
         # The reading may be some parts ahead of what is durable.
-        self.reading.at = self.at.evolve(
+        self.reader.at = self.at.evolve(
             key=checkpoint.key,
             upload_id=checkpoint.upload_id,
             parts=checkpoint.parts,
@@ -250,19 +252,19 @@ class Slice:
     # -- endings -------------------------------------------------------------------------------
 
     def _publish(self) -> Ending:
-        result = self._result(self.packing.close(self.reading.unknown))
-        if self.saved.upload_id is None and not self.outgoing:
+        result = self._result(self.file_encoder.close(self.reader.unknown))
+        if self.saved.upload_id is None and not self.uploader:
             # The pages in hand are in no checkpoint: a successor that does not find the file
             # reads them again.
             if self._commit(self.saved, closing=result) is Verdict.CANCEL:
                 return self._cancel()
-            self.file.publish_small(self.packing.buffer)
+            self.file.publish_small(self.file_encoder.buffer)
             self.file.check(result.key, result.file_size)
             return self._finish(result)
         return self._upload(self._in_hand(), result)
 
     def _upload(self, at: Checkpoint, result: Result) -> Ending:
-        self.outgoing.send(at, self.packing.buffer, closing=result)
+        self.uploader.send(at, self.file_encoder.buffer, closing=result)
         ending = self._commit_stored(all_=True)
         if ending is not None:
             return ending
@@ -367,7 +369,7 @@ class Slice:
         """
         log.warning("export.begins_anew", reason=reason, rows=self.saved.rows)
         self.held.confirm()
-        settled = self.outgoing.settled(self._may_store)
+        settled = self.uploader.settled(self._may_store)
         self._start_over()
         return self._pause(reason, clean=settled)
 
@@ -378,7 +380,7 @@ class Slice:
     def _discard(self) -> None:
         """Empty the bucket of this export, once the store has confirmed that it is ours."""
         # A part that came after this would lie there until the bucket is cleaned.
-        self.outgoing.settled(self._may_store)
+        self.uploader.settled(self._may_store)
         self.held.confirm()
         self.file.discard()
 
@@ -388,24 +390,24 @@ class Slice:
         ending = self._commit_stored(all_=True)
         if ending is not None or self.at.pages == self.saved.pages:
             return ending
-        kept = self.file.keep_tail(self._in_hand(), self.packing.buffer)
+        kept = self.file.keep_tail(self._in_hand(), self.file_encoder.buffer)
         return self._cancel() if self._commit(kept) is Verdict.CANCEL else None
 
     def _in_hand(self) -> Checkpoint:
         """The position behind the last page taken, as a checkpoint; settles the buffer."""
-        return self.reading.checkpoint().evolve(
-            tally=self.tally.copy(), packed=self.packing.settle()
+        return self.reader.checkpoint().evolve(
+            row_counts=self.row_counts.copy(), packed=self.file_encoder.settle()
         )
 
     def _result(self, unknown_ids: Volume | None) -> Result:
         cut = self.spec.rows_per_file is not None
         return Result(
             key=self.saved.key or self.file.key,
-            file_size=self.packing.size,
+            file_size=self.file_encoder.size,
             record_count=self.at.rows,
-            completeness=self.reading.completeness(),
-            tally=self.tally.copy(),
+            completeness=self.reader.completeness(),
+            row_counts=self.row_counts.copy(),
             pages=self.at.pages,
-            volumes=self.packing.volumes if cut else (),
+            volumes=self.file_encoder.volumes if cut else (),
             unknown_ids=unknown_ids,
         )

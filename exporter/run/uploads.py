@@ -36,7 +36,7 @@ class Stored(NamedTuple):
     closing: Result | None
 
 
-class Outgoing:
+class PartUploader:
     """Stores parts in threads, and gives back their checkpoints in order, each once it is true.
 
     A part that was not given back may reach the store at any time, until `settled` says that none

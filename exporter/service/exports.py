@@ -29,7 +29,7 @@ from exporter.store.base import ExportStore, Idempotency
 MOST_COLUMNS = 1_000
 
 
-class Engine:
+class ExportService:
     """Creates, finds and cancels exports for all surfaces; holds no state of its own."""
 
     def __init__(

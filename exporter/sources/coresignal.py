@@ -281,7 +281,7 @@ class CoresignalSource:
         return self._upstream.ask(
             "POST",
             COLLECT,
-            lambda body: _told(self._read_records(b'{"records":' + body + b"}").records, ids),
+            lambda body: _by_id(self._read_records(b'{"records":' + body + b"}").records, ids),
             json={"ids": ids},
             deadline=deadline,
             can_shrink=can_shrink,
@@ -321,7 +321,7 @@ class CoresignalSource:
 
     def _one(self, wanted: int, deadline: float) -> Row | None:
         def read(body: bytes) -> Row:
-            told = _told(self._read_records(b'{"records":[' + body + b"]}").records, [wanted])
+            told = _by_id(self._read_records(b'{"records":[' + body + b"]}").records, [wanted])
             if not told:
                 raise SourceUntrue("no record")
             return told[wanted]
@@ -346,7 +346,7 @@ def _total(headers: Mapping[str, str]) -> int:
     return int(said)
 
 
-def _told(records: Sequence[Row], ids: Sequence[int]) -> dict[int, Row]:
+def _by_id(records: Sequence[Row], ids: Sequence[int]) -> dict[int, Row]:
     """The records by id, if each is one that was asked for, and none comes twice."""
     asked = set(ids)
     found: dict[int, Row] = {}

@@ -107,7 +107,7 @@ class Swept(msgspec.Struct, frozen=True):
     """Exports ready for a worker now."""
 
 
-class Census(msgspec.Struct, frozen=True):
+class QueueCounts(msgspec.Struct, frozen=True):
     """How many exports stand where, now; a partition counts as an export does."""
 
     ready: tuple[int, ...]
@@ -308,13 +308,13 @@ class ExportStore(Protocol):
         Transitions are counted in the step that makes them: once, however often it was asked.
         """
 
-    def census(self) -> Census:
+    def queue_counts(self) -> QueueCounts:
         """How many exports stand where; the numbers are of moments close to each other."""
 
-    def bookmark(self) -> str:
+    def cleanup_cursor(self) -> str:
         """Where the last walk through the bucket stopped; empty if there was none."""
 
-    def set_bookmark(self, place: str) -> None:
+    def set_cleanup_cursor(self, place: str) -> None:
         """Remember where a walk through the bucket stopped."""
 
     def next_wake(self, *, timeout: timedelta) -> Wake | None:

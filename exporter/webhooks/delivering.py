@@ -30,15 +30,15 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 MARGIN = timedelta(seconds=15)
 """What a lease is longer than a try: for what stands before and after it."""
-LATE = 5.0
+SLOW_RESPONSE_SECONDS = 5.0
 """Seconds for an answer, from which on an endpoint shares the lane of those that fail."""
-PROMPT = 2.0
+MAX_INLINE_SECONDS = 2.0
 """Seconds under way, after which a try gives its place to another and waits in a spare thread."""
 SPARE = 3
 """Spare threads for each place."""
-LINGER = timedelta(seconds=1)
+IDLE_EXIT = timedelta(seconds=1)
 """How long an idle loop waits for the next event before it ends."""
-GLANCE = 0.1
+POLL_SECONDS = 0.1
 """Seconds between two looks for new events while tries are under way."""
 BATCH = 100
 PUZZLED = timedelta(hours=1)
@@ -103,8 +103,8 @@ class Deliverer:
                 if moved:
                     continue
                 if under_way:
-                    wait(under_way, timeout=GLANCE, return_when=FIRST_COMPLETED)
-                elif not self.outbox.wait(LINGER) and not self.outbox.sweep().ready:
+                    wait(under_way, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+                elif not self.outbox.wait(IDLE_EXIT) and not self.outbox.sweep().ready:
                     return
 
     def fan_out(self) -> int:
@@ -161,7 +161,9 @@ class Deliverer:
         begun = 0
         while len(under_way) < self._threads:
             now = self.clock.monotonic()
-            slow = sum(one.slow or now - one.since > PROMPT for one in under_way.values())
+            slow = sum(
+                one.slow or now - one.since > MAX_INLINE_SECONDS for one in under_way.values()
+            )
             if len(under_way) - slow >= self.concurrency:
                 break
             claimed = self.outbox.claim(lease=self.timeout + MARGIN, slow=2 * slow < self._threads)
@@ -262,5 +264,5 @@ def _health(delivery: Delivery, outcome: Outcome, reaction: Reaction) -> str:
     if delivery.type == event_names.TEST:
         return "unknown"
     if outcome.delivered:
-        return "slow" if outcome.duration > LATE else "well"
+        return "slow" if outcome.duration > SLOW_RESPONSE_SECONDS else "well"
     return "gone" if reaction is Reaction.DISABLE else "failed"

@@ -79,7 +79,7 @@ class Deliveries:
         after = f"{(since.astimezone(UTC) - records.EPOCH) // timedelta(microseconds=1)}"
         recovered = 0
         while recovered < MOST_RECOVERED:
-            with errors.told():
+            with errors.translate_errors():
                 found = cast(
                     "list[tuple[bytes, float]]",
                     self._client.zrangebyscore(
@@ -99,7 +99,7 @@ class Deliveries:
         """
         message_id = f"msg_test_{secrets.token_hex(12)}"
         body = messages.test_body(endpoint, datetime.now(UTC))
-        with errors.told():
+        with errors.translate_errors():
             self._send_test(args=[endpoint.id, message_id, body, records.millis(self._keep)])
         delivery = self.find(f"{message_id}.{endpoint.id}")
         if delivery is None:
@@ -107,7 +107,7 @@ class Deliveries:
         return delivery
 
     def _again(self, endpoint_id: str, ids: Sequence[str], *, failed: bool) -> int:
-        with errors.told():
+        with errors.translate_errors():
             redone = cast("int", self._redo(args=[endpoint_id, int(failed), *ids]))
         if redone < 0:
             raise EndpointDisabled(
@@ -120,7 +120,7 @@ class Deliveries:
         before = f"({list_cursors.decode(cursor)}" if cursor is not None else "+inf"
         found: list[tuple[int, Delivery]] = []
         while len(found) <= limit:
-            with errors.told():
+            with errors.translate_errors():
                 entries = cast(
                     "list[tuple[bytes, float]]",
                     self._client.zrevrangebyscore(
@@ -142,7 +142,7 @@ class Deliveries:
         )
 
     def _known(self, ids: Sequence[str]) -> Mapping[str, Delivery]:
-        with errors.told():
+        with errors.translate_errors():
             pipe = self._client.pipeline(transaction=False)
             for one in ids:
                 pipe.hgetall(f"exporter:delivery:{one}")

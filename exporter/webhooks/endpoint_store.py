@@ -14,7 +14,7 @@ from exporter.core import events as event_names
 from exporter.store import codec
 from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks import signatures
-from exporter.webhooks.endpoints import Because, Endpoint, Secret, TooManyEndpoints
+from exporter.webhooks.endpoints import DisableReason, Endpoint, Secret, TooManyEndpoints
 
 MOST_REGISTERED = 20
 """Endpoints that one user may register: each event is copied for each."""
@@ -87,7 +87,7 @@ class Endpoints:
     def list(self, user_id: str) -> tuple[Endpoint, ...]:
         """The endpoints that a user registered, and the latest MOST_NAMED of those made for a
         `webhook_url`; oldest first."""
-        with errors.told():
+        with errors.translate_errors():
             pipe = self._client.pipeline(transaction=False)
             pipe.smembers(f"exporter:registered:{user_id}")
             pipe.zrevrange(f"exporter:endpoints:{user_id}", 0, MOST_REGISTERED + MOST_NAMED - 1)
@@ -97,13 +97,13 @@ class Endpoints:
 
     def registered(self, user_id: str) -> tuple[Endpoint, ...]:
         """Those that hear of all exports of a user; disabled ones too."""
-        with errors.told():
+        with errors.translate_errors():
             ids = cast("set[bytes]", self._client.smembers(f"exporter:registered:{user_id}"))
         return tuple(self.known(sorted(one.decode() for one in ids)).values())
 
     def known(self, ids: Sequence[str]) -> Mapping[str, Endpoint]:
         """Those that there are of these ids, in that order, whosever they are."""
-        with errors.told():
+        with errors.translate_errors():
             pipe = self._client.pipeline(transaction=False)
             pipe.time()
             for one in ids:
@@ -127,7 +127,7 @@ class Endpoints:
             )
         if secret is not None:
             signatures.key(secret)
-        with errors.told():
+        with errors.translate_errors():
             fields = self._rotate(
                 args=[
                     endpoint_id,
@@ -159,7 +159,7 @@ class Endpoints:
         ]  # fmt: skip
         for name, value in fields.items():
             arguments += [name, value]
-        with errors.told():
+        with errors.translate_errors():
             how, *answer = cast("list[Any]", self._make(args=arguments))
         if how == b"full":
             raise TooManyEndpoints(
@@ -171,7 +171,7 @@ class Endpoints:
         return endpoint
 
     def _switched(self, endpoint_id: str, user_id: str, how: str) -> Endpoint | None:
-        with errors.told():
+        with errors.translate_errors():
             fields = self._switch(args=[endpoint_id, user_id, how])
         return self._found(endpoint_id, fields)
 
@@ -179,7 +179,7 @@ class Endpoints:
         pairs = cast("list[bytes]", fields)
         if not pairs:
             return None
-        with errors.told():
+        with errors.translate_errors():
             seconds, _ = self._client.time()
         return read(endpoint_id, records.pairs(pairs), datetime.fromtimestamp(seconds, UTC))
 
@@ -206,5 +206,5 @@ def read(endpoint_id: str, fields: Mapping[bytes, bytes], now: datetime) -> Endp
         created_at=records.moment(fields[b"created_at"]),
         failing_since=records.moment_or_none(fields.get(b"failing_since")),
         disabled_at=records.moment_or_none(fields.get(b"disabled_at")),
-        disabled_because=Because(because.decode()) if because else None,
+        disabled_reason=DisableReason(because.decode()) if because else None,
     )

@@ -18,7 +18,7 @@ class TooManyEndpoints(ExporterError):
     """The user has as many endpoints as one may have: delete one that is not needed."""
 
 
-class Because(StrEnum):
+class DisableReason(StrEnum):
     """Why an endpoint is disabled."""
 
     OWNER = "owner"
@@ -65,7 +65,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     failing_since: datetime | None = None
     """When the first of the deliveries failed that all failed since."""
     disabled_at: datetime | None = None
-    disabled_because: Because | None = None
+    disabled_reason: DisableReason | None = None
 
     @property
     def enabled(self) -> bool:

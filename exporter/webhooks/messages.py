@@ -58,7 +58,7 @@ def endpoint_body(event: Event, endpoint: Endpoint) -> bytes:
             "host": url.hostname or "",
             "description": endpoint.description,
             "failing_since": _zulu(endpoint.failing_since) if endpoint.failing_since else None,
-            "disabled_because": endpoint.disabled_because if event.type == DISABLED else None,
+            "disabled_because": endpoint.disabled_reason if event.type == DISABLED else None,
         },
     )
 

@@ -16,7 +16,7 @@ from exporter.webhooks import delivery_store, endpoint_store
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
 from exporter.webhooks.delivery_store import KEEP
 from exporter.webhooks.endpoint_store import NAMED_FOR
-from exporter.webhooks.endpoints import Because, Endpoint
+from exporter.webhooks.endpoints import DisableReason, Endpoint
 
 WARN_AFTER = timedelta(days=1)
 """How long an endpoint fails before its owner hears of it."""
@@ -43,10 +43,10 @@ class Settled(msgspec.Struct, frozen=True):
     """What a settled try did to its endpoint."""
 
     warned: bool = False
-    disabled: Because | None = None
+    disabled: DisableReason | None = None
 
 
-class Swept(msgspec.Struct, frozen=True):
+class SweptDeliveries(msgspec.Struct, frozen=True):
     """What one sweep found."""
 
     expired: int
@@ -77,7 +77,7 @@ class Outbox:
 
     def peek(self, limit: int = 100) -> tuple[Event, ...]:
         """The events that wait longest, oldest first; none is removed."""
-        with errors.told():
+        with errors.translate_errors():
             entries = cast("list[bytes]", self._client.lrange("exporter:outbox", 0, limit - 1))
         return tuple(_event(entry) for entry in entries)
 
@@ -92,13 +92,13 @@ class Outbox:
         ]
         for endpoint_id, body in bodies.items():
             arguments += [endpoint_id, body]
-        with errors.told():
+        with errors.translate_errors():
             return cast("int", self._fan_out(args=arguments)) >= 0
 
     def put_off(self, event: Event) -> None:
         """Let the events behind the oldest pass; nothing is changed if the event is not the oldest
         any more."""
-        with errors.told():
+        with errors.translate_errors():
             self._put_off(args=[event.message_id])
 
     def claim(self, *, lease: timedelta, slow: bool = True) -> Claimed | None:
@@ -109,7 +109,7 @@ class Outbox:
         that failed or answered late the last time are passed over.
         """
         nonce = secrets.token_hex(8)
-        with errors.told():
+        with errors.translate_errors():
             answer = cast(
                 "list[Any]",
                 self._claim(args=[nonce, records.micros(lease), self._keep, int(slow)]),
@@ -146,7 +146,7 @@ class Outbox:
         `failed`, `gone`, `unknown`. One that has failed for DISABLE_AFTER is disabled, and so is
         one that is gone; events tell the user's other endpoints.
         """
-        with errors.told():
+        with errors.translate_errors():
             became = cast(
                 "bytes",
                 self._settle(
@@ -171,19 +171,19 @@ class Outbox:
         what, _, because = became.partition(" ")
         return Settled(
             warned=became == "failing",
-            disabled=Because(because) if what == "disabled" else None,
+            disabled=DisableReason(because) if what == "disabled" else None,
         )
 
-    def sweep(self, *, limit: int = 100) -> Swept:
+    def sweep(self, *, limit: int = 100) -> SweptDeliveries:
         """Make deliveries whose lease is over due again."""
-        with errors.told():
+        with errors.translate_errors():
             answer = self._sweep(args=[limit, self._keep, MOST_LOST])
         expired, ready = cast("list[int]", answer)
-        return Swept(expired=expired, ready=ready)
+        return SweptDeliveries(expired=expired, ready=ready)
 
     def wait(self, timeout: timedelta) -> bool:
         """Wait until something happens that webhooks tell of; False if nothing did in time."""
-        with errors.told():
+        with errors.translate_errors():
             return (
                 self._client.blpop(["exporter:ring"], timeout=timeout.total_seconds()) is not None
             )

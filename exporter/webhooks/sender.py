@@ -130,7 +130,7 @@ class Sender:
             if target.scheme == "https":
                 stream = stream.start_tls(self._tls or _authorities(), target.host, left())
             connection = httpcore.HTTP11Connection(request.url.origin, _Stream(stream, left))
-            answer.take(connection.handle_request(request))
+            answer.read_from(connection.handle_request(request))
         finally:
             stream.close()
 
@@ -145,7 +145,7 @@ class _Answer:
         self.own_path = ""
         """What was asked for: it may be secret, and redirects repeat it."""
 
-    def take(self, response: httpcore.Response) -> None:
+    def read_from(self, response: httpcore.Response) -> None:
         self.status = response.status
         self.headers = {
             name.decode("latin-1").lower(): value.decode("latin-1")

@@ -29,7 +29,7 @@ from typing import NamedTuple
 import httpx
 import redis
 
-from exporter.core.checkpoints import Checkpoint, Part, Tally
+from exporter.core.checkpoints import Checkpoint, Part, RowCounts
 from exporter.core.exports import Completeness, EndReason, Outcome, Result, State
 from exporter.local import ports
 from exporter.local.redis import RedisServer
@@ -230,7 +230,7 @@ def _finish(store: RedisStore) -> None:
         claim.export.id,
         claim.fence,
         State.FINISHED,
-        result=Result(key, 3120441, 1204, whole, Tally(), 13),
+        result=Result(key, 3120441, 1204, whole, RowCounts(), 13),
         keep_file=week,
         keep_record=week,
     )

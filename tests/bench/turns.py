@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 
 from exporter import wiring
 from exporter.config import Config
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.store.redis.store import RedisStore
 from tests.bench.contestants import COLUMNS, Contestant
@@ -136,14 +136,14 @@ class Track:
         peaks = tuple(one["peak"] for one in told)
         return Turn(ended - began, cpu, peaks, self.servers.written(), told[0])
 
-    def _engine(self, order: Order) -> Engine:
+    def _engine(self, order: Order) -> ExportService:
         settings = Settings(
             redis_url=self.servers.redis_url,
             s3_endpoint_url=self.servers.endpoint,
             s3_bucket=BUCKET,
         )
         source = {"type": "hirebase", "base_url": order.pages, "page_size": PAGE}
-        engine = Engine(
+        engine = ExportService(
             settings=settings,
             config=Config.model_validate({"sources": {SOURCE: source}}),
             store=RedisStore.connect(settings.redis_url),
@@ -153,7 +153,7 @@ class Track:
         engine.store.get("none")
         return engine
 
-    def _create(self, engine: Engine, order: Order) -> str:
+    def _create(self, engine: ExportService, order: Order) -> str:
         return engine.create(
             user_id="bench",
             surface="native",

@@ -22,7 +22,7 @@ PAUSE = 0.02
 
 
 def work(order: starting.Order) -> dict[str, Any]:
-    store = tasks.engine().store
+    store = tasks.service().store
     with contextlib.ExitStack() as stack:
         samples = stack.enter_context(sampling.sampled()) if "sample" in sys.argv else None
         while True:

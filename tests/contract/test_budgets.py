@@ -74,7 +74,7 @@ def test_the_first_request_may_start_at_once_and_the_next_when_it_is_due(subject
     # Given
     budget = subject.open("board", Rate(10, 10))
     # When
-    waits = [budget.take() for _ in range(3)]
+    waits = [budget.reserve() for _ in range(3)]
     # Then
     assert waits[0] == 0
     assert waits[1:] == pytest.approx([1, 2], abs=subject.slack)
@@ -85,7 +85,7 @@ def test_no_window_holds_more_than_the_rate_whoever_asks(subject: Subject, rate:
     # Given
     one, other = subject.open("board", rate), subject.again("board", rate)
     # When
-    found = starts(subject.clock, one.take, other.take, other.take, count=8)
+    found = starts(subject.clock, one.reserve, other.reserve, other.reserve, count=8)
     # Then
     assert most_within(found, rate.seconds - subject.slack) <= rate.requests
     # And the rate is used: nothing is left out in between
@@ -95,10 +95,10 @@ def test_no_window_holds_more_than_the_rate_whoever_asks(subject: Subject, rate:
 def test_no_burst_follows_a_pause(subject: Subject) -> None:
     # Given
     budget = subject.open("board", Rate(10, 1))
-    budget.take()
+    budget.reserve()
     subject.clock.sleep(0.5)
     # When
-    waits = [budget.take() for _ in range(3)]
+    waits = [budget.reserve() for _ in range(3)]
     # Then
     assert waits == pytest.approx([0, 0.1, 0.2], abs=subject.slack)
 
@@ -106,9 +106,9 @@ def test_no_burst_follows_a_pause(subject: Subject) -> None:
 def test_a_wait_that_is_too_long_reserves_nothing(subject: Subject) -> None:
     # Given
     budget = subject.open("board", Rate(1, 60))
-    assert budget.take() == 0
+    assert budget.reserve() == 0
     # When
-    waits = [budget.take() for _ in range(5)]
+    waits = [budget.reserve() for _ in range(5)]
     # Then
     assert waits == pytest.approx([60] * 5, abs=subject.slack)
     assert all(wait > LONGEST_DELAY for wait in waits)
@@ -117,10 +117,10 @@ def test_a_wait_that_is_too_long_reserves_nothing(subject: Subject) -> None:
 def test_sources_do_not_share_a_budget(subject: Subject) -> None:
     # Given
     one, other = subject.open("one", Rate(1, 60)), subject.open("other", Rate(1, 60))
-    one.take()
-    one.hold(100)
+    one.reserve()
+    one.pause_for(100)
     # When
-    wait = other.take()
+    wait = other.reserve()
     # Then
     assert wait == 0
 
@@ -129,17 +129,17 @@ def test_a_hold_pauses_all_workers_of_the_source(subject: Subject) -> None:
     # Given
     one, other = subject.open("board", Rate(100, 1)), subject.again("board", Rate(100, 1))
     # When
-    one.hold(42)
+    one.pause_for(42)
     # Then
-    assert other.take() == pytest.approx(42, abs=subject.slack)
+    assert other.reserve() == pytest.approx(42, abs=subject.slack)
 
 
 def test_after_a_hold_requests_go_on_at_the_rate(subject: Subject) -> None:
     # Given
     budget = subject.open("board", Rate(10, 1))
-    budget.hold(0.2)
+    budget.pause_for(0.2)
     # When
-    waits = [budget.take() for _ in range(3)]
+    waits = [budget.reserve() for _ in range(3)]
     # Then
     assert waits == pytest.approx([0.2, 0.3, 0.4], abs=subject.slack)
 
@@ -147,12 +147,12 @@ def test_after_a_hold_requests_go_on_at_the_rate(subject: Subject) -> None:
 def test_a_shorter_hold_takes_nothing_from_a_longer_one(subject: Subject) -> None:
     # Given
     budget = subject.open("board", Rate(100, 1))
-    budget.hold(60)
+    budget.pause_for(60)
     # When
-    budget.hold(1)
-    budget.hold(0)
+    budget.pause_for(1)
+    budget.pause_for(0)
     # Then
-    assert budget.take() == pytest.approx(60, abs=subject.slack)
+    assert budget.reserve() == pytest.approx(60, abs=subject.slack)
 
 
 def test_many_threads_take_each_turn_once(subject: Subject) -> None:
@@ -162,7 +162,7 @@ def test_many_threads_take_each_turn_once(subject: Subject) -> None:
 
     def work() -> None:
         for _ in range(10):
-            wait = budget.take()
+            wait = budget.reserve()
             waits.append(subject.clock.monotonic() + wait)
 
     threads = [threading.Thread(target=work) for _ in range(6)]
@@ -177,17 +177,17 @@ def test_many_threads_take_each_turn_once(subject: Subject) -> None:
 
 def test_without_a_rate_nobody_waits_and_nobody_is_asked() -> None:
     # When
-    UNLIMITED.hold(60)
+    UNLIMITED.pause_for(60)
     # Then
-    assert [UNLIMITED.take() for _ in range(100)] == [0.0] * 100
+    assert [UNLIMITED.reserve() for _ in range(100)] == [0.0] * 100
 
 
 def test_a_budget_leaves_nothing_behind_in_redis(client: redis.Redis) -> None:
     # Given
     budget = RedisBudgets(client).open("board", Rate(100, 1))
     # When
-    budget.take()
-    budget.hold(0.1)
+    budget.reserve()
+    budget.pause_for(0.1)
     time.sleep(0.2)
     # Then
     assert client.keys() == []
@@ -198,12 +198,12 @@ def test_a_full_redis_still_lets_requests_start(redis_server: RedisServer) -> No
     with redis.Redis.from_url(redis_server.url.removesuffix("/0"), db=DATABASE) as client:
         client.flushdb()
         budget = RedisBudgets(client).open("board", Rate(1_000, 1))
-        budget.take()
+        budget.reserve()
         try:
             client.config_set("maxmemory", 1)
             # When
-            waits = [budget.take() for _ in range(3)]
-            budget.hold(1)
+            waits = [budget.reserve() for _ in range(3)]
+            budget.pause_for(1)
         finally:
             client.config_set("maxmemory", 0)
     # Then
@@ -215,6 +215,6 @@ def test_a_silent_redis_is_told_as_such() -> None:
     with redis.Redis(port=ports.free(1)[0], retry=Retry(NoBackoff(), 0)) as client:
         budget = RedisBudgets(client).open("board", Rate(100, 1))
         # When
-        for ask in (budget.take, lambda: budget.hold(1)):
+        for ask in (budget.reserve, lambda: budget.pause_for(1)):
             with pytest.raises(StoreUnavailable, match="Redis did not answer"):
                 ask()

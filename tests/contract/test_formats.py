@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.core.checkpoints import Row, Tally
+from exporter.core.checkpoints import Row, RowCounts
 from exporter.core.exports import Dialect
 from exporter.errors import ConfigurationError, SourceUntrue
 from exporter.formats import registry
@@ -84,17 +84,21 @@ makers = pytest.mark.parametrize(
 )
 
 
-def file_of(fmt: Format, pages: Iterable[Sequence[Row]], tally: Tally | None = None) -> bytes:
-    tally = Tally() if tally is None else tally
-    return spread([fmt], pages, tally)
+def file_of(
+    fmt: Format, pages: Iterable[Sequence[Row]], row_counts: RowCounts | None = None
+) -> bytes:
+    row_counts = RowCounts() if row_counts is None else row_counts
+    return spread([fmt], pages, row_counts)
 
 
-def spread(workers: Sequence[Format], pages: Iterable[Sequence[Row]], tally: Tally) -> bytes:
+def spread(
+    workers: Sequence[Format], pages: Iterable[Sequence[Row]], row_counts: RowCounts
+) -> bytes:
     """The file, if each page is encoded by the next of these."""
     turns = itertools.cycle(workers)
     file, written = next(turns).open(), 0
     for page in pages:
-        file += next(turns).encode(page, tally, written)
+        file += next(turns).encode(page, row_counts, written)
         written += len(page)
     return file + next(turns).close(written)
 
@@ -128,7 +132,7 @@ def test_the_file_is_the_same_however_rows_are_cut_into_pages_and_spread_over_wo
     raw = [spell(row) for row in rows]
     edges = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
     pages = [raw[start:end] for start, end in itertools.pairwise(edges)]
-    one, many = Tally(), Tally()
+    one, many = RowCounts(), RowCounts()
 
     # When
     whole = file_of(make(), [raw], one)
@@ -167,7 +171,7 @@ def test_a_row_that_is_not_a_json_object_is_refused_with_its_place_in_the_page(
 
     # When / Then
     with pytest.raises(SourceUntrue, match="row 2 of the page"):
-        make().encode(page, Tally())
+        make().encode(page, RowCounts())
 
 
 @makers
@@ -175,17 +179,17 @@ def test_encoding_a_page_a_thousand_times_does_not_grow_memory(make: Callable[[]
     # Given
     row = {"_id": "1", "job_title": "Engineer, é", "skills": ["a"], "beside": 1, "note": "a\nb"}
     page = [json.dumps(row).encode(), json.dumps({**row, "score": float("nan")}).encode()]
-    fmt, tally = make(), Tally()
+    fmt, row_counts = make(), RowCounts()
     for _ in range(10):
-        fmt.encode(page, tally)
+        fmt.encode(page, row_counts)
     tracemalloc.start()
 
     # When
     try:
-        fmt.encode(page, tally)
+        fmt.encode(page, row_counts)
         before, _ = tracemalloc.get_traced_memory()
         for _ in range(1000):
-            fmt.encode(page, tally)
+            fmt.encode(page, row_counts)
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -41,7 +41,7 @@ def test_a_burst_that_fits_is_allowed_and_says_what_remains(client: redis.Redis)
     before = now(client)
 
     # When
-    windows = [limits.hit("ann", rate) for _ in range(3)]
+    windows = [limits.acquire("ann", rate) for _ in range(3)]
 
     # Then
     after = now(client)
@@ -59,17 +59,17 @@ def test_a_burst_that_fits_is_allowed_and_says_what_remains(client: redis.Redis)
 def test_a_refused_hit_says_when_to_come_back_and_is_not_counted(client: redis.Redis) -> None:
     # Given
     limits, rate = RateLimits(client), Rate(2, 0.4)
-    first, _ = limits.hit("ann", rate), limits.hit("ann", rate)
+    first, _ = limits.acquire("ann", rate), limits.acquire("ann", rate)
 
     # When: many are refused, which must not put off the moment
-    refused = [limits.hit("ann", rate) for _ in range(20)]
+    refused = [limits.acquire("ann", rate) for _ in range(20)]
 
     # Then
     assert {(one.allowed, one.limit, one.remaining) for one in refused} == {(False, 2, 0)}
     assert {one.resets_at for one in refused} == {first.resets_at}
     assert all(0 < one.retry_after <= 0.4 for one in refused)
     time.sleep(refused[-1].retry_after)
-    assert limits.hit("ann", rate).allowed
+    assert limits.acquire("ann", rate).allowed
 
 
 def test_a_hit_is_allowed_from_the_very_moment_that_was_said_and_not_before(
@@ -77,15 +77,15 @@ def test_a_hit_is_allowed_from_the_very_moment_that_was_said_and_not_before(
 ) -> None:
     # Given
     limits, rate = RateLimits(client), Rate(2, 0.3)
-    limits.hit("ann", rate)
+    limits.acquire("ann", rate)
     time.sleep(0.1)
-    limits.hit("ann", rate)
-    said = limits.hit("ann", rate).resets_at
+    limits.acquire("ann", rate)
+    said = limits.acquire("ann", rate).resets_at
     asked = [(now(client), Window(False, 2, 0, said, 1.0))]
 
     # When: somebody asks without a pause until it is allowed
     while not asked[-1][1].allowed:
-        asked.append((now(client), limits.hit("ann", rate)))
+        asked.append((now(client), limits.acquire("ann", rate)))
 
     # Then: the last refusal was asked for before that moment, the first success answered after it
     answered = now(client)
@@ -105,7 +105,7 @@ def test_no_window_holds_more_than_its_rate_whoever_hits(client: redis.Redis) ->
     # When: two ask in turn without a pause; the head of the list says when a hit was counted
     while time.monotonic() < until:
         for limits in (one, other):
-            if limits.hit("ann", rate).allowed:
+            if limits.acquire("ann", rate).allowed:
                 hits.append(int(cast("bytes", client.lindex("exporter:rate:ann", 0))))
 
     # Then: six of them never fit into a window, and the rate is used
@@ -122,7 +122,7 @@ def test_of_those_that_race_for_the_last_hit_one_gets_it(client: redis.Redis) ->
     def ask() -> None:
         limits = RateLimits(client)
         start.wait()
-        windows.extend(limits.hit("ann", rate) for _ in range(4))
+        windows.extend(limits.acquire("ann", rate) for _ in range(4))
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
 
@@ -140,21 +140,21 @@ def test_of_those_that_race_for_the_last_hit_one_gets_it(client: redis.Redis) ->
 def test_names_do_not_share_a_window(client: redis.Redis) -> None:
     # Given
     limits, rate = RateLimits(client), Rate(1, 60)
-    limits.hit("ann", rate)
+    limits.acquire("ann", rate)
 
     # When / Then
-    assert not limits.hit("ann", rate).allowed
-    assert limits.hit("bob", rate).allowed
+    assert not limits.acquire("ann", rate).allowed
+    assert limits.acquire("bob", rate).allowed
 
 
 def test_a_rate_made_smaller_holds_at_once(client: redis.Redis) -> None:
     # Given
     limits = RateLimits(client)
     for _ in range(10):
-        limits.hit("ann", Rate(100, 60))
+        limits.acquire("ann", Rate(100, 60))
 
     # When
-    window = limits.hit("ann", Rate(5, 60))
+    window = limits.acquire("ann", Rate(5, 60))
 
     # Then
     assert (window.allowed, window.remaining) == (False, 0)
@@ -168,17 +168,17 @@ def test_a_clock_set_back_shuts_nobody_out(client: redis.Redis, ahead: float) ->
     client.rpush("exporter:rate:ann", then, then - 1)
 
     # When
-    first = limits.hit("ann", rate)
+    first = limits.acquire("ann", rate)
     time.sleep(0.3)
 
     # Then
     assert first.retry_after <= 0.25
-    assert limits.hit("ann", rate).allowed
+    assert limits.acquire("ann", rate).allowed
 
 
 def test_a_window_leaves_nothing_behind_in_redis(client: redis.Redis) -> None:
     # When
-    RateLimits(client).hit("ann", Rate(100, 0.1))
+    RateLimits(client).acquire("ann", Rate(100, 0.1))
     time.sleep(0.2)
 
     # Then
@@ -191,7 +191,7 @@ def test_a_full_redis_still_answers_those_who_poll(client: redis.Redis) -> None:
     client.config_set("maxmemory", 1)
     try:
         # When
-        windows = [limits.hit("ann", rate) for _ in range(3)]
+        windows = [limits.acquire("ann", rate) for _ in range(3)]
     finally:
         client.config_set("maxmemory", 0)
 
@@ -205,4 +205,4 @@ def test_a_silent_redis_is_told_as_such() -> None:
         limits = RateLimits(client)
         # When / Then
         with pytest.raises(StoreUnavailable, match="Redis did not answer"):
-            limits.hit("ann", Rate(1, 1))
+            limits.acquire("ann", Rate(1, 1))

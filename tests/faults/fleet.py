@@ -28,7 +28,7 @@ from exporter.core.exports import Export, State
 from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.maintenance.sweeper import Sweeper
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.store.redis.store import RedisStore
 from tests.conftest import S3
@@ -214,7 +214,7 @@ class Fleet:
             settings = Settings()
             self._storage = wiring.storage(settings)
             self._storage.check()  # takes the credentials while they are in the environment
-        self.engine = Engine(
+        self.engine = ExportService(
             settings=settings, config=load_config(config), store=self.store, storage=self._storage
         )
         self._workers: list[Worker] = []

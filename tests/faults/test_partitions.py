@@ -83,7 +83,7 @@ def test_an_export_withdrawn_at_any_seam_of_its_cutting_reading_and_composing_le
         # Then: it ends as withdrawn, unless its end was already on its way
         where = f"before call {place}, {call}"
         assert bench.claim() is None, where
-        assert store.census().ready == (0,) * 10, where
+        assert store.queue_counts().ready == (0,) * 10, where
         for export_id in store.deleted_exports():
             cleaning.purge(store, bench.storage, export_id)
         counters = store.counters()

@@ -26,9 +26,9 @@ from structlog.testing import capture_logs
 from exporter.api.app import create_app
 from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig
-from exporter.core.checkpoints import Tally
+from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Completeness, EndReason, Export, Outcome, Result, State
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.storage.base import FileHeaders
 from exporter.storage.memory import MemoryStorage
@@ -106,7 +106,7 @@ class Service(NamedTuple):
 
     http: httpx.Client
     """Sends the first user's key, unless a request brings its own header."""
-    engine: Engine
+    engine: ExportService
     clock: FakeClock
     storage: MemoryStorage
     keys: KeyRing
@@ -135,7 +135,7 @@ class Service(NamedTuple):
             file_size=len(body),
             record_count=1,
             completeness=whole,
-            tally=Tally(guarded_cells=2, unmapped_fields={"extra": 1}, nulled_numbers=4),
+            row_counts=RowCounts(guarded_cells=2, unmapped_fields={"extra": 1}, nulled_numbers=4),
             pages=1,
         )
         settings = self.engine.settings
@@ -154,10 +154,10 @@ class Service(NamedTuple):
 
 def make_engine(
     clock: FakeClock, store: ExportStore, storage: MemoryStorage, **sources: SourceConfig
-) -> Engine:
+) -> ExportService:
     """An engine with one source, `board`, that cannot be reached: creating needs no upstream."""
     board = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9", api_key="unused")
-    return Engine(
+    return ExportService(
         settings=Settings(public_url=PUBLIC_URL),
         config=Config(sources={"board": board, **sources}),
         store=store,

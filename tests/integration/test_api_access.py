@@ -13,7 +13,7 @@ from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig, Surfaces
 from exporter.errors import StorageUnavailable
 from exporter.local import ports
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore
@@ -258,7 +258,7 @@ def test_a_surface_without_a_source_fails_as_our_fault_not_the_callers(
     # Given
     clock = FakeClock()
     board = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9")
-    engine = Engine(
+    engine = ExportService(
         settings=Settings(),
         config=Config(sources={"board": board}, surfaces=Surfaces(hirebase="moon")),
         store=MemoryStore(clock),

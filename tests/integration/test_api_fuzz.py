@@ -29,7 +29,7 @@ from exporter.formats import registry
 from exporter.local import sample
 from exporter.local.redis import RedisServer
 from exporter.run.run_slice import run_slice
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.storage.base import PART_SIZE_MIN
 from exporter.storage.memory import MemoryStorage
@@ -77,7 +77,7 @@ def target(
         client.flushdb()
         keys = KeyRing(client)
         upstream: Any = {"api_key": boards.KEY, "page_size": 100}
-        service = Engine(
+        service = ExportService(
             settings=Settings(public_url=PUBLIC_URL, hirebase_rate=often, pipeline_rate=often),
             config=Config(
                 sources={
@@ -123,7 +123,7 @@ TO_MAKE = (
 )
 
 
-def made(service: Engine, clock: FakeClock, surface: str, source: str, state: State) -> str:
+def made(service: ExportService, clock: FakeClock, surface: str, source: str, state: State) -> str:
     """The id of an export of ann's in that state."""
     bulk = source == "coresignal"
     export = service.create(

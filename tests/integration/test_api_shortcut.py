@@ -18,13 +18,13 @@ from exporter.api.app import create_app
 from exporter.api.surfaces import native
 from exporter.clock import SystemClock
 from exporter.config import Config, SourceConfig
-from exporter.core.checkpoints import Tally
+from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Completeness, EndReason, Outcome, Result, State
 from exporter.core.plans import Plan
 from exporter.core.rates import Rate
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.sources import catalogue
 from exporter.storage.memory import MemoryStorage
@@ -41,15 +41,15 @@ class Quick(NamedTuple):
     """A service whose keys and records are in one Redis."""
 
     http: httpx.Client
-    engine: Engine
+    engine: ExportService
     keys: KeyRing
     bob: str
 
 
-def engine_over(store: RedisStore, **settings: Any) -> Engine:
+def engine_over(store: RedisStore, **settings: Any) -> ExportService:
     clock = SystemClock()
     board = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9", api_key="unused")
-    return Engine(
+    return ExportService(
         settings=Settings(public_url=PUBLIC_URL, **settings),
         config=Config(sources={"board": board}),
         store=store,
@@ -58,11 +58,11 @@ def engine_over(store: RedisStore, **settings: Any) -> Engine:
     )
 
 
-def serving(engine: Engine, keys: KeyRing) -> Iterator[str]:
+def serving(engine: ExportService, keys: KeyRing) -> Iterator[str]:
     """The URL of a server that starts and ends as `exporter api` does."""
     port = ports.free(1)[0]
     app = create_app(engine, keys)
-    assert isinstance(app.state.turns, async_runner.Rehearsed)
+    assert isinstance(app.state.turns, async_runner.ReplayRunner)
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical", ws="none")
     )
@@ -78,7 +78,7 @@ def serving(engine: Engine, keys: KeyRing) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def engine(redis_server: RedisServer) -> Iterator[Engine]:
+def engine(redis_server: RedisServer) -> Iterator[ExportService]:
     store = RedisStore.connect(redis_server.url.replace("/0", f"/{DATABASE}"), patient=False)
     store.client.flushdb()
     yield engine_over(store, hirebase_rate=Rate(1000, 60))
@@ -86,13 +86,13 @@ def engine(redis_server: RedisServer) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def url(engine: Engine) -> Iterator[str]:
+def url(engine: ExportService) -> Iterator[str]:
     assert isinstance(engine.store, RedisStore)
     yield from serving(engine, KeyRing(engine.store.client))
 
 
 @pytest.fixture
-def api(engine: Engine, url: str) -> Iterator[Quick]:
+def api(engine: ExportService, url: str) -> Iterator[Quick]:
     assert isinstance(engine.store, RedisStore)
     engine.store.client.flushdb()
     keys = KeyRing(engine.store.client)
@@ -115,7 +115,7 @@ def finish(api: Quick) -> None:
         claim.export.id,
         claim.fence,
         State.FINISHED,
-        result=Result("k.csv", 9, 1, whole, Tally(), 1),
+        result=Result("k.csv", 9, 1, whole, RowCounts(), 1),
         keep_file=hour,
         keep_record=hour,
     )

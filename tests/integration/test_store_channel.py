@@ -20,7 +20,7 @@ from exporter.store.base import ExportStore, Idempotency, KeyReused
 from exporter.store.memory.store import MemoryStore
 from exporter.store.redis import async_runner
 from exporter.store.redis.api_keys import KeyRing
-from exporter.store.redis.async_connection import Channel, Where
+from exporter.store.redis.async_connection import Address, AsyncConnection
 from exporter.store.redis.rate_limits import RateLimits
 from exporter.store.redis.store import RedisStore
 from tests.contract.store.given import spec
@@ -36,13 +36,13 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
         yield found
 
 
-def beside(client: redis.Redis) -> Channel:
-    channel = Channel.beside(client)
+def beside(client: redis.Redis) -> AsyncConnection:
+    channel = AsyncConnection.beside(client)
     assert channel is not None
     return channel
 
 
-def run(channel: Channel, work: Callable[[Channel], Awaitable[Any]]) -> Any:
+def run(channel: AsyncConnection, work: Callable[[AsyncConnection], Awaitable[Any]]) -> Any:
     """What the work with a channel gives, in a loop of its own."""
 
     async def whole() -> Any:
@@ -55,7 +55,7 @@ def run(channel: Channel, work: Callable[[Channel], Awaitable[Any]]) -> Any:
 
 
 @contextlib.asynccontextmanager
-async def answering(handler: Handler) -> AsyncIterator[Channel]:
+async def answering(handler: Handler) -> AsyncIterator[AsyncConnection]:
     """A channel to a server that speaks as the handler does, patient for 0.3 s."""
     callers = []
 
@@ -67,7 +67,7 @@ async def answering(handler: Handler) -> AsyncIterator[Channel]:
 
     server = await asyncio.start_server(speak, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    channel = Channel(Where("127.0.0.1", port, 0, None, None, 0.3, 0.3))
+    channel = AsyncConnection(Address("127.0.0.1", port, 0, None, None, 0.3, 0.3))
     try:
         yield channel
     finally:
@@ -78,7 +78,7 @@ async def answering(handler: Handler) -> AsyncIterator[Channel]:
 
 def test_each_of_many_gets_the_answers_to_its_own_commands(client: redis.Redis) -> None:
     # Given
-    async def one(channel: Channel, number: int) -> list[Any]:
+    async def one(channel: AsyncConnection, number: int) -> list[Any]:
         name = f"n{number}"
         await channel.ask(("SET", name, number), ("HSET", f"h{number}", "a", number, "b", b"\r\n"))
         await asyncio.sleep(number % 7 / 1000)
@@ -86,7 +86,7 @@ def test_each_of_many_gets_the_answers_to_its_own_commands(client: redis.Redis) 
             ("GET", name), ("HGETALL", f"h{number}"), ("GET", "none"), ("EXISTS", name)
         )
 
-    async def work(channel: Channel) -> list[list[Any]]:
+    async def work(channel: AsyncConnection) -> list[list[Any]]:
         return list(await asyncio.gather(*(one(channel, number) for number in range(300))))
 
     # When
@@ -125,7 +125,7 @@ def test_a_refused_command_fails_whom_it_belongs_to_and_nobody_else(client: redi
     # Given
     client.set("text", "a")
 
-    async def work(channel: Channel) -> list[Any]:
+    async def work(channel: AsyncConnection) -> list[Any]:
         questions = [("GET", "text"), ("HGET", "text", "a"), ("GET", "text")]
         return list(await asyncio.gather(*map(channel.ask, questions), return_exceptions=True))
 
@@ -142,7 +142,7 @@ def test_who_leaves_before_the_answer_takes_nobody_elses(client: redis.Redis) ->
     # Given
     client.mset({"a": 1, "b": 2})
 
-    async def work(channel: Channel) -> list[Any]:
+    async def work(channel: AsyncConnection) -> list[Any]:
         await channel.ask(("PING",))
         leaving = asyncio.create_task(channel.ask(("GET", "a")))
         staying = asyncio.create_task(channel.ask(("GET", "b")))
@@ -228,18 +228,18 @@ def test_a_password_is_shown_and_a_wrong_one_told(client: redis.Redis) -> None:
     # Given
     client.acl_setuser("guest", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"])
     known = client.connection_pool.connection_kwargs
-    where = Where(known["host"], known["port"], DATABASE, "guest", "secret", 1, 1)
+    where = Address(known["host"], known["port"], DATABASE, "guest", "secret", 1, 1)
 
-    async def work(channel: Channel) -> list[Any]:
+    async def work(channel: AsyncConnection) -> list[Any]:
         return await channel.ask(("ACL", "WHOAMI"))
 
     # When
-    named = run(Channel(where), work)
+    named = run(AsyncConnection(where), work)
 
     # Then
     assert named == [b"guest"]
     with pytest.raises(redis.ResponseError, match="WRONGPASS"):
-        run(Channel(where._replace(password="other")), work)
+        run(AsyncConnection(where._replace(password="other")), work)
     client.acl_deluser("guest")
 
 
@@ -249,11 +249,13 @@ def test_a_redis_that_a_channel_cannot_reach_is_left_to_threads(url: str) -> Non
     client = redis.Redis.from_url(url)
 
     # When
-    found = async_runner.over(KeyRing(client), RateLimits(client), lambda: RedisStore(client))
+    found = async_runner.open_runner(
+        KeyRing(client), RateLimits(client), lambda: RedisStore(client)
+    )
 
     # Then
-    assert Channel.beside(client) is None
-    assert isinstance(found, async_runner.Threaded)
+    assert AsyncConnection.beside(client) is None
+    assert isinstance(found, async_runner.ThreadRunner)
 
 
 def test_a_store_that_is_not_beside_the_keys_is_left_to_threads(client: redis.Redis) -> None:
@@ -262,22 +264,26 @@ def test_a_store_that_is_not_beside_the_keys_is_left_to_threads(client: redis.Re
 
     # When
     def kind(store: ExportStore) -> type:
-        return type(async_runner.over(KeyRing(client), RateLimits(client), lambda: store))
+        return type(async_runner.open_runner(KeyRing(client), RateLimits(client), lambda: store))
 
     kinds = [kind(store) for store in (memory, other, RedisStore(client))]
 
     # Then
-    assert kinds == [async_runner.Threaded, async_runner.Threaded, async_runner.Rehearsed]
+    assert kinds == [
+        async_runner.ThreadRunner,
+        async_runner.ThreadRunner,
+        async_runner.ReplayRunner,
+    ]
 
 
 # -- store code without a thread -------------------------------------------------------------------
 
 
-def rehearsed(client: redis.Redis, work: Callable[[async_runner.Turns], Any]) -> Any:
+def rehearsed(client: redis.Redis, work: Callable[[async_runner.AsyncRunner], Any]) -> Any:
     """What the work gives when no thread does it."""
 
-    async def whole(channel: Channel) -> Any:
-        return await async_runner.Rehearsed(channel).run(work)
+    async def whole(channel: AsyncConnection) -> Any:
+        return await async_runner.ReplayRunner(channel).run(work)
 
     return run(beside(client), whole)
 
@@ -291,7 +297,7 @@ def test_keys_records_and_limits_are_the_same_without_a_thread(client: redis.Red
     # When
     key, no_key = rehearsed(client, lambda t: (t.keys.find(secret), t.keys.find("exp_wrong")))
     record, no_record = rehearsed(client, lambda t: (t.store.get("e"), t.store.get("f")))
-    windows = [rehearsed(client, lambda t: t.limits.hit("n", Rate(2, 60))) for _ in range(3)]
+    windows = [rehearsed(client, lambda t: t.limits.acquire("n", Rate(2, 60))) for _ in range(3)]
 
     # Then
     assert key == ring.find(secret)
@@ -343,7 +349,7 @@ def test_two_questions_that_do_not_need_each_other_cost_one_round_trip(
     channel = beside(client)
     asked = []
 
-    class Counting(Channel):
+    class Counting(AsyncConnection):
         async def ask(self, *commands: Any) -> list[Any]:
             asked.append([command[0] for command in commands])
             return await channel.ask(*commands)
@@ -351,14 +357,14 @@ def test_two_questions_that_do_not_need_each_other_cost_one_round_trip(
         def close(self) -> None:
             channel.close()
 
-    def work(turn: async_runner.Turns) -> Any:
+    def work(turn: async_runner.AsyncRunner) -> Any:
         return turn.both(lambda: turn.keys.find(secret), lambda: turn.store.get("e"))
 
-    async def whole(counting: Channel) -> Any:
-        return await async_runner.Rehearsed(counting).run(work)
+    async def whole(counting: AsyncConnection) -> Any:
+        return await async_runner.ReplayRunner(counting).run(work)
 
     # When
-    key, record = run(Counting(Where("", 0, 0, None, None, 1, 1)), whole)
+    key, record = run(Counting(Address("", 0, 0, None, None, 1, 1)), whole)
 
     # Then
     assert (key.user_id, record.id) == ("ann", "e")
@@ -390,8 +396,8 @@ def test_a_wait_for_an_answer_holds_nobody_up(client: redis.Redis) -> None:
     store = RedisStore(client)
     store.create(spec("e"))
 
-    async def whole(channel: Channel) -> list[Any]:
-        shared = async_runner.Rehearsed(channel)
+    async def whole(channel: AsyncConnection) -> list[Any]:
+        shared = async_runner.ReplayRunner(channel)
 
         async def one(number: int) -> Any:
             return await shared.run(lambda t: (t.store.get("e"), number))

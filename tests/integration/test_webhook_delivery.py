@@ -22,7 +22,7 @@ from exporter.store.redis.store import RedisStore
 from exporter.webhooks import delivering, private
 from exporter.webhooks.deliveries import DeliveryState
 from exporter.webhooks.delivering import Deliverer
-from exporter.webhooks.endpoints import Because, Endpoint
+from exporter.webhooks.endpoints import DisableReason, Endpoint
 from exporter.webhooks.schedule import DELAYS, TRIES
 from exporter.webhooks.sender import Sender
 from tests.contract.store.given import claim, finish, spec
@@ -44,7 +44,7 @@ LINK = "https://s3.example.com/file?signature=1"
 
 @pytest.fixture
 def desk(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    monkeypatch.setattr(delivering, "LINGER", timedelta(milliseconds=20))
+    monkeypatch.setattr(delivering, "IDLE_EXIT", timedelta(milliseconds=20))
     with redis.Redis.from_url(redis_server.url.replace("/0", f"/{DATABASE}")) as client:
         client.flushdb()
         yield Desk(client)
@@ -208,7 +208,7 @@ def test_a_receiver_that_is_gone_is_left_alone_and_the_others_are_told(desk: Des
         run(desk)
         # Then
         assert len(gone.received) == 1
-        assert desk.known_endpoint(lost).disabled_because is Because.GONE
+        assert desk.known_endpoint(lost).disabled_reason is DisableReason.GONE
         types = [verified(received, kept)["type"] for received in other.received]
         assert sorted(map(str, types)) == [
             "endpoint.disabled",
@@ -295,7 +295,7 @@ def test_receivers_that_hang_delay_no_other_receiver(desk: Desk) -> None:
             stopped.set()
             thread.join()
     # Then
-    assert max(waits) < delivering.PROMPT + 1.5, waits
+    assert max(waits) < delivering.MAX_INLINE_SECONDS + 1.5, waits
     # ... and once all that hang are under way, nobody waits
     assert max(waits[4:]) < 1, waits
     assert sum(len(receiver.received) for receiver in hanging) >= 6

@@ -23,7 +23,7 @@ from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.run import limits
 from exporter.run.run_slice import Ending
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.store.redis.store import RedisStore
 from tests.conftest import S3
 from tests.integration.api_server import Server
@@ -72,15 +72,15 @@ class Fleet:
 
     def close(self) -> None:
         """Forget the engine and what it read from the environment."""
-        if tasks.engine.cache_info().currsize:
-            for source in tasks.engine()._sources.values():
+        if tasks.service.cache_info().currsize:
+            for source in tasks.service()._sources.values():
                 source.close()
         settings.load.cache_clear()
-        tasks.engine.cache_clear()
+        tasks.service.cache_clear()
 
     @property
-    def engine(self) -> Engine:
-        return tasks.engine()
+    def engine(self) -> ExportService:
+        return tasks.service()
 
     def create(self, source: str, format: str = "csv", **more: Any) -> str:  # noqa: A002
         """A new export of that source's postings; its id."""

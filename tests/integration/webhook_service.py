@@ -21,7 +21,7 @@ from exporter.config import Config, SourceConfig, SqlConfig
 from exporter.core.exports import Export
 from exporter.core.rates import Rate
 from exporter.local import sample
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
 from exporter.store.redis.api_keys import KeyRing
@@ -47,7 +47,7 @@ class Hooked:
     http: httpx.Client
     """Sends ann's key, unless a request brings its own header."""
     app: FastAPI
-    engine: Engine
+    engine: ExportService
     keys: KeyRing
     client: redis.Redis
     ann: str
@@ -132,7 +132,7 @@ def hooked(server: Server, client: redis.Redis, directory: Path) -> Iterator[Hoo
     sample.create(table, "ann")
     often = Rate(1_000_000, 60)
     upstream: dict[str, Any] = {"base_url": "http://127.0.0.1:9", "api_key": "unused"}
-    engine = Engine(
+    engine = ExportService(
         settings=Settings(public_url=PUBLIC_URL, hirebase_rate=often, pipeline_rate=often),
         config=Config(
             sources={

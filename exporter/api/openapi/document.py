@@ -107,7 +107,7 @@ def complete(app: FastAPI) -> None:
             document["info"]["description"] = _INTRODUCTION
             _mend(document["paths"])
             bounds.narrow(document)
-            operations.tell(document)
+            operations.describe(document)
             app.openapi_schema = document
         return app.openapi_schema
 

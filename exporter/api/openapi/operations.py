@@ -167,7 +167,7 @@ TAGS = (
 """The parts of the document, in its order, and what each is."""
 
 
-def tell(document: dict[str, Any]) -> None:
+def describe(document: dict[str, Any]) -> None:
     """Name the document's operations and say which headers their answers have."""
     document["tags"] = [{"name": name, "description": text} for name, text in TAGS]
     document["components"]["headers"] = {

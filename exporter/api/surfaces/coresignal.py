@@ -23,7 +23,7 @@ from exporter.api.errors import Detail
 from exporter.api.files import downloads
 from exporter.api.files.downloads import Stretch
 from exporter.api.refusal import Refusal
-from exporter.api.state import engine_of
+from exporter.api.state import service_of
 from exporter.api.surfaces import data_requests
 from exporter.api.surfaces.data_requests import V1, V2, DataRequest
 from exporter.core.exports import Export, State
@@ -82,10 +82,10 @@ def files(request: Request, request_id: str) -> Response:
     to stop asking would try again after any 5xx, and the vendor answers 422 when nothing can be
     collected. A canceled one, and one whose 30 days are over, are 404.
     """
-    engine = engine_of(request)
+    service = service_of(request)
     export = _found(request, request_id)
     if not export.terminal:
-        waits = responses.patience(export, engine.clock.now())
+        waits = responses.patience(export, service.clock.now())
         return responses.reply(PENDING, 202, waits)
     stretches, unknown = _stretches(export)
     if not stretches:
@@ -110,17 +110,17 @@ def file(
     redirect: Redirect = False,
 ) -> Response:
     """One file, as it is: gzip to be unpacked by the caller, or a part of it (Range)."""
-    engine = engine_of(request)
+    service = service_of(request)
     export = _found(request, request_id)
     stretches, unknown = _stretches(export) if export.terminal else ([], None)
     all_files = [*stretches, unknown] if unknown else stretches
     for stretch in all_files:
         if stretch.name == file_name:
-            link = engine.link(export) if redirect and len(all_files) == 1 else None
+            link = service.link(export) if redirect and len(all_files) == 1 else None
             if link is not None:
                 headers = {"Cache-Control": "private, no-store"}
                 return RedirectResponse(link[0], 302, headers)
-            return downloads.serve(request, engine.storage, stretch)
+            return downloads.serve(request, service.storage, stretch)
     raise Refusal(
         404, "not_found", f"data request {export.id} has no file {file_name[:200]!r}: see …/files"
     )
@@ -128,8 +128,8 @@ def file(
 
 def _found(request: Request, request_id: str) -> Export:
     """The caller's data request. Raises Refusal if it cannot be collected, now or ever."""
-    caller, engine = auth.reader(request), engine_of(request)
-    export = engine.find(caller.user_id, request_id)
+    caller, service = auth.reader(request), service_of(request)
+    export = service.find(caller.user_id, request_id)
     if export is None:
         raise Refusal(404, "not_found", f"no data request of yours has the id {request_id[:100]!r}")
     if export.state is State.CANCELED:
@@ -138,7 +138,7 @@ def _found(request: Request, request_id: str) -> Export:
         raise Refusal(422, "failed", f"Data request failed: {export.error}")
     if export.result is not None:
         expires = export.file_expires_at
-        if expires is None or expires <= engine.clock.now():
+        if expires is None or expires <= service.clock.now():
             raise Refusal(404, "expired", "The files of the data request are no longer kept")
         most = V2.most_rows if export.spec.surface == V2.surface else None
         if most is not None and export.result.record_count > most:

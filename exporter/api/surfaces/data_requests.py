@@ -20,12 +20,12 @@ from exporter.api import auth, bodies, errors, idempotency, responses, webhook_f
 from exporter.api.bodies import TheBody, parse
 from exporter.api.files import uploads
 from exporter.api.refusal import Refusal
-from exporter.api.state import engine_of
+from exporter.api.state import service_of
 from exporter.core import canonical
 from exporter.core.exports import Export
 from exporter.core.plans import CreditsSpent
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.store.base import Idempotency, KeySpent
 from exporter.store.redis.api_keys import ApiKey
 
@@ -234,7 +234,7 @@ def _listed(
     mark = _mark(request, asked, search={}, limit=limit, ids=digest)
     hook = _hook(request, caller, asked)
     meant, export = _create(request, caller, {}, limit, mark, hook, texts)
-    return _created(request, export, idempotency.told(export, meant))
+    return _created(request, export, idempotency.log_and_headers(export, meant))
 
 
 def _search(
@@ -268,7 +268,7 @@ def _search(
                 raise
             continue
         if mark or export.id == meant:
-            return _created(request, export, idempotency.told(export, meant))
+            return _created(request, export, idempotency.log_and_headers(export, meant))
         if not export.terminal:
             log.info("export.identical", export_id=export.id, user_id=export.user_id)
             raise Refusal(
@@ -288,7 +288,7 @@ def _hook(request: Request, caller: ApiKey, asked: _Options) -> webhook_fields.W
     """Whom to tell. Raises Refusal, before the source is asked anything."""
     wanted = webhook_fields.wanted(request, caller.user_id, asked)
     if wanted["wrong"]:
-        raise _refused(engine_of(request), QueryError(wanted["wrong"]))
+        raise _refused(service_of(request), QueryError(wanted["wrong"]))
     return wanted
 
 
@@ -299,15 +299,15 @@ def _payable(
 
     A request that matches too many is refused here, where nothing has been paid yet.
     """
-    engine, most = engine_of(request), version_of(request).most_rows
+    service, most = service_of(request), version_of(request).most_rows
     if not caller.plan.metered or most is None or limit is None or limit <= most:
         return limit
     try:
-        count = engine.estimate(
-            engine.config.surfaces.coresignal, search, user_id=caller.user_id, limit=limit
+        count = service.estimate(
+            service.config.surfaces.coresignal, search, user_id=caller.user_id, limit=limit
         )
     except QueryError as error:
-        raise _refused(engine, error) from None
+        raise _refused(service, error) from None
     if count is not None and count > most:
         raise too_many_matches(most)
     return limit if count is None else max(count, 1)
@@ -320,16 +320,16 @@ def too_many_matches(most: int) -> Refusal:
 
 
 def _digest(request: Request, caller: ApiKey, search: Mapping[str, Any], limit: int | None) -> str:
-    engine = engine_of(request)
+    service = service_of(request)
     try:
-        checked = engine.source(engine.config.surfaces.coresignal).search(
-            search, engine.clock.now(), user_id=caller.user_id
+        checked = service.source(service.config.surfaces.coresignal).search(
+            search, service.clock.now(), user_id=caller.user_id
         )
     except QueryError as error:
         problems: list[FieldProblem] = [
             {**one, "loc": ("search", *one["loc"])} for one in error.problems
         ]
-        raise _refused(engine, QueryError(problems)) from None
+        raise _refused(service, QueryError(problems)) from None
     surface = version_of(request).surface
     return canonical.digest({"surface": surface, "query": checked.query, "limit": limit})
 
@@ -347,12 +347,12 @@ def _create(
 
     The vendor tells of missing credits when files are asked for, we before any work is done.
     """
-    engine, version, meant = engine_of(request), version_of(request), str(uuid.uuid4())
+    service, version, meant = service_of(request), version_of(request), str(uuid.uuid4())
     try:
-        export = engine.create(
+        export = service.create(
             user_id=caller.user_id,
             surface=version.surface,
-            source=engine.config.surfaces.coresignal,
+            source=service.config.surfaces.coresignal,
             search=search,
             format="json",
             compression="gzip",
@@ -360,7 +360,7 @@ def _create(
             ids=ids,
             rows_per_file=ROWS_PER_FILE,
             # A file must not outlive its record.
-            keep=min(KEPT, engine.settings.record_retention),
+            keep=min(KEPT, service.settings.record_retention),
             export_id=meant,
             idempotency=mark,
             plan=caller.plan,
@@ -368,20 +368,20 @@ def _create(
             **hook,
         )
     except QueryError as error:
-        raise _refused(engine, error) from None
+        raise _refused(service, error) from None
     except CreditsSpent:
         raise Refusal(402, "credits_spent", "Insufficient credits") from None
     return meant, export
 
 
-def _refused(engine: Engine, error: QueryError) -> Exception:
+def _refused(service: ExportService, error: QueryError) -> Exception:
     """What to raise for a wrong search: a refusal in the words of this contract."""
     problems: list[FieldProblem] = []
     for problem in error.problems:
         place, *rest = problem["loc"]
         if place == "source":
             # The caller names no source here: only the operator can mend this.
-            name = engine.config.surfaces.coresignal
+            name = service.config.surfaces.coresignal
             return ConfigurationError(
                 f"[surfaces] coresignal = {name!r} names no source of the configuration"
             )

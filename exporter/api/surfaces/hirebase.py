@@ -21,13 +21,13 @@ from starlette.responses import Response
 from exporter.api import creating, errors, idempotency, refusal, responses, webhook_fields
 from exporter.api.bodies import TheBody
 from exporter.api.errors import Detail
-from exporter.api.state import engine_of, turns_of
+from exporter.api.state import runner_of, service_of
 from exporter.api.surfaces import hirebase_usage
 from exporter.core import exports
 from exporter.core.exports import Dialect, State
 from exporter.core.plans import CreditsSpent
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import ApiKey
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -91,7 +91,7 @@ class TaskPage(msgspec.Struct):
     next_cursor: str | None
 
 
-def task(engine: Engine, export: exports.Export) -> Task:
+def task(service: ExportService, export: exports.Export) -> Task:
     """An export as the vendor's task, with every field, in the vendor's order.
 
     The vendor publishes the type of an export of postings only; that of expired ones is a guess.
@@ -111,7 +111,7 @@ def task(engine: Engine, export: exports.Export) -> Task:
         worker_id=export.worker_id,
         priority=export.spec.priority,
         input=TaskInput(export.spec.request, export.spec.format),
-        result=responses.file(engine, export, naive),
+        result=responses.file(service, export, naive),
         format=export.spec.format,
     )
 
@@ -216,13 +216,13 @@ async def create(request: Request, body: TheBody) -> Response:
     202, because the work is only accepted. The vendor documents no code here; its official client
     takes 200 and 202 alike.
     """
-    caller = await turns_of(request).run(lambda turn: hirebase_usage.writer(request, turn))
+    caller = await runner_of(request).run(lambda turn: hirebase_usage.writer(request, turn))
     asked = await creating.parsed(request, body, TaskRequest)
     return await enqueue(
         request,
         caller,
         asked,
-        prompt=creating.is_prompt(caller, body, asked, asked.search),
+        prompt=creating.runs_without_waiting(caller, body, asked, asked.search),
         search=asked.search,
         format=asked.format,
         formats=FORMATS,
@@ -247,7 +247,7 @@ async def show(request: Request, task_id: str) -> Response:
 
     However often it is asked for, it does not count as a request.
     """
-    return _reply(engine_of(request), await responses.found(request, task_id))
+    return _reply(service_of(request), await responses.found(request, task_id))
 
 
 @router.get(
@@ -263,12 +263,12 @@ def index(
     request: Request, limit: responses.Limit = 20, cursor: responses.Cursor = None
 ) -> Response:
     """The caller's tasks, newest first, whichever surface they were created on."""
-    caller, engine = hirebase_usage.reader(request), engine_of(request)
-    page = responses.records(engine, caller.user_id, limit, cursor)
-    tasks = [task(engine, export) for export in page.exports]
+    caller, service = hirebase_usage.reader(request), service_of(request)
+    page = responses.records(service, caller.user_id, limit, cursor)
+    tasks = [task(service, export) for export in page.exports]
     return responses.reply(
         TaskPage(tasks, page.next_cursor),
-        headers=responses.following(engine, "/v2/tasks", limit, page),
+        headers=responses.following(service, "/v2/tasks", limit, page),
     )
 
 
@@ -284,14 +284,14 @@ def index(
 )
 def cancel(request: Request, task_id: str) -> Response:
     """Withdraw an export: at once if it is queued, at its next page if it runs."""
-    caller, engine = hirebase_usage.writer(request), engine_of(request)
-    export = engine.cancel(caller.user_id, task_id)
+    caller, service = hirebase_usage.writer(request), service_of(request)
+    export = service.cancel(caller.user_id, task_id)
     if export is None:
         raise errors.missing(task_id)
     log.info(
         "export.cancel_requested", export_id=export.id, user_id=export.user_id, state=export.state
     )
-    return _reply(engine, export, 200 if export.terminal else 202)
+    return _reply(service, export, 200 if export.terminal else 202)
 
 
 @router.delete(
@@ -314,14 +314,14 @@ async def enqueue(
 ) -> Response:
     """Answer with the task of an export that the engine is to make as `wanted`; `prompt` as in
     `creating.made`. Raises Refusal."""
-    engine = engine_of(request)
+    service = service_of(request)
     export_id = str(uuid.uuid4())
 
-    def make(engine: Engine) -> exports.Export:
-        return engine.create(
+    def make(service: ExportService) -> exports.Export:
+        return service.create(
             user_id=caller.user_id,
             surface="hirebase",
-            source=engine.config.surfaces.hirebase,
+            source=service.config.surfaces.hirebase,
             export_id=export_id,
             idempotency=idempotency.mark(request, asked),
             **webhook_fields.wanted(request, caller.user_id, asked),
@@ -329,29 +329,34 @@ async def enqueue(
         )
 
     try:
-        export = await creating.made(request, make, prompt=prompt)
+        export = await creating.create(request, make, prompt=prompt)
     except QueryError as error:
-        raise refused(engine, error.problems) from None
+        raise refused(service, error.problems) from None
     except CreditsSpent as error:
         needed = error.needed
         raise await to_thread.run_sync(
             hirebase_usage.spent, request, caller, hirebase_usage.EXPORTS, needed
         ) from None
     if caller.plan.metered:
-        await to_thread.run_sync(hirebase_usage.tell, request, caller, hirebase_usage.EXPORTS)
+        await to_thread.run_sync(
+            hirebase_usage.add_usage_headers, request, caller, hirebase_usage.EXPORTS
+        )
     return _reply(
-        engine,
+        service,
         export,
         202,
-        {"Location": _address(engine, export.id), **idempotency.told(export, export_id)},
+        {
+            "Location": _address(service, export.id),
+            **idempotency.log_and_headers(export, export_id),
+        },
     )
 
 
-def refused(engine: Engine, problems: Sequence[FieldProblem]) -> refusal.Refusal:
+def refused(service: ExportService, problems: Sequence[FieldProblem]) -> refusal.Refusal:
     """The refusal of a body with these problems. Raises ConfigurationError if it is not the body:
     the caller names no source here, so only the operator can mend that."""
     if any(problem["loc"][:1] == ("source",) for problem in problems):
-        source = engine.config.surfaces.hirebase
+        source = service.config.surfaces.hirebase
         raise ConfigurationError(
             f"[surfaces] hirebase = {source!r} names no source of the configuration"
         )
@@ -359,14 +364,14 @@ def refused(engine: Engine, problems: Sequence[FieldProblem]) -> refusal.Refusal
 
 
 def _reply(
-    engine: Engine,
+    service: ExportService,
     export: exports.Export,
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    waits = responses.patience(export, engine.clock.now())
-    return responses.reply(task(engine, export), status, {**waits, **(headers or {})})
+    waits = responses.patience(export, service.clock.now())
+    return responses.reply(task(service, export), status, {**waits, **(headers or {})})
 
 
-def _address(engine: Engine, export_id: str) -> str:
-    return responses.address(engine, f"/v2/tasks/{export_id}")
+def _address(service: ExportService, export_id: str) -> str:
+    return responses.address(service, f"/v2/tasks/{export_id}")

@@ -20,12 +20,12 @@ from exporter.api import creating, errors, responses, webhook_fields
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Detail
 from exporter.api.refusal import Refusal
-from exporter.api.state import engine_of, turns_of
+from exporter.api.state import runner_of, service_of
 from exporter.api.surfaces import hirebase, hirebase_usage
 from exporter.contracts import timestamps
 from exporter.contracts.hirebase import JobSearch
 from exporter.errors import FieldProblem, QueryError
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.sources.hirebase import HirebaseSource
 
 router = APIRouter(prefix="/v2", tags=["hirebase"])
@@ -154,18 +154,18 @@ async def search(request: Request, body: TheBody) -> Response:
     """
 
     def ask() -> Response:
-        caller, engine = hirebase_usage.reader(request), engine_of(request)
+        caller, service = hirebase_usage.reader(request), service_of(request)
         caller.plan.check("search")
         asked = parse(request, body, JobSearch)
         page, limit = asked.page or 1, asked.limit or LISTED
         if limit > MOST_LISTED:
             raise _wrong("limit", f"Limit cannot be greater than {MOST_LISTED}")
         hirebase_usage.afford(request, caller, hirebase_usage.JOBS, limit)
-        source = _source(engine)
+        source = _source(service)
         try:
-            query = source.search(_search(engine, asked), engine.clock.now(), user_id="").query
+            query = source.search(_search(service, asked), service.clock.now(), user_id="").query
         except QueryError as error:
-            raise hirebase.refused(engine, error.problems) from None
+            raise hirebase.refused(service, error.problems) from None
         listing = source.listing(query, page, limit)
         hirebase_usage.charge(request, caller, hirebase_usage.JOBS, listing.rows)
         return _passed(listing.body)
@@ -191,16 +191,16 @@ async def estimate(request: Request, body: TheBody) -> Response:
     """
 
     def ask() -> Response:
-        caller, engine = hirebase_usage.reader(request), engine_of(request)
+        caller, service = hirebase_usage.reader(request), service_of(request)
         asked = parse(request, body, JobSearch)
-        name = engine.config.surfaces.hirebase
+        name = service.config.surfaces.hirebase
         try:
-            cost = engine.estimate(name, _search(engine, asked), user_id=caller.user_id)
+            cost = service.estimate(name, _search(service, asked), user_id=caller.user_id)
         except QueryError as error:
-            raise hirebase.refused(engine, [_lifted(one) for one in error.problems]) from None
+            raise hirebase.refused(service, [_lifted(one) for one in error.problems]) from None
         if cost is None:
             raise Refusal(422, "not_counted", f"the source {name!r} does not say how many match")
-        hirebase_usage.tell(request, caller, hirebase_usage.JOBS)
+        hirebase_usage.add_usage_headers(request, caller, hirebase_usage.JOBS)
         return responses.reply(Estimate(cost))
 
     return await _asking(request, ask)
@@ -227,7 +227,7 @@ async def by_slug(request: Request, company_slug: str, job_slug: str) -> Respons
             "job_slug": job_slug,
             "include_expired": "true",
         }
-        listing = _source(engine_of(request)).listing(asked, 1, LISTED)
+        listing = _source(service_of(request)).listing(asked, 1, LISTED)
         hirebase_usage.charge(request, caller, hirebase_usage.JOBS, listing.rows)
         return _passed(listing.body)
 
@@ -255,7 +255,7 @@ async def expired_jobs(
     """The identifiers of the postings that have expired since then. Free."""
 
     def ask() -> Response:
-        caller, engine = hirebase_usage.reader(request), engine_of(request)
+        caller, service = hirebase_usage.reader(request), service_of(request)
         caller.plan.check("expired")
         try:
             moment = timestamps.canonical(since)
@@ -263,7 +263,7 @@ async def expired_jobs(
             raise errors.invalid(
                 [{"loc": ("query", "since"), "msg": str(error), "type": "value_error"}]
             ) from None
-        listing = _source(engine).listing({"expired_since": moment}, page, limit)
+        listing = _source(service).listing({"expired_since": moment}, page, limit)
         return _passed(listing.body)
 
     return await _asking(request, ask)
@@ -282,16 +282,16 @@ async def expired_jobs(
 )
 async def export_expired(request: Request, body: TheBody) -> Response:
     """Record an export of the identifiers, `{"_id": …}` a line, and answer at once. Free."""
-    caller = await turns_of(request).run(lambda turn: hirebase_usage.writer(request, turn))
+    caller = await runner_of(request).run(lambda turn: hirebase_usage.writer(request, turn))
     asked = await creating.parsed(request, body, ExpiredRequest)
     if asked.notify:
         raise _wrong("notify", "no e-mail is sent: poll the task, or give a webhook_url")
-    _source(engine_of(request))
+    _source(service_of(request))
     return await hirebase.enqueue(
         request,
         caller,
         asked,
-        prompt=creating.is_prompt(caller, body, asked, {}),
+        prompt=creating.runs_without_waiting(caller, body, asked, {}),
         search={"expired_since": asked.since, "limit": asked.limit},
         format="json",
         file_stem="expired",
@@ -337,7 +337,7 @@ async def categories(request: Request) -> Response:
 
 
 def _listed(request: Request, name: str) -> Response:
-    return _passed(_source(engine_of(request)).catalogue.body(name))
+    return _passed(_source(service_of(request)).catalogue.body(name))
 
 
 # Behind all others of /jobs: a posting may have any id.
@@ -357,7 +357,7 @@ async def job(request: Request, job_id: str) -> Response:
         caller = hirebase_usage.reader(request)
         caller.plan.check("search")
         hirebase_usage.afford(request, caller, hirebase_usage.JOBS, 1)
-        posting = _source(engine_of(request)).posting(job_id)
+        posting = _source(service_of(request)).posting(job_id)
         if posting is None:
             raise Refusal(404, "not_found", f"no posting has the id {job_id[:100]!r}")
         hirebase_usage.charge(request, caller, hirebase_usage.JOBS, 1)
@@ -366,12 +366,12 @@ async def job(request: Request, job_id: str) -> Response:
     return await _asking(request, ask)
 
 
-def _source(engine: Engine) -> HirebaseSource:
+def _source(service: ExportService) -> HirebaseSource:
     """The source behind this contract, if it can be searched. Raises Refusal 404."""
-    name = engine.config.surfaces.hirebase
-    if name not in engine.config.sources:
-        raise hirebase.refused(engine, [{"loc": ("source",), "msg": name, "type": "missing"}])
-    source = engine.source(name)
+    name = service.config.surfaces.hirebase
+    if name not in service.config.sources:
+        raise hirebase.refused(service, [{"loc": ("source",), "msg": name, "type": "missing"}])
+    source = service.source(name)
     if not isinstance(source, HirebaseSource):
         raise Refusal(
             404, "not_offered", f"postings are only exported from the source {name!r} here"
@@ -379,10 +379,10 @@ def _source(engine: Engine) -> HirebaseSource:
     return source
 
 
-def _search(engine: Engine, asked: JobSearch) -> Mapping[str, Any]:
+def _search(service: ExportService, asked: JobSearch) -> Mapping[str, Any]:
     """The search as a source takes it; a page without a limit is one of the default size."""
     limit = asked.limit or (LISTED if (asked.page or 1) > 1 else None)
-    return {**asked.canonical(engine.clock.now()), "page": asked.page, "limit": limit}
+    return {**asked.canonical(service.clock.now()), "page": asked.page, "limit": limit}
 
 
 def _lifted(problem: FieldProblem) -> FieldProblem:

@@ -21,11 +21,11 @@ from starlette.responses import Response
 from exporter.api import auth, errors, responses
 from exporter.api.errors import Detail
 from exporter.api.refusal import Refusal
-from exporter.api.state import credits_of, engine_of, limits_of
+from exporter.api.state import credits_of, limits_of, service_of
 from exporter.core import plans
 from exporter.core.plans import Balance
 from exporter.store.redis.api_keys import ApiKey
-from exporter.store.redis.async_runner import Turns
+from exporter.store.redis.async_runner import AsyncRunner
 from exporter.store.redis.rate_limits import RateLimits
 
 router = APIRouter(prefix="/v2", tags=["hirebase"])
@@ -50,7 +50,7 @@ def reader(request: Request) -> ApiKey:
     return _counted(request, auth.reader(request))
 
 
-def writer(request: Request, turn: Turns | None = None) -> ApiKey:
+def writer(request: Request, turn: AsyncRunner | None = None) -> ApiKey:
     """The caller, who may write and has not asked too often. Raises Refusal 401, 403 or 429.
 
     A coroutine gives its turn; without one the caller's thread waits for Redis.
@@ -61,8 +61,8 @@ def writer(request: Request, turn: Turns | None = None) -> ApiKey:
 
 
 def _counted(request: Request, caller: ApiKey, limits: RateLimits | None = None) -> ApiKey:
-    rate = engine_of(request).settings.hirebase_rate
-    window = (limits or limits_of(request)).hit(f"hirebase:{caller.id}", rate)
+    rate = service_of(request).settings.hirebase_rate
+    window = (limits or limits_of(request)).acquire(f"hirebase:{caller.id}", rate)
     request.state.headers |= {
         "X-RateLimit-Limit": str(window.limit),
         "X-RateLimit-Remaining": str(window.remaining),
@@ -90,10 +90,10 @@ def charge(request: Request, caller: ApiKey, meter: Meter, records: int) -> None
         credits_of(request).charge(caller.id, records)
     except plans.CreditsSpent as error:
         raise spent(request, caller, meter, error.needed) from None
-    tell(request, caller, meter)
+    add_usage_headers(request, caller, meter)
 
 
-def tell(request: Request, caller: ApiKey, meter: Meter) -> None:
+def add_usage_headers(request: Request, caller: ApiKey, meter: Meter) -> None:
     """Put where the caller stands into the headers of the answer, if the key is metered."""
     if caller.plan.metered:
         _put(request, caller, meter, credits_of(request).balance(caller.id))

@@ -16,11 +16,11 @@ from starlette.responses import Response
 from exporter.api import auth, creating, errors, idempotency, refusal, responses, webhook_fields
 from exporter.api.bodies import TheBody
 from exporter.api.errors import Problem
-from exporter.api.state import engine_of, turns_of
+from exporter.api.state import runner_of, service_of
 from exporter.core import exports
 from exporter.core.exports import Dialect, Phase, State
 from exporter.errors import FieldProblem, QueryError
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["exports"])
@@ -109,10 +109,10 @@ class ExportPage(msgspec.Struct):
     next_cursor: str | None
 
 
-def view(engine: Engine, export: exports.Export) -> Export:
+def view(service: ExportService, export: exports.Export) -> Export:
     """An export with all that its owner may know of it."""
     zulu, spec = responses.zulu, export.spec
-    address = _address(engine, export.id)
+    address = _address(service, export.id)
     return Export(
         id=export.id,
         state=export.state,
@@ -139,7 +139,7 @@ def view(engine: Engine, export: exports.Export) -> Export:
         waiting_for=export.error if export.phase is Phase.WAITING else None,
         cancel_requested=export.cancel_requested,
         error=export.error if export.state is State.FAILED else None,
-        result=responses.file(engine, export, zulu),
+        result=responses.file(service, export, zulu),
         webhook=spec.webhook,
         links={"self": address, "cancel": f"{address}/cancel"},
     )
@@ -244,12 +244,12 @@ _CREATE_DOCS = {
 )
 async def create(request: Request, body: TheBody) -> Response:
     """Record an export and answer at once."""
-    caller = await turns_of(request).run(lambda turn: auth.writer(request, turn.keys))
+    caller = await runner_of(request).run(lambda turn: auth.writer(request, turn.keys))
     asked = await creating.parsed(request, body, ExportRequest)
     export_id = str(uuid.uuid4())
 
-    def make(engine: Engine) -> exports.Export:
-        return engine.create(
+    def make(service: ExportService) -> exports.Export:
+        return service.create(
             user_id=caller.user_id,
             surface="native",
             source=asked.source,
@@ -259,7 +259,7 @@ async def create(request: Request, body: TheBody) -> Response:
             compression=asked.compression,
             priority=asked.priority,
             dialect=Dialect(
-                guard=asked.csv_safe, exported_at=responses.zulu_seconds(engine.clock.now())
+                guard=asked.csv_safe, exported_at=responses.zulu_seconds(service.clock.now())
             ),
             limit=asked.limit,
             export_id=export_id,
@@ -269,12 +269,12 @@ async def create(request: Request, body: TheBody) -> Response:
         )
 
     try:
-        export = await creating.made(
-            request, make, prompt=creating.is_prompt(caller, body, asked, asked.query)
+        export = await creating.create(
+            request, make, prompt=creating.runs_without_waiting(caller, body, asked, asked.query)
         )
     except QueryError as error:
         raise errors.invalid([in_body(problem) for problem in error.problems]) from None
-    return _created(engine_of(request), export, export_id)
+    return _created(service_of(request), export, export_id)
 
 
 @router.post(
@@ -290,9 +290,9 @@ async def create(request: Request, body: TheBody) -> Response:
 )
 def retry(request: Request, export_id: str) -> Response:
     """Create anew what failed or was canceled: the same request, dates included, a new id."""
-    caller, engine = auth.writer(request), engine_of(request)
+    caller, service = auth.writer(request), service_of(request)
     mark = idempotency.mark(request)
-    before = engine.find(caller.user_id, export_id)
+    before = service.find(caller.user_id, export_id)
     if before is None:
         raise errors.missing(export_id)
     if before.state not in (State.FAILED, State.CANCELED):
@@ -303,15 +303,15 @@ def retry(request: Request, export_id: str) -> Response:
         )
     new_id = str(uuid.uuid4())
     try:
-        export = engine.retry(before, export_id=new_id, idempotency=mark, plan=caller.plan)
+        export = service.retry(before, export_id=new_id, idempotency=mark, plan=caller.plan)
     except QueryError as error:
         raise refusal.Refusal(409, "not_retryable", error.problems[0]["msg"]) from None
-    return _created(engine, export, new_id)
+    return _created(service, export, new_id)
 
 
-def _created(engine: Engine, export: exports.Export, export_id: str) -> Response:
-    headers = idempotency.told(export, export_id)
-    return _reply(engine, export, 202, {"Location": _address(engine, export.id), **headers})
+def _created(service: ExportService, export: exports.Export, export_id: str) -> Response:
+    headers = idempotency.log_and_headers(export, export_id)
+    return _reply(service, export, 202, {"Location": _address(service, export.id), **headers})
 
 
 def in_body(problem: FieldProblem) -> FieldProblem:
@@ -347,7 +347,7 @@ async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
     while not export.terminal and anyio.current_time() < ends_at:
         await anyio.sleep(LOOK)
         export = await responses.found(request, export_id)
-    return _reply(engine_of(request), export)
+    return _reply(service_of(request), export)
 
 
 @router.get(
@@ -366,11 +366,11 @@ def index(
     request: Request, limit: responses.Limit = 20, cursor: responses.Cursor = None
 ) -> Response:
     """The caller's exports, newest first, whichever surface they were created on."""
-    caller, engine = auth.reader(request), engine_of(request)
-    page = responses.records(engine, caller.user_id, limit, cursor)
+    caller, service = auth.reader(request), service_of(request)
+    page = responses.records(service, caller.user_id, limit, cursor)
     return responses.reply(
-        ExportPage([view(engine, export) for export in page.exports], page.next_cursor),
-        headers=responses.following(engine, "/v1/exports", limit, page),
+        ExportPage([view(service, export) for export in page.exports], page.next_cursor),
+        headers=responses.following(service, "/v1/exports", limit, page),
     )
 
 
@@ -386,14 +386,14 @@ def index(
 )
 def cancel(request: Request, export_id: str) -> Response:
     """Withdraw an export: at once if it is queued, at its next page if it runs."""
-    caller, engine = auth.writer(request), engine_of(request)
-    export = engine.cancel(caller.user_id, export_id)
+    caller, service = auth.writer(request), service_of(request)
+    export = service.cancel(caller.user_id, export_id)
     if export is None:
         raise errors.missing(export_id)
     log.info(
         "export.cancel_requested", export_id=export.id, user_id=export.user_id, state=export.state
     )
-    return _reply(engine, export, 200 if export.terminal else 202)
+    return _reply(service, export, 200 if export.terminal else 202)
 
 
 @router.delete(
@@ -412,14 +412,14 @@ def delete(request: Request, export_id: str) -> Response:
 
 
 def _reply(
-    engine: Engine,
+    service: ExportService,
     export: exports.Export,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    waits = responses.patience(export, engine.clock.now())
-    return responses.reply(view(engine, export), status, {**waits, **(headers or {})})
+    waits = responses.patience(export, service.clock.now())
+    return responses.reply(view(service, export), status, {**waits, **(headers or {})})
 
 
-def _address(engine: Engine, export_id: str) -> str:
-    return responses.address(engine, f"/v1/exports/{export_id}")
+def _address(service: ExportService, export_id: str) -> str:
+    return responses.address(service, f"/v1/exports/{export_id}")

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from exporter.api import auth, errors, responses
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem
-from exporter.api.state import engine_of
+from exporter.api.state import service_of
 from exporter.api.surfaces import native
 from exporter.errors import QueryError
 
@@ -65,13 +65,13 @@ _DOCS = {
 )
 async def estimate(request: Request, body: TheBody) -> Response:
     """How many records an export of this search would hold now. Costs nothing."""
-    engine = engine_of(request)
+    service = service_of(request)
 
     def ask() -> Response:
         caller = auth.reader(request)
         asked = parse(request, body, EstimateRequest)
         try:
-            records = engine.estimate(
+            records = service.estimate(
                 asked.source, asked.query, user_id=caller.user_id, limit=asked.limit
             )
         except QueryError as error:

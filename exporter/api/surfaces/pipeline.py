@@ -25,17 +25,17 @@ from exporter.api import auth, errors, responses, webhook_fields
 from exporter.api.files.streams import Stream
 from exporter.api.flat import Flat
 from exporter.api.refusal import Refusal
-from exporter.api.state import engine_of, limits_of
+from exporter.api.state import limits_of, service_of
 from exporter.api.surfaces import native
 from exporter.contracts.pipeline import COLUMNS, SOURCES, STATUSES
 from exporter.core import events
-from exporter.core.checkpoints import Tally
+from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Dialect
 from exporter.errors import ConfigurationError, FieldProblem, QueryError, SourceError
 from exporter.formats import registry
 from exporter.formats.base import Format
 from exporter.formats.envelope import Envelope
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.sources.sql.source import Snapshot, SqlSource
 from exporter.store.redis.api_keys import ApiKey
 from exporter.store.redis.rate_limits import Window
@@ -214,14 +214,14 @@ class _Asked(NamedTuple):
 
 
 def _answer(request: Request) -> Response:
-    caller, engine = auth.reader(request), engine_of(request)
+    caller, service = auth.reader(request), service_of(request)
     caller.plan.check(FEATURE)
-    _count(request, caller, engine)
+    _count(request, caller, service)
     later = _prefers_async(request)
     asked = _asked(request, caller.user_id, later)
-    now = engine.clock.now()
+    now = service.clock.now()
     if later:
-        return _later(request, engine, asked, now)
+        return _later(request, service, asked, now)
     if request.scope["http_version"] == "1.0":
         # There a body ends where the connection does, and one that broke off looks whole.
         raise Refusal(
@@ -230,7 +230,7 @@ def _answer(request: Request) -> Response:
             "HTTP/1.0 cannot tell a whole file from one that broke off: use HTTP/1.1; of nginx,"
             " set `proxy_http_version 1.1`",
         )
-    source = _source(engine)
+    source = _source(service)
     try:
         query = source.search(asked.filters, now, user_id=caller.user_id).query
     except QueryError as error:
@@ -256,9 +256,9 @@ def _answer(request: Request) -> Response:
 # -- what is asked -----------------------------------------------------------------------------
 
 
-def _count(request: Request, caller: ApiKey, engine: Engine) -> None:
+def _count(request: Request, caller: ApiKey, service: ExportService) -> None:
     """Count the request; from here on its answer says where the caller stands. Refusal 429."""
-    window = limits_of(request).hit(f"pipeline:{caller.id}", engine.settings.pipeline_rate)
+    window = limits_of(request).acquire(f"pipeline:{caller.id}", service.settings.pipeline_rate)
     resets = window.resets_at
     request.state.headers |= {
         "X-RateLimit-Limit": str(window.limit),
@@ -340,9 +340,9 @@ def _accepts_gzip(header: str) -> bool:
     return allowed.get("gzip", allowed.get("x-gzip", allowed.get("*", False)))
 
 
-def _source(engine: Engine) -> SqlSource:
-    name = engine.config.surfaces.pipeline
-    source = engine.source(name)
+def _source(service: ExportService) -> SqlSource:
+    name = service.config.surfaces.pipeline
+    source = service.source(name)
     if not isinstance(source, SqlSource):
         raise ConfigurationError(f"[surfaces] pipeline = {name!r} is no source of type sql")
     missing = [column for column in COLUMNS if column not in source.columns]
@@ -357,13 +357,13 @@ def _source(engine: Engine) -> SqlSource:
 # -- what is answered --------------------------------------------------------------------------
 
 
-def _later(request: Request, engine: Engine, asked: _Asked, now: datetime) -> Response:
+def _later(request: Request, service: ExportService, asked: _Asked, now: datetime) -> Response:
     """An export of the same, that workers make."""
     caller = auth.writer(request)
-    source = engine.config.surfaces.pipeline
-    _source(engine)
+    source = service.config.surfaces.pipeline
+    _source(service)
     try:
-        created = engine.create(
+        created = service.create(
             user_id=caller.user_id,
             surface="pipeline",
             source=source,
@@ -381,16 +381,16 @@ def _later(request: Request, engine: Engine, asked: _Asked, now: datetime) -> Re
             [{**one, "loc": ("query", *one["loc"][1:])} for one in error.problems]
         ) from None
     headers = {
-        "Location": responses.address(engine, f"/v1/exports/{created.id}"),
+        "Location": responses.address(service, f"/v1/exports/{created.id}"),
         "Preference-Applied": "respond-async",
         **responses.patience(created, now),
     }
-    return responses.reply(native.view(engine, created), 202, headers)
+    return responses.reply(native.view(service, created), 202, headers)
 
 
 def _pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -> Generator[bytes]:
     """The file. Its first piece is there as soon as the jobs are counted."""
-    begun, tally, written, size = time.monotonic(), Tally(), 0, 0
+    begun, row_counts, written, size = time.monotonic(), RowCounts(), 0, 0
     started = False
     try:
         with snapshot:
@@ -398,7 +398,7 @@ def _pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -> Gen
             started = True
             yield encoder.open()
             for rows in snapshot.pages():
-                piece = encoder.encode(rows, tally, written)
+                piece = encoder.encode(rows, row_counts, written)
                 written += len(rows)
                 size += len(piece)
                 yield piece
@@ -414,7 +414,7 @@ def _pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -> Gen
         rows=written,
         bytes=size,
         seconds=round(time.monotonic() - begun, 3),
-        replaced_characters=tally.replaced_characters,
+        replaced_characters=row_counts.replaced_characters,
     )
 
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from exporter.api import auth, errors, responses
 from exporter.api.errors import Problem
 from exporter.api.refusal import Refusal
-from exporter.api.state import deliveries_of, engine_of
+from exporter.api.state import deliveries_of, service_of
 from exporter.api.surfaces import webhooks
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, DeliveryState
 
@@ -218,7 +218,7 @@ def of_export(
 ) -> Response:
     """What your endpoints were told of one export, or are to be."""
     caller, deliveries = auth.reader(request), deliveries_of(request)
-    if engine_of(request).find(caller.user_id, export_id) is None:
+    if service_of(request).find(caller.user_id, export_id) is None:
         raise errors.missing(export_id)
 
     def read(most: int, after: str | None) -> DeliveryPage:
@@ -307,7 +307,7 @@ def _page(
     if cursor is not None:
         given = {"state": state} if state else {}
         query = urlencode({**given, "limit": limit, "cursor": cursor})
-        headers["Link"] = f'<{responses.address(engine_of(request), path)}?{query}>; rel="next"'
+        headers["Link"] = f'<{responses.address(service_of(request), path)}?{query}>; rel="next"'
     return responses.reply(
         WebhookDeliveries([_summary(one) for one in found], cursor), headers=headers
     )

@@ -16,7 +16,7 @@ from exporter.api import auth, errors, responses
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem
 from exporter.api.refusal import Refusal
-from exporter.api.state import deliveries_of, engine_of
+from exporter.api.state import deliveries_of, service_of
 from exporter.api.surfaces import webhook_deliveries, webhooks
 from exporter.contracts import timestamps
 from exporter.webhooks.deliveries import Delivery
@@ -117,7 +117,7 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
     asked = parse(request, body, RecoverRequest)
     since, earliest = (
         timestamps.parse(asked.since),
-        engine_of(request).clock.now() - OLDEST_RECOVERED,
+        service_of(request).clock.now() - OLDEST_RECOVERED,
     )
     if since < earliest:
         text = f"that is over {OLDEST_RECOVERED.days} days ago: give {earliest:%Y-%m-%dT%H:%M:%SZ}"
@@ -172,5 +172,5 @@ def _disabled(error: EndpointDisabled) -> Refusal:
 
 def _asked_for(request: Request, delivery: Delivery) -> Response:
     path = f"/v1/webhook-deliveries/{delivery.id}"
-    headers = {"Location": responses.address(engine_of(request), path)}
+    headers = {"Location": responses.address(service_of(request), path)}
     return responses.reply(webhook_deliveries.whole(delivery), 202, headers)

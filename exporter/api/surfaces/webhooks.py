@@ -16,10 +16,10 @@ from exporter.api import auth, errors, responses, webhook_fields
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem
 from exporter.api.refusal import Refusal
-from exporter.api.state import endpoints_of, engine_of, guard_of
+from exporter.api.state import endpoints_of, guard_of, service_of
 from exporter.core import events as event_names
 from exporter.webhooks.endpoint_store import GRACE, LONGEST_GRACE
-from exporter.webhooks.endpoints import Because, Endpoint, TooManyEndpoints
+from exporter.webhooks.endpoints import DisableReason, Endpoint, TooManyEndpoints
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["webhooks"])
@@ -90,7 +90,7 @@ class WebhookEndpoint(msgspec.Struct):
     enabled: bool
     disabled_at: str | None
     disabled_because: Annotated[
-        Because | None,
+        DisableReason | None,
         msgspec.Meta(
             description="`owner`: you wanted so. `gone`: it answered 410. `failing`: no delivery"
             " succeeded for five days."
@@ -141,7 +141,7 @@ def _fields(endpoint: Endpoint) -> dict[str, Any]:
         "description": endpoint.description,
         "enabled": endpoint.enabled,
         "disabled_at": zulu(endpoint.disabled_at),
-        "disabled_because": endpoint.disabled_because,
+        "disabled_because": endpoint.disabled_reason,
         "failing_since": zulu(endpoint.failing_since),
         "created_at": zulu(endpoint.created_at),
     }
@@ -236,8 +236,8 @@ def create(request: Request, body: TheBody) -> Response:
         )
     except TooManyEndpoints as error:
         raise Refusal(409, "too_many_endpoints", str(error)) from None
-    _tell("endpoint.created", endpoint.id, caller.user_id)
-    place = responses.address(engine_of(request), f"/v1/webhook-endpoints/{endpoint.id}")
+    _log("endpoint.created", endpoint.id, caller.user_id)
+    place = responses.address(service_of(request), f"/v1/webhook-endpoints/{endpoint.id}")
     made = WebhookEndpointMade(**_fields(endpoint), secret=endpoint.secrets[0].value)
     return responses.reply(made, 201, {"Location": place, "Cache-Control": "no-store"})
 
@@ -287,7 +287,7 @@ def secret(request: Request, endpoint_id: str) -> Response:
     """What this endpoint's webhooks are verified with. The key needs the scope `write`: who knows
     the secret can send what you take for ours."""
     caller = auth.writer(request)
-    return _told(owned(request, caller.user_id, endpoint_id))
+    return _with_secret(owned(request, caller.user_id, endpoint_id))
 
 
 @router.post(
@@ -311,8 +311,8 @@ def rotate(request: Request, endpoint_id: str, body: TheBody) -> Response:
     endpoint = endpoints_of(request).rotate(endpoint_id, caller.user_id, grace=grace)
     if endpoint is None:
         raise missing(endpoint_id)
-    _tell("endpoint.rotated", endpoint.id, caller.user_id)
-    return _told(endpoint)
+    _log("endpoint.rotated", endpoint.id, caller.user_id)
+    return _with_secret(endpoint)
 
 
 @router.post(
@@ -360,7 +360,7 @@ def delete(request: Request, endpoint_id: str) -> Response:
     caller = auth.writer(request)
     if not endpoints_of(request).delete(endpoint_id, caller.user_id):
         raise missing(endpoint_id)
-    _tell("endpoint.deleted", endpoint_id, caller.user_id)
+    _log("endpoint.deleted", endpoint_id, caller.user_id)
     return Response(status_code=204)
 
 
@@ -381,7 +381,7 @@ def missing(endpoint_id: str) -> Refusal:
 def _switched(endpoint: Endpoint | None, endpoint_id: str) -> Response:
     if endpoint is None:
         raise missing(endpoint_id)
-    _tell(
+    _log(
         "endpoint.enabled" if endpoint.enabled else "endpoint.disabled",
         endpoint.id,
         endpoint.user_id,
@@ -389,9 +389,9 @@ def _switched(endpoint: Endpoint | None, endpoint_id: str) -> Response:
     return responses.reply(view(endpoint))
 
 
-def _told(endpoint: Endpoint) -> Response:
+def _with_secret(endpoint: Endpoint) -> Response:
     return responses.reply(_secret(endpoint), headers={"Cache-Control": "no-store"})
 
 
-def _tell(what: str, endpoint_id: str, user_id: str) -> None:
+def _log(what: str, endpoint_id: str, user_id: str) -> None:
     log.info(what, endpoint_id=endpoint_id, user_id=user_id)

@@ -295,7 +295,7 @@ class _Misbehaving:
             search = scope["method"], scope["path"]
             cursor = QueryParams(scope["query_string"]).get("cursor")
             whole = start["status"] == 200
-            lie = lies.tell(fault, chances, search, cursor, body) if whole else None
+            lie = lies.apply(fault, chances, search, cursor, body) if whole else None
             if lie is not None:
                 run.done[fault] += 1
                 body = lie

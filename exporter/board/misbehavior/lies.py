@@ -93,7 +93,7 @@ SHAPES: Mapping[tuple[str, str], type[Page]] = {
 """What each search answers, by its method and path."""
 
 
-def tell(
+def apply(
     fault: str, chances: random.Random, search: tuple[str, str], cursor: str | None, body: bytes
 ) -> bytes | None:
     """A search's answer with the lie in it, or None if this page cannot have it. `cursor` is the

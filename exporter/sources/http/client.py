@@ -251,7 +251,7 @@ class Upstream:
         """Sleep until the budget lets a request start. Raises SourceUnavailable if that is long,
         which tells the failure because of which the upstream is asked again."""
         try:
-            wait = self._budget.take()
+            wait = self._budget.reserve()
         except StoreUnavailable as error:
             raise SourceUnavailable(
                 f"{self._name} is not asked while its rate budget cannot be read: {error}"
@@ -268,7 +268,7 @@ class Upstream:
 
     def _hold(self, seconds: float) -> None:
         try:
-            self._budget.hold(seconds)
+            self._budget.pause_for(seconds)
         except StoreUnavailable as error:
             # The others will hear it from the upstream; this export waits in any case.
             log.warning("source.hold_untold", upstream=self._name, reason=str(error))

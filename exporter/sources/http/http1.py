@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import httpx
 
-from exporter.sources.http.sockets import Line
+from exporter.sources.http.sockets import Socket
 
 MOST_HEAD = 64 * 1024
 """Bytes of an answer's status and headers, those of provisional answers before it included; also
@@ -60,7 +60,7 @@ class Head(NamedTuple):
 class Connection:
     """Asks over a line, which it owns. One thread at a time may use it."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Socket) -> None:
         self.line = line
         self._incoming = _Incoming(line)
         self._before: int | None = None
@@ -98,14 +98,14 @@ class Connection:
 
     def idle(self) -> bool:
         """Whether it can be asked: it is open, and nothing came unasked for."""
-        self.line.deaf = True
+        self.line.drain_only = True
         come = self._incoming.file.peek(1)
-        self.line.deaf = False
+        self.line.drain_only = False
         return not come and self.line.quiet()
 
     def tunnel(self, host: str) -> Connection:
         """A connection to `host` through this one, whose other end passes on all bytes from now
-        on. Raises what `Line.start_tls` raises."""
+        on. Raises what `Socket.start_tls` raises."""
         self._incoming.file.detach()
         return Connection(self.line.start_tls(host))
 
@@ -199,7 +199,7 @@ class Answer:
 class _Incoming:
     """What a line says, read by lines of text and by counted bytes."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Socket) -> None:
         self.line = line
         self.file = io.BufferedReader(line, _BUFFER)
 

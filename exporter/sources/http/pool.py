@@ -41,7 +41,7 @@ class Connections:
         """The one used last is last, and is used again first, so that the others expire."""
         self._closed = False
 
-    def take(self, timeouts: Mapping[str, float | None]) -> Connection:
+    def acquire(self, timeouts: Mapping[str, float | None]) -> Connection:
         """A connection that can be asked now; it must be given back.
 
         Raises PoolTimeout if all stay in use, ProxyError, and what a Line raises.

@@ -21,7 +21,7 @@ _GULP = 64 * 1024
 """Bytes written at once. Over TLS one write counts as a single wait, however long it is."""
 
 
-class Line(io.RawIOBase):
+class Socket(io.RawIOBase):
     """A connection to one address, whose every wait ends when `left`, in seconds, reaches zero.
 
     As a file it never raises: where reading fails it ends, so that what came before is not lost,
@@ -38,14 +38,14 @@ class Line(io.RawIOBase):
         ended."""
         self.received = 0
         """Bytes read so far."""
-        self.deaf = False
+        self.drain_only = False
         """Reads as if it had ended, to tell what has been read from what is still to come."""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        if self.deaf:
+        if self.drain_only:
             return 0
         try:
             came = self.receive(buffer)
@@ -78,7 +78,7 @@ class Line(io.RawIOBase):
         except OSError as error:
             raise httpx.WriteError(str(error)) from error
 
-    def start_tls(self, host: str) -> Line:
+    def start_tls(self, host: str) -> Socket:
         """The line under TLS, which takes this one's place; the certificate must be the host's.
 
         Raises ReadTimeout (at the deadline), ConnectTimeout or ConnectError.
@@ -87,7 +87,7 @@ class Line(io.RawIOBase):
             return _Inner(self, host)
         try:
             self._socket.settimeout(self._wait("connect"))
-            secure = Line(_tls().wrap_socket(self._socket, server_hostname=host), self._left)
+            secure = Socket(_tls().wrap_socket(self._socket, server_hostname=host), self._left)
         except TimeoutError:
             raise httpx.ConnectTimeout("timed out") from None
         except OSError as error:
@@ -122,7 +122,7 @@ def wait(timeout: float | None, left: Callable[[], float]) -> float | None:
 
 def connect(
     url: httpx.URL, timeouts: Mapping[str, float | None], left: Callable[[], float]
-) -> Line:
+) -> Socket:
     """A line to the first address of the URL's host that takes one, under TLS if it is https.
 
     Only the look-up of the name cannot be interrupted. Raises ReadTimeout (at the deadline),
@@ -149,17 +149,17 @@ def connect(
             if end is not None:
                 end.close()
         else:
-            line = Line(end, left)
+            line = Socket(end, left)
             line.timeouts = timeouts
             return line.start_tls(url.raw_host.decode("ascii")) if url.scheme == "https" else line
     raise failure
 
 
-class _Inner(Line):
+class _Inner(Socket):
     """TLS inside a line that is under TLS itself, as through a proxy that is spoken to in TLS:
     the two layers have to be pumped by hand, each wait being one of the outer line."""
 
-    def __init__(self, outer: Line, host: str) -> None:
+    def __init__(self, outer: Socket, host: str) -> None:
         super().__init__(outer._socket, outer._left)  # noqa: SLF001 - the same class
         self._outer = outer
         self.timeouts = outer.timeouts

@@ -56,7 +56,7 @@ class Wire(httpx.BaseTransport):
         body = request.read()
         timeouts = request.extensions.get("timeout", {})
         while True:
-            connection = self._connections.take(timeouts)
+            connection = self._connections.acquire(timeouts)
             fresh = connection.fresh
             try:
                 answer = connection.ask(method, target, headers, body)

@@ -145,7 +145,7 @@ class SqlSource:
         """Sleep until the budget lets a statement start. Raises SourceUnavailable if that is
         long."""
         try:
-            wait = self._budget.take()
+            wait = self._budget.reserve()
         except StoreUnavailable as error:
             raise SourceUnavailable(f"the rate budget cannot be read: {error}") from None
         if wait > LONGEST_DELAY:

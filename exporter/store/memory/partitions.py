@@ -9,19 +9,19 @@ from datetime import datetime
 from exporter.clock import Clock
 from exporter.core.exports import Export, Partition, Phase, Result, State
 from exporter.store.base import Verdict, Wake, weights
-from exporter.store.memory.queue import Lines, Record
-from exporter.store.memory.records import Books, copy
+from exporter.store.memory.queue import MemoryQueue, Record
+from exporter.store.memory.records import MemoryRecords, copy
 
 WAKES = 10_000
 """Wake-ups kept; they are only doorbells, so the oldest may go."""
 
 
-class Cuts(Books):
+class MemoryPartitions(MemoryRecords):
     """The part of ExportStore that moves an export and its partitions together."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self._lines = Lines(self._records)
+        self._lines = MemoryQueue(self._records)
         self._wakes: deque[Wake] = deque(maxlen=WAKES)
 
     def cut(self, export_id: str, fence: str, partitions: Sequence[Partition]) -> Verdict:

@@ -96,7 +96,7 @@ class _Level:
     """Where each user's next slice starts, if that is not in the past."""
 
 
-class Lines:
+class MemoryQueue:
     """The ready ones among all records; a line for each level and user."""
 
     def __init__(self, records: Mapping[str, Record]) -> None:

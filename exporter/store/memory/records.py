@@ -30,7 +30,7 @@ class Mark:
     forget_at: datetime
 
 
-class Books:
+class MemoryRecords:
     """The part of ExportStore that moves no export."""
 
     def __init__(self, clock: Clock) -> None:
@@ -42,7 +42,7 @@ class Books:
         self._counters = Counter[str]()
         self.outbox = MemoryOutbox()
         self._since: datetime | None = None
-        self._bookmark = ""
+        self._cleanup_cursor = ""
 
     def get(self, export_id: str) -> Export | None:
         with self._lock:
@@ -112,11 +112,11 @@ class Books:
         with self._lock:
             return +self._counters
 
-    def bookmark(self) -> str:
-        return self._bookmark
+    def cleanup_cursor(self) -> str:
+        return self._cleanup_cursor
 
-    def set_bookmark(self, place: str) -> None:
-        self._bookmark = place
+    def set_cleanup_cursor(self, place: str) -> None:
+        self._cleanup_cursor = place
 
     def _expire(self) -> datetime:
         now = self._clock.now()

@@ -12,18 +12,18 @@ from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import TRANSITIONS, Export, Phase, Result, Spec, State
 from exporter.store.base import (
     AGEING,
-    Census,
     Claim,
     Idempotency,
     KeyReused,
     KeySpent,
+    QueueCounts,
     Swept,
     Verdict,
     Wake,
     check_price,
 )
 from exporter.store.memory.credit_accounts import MemoryAccounts
-from exporter.store.memory.partitions import Cuts
+from exporter.store.memory.partitions import MemoryPartitions
 from exporter.store.memory.queue import LEVELS, Record
 from exporter.store.memory.records import Mark, copy
 
@@ -36,7 +36,7 @@ TOMBSTONE = timedelta(minutes=1)
 """How long a deleted export that has ended still says so to whoever deletes it again."""
 
 
-class MemoryStore(Cuts):
+class MemoryStore(MemoryPartitions):
     """Keeps every promise of ExportStore for as long as this process lives.
 
     Threads may share it. Time is that of the given clock, and `next_wake` waits on it.
@@ -303,12 +303,12 @@ class MemoryStore(Cuts):
                     self._wake(record)
             return Swept(expired=len(expired), due=due, risen=risen, ready=len(ready))
 
-    def census(self) -> Census:
+    def queue_counts(self) -> QueueCounts:
         with self._lock:
             self._expire()
             records = list(self._records.values())
             ready = Counter(record.level for record in records if record.turn is not None)
-            return Census(
+            return QueueCounts(
                 ready=tuple(ready[level] for level in reversed(LEVELS)),
                 running=sum(record.lease_until is not None for record in records),
                 waiting=sum(record.export.retry_at is not None for record in records),

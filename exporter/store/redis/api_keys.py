@@ -77,7 +77,7 @@ class KeyRing:
         secret = "exp_" + secrets.token_urlsafe(32)
         digest = _digest(secret)
         key = ApiKey(_id(digest), user, tuple(scopes), name, datetime.now(UTC), plan)
-        with errors.told():
+        with errors.translate_errors():
             pipe = self._redis.pipeline(transaction=True)
             pipe.set(_PREFIX + digest, msgspec.json.encode(key))
             pipe.hset(_INDEX, key.id, digest)
@@ -94,7 +94,7 @@ class KeyRing:
 
     def list(self) -> Sequence[ApiKey]:
         """All keys that are not revoked, oldest first."""
-        with errors.told():
+        with errors.translate_errors():
             digests = cast("list[bytes]", self._redis.hvals(_INDEX))
         found = self._read([digest.decode() for digest in digests])
         return sorted(found, key=lambda key: key.created_at)
@@ -116,7 +116,7 @@ class KeyRing:
             changes["priority_ceiling"] = priority_ceiling
         if concurrency is not None:
             changes["concurrency"] = concurrency
-        with errors.told():
+        with errors.translate_errors():
             digest = cast("bytes | None", self._redis.hget(_INDEX, key_id))
             if digest is None:
                 return False
@@ -144,7 +144,7 @@ class KeyRing:
         Its balance is gone with it. Its exports go on, and what they reserved is charged or given
         back to nobody as they end.
         """
-        with errors.told():
+        with errors.translate_errors():
             digest = cast("bytes | None", self._redis.hget(_INDEX, key_id))
             if digest is None:
                 return False
@@ -156,7 +156,7 @@ class KeyRing:
 
     def _read(self, digests: Sequence[str]) -> Sequence[ApiKey]:
         """The keys that are still there of those asked for."""
-        with errors.told():
+        with errors.translate_errors():
             pipe = self._redis.pipeline(transaction=False)
             for digest in digests:
                 pipe.get(_PREFIX + digest)

@@ -16,7 +16,7 @@ _INCOMPLETE = object()
 """The rest of an answer has not come yet."""
 
 
-class Where(NamedTuple):
+class Address(NamedTuple):
     """A Redis and how long it may take."""
 
     host: str
@@ -28,7 +28,7 @@ class Where(NamedTuple):
     timeout: float
 
 
-class Channel:
+class AsyncConnection:
     """Gives each coroutine the answers to its own commands, whatever others ask meanwhile.
 
     Nobody waits for a connection to become free: what is asked within one turn of the loop leaves
@@ -37,7 +37,7 @@ class Channel:
     waits with it, so only commands that may take effect twice belong here, and none that blocks.
     """
 
-    def __init__(self, where: Where) -> None:
+    def __init__(self, where: Address) -> None:
         """Does not connect yet, and needs no running loop before `ask` does."""
         self._where = where
         self._open: _Connection | None = None
@@ -52,7 +52,7 @@ class Channel:
         if pool.connection_class is not redis.Connection or known.get("credential_provider"):
             return None
         return cls(
-            Where(
+            Address(
                 known.get("host", "localhost"),
                 int(known.get("port", 6379)),
                 int(known.get("db") or 0),

@@ -16,7 +16,7 @@ from anyio import to_thread
 from exporter.store.base import ExportStore
 from exporter.store.redis import errors, records
 from exporter.store.redis.api_keys import KeyRing
-from exporter.store.redis.async_connection import Channel
+from exporter.store.redis.async_connection import AsyncConnection
 from exporter.store.redis.rate_limits import RateLimits
 from exporter.store.redis.store import RedisStore
 
@@ -25,7 +25,7 @@ U = TypeVar("U")
 Word = str | bytes | int
 
 
-class Turns(Protocol):
+class AsyncRunner(Protocol):
     """Does some work with these three for a coroutine, and holds nobody up meanwhile."""
 
     @property
@@ -37,7 +37,7 @@ class Turns(Protocol):
     @property
     def store(self) -> ExportStore: ...
 
-    async def run(self, work: Callable[[Turns], T]) -> T:
+    async def run(self, work: Callable[[AsyncRunner], T]) -> T:
         """What the work returns or raises. It must do the same each time that it is called with
         the same answers, and change nothing but by what it asks of the three."""
 
@@ -49,7 +49,7 @@ class Turns(Protocol):
         """Let connections go."""
 
 
-class Threaded:
+class ThreadRunner:
     """Lets a thread do the work: right for any store and any Redis."""
 
     def __init__(self, keys: KeyRing, limits: RateLimits, store: Callable[[], ExportStore]) -> None:
@@ -61,7 +61,7 @@ class Threaded:
     def store(self) -> ExportStore:
         return self._store()
 
-    async def run(self, work: Callable[[Turns], T]) -> T:
+    async def run(self, work: Callable[[AsyncRunner], T]) -> T:
         return await to_thread.run_sync(work, self)
 
     def both(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
@@ -71,7 +71,7 @@ class Threaded:
         pass
 
 
-class Rehearsed:
+class ReplayRunner:
     """Does the work up to where it asks Redis for something, waits for the answer without holding
     anybody up, and does it again with that answer, until it is through.
 
@@ -79,24 +79,24 @@ class Rehearsed:
     for little and compute little. Nothing is sent twice.
     """
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: AsyncConnection) -> None:
         self._channel = channel
-        self._stand_in = _StandIn()
+        self._stand_in = _RecordingClient()
         client = cast("redis.Redis", self._stand_in)
         self.keys = KeyRing(client)
         self.limits = RateLimits(client)
         self.store: ExportStore = RedisStore(client)
 
-    async def run(self, work: Callable[[Turns], T]) -> T:
+    async def run(self, work: Callable[[AsyncRunner], T]) -> T:
         answers: list[Any] = []
         while True:
             self._stand_in.begin(answers)
             try:
                 return work(self)
-            except _Asked as asked:
+            except _NeedsAnswer as asked:
                 questions = asked.questions
             commands = [command for question in questions for command in question]
-            with errors.told():
+            with errors.translate_errors():
                 found = await self._answers(commands)
             for question in questions:
                 answers.append(found[: len(question)])
@@ -105,11 +105,11 @@ class Rehearsed:
     def both(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
         try:
             one = first()
-        except _Asked as asked:
+        except _NeedsAnswer as asked:
             try:
                 second()
-            except _Asked as also:
-                raise _Asked([*asked.questions, *also.questions]) from None
+            except _NeedsAnswer as also:
+                raise _NeedsAnswer([*asked.questions, *also.questions]) from None
             raise
         return one, second()
 
@@ -125,7 +125,7 @@ class Rehearsed:
         self._channel.close()
 
 
-class _Asked(BaseException):
+class _NeedsAnswer(BaseException):
     """The work wants answers that have not come yet. Not for the work to catch."""
 
     def __init__(self, questions: Sequence[Sequence[Sequence[Word]]]) -> None:
@@ -133,7 +133,7 @@ class _Asked(BaseException):
         """Each some commands that are answered together."""
 
 
-class _StandIn:
+class _RecordingClient:
     """As much of redis.Redis as the work asks for: it knows the answers so far, and no more."""
 
     def __init__(self) -> None:
@@ -176,16 +176,16 @@ class _StandIn:
 
     def _answer(self, *commands: tuple[Word, ...]) -> list[Any]:
         if self._place == len(self._answers):
-            raise _Asked([commands])
+            raise _NeedsAnswer([commands])
         self._place += 1
         return cast("list[Any]", self._answers[self._place - 1])
 
 
-def over(keys: KeyRing, limits: RateLimits, store: Callable[[], ExportStore]) -> Turns:
+def open_runner(keys: KeyRing, limits: RateLimits, store: Callable[[], ExportStore]) -> AsyncRunner:
     """The cheaper of the two where it is right: over one Redis that a channel can reach."""
     first = store()
     if isinstance(first, RedisStore) and first.client is keys.client:
-        channel = Channel.beside(keys.client)
+        channel = AsyncConnection.beside(keys.client)
         if channel is not None:
-            return Rehearsed(channel)
-    return Threaded(keys, limits, store)
+            return ReplayRunner(channel)
+    return ThreadRunner(keys, limits, store)

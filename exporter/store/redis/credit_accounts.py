@@ -34,7 +34,7 @@ class Credits:
 
     def balance(self, key_id: str) -> Balance:
         """Where a key stands; one that nobody knows has used nothing and is not bounded."""
-        with errors.told():
+        with errors.translate_errors():
             fields = self._client.hmget(account(key_id), ["left", "used", "reserved"])
         left, used, reserved = cast("list[bytes | None]", fields)
         return Balance(None if left is None else int(left), int(used or 0), int(reserved or 0))
@@ -64,7 +64,7 @@ class Credits:
         check(amount)
         if amount == 0:
             return
-        with errors.told():
+        with errors.translate_errors():
             answer = self._charge(args=[key_id, amount, secrets.token_hex(8)])
         paid, *left = cast("list[int]", answer)
         if not paid:
@@ -72,7 +72,7 @@ class Credits:
 
     def _give(self, key_id: str, how: str, amount: int) -> bytes:
         check(amount)
-        with errors.told():
+        with errors.translate_errors():
             answer = self._grant(args=[key_id, how, amount, secrets.token_hex(8)])
         if answer == b"unknown":
             raise UnknownKey(f"no key has the id {key_id!r}; `exporter keys list` shows them")

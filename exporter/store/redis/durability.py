@@ -18,7 +18,7 @@ def check(client: redis.Redis) -> Sequence[str]:
     warnings: list[str] = []
     info: Mapping[str, Any] = {}
     config: Mapping[str, str] = {}
-    with errors.told():
+    with errors.translate_errors():
         try:
             info = cast("Mapping[str, Any]", client.info("everything"))
         except ResponseError as error:

@@ -21,7 +21,7 @@ _HINTS = {
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Raises StoreUnavailable for whatever Redis did not do within this block."""
     try:
         yield

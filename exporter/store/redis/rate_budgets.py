@@ -19,8 +19,8 @@ class RedisBudgets:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        self.take = script_loader.load_alone(client, "take")
-        self.hold = script_loader.load_alone(client, "hold")
+        self.reserve = script_loader.load_alone(client, "reserve")
+        self.pause_for = script_loader.load_alone(client, "pause")
 
     def open(self, source: str, rate: Rate) -> Budget:
         """The budget of that source; Redis is not contacted yet."""
@@ -31,15 +31,15 @@ class _RedisBudget:
     def __init__(self, shared: RedisBudgets, source: str, rate: Rate) -> None:
         self._shared, self._source, self._rate = shared, source, rate
 
-    def take(self) -> float:
+    def reserve(self) -> float:
         interval, patience = _micros(self._rate.interval), _micros(LONGEST_DELAY)
-        with errors.told():
-            wait = self._shared.take(args=[self._source, interval, patience])
+        with errors.translate_errors():
+            wait = self._shared.reserve(args=[self._source, interval, patience])
         return cast("int", wait) / 1_000_000
 
-    def hold(self, seconds: float) -> None:
-        with errors.told():
-            self._shared.hold(args=[self._source, _micros(seconds)])
+    def pause_for(self, seconds: float) -> None:
+        with errors.translate_errors():
+            self._shared.pause_for(args=[self._source, _micros(seconds)])
 
 
 def _micros(seconds: float) -> int:

@@ -37,14 +37,14 @@ class RateLimits:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        self._hit = script_loader.load_alone(client, "hit")
+        self._acquire = script_loader.load_alone(client, "acquire")
 
-    def hit(self, name: str, rate: Rate) -> Window:
+    def acquire(self, name: str, rate: Rate) -> Window:
         """Count one hit on that name, unless the window is full. Raises StoreUnavailable."""
         window = math.ceil(rate.seconds * 1_000_000)
-        with errors.told():
+        with errors.translate_errors():
             answer = cast(
-                "tuple[int, int, bytes, bytes]", self._hit(args=[name, rate.requests, window])
+                "tuple[int, int, bytes, bytes]", self._acquire(args=[name, rate.requests, window])
             )
         allowed, hits, now, leaves = answer
         return Window(

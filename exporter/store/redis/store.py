@@ -20,11 +20,11 @@ from exporter.core.plans import CreditsSpent
 from exporter.store import codec, list_cursors
 from exporter.store.base import (
     AGEING,
-    Census,
     Claim,
     Idempotency,
     KeyReused,
     KeySpent,
+    QueueCounts,
     RecordPage,
     Swept,
     Verdict,
@@ -129,7 +129,7 @@ class RedisStore:
         return records.read(fields[0])
 
     def get(self, export_id: str) -> Export | None:
-        with errors.told():
+        with errors.translate_errors():
             fields = cast("dict[bytes, bytes]", self.client.hgetall(_record(export_id)))
         return records.read(fields) if fields and not _HIDDEN & fields.keys() else None
 
@@ -138,7 +138,7 @@ class RedisStore:
         before = list_cursors.decode(cursor) if cursor is not None else None
         found: list[tuple[int, Export]] = []
         while len(found) <= limit:
-            with errors.told():
+            with errors.translate_errors():
                 entries = cast(
                     "list[tuple[bytes, float]]",
                     self.client.zrevrangebyscore(
@@ -194,7 +194,7 @@ class RedisStore:
         self, export_id: str, fence: str, clean: bytes, wait: timedelta, error: records.Unreadable
     ) -> None:
         """Leave an export to workers of another version, or end it when none came for it."""
-        with errors.told():
+        with errors.translate_errors():
             tries = self.client.hincrby(_record(export_id), "unread", 1)
         log.error("record.unreadable", export_id=export_id, tries=tries, reason=str(error))
         if tries < MOST_UNREAD:
@@ -300,12 +300,12 @@ class RedisStore:
         return State(state.decode()) if state else None
 
     def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
-        with errors.told():
+        with errors.translate_errors():
             ids = cast("list[bytes]", self.client.zrange("exporter:deleted", 0, limit - 1))
         return tuple(export_id.decode() for export_id in ids)
 
     def forget_deleted(self, export_id: str) -> bool:
-        with errors.told():
+        with errors.translate_errors():
             return bool(self.client.zrem("exporter:deleted", export_id))
 
     def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
@@ -323,16 +323,16 @@ class RedisStore:
         return int(looked_at)
 
     def count(self, what: str, by: int) -> None:
-        with errors.told():
+        with errors.translate_errors():
             self.client.hincrby("exporter:counters", what, by)
 
     def counters(self) -> Mapping[str, int]:
-        with errors.told():
+        with errors.translate_errors():
             found = cast("dict[bytes, bytes]", self.client.hgetall("exporter:counters"))
         return {name.decode(): int(value) for name, value in found.items()}
 
-    def census(self) -> Census:
-        with errors.told():
+    def queue_counts(self) -> QueueCounts:
+        with errors.translate_errors():
             pipe = self.client.pipeline(transaction=False)
             pipe.hgetall("exporter:lined")
             pipe.zcard("exporter:leases")
@@ -342,7 +342,7 @@ class RedisStore:
             pipe.zcard("exporter:deleted")
             pipe.get("exporter:since")
             lined, running, waiting, wakes, kept, deleted, since = pipe.execute()
-        return Census(
+        return QueueCounts(
             ready=tuple(int(lined.get(b"%d" % level, 0)) for level in PRIORITIES),
             running=running,
             waiting=waiting,
@@ -352,20 +352,20 @@ class RedisStore:
             since=records.moment_or_none(since),
         )
 
-    def bookmark(self) -> str:
-        with errors.told():
+    def cleanup_cursor(self) -> str:
+        with errors.translate_errors():
             place = cast("bytes | None", self.client.get("exporter:walk"))
         return place.decode() if place else ""
 
-    def set_bookmark(self, place: str) -> None:
-        with errors.told():
+    def set_cleanup_cursor(self, place: str) -> None:
+        with errors.translate_errors():
             self.client.set("exporter:walk", place)
 
     def next_wake(self, *, timeout: timedelta) -> Wake | None:
         deadline = time.monotonic() + timeout.total_seconds()
         while True:
             left = min(deadline - time.monotonic(), _LISTEN)
-            with errors.told():
+            with errors.translate_errors():
                 # To BRPOP a timeout of 0 means for ever, and it rounds below a millisecond.
                 if left > 0.001:
                     popped = self.client.brpop(["exporter:wake"], timeout=left)
@@ -380,7 +380,7 @@ class RedisStore:
 
     def _run(self, script: str, *arguments: str | bytes | int) -> Any:
         safe = [codec.clean(one) if isinstance(one, str) else one for one in arguments]
-        with errors.told():
+        with errors.translate_errors():
             return self._scripts[script](args=safe)
 
 

@@ -45,7 +45,7 @@ for _ = 1, CLEARED do
   if fields[1] ~= 'pending' then
     -- Somebody deleted it by hand.
     redis.call('ZREM', due(address), id or '')
-    stand(address)
+    schedule_endpoint(address)
   elseif not known[1] then
     finish_delivery(id, 'dead', time, keep, 'the endpoint is deleted')
   elseif known[2] and fields[2] ~= 'webhook.test' then
@@ -57,7 +57,7 @@ for _ = 1, CLEARED do
     redis.call('ZADD', 'exporter:delivery_leases', int(time + lease), id)
     redis.call('HINCRBY', 'exporter:delivering', address, 1)
     redis.call('HSET', endpoint(address), 'served_at', int(time))
-    stand(address)
+    schedule_endpoint(address)
     redis.call('SET', 'exporter:claim:' .. nonce, id, 'EX', 60)
     return answer(id)
   end

@@ -47,7 +47,7 @@ local function latest(address)
 end
 
 -- Writes down which events any of the user's registered endpoints wants to hear.
-local function hear(user)
+local function subscribe(user)
   local wanted, heard_already = ' ', {}
   for _, id in ipairs(redis.call('SMEMBERS', registered(user))) do
     local fields = redis.call('HMGET', endpoint(id), 'events', 'disabled_at')
@@ -67,7 +67,7 @@ local function hear(user)
 end
 
 -- Puts an endpoint where its earliest due delivery belongs; nowhere while it has enough to do.
-local function stand(address)
+local function schedule_endpoint(address)
   redis.call('ZREM', FAST, address)
   redis.call('ZREM', SLOW, address)
   local first = redis.call('ZRANGE', due(address), 0, 0, 'WITHSCORES')
@@ -97,7 +97,7 @@ local function line_up_delivery(id, at)
   if is_first(fields[1], fields[2], id) then
     redis.call('ZADD', due(fields[1]), int(at), id)
   end
-  stand(fields[1])
+  schedule_endpoint(fields[1])
 end
 
 -- The same for one that may be new to its ordered endpoint's line, or comes back to it.
@@ -125,7 +125,7 @@ local function leave(id, address, export)
       redis.call('ZADD', due(address), fields[2], next_one)
     end
   end
-  stand(address)
+  schedule_endpoint(address)
 end
 
 -- No two share a place in a list, so a place is all that a page needs to go on from.
@@ -202,7 +202,7 @@ end
 
 local function emit_of_endpoint(id, kind, time)
   local user = redis.call('HGET', endpoint(id), 'user')
-  if heard(user, kind) then
+  if has_subscriber(user, kind) then
     tell(kind, id, redis.call('HINCRBY', endpoint(id), 'sequence', 1), time, '0', '0')
   end
 end
@@ -212,7 +212,7 @@ local function disable(id, because, time)
   if fields[1] and not fields[2] then
     redis.call('HDEL', endpoint(id), 'warned')
     redis.call('HSET', endpoint(id), 'disabled_at', int(time), 'disabled_because', because)
-    hear(fields[1])
+    subscribe(fields[1])
     if because ~= 'owner' then
       emit_of_endpoint(id, 'endpoint.disabled', time)
     end
@@ -224,6 +224,6 @@ end
 local function enable(id)
   redis.call('HDEL', endpoint(id), 'disabled_at', 'disabled_because', 'failing_since', 'failed_at',
     'warned', 'slow', 'rest_until')
-  hear(redis.call('HGET', endpoint(id), 'user'))
-  stand(id)
+  subscribe(redis.call('HGET', endpoint(id), 'user'))
+  schedule_endpoint(id)
 end

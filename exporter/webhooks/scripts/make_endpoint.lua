@@ -31,7 +31,7 @@ if redis.call('EXISTS', endpoint(id)) == 0 then
   redis.call('ZADD', index, int(time), id)
   if own == '1' then
     redis.call('SADD', registered(user), id)
-    hear(user)
+    subscribe(user)
   end
   if redis.call('EXISTS', registered(user)) == 1 then
     redis.call('PERSIST', index)

@@ -26,6 +26,6 @@ for at = 3, #ARGV do
   end
 end
 if redone > 0 then
-  ring()
+  wake_senders()
 end
 return redone

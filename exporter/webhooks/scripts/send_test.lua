@@ -8,6 +8,6 @@ end
 local id = message .. '.' .. address
 if redis.call('EXISTS', delivery(id)) == 0 then
   make_delivery(id, address, user, '', 'webhook.test', message, 1, body, now(), keep)
-  ring()
+  wake_senders()
 end
 return 1

@@ -15,7 +15,7 @@ if how == 'delete' then
   redis.call('DEL', endpoint(id))
   redis.call('ZREM', 'exporter:endpoints:' .. user, id)
   redis.call('SREM', registered(user), id)
-  hear(user)
-  stand(id)
+  subscribe(user)
+  schedule_endpoint(id)
 end
 return fields

@@ -87,7 +87,7 @@ def result(rows: int = 1) -> Result:
         file_size=7,
         record_count=rows,
         completeness=Completeness(Outcome.COMPLETE, EndReason.NULL_CURSOR, 1, 1, 0, 0, 1, 1),
-        tally=checkpoint().tally,
+        row_counts=checkpoint().row_counts,
         pages=1,
     )
 

@@ -38,7 +38,7 @@ def test_a_rise_takes_its_time_and_is_one_level(store: ExportStore, elapse: Elap
 
     # Then
     assert (soon.risen, late.risen, again.risen) == (0, 1, 0)
-    assert store.census().ready == (0, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+    assert store.queue_counts().ready == (0, 1, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def test_nothing_rises_above_the_most_urgent_and_all_keep_what_was_asked(
@@ -52,7 +52,7 @@ def test_nothing_rises_above_the_most_urgent_and_all_keep_what_was_asked(
 
     # Then
     assert risen == [1] * 6 + [0] * 2
-    assert store.census().ready[9] == 1
+    assert store.queue_counts().ready[9] == 1
     assert known(store, "e").spec.priority == 3
 
 
@@ -66,7 +66,7 @@ def test_a_claimed_export_is_worth_what_was_asked_again(store: ExportStore) -> N
     store.release("e", claimed.fence, clean=True)
 
     # Then
-    assert store.census().ready[:2] == (1, 0)
+    assert store.queue_counts().ready[:2] == (1, 0)
 
 
 def test_exports_of_one_user_rise_in_the_order_they_came_and_so_many_a_sweep(
@@ -80,7 +80,7 @@ def test_exports_of_one_user_rise_in_the_order_they_came_and_so_many_a_sweep(
 
     # Then
     assert risen == 3
-    assert store.census().ready[:2] == (2, 3)
+    assert store.queue_counts().ready[:2] == (2, 3)
     assert claim_ids(store, 5) == ids
 
 
@@ -94,6 +94,6 @@ def test_a_risen_export_can_be_canceled_and_leaves_no_trace(store: ExportStore) 
     store.delete("ann-0-1", "ann")
 
     # Then
-    assert store.census().ready == (0,) * 10
+    assert store.queue_counts().ready == (0,) * 10
     assert store.sweep(ageing=NOW).risen == 0
     assert store.claim("worker-1", lease=SHORT) is None

@@ -73,7 +73,7 @@ def test_the_census_says_who_stands_where(store: ExportStore) -> None:
     store.sweep()
 
     # When
-    census = store.census()
+    census = store.queue_counts()
 
     # Then
     assert census.ready == (0, 0, 0, 0, 0, 0, 0, 1, 0, 0)
@@ -84,7 +84,7 @@ def test_the_census_says_who_stands_where(store: ExportStore) -> None:
 
 def test_a_store_that_never_saw_an_export_knows_of_none(store: ExportStore) -> None:
     # When
-    census = store.census()
+    census = store.queue_counts()
 
     # Then
     assert census.since is None
@@ -124,7 +124,7 @@ def test_prometheus_reads_every_counter_and_gauge(store: ExportStore) -> None:
     history(store)
 
     # When
-    read = samples(metrics.render(store.counters(), store.census()))
+    read = samples(metrics.render(store.counters(), store.queue_counts()))
 
     # Then
     for name in metrics.COUNTERS:

@@ -9,7 +9,7 @@ import pytest
 from exporter.core.events import DISABLED, FAILING
 from exporter.webhooks import outbox
 from exporter.webhooks.deliveries import DeliveryState
-from exporter.webhooks.endpoints import Because, EndpointDisabled
+from exporter.webhooks.endpoints import DisableReason, EndpointDisabled
 from tests.contract.store.webhook_desk import Desk, exports_of
 
 HOUR = timedelta(hours=1)
@@ -26,9 +26,9 @@ def test_a_receiver_that_is_gone_is_disabled_and_the_others_are_told(desk: Desk)
     desk.spread()
     # Then
     assert settled is not None
-    assert settled.disabled is Because.GONE
+    assert settled.disabled is DisableReason.GONE
     known = desk.known_endpoint(gone)
-    assert (known.enabled, known.disabled_because) == (False, Because.GONE)
+    assert (known.enabled, known.disabled_reason) == (False, DisableReason.GONE)
     assert [delivery.type for delivery in desk.to(other)] == [DISABLED]
     # ... what it had not heard is given up without a try, and it hears nothing new
     assert [one.endpoint.id for one in desk.all_claims()] == [other.id]
@@ -52,13 +52,13 @@ def test_an_endpoint_that_fails_for_five_days_is_disabled_after_a_warning(desk: 
         desk.age_failure(endpoint, timedelta(hours=12), timedelta(hours=12))
     # Then
     assert [at for at, (warned, _) in enumerate(told) if warned] == [2]
-    assert [at for at, (_, because) in enumerate(told) if because is Because.FAILING] == [10]
+    assert [at for at, (_, because) in enumerate(told) if because is DisableReason.FAILING] == [10]
     desk.spread()
     assert [(one.type, one.export_id) for one in desk.to(other)] == [
         (FAILING, None),
         (DISABLED, None),
     ]
-    assert desk.known_endpoint(endpoint).disabled_because is Because.FAILING
+    assert desk.known_endpoint(endpoint).disabled_reason is DisableReason.FAILING
 
 
 def test_one_success_forgives_all_failures(desk: Desk) -> None:
@@ -121,7 +121,7 @@ def test_a_test_is_sent_to_a_disabled_endpoint_too_and_says_nothing_of_its_healt
     assert claimed.delivery.id == delivery.id
     assert (delivery.type, delivery.export_id) == ("webhook.test", None)
     known = desk.known_endpoint(endpoint)
-    assert (known.disabled_because, known.failing_since) == (Because.OWNER, None)
+    assert (known.disabled_reason, known.failing_since) == (DisableReason.OWNER, None)
 
 
 def test_a_delivery_is_made_again_under_the_same_id(desk: Desk) -> None:

@@ -11,7 +11,7 @@ from exporter.core.events import DEFAULT_EVENTS, PROGRESS
 from exporter.webhooks import endpoint_store as stored
 from exporter.webhooks import signatures
 from exporter.webhooks.endpoint_store import LONGEST_GRACE, MOST_REGISTERED, Endpoints
-from exporter.webhooks.endpoints import Because, TooManyEndpoints
+from exporter.webhooks.endpoints import DisableReason, TooManyEndpoints
 from exporter.webhooks.signatures import SecretRefused
 from tests.contract.store.given import SHORT, spec
 from tests.contract.store.webhook_desk import URL, Desk
@@ -194,12 +194,12 @@ def test_who_names_an_endpoint_that_had_failed_asks_for_it_anew(desk: Desk) -> N
     test = desk.deliveries.test(endpoint)
     assert test.endpoint_id == endpoint.id
     desk.give_up(desk.claim(), "gone")
-    assert desk.known_endpoint(endpoint).disabled_because is Because.GONE
+    assert desk.known_endpoint(endpoint).disabled_reason is DisableReason.GONE
     # When / Then
     assert desk.endpoints.named("ann", URL).enabled
     # ... and one whose owner disabled it stays as it is
     desk.endpoints.disable(endpoint.id, "ann")
-    assert desk.endpoints.named("ann", URL).disabled_because is Because.OWNER
+    assert desk.endpoints.named("ann", URL).disabled_reason is DisableReason.OWNER
 
 
 def test_an_endpoint_that_no_export_names_any_more_is_forgotten(desk: Desk) -> None:

@@ -50,7 +50,7 @@ def test_a_cut_export_is_in_nobodys_hands_and_its_partitions_are_ready(store: Ex
     assert verdict is Verdict.CONTINUE
     export = known(store, "e")
     assert (export.state, export.phase, export.partitions) == (State.PROCESSING, Phase.READING, 2)
-    assert (store.census().running, store.census().ready[3]) == (0, 2)
+    assert (store.queue_counts().running, store.queue_counts().ready[3]) == (0, 2)
     assert drain(store) == [("e/0", 3), ("e/1", 3)]
     assert store.renew("e", claimed.fence, lease=LEASE) is Verdict.LOST
     first, second = store.partitions("e")
@@ -184,7 +184,7 @@ def test_an_ended_partition_keeps_all_it_knows_and_costs_nobody_anything(
     assert partition.completed_at is not None
     assert store.counters() == before
     assert (accounts.balance(key).left, accounts.balance(key).reserved) == (100, 400)
-    assert (store.expired_files(), store.census().kept_files) == ((), 0)
+    assert (store.expired_files(), store.queue_counts().kept_files) == ((), 0)
     assert store.commit("e/0", claimed.fence, checkpoint(), lease=LEASE, progress=0) is Verdict.LOST
     assert not store.release("e/0", claimed.fence, clean=True)
 
@@ -245,7 +245,7 @@ def test_partitions_take_turns_slots_and_levels_as_exports_do(
     store.release("e/0", mine.fence, clean=True, retry_in=NOW, reason="HTTP 429")
     assert store.claim("worker-1", lease=LEASE, tenant_slots=1) is None
     assert store.sweep(ageing=NOW).risen == 2
-    assert store.census().ready[1] == 2
+    assert store.queue_counts().ready[1] == 2
     assert claim(store).export.id == "e/2"
 
 

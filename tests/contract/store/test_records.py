@@ -7,7 +7,7 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from exporter.core.checkpoints import Tally
+from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Phase, State
 from exporter.store.base import ExportStore
 from tests.contract.store.given import (
@@ -182,7 +182,7 @@ def test_a_live_export_never_expires(store: ExportStore, elapse: Elapse) -> None
 def test_texts_that_utf_8_cannot_carry_are_stored_as_their_escapes(store: ExportStore) -> None:
     # Given half a surrogate pair wherever an upstream or a caller can put one
     broken = "caf\u00e9 \ud83e"
-    tally = Tally(unmapped_fields={broken: 1})
+    row_counts = RowCounts(unmapped_fields={broken: 1})
     asked = msgspec.structs.replace(
         spec("e"), query={broken: [broken]}, columns=(broken,), file_name=broken
     )
@@ -190,7 +190,7 @@ def test_texts_that_utf_8_cannot_carry_are_stored_as_their_escapes(store: Export
     # When
     store.create(asked)
     claimed = claim(store)
-    point = checkpoint().evolve(cursor={"after": broken}, tally=tally)
+    point = checkpoint().evolve(cursor={"after": broken}, row_counts=row_counts)
     store.commit("e", claimed.fence, point, lease=LEASE, progress=0.1)
     store.release("e", claimed.fence, clean=True, retry_in=timedelta(0), reason=broken)
     waiting = known(store, "e")
@@ -203,6 +203,6 @@ def test_texts_that_utf_8_cannot_carry_are_stored_as_their_escapes(store: Export
     assert waiting.spec.columns == (whole,)
     assert waiting.checkpoint is not None
     assert waiting.checkpoint.cursor == {"after": whole}
-    assert waiting.checkpoint.tally.unmapped_fields == {whole: 1}
+    assert waiting.checkpoint.row_counts.unmapped_fields == {whole: 1}
     assert waiting.error == known(store, "e").error == whole
     assert msgspec.json.encode(known(store, "e"))

@@ -74,18 +74,18 @@ def test_a_commit_is_what_the_next_worker_goes_on_from(store: ExportStore) -> No
     store.create(spec("e"))
     first = claim(store)
     written = checkpoint(pages=7, parts=3)
-    written.tally.unmapped_fields["größe"] = 2
+    written.row_counts.unmapped_fields["größe"] = 2
 
     # When
     verdict = store.commit("e", first.fence, written, lease=LEASE, progress=0.4)
-    written.tally.guarded_cells += 1
+    written.row_counts.guarded_cells += 1
     store.release("e", first.fence, clean=True)
 
     # Then
     assert verdict is Verdict.CONTINUE
     found = claim(store).export.checkpoint
     expected = checkpoint(pages=7, parts=3)
-    expected.tally.unmapped_fields["größe"] = 2
+    expected.row_counts.unmapped_fields["größe"] = 2
     assert found == expected
 
 

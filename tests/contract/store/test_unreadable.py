@@ -62,7 +62,7 @@ def test_a_record_that_this_version_cannot_read_fails_in_the_end_and_blocks_nobo
     assert b"this version of the exporter cannot read the export's record" in (error or b"")
     assert accounts.balance(key.id) == Balance(left=10, used=0)
     assert store.sweep().ready == 0
-    assert (store.census().running, store.census().waiting) == (0, 0)
+    assert (store.queue_counts().running, store.queue_counts().waiting) == (0, 0)
 
 
 def test_a_worker_that_can_read_a_record_goes_on_where_others_could_not(

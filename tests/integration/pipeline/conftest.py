@@ -14,7 +14,7 @@ from exporter.clock import FakeClock
 from exporter.config import Config, SqlConfig
 from exporter.local import sample
 from exporter.local.redis import RedisServer
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore
@@ -40,7 +40,7 @@ def make(server: Server, keys: KeyRing, tmp_path: Path) -> Iterator[Make]:
         sample.create(file, "nobody")
         clock = FakeClock()
         config = SqlConfig(type="sql", url=f"sqlite:///{file}", page_size=page_size)
-        engine = Engine(
+        engine = ExportService(
             settings=Settings(public_url=PUBLIC_URL, pipeline_rate=rate),  # type: ignore[arg-type]
             config=Config(sources={"pipeline": config}),
             store=MemoryStore(clock),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import httpx
 
 from exporter.api.files import streams
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.sources.sql.source import SqlSource
 from exporter.sources.sql.table import Table
 from exporter.store.redis.api_keys import KeyRing
@@ -25,7 +25,7 @@ class Service(NamedTuple):
 
     http: httpx.Client
     """Sends ann's key."""
-    engine: Engine
+    engine: ExportService
     keys: KeyRing
     ann: str
     file: Path

@@ -29,7 +29,7 @@ from exporter.api.surfaces import (
 )
 from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore
@@ -38,7 +38,7 @@ from exporter.store.redis.api_keys import KeyRing
 
 def document() -> dict[str, Any]:
     clock = FakeClock()
-    engine = Engine(
+    engine = ExportService(
         settings=Settings(),
         config=Config(sources={"board": SourceConfig(type="hirebase", base_url="http://[::1]:9")}),
         store=MemoryStore(clock),

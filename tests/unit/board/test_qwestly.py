@@ -279,7 +279,7 @@ def test_a_crash_is_told_in_the_vendors_shape(
     def broken(*_: Any) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(qwestly, "_told", broken)
+    monkeypatch.setattr(qwestly, "_jobs_of", broken)
     # When
     response = board.get(JOBS)
     # Then
@@ -304,9 +304,9 @@ def test_a_page_reads_no_more_than_itself_once_its_search_is_known(tmp_path: Pat
 
     # When
     connection.set_progress_handler(step, 1)
-    qwestly._told(connection, numbers[:20])
+    qwestly._jobs_of(connection, numbers[:20])
     first, done = done, 0
-    qwestly._told(connection, numbers)
+    qwestly._jobs_of(connection, numbers)
     whole = done
     connection.set_progress_handler(None, 1)
     connection.close()

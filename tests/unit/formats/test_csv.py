@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.core.checkpoints import Tally
+from exporter.core.checkpoints import RowCounts
 from exporter.errors import SourceUntrue
 from exporter.formats import rows as rawjson
 from exporter.formats.csv import Csv
@@ -19,20 +19,20 @@ from exporter.formats.csv import Csv
 def lines(*rows: bytes, columns: tuple[str, ...] = ("a", "b"), guard: bool = False) -> list[bytes]:
     """The encoded rows, once read by an encoder that knows nothing and once by one that does."""
     fmt = Csv(columns, guard=guard)
-    first = fmt.encode(rows, Tally())
-    assert fmt.encode(rows, Tally()) == first
+    first = fmt.encode(rows, RowCounts())
+    assert fmt.encode(rows, RowCounts()) == first
     assert first.endswith(b"\r\n")
     return first.removesuffix(b"\r\n").split(b"\r\n")
 
 
-def cells(value: bytes, **options: bool) -> tuple[bytes, Tally]:
+def cells(value: bytes, **options: bool) -> tuple[bytes, RowCounts]:
     """The cell of one JSON value, alone in column a beside a constant."""
     fmt = Csv(("a", "z"), **options)
     row = b'{"a":%b,"z":1}' % value
-    tally, again = Tally(), Tally()
-    line = fmt.encode([row], tally)
-    assert (fmt.encode([row], again), again) == (line, tally)
-    return line.removesuffix(b",1\r\n"), tally
+    row_counts, again = RowCounts(), RowCounts()
+    line = fmt.encode([row], row_counts)
+    assert (fmt.encode([row], again), again) == (line, row_counts)
+    return line.removesuffix(b",1\r\n"), row_counts
 
 
 def test_the_header_has_the_columns_in_the_order_asked_for_and_no_byte_order_mark() -> None:
@@ -54,12 +54,12 @@ def test_cells_stand_in_the_order_of_the_columns_whatever_order_the_fields_have(
     ],
 )
 def test_a_number_has_exactly_the_digits_of_the_source(number: bytes) -> None:
-    assert cells(number) == (number, Tally())
+    assert cells(number) == (number, RowCounts())
 
 
 @pytest.mark.parametrize("value", [b"NaN", b"Infinity", b"-Infinity", b"true", b"false"])
 def test_other_bare_words_stand_as_the_source_spelled_them(value: bytes) -> None:
-    assert cells(value, guard=True) == (value, Tally())
+    assert cells(value, guard=True) == (value, RowCounts())
 
 
 def test_null_and_absent_are_nothing_and_an_empty_string_is_quoted() -> None:
@@ -71,7 +71,7 @@ def test_a_null_alone_in_its_line_is_still_a_row_to_readers() -> None:
     fmt = Csv(("a",))
 
     # When
-    text = (fmt.open() + fmt.encode([b'{"a":null}', b"{}", b'{"a":"x"}'], Tally())).decode()
+    text = (fmt.open() + fmt.encode([b'{"a":null}', b"{}", b'{"a":"x"}'], RowCounts())).decode()
 
     # Then
     assert list(csv.DictReader(io.StringIO(text, newline=""))) == [{"a": ""}, {"a": ""}, {"a": "x"}]
@@ -94,7 +94,7 @@ def test_a_null_alone_in_its_line_is_still_a_row_to_readers() -> None:
     ],
 )
 def test_a_string_is_its_text_with_quotes_only_where_needed(value: bytes, cell: bytes) -> None:
-    assert cells(value) == (cell, Tally())
+    assert cells(value) == (cell, RowCounts())
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_string_is_its_text_with_quotes_only_where_needed(value: bytes, cell: 
     ],
 )
 def test_a_list_or_object_is_its_json_text_as_the_source_gave_it(value: bytes, cell: bytes) -> None:
-    assert cells(value) == (cell, Tally())
+    assert cells(value) == (cell, RowCounts())
 
 
 def test_the_last_of_two_fields_with_one_name_counts_as_it_does_to_json_readers() -> None:
@@ -132,47 +132,47 @@ def test_a_field_may_change_its_kind_from_row_to_row() -> None:
 def test_a_lone_surrogate_becomes_the_replacement_character_and_is_counted() -> None:
     assert cells(rb'"a\ud800b\udc00, \ud83d\ude00"') == (
         '"a\ufffdb\ufffd, 😀"'.encode(),
-        Tally(replaced_characters=2),
+        RowCounts(replaced_characters=2),
     )
 
 
 def test_bytes_that_are_not_utf8_are_replaced_and_counted_where_they_are_written() -> None:
     # Given
     row = b'{"a":"caf\xe9","b":["\xff",1],"beside":"\xfe"}'
-    tally = Tally()
+    row_counts = RowCounts()
 
     # When
-    line = Csv(("a", "b")).encode([row], tally)
+    line = Csv(("a", "b")).encode([row], row_counts)
 
     # Then
     assert line == 'caf\ufffd,"[""\ufffd"",1]"\r\n'.encode()
-    assert tally == Tally(replaced_characters=2, unmapped_fields={"beside": 1})
+    assert row_counts == RowCounts(replaced_characters=2, unmapped_fields={"beside": 1})
 
 
 def test_fields_beside_the_columns_are_counted_by_name() -> None:
     # Given
     rows = [b'{"a":1,"x":1}', b'{"a":1,"x":null,"y":{}}', b'{"x":1,"x":2}', b'{"x":NaN}']
-    tally = Tally(unmapped_fields={"x": 10})
+    row_counts = RowCounts(unmapped_fields={"x": 10})
 
     # When
-    Csv(("a",)).encode(rows, tally)
+    Csv(("a",)).encode(rows, row_counts)
 
     # Then
-    assert tally.unmapped_fields == {"x": 14, "y": 1}
+    assert row_counts.unmapped_fields == {"x": 14, "y": 1}
 
 
 def test_field_names_without_end_are_counted_together_beyond_a_limit() -> None:
     # Given
     rows = [b'{"a":"%d","name %d":1}' % (i, i) for i in range(rawjson.MAX_UNMAPPED + 5)]
-    tally = Tally()
+    row_counts = RowCounts()
 
     # When
-    encoded = Csv(("a",)).encode(rows, tally)
+    encoded = Csv(("a",)).encode(rows, row_counts)
 
     # Then
     assert encoded.split() == [b"%d" % i for i in range(len(rows))]
-    assert len(tally.unmapped_fields) == rawjson.MAX_UNMAPPED + 1
-    assert tally.unmapped_fields[rawjson.OTHER_FIELDS] == 5
+    assert len(row_counts.unmapped_fields) == rawjson.MAX_UNMAPPED + 1
+    assert row_counts.unmapped_fields[rawjson.OTHER_FIELDS] == 5
 
 
 @pytest.mark.parametrize(
@@ -184,19 +184,19 @@ def test_field_names_without_end_are_counted_together_beyond_a_limit() -> None:
 )
 def test_the_guard_puts_an_apostrophe_before_text_that_a_spreadsheet_would_run(text: str) -> None:
     # When
-    cell, tally = cells(json.dumps(text).encode(), guard=True)
+    cell, row_counts = cells(json.dumps(text).encode(), guard=True)
 
     # Then
     assert next(csv.reader([cell.decode()], strict=True))[0].startswith("'" + text[:1].strip("\n"))
-    assert tally.guarded_cells == 1
-    assert cells(json.dumps(text).encode()) == (cell.replace(b"'", b"", 1), Tally())
+    assert row_counts.guarded_cells == 1
+    assert cells(json.dumps(text).encode()) == (cell.replace(b"'", b"", 1), RowCounts())
 
 
 @pytest.mark.parametrize(
     "value", [b'"-5"', b'"+1.5e3"', b'"-.5"', b'"+7."', b"-5", b"-1.5e3", b'" x"', '"＊"'.encode()]
 )
 def test_the_guard_leaves_plain_numbers_and_harmless_text_alone(value: bytes) -> None:
-    assert cells(value, guard=True) == (value.strip(b'"'), Tally())
+    assert cells(value, guard=True) == (value.strip(b'"'), RowCounts())
 
 
 def test_the_guard_does_not_touch_lists_but_does_touch_the_header() -> None:
@@ -205,7 +205,7 @@ def test_the_guard_does_not_touch_lists_but_does_touch_the_header() -> None:
 
     # When / Then
     assert fmt.open() == b"'=a,b\r\n"
-    assert fmt.encode([b'{"=a":["=1"],"b":"=2"}'], Tally()) == b'"[""=1""]",\'=2\r\n'
+    assert fmt.encode([b'{"=a":["=1"],"b":"=2"}'], RowCounts()) == b'"[""=1""]",\'=2\r\n'
 
 
 tokens = st.one_of(
@@ -231,7 +231,7 @@ def test_the_bytes_do_not_depend_on_what_the_encoder_saw_before(
     if damage:
         rows = [row.replace(b"\xc3", b"\xc3\xff", 1) for row in rows]
     columns = ("a", "b", "c", 'qu"ote')
-    alone, first, again = Tally(), Tally(), Tally()
+    alone, first, again = RowCounts(), RowCounts(), RowCounts()
     learned = Csv(columns, guard=guard)
 
     # When
@@ -245,7 +245,7 @@ def test_the_bytes_do_not_depend_on_what_the_encoder_saw_before(
 
 def accepted(row: bytes) -> bool:
     try:
-        Csv(("a",)).encode([row], Tally())
+        Csv(("a",)).encode([row], RowCounts())
     except SourceUntrue:
         return False
     return True
@@ -290,7 +290,7 @@ def test_naughty_strings_come_back_from_a_csv_reader_unchanged(corpora: Path) ->
     rows = [json.dumps({"a": text, "b": "z"}, ensure_ascii=False).encode() for text in strings]
 
     # When
-    text = Csv(("a", "b")).encode(rows, Tally()).decode()
+    text = Csv(("a", "b")).encode(rows, RowCounts()).decode()
 
     # Then
     read = csv.reader(io.StringIO(text, newline=""), strict=True)

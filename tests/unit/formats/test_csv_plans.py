@@ -10,7 +10,7 @@ import re
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.core.checkpoints import Tally
+from exporter.core.checkpoints import RowCounts
 from exporter.formats.csv import Csv
 
 COLUMNS = ("a", "b", "c", "d", "a")
@@ -84,12 +84,12 @@ class Oracle:
 
     def __init__(self, *, guard: bool, joined: bool) -> None:
         self.guard, self.joined = guard, joined
-        self.tally = Tally()
+        self.row_counts = RowCounts()
 
     def row(self, raw: bytes) -> list[str]:
         fields = tokens_of(raw.decode())
         if "beside" in fields:
-            counts = self.tally.unmapped_fields
+            counts = self.row_counts.unmapped_fields
             counts["beside"] = counts.get("beside", 0) + 1
         return [self.cell(fields.get(name, "null")) for name in COLUMNS]
 
@@ -107,9 +107,9 @@ class Oracle:
 
     def text(self, value: str) -> str:
         whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        self.tally.replaced_characters += sum("\ud800" <= char <= "\udfff" for char in value)
+        self.row_counts.replaced_characters += sum("\ud800" <= char <= "\udfff" for char in value)
         if self.guard and FORMULA.match(value) and not NUMBER.fullmatch(value):
-            self.tally.guarded_cells += 1
+            self.row_counts.guarded_cells += 1
             return f"'{whole}"
         return whole
 
@@ -152,23 +152,23 @@ def test_every_cell_is_what_the_standard_library_makes_of_it_in_every_dialect(
     rows: list[bytes], guard: bool, joined: bool
 ) -> None:
     # Given
-    fmt, oracle, tally = (
+    fmt, oracle, row_counts = (
         Csv(COLUMNS, guard=guard, joined=joined),
         Oracle(guard=guard, joined=joined),
-        Tally(),
+        RowCounts(),
     )
     expected = [oracle.row(row) for row in rows] * 5
-    for name in oracle.tally.unmapped_fields:
-        oracle.tally.unmapped_fields[name] *= 5
-    oracle.tally.guarded_cells *= 5
-    oracle.tally.replaced_characters *= 5
+    for name in oracle.row_counts.unmapped_fields:
+        oracle.row_counts.unmapped_fields[name] *= 5
+    oracle.row_counts.guarded_cells *= 5
+    oracle.row_counts.replaced_characters *= 5
 
     # When: often enough that every way of writing has been learned
-    text = b"".join(fmt.encode(rows, tally) for _ in range(5)).decode()
+    text = b"".join(fmt.encode(rows, row_counts) for _ in range(5)).decode()
 
     # Then
     assert list(csv.reader(io.StringIO(text, newline=""), strict=True)) == expected
-    assert tally == oracle.tally
+    assert row_counts == oracle.row_counts
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -177,15 +177,17 @@ def test_what_was_learned_never_shows_in_the_bytes(
     rows: list[bytes], guard: bool, joined: bool
 ) -> None:
     # Given
-    tally, alone = Tally(), Tally()
+    row_counts, alone = RowCounts(), RowCounts()
     fmt = Csv(COLUMNS, guard=guard, joined=joined)
 
     # When
-    learned = [fmt.encode(rows, tally) for _ in range(5)]
+    learned = [fmt.encode(rows, row_counts) for _ in range(5)]
 
     # Then: an encoder that has seen nothing takes the slow way for each row
     fresh = b"".join(Csv(COLUMNS, guard=guard, joined=joined).encode([r], alone) for r in rows)
     assert learned == [fresh] * 5
-    assert tally.guarded_cells == 5 * alone.guarded_cells
-    assert tally.replaced_characters == 5 * alone.replaced_characters
-    assert tally.unmapped_fields == {n: 5 * count for n, count in alone.unmapped_fields.items()}
+    assert row_counts.guarded_cells == 5 * alone.guarded_cells
+    assert row_counts.replaced_characters == 5 * alone.replaced_characters
+    assert row_counts.unmapped_fields == {
+        n: 5 * count for n, count in alone.unmapped_fields.items()
+    }

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from exporter.core.checkpoints import Tally
+from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Dialect
 from exporter.formats import registry
 from exporter.formats.envelope import Envelope
@@ -16,14 +16,14 @@ AT = "2026-03-04T12:00:00Z"
 
 def test_the_total_of_rows_written_stands_behind_them() -> None:
     # Given
-    fmt, tally = registry.make("json_envelope", Dialect(exported_at=AT), ()), Tally()
+    fmt, row_counts = registry.make("json_envelope", Dialect(exported_at=AT), ()), RowCounts()
 
     # When
     file = (
         fmt.open()
-        + fmt.encode([b'{"id":"1"}', b'{"id":"2"}'], tally)
-        + fmt.encode([], tally, 2)
-        + fmt.encode([b'{"id":"3"}'], tally, 2)
+        + fmt.encode([b'{"id":"1"}', b'{"id":"2"}'], row_counts)
+        + fmt.encode([], row_counts, 2)
+        + fmt.encode([b'{"id":"3"}'], row_counts, 2)
         + fmt.close(3)
     )
 
@@ -39,7 +39,7 @@ def test_a_total_known_beforehand_stands_where_the_contract_shows_it() -> None:
     fmt = Envelope(exported_at=AT, total=1)
 
     # When
-    file = fmt.open() + fmt.encode([b'{"id":"1"}'], Tally()) + fmt.close(1)
+    file = fmt.open() + fmt.encode([b'{"id":"1"}'], RowCounts()) + fmt.close(1)
 
     # Then
     assert list(json.loads(file)) == ["exported_at", "total", "jobs"]
@@ -52,7 +52,7 @@ def test_an_envelope_around_nothing_is_whole(total: int | None) -> None:
     fmt = Envelope(exported_at=AT, total=total)
 
     # When
-    file = fmt.open() + fmt.encode([], Tally()) + fmt.close(0)
+    file = fmt.open() + fmt.encode([], RowCounts()) + fmt.close(0)
 
     # Then
     assert json.loads(file) == {"exported_at": AT, "total": 0, "jobs": []}
@@ -72,7 +72,7 @@ def test_a_row_printed_over_several_lines_is_still_one_value_between_two_commas(
     fmt = Envelope(exported_at=AT)
 
     # When
-    file = fmt.open() + fmt.encode(rows, Tally()) + fmt.close(2)
+    file = fmt.open() + fmt.encode(rows, RowCounts()) + fmt.close(2)
 
     # Then
     assert [job["t"] for job in json.loads(file)["jobs"]] == ["a\nb", ",\n"]
@@ -82,11 +82,14 @@ def test_a_row_printed_over_several_lines_is_still_one_value_between_two_commas(
 
 def test_chosen_fields_are_the_only_ones() -> None:
     # Given
-    fmt, tally = registry.make("json_envelope", Dialect(exported_at=AT), ("b", "a")), Tally()
+    fmt, row_counts = (
+        registry.make("json_envelope", Dialect(exported_at=AT), ("b", "a")),
+        RowCounts(),
+    )
 
     # When
-    file = fmt.open() + fmt.encode([b'{"a":1,"b":null,"c":3}'], tally) + fmt.close(1)
+    file = fmt.open() + fmt.encode([b'{"a":1,"b":null,"c":3}'], row_counts) + fmt.close(1)
 
     # Then
     assert b'{"b":null,"a":1}' in file
-    assert tally.unmapped_fields == {"c": 1}
+    assert row_counts.unmapped_fields == {"c": 1}

@@ -8,20 +8,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.core.checkpoints import Tally
+from exporter.core.checkpoints import RowCounts
 from exporter.errors import SourceUntrue
 from exporter.formats.json import JsonLines
 from exporter.sources.http.json_pages import reader
 
 
-def encode(*rows: bytes, columns: tuple[str, ...] = ()) -> tuple[bytes, Tally]:
-    tally = Tally()
-    return JsonLines(columns).encode(rows, tally), tally
+def encode(*rows: bytes, columns: tuple[str, ...] = ()) -> tuple[bytes, RowCounts]:
+    row_counts = RowCounts()
+    return JsonLines(columns).encode(rows, row_counts), row_counts
 
 
 def test_a_file_without_rows_is_empty_because_clients_read_an_array_as_an_error() -> None:
     fmt = JsonLines()
-    assert fmt.open() + fmt.encode([], Tally()) + fmt.close() == b""
+    assert fmt.open() + fmt.encode([], RowCounts()) + fmt.close() == b""
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_file_without_rows_is_empty_because_clients_read_an_array_as_an_error(
     ],
 )
 def test_a_row_is_passed_on_byte_for_byte(row: bytes) -> None:
-    assert encode(row, b'{"z":1}', row) == (row + b'\n{"z":1}\n' + row + b"\n", Tally())
+    assert encode(row, b'{"z":1}', row) == (row + b'\n{"z":1}\n' + row + b"\n", RowCounts())
 
 
 def test_a_row_printed_on_many_lines_is_put_on_one_without_changing_a_value() -> None:
@@ -49,11 +49,11 @@ def test_a_row_printed_on_many_lines_is_put_on_one_without_changing_a_value() ->
     row = b'{\r\n  "a": 1.10,\r\n  "b": ["x \\n y",\n\n 1e5 ],\r  "c": "  "\n}\n'
 
     # When
-    page, tally = encode(b'{"z":1}', row)
+    page, row_counts = encode(b'{"z":1}', row)
 
     # Then
     assert page == b'{"z":1}\n{"a":1.10,"b":["x \\n y",1e5],"c":"  "}\n'
-    assert tally == Tally()
+    assert row_counts == RowCounts()
 
 
 def test_separators_at_which_a_client_would_cut_a_line_are_escaped() -> None:
@@ -62,38 +62,38 @@ def test_separators_at_which_a_client_would_cut_a_line_are_escaped() -> None:
     raw = json.dumps(row, ensure_ascii=False).encode()
 
     # When
-    page, tally = encode(raw, raw)
+    page, row_counts = encode(raw, raw)
 
     # Then: the reader of text lines in the official asynchronous client's transport
     assert [json.loads(line) for line in httpx.Response(200, content=page).iter_lines()] == [
         row
     ] * 2
     assert "é©¨…\u0385".encode() in page
-    assert tally == Tally()
+    assert row_counts == RowCounts()
 
 
 @pytest.mark.parametrize("columns", [(), ("a", "b")])
 def test_nan_and_infinities_become_null_and_are_counted(columns: tuple[str, ...]) -> None:
     # When
-    page, tally = encode(b'{"a":NaN,"b":[-Infinity,Infinity,"NaN"]}', columns=columns)
+    page, row_counts = encode(b'{"a":NaN,"b":[-Infinity,Infinity,"NaN"]}', columns=columns)
 
     # Then
     assert page == b'{"a":null,"b":[null,null,"NaN"]}\n'
-    assert tally == Tally(nulled_numbers=3)
+    assert row_counts == RowCounts(nulled_numbers=3)
 
 
 @pytest.mark.parametrize("columns", [(), ("a",)])
 def test_bytes_that_are_not_utf8_are_replaced_and_counted(columns: tuple[str, ...]) -> None:
     # When
-    page, tally = encode(b'{"a":"caf\xe9 \xe2\x80"}', columns=columns)
+    page, row_counts = encode(b'{"a":"caf\xe9 \xe2\x80"}', columns=columns)
 
     # Then
     assert page == '{"a":"caf\ufffd \ufffd\ufffd"}\n'.encode()
-    assert tally == Tally(replaced_characters=3)
+    assert row_counts == RowCounts(replaced_characters=3)
 
 
 def test_raw_control_characters_in_strings_are_escaped() -> None:
-    assert encode(b'{"a":"x\ty\nz\x1c"}') == (b'{"a":"x\\u0009y\\u000az\\u001c"}\n', Tally())
+    assert encode(b'{"a":"x\ty\nz\x1c"}') == (b'{"a":"x\\u0009y\\u000az\\u001c"}\n', RowCounts())
 
 
 def test_columns_choose_fields_and_their_order_and_leave_absent_ones_out() -> None:
@@ -101,20 +101,20 @@ def test_columns_choose_fields_and_their_order_and_leave_absent_ones_out() -> No
     rows = [b'{"a": 1.10 ,"b":null,"x":1}', b'{"b":[ 1 ]}', b'{"y":1}', b'{"b":1,"b":2}']
 
     # When
-    page, tally = encode(*rows, columns=("b", "a", "b"))
+    page, row_counts = encode(*rows, columns=("b", "a", "b"))
 
     # Then
     assert page == b'{"b":null,"a":1.10}\n{"b":[ 1 ]}\n{}\n{"b":2}\n'
-    assert tally == Tally(unmapped_fields={"x": 1, "y": 1})
+    assert row_counts == RowCounts(unmapped_fields={"x": 1, "y": 1})
 
 
 def test_columns_of_a_row_that_the_strict_reader_refuses_are_chosen_alike() -> None:
     # When
-    page, tally = encode(rb'{"x":"\ud800","a":"\udc00","b":1.10}', columns=("b", "a"))
+    page, row_counts = encode(rb'{"x":"\ud800","a":"\udc00","b":1.10}', columns=("b", "a"))
 
     # Then
     assert page == rb'{"b":1.10,"a":"\udc00"}' + b"\n"
-    assert tally == Tally(unmapped_fields={"x": 1})
+    assert row_counts == RowCounts(unmapped_fields={"x": 1})
 
 
 def test_a_row_mended_after_its_fields_were_picked_counts_them_once() -> None:
@@ -122,11 +122,11 @@ def test_a_row_mended_after_its_fields_were_picked_counts_them_once() -> None:
     row = b'{"a":"caf\xe9","x":1,"y":2}'
 
     # When
-    page, tally = encode(row, row, columns=("a",))
+    page, row_counts = encode(row, row, columns=("a",))
 
     # Then
     assert page == '{"a":"caf\ufffd"}\n'.encode() * 2
-    assert tally == Tally(replaced_characters=2, unmapped_fields={"x": 2, "y": 2})
+    assert row_counts == RowCounts(replaced_characters=2, unmapped_fields={"x": 2, "y": 2})
 
 
 def test_columns_are_picked_from_rows_of_any_mixture_of_fields() -> None:
@@ -134,11 +134,11 @@ def test_columns_are_picked_from_rows_of_any_mixture_of_fields() -> None:
     rows = [b'{"%s":1,"b":2,"x":0}', b'{"b":2,"%s":1}', b'{"x":0,"%s":1,"b":2}', b'{"y":{}}', b"{}"]
 
     # When
-    page, tally = encode(*rows, *rows, columns=("%s", "b"))
+    page, row_counts = encode(*rows, *rows, columns=("%s", "b"))
 
     # Then
     assert page == (b'{"%s":1,"b":2}\n' * 3 + b"{}\n" * 2) * 2
-    assert tally == Tally(unmapped_fields={"x": 4, "y": 2})
+    assert row_counts == RowCounts(unmapped_fields={"x": 4, "y": 2})
 
 
 characters = st.sampled_from(
@@ -203,9 +203,9 @@ def test_a_value_cut_out_of_a_page_is_written_only_if_it_is_an_object() -> None:
     rows = msgspec.json.decode(b'[{"a":1}, [1]]', type=list[msgspec.Raw])
 
     # When, Then
-    assert JsonLines().encode(rows[:1], Tally()) == b'{"a":1}\n'
+    assert JsonLines().encode(rows[:1], RowCounts()) == b'{"a":1}\n'
     with pytest.raises(SourceUntrue, match="row 1"):
-        JsonLines().encode(rows, Tally())
+        JsonLines().encode(rows, RowCounts())
 
 
 def test_a_page_that_only_the_slow_scanner_reads_is_mended_row_by_row() -> None:
@@ -214,11 +214,11 @@ def test_a_page_that_only_the_slow_scanner_reads_is_mended_row_by_row() -> None:
         jobs: list[msgspec.Raw]
 
     page = reader(Envelope, "jobs")(b'{"jobs": [{"a": NaN}, {"b": "x\ty"}, {"c":\n2}]}')
-    tally = Tally()
+    row_counts = RowCounts()
 
     # When
-    lines = JsonLines().encode(page.jobs, tally).split(b"\n")
+    lines = JsonLines().encode(page.jobs, row_counts).split(b"\n")
 
     # Then
     assert [json.loads(line) for line in lines[:3]] == [{"a": None}, {"b": "x\ty"}, {"c": 2}]
-    assert tally.nulled_numbers == 1
+    assert row_counts.nulled_numbers == 1

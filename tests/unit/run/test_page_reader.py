@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from exporter.core.checkpoints import Checkpoint, Row
 from exporter.core.exports import Completeness, Dialect, EndReason, Outcome, Spec
 from exporter.errors import SourceUntrue
-from exporter.run.page_reader import WINDOW, Reading
+from exporter.run.page_reader import WINDOW, PageReader
 from exporter.sources.base import Page
 from tests.harness import postings
 
@@ -36,8 +36,8 @@ def spec(limit: int | None = None, offset: int = 0) -> Spec:
 
 def reading(
     limit: int | None = None, identity: str | None = "_id", tolerated_drift: float = 0.05
-) -> Reading:
-    return Reading(
+) -> PageReader:
+    return PageReader(
         spec(limit), Checkpoint(cursor=0), identity=identity, tolerated_drift=tolerated_drift
     )
 
@@ -51,7 +51,7 @@ def drifting(
     reads, written, at = reading(), list[Row](), 0
     while not reads.ended:
         more = at + page < len(rows)
-        written += reads.take(
+        written += reads.accept(
             Page(rows=rows[at : at + page], next=at + page if more else None, total=len(rows))
         )
         at += page
@@ -113,7 +113,7 @@ def test_cursors_that_go_round_in_a_circle_of_any_length_never_end_an_export(
             assert not reads.ended
             here = reads.at.cursor
             following = here + 1 if here + 1 < straight + circle else straight
-            reads.take(Page(rows=postings(1), next=following, total=None))
+            reads.accept(Page(rows=postings(1), next=following, total=None))
             taken += 1
             # Then: noticed after a few rounds at most
             assert taken < 4 * (straight + circle) + 8
@@ -133,8 +133,8 @@ def test_a_repeated_id_within_the_window_is_written_once_however_pages_and_worke
     while not reads.ended:
         end = at + cuts[turn % len(cuts)]
         page = Page(rows=rows[at:end], next=end if end < len(rows) else None, total=None)
-        written += reads.take(page)
-        reads = Reading(spec(), reads.checkpoint(), identity="_id", tolerated_drift=0.05)
+        written += reads.accept(page)
+        reads = PageReader(spec(), reads.checkpoint(), identity="_id", tolerated_drift=0.05)
         at, turn = end, turn + 1
     # Then
     first: dict[int, Row] = {}
@@ -149,7 +149,7 @@ def test_the_window_is_bounded_and_so_is_the_checkpoint() -> None:
     reads = reading()
     # When
     for at in range(0, 5_000, 100):
-        reads.take(Page(rows=postings(5_000)[at : at + 100], next=at + 100, total=None))
+        reads.accept(Page(rows=postings(5_000)[at : at + 100], next=at + 100, total=None))
     # Then
     assert len(reads.checkpoint().seen) < WINDOW * 12
 
@@ -159,7 +159,7 @@ def test_rows_without_an_id_are_all_kept() -> None:
     rows: list[Row] = [b"{}", b"{}", b'{"_id":null}', b'{"_id":null}', b'{"_id":NaN}']
     reads = reading()
     # When
-    written = reads.take(Page(rows=rows, next=None, total=5))
+    written = reads.accept(Page(rows=rows, next=None, total=5))
     # Then
     assert list(written) == rows
     assert reads.completeness().outcome is Outcome.COMPLETE
@@ -169,9 +169,9 @@ def test_a_limit_counts_rows_in_the_file_not_repetitions() -> None:
     # Given
     rows = postings(10)
     reads = reading(limit=15)
-    reads.take(Page(rows=rows, next=1, total=100))
+    reads.accept(Page(rows=rows, next=1, total=100))
     # When: the next page repeats five rows
-    reads.take(Page(rows=[*rows[5:], *postings(20)[10:15]], next=2, total=100))
+    reads.accept(Page(rows=[*rows[5:], *postings(20)[10:15]], next=2, total=100))
     # Then
     assert reads.at.rows == 15
     proof = reads.completeness()

@@ -77,7 +77,7 @@ def test_the_file_of_many_workers_is_that_of_one(
     assert result is not None
     assert expected is not None
     assert result.record_count == expected.record_count
-    assert result.tally == expected.tally
+    assert result.row_counts == expected.row_counts
     assert result.completeness.outcome is expected.completeness.outcome
     assert result.completeness.end_reason is expected.completeness.end_reason
     assert result.completeness.expected == expected.completeness.expected

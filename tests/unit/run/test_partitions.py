@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from isal import isal_zlib
 
-from exporter.core.checkpoints import Checkpoint, Packed, Tally
+from exporter.core.checkpoints import Checkpoint, Packed, RowCounts
 from exporter.core.exports import Dialect, EndReason, Export, Partition, Phase, Spec, State
 from exporter.errors import SourceMoved
 from exporter.run import partitions
@@ -117,7 +117,7 @@ def _end(
             pages=1,
             seen=seen,
             head=head,
-            tally=Tally(guarded_cells=1, unmapped_fields={"a": rows}),
+            row_counts=RowCounts(guarded_cells=1, unmapped_fields={"a": rows}),
             packed=Packed(is_open=True, rows=rows, crc=isal_zlib.crc32(data), length=len(data)),
         ),
     )
@@ -137,7 +137,7 @@ def test_what_partitions_counted_is_what_one_reader_would_have_counted(
     whole = first + second + third
     assert (joined.packed.crc, joined.packed.length) == (isal_zlib.crc32(whole), len(whole))
     assert (joined.packed.is_open, joined.packed.rows) == (True, 25)
-    assert joined.tally == Tally(guarded_cells=3, unmapped_fields={"a": 25})
+    assert joined.row_counts == RowCounts(guarded_cells=3, unmapped_fields={"a": 25})
     assert (joined.rows, joined.fetched, joined.pages) == (25, 25, 3)
     assert joined.end_reason is EndReason.TOTAL_REACHED
 

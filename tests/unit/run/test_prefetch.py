@@ -235,7 +235,7 @@ def test_a_worker_that_shuts_down_does_not_wait_for_its_upstream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given: a page that hangs
-    monkeypatch.setattr(threads, "GLANCE", 0.01)
+    monkeypatch.setattr(threads, "POLL_SECONDS", 0.01)
     rows = postings(200)
     calm, bench = Bench(rows), Bench(rows, read_ahead=AHEAD)
     calm.run()
@@ -260,7 +260,7 @@ def test_a_worker_that_shuts_down_does_not_wait_for_its_upstream(
 
 def test_a_cancel_ends_an_export_whose_upstream_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
-    monkeypatch.setattr(threads, "GLANCE", 0.01)
+    monkeypatch.setattr(threads, "POLL_SECONDS", 0.01)
     bench = Bench(postings(200), read_ahead=AHEAD)
 
     def cancels(cursor: int) -> None:

@@ -78,7 +78,7 @@ def working(bench: Bench) -> Iterator[list[Ending]]:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "GLANCE", 0.01)
+    monkeypatch.setattr(threads, "POLL_SECONDS", 0.01)
 
 
 def unpacked(data: bytes, compression: str) -> bytes:

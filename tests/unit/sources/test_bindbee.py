@@ -17,7 +17,7 @@ from exporter.config import SourceConfig
 from exporter.core.checkpoints import Checkpoint, Row
 from exporter.core.exports import EndReason, Outcome
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
-from exporter.run.page_reader import Reading
+from exporter.run.page_reader import PageReader
 from exporter.sources import registry
 from exporter.sources.bindbee import COLUMNS, BindbeeSource
 from tests import boards
@@ -189,11 +189,11 @@ def test_a_walk_in_a_circle_ends_as_an_error() -> None:
     with reading(answer) as (one, upstream):
         spec = Bench([]).spec
         at = Checkpoint(cursor=one.start(None, 0))
-        walk = Reading(spec, at, identity=one.identity, tolerated_drift=0)
+        walk = PageReader(spec, at, identity=one.identity, tolerated_drift=0)
         # When
         with pytest.raises(SourceUntrue, match="go round in a circle"):
             while not walk.ended:
-                walk.take(one.fetch({}, walk.at.cursor))
+                walk.accept(one.fetch({}, walk.at.cursor))
     # Then
     assert len(upstream.asked) < 12
 
@@ -201,7 +201,7 @@ def test_a_walk_in_a_circle_ends_as_an_error() -> None:
 def test_a_job_that_a_sync_moves_behind_the_cursor_is_written_once() -> None:
     # Given
     with reading(said(IDS[:2], "a"), said([IDS[0], IDS[2]])) as (one, _):
-        walk = Reading(
+        walk = PageReader(
             Bench([]).spec,
             Checkpoint(cursor=one.start(None, 0)),
             identity=one.identity,
@@ -210,7 +210,7 @@ def test_a_job_that_a_sync_moves_behind_the_cursor_is_written_once() -> None:
         # When
         found: list[Row] = []
         while not walk.ended:
-            found += walk.take(one.fetch({}, walk.at.cursor))
+            found += walk.accept(one.fetch({}, walk.at.cursor))
     # Then
     assert [json.loads(bytes(row))["id"] for row in found] == IDS[:3]
     proven = walk.completeness()

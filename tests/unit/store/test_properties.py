@@ -72,7 +72,7 @@ shares = st.sampled_from([0.0, 0.25, 0.5, 0.75, 0.99, 1.0])
 
 def result(rows: int = 0) -> Result:
     completeness = Completeness(Outcome.EMPTY, EndReason.TOTAL_REACHED, 0, 0, 0, 0, 0, 0)
-    return Result("k", 1, rows, completeness, Checkpoint(cursor=None).tally, 1)
+    return Result("k", 1, rows, completeness, Checkpoint(cursor=None).row_counts, 1)
 
 
 def seen(export: Export | None) -> object:
@@ -120,7 +120,7 @@ def was_cut(cut: Callable[[], Verdict]) -> object:
 
 
 def census(store: ExportStore) -> object:
-    found = store.census()
+    found = store.queue_counts()
     return msgspec.structs.replace(found, since=None), found.since is not None
 
 

@@ -12,7 +12,7 @@ from exporter.core import events
 from exporter.core.events import EVENTS, EXPORT_EVENTS, STATES, Event
 from exporter.core.exports import Export, Phase, Spec, State
 from exporter.webhooks import messages
-from exporter.webhooks.endpoints import Because, Endpoint, Secret
+from exporter.webhooks.endpoints import DisableReason, Endpoint, Secret
 from tests.contract.store import given
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
@@ -128,7 +128,7 @@ def test_what_is_told_of_an_endpoint_does_not_give_its_address_away() -> None:
         own=True,
         created_at=AT,
         failing_since=AT,
-        disabled_because=Because.FAILING,
+        disabled_reason=DisableReason.FAILING,
         description="the warehouse",
     )
     # When

@@ -16,7 +16,7 @@ from exporter.config import Config, SourceConfig
 from exporter.core.exports import State
 from exporter.errors import StoreUnavailable
 from exporter.run.run_slice import Ending
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from tests.harness import Bench, postings
 from workers import memory, tasks
@@ -45,7 +45,7 @@ class Shop:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.bench = Bench(postings(30))
         self.source = Defective(self.bench, lambda: KeyError("a defect of ours"))
-        self.engine = Engine(
+        self.engine = ExportService(
             settings=Settings(max_attempts=ATTEMPTS),
             config=Config(
                 sources={"memory": SourceConfig(type="hirebase", base_url="http://127.0.0.1:1")}
@@ -55,7 +55,7 @@ class Shop:
             clock=self.bench.clock,
         )
         self.engine._sources["memory"] = self.source  # type: ignore[assignment]
-        patch.setattr(tasks, "engine", lambda: self.engine)
+        patch.setattr(tasks, "service", lambda: self.engine)
 
     def run(self) -> tuple[list[Ending], float]:
         """Work until the export has ended; the slices' endings, and the seconds that passed."""

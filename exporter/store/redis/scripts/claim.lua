@@ -31,7 +31,7 @@ local function first(level, user, running)
     end
     local fields = redis.call('HMGET', record(id), 'state', 'concurrency')
     if fields[1] ~= 'queued' and fields[1] ~= 'processing' then
-      step_out(level, user, id)
+      leave_queue(level, user, id)
     elseif fields[2] and running >= tonumber(fields[2]) then
       place = place + 1
     else
@@ -67,7 +67,7 @@ if not id then
 end
 
 local start = tonumber(redis.call('ZSCORE', tenants(level), user))
-step_out(level, user, id)
+leave_queue(level, user, id)
 local asked = redis.call('HGET', record(id), 'asked')
 if asked then
   redis.call('HDEL', record(id), 'asked')

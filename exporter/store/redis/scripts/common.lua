@@ -129,14 +129,14 @@ local function count(what, by)
 end
 
 -- Wakes whoever sends webhooks.
-local function ring()
+local function wake_senders()
   if redis.call('EXISTS', 'exporter:ring') == 0 then
     redis.call('LPUSH', 'exporter:ring', '1')
   end
 end
 
 -- Whether anybody wants to hear of events of that kind, of one user's exports.
-local function heard(user, kind, of_this_one)
+local function has_subscriber(user, kind, of_this_one)
   local wanted = (redis.call('HGET', 'exporter:listeners', user) or '') .. (of_this_one or '')
   return string.find(wanted, ' ' .. kind .. ' ', 1, true) ~= nil
 end
@@ -144,7 +144,7 @@ end
 local function tell(kind, id, sequence, time, progress, rows)
   redis.call('RPUSH', 'exporter:outbox',
     table.concat({kind, int(time), sequence, progress, rows, id}, ' '))
-  ring()
+  wake_senders()
 end
 
 -- Puts an event into the outbox, if somebody is to hear of it. It is called in the script that makes
@@ -153,7 +153,7 @@ end
 local function emit(id, kind, time)
   local fields = redis.call('HMGET', record(id), 'user', 'deleted', 'hook_events', 'progress', 'rows',
     'whole')
-  if fields[1] and not fields[2] and not fields[6] and heard(fields[1], kind, fields[3]) then
+  if fields[1] and not fields[2] and not fields[6] and has_subscriber(fields[1], kind, fields[3]) then
     local sequence = redis.call('HINCRBY', record(id), 'sequence', 1)
     tell(kind, id, sequence, time, fields[4] or '0', fields[5] or '0')
   end
@@ -164,7 +164,7 @@ local function emit_progress(id, time)
   id = redis.call('HGET', record(id), 'whole') or id
   local fields = redis.call('HMGET', record(id), 'user', 'hook_events', 'progress', 'rows', 'told',
     'told_at')
-  if not fields[1] or not heard(fields[1], 'export.progress', fields[2]) then
+  if not fields[1] or not has_subscriber(fields[1], 'export.progress', fields[2]) then
     return
   end
   local says = (fields[3] or '0') .. ' ' .. (fields[4] or '0')
@@ -202,7 +202,7 @@ local function line_up(level, user, id, time)
 end
 
 -- Takes an export out of line, and its user if that was the last one.
-local function step_out(level, user, id)
+local function leave_queue(level, user, id)
   local line = ready(level, user)
   if redis.call('ZREM', line, id) == 1 then
     redis.call('ZREM', 'exporter:ageing', id)
@@ -404,7 +404,7 @@ end
 -- Ends a queued export, which no worker knows.
 local function withdraw(id, time)
   local fields = redis.call('HMGET', record(id), 'level', 'user')
-  step_out(fields[1], fields[2], id)
+  leave_queue(fields[1], fields[2], id)
   redis.call('HSET', record(id), 'state', 'canceled', 'phase', 'done', 'cancel', '1',
     'updated_at', int(time), 'completed_at', int(time))
   count('exports_canceled')

@@ -23,7 +23,7 @@ for _, id in ipairs(old) do
   local fields = redis.call('HMGET', record(id), 'level', 'user')
   local level, user = tonumber(fields[1]), fields[2]
   if level then
-    step_out(level, user, id)
+    leave_queue(level, user, id)
     redis.call('HSETNX', record(id), 'asked', level)
     redis.call('HSET', record(id), 'level', level + 1)
     enter(level + 1, user, id, time)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from exporter.sources.http import http1
 from exporter.sources.http.http1 import Connection
-from exporter.sources.http.sockets import Line
+from exporter.sources.http.sockets import Socket
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -24,7 +24,7 @@ FIVE = OK + b"Content-Length: 5\r\n\r\nhello"
 def connected(raw: bytes, *, closed: bool = True) -> Iterator[tuple[Connection, socket.socket]]:
     """A connection to a server that has already said this, and nothing more."""
     ours, theirs = socket.socketpair()
-    connection = Connection(Line(ours, lambda: 5.0))
+    connection = Connection(Socket(ours, lambda: 5.0))
     with theirs:
         theirs.sendall(raw)
         if closed:

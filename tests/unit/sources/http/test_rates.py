@@ -15,7 +15,7 @@ from exporter.clock import FakeClock
 from exporter.config import SourceConfig, load_config
 from exporter.core.rates import UNLIMITED, Budget, MemoryBudgets, Rate
 from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable, StoreUnavailable
-from exporter.service.exports import Engine
+from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.sources.http import client as http
 from exporter.storage.memory import MemoryStorage
@@ -50,12 +50,12 @@ class Broken:
     def __init__(self, *, takes: bool) -> None:
         self._takes = takes
 
-    def take(self) -> float:
+    def reserve(self) -> float:
         if self._takes:
             return 0.0
         raise StoreUnavailable("Redis did not answer: timed out")
 
-    def hold(self, seconds: float) -> None:
+    def pause_for(self, seconds: float) -> None:
         raise StoreUnavailable("Redis did not answer: timed out")
 
 
@@ -268,7 +268,7 @@ def test_the_engine_opens_a_budget_for_a_source_with_a_rate_and_only_then(
         opened.append((source, rate))
         return UNLIMITED
 
-    engine = Engine(
+    engine = ExportService(
         settings=Settings(),
         config=load_config(file),
         store=MemoryStore(clock),

@@ -11,7 +11,7 @@ import pytest
 from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import Dialect, Outcome, Spec
 from exporter.errors import SourceUntrue
-from exporter.run.page_reader import Reading
+from exporter.run.page_reader import PageReader
 from exporter.sources.sql.source import SqlSource
 from tests.unit.sources.sql.given import NUMBERED, Make, filled, query
 
@@ -25,7 +25,7 @@ def test_rows_that_come_and_go_while_it_reads_cost_none_of_the_others(
     cursor, found = source.start(None, 0), []
     for _ in range(2):
         page = source.fetch(asked, cursor)
-        found += [json.loads(bytes(row))["id"] for row in reading.take(page)]
+        found += [json.loads(bytes(row))["id"] for row in reading.accept(page)]
         cursor = page.next
 
     # When: rows go before and behind that place, and come before and at the end
@@ -34,7 +34,7 @@ def test_rows_that_come_and_go_while_it_reads_cost_none_of_the_others(
     write(filled(7, first=100))
     while cursor is not None:
         page = source.fetch(asked, cursor)
-        found += [json.loads(bytes(row))["id"] for row in reading.take(page)]
+        found += [json.loads(bytes(row))["id"] for row in reading.accept(page)]
         cursor = page.next
 
     # Then
@@ -44,7 +44,7 @@ def test_rows_that_come_and_go_while_it_reads_cost_none_of_the_others(
     assert proof.outcome is Outcome.PARTIAL
 
 
-def _reading(source: SqlSource) -> Reading:
+def _reading(source: SqlSource) -> PageReader:
     spec = Spec(
         id="e1",
         user_id="u1",
@@ -58,7 +58,7 @@ def _reading(source: SqlSource) -> Reading:
         file_name="jobs.csv",
     )
     at = Checkpoint(cursor=source.start(None, 0))
-    return Reading(spec, at, identity=source.identity, tolerated_drift=source.tolerated_drift)
+    return PageReader(spec, at, identity=source.identity, tolerated_drift=source.tolerated_drift)
 
 
 def test_changes_fail_an_export_only_where_the_operator_said_so(sqlite: Make) -> None:

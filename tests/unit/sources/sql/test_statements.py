@@ -102,10 +102,10 @@ def test_a_reader_that_left_before_it_began_is_not_read_for(sqlite: Make) -> Non
 
 
 class _Spent:
-    def take(self) -> float:
+    def reserve(self) -> float:
         return 90.0
 
-    def hold(self, seconds: float) -> None:
+    def pause_for(self, seconds: float) -> None:
         raise AssertionError("nothing to hold")
 
 

@@ -10,7 +10,7 @@ import pytest
 from exporter.clock import FakeClock
 from exporter.config import SqlConfig
 from exporter.contracts.pipeline import COLUMNS
-from exporter.core.checkpoints import Tally
+from exporter.core.checkpoints import RowCounts
 from exporter.errors import SourceRefused
 from exporter.formats.json import JsonLines
 from exporter.local import sample
@@ -130,14 +130,14 @@ def test_text_that_is_not_utf8_is_counted_in_the_file_and_loses_nothing_else(
         columns=("id", "note", "pay"),
     )
     (row,) = source.fetch(query(source), source.start(None, 0)).rows
-    tally = Tally()
+    row_counts = RowCounts()
 
     # When
-    line = JsonLines().encode([row], tally)
+    line = JsonLines().encode([row], row_counts)
 
     # Then
     assert json.loads(line) == {"id": 1, "note": "a\ufffdb", "pay": 1.5}
-    assert tally.replaced_characters == 1
+    assert row_counts.replaced_characters == 1
 
 
 def test_the_jobs_of_the_local_stack_are_of_the_contract(file: Path, made: list[SqlSource]) -> None:

@@ -1,4 +1,4 @@
--- hit(name, requests, window) -> {allowed 0 or 1, hits in the window, now, when the oldest leaves}
+-- acquire(name, requests, window) -> {allowed 0 or 1, hits in the window, now, when the oldest leaves}
 --
 --   exporter:rate:{name}   list   when each hit within the window was, newest first
 --

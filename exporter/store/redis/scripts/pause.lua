@@ -1,5 +1,5 @@
--- hold(source, pause) -> 1; no request of the source starts within that many microseconds, except
--- those already reserved. The key is described in take.lua.
+-- pause(source, pause) -> 1; no request of the source starts within that many microseconds, except
+-- those already reserved. The key is described in reserve.lua.
 local key, pause = 'exporter:budget:' .. ARGV[1], tonumber(ARGV[2])
 
 local time = redis.call('TIME')

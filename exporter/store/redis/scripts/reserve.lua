@@ -1,4 +1,4 @@
--- take(source, interval, patience) -> microseconds until the next request of the source may start,
+-- reserve(source, interval, patience) -> microseconds until the next request of the source may start,
 -- which is reserved if that is at most the patience
 --
 --   exporter:budget:{source}   integer   when the next request may start, in microseconds since the
