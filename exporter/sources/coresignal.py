@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 
 import msgspec
 import structlog
-from pydantic import ValidationError
 
 from exporter.clock import Clock
 from exporter.config import SourceConfig
@@ -20,6 +19,7 @@ from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import FieldProblem, PageTooLarge, QueryError, SourceRefused, SourceUntrue
 from exporter.sources.base import Page, Search
+from exporter.sources.checking import valid
 from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader
 
@@ -118,15 +118,7 @@ class CoresignalSource:
         """
         if "es_dsl" in raw:
             return _dsl(raw)
-        try:
-            query = JobFilters.model_validate(raw).canonical()
-        except ValidationError as error:
-            raise QueryError(
-                [
-                    {"loc": tuple(e["loc"]), "msg": e["msg"], "type": e["type"]}
-                    for e in error.errors(include_url=False)
-                ]
-            ) from None
+        query = valid(JobFilters, raw).canonical()
         return Search(query=query, echo=query)
 
     def start(self, limit: int | None, offset: int) -> Cursor:

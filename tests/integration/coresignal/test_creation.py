@@ -13,6 +13,7 @@ from exporter.config import SourceConfig
 from exporter.sources.hirebase import HirebaseSource
 from tests.integration.api_server import PUBLIC_URL, Service
 from tests.integration.coresignal.desk import V1, V2, check_flat, create, is_empty
+from tests.integration.coresignal.test_plans import metered
 
 ROOTS = (V1, V2, "/v2/data_requests/job_multi_source", f"/cdapi{V1}", f"/cdapi{V2}")
 PENDING = {"message": "Data request is still being processed", "data_request_files": []}
@@ -141,15 +142,42 @@ def test_an_elasticsearch_query_that_the_source_does_not_take_is_refused_with_a_
     assert is_empty(api)
 
 
-def test_an_unknown_filter_is_named(api: Service) -> None:
-    # Given: the real source, of which only the words are asked
+@pytest.mark.parametrize("root", ROOTS)
+def test_an_unknown_filter_is_refused_with_the_known_filters(api: Service, root: str) -> None:
+    # Given: the real source; checking a search sends no request
     del api.engine._sources["coresignal"]
 
     # When
-    wrong = create(api, filters={"colour": "red"})
+    wrong = create(api, root, filters={"colour": "red"})
 
     # Then
-    check_flat(wrong, 422, "body.filters.colour")
+    said = check_flat(wrong, 422, "body.filters.colour: unknown filter; known: created_at_gte, ")
+    assert said.endswith(", country, industry")
+    assert is_empty(api)
+
+
+def test_an_unknown_filter_is_refused_alike_wherever_filters_are_checked(api: Service) -> None:
+    # Given: with an Idempotency-Key, the estimate of a metered key and the creation check them
+    del api.engine._sources["coresignal"]
+    headers = {"Idempotency-Key": "first"}
+    body = {"filters": {"colour": "red"}}
+
+    # When
+    with metered(api, 10) as cid:
+        estimated = cid.post(f"{V2}/filter", json=body, headers=headers)
+    created = api.http.post(f"{V2}/filter", json=body, headers=headers)
+    native = api.http.post(
+        "/v1/exports", json={"source": "coresignal", "query": body["filters"], "format": "csv"}
+    )
+
+    # Then
+    known = "unknown filter; known: created_at_gte, "
+    for answer in (estimated, created):
+        check_flat(answer, 422, f"body.filters.colour: {known}")
+    (problem,) = native.json()["errors"]
+    assert native.status_code == 422
+    assert problem["pointer"] == "/query/colour"
+    assert problem["detail"].startswith(known)
     assert is_empty(api)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from exporter.clock import FakeClock
 from exporter.config import SourceConfig
+from exporter.contracts.coresignal import JobFilters
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.sources.coresignal import COLUMNS, CoresignalSource
 from exporter.sources.http.client import TRIES
@@ -517,6 +518,21 @@ def test_a_wrong_filter_is_named(raw: dict[str, Any], loc: str) -> None:
         source().search(raw, NOW, user_id="u1")
     # Then
     assert [list(problem["loc"]) for problem in error.value.problems] == [[loc]]
+
+
+def test_the_refusal_of_an_unknown_filter_lists_the_known_filters() -> None:
+    # When
+    with pytest.raises(QueryError) as error:
+        source().search({"colour": "red", "deleted": 1}, NOW, user_id="u1")
+    # Then: a known filter with a wrong value keeps the model's own text
+    unknown, wrong = sorted(error.value.problems, key=lambda problem: str(problem["loc"]))
+    assert (unknown["loc"], unknown["type"]) == (("colour",), "extra_forbidden")
+    assert unknown["msg"] == f"unknown filter; known: {', '.join(JobFilters.model_fields)}"
+    assert wrong == {
+        "loc": ("deleted",),
+        "msg": "Input should be a valid boolean",
+        "type": "bool_type",
+    }
 
 
 def test_two_spellings_of_one_filter_must_agree() -> None:
