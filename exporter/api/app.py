@@ -51,11 +51,11 @@ def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
     )
     state.bind(app, service, keys)
     app.state.health = health.Health(service)
-    app.state.purgers = anyio.CapacityLimiter(responses.PURGERS)
+    app.state.purgers = anyio.CapacityLimiter(responses.MAX_PURGE_THREADS)
     app.state.askers = anyio.CapacityLimiter(hirebase_jobs.ASKERS)
-    app.state.downloads = anyio.CapacityLimiter(downloads.THREADS)
+    app.state.downloads = anyio.CapacityLimiter(downloads.MAX_READ_THREADS)
     app.state.listings = anyio.CapacityLimiter(data_requests.LISTINGS)
-    app.state.lanes = streams.Lanes()
+    app.state.lanes = streams.StreamLimits()
     routers = (
         hirebase.router,
         hirebase_jobs.router,
@@ -84,7 +84,7 @@ def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
-    app.state.turns.close()
+    app.state.runner.close()
 
 
 class _App(FastAPI):

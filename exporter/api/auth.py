@@ -10,7 +10,7 @@ from exporter.api.state import keys_of
 from exporter.store.redis.api_keys import ApiKey, KeyRing
 
 _SCHEMES = ("bearer", "apikey")
-_CARRIERS = {b"authorization": "Authorization", b"x-api-key": "X-API-Key", b"apikey": "apikey"}
+_KEY_HEADERS = {b"authorization": "Authorization", b"x-api-key": "X-API-Key", b"apikey": "apikey"}
 """Headers that a key may come in: as they arrive, and as they are named."""
 _CHALLENGE = 'Bearer realm="exporter"'
 
@@ -63,10 +63,10 @@ def _caller(request: Request, scope: str, keys: KeyRing | None) -> ApiKey:
 def _secret(headers: Headers) -> str:
     found: dict[str, str] = {}
     for raw_name, raw_value in headers.raw:
-        if raw_name not in _CARRIERS:
+        if raw_name not in _KEY_HEADERS:
             continue
         secret = raw_value.decode("latin-1").strip()
-        name = _CARRIERS[raw_name]
+        name = _KEY_HEADERS[raw_name]
         if name == "Authorization":
             # A proxy may use it for itself (Basic), so only our schemes count.
             scheme, _, secret = secret.partition(" ")

@@ -11,25 +11,25 @@ from pydantic import BaseModel, ValidationError
 from exporter.api import errors
 from exporter.api.refusal import Refusal
 
-LARGEST = 1024 * 1024
+MAX_BODY_BYTES = 1024 * 1024
 """Bytes of a body at most; far above any search that a person or a client writes."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read(request: Request) -> bytes:
-    """The whole body, of `LARGEST` bytes at most. Raises Refusal 413.
+    """The whole body, of `MAX_BODY_BYTES` bytes at most. Raises Refusal 413.
 
     A length that is announced is refused before a byte is read; one that is not, when it is over.
     """
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > LARGEST:
+    if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
         raise _too_large()
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > LARGEST:
+        if size > MAX_BODY_BYTES:
             raise _too_large()
         chunks.append(chunk)
     return b"".join(chunks)
@@ -82,4 +82,4 @@ def parse(request: Request, body: bytes, model: type[Model]) -> Model:
 
 
 def _too_large() -> Refusal:
-    return Refusal(413, "body_too_large", f"the body is over {LARGEST} bytes")
+    return Refusal(413, "body_too_large", f"the body is over {MAX_BODY_BYTES} bytes")

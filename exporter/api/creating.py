@@ -18,23 +18,23 @@ from exporter.service.exports import ExportService
 from exporter.store.base import ExportStore, Idempotency
 from exporter.store.redis.api_keys import ApiKey
 
-SMALL = 16 * 1024
+MAX_INLINE_BODY_BYTES = 16 * 1024
 """Bytes of a body that is looked at while everybody waits, which takes a millisecond at most."""
-LISTED = frozenset({"industry", "sub_industry", "job_category"})
+UPSTREAM_CHECKED_FILTERS = frozenset({"industry", "sub_industry", "job_category"})
 """Filters whose values a source asks its upstream for."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def parsed(request: Request, body: bytes, model: type[Model]) -> Model:
+async def parse_body(request: Request, body: bytes, model: type[Model]) -> Model:
     """The body as the model; see `bodies.parse`."""
-    if len(body) <= SMALL:
+    if len(body) <= MAX_INLINE_BODY_BYTES:
         return bodies.parse(request, body, model)
     return await to_thread.run_sync(bodies.parse, request, body, model)
 
 
 def runs_without_waiting(
-    caller: ApiKey, body: bytes, asked: webhook_fields.Fields, search: Mapping[str, Any]
+    caller: ApiKey, body: bytes, asked: webhook_fields.WebhookFields, search: Mapping[str, Any]
 ) -> bool:
     """Whether all that an export is made of is known without asking anybody.
 
@@ -42,31 +42,31 @@ def runs_without_waiting(
     of some filters compared with what the source knows.
     """
     return (
-        len(body) <= SMALL
+        len(body) <= MAX_INLINE_BODY_BYTES
         and asked.webhook_url is None
         and not caller.plan.metered
-        and LISTED.isdisjoint(search)
+        and UPSTREAM_CHECKED_FILTERS.isdisjoint(search)
     )
 
 
 async def create(
-    request: Request, make: Callable[[ExportService], Export], *, prompt: bool
+    request: Request, make: Callable[[ExportService], Export], *, inline: bool
 ) -> Export:
     """The export that an engine makes. Raises what it raises.
 
-    Unless it is `prompt` a thread makes it. Otherwise an engine drafts it, whose store keeps what
+    Unless it is `inline` a thread makes it. Otherwise an engine drafts it, whose store keeps what
     it is to record, and that is then recorded while others are served.
     """
     service = service_of(request)
-    if not prompt:
+    if not inline:
         return await to_thread.run_sync(make, service)
-    drafting, drafts = copy.copy(service), _Drafts(service.clock)
+    drafting, drafts = copy.copy(service), _DraftStore(service.clock)
     drafting.store = cast("ExportStore", drafts)
     make(drafting)
     return await runner_of(request).run(lambda turn: turn.store.create(*drafts.asked[-1]))
 
 
-class _Drafts:
+class _DraftStore:
     """As much of an ExportStore as creating takes; it records nothing."""
 
     def __init__(self, clock: Clock) -> None:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.api import errors
 
-_SANE_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+_PLAIN_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -33,7 +33,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        sane = _SANE_ID.fullmatch(given)
+        sane = _PLAIN_ID.fullmatch(given)
         stamp = b"x-request-id", given if sane else secrets.token_hex(16).encode()
         request_id = stamp[1].decode()
         state = scope.setdefault("state", {})

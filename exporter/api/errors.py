@@ -28,9 +28,9 @@ from exporter.errors import (
 )
 from exporter.store.base import KeyReused, KeySpent
 
-MOST_PROBLEMS = 100
+MAX_PROBLEMS = 100
 """Wrong fields named in one answer; a body full of nonsense gets no answer as long as itself."""
-PATIENCE_SECONDS = 5
+RETRY_AFTER_SECONDS = 5
 """What Retry-After says while Redis or S3 is away."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -94,7 +94,7 @@ _BULK = ("/cdapi/", "/v1/professional_network/", "/v1/bulk_collect/", "/v2/data_
 
 def answer(request: Request, refusal: Refusal) -> Response:
     """The refusal as the surface of the request's path writes it."""
-    problems = refusal.problems[:MOST_PROBLEMS]
+    problems = refusal.problems[:MAX_PROBLEMS]
     body: Problem | Detail | Flat
     if is_native(request.url.path):
         media_type = "application/problem+json"
@@ -210,7 +210,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return answer(request, invalid(problems))
 
 
-async def _store_away(request: Request, error: Exception) -> Response:
+async def _store_unavailable(request: Request, error: Exception) -> Response:
     log.warning("api.store_unavailable", error=str(error))
     detail = "the record store does not answer; try again"
     if request.method == "POST":
@@ -218,7 +218,7 @@ async def _store_away(request: Request, error: Exception) -> Response:
             ", with the same Idempotency-Key if you sent one; else look at your list first:"
             " what you asked for may have taken effect"
         )
-    return _away(request, "store_unavailable", detail)
+    return _unavailable(request, "store_unavailable", detail)
 
 
 async def _key_reused(request: Request, _: Exception) -> Response:
@@ -259,7 +259,7 @@ async def _source_failed(request: Request, error: Exception) -> Response:
     headers: dict[str, str] = {}
     problems: list[FieldProblem] = []
     if isinstance(failure, SourceUnavailable):
-        headers["Retry-After"] = str(math.ceil(failure.retry_after or PATIENCE_SECONDS))
+        headers["Retry-After"] = str(math.ceil(failure.retry_after or RETRY_AFTER_SECONDS))
         status, code = 503, "source_unavailable"
         if failure.status == 429:
             status, code = 429, "source_rate_limited"
@@ -274,13 +274,13 @@ async def _source_failed(request: Request, error: Exception) -> Response:
     return answer(request, Refusal(status, code, str(error), problems=problems, headers=headers))
 
 
-async def _storage_away(request: Request, error: Exception) -> Response:
+async def _storage_unavailable(request: Request, error: Exception) -> Response:
     log.warning("api.storage_unavailable", error=str(error))
-    return _away(request, "storage_unavailable", "the file store does not answer; try again")
+    return _unavailable(request, "storage_unavailable", "the file store does not answer; try again")
 
 
-def _away(request: Request, code: str, detail: str) -> Response:
-    headers = {"Retry-After": str(PATIENCE_SECONDS)}
+def _unavailable(request: Request, code: str, detail: str) -> Response:
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
     return answer(request, Refusal(503, code, detail, headers=headers))
 
 
@@ -292,8 +292,8 @@ def install(app: FastAPI, routes: Sequence[Route]) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(KeyReused, _key_reused)
     app.add_exception_handler(KeySpent, _key_spent)
-    app.add_exception_handler(StoreUnavailable, _store_away)
-    app.add_exception_handler(StorageUnavailable, _storage_away)
+    app.add_exception_handler(StoreUnavailable, _store_unavailable)
+    app.add_exception_handler(StorageUnavailable, _storage_unavailable)
     app.add_exception_handler(SourceError, _source_failed)
     app.add_exception_handler(NotInPlan, _not_in_plan)
     app.add_exception_handler(CreditsSpent, _credits_spent)

@@ -18,16 +18,16 @@ from exporter.store.base import Idempotency
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-LONGEST = 255
+MAX_KEY_CHARS = 255
 _QUOTED = re.compile(r'"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _BARE = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]*")
-_EITHER = r'^("([\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255}"|[\x21\x23-\x7e][\x21-\x7e]{0,254})$'
+_KEY_PATTERN = r'^("([\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255}"|[\x21\x23-\x7e][\x21-\x7e]{0,254})$'
 
 PARAMETER: Mapping[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "schema": {"type": "string", "pattern": _EITHER, "maxLength": 2 * LONGEST + 2},
+    "schema": {"type": "string", "pattern": _KEY_PATTERN, "maxLength": 2 * MAX_KEY_CHARS + 2},
     "description": (
         'A new one for each creation that is meant, `"8e03978e-40d5"` or without quotes, 1 to 255'
         " visible ASCII characters. For 24 hours the same request with the same key answers with"
@@ -38,7 +38,7 @@ PARAMETER: Mapping[str, Any] = {
 """For the OpenAPI document of each operation that creates."""
 
 
-def mark(request: Request, asked: BaseModel | None = None) -> Idempotency | None:
+def read_key(request: Request, asked: BaseModel | None = None) -> Idempotency | None:
     """What marks this request and its repetitions; None without the header.
 
     Two requests are the same if path and parsed body are: a field that is left out equals its
@@ -54,7 +54,7 @@ def mark(request: Request, asked: BaseModel | None = None) -> Idempotency | None
         key = re.sub(r"\\(.)", r"\1", quoted[1])
     elif _BARE.fullmatch(value):
         key = value
-    if len(given) > 1 or not 1 <= len(key) <= LONGEST:
+    if len(given) > 1 or not 1 <= len(key) <= MAX_KEY_CHARS:
         raise _invalid(request)
     body = asked.model_dump(mode="json") if asked is not None else None
     return Idempotency(key, canonical.digest({"path": request.scope["path"], "body": body}))
@@ -77,7 +77,7 @@ def log_and_headers(export: Export, meant_id: str) -> Mapping[str, str]:
 
 def _invalid(request: Request) -> Refusal:
     detail = (
-        f"Idempotency-Key should be one key of 1 to {LONGEST} visible ASCII characters, "
+        f"Idempotency-Key should be one key of 1 to {MAX_KEY_CHARS} visible ASCII characters, "
         "best a UUID, in double quotes or without"
     )
     return Refusal(

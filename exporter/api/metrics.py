@@ -58,29 +58,29 @@ def show(request: Request) -> Response:
     )
 
 
-def render(counters: Mapping[str, int], census: QueueCounts) -> str:
+def render(counters: Mapping[str, int], queue: QueueCounts) -> str:
     """Everything in the text format of Prometheus, version 0.0.4.
 
     Each name is `exporter_…`, that of a counter ends in `_total`. Counters start with the store's
     first export and survive restarts of every process; each is the same whichever process is
     asked, so take the maximum over processes, never the sum. The same goes for gauges.
     """
-    return "".join(f"{line}\n" for line in _lines(counters, census))
+    return "".join(f"{line}\n" for line in _lines(counters, queue))
 
 
-def _lines(counters: Mapping[str, int], census: QueueCounts) -> Iterator[str]:
+def _lines(counters: Mapping[str, int], queue: QueueCounts) -> Iterator[str]:
     for name, meaning in COUNTERS.items():
         yield from _family(f"exporter_{name}_total", "counter", meaning)
         yield f"exporter_{name}_total {counters.get(name, 0)}"
     yield from _family("exporter_ready_exports", "gauge", "Exports ready for a worker, by level.")
-    for level, exports in enumerate(census.ready):
+    for level, exports in enumerate(queue.ready):
         yield f'exporter_ready_exports{{level="{level}"}} {exports}'
     gauges = {
-        "running_leases": ("Leases of workers at work.", census.running),
-        "waiting_exports": ("Exports that wait for an upstream or S3.", census.waiting),
-        "wake_ups": ("Wake-ups that no worker heard yet.", census.wakes),
-        "kept_files": ("Files not yet deleted after their retention.", census.kept_files),
-        "deleted_exports": ("Deleted exports whose objects are not removed yet.", census.deleted),
+        "running_leases": ("Leases of workers at work.", queue.running),
+        "waiting_exports": ("Exports that wait for an upstream or S3.", queue.waiting),
+        "wake_ups": ("Wake-ups that no worker heard yet.", queue.wakes),
+        "kept_files": ("Files not yet deleted after their retention.", queue.kept_files),
+        "deleted_exports": ("Deleted exports whose objects are not removed yet.", queue.deleted),
     }
     for name, (meaning, value) in gauges.items():
         yield from _family(f"exporter_{name}", "gauge", meaning)

@@ -22,10 +22,10 @@ from exporter.service.exports import ExportService
 from exporter.store.base import RecordPage
 from exporter.store.redis.async_runner import AsyncRunner
 
-MOST_LISTED = 100
-PURGERS = 2
+MAX_PAGE_SIZE = 100
+MAX_PURGE_THREADS = 2
 """Threads that remove files of deleted exports; while S3 hangs, no more than these hang with it."""
-SOONEST, LATEST = 2, 30
+MIN_POLL_SECONDS, MAX_POLL_SECONDS = 2, 30
 """Seconds within which a caller is asked to poll again."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -164,18 +164,18 @@ def deleted(request: Request, user_id: str, export_id: str) -> Response:
     return answer
 
 
-def patience(export: Export, now: datetime) -> dict[str, str]:
+def retry_after_header(export: Export, now: datetime) -> dict[str, str]:
     """The Retry-After header of an export that has not ended; nothing for one that has."""
     if export.terminal:
         return {}
-    seconds = SOONEST
+    seconds = MIN_POLL_SECONDS
     if export.phase is Phase.WAITING and export.retry_at is not None:
         remaining = int((export.retry_at - now).total_seconds()) + 1
-        seconds = max(SOONEST, min(LATEST, remaining))
+        seconds = max(MIN_POLL_SECONDS, min(MAX_POLL_SECONDS, remaining))
     return {"Retry-After": str(seconds)}
 
 
-async def found(request: Request, export_id: str) -> Export:
+async def find_export(request: Request, export_id: str) -> Export:
     """The caller's export, on whichever surface it was created. Raises Refusal 401, 403 or 404."""
 
     def look(turn: AsyncRunner) -> Export:
@@ -207,7 +207,7 @@ def address(service: ExportService, path: str) -> str:
 
 Limit = Annotated[
     int,
-    Query(ge=1, description=f"Entries on a page; more than {MOST_LISTED} gives {MOST_LISTED}."),
+    Query(ge=1, description=f"Entries on a page; more than {MAX_PAGE_SIZE} gives {MAX_PAGE_SIZE}."),
 ]
 Cursor = Annotated[
     str | None, Query(max_length=1_000, description="The `next_cursor` of the page before.")
@@ -215,9 +215,12 @@ Cursor = Annotated[
 
 
 def records(service: ExportService, user_id: str, limit: int, cursor: str | None) -> RecordPage:
-    """A user's exports, newest first, `MOST_LISTED` at most. Raises Refusal for a wrong cursor."""
+    """Returns a page of a user's exports, newest first, with at most `MAX_PAGE_SIZE` entries.
+
+    Raises Refusal 422 for a cursor that no list returned.
+    """
     try:
-        return service.store.list(user_id, limit=min(limit, MOST_LISTED), cursor=cursor)
+        return service.store.list(user_id, limit=min(limit, MAX_PAGE_SIZE), cursor=cursor)
     except ValueError:
         raise wrong_cursor() from None
 
@@ -228,9 +231,9 @@ def wrong_cursor() -> refusal.Refusal:
     return errors.invalid([{"loc": ("query", "cursor"), "msg": message, "type": "value_error"}])
 
 
-def following(service: ExportService, path: str, limit: int, page: RecordPage) -> dict[str, str]:
+def next_link(service: ExportService, path: str, limit: int, page: RecordPage) -> dict[str, str]:
     """The Link header to the next page; nothing on the last."""
     if page.next_cursor is None:
         return {}
-    query = urlencode({"limit": min(limit, MOST_LISTED), "cursor": page.next_cursor})
+    query = urlencode({"limit": min(limit, MAX_PAGE_SIZE), "cursor": page.next_cursor})
     return {"Link": f'<{address(service, path)}?{query}>; rel="next"'}

@@ -22,12 +22,12 @@ from exporter.api.surfaces import hirebase, native
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-_POLLED: dict[str, Callable[[Request, str], Awaitable[Response]]] = {
+_GET_BY_PREFIX: dict[str, Callable[[Request, str], Awaitable[Response]]] = {
     "/v1/exports/": native.show,
     "/v2/tasks/": hirebase.show,
 }
 """By what stands before the id."""
-_CREATED: dict[str, Callable[[Request, bytes], Awaitable[Response]]] = {
+_POST_BY_PATH: dict[str, Callable[[Request, bytes], Awaitable[Response]]] = {
     "/v1/exports": native.create,
     "/v2/jobs/export": hirebase.create,
 }
@@ -63,11 +63,11 @@ def endpoint(scope: Scope) -> Endpoint | None:
     path: str = scope["path"]
     if scope["method"] == "GET":
         before, slash, export_id = path.rpartition("/")
-        show = _POLLED.get(before + slash)
+        show = _GET_BY_PREFIX.get(before + slash)
         if show is not None and export_id:
             return lambda request: show(request, export_id)
     elif scope["method"] == "POST":
-        create = _CREATED.get(path)
+        create = _POST_BY_PATH.get(path)
         if create is not None:
             return lambda request: _created(request, create)
     return None

@@ -28,7 +28,7 @@ def bind(app: FastAPI, service: ExportService, keys: KeyRing) -> None:
     app.state.keys = keys
     app.state.credits = Credits(keys.client)
     app.state.limits = limits = RateLimits(keys.client)
-    app.state.turns = async_runner.open_runner(keys, limits, lambda: service.store)
+    app.state.runner = async_runner.open_runner(keys, limits, lambda: service.store)
     settings = service.settings
     app.state.endpoints = Endpoints(keys.client, named_for=settings.webhook_url_retention)
     app.state.deliveries = Deliveries(keys.client, keep=settings.record_retention)
@@ -49,7 +49,7 @@ def keys_of(request: Request) -> KeyRing:
 
 def runner_of(request: Request) -> AsyncRunner:
     """How a coroutine comes by what Redis holds."""
-    return cast("AsyncRunner", request.app.state.turns)
+    return cast("AsyncRunner", request.app.state.runner)
 
 
 def credits_of(request: Request) -> Credits:

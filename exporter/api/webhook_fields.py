@@ -17,41 +17,41 @@ from exporter.webhooks.addresses import ForbiddenAddress, Guard, NameUnresolved
 
 LOOKUP_SECONDS = 2.0
 """That a caller waits for the name server. What it did not tell by then is asked at delivery."""
-LOOKUPS = 8
+MAX_LOOKUP_THREADS = 8
 """Threads that one process lets wait for name servers. Beyond, nobody waits: who asks for exports
 and polls them needs threads, too, and anyone can own a name server that says nothing."""
-MOST_NAMES = 50
-LONGEST_NAME = 100
+MAX_EVENT_NAMES = 50
+MAX_EVENT_NAME_CHARS = 100
 
-URL_MEANS = (
+WEBHOOK_URL_DESCRIPTION = (
     "Where events of this export are sent, as Standard Webhooks says; what they are signed with"
     " stands under the tag `webhooks`."
 )
 
-Name = Annotated[str, Field(max_length=LONGEST_NAME)]
+EventName = Annotated[str, Field(max_length=MAX_EVENT_NAME_CHARS)]
 
-_lookups = threading.BoundedSemaphore(LOOKUPS)
+_lookups = threading.BoundedSemaphore(MAX_LOOKUP_THREADS)
 
 
-class Fields(BaseModel):
+class WebhookFields(BaseModel):
     """The two fields by which a request names whom to tell of its export."""
 
-    webhook_url: str | None = Field(None, description=URL_MEANS)
-    webhook_events: list[Name] | None = Field(
+    webhook_url: str | None = Field(None, description=WEBHOOK_URL_DESCRIPTION)
+    webhook_events: list[EventName] | None = Field(
         None,
-        max_length=MOST_NAMES,
+        max_length=MAX_EVENT_NAMES,
         description="Which of them; default: all but `export.progress`.",
     )
 
 
-class Wanted(TypedDict):
+class RequestedWebhook(TypedDict):
     """What the engine has to know of it, as arguments of its `create`."""
 
     webhook: Callable[[], Hook] | None
     wrong: Sequence[FieldProblem]
 
 
-def wanted(request: Request, user_id: str, asked: Fields) -> Wanted:
+def read_webhook(request: Request, user_id: str, asked: WebhookFields) -> RequestedWebhook:
     """What the two fields ask for, and what is wrong with them. Nothing is recorded before the
     engine calls `webhook`."""
     url, events = asked.webhook_url, asked.webhook_events
@@ -65,8 +65,8 @@ def wanted(request: Request, user_id: str, asked: Fields) -> Wanted:
         if url is None:
             found.append(problem("webhook_events", "give webhook_url, too: they are sent there"))
     if url is None:
-        return Wanted(webhook=None, wrong=found)
-    forbidden = refused(guard_of(request), url)
+        return RequestedWebhook(webhook=None, wrong=found)
+    forbidden = forbidden_reason(guard_of(request), url)
     if forbidden:
         found.append(problem("webhook_url", forbidden))
     endpoints = endpoints_of(request)
@@ -74,10 +74,10 @@ def wanted(request: Request, user_id: str, asked: Fields) -> Wanted:
     def name() -> Hook:
         return Hook(endpoints.named(user_id, url).id, hears)
 
-    return Wanted(webhook=name, wrong=found)
+    return RequestedWebhook(webhook=name, wrong=found)
 
 
-def refused(guard: Guard, url: str) -> str | None:
+def forbidden_reason(guard: Guard, url: str) -> str | None:
     """Why webhooks are not sent to that URL; None if they may be, as far as can be told now.
 
     A name that has no address yet is let pass: who sets a receiver up may do it in any order, and

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from exporter.api.bodies import LARGEST
+from exporter.api.bodies import MAX_BODY_BYTES
 from tests.integration.api_server import (
     CREATED,
     POLLED,
@@ -233,8 +233,8 @@ def test_every_way_to_declare_json_is_understood(
 def test_a_body_over_a_mebibyte_is_refused(api: Service, surface: str, announced: bool) -> None:
     # Given
     path, body = CREATED[surface]
-    text = json.dumps(body).encode().ljust(LARGEST + 1)
-    fits = text[:LARGEST]
+    text = json.dumps(body).encode().ljust(MAX_BODY_BYTES + 1)
+    fits = text[:MAX_BODY_BYTES]
 
     # When
     refused = api.http.post(
@@ -243,7 +243,7 @@ def test_a_body_over_a_mebibyte_is_refused(api: Service, surface: str, announced
 
     # Then
     error = check_shape(surface, refused, 413)
-    assert str(LARGEST) in error["detail"]
+    assert str(MAX_BODY_BYTES) in error["detail"]
     assert is_empty(api)
     assert api.http.post(path, content=fits, headers=JSON).status_code == 202
 

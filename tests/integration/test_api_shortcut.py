@@ -62,7 +62,7 @@ def serving(engine: ExportService, keys: KeyRing) -> Iterator[str]:
     """The URL of a server that starts and ends as `exporter api` does."""
     port = ports.free(1)[0]
     app = create_app(engine, keys)
-    assert isinstance(app.state.turns, async_runner.ReplayRunner)
+    assert isinstance(app.state.runner, async_runner.ReplayRunner)
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical", ws="none")
     )
@@ -317,7 +317,7 @@ def test_a_metered_caller_pays_and_is_told_what_is_left(api: Quick) -> None:
 
 def test_what_a_source_has_to_ask_for_is_known_to_those_who_create() -> None:
     # Then
-    assert set(catalogue._FILTERS) == creating.LISTED
+    assert set(catalogue._FILTERS) == creating.UPSTREAM_CHECKED_FILTERS
 
 
 def test_a_failure_of_ours_is_a_500_and_its_log_names_the_request(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from exporter.api import webhook_fields
-from exporter.api.bodies import LARGEST
+from exporter.api.bodies import MAX_BODY_BYTES
 from exporter.core.events import DEFAULT_EVENTS, EVENTS
 from exporter.webhooks import signatures
 from exporter.webhooks.endpoint_store import MOST_REGISTERED
@@ -138,10 +138,13 @@ def test_name_servers_that_say_nothing_hold_up_a_few_requests_and_no_more(
     def ask(host: str) -> int:
         return desk.http.post(ENDPOINTS, json={"url": f"https://{host}/"}).status_code
 
-    with ThreadPoolExecutor(webhook_fields.LOOKUPS) as pool:
-        held = [pool.submit(ask, f"silent{n}.example.com") for n in range(webhook_fields.LOOKUPS)]
+    with ThreadPoolExecutor(webhook_fields.MAX_LOOKUP_THREADS) as pool:
+        held = [
+            pool.submit(ask, f"silent{n}.example.com")
+            for n in range(webhook_fields.MAX_LOOKUP_THREADS)
+        ]
         try:
-            while len(desk.asked) < webhook_fields.LOOKUPS:
+            while len(desk.asked) < webhook_fields.MAX_LOOKUP_THREADS:
                 assert not all(one.done() for one in held)
                 time.sleep(0.01)
 
@@ -155,7 +158,7 @@ def test_name_servers_that_say_nothing_hold_up_a_few_requests_and_no_more(
             assert ask("127.0.0.1") == 422
         finally:
             told.set()
-        assert [one.result() for one in held] == [201] * webhook_fields.LOOKUPS
+        assert [one.result() for one in held] == [201] * webhook_fields.MAX_LOOKUP_THREADS
 
 
 def test_networks_that_the_operator_allows_are_open_by_plain_http_too(desk: Hooked) -> None:
@@ -214,7 +217,7 @@ def test_an_unknown_event_is_answered_with_those_that_are_known(desk: Hooked) ->
 @pytest.mark.parametrize(
     ("content", "content_type", "status"),
     [
-        (b'{"url": "' + b"x" * LARGEST + b'"}', "application/json", 413),
+        (b'{"url": "' + b"x" * MAX_BODY_BYTES + b'"}', "application/json", 413),
         (b"{", "application/json", 400),
         (b"[]", "application/json", 422),
         (b"url=x", "application/x-www-form-urlencoded", 415),

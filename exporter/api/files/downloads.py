@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from exporter.api.refusal import Refusal
 from exporter.storage.base import FileHeaders, Storage
 
-THREADS = 16
+MAX_READ_THREADS = 16
 """Pieces that are read from S3 at once by one process; while S3 hangs, no more threads do."""
 STALL_SECONDS = 60.0
 """How long a caller may take nothing of a file before the connection is cut: it holds one to S3."""
@@ -27,7 +27,7 @@ _RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))", re.
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-class Stretch(NamedTuple):
+class ServedFile(NamedTuple):
     """Bytes of an object that are handed out as a file of their own."""
 
     name: str
@@ -39,7 +39,7 @@ class Stretch(NamedTuple):
     """Differs between any two files, and never changes for one; without quotes."""
 
 
-def serve(request: Request, storage: Storage, stretch: Stretch) -> Response:
+def serve(request: Request, storage: Storage, stretch: ServedFile) -> Response:
     """The answer to a GET or HEAD of a file: 200, 206 for a range, 304 for a file that the caller
     has, and Refusal 416 for a range beyond its end.
 

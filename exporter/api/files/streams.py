@@ -12,27 +12,27 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from exporter.api.errors import PATIENCE_SECONDS
+from exporter.api.errors import RETRY_AFTER_SECONDS
 from exporter.api.refusal import Refusal
 
-STREAMS = 8
+MAX_STREAMS = 8
 """Bodies that one process makes at once: each holds a connection to its database."""
-THREADS = 4
+MAX_READ_THREADS = 4
 """Of them, those for which a thread works at this moment; callers that read slowly need none."""
 STALL_SECONDS = 60.0
 """How long a caller may take nothing before its connection is cut."""
-_PIECE = 128 * 1024
+_SEND_BYTES = 128 * 1024
 """Bytes given to the connection at once: about what a caller that reads slowly holds of ours."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-class Lanes:
+class StreamLimits:
     """The streams of one process. Made before its event loop runs."""
 
     def __init__(self) -> None:
-        self.streams = anyio.CapacityLimiter(STREAMS)
-        self.threads = anyio.CapacityLimiter(THREADS)
+        self.streams = anyio.CapacityLimiter(MAX_STREAMS)
+        self.threads = anyio.CapacityLimiter(MAX_READ_THREADS)
 
 
 class Stream(Response):
@@ -58,15 +58,15 @@ class Stream(Response):
         self._interrupt = interrupt
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        lanes = cast("Lanes", Request(scope).app.state.lanes)
+        lanes = cast("StreamLimits", Request(scope).app.state.lanes)
         try:
             lanes.streams.acquire_on_behalf_of_nowait(self)
         except anyio.WouldBlock:
             raise Refusal(
                 503,
                 "service_unavailable",
-                f"{STREAMS} exports are being sent already; try again",
-                headers={"Retry-After": str(PATIENCE_SECONDS)},
+                f"{MAX_STREAMS} exports are being sent already; try again",
+                headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
             ) from None
         try:
             await self._run(lanes.threads, receive, send)
@@ -112,8 +112,8 @@ class Stream(Response):
         start = {"type": "http.response.start", "status": self.status_code}
         await send({**start, "headers": self.raw_headers})
         while piece is not None:
-            for begin in range(0, len(piece), _PIECE):
-                body = piece[begin : begin + _PIECE]
+            for begin in range(0, len(piece), _SEND_BYTES):
+                body = piece[begin : begin + _SEND_BYTES]
                 with anyio.move_on_after(STALL_SECONDS) as patience:
                     await send({"type": "http.response.body", "body": body, "more_body": True})
                 if patience.cancelled_caught:

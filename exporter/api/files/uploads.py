@@ -16,9 +16,9 @@ from exporter.api.refusal import Refusal
 Sink = Callable[[bytes], None]
 """Takes the content of one part of a form, piece by piece."""
 
-LONGEST_LINE = 200
+MAX_LINE_BYTES = 200
 """Bytes of a line of a list of ids, at most."""
-MOST_DIGITS = 18
+MAX_ID_DIGITS = 18
 """Of an id: what a signed 64-bit integer holds in any case."""
 
 
@@ -27,19 +27,19 @@ async def read(
     chunks: AsyncIterator[bytes],
     sinks: Mapping[str, Sink],
     *,
-    largest: int,
-    several: str = "",
+    max_bytes: int,
+    repeatable: str = "",
 ) -> None:
     """Give each part of a multipart/form-data body to the sink of its name, in bounded memory.
 
-    The part named `several` may come more than once, and is then given with line feeds between.
+    The part named `repeatable` may come more than once, and is then given with line feeds between.
 
     Raises Refusal: 400 for a body that is malformed or cut off (half a list of ids is a list,
-    too), 413 for one of more than `largest` bytes, 422 for a part that has no sink or that comes
+    too), 413 for one of more than `max_bytes` bytes, 422 for a part that has no sink or that comes
     again, and whatever a sink raises.
     """
     _, options = parse_options_header(content_type)
-    form = _Form(sinks, several)
+    form = _Form(sinks, repeatable)
     size = 0
     try:
         parser = MultipartParser(
@@ -56,8 +56,8 @@ async def read(
         )
         async for chunk in chunks:
             size += len(chunk)
-            if size > largest:
-                raise Refusal(413, "body_too_large", f"the body is over {largest} bytes")
+            if size > max_bytes:
+                raise Refusal(413, "body_too_large", f"the body is over {max_bytes} bytes")
             parser.write(chunk)
     except FormParserError as error:
         raise _malformed(str(error)) from None
@@ -68,10 +68,10 @@ async def read(
 class _Form:
     """Follows the parser from part to part."""
 
-    def __init__(self, sinks: Mapping[str, Sink], several: str) -> None:
+    def __init__(self, sinks: Mapping[str, Sink], repeatable: str) -> None:
         self.ended = False
         self._sinks = sinks
-        self._several = several
+        self._repeatable = repeatable
         self._seen: set[str] = set()
         self._name = self._value = b""
         self._disposition = b""
@@ -98,7 +98,7 @@ class _Form:
         message = ""
         if self._sink is None:
             message = f"unknown field; known: {', '.join(self._sinks)}"
-        elif name in self._seen and name == self._several:
+        elif name in self._seen and name == self._repeatable:
             self._sink(b"\n")
         elif name in self._seen:
             message = "it is given twice: give it once"
@@ -121,15 +121,15 @@ def _malformed(why: str) -> Refusal:
 class Text:
     """A sink for a short text."""
 
-    def __init__(self, name: str, longest: int) -> None:
+    def __init__(self, name: str, max_bytes: int) -> None:
         self._name = name
-        self._longest = longest
+        self._max_bytes = max_bytes
         self._data = bytearray()
 
     def __call__(self, data: bytes) -> None:
         self._data += data
-        if len(self._data) > self._longest:
-            raise Refusal(422, "invalid_request", f"{self._name} is over {self._longest} bytes")
+        if len(self._data) > self._max_bytes:
+            raise Refusal(422, "invalid_request", f"{self._name} is over {self._max_bytes} bytes")
 
     @property
     def value(self) -> str:
@@ -148,8 +148,8 @@ class IdLines:
     entirely is not taken at all. 8 bytes are held for an id.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_ids: int) -> None:
+        self._max_ids = max_ids
         self._ids = array("Q")
         self._rest = b""
         self._lines = 0
@@ -158,19 +158,19 @@ class IdLines:
     def __call__(self, data: bytes) -> None:
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            self._take(line)
-        if len(self._rest) > LONGEST_LINE:
+            self._parse_line(line)
+        if len(self._rest) > MAX_LINE_BYTES:
             raise self._wrong(self._lines + 1, self._rest)
 
     def ids(self) -> Sequence[int]:
         """All ids, in their order, once everything has come. Raises Refusal for a wrong last line,
         for an id that is listed twice, and for a list of none."""
         if self._rest:
-            self._take(self._rest)
+            self._parse_line(self._rest)
             self._rest = b""
-        return checked(self._ids, self._most)
+        return check_ids(self._ids, self._max_ids)
 
-    def _take(self, line: bytes) -> None:
+    def _parse_line(self, line: bytes) -> None:
         self._lines += 1
         if self._lines == 1:
             line = line.removeprefix(codecs.BOM_UTF8)
@@ -181,10 +181,10 @@ class IdLines:
         if self._blank:
             raise self._wrong(self._blank, b"")
         # bytes.isdigit knows no digits but 0 to 9; int() would also take signs and underscores.
-        if not text.isdigit() or len(text) > MOST_DIGITS:
+        if not text.isdigit() or len(text) > MAX_ID_DIGITS:
             raise self._wrong(self._lines, text)
-        if len(self._ids) == self._most:
-            raise too_many(self._most)
+        if len(self._ids) == self._max_ids:
+            raise too_many(self._max_ids)
         self._ids.append(int(text))
 
     def _wrong(self, line: int, text: bytes) -> Refusal:
@@ -193,25 +193,25 @@ class IdLines:
             400,
             "id_list_malformed",
             f"line {line} of the list of ids is {shown!r}: write one id on each line, as a number"
-            f" of up to {MOST_DIGITS} digits, and no heading",
+            f" of up to {MAX_ID_DIGITS} digits, and no heading",
         )
 
 
-def checked(ids: Sequence[int], most: int) -> Sequence[int]:
+def check_ids(ids: Sequence[int], max_ids: int) -> Sequence[int]:
     """The ids, if they are distinct, at least one and at most so many; raises Refusal otherwise.
 
     The vendor documents 422 for a list with duplicates and 400 for one that is too long.
     """
     if not ids:
         raise Refusal(422, "no_ids", "the list of ids is empty: give at least one")
-    if len(ids) > most:
-        raise too_many(most)
+    if len(ids) > max_ids:
+        raise too_many(max_ids)
     for one, following in pairwise(sorted(ids)):
         if one == following:
             raise Refusal(422, "duplicate_ids", f"id {one} is listed twice: give each id once")
     return ids
 
 
-def too_many(most: int) -> Refusal:
+def too_many(max_ids: int) -> Refusal:
     """The refusal of a list that is too long, in the vendor's words."""
-    return Refusal(400, "too_many_ids", f"File contains too many IDs. Maximum is {most:,} IDs")
+    return Refusal(400, "too_many_ids", f"File contains too many IDs. Maximum is {max_ids:,} IDs")

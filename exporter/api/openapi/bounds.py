@@ -23,12 +23,12 @@ _FORMAT = {"enum": list(registry.NAMES)}
 _PRIORITY = {"minimum": exports.PRIORITIES[0], "maximum": exports.PRIORITIES[-1]}
 _COLUMNS = {"items": {"minLength": 1}, "minItems": 1, "uniqueItems": True}
 _WEBHOOK = {"pattern": r"^https?://[!-~]+$", "maxLength": LONGEST_URL}
-_EITHER_WEBHOOK = {"pattern": r"^(\s*|https?://[!-~]+)$", "maxLength": LONGEST_URL}
+_BLANK_OR_WEBHOOK = {"pattern": r"^(\s*|https?://[!-~]+)$", "maxLength": LONGEST_URL}
 """A blank one is none: the vendor's templates leave it blank."""
 _ID = {
     "anyOf": [
-        {"type": "integer", "minimum": 0, "maximum": 10**uploads.MOST_DIGITS - 1},
-        {"type": "string", "pattern": f"^[0-9]{{1,{uploads.MOST_DIGITS}}}$"},
+        {"type": "integer", "minimum": 0, "maximum": 10**uploads.MAX_ID_DIGITS - 1},
+        {"type": "string", "pattern": f"^[0-9]{{1,{uploads.MAX_ID_DIGITS}}}$"},
     ]
 }
 _IDS = {"items": _ID, "minItems": 1, "uniqueItems": True}
@@ -56,9 +56,9 @@ FIELDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "webhook_url": _WEBHOOK,
     },
     "ExpiredRequest": {"since": _DAY_OR_MOMENT, "notify": {"const": False}, "limit": _COUNT},
-    "FilterRequest": {"webhook_url": _EITHER_WEBHOOK, "limit": _COUNT},
-    "DslRequest": {"webhook_url": _EITHER_WEBHOOK, "limit": _COUNT},
-    "IdsRequest": {"ids": _IDS, "webhook_url": _EITHER_WEBHOOK, "limit": _COUNT},
+    "FilterRequest": {"webhook_url": _BLANK_OR_WEBHOOK, "limit": _COUNT},
+    "DslRequest": {"webhook_url": _BLANK_OR_WEBHOOK, "limit": _COUNT},
+    "IdsRequest": {"ids": _IDS, "webhook_url": _BLANK_OR_WEBHOOK, "limit": _COUNT},
     "JobSearch": {
         "date_posted": {"format": "date"},
         "month": {"pattern": "^[12][0-9]{3}-(0[1-9]|1[0-2])$"},
@@ -75,7 +75,7 @@ FIELDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 # Not the fields of which one has to be there: generators take a choice between them for a choice
 # between objects without the other fields.
-WHOLE: Mapping[str, Mapping[str, Any]] = {
+SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "DslRequest": {"minProperties": 1},
     "Location": {"minProperties": 1},
 }
@@ -97,7 +97,7 @@ def narrow(document: dict[str, Any]) -> None:
     for name, fields in FIELDS.items():
         for field, bounds in fields.items():
             schemas[name]["properties"][field] |= bounds
-    for name, bounds in WHOLE.items():
+    for name, bounds in SCHEMAS.items():
         schemas[name] |= bounds
     for operations in document["paths"].values():
         for operation in operations.values():

@@ -27,7 +27,7 @@ from exporter.api.surfaces import (
 from exporter.contracts.coresignal import JobFilters
 from exporter.contracts.hirebase import JobSearch
 
-_ANSWERED = (
+_RESPONSE_TYPES = (
     hirebase.Task,
     hirebase.TaskPage,
     hirebase_jobs.Listing,
@@ -56,7 +56,7 @@ _ANSWERED = (
     flat.Flat,
     errors.Problem,
 )
-_ASKED = (
+_REQUEST_MODELS = (
     hirebase.TaskRequest,
     hirebase_jobs.ExpiredRequest,
     native.ExportRequest,
@@ -105,7 +105,7 @@ def complete(app: FastAPI) -> None:
             components["securitySchemes"] = auth.SCHEMES
             components["schemas"] = _schemas()
             document["info"]["description"] = _INTRODUCTION
-            _mend(document["paths"])
+            _fix_operations(document["paths"])
             bounds.narrow(document)
             operations.describe(document)
             app.openapi_schema = document
@@ -116,9 +116,11 @@ def complete(app: FastAPI) -> None:
 
 def _schemas() -> dict[str, Any]:
     place = "#/components/schemas/{}"
-    _, answered = msgspec.json.schema_components(_ANSWERED, ref_template=place.format("{name}"))
+    _, answered = msgspec.json.schema_components(
+        _RESPONSE_TYPES, ref_template=place.format("{name}")
+    )
     _, asked = models_json_schema(
-        [(model, "validation") for model in _ASKED], ref_template=place.format("{model}")
+        [(model, "validation") for model in _REQUEST_MODELS], ref_template=place.format("{model}")
     )
     schemas: dict[str, Any] = answered | asked["$defs"]
     search, filters = ({"$ref": place.format(model.__name__)} for model in (JobSearch, JobFilters))
@@ -135,11 +137,11 @@ def _schemas() -> dict[str, Any]:
     return schemas
 
 
-def _mend(paths: dict[str, Any]) -> None:
+def _fix_operations(paths: dict[str, Any]) -> None:
     for path, methods in paths.items():
         for operation in methods.values():
             if path.startswith(_KEYLESS):
-                _open(operation["responses"])
+                _document_keyless(operation["responses"])
             else:
                 operation["security"] = [{scheme: []} for scheme in auth.SCHEMES]
             # FastAPI's own 422, which it documents for every path with a parameter.
@@ -151,7 +153,7 @@ def _mend(paths: dict[str, Any]) -> None:
         content["application/json"]["example"] = example
 
 
-def _open(responses: dict[str, Any]) -> None:
+def _document_keyless(responses: dict[str, Any]) -> None:
     """Make the answers those of an operation that asks for no key."""
     common = errors.documented(errors.Detail)
     for status in (405, 500):

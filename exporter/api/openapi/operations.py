@@ -11,9 +11,9 @@ class Operation(NamedTuple):
 
     id: str
     """What generated clients call it: published, so it never changes."""
-    tells: Mapping[str, tuple[str, ...]] = {}
+    headers: Mapping[str, tuple[str, ...]] = {}
     """The headers of its answers by status, besides those of any operation."""
-    counts: tuple[str, ...] = ()
+    limit_headers: tuple[str, ...] = ()
     """Those that say where a caller who was let in stands."""
 
 
@@ -51,8 +51,8 @@ _HEADERS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "Hirebase-Usage-Overage-Used": (_NUMBER, "Of a metered key: 0."),
     "Hirebase-Usage-Total-Used": (_NUMBER, "Of a metered key: what it has used."),
 }
-_EVERYWHERE = "X-Request-Id"
-_NOT_LET_IN = ("401", "405")
+_ALWAYS_SENT = "X-Request-Id"
+_UNMETERED_STATUSES = ("401", "405")
 _BY_STATUS: Mapping[str, tuple[str, ...]] = {
     "401": ("WWW-Authenticate",),
     "403": ("WWW-Authenticate",),
@@ -171,7 +171,7 @@ def describe(document: dict[str, Any]) -> None:
     """Name the document's operations and say which headers their answers have."""
     document["tags"] = [{"name": name, "description": text} for name, text in TAGS]
     document["components"]["headers"] = {
-        name: {"description": text, "schema": dict(schema), "required": name == _EVERYWHERE}
+        name: {"description": text, "schema": dict(schema), "required": name == _ALWAYS_SENT}
         for name, (schema, text) in _HEADERS.items()
     }
     for path, operations in document["paths"].items():
@@ -179,9 +179,9 @@ def describe(document: dict[str, Any]) -> None:
             known = OPERATIONS.get(f"{method.upper()} {path}", Operation(operation["operationId"]))
             operation["operationId"] = known.id
             for status, response in operation["responses"].items():
-                names = (_EVERYWHERE, *_BY_STATUS.get(status, ()), *known.tells.get(status, ()))
-                if status not in _NOT_LET_IN:
-                    names += known.counts
+                names = (_ALWAYS_SENT, *_BY_STATUS.get(status, ()), *known.headers.get(status, ()))
+                if status not in _UNMETERED_STATUSES:
+                    names += known.limit_headers
                 response["headers"] = {
                     name: {"$ref": f"#/components/headers/{name}"} for name in names
                 }

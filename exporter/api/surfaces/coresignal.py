@@ -21,7 +21,7 @@ from starlette.responses import RedirectResponse, Response
 from exporter.api import auth, errors, idempotency, responses, webhook_fields
 from exporter.api.errors import Detail
 from exporter.api.files import downloads
-from exporter.api.files.downloads import Stretch
+from exporter.api.files.downloads import ServedFile
 from exporter.api.refusal import Refusal
 from exporter.api.state import service_of
 from exporter.api.surfaces import data_requests
@@ -85,7 +85,7 @@ def files(request: Request, request_id: str) -> Response:
     service = service_of(request)
     export = _found(request, request_id)
     if not export.terminal:
-        waits = responses.patience(export, service.clock.now())
+        waits = responses.retry_after_header(export, service.clock.now())
         return responses.reply(PENDING, 202, waits)
     stretches, unknown = _stretches(export)
     if not stretches:
@@ -146,7 +146,7 @@ def _found(request: Request, request_id: str) -> Export:
     return export
 
 
-def _stretches(export: Export) -> tuple[list[Stretch], Stretch | None]:
+def _stretches(export: Export) -> tuple[list[ServedFile], ServedFile | None]:
     """The files of a finished export, and the one with the ids that its source did not have.
 
     Exports of other surfaces have one file, in whichever format they were asked for.
@@ -157,10 +157,10 @@ def _stretches(export: Export) -> tuple[list[Stretch], Stretch | None]:
     suffix = encoder.extension + registry.SUFFIXES[spec.compression]
     content_type = registry.CONTENT_TYPES.get(spec.compression, encoder.content_type)
 
-    def stretch(name: str, start: int, size: int) -> Stretch:
+    def stretch(name: str, start: int, size: int) -> ServedFile:
         # Published objects never change, so the place in one is as good as its checksum.
         tag = f"{export.id}-{start}-{size}"
-        return Stretch(name, result.key, start, size, content_type, tag)
+        return ServedFile(name, result.key, start, size, content_type, tag)
 
     cuts = [(volume.offset, volume.size) for volume in result.volumes]
     if result.record_count == 0:
@@ -209,7 +209,7 @@ _FILE_SCHEMA = {
             "description": "One id a line, without a heading.",
         },
         "data_format": {"type": "string", "enum": ["json"]},
-        "webhook_url": {"type": "string", "description": webhook_fields.URL_MEANS},
+        "webhook_url": {"type": "string", "description": webhook_fields.WEBHOOK_URL_DESCRIPTION},
         "webhook_events": {
             "type": "string",
             "description": "With commas between; default: all but `export.progress`.",

@@ -74,16 +74,16 @@ def _number(value: Any) -> int:
     text = value if isinstance(value, str) else str(value)
     if isinstance(value, bool | float) or not (text.isascii() and text.isdigit()):
         raise ValueError(f"{text[:50]!r} is no id: ids are numbers")
-    if len(text) > uploads.MOST_DIGITS:
-        raise ValueError(f"{text[:50]!r} is no id: it has over {uploads.MOST_DIGITS} digits")
+    if len(text) > uploads.MAX_ID_DIGITS:
+        raise ValueError(f"{text[:50]!r} is no id: it has over {uploads.MAX_ID_DIGITS} digits")
     return int(text)
 
 
-class _Options(webhook_fields.Fields):
+class _Options(webhook_fields.WebhookFields):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     webhook_url: Annotated[str | None, AfterValidator(_given)] = Field(
-        None, description=webhook_fields.URL_MEANS + " A blank text is none."
+        None, description=webhook_fields.WEBHOOK_URL_DESCRIPTION + " A blank text is none."
     )
     data_format: Literal["json"] | None = Field(
         None, description="`json`, which it is in any case: older clients send it."
@@ -160,10 +160,12 @@ async def by_ids(request: Request) -> Response:
     caller = await to_thread.run_sync(auth.writer, request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        sinks = {name: uploads.Text(name, bodies.LARGEST) for name in IdsRequest.model_fields}
+        sinks = {
+            name: uploads.Text(name, bodies.MAX_BODY_BYTES) for name in IdsRequest.model_fields
+        }
         whole = request.headers["content-type"]
         chunks = request.stream()
-        await uploads.read(whole, chunks, sinks, largest=bodies.LARGEST, several="ids")
+        await uploads.read(whole, chunks, sinks, max_bytes=bodies.MAX_BODY_BYTES, repeatable="ids")
         asked = _form({name: sink.value for name, sink in sinks.items()})
     elif kind == "application/x-www-form-urlencoded":
         text = (await bodies.read(request)).decode("utf-8", "replace")
@@ -171,7 +173,7 @@ async def by_ids(request: Request) -> Response:
         asked = _form({name: ",".join(values) for name, values in fields.items()})
     else:
         asked = parse(request, await bodies.read(request), IdsRequest)
-    ids = uploads.checked(asked.ids, version_of(request).most_ids)
+    ids = uploads.check_ids(asked.ids, version_of(request).most_ids)
     return await to_thread.run_sync(_listed, request, caller, asked, asked.limit, ids)
 
 
@@ -188,7 +190,7 @@ async def by_id_file(request: Request) -> Response:
     lines = uploads.IdLines(version_of(request).most_ids)
     texts = {name: uploads.Text(name, LONGEST_FIELD) for name in _Options.model_fields}
     sinks: dict[str, uploads.Sink] = {"ids_file": lines, **texts}
-    await uploads.read(whole, request.stream(), sinks, largest=LARGEST_UPLOAD)
+    await uploads.read(whole, request.stream(), sinks, max_bytes=LARGEST_UPLOAD)
     asked = _valid(_Options, _events_listed({name: sink.value for name, sink in texts.items()}))
 
     def create() -> Response:
@@ -281,12 +283,12 @@ def _search(
 
 def _mark(request: Request, asked: _Options, **rest: Any) -> Idempotency | None:
     marked = _Asked(webhook_url=asked.webhook_url, webhook_events=asked.webhook_events, **rest)
-    return idempotency.mark(request, marked)
+    return idempotency.read_key(request, marked)
 
 
-def _hook(request: Request, caller: ApiKey, asked: _Options) -> webhook_fields.Wanted:
+def _hook(request: Request, caller: ApiKey, asked: _Options) -> webhook_fields.RequestedWebhook:
     """Whom to tell. Raises Refusal, before the source is asked anything."""
-    wanted = webhook_fields.wanted(request, caller.user_id, asked)
+    wanted = webhook_fields.read_webhook(request, caller.user_id, asked)
     if wanted["wrong"]:
         raise _refused(service_of(request), QueryError(wanted["wrong"]))
     return wanted
@@ -340,7 +342,7 @@ def _create(
     search: Mapping[str, Any],
     limit: int | None,
     mark: Idempotency | None,
-    hook: webhook_fields.Wanted,
+    hook: webhook_fields.RequestedWebhook,
     ids: Sequence[str] | None = None,
 ) -> tuple[str, Export]:
     """The id that was meant for the export, and the export that there is now.

@@ -38,7 +38,7 @@ FORMATS = ("csv", "json")
 """Of the contract: its official client reads an envelope as one empty job."""
 
 
-class TaskRequest(webhook_fields.Fields):
+class TaskRequest(webhook_fields.WebhookFields):
     """A search and the format of its file. An unknown field is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -217,12 +217,12 @@ async def create(request: Request, body: TheBody) -> Response:
     takes 200 and 202 alike.
     """
     caller = await runner_of(request).run(lambda turn: hirebase_usage.writer(request, turn))
-    asked = await creating.parsed(request, body, TaskRequest)
+    asked = await creating.parse_body(request, body, TaskRequest)
     return await enqueue(
         request,
         caller,
         asked,
-        prompt=creating.runs_without_waiting(caller, body, asked, asked.search),
+        inline=creating.runs_without_waiting(caller, body, asked, asked.search),
         search=asked.search,
         format=asked.format,
         formats=FORMATS,
@@ -247,7 +247,7 @@ async def show(request: Request, task_id: str) -> Response:
 
     However often it is asked for, it does not count as a request.
     """
-    return _reply(service_of(request), await responses.found(request, task_id))
+    return _reply(service_of(request), await responses.find_export(request, task_id))
 
 
 @router.get(
@@ -268,7 +268,7 @@ def index(
     tasks = [task(service, export) for export in page.exports]
     return responses.reply(
         TaskPage(tasks, page.next_cursor),
-        headers=responses.following(service, "/v2/tasks", limit, page),
+        headers=responses.next_link(service, "/v2/tasks", limit, page),
     )
 
 
@@ -310,9 +310,14 @@ def delete(request: Request, task_id: str) -> Response:
 
 
 async def enqueue(
-    request: Request, caller: ApiKey, asked: webhook_fields.Fields, *, prompt: bool, **wanted: Any
+    request: Request,
+    caller: ApiKey,
+    asked: webhook_fields.WebhookFields,
+    *,
+    inline: bool,
+    **wanted: Any,
 ) -> Response:
-    """Answer with the task of an export that the engine is to make as `wanted`; `prompt` as in
+    """Answer with the task of an export that the engine is to make as `wanted`; `inline` as in
     `creating.made`. Raises Refusal."""
     service = service_of(request)
     export_id = str(uuid.uuid4())
@@ -323,13 +328,13 @@ async def enqueue(
             surface="hirebase",
             source=service.config.surfaces.hirebase,
             export_id=export_id,
-            idempotency=idempotency.mark(request, asked),
-            **webhook_fields.wanted(request, caller.user_id, asked),
+            idempotency=idempotency.read_key(request, asked),
+            **webhook_fields.read_webhook(request, caller.user_id, asked),
             **wanted,
         )
 
     try:
-        export = await creating.create(request, make, prompt=prompt)
+        export = await creating.create(request, make, inline=inline)
     except QueryError as error:
         raise refused(service, error.problems) from None
     except CreditsSpent as error:
@@ -369,7 +374,7 @@ def _reply(
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    waits = responses.patience(export, service.clock.now())
+    waits = responses.retry_after_header(export, service.clock.now())
     return responses.reply(task(service, export), status, {**waits, **(headers or {})})
 
 

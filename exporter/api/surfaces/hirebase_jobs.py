@@ -38,7 +38,7 @@ MOST_LISTED, LISTED = 100, 10
 MOST_EXPIRED = 100
 
 
-class ExpiredRequest(webhook_fields.Fields):
+class ExpiredRequest(webhook_fields.WebhookFields):
     """Since when. An unknown field is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -283,7 +283,7 @@ async def expired_jobs(
 async def export_expired(request: Request, body: TheBody) -> Response:
     """Record an export of the identifiers, `{"_id": …}` a line, and answer at once. Free."""
     caller = await runner_of(request).run(lambda turn: hirebase_usage.writer(request, turn))
-    asked = await creating.parsed(request, body, ExpiredRequest)
+    asked = await creating.parse_body(request, body, ExpiredRequest)
     if asked.notify:
         raise _wrong("notify", "no e-mail is sent: poll the task, or give a webhook_url")
     _source(service_of(request))
@@ -291,7 +291,7 @@ async def export_expired(request: Request, body: TheBody) -> Response:
         request,
         caller,
         asked,
-        prompt=creating.runs_without_waiting(caller, body, asked, {}),
+        inline=creating.runs_without_waiting(caller, body, asked, {}),
         search={"expired_since": asked.since, "limit": asked.limit},
         format="json",
         file_stem="expired",

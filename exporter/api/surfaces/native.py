@@ -32,7 +32,7 @@ LOOK = 0.5
 """Seconds between two looks at the record meanwhile."""
 
 
-class ExportRequest(webhook_fields.Fields):
+class ExportRequest(webhook_fields.WebhookFields):
     """What to export, from where, into what. An unknown field is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -245,7 +245,7 @@ _CREATE_DOCS = {
 async def create(request: Request, body: TheBody) -> Response:
     """Record an export and answer at once."""
     caller = await runner_of(request).run(lambda turn: auth.writer(request, turn.keys))
-    asked = await creating.parsed(request, body, ExportRequest)
+    asked = await creating.parse_body(request, body, ExportRequest)
     export_id = str(uuid.uuid4())
 
     def make(service: ExportService) -> exports.Export:
@@ -263,14 +263,14 @@ async def create(request: Request, body: TheBody) -> Response:
             ),
             limit=asked.limit,
             export_id=export_id,
-            idempotency=idempotency.mark(request, asked),
+            idempotency=idempotency.read_key(request, asked),
             plan=caller.plan,
-            **webhook_fields.wanted(request, caller.user_id, asked),
+            **webhook_fields.read_webhook(request, caller.user_id, asked),
         )
 
     try:
         export = await creating.create(
-            request, make, prompt=creating.runs_without_waiting(caller, body, asked, asked.query)
+            request, make, inline=creating.runs_without_waiting(caller, body, asked, asked.query)
         )
     except QueryError as error:
         raise errors.invalid([in_body(problem) for problem in error.problems]) from None
@@ -291,7 +291,7 @@ async def create(request: Request, body: TheBody) -> Response:
 def retry(request: Request, export_id: str) -> Response:
     """Create anew what failed or was canceled: the same request, dates included, a new id."""
     caller, service = auth.writer(request), service_of(request)
-    mark = idempotency.mark(request)
+    mark = idempotency.read_key(request)
     before = service.find(caller.user_id, export_id)
     if before is None:
         raise errors.missing(export_id)
@@ -343,10 +343,10 @@ Wait = Annotated[
 async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
     """Any export of the caller's, on whichever surface it was created."""
     ends_at = anyio.current_time() + min(wait, LONGEST_WAIT)
-    export = await responses.found(request, export_id)
+    export = await responses.find_export(request, export_id)
     while not export.terminal and anyio.current_time() < ends_at:
         await anyio.sleep(LOOK)
-        export = await responses.found(request, export_id)
+        export = await responses.find_export(request, export_id)
     return _reply(service_of(request), export)
 
 
@@ -370,7 +370,7 @@ def index(
     page = responses.records(service, caller.user_id, limit, cursor)
     return responses.reply(
         ExportPage([view(service, export) for export in page.exports], page.next_cursor),
-        headers=responses.following(service, "/v1/exports", limit, page),
+        headers=responses.next_link(service, "/v1/exports", limit, page),
     )
 
 
@@ -417,7 +417,7 @@ def _reply(
     status: int = 200,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
-    waits = responses.patience(export, service.clock.now())
+    waits = responses.retry_after_header(export, service.clock.now())
     return responses.reply(view(service, export), status, {**waits, **(headers or {})})
 
 

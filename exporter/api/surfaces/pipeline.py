@@ -159,7 +159,7 @@ _DOCS = {
         _parameter("source", "Only these; repeat it for several.", _words(SOURCES)),
         _parameter(
             "webhook_url",
-            f"With `Prefer: respond-async`: {webhook_fields.URL_MEANS}",
+            f"With `Prefer: respond-async`: {webhook_fields.WEBHOOK_URL_DESCRIPTION}",
             {"type": "string"},
         ),
         _parameter(
@@ -210,7 +210,7 @@ async def export(request: Request) -> Response:
 class _Asked(NamedTuple):
     format: str
     filters: dict[str, Any]
-    hook: webhook_fields.Wanted
+    hook: webhook_fields.RequestedWebhook
 
 
 def _answer(request: Request) -> Response:
@@ -300,10 +300,10 @@ def _asked(request: Request, user_id: str, later: bool) -> _Asked:
     if wanted not in FORMATS:
         text = f"Invalid format {wanted[:100]!r}: give {' or '.join(FORMATS)}"
         problems.append(_problem("format", text))
-    fields = webhook_fields.Fields.model_construct(
+    fields = webhook_fields.WebhookFields.model_construct(
         webhook_url=given.get("webhook_url"), webhook_events=given.getlist("webhook_events") or None
     )
-    hook = webhook_fields.wanted(request, user_id, fields)
+    hook = webhook_fields.read_webhook(request, user_id, fields)
     problems += [_problem(str(one["loc"][0]), one["msg"]) for one in hook["wrong"]]
     if fields.webhook_url is not None and not later:
         text = "send the header Prefer: respond-async, too: there is nothing to tell of otherwise"
@@ -383,7 +383,7 @@ def _later(request: Request, service: ExportService, asked: _Asked, now: datetim
     headers = {
         "Location": responses.address(service, f"/v1/exports/{created.id}"),
         "Preference-Applied": "respond-async",
-        **responses.patience(created, now),
+        **responses.retry_after_header(created, now),
     }
     return responses.reply(native.view(service, created), 202, headers)
 

@@ -19,7 +19,7 @@ from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, Delive
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
-MOST_LOOKED_AT = 1_000
+MAX_SCANNED_DELIVERIES = 1_000
 """Deliveries that one request for those of a state may look at."""
 
 
@@ -101,7 +101,7 @@ def _fields(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def whole(delivery: Delivery) -> WebhookDelivery:
+def full_view(delivery: Delivery) -> WebhookDelivery:
     return WebhookDelivery(
         **_fields(delivery),
         payload=msgspec.Raw(delivery.body),
@@ -136,7 +136,7 @@ _SUMMARY = {
     "finished_at": None,
     "gave_up": None,
 }
-WHOLE = {
+FULL_EXAMPLE = {
     **_SUMMARY,
     "payload": {
         "type": "export.finished",
@@ -166,7 +166,7 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     ("/v1/webhook-endpoints/{endpoint_id}/deliveries", "get", "200"): _PAGE,
     ("/v1/exports/{export_id}/deliveries", "get", "200"): _PAGE,
     ("/v1/webhook-deliveries", "get", "200"): {"deliveries": [_DEAD], "next_cursor": None},
-    ("/v1/webhook-deliveries/{delivery_id}", "get", "200"): WHOLE,
+    ("/v1/webhook-deliveries/{delivery_id}", "get", "200"): FULL_EXAMPLE,
 }
 """What is answered, by path, method and status."""
 
@@ -260,7 +260,7 @@ def dead(
 def show(request: Request, delivery_id: str) -> Response:
     """One delivery: what was sent, and what came of each try."""
     caller = auth.reader(request)
-    return responses.reply(whole(owned(request, caller.user_id, delivery_id)))
+    return responses.reply(full_view(owned(request, caller.user_id, delivery_id)))
 
 
 def owned(request: Request, user_id: str, delivery_id: str) -> Delivery:
@@ -291,7 +291,7 @@ def _page(
     The store keeps no list of each state. One that is rare is searched for in so many deliveries,
     and then the caller goes on by the cursor.
     """
-    limit = min(limit, responses.MOST_LISTED)
+    limit = min(limit, responses.MAX_PAGE_SIZE)
     looked_at = 0
     while True:
         try:
@@ -301,7 +301,7 @@ def _page(
         found = [one for one in page.deliveries if state in (None, one.state)]
         looked_at += limit
         cursor = page.next_cursor
-        if found or cursor is None or looked_at >= MOST_LOOKED_AT:
+        if found or cursor is None or looked_at >= MAX_SCANNED_DELIVERIES:
             break
     headers = {}
     if cursor is not None:

@@ -26,7 +26,7 @@ from exporter.webhooks.endpoints import EndpointDisabled
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
-OLDEST_RECOVERED = timedelta(days=14)
+MAX_RECOVER_AGE = timedelta(days=14)
 
 
 class RecoverRequest(BaseModel):
@@ -50,10 +50,10 @@ class Recovery(msgspec.Struct):
     ]
 
 
-_AGAIN = {**webhook_deliveries.WHOLE, "tries": 0}
+_AGAIN = {**webhook_deliveries.FULL_EXAMPLE, "tries": 0}
 _TEST_ID = "msg_test_5f1e2d3c4b5a69788796a5b4.we_1f0c2a5d6b7e"
 _TEST = {
-    **webhook_deliveries.WHOLE,
+    **webhook_deliveries.FULL_EXAMPLE,
     "id": _TEST_ID,
     "message_id": _TEST_ID.partition(".")[0],
     "export_id": None,
@@ -65,7 +65,7 @@ _TEST = {
     "payload": {
         "type": "webhook.test",
         "timestamp": "2026-03-02T09:15:09.618020Z",
-        "data": {"id": webhook_deliveries.WHOLE["endpoint_id"]},
+        "data": {"id": webhook_deliveries.FULL_EXAMPLE["endpoint_id"]},
     },
     "attempts": [],
 }
@@ -96,7 +96,7 @@ def test(request: Request, endpoint_id: str) -> Response:
     except EndpointDisabled as error:
         raise _disabled(error) from None
     log.info("endpoint.tested", endpoint_id=endpoint.id, user_id=caller.user_id)
-    return _asked_for(request, delivery)
+    return _accepted(request, delivery)
 
 
 @router.post(
@@ -104,7 +104,7 @@ def test(request: Request, endpoint_id: str) -> Response:
     summary="Send again what an endpoint missed",
     status_code=202,
     response_model=None,
-    openapi_extra=webhooks.takes(RecoverRequest, {"since": "2026-03-01T00:00:00Z"}),
+    openapi_extra=webhooks.json_request_body(RecoverRequest, {"since": "2026-03-01T00:00:00Z"}),
     responses={
         202: responses.shows("How many are sent again.", "Recovery"),
         **errors.documented(Problem, 400, 404, 409, 413, 415, 422),
@@ -117,10 +117,10 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
     asked = parse(request, body, RecoverRequest)
     since, earliest = (
         timestamps.parse(asked.since),
-        service_of(request).clock.now() - OLDEST_RECOVERED,
+        service_of(request).clock.now() - MAX_RECOVER_AGE,
     )
     if since < earliest:
-        text = f"that is over {OLDEST_RECOVERED.days} days ago: give {earliest:%Y-%m-%dT%H:%M:%SZ}"
+        text = f"that is over {MAX_RECOVER_AGE.days} days ago: give {earliest:%Y-%m-%dT%H:%M:%SZ}"
         raise errors.invalid(
             [{"loc": ("body", "since"), "msg": f"{text} or later", "type": "value_error"}]
         )
@@ -163,14 +163,14 @@ def redeliver(request: Request, delivery_id: str) -> Response:
         export_id=delivery.export_id,
         user_id=caller.user_id,
     )
-    return _asked_for(request, again)
+    return _accepted(request, again)
 
 
 def _disabled(error: EndpointDisabled) -> Refusal:
     return Refusal(409, "endpoint_disabled", str(error))
 
 
-def _asked_for(request: Request, delivery: Delivery) -> Response:
+def _accepted(request: Request, delivery: Delivery) -> Response:
     path = f"/v1/webhook-deliveries/{delivery.id}"
     headers = {"Location": responses.address(service_of(request), path)}
-    return responses.reply(webhook_deliveries.whole(delivery), 202, headers)
+    return responses.reply(webhook_deliveries.full_view(delivery), 202, headers)

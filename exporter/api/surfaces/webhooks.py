@@ -24,7 +24,7 @@ from exporter.webhooks.endpoints import DisableReason, Endpoint, TooManyEndpoint
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
-LONGEST_DESCRIPTION = 500
+MAX_DESCRIPTION_CHARS = 500
 
 
 class EndpointRequest(BaseModel):
@@ -35,9 +35,9 @@ class EndpointRequest(BaseModel):
     url: str = Field(
         description="`https://HOST/PATH` of a host of the internet, on port 443 or 8443."
     )
-    events: list[webhook_fields.Name] | None = Field(
+    events: list[webhook_fields.EventName] | None = Field(
         None,
-        max_length=webhook_fields.MOST_NAMES,
+        max_length=webhook_fields.MAX_EVENT_NAMES,
         description="What it wants to hear of all your exports; default: all but"
         " `export.progress`, which comes every 10 seconds at most.",
     )
@@ -49,7 +49,7 @@ class EndpointRequest(BaseModel):
     include_download_url: bool = Field(
         False, description="`export.finished` brings a download URL, signed when it is sent."
     )
-    description: str = Field("", max_length=LONGEST_DESCRIPTION, description="For you.")
+    description: str = Field("", max_length=MAX_DESCRIPTION_CHARS, description="For you.")
 
 
 class RotateRequest(BaseModel):
@@ -189,7 +189,9 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
 """What is answered, by path, method and status."""
 
 
-def takes(model: type[BaseModel], example: Any, *, required: bool = True) -> dict[str, Any]:
+def json_request_body(
+    model: type[BaseModel], example: Any, *, required: bool = True
+) -> dict[str, Any]:
     """The OpenAPI entry of a JSON body."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     content = {"application/json": {"schema": schema, "example": example}}
@@ -201,7 +203,7 @@ def takes(model: type[BaseModel], example: Any, *, required: bool = True) -> dic
     summary="Register a webhook endpoint",
     status_code=201,
     response_model=None,
-    openapi_extra=takes(
+    openapi_extra=json_request_body(
         EndpointRequest, {"url": _ENDPOINT["url"], "events": ["export.finished", "export.failed"]}
     ),
     responses={
@@ -214,7 +216,7 @@ def create(request: Request, body: TheBody) -> Response:
     caller = auth.writer(request)
     asked = parse(request, body, EndpointRequest)
     wrong = []
-    forbidden = webhook_fields.refused(guard_of(request), asked.url)
+    forbidden = webhook_fields.forbidden_reason(guard_of(request), asked.url)
     if forbidden:
         wrong.append(webhook_fields.problem("url", forbidden))
     events = event_names.DEFAULT_EVENTS
@@ -294,7 +296,7 @@ def secret(request: Request, endpoint_id: str) -> Response:
     "/webhook-endpoints/{endpoint_id}/rotate",
     summary="Rotate a webhook endpoint's secret",
     response_model=None,
-    openapi_extra=takes(RotateRequest, {"grace_seconds": 86400}, required=False),
+    openapi_extra=json_request_body(RotateRequest, {"grace_seconds": 86400}, required=False),
     responses={
         200: responses.shows("The new secret.", "WebhookSecret"),
         **errors.documented(Problem, 400, 404, 413, 415, 422),

@@ -57,7 +57,7 @@ class Service(NamedTuple):
         source = self.engine.source("pipeline")
         assert isinstance(source, SqlSource)
         pool: Any = source._database._engine.pool
-        lanes: streams.Lanes = self.app.state.lanes
+        lanes: streams.StreamLimits = self.app.state.lanes
         return bool(pool.checkedout() == 0 and lanes.streams.borrowed_tokens == 0)
 
 

@@ -223,7 +223,7 @@ def test_more_streams_than_a_process_sends_at_once_are_asked_to_come_again(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    monkeypatch.setattr(streams, "STREAMS", 1)
+    monkeypatch.setattr(streams, "MAX_STREAMS", 1)
     api = make()
     whole, go_on = api.table.page, threading.Event()
 

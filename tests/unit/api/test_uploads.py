@@ -27,7 +27,7 @@ def parse(pieces: Iterable[bytes], sinks: Any, **options: Any) -> None:
         for piece in pieces:
             yield piece
 
-    asyncio.run(read(FORM, chunks(), sinks, **{"largest": 1_000_000_000, **options}))
+    asyncio.run(read(FORM, chunks(), sinks, **{"max_bytes": 1_000_000_000, **options}))
 
 
 def test_a_form_means_the_same_wherever_it_is_cut_in_two() -> None:
@@ -71,7 +71,7 @@ def test_only_the_field_that_may_be_given_several_times_may() -> None:
 
     # When
     several = Text("ids", 100)
-    parse([body], {"ids": several}, several="ids")
+    parse([body], {"ids": several}, repeatable="ids")
     with pytest.raises(Refusal) as refused:
         parse([body], {"ids": Text("ids", 100)})
 
