@@ -21,7 +21,7 @@ from tests import postgres
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """A Redis of this test run's own; each user takes a database number and flushes it."""
-    with RedisServer(tmp_path_factory.mktemp("redis"), ports.free(1)[0]) as server:
+    with RedisServer(tmp_path_factory.mktemp("redis"), ports.find_free(1)[0]) as server:
         yield server
 
 
@@ -39,7 +39,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """An S3 of this test run's own."""
     access_key, secret_key, bucket = "AK" + secrets.token_hex(8), secrets.token_hex(16), "exports"
     directory: Path = tmp_path_factory.mktemp("s3")
-    with S3Server(directory, ports.free(1)[0], access_key, secret_key, bucket) as server:
+    with S3Server(directory, ports.find_free(1)[0], access_key, secret_key, bucket) as server:
         yield S3(server.endpoint_url, access_key, secret_key, bucket)
 
 
@@ -69,5 +69,5 @@ BOARD_ROWS = 2_000
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
     """The whole service on real servers: API, workers, board with synthetic postings."""
     directory = tmp_path_factory.mktemp("stack")
-    with Stack(directory, ports.base(), 2, board_rows=BOARD_ROWS) as addresses:
+    with Stack(directory, ports.find_base(), 2, board_rows=BOARD_ROWS) as addresses:
         yield addresses

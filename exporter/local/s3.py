@@ -1,4 +1,4 @@
-"""A real S3 as a child process: SeaweedFS, all of it in one process."""
+"""Runs a real S3 server, SeaweedFS, as one child process."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from exporter.local.children import Child
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# The maintenance worker inside finds its admin server at this distance from the admin port,
-# whatever -admin.port.grpc says; told otherwise it tries again, and logs it, every 5 s for ever.
-ADMIN_GRPC = 10_000
+ADMIN_GRPC_OFFSET = 10_000
+"""Distance from SeaweedFS's admin port to the gRPC port of its admin server.
 
-# In the order in which S3Server takes them.
+The maintenance worker inside SeaweedFS expects this distance, whatever `-admin.port.grpc` says.
+With another port it retries, and logs that, every 5 s without end.
+"""
+
 SIDE_PORTS = (
     "admin.port",
     "s3.port.grpc",
@@ -36,18 +38,20 @@ SIDE_PORTS = (
     "filer.port",
     "filer.port.grpc",
 )
+"""Ports of SeaweedFS's inner services, in the order of `S3Server`'s `side_ports`."""
 
 
 class S3Server(Child):
-    """An S3 on 127.0.0.1 that knows one key and refuses everybody else; its bucket exists.
+    """An S3 server on 127.0.0.1 with one bucket and one access key; other requests are refused.
 
-    Objects are kept in `data_dir`/s3, the log in `data_dir`/logs/s3.log, and both survive a
-    restart, also on other ports. `side_ports` are the eight ports of its inner services, the
-    first of which (admin) also takes the port 10,000 above; free ones are chosen without them.
-    Those inner services ask for no key: whoever can run programs on this machine can reach the
-    objects through them.
+    Objects are kept in `data_dir`/s3, the log in `data_dir`/logs/s3.log. The objects survive a
+    restart, also on other ports. `side_ports` are the eight ports of SeaweedFS's inner services;
+    the first (admin) also uses the port 10,000 above. Without `side_ports`, free ports are chosen.
+    The inner services require no key: any program on this machine can reach the objects through
+    these services.
 
-    ConfigurationError when the weed binary is missing; ValueError when not eight ports are given.
+    Raises ConfigurationError if the weed binary is missing, and ValueError if `side_ports` does
+    not have eight ports.
     """
 
     def __init__(
@@ -60,7 +64,7 @@ class S3Server(Child):
         side_ports: Sequence[int] | None = None,
     ) -> None:
         if side_ports is None:
-            side_ports = ports.free(len(SIDE_PORTS), twin=ADMIN_GRPC)
+            side_ports = ports.find_free(len(SIDE_PORTS), neighbor_offset=ADMIN_GRPC_OFFSET)
         self._dir = (data_dir / "s3").absolute()
         self._port = port
         self._side_ports = dict(zip(SIDE_PORTS, side_ports, strict=True))
@@ -80,34 +84,35 @@ class S3Server(Child):
                 f"-bucket={bucket}",
                 f"-s3.port={port}",
                 *(f"-{name}={number}" for name, number in self._side_ports.items()),
-                # 0 is off.
+                # 0 turns the service off.
                 "-s3.port.iceberg=0",
                 "-s3.port.lance=0",
                 "-admin.ui=false",
                 "-webdav=false",
                 "-master.telemetry=false",
-                # Small volumes, so that a disk with little room left still takes uploads.
+                # Small volumes, so that uploads still work when the disk is almost full.
                 "-master.volumeSizeLimitMB=256",
                 "-master.volumePreallocate=false",
-                # It waits this long for other masters to hear that it leaves; there are none.
+                # At shutdown it would wait for other masters to notice; this is the only master.
                 "-volume.preStopSeconds=0",
             ],
             data_dir.absolute() / "logs" / "s3.log",
             answers=self._has_bucket,
-            # HOME and the working directory keep it from reading somebody's own security.toml.
+            # HOME and the working directory keep weed from reading the user's security.toml.
             env={
                 "HOME": str(self._dir),
                 "AWS_ACCESS_KEY_ID": access_key,
                 "AWS_SECRET_ACCESS_KEY": secret_key,
-                # Without it the heap grew to 480 MB under 8 MiB uploads; with it, 210 MB as fast.
+                # Without a limit the heap grew to 480 MB under 8 MiB uploads; with the limit to
+                # 210 MB, at the same speed.
                 "GOMEMLIMIT": "300MiB",
             },
             cwd=self._dir,
         )
 
     def client(self) -> S3Client:
-        """A client with the server's key. Every request is made once and has 5 s."""
-        # AWS_PROFILE or ~/.aws of the caller's own cloud would be read, and may be broken.
+        """Returns a client with the server's key; requests time out after 5 s, without retries."""
+        # Keep boto3 from reading the user's AWS_PROFILE and ~/.aws, which may be invalid.
         own = botocore.session.Session(
             {
                 "profile": (None, None, None, None),
@@ -125,7 +130,7 @@ class S3Server(Child):
                 connect_timeout=1,
                 read_timeout=5,
                 retries={"total_max_attempts": 1},
-                # The proxy of the environment, which botocore takes otherwise, cannot reach us.
+                # botocore would use the proxy of the environment, which cannot reach 127.0.0.1.
                 proxies={},
                 s3={"addressing_style": "path"},
                 signature_version="s3v4",
@@ -142,8 +147,9 @@ class S3Server(Child):
         self._remove_sockets()
 
     def _has_bucket(self) -> bool:
-        if not ports.answers(self._port):
-            return False  # cheap, where a client costs 0.1 s that the starting server could use
+        if not ports.is_listening(self._port):
+            # Making a client would take 0.1 s of CPU from the server that is starting.
+            return False
         client = self.client()
         try:
             client.head_bucket(Bucket=self.bucket)
@@ -154,10 +160,11 @@ class S3Server(Child):
         return True
 
     def _remove_sockets(self) -> None:
-        # It names them by port, has no option to put the gRPC ones elsewhere, and leaves some.
+        # SeaweedFS names its sockets by port, always puts the gRPC sockets in /tmp, and leaves some
+        # of them behind.
         numbers = {self._port, *self._side_ports.values()}
-        numbers.add(self._side_ports["admin.port"] + ADMIN_GRPC)
-        for path in Path("/tmp").glob("seaweedfs-*.sock"):  # noqa: S108 - its choice
+        numbers.add(self._side_ports["admin.port"] + ADMIN_GRPC_OFFSET)
+        for path in Path("/tmp").glob("seaweedfs-*.sock"):  # noqa: S108 - SeaweedFS's choice
             mine = path.stem.rpartition("-")[2] in map(str, numbers)
             if mine and path.stat().st_uid == os.getuid():
                 path.unlink(missing_ok=True)

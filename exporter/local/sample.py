@@ -1,4 +1,4 @@
-"""The table of jobs that the local stack begins with, so that there is something to export."""
+"""Creates a sample table of jobs, so that a new local stack has something to export."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 
 from exporter.contracts.pipeline import SOURCES, STATUSES
 
-JOBS = 300
+JOB_COUNT = 300
+"""Jobs of the stack's own user, deleted jobs included."""
 _SCHEMA = """\
 CREATE TABLE jobs (
     id TEXT PRIMARY KEY,
@@ -54,8 +55,11 @@ _BEGIN = datetime(2026, 1, 5, 8, tzinfo=UTC)
 
 
 def create(path: Path, user_id: str) -> None:
-    """Make the database, unless it is there: `JOBS` jobs of that user, a few of them deleted, and
-    some of another user."""
+    """Creates the SQLite database at `path`, unless that file exists.
+
+    The table has `JOB_COUNT` jobs of `user_id`, a few of which are deleted, and 20 jobs of another
+    user.
+    """
     if path.exists():
         return
     new = path.with_name(f"{path.name}.new")
@@ -68,13 +72,13 @@ def create(path: Path, user_id: str) -> None:
         connection.commit()
     new.replace(path)
     with closing(sqlite3.connect(path)) as connection:
-        # Kept by the file: whoever writes to it is then not held up by those who read.
+        # The file stores this mode. Writers then do not wait for readers.
         connection.execute("PRAGMA journal_mode = WAL")
 
 
 def _rows(user_id: str) -> Iterator[tuple[object, ...]]:
-    chance = random.Random(7)  # noqa: S311 - the same jobs each time, nothing secret
-    for number in range(JOBS + 20):
+    chance = random.Random(7)  # noqa: S311 - a fixed seed gives the same jobs each time
+    for number in range(JOB_COUNT + 20):
         status = chance.choice(STATUSES)
         step = STATUSES.index(status)
         created = _BEGIN + timedelta(minutes=chance.randrange(60 * 24 * 60))
@@ -87,7 +91,7 @@ def _rows(user_id: str) -> Iterator[tuple[object, ...]]:
         scraped = None if chance.random() < 0.5 else _text(created)
         yield (
             str(uuid.UUID(int=chance.getrandbits(128), version=4)),
-            user_id if number < JOBS else "somebody-else",
+            user_id if number < JOB_COUNT else "somebody-else",
             chance.choice(_COMPANIES),
             title,
             status,

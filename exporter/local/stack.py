@@ -1,4 +1,8 @@
-"""The whole service on one machine: Redis, S3, a board, API, workers and beat as children."""
+"""Runs the whole service on one machine, with each server as a child process.
+
+The child processes are Redis, S3, the reference board, the API, the export worker, the webhook
+sender and Celery beat.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +32,18 @@ from exporter.local.s3 import S3Server
 from exporter.store.redis.api_keys import KeyRing
 
 BUCKET = "exports"
-_LAST_PORT = 65_535
-_NOTE = "# Written by `exporter up`, and by the next one too unless you change it.\n"
-_WORKERS = "exporter:workers:*"
-_SENDERS = "exporter:senders:*"
-_PIPELINE = "pipeline.sqlite"
+_MAX_PORT = 65_535
+_CONFIG_HEADER = "# Written by `exporter up`, and by the next one too unless you change it.\n"
+_WORKER_PRESENCE_KEYS = "exporter:workers:*"
+_SENDER_PRESENCE_KEYS = "exporter:senders:*"
+_PIPELINE_FILE = "pipeline.sqlite"
 _USER = "local"
-_FIRST_TO_GO = ("api", "beat", "worker", "webhooks")
+_STOPPED_FIRST = ("api", "beat", "worker", "webhooks")
 
 
 @dataclasses.dataclass(frozen=True)
 class Addresses:
-    """Where a running stack answers; `board_url` is None when it has no board."""
+    """The URLs and the API key of a running stack; `board_url` is None without a board."""
 
     url: str
     api_key: str
@@ -56,20 +60,20 @@ class _Secrets:
 
 
 class StoppedEarly(ExporterError):
-    """The stack was told to stop while it started; nothing of it is left."""
+    """The stack was asked to stop during its start; all its processes have ended."""
 
 
 class Stack:
-    """A running service of which nothing is left when it is stopped or its process dies.
+    """A whole service whose processes all end when it is stopped or its own process dies.
 
-    Everything derives from `port`: the API listens on it, Redis on +1, S3 on +2, the board on
-    +10, the inner services of S3 on +20 to +27 and +10020. Stacks 100 apart run side by side.
-    All state is in `data_dir`, survives a restart, and is readable by its owner only, the keys
-    included. `board_rows` and `board_data` say what a board that is still empty is filled with,
-    `board_faults` what it does wrong.
+    All ports derive from `port`: the API listens on `port`, Redis on +1, S3 on +2, the board on
+    +10, and the inner services of S3 on +20 to +27 and +10020. Stacks whose ports are 100 apart
+    can run side by side. All state, the keys included, is in `data_dir`; it survives a restart and
+    only its owner can read it. `board_rows` and `board_data` fill a board that is still empty.
+    `board_faults` makes the board return faults.
 
-    Start it in a thread that lives as long as the stack. ConfigurationError when the port is too
-    high.
+    Start the stack in a thread that lives as long as the stack. Raises ConfigurationError if
+    `port` is out of range.
     """
 
     def __init__(
@@ -83,9 +87,11 @@ class Stack:
         board_data: Path | None = None,
         board_faults: str | None = None,
     ) -> None:
-        highest = _LAST_PORT - s3.ADMIN_GRPC - 99
+        highest = _MAX_PORT - s3.ADMIN_GRPC_OFFSET - 99
         if not 1 <= port <= highest:
-            raise ConfigurationError(f"Port {port}: give one from 1 to {highest} with --port.")
+            raise ConfigurationError(
+                f"Port {port} is out of range: give one from 1 to {highest} with --port."
+            )
         self._dir = data_dir.absolute()
         self._port = port
         self._workers = workers
@@ -97,14 +103,14 @@ class Stack:
         self._lock: IO[str] | None = None
 
     def start(self, stopping: threading.Event | None = None) -> Addresses:
-        """Start all of it and return when all of it answers.
+        """Starts all child processes and returns when all of them answer.
 
-        ConfigurationError, before anything was started, when the directory or a port is in use;
-        ChildError when a part ends or does not answer. Nothing is left running after an error,
-        nor after StoppedEarly, which answers `stopping` being set meanwhile.
+        Raises ConfigurationError, before any process is started, if the directory or a port is in
+        use; ChildError if a child process ends or does not answer in time; StoppedEarly if
+        `stopping` is set during the start. After an error no child process is running.
         """
         stopping = stopping or threading.Event()
-        self._lock = _locked(self._dir)
+        self._lock = _lock_directory(self._dir)
         try:
             self._check_ports()
             return self._start_all(stopping)
@@ -113,17 +119,17 @@ class Stack:
             raise
 
     def check(self) -> None:
-        """Return when every part runs; ChildError, which names it, when one has ended."""
+        """Raises ChildError, which names the child process, if one has ended."""
         for child in self._children:
             child.check()
 
     def stop(self) -> None:
-        """End every part and return when all have ended, at most about 25 s later.
+        """Ends all child processes and returns when all have ended, after about 25 s at most.
 
-        Who does the work goes first and may still reach the stores to hand it over: API, beat
-        and workers together, then the board, S3 and Redis.
+        API, beat and workers are stopped first and together, while Redis and S3 still run, so that
+        they can release their work. Then the board, S3 and Redis are stopped.
         """
-        first = [child for child in self._children if child.name in _FIRST_TO_GO]
+        first = [child for child in self._children if child.name in _STOPPED_FIRST]
         for child in first:
             child.terminate()
         rest = [child for child in reversed(self._children) if child not in first]
@@ -144,13 +150,13 @@ class Stack:
         wanted = {self._port: "the API", self._port + 1: "Redis", self._port + 2: "S3"}
         if self._board:
             wanted[self._port + 10] = "the board"
-        for port in (*self._side_ports, self._side_ports[0] + s3.ADMIN_GRPC):
+        for port in (*self._side_ports, self._side_ports[0] + s3.ADMIN_GRPC_OFFSET):
             wanted[port] = "S3"
         for port, who in wanted.items():
             if not ports.is_free(port):
                 raise ConfigurationError(
-                    f"Port {port} of 127.0.0.1, wanted for {who}, is taken: end what listens "
-                    f"there, or choose other ports with --port, such as --port {self._port + 100}."
+                    f"Port {port} of 127.0.0.1, needed for {who}, is in use: end the program that "
+                    f"listens there, or choose other ports, such as --port {self._port + 100}."
                 )
 
     @property
@@ -158,7 +164,7 @@ class Stack:
         return range(self._port + 20, self._port + 20 + len(s3.SIDE_PORTS))
 
     def _start_all(self, stopping: threading.Event) -> Addresses:
-        kept = _kept_secrets(self._dir / "secrets.json")
+        kept = _load_secrets(self._dir / "secrets.json")
         redis_server = RedisServer(self._dir, self._port + 1)
         s3_server = S3Server(
             self._dir,
@@ -168,30 +174,32 @@ class Stack:
             BUCKET,
             self._side_ports,
         )
-        self._bring_up([redis_server, s3_server], stopping)
+        self._start_and_wait([redis_server, s3_server], stopping)
         addresses = Addresses(
             url=f"http://127.0.0.1:{self._port}",
-            api_key=_kept_api_key(self._dir / "api_key", redis_server.url),
+            api_key=_load_api_key(self._dir / "api_key", redis_server.url),
             s3_endpoint=s3_server.endpoint_url,
             redis_url=redis_server.url,
             board_url=f"http://127.0.0.1:{self._port + 10}" if self._board else None,
         )
-        sample.create(self._dir / _PIPELINE, _USER)
+        sample.create(self._dir / _PIPELINE_FILE, _USER)
         env = self._environment(addresses, kept)
         api = ["api", "--port", str(self._port)]
         parts = [
-            self._command("api", api, env, _healthy(self._port)),
-            self._worker("worker", ["--concurrency", str(self._workers)], _WORKERS, env),
-            self._worker("webhooks", [], _SENDERS, env),
-            self._command("beat", ["beat"], env, _after(1.0)),
+            self._command("api", api, env, _health_check(self._port)),
+            self._worker(
+                "worker", ["--concurrency", str(self._workers)], _WORKER_PRESENCE_KEYS, env
+            ),
+            self._worker("webhooks", [], _SENDER_PRESENCE_KEYS, env),
+            self._command("beat", ["beat"], env, _ready_after(1.0)),
         ]
         if self._board:
             parts.insert(0, self._board_child(env))
-        self._bring_up(parts, stopping)
+        self._start_and_wait(parts, stopping)
         return addresses
 
-    def _bring_up(self, children: Sequence[Child], stopping: threading.Event) -> None:
-        """Start these side by side and return when all of them answer."""
+    def _start_and_wait(self, children: Sequence[Child], stopping: threading.Event) -> None:
+        """Starts these child processes together and returns when all of them answer."""
         begin = time.monotonic()
         for child in children:
             self._children.append(child)
@@ -201,22 +209,23 @@ class Stack:
             self.check()
             for child in [child for child in waiting if child.ready()]:
                 waiting.remove(child)
-                _say(f"{child.name} after {time.monotonic() - begin:.1f} s; log: {child.log}")
+                seconds = time.monotonic() - begin
+                _print_status(f"{child.name} is ready after {seconds:.1f} s; log: {child.log}")
             if waiting and stopping.wait(0.05):
                 raise StoppedEarly
 
     def _environment(self, addresses: Addresses, kept: _Secrets) -> Mapping[str, str]:
-        # A profile or session token of the caller's own cloud would spoil our key.
+        # An AWS profile or session token of the user would override the stack's own key.
         env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         env |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
         own = Path("exporter.toml")
-        config = own.absolute() if own.exists() else _kept_config(self._dir, self._port + 10)
+        config = own.absolute() if own.exists() else _write_config(self._dir, self._port + 10)
         env.setdefault("EXPORTER_CONFIG", str(config))
         for name in ("NO_PROXY", "no_proxy"):
             env[name] = ",".join(filter(None, [env.get(name), "127.0.0.1", "localhost"]))
         return env | {
             "EXPORTER_REDIS_URL": addresses.redis_url,
-            # The caller's may name another Redis, whose workers would then hear our doorbell.
+            # A broker URL of the user may name another Redis, whose workers would get our tasks.
             "EXPORTER_BROKER_URL": f"{addresses.redis_url.removesuffix('/0')}/1",
             "EXPORTER_S3_ENDPOINT_URL": addresses.s3_endpoint,
             "EXPORTER_S3_BUCKET": BUCKET,
@@ -237,15 +246,17 @@ class Stack:
             arguments += ["--data", str(self._board_data)]
         if self._board_faults is not None:
             arguments += ["--faults", self._board_faults]
-        # It answers when it has loaded its rows, of which there may be millions.
-        return self._command("board", arguments, env, _healthy(self._port + 10), patience=1800.0)
+        # The board answers only after it has loaded its rows, of which there may be millions.
+        return self._command(
+            "board", arguments, env, _health_check(self._port + 10), start_timeout=1800.0
+        )
 
     def _worker(
         self, name: str, options: list[str], presence: str, env: Mapping[str, str]
     ) -> Child:
         redis_url = env["EXPORTER_REDIS_URL"]
         with redis.Redis.from_url(redis_url) as client:
-            # Workers of the run before, if it was killed, still count as alive for a while.
+            # If the previous run was killed, the presence keys of its workers are still there.
             for key in client.scan_iter(presence):
                 client.delete(key)
 
@@ -254,7 +265,7 @@ class Stack:
                 with redis.Redis.from_url(redis_url) as client:
                     return any(True for _ in client.scan_iter(presence))
             except redis.RedisError:
-                return False  # a dead Redis is told by check(), with its log
+                return False  # check() reports a dead Redis, with its log
 
         return self._command(name, [name, *options], env, reports)
 
@@ -264,7 +275,7 @@ class Stack:
         arguments: list[str],
         env: Mapping[str, str],
         answers: Callable[[], bool],
-        patience: float = 180.0,
+        start_timeout: float = 180.0,
     ) -> Child:
         return Child(
             name,
@@ -272,7 +283,7 @@ class Stack:
             self._dir / "logs" / f"{name}.log",
             answers=answers,
             env=env,
-            patience=patience,
+            start_timeout=start_timeout,
             grace=10.0 if name in ("worker", "webhooks") else 5.0,
         )
 
@@ -286,11 +297,12 @@ def run(
     board_data: Path | None,
     board_faults: str | None = None,
 ) -> int:
-    """Run the stack in the foreground until SIGTERM, SIGINT or SIGHUP, and return the exit code.
+    """Runs the stack in the foreground until SIGTERM, SIGINT or SIGHUP; returns the exit code.
 
-    0 when it was asked to end, 1 when it could not start or a part of it died; nothing is left
-    running in either case. One line of JSON (`Addresses`) goes to stdout when all answer;
-    everything else goes to stderr. Call it in the main thread.
+    The exit code is 0 after one of these signals, and 1 if the stack could not start or one of its
+    processes ended. No child process is left running in either case. When all child processes
+    answer, one line of JSON (`Addresses`) goes to stdout; all other output goes to stderr. Call
+    this function in the main thread.
     """
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -311,24 +323,27 @@ def run(
             sys.stdout.flush()
             while not stopping.wait(0.25):
                 stack.check()
-            _say("stopping")
+            _print_status("stopping")
         finally:
             stack.stop()
     except StoppedEarly:
         return 0
     except ExporterError as error:
-        _say(str(error))
+        _print_status(str(error))
         return 1
     return 0
 
 
-def _say(line: str) -> None:
+def _print_status(line: str) -> None:
     sys.stderr.write(f"exporter up: {line}\n")
     sys.stderr.flush()
 
 
-def _locked(directory: Path) -> IO[str]:
-    """The directory's lock file, held until it is closed; ConfigurationError when it is held."""
+def _lock_directory(directory: Path) -> IO[str]:
+    """Locks the directory and returns the lock file; closing that file releases the lock.
+
+    Creates the directory if needed. Raises ConfigurationError if another process has the lock.
+    """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     (directory / ".gitignore").write_text("*\n", encoding="utf-8")
     lock = (directory / "lock").open("a+", encoding="utf-8")
@@ -339,7 +354,7 @@ def _locked(directory: Path) -> IO[str]:
         holder = lock.read().strip()
         lock.close()
         raise ConfigurationError(
-            f"{directory} is in use by the stack of process {holder}: stop that one, or choose "
+            f"{directory} is in use by the stack of process {holder}: stop that stack, or choose "
             "another directory with --data-dir."
         ) from None
     lock.truncate(0)
@@ -348,14 +363,16 @@ def _locked(directory: Path) -> IO[str]:
     return lock
 
 
-def _kept_secrets(path: Path) -> _Secrets:
+def _load_secrets(path: Path) -> _Secrets:
+    """Returns the secrets stored at `path`; creates and stores them on the first run."""
     if not path.exists():
         new = _Secrets(secrets.token_hex(10), secrets.token_urlsafe(30), secrets.token_urlsafe(24))
         _write_private(path, json.dumps(dataclasses.asdict(new)))
     return _Secrets(**json.loads(path.read_text("utf-8")))
 
 
-def _kept_api_key(path: Path, redis_url: str) -> str:
+def _load_api_key(path: Path, redis_url: str) -> str:
+    """Returns the API key stored at `path`, or a new one if Redis does not have that key."""
     with redis.Redis.from_url(redis_url) as client:
         ring = KeyRing(client)
         if path.exists():
@@ -367,13 +384,17 @@ def _kept_api_key(path: Path, redis_url: str) -> str:
     return new
 
 
-def _kept_config(directory: Path, board_port: int) -> Path:
+def _write_config(directory: Path, board_port: int) -> Path:
+    """Returns the path of the stack's exporter.toml, written anew unless a user has changed it.
+
+    Ports and the database path do not count as changes.
+    """
     path = directory / "exporter.toml"
     ours = {
         r"http://127\.0\.0\.1:\d+": f"http://127.0.0.1:{board_port}",
-        r'"sqlite:///.*"': json.dumps(f"sqlite:///{directory / _PIPELINE}"),
+        r'"sqlite:///.*"': json.dumps(f"sqlite:///{directory / _PIPELINE_FILE}"),
     }
-    text = general = _NOTE + LOCAL
+    text = general = _CONFIG_HEADER + LOCAL
     kept = path.read_text("utf-8") if path.exists() else general
     for pattern, own in ours.items():
         text = re.sub(pattern, lambda _, own=own: own, text)  # type: ignore[misc]
@@ -384,7 +405,7 @@ def _kept_config(directory: Path, board_port: int) -> Path:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """Replace a file as a whole, readable by its owner only from its first byte."""
+    """Replaces a file atomically; the new file is never readable by anyone but its owner."""
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -392,7 +413,9 @@ def _write_private(path: Path, text: str) -> None:
     new.replace(path)
 
 
-def _healthy(port: int) -> Callable[[], bool]:
+def _health_check(port: int) -> Callable[[], bool]:
+    """Returns a readiness check that is true if GET /health on the port answers 200."""
+
     def answers() -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
         try:
@@ -406,7 +429,7 @@ def _healthy(port: int) -> Callable[[], bool]:
     return answers
 
 
-def _after(seconds: float) -> Callable[[], bool]:
-    """For a child that nobody can ask: it is up when it has lived that long."""
+def _ready_after(seconds: float) -> Callable[[], bool]:
+    """Returns a readiness check for a child that serves no requests: true after `seconds`."""
     begin = time.monotonic()
     return lambda: time.monotonic() - begin >= seconds

@@ -48,7 +48,7 @@ class Up:
 def room() -> int:
     """A port that begins a hundred free ones, below those that the system gives to clients."""
     for _ in range(50):
-        port = 9_000 + (ports.free(1)[0] % 200) * 100
+        port = 9_000 + (ports.find_free(1)[0] % 200) * 100
         inside = (*range(port, port + 30), port + 10_020)
         if all(ports.is_free(one) for one in inside):
             return port
@@ -109,7 +109,7 @@ def test_the_line_says_where_all_of_it_answers(running: Up) -> None:
     assert health(running.said["board_url"]) == 200
     for place in ("s3_endpoint", "redis_url"):
         number = running.said[place].rpartition(":")[2].partition("/")[0]
-        assert ports.answers(int(number))
+        assert ports.is_listening(int(number))
 
 
 def test_files_with_keys_are_readable_by_their_owner_only(running: Up) -> None:
@@ -241,7 +241,7 @@ def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
     # Then
     assert done.returncode == 1
     assert done.stdout == ""
-    assert f"Port {port + 2} of 127.0.0.1, wanted for S3, is taken" in done.stderr
+    assert f"Port {port + 2} of 127.0.0.1, needed for S3, is in use" in done.stderr
     assert not (tmp_path / "data" / "logs").exists()
 
 

@@ -114,7 +114,7 @@ def main() -> None:
 @contextlib.contextmanager
 def _services(directory: Path) -> Iterator[tuple[Sequence[Load], str]]:
     """What can be asked for, and the version of Redis behind it."""
-    redis_port, api_port, reference_port = ports.free(3)
+    redis_port, api_port, reference_port = ports.find_free(3)
     with RedisServer(directory, redis_port) as server, contextlib.ExitStack() as running:
         config = directory / "exporter.toml"
         config.write_text(

@@ -82,7 +82,7 @@ def running(directory: Path, sink: str, latency: float) -> Iterator[Servers]:
     """All of them, as long as the block runs; an upstream's answer waits `latency` ms."""
     access_key, secret_key = "AK" + secrets.token_hex(8), secrets.token_hex(16)
     with contextlib.ExitStack() as stack:
-        upstream, s3, redis = ports.free(3)
+        upstream, s3, redis = ports.find_free(3)
         stack.enter_context(_own("upstream", upstream, directory, str(latency)))
         if sink == "null":
             stack.enter_context(_own("sink", s3, directory))
@@ -103,7 +103,7 @@ def _own(name: str, port: int, directory: Path, *arguments: str) -> Child:
         name,
         [sys.executable, "-m", f"tests.bench.{name}", str(port), *arguments],
         directory / "logs" / f"{name}.log",
-        answers=lambda: ports.answers(port),
+        answers=lambda: ports.is_listening(port),
         env={"PATH": os.environ["PATH"]},
         cwd=ROOT,
     )

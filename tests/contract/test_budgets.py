@@ -212,7 +212,7 @@ def test_a_full_redis_still_lets_requests_start(redis_server: RedisServer) -> No
 
 def test_a_silent_redis_is_told_as_such() -> None:
     # Given
-    with redis.Redis(port=ports.free(1)[0], retry=Retry(NoBackoff(), 0)) as client:
+    with redis.Redis(port=ports.find_free(1)[0], retry=Retry(NoBackoff(), 0)) as client:
         budget = RedisBudgets(client).open("board", Rate(100, 1))
         # When
         for ask in (budget.reserve, lambda: budget.pause_for(1)):

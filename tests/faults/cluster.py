@@ -397,7 +397,7 @@ def _ports(count: int) -> list[int]:
     found: list[int] = []
     while len(found) < count:
         port = random.randrange(11_000, 22_000)
-        twins = (port, port + s3.ADMIN_GRPC) if not found else (port,)
+        twins = (port, port + s3.ADMIN_GRPC_OFFSET) if not found else (port,)
         if port not in found and all(ports.is_free(one) for one in twins):
             found.append(port)
     return found

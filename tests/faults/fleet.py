@@ -182,7 +182,7 @@ class Fleet:
     ) -> None:
         self.directory = directory
         self.upstream = Upstream()
-        port = ports.free(1)[0]
+        port = ports.find_free(1)[0]
         self.redis = RedisServer(directory, port)
         self.broker_url = f"redis://127.0.0.1:{port}/1"
         config = directory / "exporter.toml"

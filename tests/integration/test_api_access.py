@@ -174,7 +174,7 @@ def test_while_redis_is_away_callers_are_asked_to_come_back(
     api: Service, server: Server, surface: str, away: str
 ) -> None:
     # Given
-    nowhere = RedisStore.connect(f"redis://127.0.0.1:{ports.free(1)[0]}/0")
+    nowhere = RedisStore.connect(f"redis://127.0.0.1:{ports.find_free(1)[0]}/0")
     if away == "keys":
         server.app = create_app(api.engine, KeyRing(nowhere.client))
     else:
@@ -217,7 +217,7 @@ def test_health_names_the_dependency_that_is_away_and_the_process_still_lives(
         raise StorageUnavailable("http://10.0.0.9:8333 does not answer")
 
     monkeypatch.setattr(api.storage, "head", away)
-    nowhere = RedisStore.connect(f"redis://127.0.0.1:{ports.free(1)[0]}/0")
+    nowhere = RedisStore.connect(f"redis://127.0.0.1:{ports.find_free(1)[0]}/0")
     server.app = create_app(make_engine(api.clock, nowhere, api.storage), api.keys)
 
     # When

@@ -60,7 +60,7 @@ def engine_over(store: RedisStore, **settings: Any) -> ExportService:
 
 def serving(engine: ExportService, keys: KeyRing) -> Iterator[str]:
     """The URL of a server that starts and ends as `exporter api` does."""
-    port = ports.free(1)[0]
+    port = ports.find_free(1)[0]
     app = create_app(engine, keys)
     assert isinstance(app.state.runner, async_runner.ReplayRunner)
     server = uvicorn.Server(
@@ -345,7 +345,7 @@ def test_a_failure_of_ours_is_a_500_and_its_log_names_the_request(
 @pytest.mark.parametrize("surface", SURFACES)
 def test_while_redis_is_away_callers_are_asked_to_come_back(surface: str) -> None:
     # Given
-    nowhere = RedisStore.connect(f"redis://127.0.0.1:{ports.free(1)[0]}/0", patient=False)
+    nowhere = RedisStore.connect(f"redis://127.0.0.1:{ports.find_free(1)[0]}/0", patient=False)
     path, body = CREATED[surface]
 
     for url in serving(engine_over(nowhere), KeyRing(nowhere.client)):

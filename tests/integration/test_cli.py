@@ -200,7 +200,7 @@ def test_a_key_that_makes_no_sense_is_not_made(
 
 def test_without_a_redis_there_is_one_line_that_says_so(run: Run) -> None:
     # When
-    done = run("keys", "list", EXPORTER_REDIS_URL=f"redis://127.0.0.1:{ports.free(1)[0]}/0")
+    done = run("keys", "list", EXPORTER_REDIS_URL=f"redis://127.0.0.1:{ports.find_free(1)[0]}/0")
     # Then
     assert "Redis did not answer" in one_error(done)
 
@@ -260,7 +260,7 @@ def test_a_database_that_is_none_is_told_in_one_line(run: Run, tmp_path: Path) -
 
 def test_a_board_without_a_key_is_not_served(run: Run) -> None:
     # When
-    done = run("board", "serve", "--port", str(ports.free(1)[0]))
+    done = run("board", "serve", "--port", str(ports.find_free(1)[0]))
     # Then
     assert "BOARD_KEY is not set" in one_error(done)
 
@@ -270,7 +270,7 @@ def test_a_board_without_a_key_is_not_served(run: Run) -> None:
 
 def test_the_doctor_names_all_that_is_broken_and_how_to_mend_it(run: Run, tmp_path: Path) -> None:
     # Given: addresses where nobody listens
-    nobody = [f"127.0.0.1:{port}" for port in ports.free(3)]
+    nobody = [f"127.0.0.1:{port}" for port in ports.find_free(3)]
     (tmp_path / "exporter.toml").write_text(
         f'[sources.jobs]\ntype = "hirebase"\nbase_url = "http://{nobody[2]}"\napi_key = "k"\n'
     )
@@ -350,7 +350,7 @@ def test_a_redis_that_may_lose_exports_is_refused(
 
 def test_a_service_that_is_not_there_is_told_in_one_line(run: Run) -> None:
     # Given
-    url = f"http://127.0.0.1:{ports.free(1)[0]}"
+    url = f"http://127.0.0.1:{ports.find_free(1)[0]}"
     # When
     done = run("export", "-o", "jobs.csv", "--url", url, "--api-key", "exp_x")
     # Then

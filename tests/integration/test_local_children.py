@@ -22,7 +22,7 @@ FAMILY = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {DEAF
 FAILS = "import sys; [print('line', n) for n in range(30)]; sys.exit(3)"
 
 
-def a_child(tmp_path: Path, code: str, *, grace: float = 5.0, patience: float = 20.0) -> Child:
+def a_child(tmp_path: Path, code: str, *, grace: float = 5.0, start_timeout: float = 20.0) -> Child:
     log = tmp_path / "logs" / "child.log"
     return Child(
         "child",
@@ -31,7 +31,7 @@ def a_child(tmp_path: Path, code: str, *, grace: float = 5.0, patience: float = 
         answers=lambda: b"up" in log.read_bytes(),
         env={},
         grace=grace,
-        patience=patience,
+        start_timeout=start_timeout,
     )
 
 
@@ -119,7 +119,9 @@ def test_a_child_that_was_killed_is_told_with_the_signal(tmp_path: Path) -> None
 
 def test_a_child_that_never_answers_is_ended_and_told(tmp_path: Path) -> None:
     # Given
-    child = a_child(tmp_path, f"import os; print(os.getpid(), flush=True); {MUTE}", patience=0.5)
+    child = a_child(
+        tmp_path, f"import os; print(os.getpid(), flush=True); {MUTE}", start_timeout=0.5
+    )
 
     # When
     with pytest.raises(ChildError, match=r"did not answer within 0.5 s. The end of .*:\n\d+"):
@@ -127,7 +129,7 @@ def test_a_child_that_never_answers_is_ended_and_told(tmp_path: Path) -> None:
 
     # Then
     assert not psutil.pid_exists(int(child.log.read_text()))
-    with pytest.raises(RuntimeError, match="does not run"):
+    with pytest.raises(RuntimeError, match="is not running"):
         child.check()
 
 
@@ -172,7 +174,7 @@ def test_a_running_child_is_not_launched_twice(tmp_path: Path) -> None:
         pid = child.pid
 
         # When
-        with pytest.raises(RuntimeError, match=f"runs already, as process {pid}"):
+        with pytest.raises(RuntimeError, match=f"is already running as process {pid}"):
             child.launch()
 
         # Then

@@ -16,7 +16,7 @@ from exporter.local.redis import RedisServer
 def test_what_was_acknowledged_survives_kill_9_and_another_port(tmp_path: Path) -> None:
     # Given
     with (
-        RedisServer(tmp_path, ports.free(1)[0]) as server,
+        RedisServer(tmp_path, ports.find_free(1)[0]) as server,
         redis.Redis.from_url(server.url) as client,
     ):
         for number in range(100):
@@ -26,7 +26,7 @@ def test_what_was_acknowledged_survives_kill_9_and_another_port(tmp_path: Path) 
 
     # Then
     with (
-        RedisServer(tmp_path, ports.free(1)[0]) as server,
+        RedisServer(tmp_path, ports.find_free(1)[0]) as server,
         redis.Redis.from_url(server.url) as client,
     ):
         assert client.dbsize() == 100
@@ -37,7 +37,7 @@ def test_it_is_set_up_to_lose_nothing_and_to_be_reached_from_this_machine_only(
 ) -> None:
     # Given
     with (
-        RedisServer(tmp_path, ports.free(1)[0]) as server,
+        RedisServer(tmp_path, ports.find_free(1)[0]) as server,
         redis.Redis.from_url(server.url) as client,
     ):
         # When
@@ -57,7 +57,7 @@ def test_a_folder_with_blanks_and_quotes_in_its_name_works(tmp_path: Path) -> No
 
     # When
     with (
-        RedisServer(folder, ports.free(1)[0]) as server,
+        RedisServer(folder, ports.find_free(1)[0]) as server,
         redis.Redis.from_url(server.url) as client,
     ):
         client.set("a", 1)
@@ -69,7 +69,7 @@ def test_a_folder_with_blanks_and_quotes_in_its_name_works(tmp_path: Path) -> No
 
 def test_a_port_that_another_redis_holds_is_an_error_not_a_success(tmp_path: Path) -> None:
     # Given
-    with RedisServer(tmp_path / "one", ports.free(1)[0]) as one:
+    with RedisServer(tmp_path / "one", ports.find_free(1)[0]) as one:
         port = int(one.url.rpartition(":")[2].partition("/")[0])
 
         # When, then
@@ -86,4 +86,4 @@ def test_data_of_a_newer_redis_is_refused_instead_of_starting_empty(
 
     # When, then
     with pytest.raises(ConfigurationError, match="was written by Redis 7 or later"):
-        RedisServer(tmp_path, ports.free(1)[0]).start()
+        RedisServer(tmp_path, ports.find_free(1)[0]).start()

@@ -25,7 +25,7 @@ KEY, SECRET, BUCKET = "local-key", "local-secret-of-some-length", "exports"
 
 
 def a_server(folder: Path) -> S3Server:
-    return S3Server(folder, ports.free(1)[0], KEY, SECRET, BUCKET)
+    return S3Server(folder, ports.find_free(1)[0], KEY, SECRET, BUCKET)
 
 
 @pytest.fixture(scope="module")

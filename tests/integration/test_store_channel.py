@@ -383,7 +383,7 @@ def test_what_the_first_of_two_raises_comes_before_the_second(client: redis.Redi
 
 def test_while_redis_is_away_work_without_a_thread_says_so_too() -> None:
     # Given
-    url = f"redis://127.0.0.1:{ports.free(1)[0]}/0"
+    url = f"redis://127.0.0.1:{ports.find_free(1)[0]}/0"
     client = RedisStore.connect(url, patient=False).client
 
     # When, Then

@@ -352,7 +352,7 @@ def test_with_nothing_ready_or_no_store_there_is_nothing_to_do(
     # When / Then
     assert tasks.work() is None
     # Given
-    monkeypatch.setenv("EXPORTER_REDIS_URL", f"redis://127.0.0.1:{ports.free(1)[0]}/0")
+    monkeypatch.setenv("EXPORTER_REDIS_URL", f"redis://127.0.0.1:{ports.find_free(1)[0]}/0")
     fleet.configure({})
     # When / Then
     assert tasks.work() is None
@@ -378,7 +378,7 @@ def test_the_relay_rings_again_after_its_broker_was_away(
     fleet.configure({"board": board})
     store = fleet.engine.store
     assert isinstance(store, RedisStore)
-    with RedisServer(tmp_path, ports.free(1)[0]) as broker:
+    with RedisServer(tmp_path, ports.find_free(1)[0]) as broker:
         celery = Celery("test", broker=broker.url)
         celery.conf.update(
             task_default_queue=QUEUE,
@@ -412,7 +412,7 @@ def test_the_relay_adds_no_doorbell_when_enough_wait(
     fleet.configure({"board": board})
     store = fleet.engine.store
     assert isinstance(store, RedisStore)
-    with RedisServer(tmp_path, ports.free(1)[0]) as broker:
+    with RedisServer(tmp_path, ports.find_free(1)[0]) as broker:
         celery = Celery("test", broker=broker.url)
         celery.conf.update(
             task_default_queue=QUEUE,

@@ -97,7 +97,7 @@ def test_a_lock_names_no_place_to_download_from(name: str) -> None:
 
 def test_a_redis_with_our_configuration_keeps_all_and_evicts_nothing(tmp_path: Path) -> None:
     # Given a real server that reads the file; only where it lives is of this machine
-    port = ports.free(1)[0]
+    port = ports.find_free(1)[0]
     binary = RedisServer(tmp_path, port).command[0]
 
     def answers() -> bool:

@@ -229,7 +229,7 @@ def test_a_cut_a_rejoin_and_the_end_of_a_partition_asked_again_take_effect_once(
 
 def test_a_redis_that_does_not_answer_is_store_unavailable() -> None:
     # Given
-    url = f"redis://127.0.0.1:{ports.free(1)[0]}/0"
+    url = f"redis://127.0.0.1:{ports.find_free(1)[0]}/0"
 
     # When / Then
     store = RedisStore.connect(url)

@@ -41,7 +41,7 @@ def test_a_wrong_spec_on_the_command_line_starts_nothing(tmp_path: Path) -> None
 
 def test_a_board_started_by_the_command_misbehaves(tmp_path: Path) -> None:
     # Given
-    port = ports.free(1)[0]
+    port = ports.find_free(1)[0]
     command = [
         *(sys.executable, "-m", "exporter.cli", "board", "serve"),
         *("--database", str(tmp_path / "b.db"), "--rows", "150", "--port", str(port)),
@@ -51,7 +51,7 @@ def test_a_board_started_by_the_command_misbehaves(tmp_path: Path) -> None:
         command, env=os.environ | {"BOARD_KEY": KEY}, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            until(lambda: ports.answers(port))
+            until(lambda: ports.is_listening(port))
             with httpx.Client(
                 base_url=f"http://127.0.0.1:{port}", headers={"x-api-key": KEY}
             ) as client:
@@ -72,7 +72,7 @@ def test_a_stack_hands_the_spec_to_its_board(tmp_path: Path) -> None:
     # Given
     command = [
         *(sys.executable, "-m", "exporter.cli", "up", "--data-dir", str(tmp_path / "up")),
-        *("--port", str(ports.base()), "--workers", "1", "--board-rows", "20"),
+        *("--port", str(ports.find_base()), "--workers", "1", "--board-rows", "20"),
         *("--board-faults", "503=100%"),
     ]
     with subprocess.Popen(

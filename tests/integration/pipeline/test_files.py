@@ -225,4 +225,4 @@ def test_the_local_stack_has_jobs_to_export(stack: Addresses) -> None:
 
     # Then
     assert answer.status_code == 200
-    assert 250 < answer.json()["total"] == len(answer.json()["jobs"]) < sample.JOBS
+    assert 250 < answer.json()["total"] == len(answer.json()["jobs"]) < sample.JOB_COUNT

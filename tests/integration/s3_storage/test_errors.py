@@ -55,7 +55,7 @@ def test_a_store_that_stays_away_is_given_up_after_about_a_minute(
 
 def test_a_store_that_cannot_be_reached_is_unavailable(s3_server: S3, clock: FakeClock) -> None:
     # Given
-    nobody = f"http://127.0.0.1:{ports.free(1)[0]}"
+    nobody = f"http://127.0.0.1:{ports.find_free(1)[0]}"
     started = time.monotonic()
 
     # When
@@ -208,7 +208,7 @@ def test_check_explains_an_endpoint_that_is_no_url(s3_server: S3, clock: FakeClo
 
 def test_check_does_not_wait_long_for_a_store_that_is_away(s3_server: S3, clock: FakeClock) -> None:
     # Given
-    storage = _storage(s3_server.bucket, f"http://127.0.0.1:{ports.free(1)[0]}", clock)
+    storage = _storage(s3_server.bucket, f"http://127.0.0.1:{ports.find_free(1)[0]}", clock)
 
     # When
     with pytest.raises(StorageUnavailable):

@@ -247,7 +247,7 @@ def test_an_address_that_swallows_connections_leaves_time_for_the_next() -> None
 
 def test_a_receiver_that_is_not_there_is_told_without_the_url() -> None:
     # Given
-    port = ports.free(1)[0]
+    port = ports.find_free(1)[0]
     # When
     outcome = send(f"http://127.0.0.1:{port}/hidden?token=hidden")
     # Then

@@ -15,7 +15,7 @@ from workers import doorbell
 
 def test_a_sweep_goes_on_while_presence_cannot_be_shown() -> None:
     # Given: the sweep's own command comes through, the next one does not
-    gone = RedisStore.connect(f"redis://127.0.0.1:{ports.free(1)[0]}/0")
+    gone = RedisStore.connect(f"redis://127.0.0.1:{ports.find_free(1)[0]}/0")
     presence = doorbell.Presence(gone, "host:1")
     rounds = threading.Semaphore(0)
 

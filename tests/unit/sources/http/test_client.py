@@ -261,7 +261,7 @@ def test_a_redirect_is_not_followed_and_names_where_it_leads(clock: FakeClock) -
 
 def test_a_refused_connection_may_answer_later(clock: FakeClock) -> None:
     # Given
-    client = http.Upstream(f"http://127.0.0.1:{ports.free(1)[0]}", {}, clock)
+    client = http.Upstream(f"http://127.0.0.1:{ports.find_free(1)[0]}", {}, clock)
     # When
     with pytest.raises(SourceUnavailable, match=r"did not answer: .*refused"):
         client.ask("GET", "/search", read)

@@ -206,7 +206,7 @@ def test_a_connection_that_cannot_be_opened_takes_no_turn(
 ) -> None:
     # Given
     monkeypatch.setattr(pool, "MOST_CONNECTIONS", 1)
-    with asking(f"http://127.0.0.1:{ports.free(1)[0]}") as upstream:
+    with asking(f"http://127.0.0.1:{ports.find_free(1)[0]}") as upstream:
         for _ in range(2):
             # When / Then
             with pytest.raises(SourceUnavailable, match="refused"):

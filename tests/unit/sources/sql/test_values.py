@@ -149,7 +149,7 @@ def test_the_jobs_of_the_local_stack_are_of_the_contract(file: Path, made: list[
     rows = read(made[0], user="local")
 
     # Then
-    assert 250 < len(rows) < sample.JOBS
+    assert 250 < len(rows) < sample.JOB_COUNT
     assert [tuple(row) for row in rows] == [COLUMNS] * len(rows)
     assert {type(row["is_remote"]) for row in rows} == {bool}
     assert {type(row["tags"]) for row in rows} == {list}
