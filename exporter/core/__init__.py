@@ -1,3 +1,3 @@
-"""What an export is: pure data and rules, without any server or client."""
+"""Data and rules of exports, without any server, client or other input and output."""
 
 from __future__ import annotations

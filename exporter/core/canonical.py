@@ -1,4 +1,4 @@
-"""Canonical form of a search: equal searches have equal digests."""
+"""The digest of a canonical search: equal searches have equal digests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Any
 
 
 def digest(canonical: Mapping[str, Any]) -> str:
-    """Equal for two canonical searches exactly if they are equal: 64 hexadecimal digits."""
+    """Returns the SHA-256 of the search as JSON with sorted keys: 64 hexadecimal digits.
+
+    Two canonical searches have the same digest exactly if they are equal; the order of keys does
+    not matter. Raises ValueError for NaN and infinities.
+    """
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

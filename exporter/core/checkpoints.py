@@ -1,4 +1,4 @@
-"""All that is needed to go on with an export after its worker is gone."""
+"""Checkpoints: all that another worker needs to continue an export."""
 
 from __future__ import annotations
 
@@ -7,41 +7,47 @@ from typing import Any
 import msgspec
 
 Cursor = Any
-"""A JSON value that asks a source for a page; only the source knows what it means."""
+"""A JSON value that asks a source for a page; only the source interprets it."""
 
 
 Row = msgspec.Raw | bytes
-"""The JSON text of one posting, one object, exactly as the source gave it. A Raw is a value that
-msgspec cut out of a text, so its syntax is known to be right; of bytes nothing is known."""
+"""The JSON text of one posting (one JSON object), exactly as the source gave it.
+
+A `Raw` was cut out of a longer text by msgspec, so its syntax was checked; `bytes` are unchecked.
+"""
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
-    """One uploaded part; its number is its place in the checkpoint, counted from 1."""
+    """An uploaded part; its part number is its position in `Checkpoint.parts`, counted from 1."""
 
     etag: str
     size: int
 
 
 class Tail(msgspec.Struct, frozen=True):
-    """Encoded pages too few for a part, kept as an object of their own between two slices."""
+    """Encoded pages too small for a part, kept as a separate object between two slices."""
 
     key: str
     size: int
 
 
 class RowCounts(msgspec.Struct):
-    """What the encoder changed or could not place, counted; grows with each encoded page."""
+    """Counts of values that the encoder changed and of fields that have no column.
+
+    The counts grow with each encoded page.
+    """
 
     guarded_cells: int = 0
-    """Text cells that got a leading apostrophe, so that no spreadsheet runs them."""
+    """Text cells that got a leading apostrophe, so that no spreadsheet runs them as formulas."""
     replaced_characters: int = 0
     """Characters that UTF-8 cannot carry (lone surrogates), written as U+FFFD."""
     unmapped_fields: dict[str, int] = msgspec.field(default_factory=dict)
-    """Fields that rows had beside the columns, and in how many rows."""
+    """Number of rows with each field that is not among the columns, by field name."""
     nulled_numbers: int = 0
     """NaN and infinities, which JSON cannot carry, written as null in JSON files."""
 
     def copy(self) -> RowCounts:
+        """Returns an independent copy."""
         return RowCounts(
             self.guarded_cells,
             self.replaced_characters,
@@ -50,7 +56,7 @@ class RowCounts(msgspec.Struct):
         )
 
     def include(self, other: RowCounts) -> None:
-        """Add what another tally counted."""
+        """Adds the counts of `other`."""
         self.guarded_cells += other.guarded_cells
         self.replaced_characters += other.replaced_characters
         self.nulled_numbers += other.nulled_numbers
@@ -59,73 +65,86 @@ class RowCounts(msgspec.Struct):
 
 
 class Volume(msgspec.Struct, frozen=True, array_like=True):
-    """A stretch of the file that is whole by itself."""
+    """A byte range of the file that is a complete file by itself."""
 
     rows: int
     offset: int
-    """Bytes of the file before it."""
+    """Bytes of the file before the volume."""
     size: int
+    """Bytes of the volume."""
 
 
 class Packed(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where the making of the file's bytes stands; see `packing.Packing`."""
+    """The encoder's state at a checkpoint; see `exporter.run.packer.FileEncoder`."""
 
     is_open: bool = False
-    """Whether a volume was begun and not ended."""
+    """Whether a volume was begun and is not yet ended."""
     rows: int = 0
     """Rows in the open volume."""
     crc: int = 0
     length: int = 0
-    """CRC-32 and bytes of the open volume before compression; 0 without compression."""
+    """CRC-32 (`crc`, gzip only) and size in bytes (`length`) of the open volume before compression.
+
+    Both are 0 without compression.
+    """
     volumes: tuple[Volume, ...] = ()
+    """Volumes that have ended."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """A point between two pages to which every byte is durable; nothing after it counts.
+    """A position between two pages; all bytes before the position are durable.
 
-    Parts stand inside, not in a list of their own: one value is one write, so a checkpoint
-    is whole or absent. At about 45 bytes a part this is far below 1 % of the part it commits.
+    The next worker discards everything after the position and continues there. The list of parts
+    is a field of the checkpoint and not a separate record: one value is one write, so a
+    checkpoint is stored completely or not at all. At about 45 bytes for each part the list is far
+    below 1 % of the data that it commits.
     """
 
     cursor: Cursor
-    """The next page to fetch; meaningless once `end_reason` is set."""
+    """Cursor of the next page to fetch; meaningless once `end_reason` is set."""
     end_reason: str | None = None
-    """Why no page follows; see `exports.EndReason`. None while pages remain."""
+    """Proof that no page follows, see `exports.EndReason`; None while pages remain."""
     rows: int = 0
     """Rows in all committed bytes."""
     fetched: int = 0
-    """Rows that the source gave, those that came twice included."""
+    """Rows that the source returned, duplicates included, plus requested ids that it lacks."""
     duplicates: int = 0
-    """Rows left out because their id had just come before."""
+    """Rows left out because a row with the same id came shortly before."""
     over_limit: int = msgspec.field(default=0, name="beyond")
     """Rows of the last page that the limit cut off."""
     pages: int = 0
+    """Pages read so far."""
     landmark: Cursor = None
-    """A cursor passed earlier: if it comes again, the pages go round in a circle."""
+    """An earlier cursor, kept for loop detection: if the source returns it again, pages repeat."""
     seen: str = ""
-    """Digests of the latest ids, in base64."""
+    """Digests of the latest row ids, in base64; used to remove duplicates."""
     head: str = ""
-    """The same of the first page's ids, in a partition: the one before must not end with them."""
+    """Digests of the row ids of a partition's first page, in base64.
+
+    The partition before must not end with the same ids: then rows moved between the two.
+    """
     total_at_start: int | None = None
-    """Rows that the source announced with its first page, if it announces."""
+    """Rows that the source announced with the first page; None if it announces no total."""
     total_at_end: int | None = None
-    """Rows that the source announced with the latest page."""
+    """Rows that the source announced with the latest page; None if it announces no total."""
     key: str | None = None
-    """Object key of the open upload."""
+    """Object key of the open multipart upload; None before the first part."""
     upload_id: str | None = None
+    """Id of the open multipart upload; None before the first part."""
     parts: tuple[Part, ...] = ()
+    """Parts stored so far, in the order of the file."""
     tail: Tail | None = None
+    """Bytes behind the parts that were too few for a part of their own; None if there are none."""
     row_counts: RowCounts = msgspec.field(default_factory=RowCounts, name="tally")
     packed: Packed = Packed()
     unknown: str = ""
-    """Ids that were asked for and that the source does not have: one a line, deflated, in
-    base64."""
+    """Requested ids that the source does not have: one id per line, zlib-compressed, in base64."""
 
     @property
     def uploaded(self) -> int:
-        """Bytes in parts, without the tail."""
+        """Size in bytes of all parts, without the tail."""
         return sum(part.size for part in self.parts)
 
     def evolve(self, **changes: Any) -> Checkpoint:
-        """The same checkpoint with some fields changed."""
+        """Returns a copy of the checkpoint with some fields changed."""
         return msgspec.structs.replace(self, **changes)

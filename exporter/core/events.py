@@ -1,4 +1,4 @@
-"""Events of exports and endpoints: their names, and what one carries."""
+"""Events of exports and of webhook endpoints: names and fields."""
 
 from __future__ import annotations
 
@@ -18,42 +18,55 @@ STATES: Mapping[str, State] = {
     "export.canceled": State.CANCELED,
     "export.expired": State.FINISHED,
 }
-"""The state that an export was in when the event happened. `expired`: its file was deleted."""
-OVER = frozenset({FINISHED, "export.failed", "export.canceled"})
+"""The state of the export at the time of each event; `export.expired` means that the file of a
+finished export was deleted."""
+TERMINAL_EVENTS = frozenset({FINISHED, "export.failed", "export.canceled"})
+"""Events that end an export."""
 FAILING, DISABLED = "endpoint.failing", "endpoint.disabled"
 EXPORT_EVENTS = tuple(STATES)
 EVENTS = (*EXPORT_EVENTS, FAILING, DISABLED)
-"""What a registered endpoint can hear; those of endpoints tell of the user's other ones."""
+"""Events that a registered endpoint can subscribe to.
+
+An `endpoint.*` event reports on one endpoint and is sent to the same user's other endpoints.
+"""
 TEST = "webhook.test"
-"""Sent when somebody asks for it, whatever the endpoint wants to hear."""
+"""The event of a requested test delivery; sent whatever the endpoint subscribes to."""
 DEFAULT_EVENTS = tuple(name for name in EVENTS if name != PROGRESS)
 DEFAULT_EXPORT_EVENTS = tuple(name for name in EXPORT_EVENTS if name != PROGRESS)
 
 
 class Event(NamedTuple):
-    """Something that happened to an export or an endpoint, as it was when it happened."""
+    """An event of an export or an endpoint, with the values at the time of the event."""
 
     type: str
+    """Name of the event, from EVENTS or TEST."""
     at: datetime
+    """Time of the event."""
     sequence: int
-    """Grows by one with each event of one export, or endpoint."""
+    """Number of the event; grows by one with each event of the same export or endpoint."""
     progress: float
+    """Progress of the export, 0.0 to 1.0."""
     rows: int
+    """Rows of the export in committed parts."""
     subject_id: str
-    """Of the export or the endpoint."""
+    """Id of the export or endpoint."""
 
     @property
     def message_id(self) -> str:
-        """What `webhook-id` says, at each try and to each endpoint."""
+        """Value of the `webhook-id` header: equal for each attempt and each endpoint."""
         return f"msg_{self.subject_id}_{self.sequence}"
 
     @property
     def of_export(self) -> bool:
+        """True if the subject is an export, False if it is an endpoint."""
         return self.type in STATES
 
 
 def check_events(names: Iterable[str], known: tuple[str, ...] = EVENTS) -> tuple[str, ...]:
-    """The names in the order of `known`, each once. Raises ValueError for none and for others."""
+    """Returns the names in the order of `known`, without duplicates.
+
+    Raises ValueError if there is no name, or a name that is not in `known`.
+    """
     wanted = set(names)
     unknown = sorted(wanted.difference(known))
     if unknown or not wanted:

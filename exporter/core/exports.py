@@ -1,4 +1,23 @@
-"""What an export is: what was asked, where it stands, and which moves are legal."""
+"""The record of an export: its request, its state, its result, and the legal transitions.
+
+Glossary, as these words are used in this code:
+
+- export: one search turned into one file; a "task" or "data request" in other contracts.
+- posting, row: one job advertisement of a source; its JSON text, or its shape in the file.
+- source: a configured origin of postings: an upstream job API over HTTP, or a SQL table.
+- page, cursor: the rows of one answer of a source; the JSON value that asks for the next page.
+- format, dialect: the shape of the file (CSV, JSON Lines, …); its options for one contract.
+- part: bytes of one or more pages, stored as one part of a multipart upload: the unit of commit.
+- checkpoint: the next cursor, the stored parts and all counts; another worker continues from it.
+- partition: a range of an export's rows, read in parallel under its own lease and checkpoint.
+- slice: the work of one worker on one claimed export or partition, 30 s by default.
+- lease: a worker's right to write an export or partition, 30 s by default, renewed as it works.
+- fence: the fencing token of a lease: a counter that only grows, plus a random nonce.
+- volume: a byte range of the file that is a complete file by itself (see `Spec.rows_per_file`).
+- surface: a family of API endpoints with its own contract: native, hirebase, coresignal, pipeline.
+- user, tenant: the owner of exports and keys; "tenant" where users compete for workers.
+- outbox: events stored in the same step as the change they report, until webhooks are delivered.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +31,29 @@ from exporter.core.checkpoints import Checkpoint, RowCounts, Volume
 
 
 class State(StrEnum):
-    """The five words every contract knows. Finer detail is the `Phase` beside it."""
+    """The state of an export, in the five words of every contract; `Phase` has finer detail."""
 
     QUEUED = "queued"
-    """Accepted, never started. A worker's claim moves it on; if no worker lives it stays,
-    and starts when one comes back. Its owner may cancel it at once."""
+    """Accepted and not started. A claim by a worker starts the export.
+
+    Without a running worker the export stays queued. Its owner's cancel takes effect at once.
+    """
     PROCESSING = "processing"
-    """Started: some slice ran or runs. Its worker moves it on; if that worker dies, the lease
-    expires and another worker goes on from the checkpoint."""
+    """Started by a worker. If the worker dies, the lease expires and another worker continues from
+    the checkpoint."""
     FINISHED = "finished"
-    """The file is published and its end was proven. Nothing moves it."""
+    """The file is published and complete to a proven end. Terminal."""
     FAILED = "failed"
-    """It will never have a file; `error` says why. Nothing moves it."""
+    """The export ended without a file; `Export.error` has the reason. Terminal."""
     CANCELED = "canceled"
-    """Its owner withdrew it; nothing is kept in the bucket. Nothing moves it."""
+    """Canceled by its owner; nothing is kept in the bucket. Terminal."""
 
 
 PRIORITIES = range(10)
-"""0 is the default, 9 the most urgent."""
+"""Valid priorities: 0 is the default, 9 the most urgent."""
 
 TERMINAL = frozenset({State.FINISHED, State.FAILED, State.CANCELED})
+"""States that never change again."""
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     State.QUEUED: frozenset({State.PROCESSING, State.CANCELED}),
@@ -40,209 +62,262 @@ TRANSITIONS: dict[State, frozenset[State]] = {
     State.FAILED: frozenset(),
     State.CANCELED: frozenset(),
 }
+"""The states that may follow each state."""
 
 
 class Phase(StrEnum):
-    """What a live export is doing right now."""
+    """The current activity of an export; finer than `State`."""
 
     READY = "ready"
-    """Waits for a worker."""
+    """Waiting for a worker."""
     READING = "reading"
-    """A worker holds its lease and reads pages."""
+    """A worker holds the lease and reads pages, or the export's partitions are being read."""
     WAITING = "waiting"
-    """The upstream or S3 asked for patience; `retry_at` says until when. Holds no worker."""
+    """Paused until `Export.retry_at`, because the upstream or S3 did not answer or asked for a
+    pause. No worker is occupied."""
     COMPLETING = "completing"
     """All rows are read; the file is being published."""
     DONE = "done"
-    """In a terminal state."""
+    """The state is terminal."""
 
 
 class EndReason(StrEnum):
-    """How it is known that no row follows."""
+    """The proof that no row follows."""
 
     NULL_CURSOR = "null_cursor"
+    """The last page named no next cursor; the source announces no total."""
     TOTAL_REACHED = "total_reached"
+    """The last page named no next cursor, and as many rows were read as the source announced."""
     LIMIT_REACHED = "limit_reached"
+    """The requested number of rows was written."""
 
 
 class Outcome(StrEnum):
-    """What a finished file holds, measured against what the source announced."""
+    """The completeness of a finished file, compared with the source's announcements."""
 
     COMPLETE = "complete"
-    """Every row that the source announced."""
+    """Every row of the source is in the file."""
     PARTIAL = "partial"
-    """Read to the end, but the source changed meanwhile, by no more than its configuration
-    tolerates: rows that moved may be missing. The totals and `duplicates_removed` say how much.
-    Or ids were asked for that the source does not have; they are listed."""
+    """The source changed while it was read, or did not have some of the requested ids.
+
+    A change is within the `tolerated_drift` of the source's configuration; rows that moved may be
+    missing. The totals and `duplicates_removed` of `Completeness` show the size of the change.
+    Missing ids are listed, see `Result.unknown_ids`.
+    """
     TRUNCATED = "truncated"
-    """The requested limit was reached while the source had more."""
+    """The requested limit was reached while the source had more rows, or may have had more."""
     EMPTY = "empty"
-    """The search matched nothing; the file has no row."""
+    """The file has no row."""
 
 
 class Dialect(msgspec.Struct, frozen=True):
-    """How one contract wants a format, as data."""
+    """Options of a format that differ between contracts."""
 
     guard: bool = False
-    """Whether CSV text cells that a spreadsheet would run as a formula get a leading
-    apostrophe. Off for machines, whose readers must see the value; on for files people open."""
+    """Whether CSV text cells that a spreadsheet would run as a formula get a leading apostrophe.
+
+    Off for files that programs read, because programs must see the unchanged value; on for files
+    that people open.
+    """
     joined: bool = False
-    """Whether a CSV cell of a list shows its values joined by "; " instead of as JSON text."""
+    """Whether the CSV cell of a list has its values joined by "; " instead of JSON text."""
     exported_at: str | None = None
-    """When the export was asked for, as its file says it; fixed here, so that whoever goes on
-    with the file writes the same."""
+    """Time of the request, as text for the file; fixed here so that every worker writes the same
+    bytes. None: no such text."""
 
 
 class Completeness(msgspec.Struct, frozen=True):
-    """The proof of a finished file: what was announced, what was written, how the end showed."""
+    """The proof of a finished file: rows announced, rows written, and the reason of the end."""
 
     outcome: Outcome
     end_reason: EndReason
     exported: int
+    """Rows in the file."""
     expected: int | None
-    """Rows that the last announcement, cut to the limit, promised; None if none was made."""
+    """The source's last announced total, or the limit if that is smaller.
+
+    None if the source announced no total.
+    """
     duplicates_removed: int
-    """Rows that the source gave twice, within a window, and that are in the file once."""
+    """Repeated rows that were left out, so that each row is in the file once.
+
+    A repetition is noticed within a window of recent rows only.
+    """
     skipped: int
-    """What was asked for or given, less all that is accounted for otherwise: the ids that the
-    source does not have. A row that cannot be written is not skipped, it fails the export."""
+    """Requested ids that the source does not have.
+
+    A row that cannot be encoded is never counted here; it fails the export.
+    """
     total_at_start: int | None
+    """Rows that the source announced with the first page; None if it announces no total."""
     total_at_end: int | None
+    """Rows that the source announced with the last page; None if it announces no total."""
 
 
 class Result(msgspec.Struct, frozen=True):
-    """A published file. Its URL is never stored: it is signed at each poll."""
+    """A published file. Its URL is not stored: each poll signs a new URL."""
 
     key: str
+    """Object key of the file."""
     file_size: int
+    """Bytes of the file."""
     record_count: int
+    """Rows in the file."""
     completeness: Completeness
     row_counts: RowCounts = msgspec.field(name="tally")
     pages: int
+    """Pages that were read."""
     volumes: tuple[Volume, ...] = ()
-    """With `Spec.rows_per_file`: the stretches that are handed out as files of their own."""
+    """With `Spec.rows_per_file`: the volumes, each downloadable as a separate file."""
     unknown_ids: Volume | None = None
-    """Ids that were asked for and that the source does not have: one a line, compressed like the
-    rest."""
+    """Requested ids that the source does not have: one id per line, compressed like the file.
+
+    None if there are none.
+    """
 
 
 class Hook(msgspec.Struct, frozen=True):
-    """Whom to tell of one export, beside the endpoints that its user registered for all."""
+    """The webhook of one export, beside the endpoints that its user registered for all exports."""
 
     endpoint_id: str
     events: tuple[str, ...]
-    """Names such as `export.finished`."""
+    """Names of the events to send, such as `export.finished`."""
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked, fixed at creation."""
+    """The request of an export; fixed at creation."""
 
     id: str
     user_id: str
     surface: str
-    """The contract it was created on."""
+    """Name of the surface that created the export."""
     source: str
-    """The source's name in the configuration."""
+    """Name of the source in the configuration."""
     query: dict[str, Any]
-    """Canonical: one spelling a filter, relative dates already absolute."""
+    """The canonical search: one spelling for each filter, relative dates made absolute."""
     query_sha256: str
+    """Digest of `query`; see `canonical.digest`."""
     request: dict[str, Any]
-    """The search as its surface echoes it."""
+    """The search as its surface echoes it to the caller."""
     format: str
+    """Name of the format; see `formats.registry.NAMES`."""
     dialect: Dialect
     columns: tuple[str, ...] = ()
-    """Columns of a CSV in their order, or the fields kept of each JSON row; empty: all fields."""
+    """CSV: the columns in order. JSON: the fields kept in each row, or all fields if empty."""
     limit: int | None = None
-    """Rows at most; None: all."""
+    """Maximum number of rows; None: all rows."""
     offset: int = 0
-    """Rows of the search skipped before the first one exported."""
+    """Rows of the search to skip before the first exported row."""
     ids: int | None = None
-    """How many postings are wanted by their ids, which stand in the bucket; None: those that the
-    query matches."""
+    """Number of postings requested by id; None: the postings that the query matches.
+
+    The ids themselves are stored as an object in the bucket.
+    """
     compression: str = "none"
+    """Name of the compression; see `formats.registry.COMPRESSIONS`."""
     rows_per_file: int | None = None
-    """Rows at most in each volume of the file; None: all in one."""
+    """Maximum number of rows in each volume of the file; None: one volume with all rows."""
     keep_seconds: float | None = None
-    """How long the file is kept; None: as long as the settings say."""
+    """Retention of the file in seconds; None: the retention of the settings."""
     priority: int = 0
-    """0 to 9, higher is more urgent."""
+    """0 to 9; 9 is the most urgent."""
     account: str | None = None
-    """The key whose credits pay for the records; None: nobody's."""
+    """Id of the API key whose credits pay for the records; None: the export is not charged."""
     reserved: int = 0
-    """Credits set aside at creation."""
+    """Credits reserved at creation."""
     concurrency: int = 0
-    """Slices of its user that may run at once by their plan; 0: as many as the settings say."""
+    """Maximum number of slices of the user that may run at the same time, by the user's plan.
+
+    0: only the limit of the settings applies.
+    """
     webhook: Hook | None = None
-    """The endpoint of its `webhook_url`."""
+    """The endpoint of the request's `webhook_url`; None if the request has none."""
     file_name: str
-    """Name that the download suggests."""
+    """File name that the download suggests."""
 
 
 class Partition(msgspec.Struct, frozen=True):
-    """A stretch of an export's rows that is read beside the others, into an object of its own."""
+    """A range of an export's rows, read in parallel with the other ranges into its own object."""
 
     place: int
-    """0 for the first."""
+    """Index of the partition; the first is 0."""
     offset: int
-    """Rows of the export before it."""
+    """Rows of the export before the partition."""
     rows: int
+    """Rows in the partition."""
     total: int
-    """Rows that the source announced for the whole search when the export was cut. Whoever finds
-    another number cannot trust the cut."""
+    """Rows that the source announced for the whole search when the export was partitioned.
+
+    If the source later announces another total, its rows have moved: the partitions are given up
+    and the export is read as one.
+    """
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):
-    """The unit of work as the store knows it: one export, or one of its partitions."""
+    """The stored record of one export, or of one of its partitions."""
 
     spec: Spec
     state: State
     phase: Phase
     progress: float
-    """0.0 to 1.0; never goes back, and is 1.0 only when finished."""
+    """0.0 to 1.0; never decreases, and is 1.0 only when finished."""
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None = None
     completed_at: datetime | None = None
     worker_id: str | None = None
-    """The worker of the latest slice."""
+    """Id of the worker of the latest slice."""
     error: str | None = None
-    """For a failed export, why; for a waiting one, what it waits for."""
+    """Failed export: the reason of the failure. Waiting export: the reason of the wait."""
     attempts: int = 0
-    """Workers lost in a row without a committed part between them."""
+    """Consecutive lost workers since the last committed checkpoint."""
     stalls: int = 0
-    """Waits in a row without a committed part between them."""
+    """Consecutive waits since the last committed checkpoint."""
     stalled_since: datetime | None = None
+    """Start of the first of these consecutive waits."""
     retry_at: datetime | None = None
+    """End of the current wait, in phase waiting."""
     cancel_requested: bool = False
+    """Whether the owner asked to cancel the export while it was processing."""
     checkpoint: Checkpoint | None = None
+    """The latest committed checkpoint; None before the first commit."""
     closing: Result | None = None
-    """What will be published; written before the last S3 call, so that a lost answer is known."""
+    """The result that is about to be published.
+
+    Written before the last S3 request: if the answer to that request is lost, the next worker
+    looks for the file of this result.
+    """
     result: Result | None = None
+    """The published file; None until finished."""
     file_expires_at: datetime | None = None
-    """When the file is deleted; None until finished."""
+    """Time at which the file is deleted; None until finished."""
     rows: int = 0
-    """Rows in committed parts; of an export that was cut, those of all partitions."""
+    """Rows in committed parts; of a partitioned export, the sum over its partitions."""
     partition: Partition | None = None
-    """Which stretch of the export this is; None: the export itself."""
+    """The range of rows, if this record is a partition; None if it is the export itself."""
     partitions: int | None = None
-    """How many it was cut into; 0: it is read as one and never cut; None: not yet decided."""
+    """Number of partitions; 0: read without partitions; None: not yet decided."""
 
     @property
     def id(self) -> str:
-        """The export's id; of a partition, that with its place behind a slash."""
+        """Id of the export; for a partition, `<export id>/<place>`."""
         return self.spec.id if self.partition is None else f"{self.spec.id}/{self.partition.place}"
 
     @property
     def user_id(self) -> str:
+        """Id of the user who owns the export."""
         return self.spec.user_id
 
     @property
     def terminal(self) -> bool:
+        """True if the state never changes again."""
         return self.state in TERMINAL
 
 
 def progress(rows: int, total: int | None, limit: int | None) -> float:
-    """The share of rows written, below 1.0: only publishing makes an export whole.
+    """Returns the share of rows written, 0.99 at most: only a published export has progress 1.0.
+
+    The share is 0.0 if neither total nor limit is known.
 
     >>> progress(50, 200, 100), progress(0, None, None), progress(7, 7, None)
     (0.5, 0.0, 0.99)

@@ -1,4 +1,4 @@
-"""What a key may do: the features, the urgency and the share of the workers that were agreed."""
+"""Plans of API keys: allowed features, highest priority, concurrent slices, and credits."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ FEATURES: dict[str, str] = {
     "bulk": "collecting postings in bulk, by filter or by ids",
     "pipeline": "exporting one's own rows",
 }
-"""What a plan can hold or leave out, by the name that `exporter keys` takes."""
+"""Descriptions of the features that a plan may include, by the name that `exporter keys` takes."""
 
 
 class NotInPlan(ExporterError):
-    """The key's plan does not hold what was asked; the text says what, and what it does hold."""
+    """The plan of the key does not include the request; the text names the plan's contents."""
 
 
 class CreditsSpent(ExporterError):
-    """The key has too few credits left for what was asked; nothing was taken."""
+    """The key has too few credits left for the request; no credit was deducted."""
 
     def __init__(self, needed: int, left: int) -> None:
         super().__init__(
-            f"this needs {needed} credits, one a record, and {left} are left:"
+            f"this needs {needed} credits, one per record, and {left} are left:"
             " ask for fewer records, or have the key topped up"
         )
         self.needed = needed
@@ -33,48 +33,51 @@ class CreditsSpent(ExporterError):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """The bounds of one key."""
+    """The permissions and limits of one API key."""
 
     key_id: str | None
-    """Whose account pays; None for a caller without a key, who pays nothing."""
+    """Id of the key whose account is charged; None: a caller without a key, charged nothing."""
     features: frozenset[str] | None = None
-    """Names of FEATURES; None: all of them, those of later versions included."""
+    """Names from FEATURES; None: all features, including features of later versions."""
     priority_ceiling: int = 9
-    """The most urgent priority that its exports may have."""
+    """The highest priority that exports of the key may have."""
     concurrency: int = 0
-    """Slices of the key's user at once, from which on its exports wait in line; 0: any number."""
+    """Maximum number of slices of the key's user that run at the same time; 0: no limit.
+
+    Further exports wait in the queue.
+    """
     metered: bool = False
-    """Whether a balance of credits bounds it."""
+    """Whether the key has a balance of credits, which limits the records of its exports."""
 
     def check(self, feature: str) -> None:
-        """Return if the plan holds this one of FEATURES; raises NotInPlan."""
+        """Raises NotInPlan unless the plan includes `feature`, a name from FEATURES."""
         if self.features is None or feature in self.features:
             return
-        held = ", ".join(sorted(self.features)) or "nothing"
+        included = ", ".join(sorted(self.features)) or "nothing"
         raise NotInPlan(
-            f"the plan of this key does not hold {feature!r} ({FEATURES[feature]});"
-            f" it holds: {held}"
+            f"the plan of this key does not include {feature!r} ({FEATURES[feature]});"
+            f" it includes: {included}"
         )
 
     def check_priority(self, priority: int) -> None:
-        """Return if exports of the plan may be that urgent; raises NotInPlan."""
+        """Raises NotInPlan if `priority` is above the plan's highest priority."""
         if priority > self.priority_ceiling:
             raise NotInPlan(
-                f"priority {priority} is above what the plan of this key holds:"
+                f"priority {priority} is above what the plan of this key allows:"
                 f" give at most {self.priority_ceiling}"
             )
 
 
 UNLIMITED = Plan(key_id=None)
-"""All features, any priority, nothing to pay: what a key has unless it was told otherwise."""
+"""The default plan of a key: all features, every priority, no charge."""
 
 
 class Balance(msgspec.Struct, frozen=True):
-    """Where a key stands."""
+    """The credit account of one key."""
 
     left: int | None
-    """Credits that may be spent now; None: any number."""
+    """Credits that may be spent now; None: unlimited."""
     used: int
-    """Records delivered and paid for, since the key was made; counted without a balance, too."""
+    """Records delivered and charged since the key was created; also counted without a balance."""
     reserved: int = 0
-    """Taken for exports that have not ended; they give back what they do not write."""
+    """Credits reserved for exports that have not ended; each end refunds the unused credits."""

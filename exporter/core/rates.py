@@ -1,4 +1,4 @@
-"""What may start now: the budget of requests that all workers of a source share."""
+"""Rate limits of sources: a budget of requests that all workers of a source share."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import Protocol
 
 from exporter.clock import Clock
 
-LONGEST_DELAY = 2.0
-"""Seconds that a worker sleeps for an upstream; a longer wait is a state of the export."""
+MAX_SLEEP_SECONDS = 2.0
+"""Longest sleep of a worker before a request to an upstream.
+
+For a longer wait the export is released and its phase becomes waiting.
+"""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """At most `requests` within any `seconds`.
+    """At most `requests` requests in each period of `seconds`.
 
-    They are spaced evenly and never saved up: after a pause there is no burst, because an upstream
-    that counts by another window than ours would refuse it.
+    Requests are spaced evenly, and unused requests are not saved: there is no burst after a pause,
+    because an upstream whose time window begins at another moment would refuse a burst.
     """
 
     requests: int
@@ -34,20 +37,20 @@ class Rate:
 
 
 class Budget(Protocol):
-    """Says when the next request to a source may start, to all its workers in turn."""
+    """Schedules the requests to one source over all its workers."""
 
     def reserve(self) -> float:
-        """Seconds until the next request may start.
+        """Returns the seconds until the next request may start.
 
-        It is reserved if that is at most LONGEST_DELAY: sleep that long, then send it. If it is
-        longer nothing is reserved: send nothing and ask again after that time. Raises
-        StoreUnavailable if nobody can tell; then, too, nothing may be sent.
+        Up to MAX_SLEEP_SECONDS the request is reserved: sleep that long, then send the request.
+        Above it nothing is reserved: send nothing, and reserve again after that time. Raises
+        StoreUnavailable if the shared budget cannot be read; then no request may be sent.
         """
 
     def pause_for(self, seconds: float) -> None:
-        """No request starts within these seconds, except those already reserved.
+        """Prevents new requests of all workers for that many seconds; reserved requests remain.
 
-        Raises StoreUnavailable if the other workers could not be told.
+        Raises StoreUnavailable if the pause could not be shared with the other workers.
         """
 
 
@@ -58,26 +61,27 @@ class Unlimited:
         return 0.0
 
     def pause_for(self, seconds: float) -> None:
-        """Nobody else is told: each worker learns from the upstream itself."""
+        """Does nothing: without a rate, each worker sees the upstream's refusals itself."""
 
 
 UNLIMITED = Unlimited()
+"""The budget without a limit; stateless, so one instance is enough."""
 
-Open = Callable[[str, Rate], Budget]
-"""Gives a source's budget by the source's name; all that are given for one name are one."""
+OpenBudget = Callable[[str, Rate], Budget]
+"""Returns the budget of the source with that name; all budgets of one name share their state."""
 
 
 class MemoryBudgets:
-    """The budgets of one process alone, on the injected clock."""
+    """Budgets that are shared within this process only; uses the injected clock."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.lock = threading.Lock()
         self.starts: dict[str, float] = {}
-        """By source, when the next request may start."""
+        """Monotonic time at which the next request may start, by source name."""
 
     def open(self, source: str, rate: Rate) -> Budget:
-        """The budget of that source."""
+        """Returns the budget of that source."""
         return _MemoryBudget(self, source, rate)
 
 
@@ -89,7 +93,7 @@ class _MemoryBudget:
         with self._shared.lock:
             now = self._shared.clock.monotonic()
             start = max(self._shared.starts.get(self._source, now), now)
-            if start - now <= LONGEST_DELAY:
+            if start - now <= MAX_SLEEP_SECONDS:
                 self._shared.starts[self._source] = start + self._rate.interval
             return start - now
 

@@ -1,4 +1,4 @@
-"""The header Retry-After, as upstreams and receivers of webhooks send it."""
+"""Parses the HTTP header Retry-After of upstreams and webhook receivers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from email.utils import parsedate_to_datetime
 
 
 def read(value: str | None, now: datetime, *, longest: float) -> float | None:
-    """Seconds to wait, `longest` at most, from seconds or an HTTP date; a past one is 0, nonsense
-    is None.
+    """Returns the seconds to wait, `longest` at most; None without a valid header value.
+
+    The value is a number of seconds or an HTTP date; a date in the past gives 0.
 
     >>> read("120", datetime(2026, 1, 1, tzinfo=UTC), longest=300)
     120.0

@@ -1,4 +1,4 @@
-"""Work beside the slice's own thread, which may leave it behind at any moment."""
+"""Background threads for one call each, which their caller may abandon at any time."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ from typing import TypeVar
 T = TypeVar("T")
 
 POLL_SECONDS = 0.5
-"""Seconds between two questions whether to wait on."""
-STACK = 2 * 1024 * 1024
-"""Bytes for each thread. The usual 8 MiB count as data of the process, and a dozen threads would
-take a good part of what a worker may hold."""
+"""Time between two checks whether to continue waiting."""
+STACK_BYTES = 2 * 1024 * 1024
+"""Stack size of each thread.
+
+The default of 8 MiB counts as data of the process: the stacks of a dozen threads would be a large
+share of the worker's memory limit.
+"""
 
 _starting = threading.Lock()
 
 
 def start(call: Callable[[], T], name: str) -> Future[T]:
-    """What `call` returns or raises, from a thread of its own that keeps no process alive.
+    """Runs `call` in a new daemon thread; the future gets its return value or exception.
 
-    It runs in a copy of this context: the guard of the object store and the words of the log go
-    along.
+    The call runs in a copy of the current context (contextvars), so that the object store's guard
+    and the log's bound fields apply to it as well.
     """
     outcome: Future[T] = Future()
     context = contextvars.copy_context()
@@ -32,22 +35,25 @@ def start(call: Callable[[], T], name: str) -> Future[T]:
     def run() -> None:
         try:
             outcome.set_result(context.run(call))
-        except BaseException as error:  # noqa: BLE001 - raised by whoever asks for the outcome
+        except BaseException as error:  # noqa: BLE001 - raised by `Future.result`
             outcome.set_exception(error)
 
     thread = threading.Thread(target=run, name=name, daemon=True)
     with _starting:
-        usual = threading.stack_size(STACK)
+        default = threading.stack_size(STACK_BYTES)
         try:
             thread.start()
         finally:
-            threading.stack_size(usual)
+            threading.stack_size(default)
     return outcome
 
 
-def wait(outcome: Future[T], go_on: Callable[[], bool]) -> bool:
-    """Whether the outcome is there; False as soon as `go_on`, asked now and then, says so."""
+def wait(outcome: Future[T], should_continue: Callable[[], bool]) -> bool:
+    """Waits until the future is done; True if it is, False once `should_continue` returns False.
+
+    `should_continue` is called every POLL_SECONDS.
+    """
     while not futures.wait((outcome,), POLL_SECONDS).done:
-        if not go_on():
+        if not should_continue():
             return False
     return True

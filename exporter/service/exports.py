@@ -40,7 +40,7 @@ class ExportService:
         store: ExportStore,
         storage: Storage,
         clock: Clock | None = None,
-        budgets: rates.Open | None = None,
+        budgets: rates.OpenBudget | None = None,
     ) -> None:
         self.settings = settings
         self.config = config

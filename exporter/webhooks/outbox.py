@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 import redis
 
-from exporter.core.events import OVER, Event
+from exporter.core.events import TERMINAL_EVENTS, Event
 from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks import delivery_store, endpoint_store
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
@@ -86,7 +86,7 @@ class Outbox:
         meanwhile; False, and nothing is changed, if the event is not the oldest any more."""
         arguments: list[str | bytes | int] = [
             event.message_id,
-            int(event.type in OVER),
+            int(event.type in TERMINAL_EVENTS),
             self._keep,
             self._named_for,
         ]

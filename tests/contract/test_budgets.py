@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from exporter.clock import Clock, FakeClock, SystemClock
-from exporter.core.rates import LONGEST_DELAY, UNLIMITED, MemoryBudgets, Open, Rate
+from exporter.core.rates import MAX_SLEEP_SECONDS, UNLIMITED, MemoryBudgets, OpenBudget, Rate
 from exporter.errors import StoreUnavailable
 from exporter.local import ports
 from exporter.local.redis import RedisServer
@@ -28,8 +28,8 @@ SLACK = {"memory": 1e-6, "redis": 0.5}
 class Subject(NamedTuple):
     """A kind of budget, and the time that it lives in."""
 
-    open: Open
-    again: Open
+    open: OpenBudget
+    again: OpenBudget
     """As another worker would open it."""
     clock: Clock
     slack: float
@@ -59,10 +59,10 @@ def starts(clock: Clock, *takers: Callable[[], float], count: int) -> list[float
     while len(found) < count:
         for take in takers:
             wait = take()
-            if wait <= LONGEST_DELAY:
+            if wait <= MAX_SLEEP_SECONDS:
                 found.append(clock.monotonic() + wait)
             else:
-                clock.sleep(wait - LONGEST_DELAY)
+                clock.sleep(wait - MAX_SLEEP_SECONDS)
     return sorted(found)[:count]
 
 
@@ -111,7 +111,7 @@ def test_a_wait_that_is_too_long_reserves_nothing(subject: Subject) -> None:
     waits = [budget.reserve() for _ in range(5)]
     # Then
     assert waits == pytest.approx([60] * 5, abs=subject.slack)
-    assert all(wait > LONGEST_DELAY for wait in waits)
+    assert all(wait > MAX_SLEEP_SECONDS for wait in waits)
 
 
 def test_sources_do_not_share_a_budget(subject: Subject) -> None:

@@ -18,7 +18,7 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.core import retry_after
-from exporter.core.rates import LONGEST_DELAY, UNLIMITED, Budget
+from exporter.core.rates import MAX_SLEEP_SECONDS, UNLIMITED, Budget
 from exporter.errors import (
     PageTooLarge,
     SourceError,
@@ -232,7 +232,7 @@ class Upstream:
                 self._hold(asked)
             wait = max(random.uniform(0, delay), asked)  # noqa: S311 - spreads load
             late = self._clock.monotonic() + wait >= deadline
-            if late or asked > LONGEST_DELAY or attempt == TRIES:
+            if late or asked > MAX_SLEEP_SECONDS or attempt == TRIES:
                 if isinstance(error, SourceUntrue):
                     raise SourceUntrue(f"{error} (at try {attempt})")
                 if can_shrink and attempt == TRIES and reaction is Reaction.RETRY_THEN_SMALLER:
@@ -240,7 +240,7 @@ class Upstream:
                 raise error
             log.warning("source.retry", upstream=self._name, attempt=attempt, reason=str(error))
             self._clock.sleep(wait)
-            delay = min(delay * 2, LONGEST_DELAY)
+            delay = min(delay * 2, MAX_SLEEP_SECONDS)
         raise AssertionError("unreachable: count never ends")
 
     def close(self) -> None:
@@ -256,7 +256,7 @@ class Upstream:
             raise SourceUnavailable(
                 f"{self._name} is not asked while its rate budget cannot be read: {error}"
             ) from None
-        if wait > LONGEST_DELAY:
+        if wait > MAX_SLEEP_SECONDS:
             before = "" if failure is None else f"; before that: {failure}"
             raise SourceUnavailable(
                 f"{self._name} takes no further request for {wait:.1f} s: its rate is used up, or "

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import structlog
 
 from exporter.core.checkpoints import Row
-from exporter.core.rates import LONGEST_DELAY, Rate
+from exporter.core.rates import MAX_SLEEP_SECONDS, Rate
 from exporter.errors import PageTooLarge
 from exporter.sources.base import Page
 from exporter.sources.http.numbered_pages import Place, smaller
@@ -68,7 +68,7 @@ class Lookups(NamedTuple):
             return cls(LOOKUPS, max_in_flight)
         return cls(
             max(1, min(LOOKUPS, int(LOOKUP_SECONDS / rate.interval))),
-            max(1, min(max_in_flight, int(LONGEST_DELAY / rate.interval))),
+            max(1, min(max_in_flight, int(MAX_SLEEP_SECONDS / rate.interval))),
         )
 
     def of(self, ids: Sequence[str], one: Callable[[str], Row | None]) -> Mapping[str, Row]:

@@ -16,7 +16,7 @@ from exporter.clock import Clock
 from exporter.config import SqlConfig
 from exporter.contracts.pipeline import COLUMNS, SOURCES, STATUSES
 from exporter.core.checkpoints import Cursor, Row
-from exporter.core.rates import LONGEST_DELAY, UNLIMITED, Budget
+from exporter.core.rates import MAX_SLEEP_SECONDS, UNLIMITED, Budget
 from exporter.errors import (
     FieldProblem,
     QueryError,
@@ -148,7 +148,7 @@ class SqlSource:
             wait = self._budget.reserve()
         except StoreUnavailable as error:
             raise SourceUnavailable(f"the rate budget cannot be read: {error}") from None
-        if wait > LONGEST_DELAY:
+        if wait > MAX_SLEEP_SECONDS:
             text = f"the source's rate is used up for {wait:.1f} s"
             raise SourceUnavailable(text, retry_after=wait)
         if wait > 0:

@@ -7,7 +7,7 @@ from typing import cast
 
 import redis
 
-from exporter.core.rates import LONGEST_DELAY, Budget, Rate
+from exporter.core.rates import MAX_SLEEP_SECONDS, Budget, Rate
 from exporter.store.redis import errors, script_loader
 
 
@@ -32,7 +32,7 @@ class _RedisBudget:
         self._shared, self._source, self._rate = shared, source, rate
 
     def reserve(self) -> float:
-        interval, patience = _micros(self._rate.interval), _micros(LONGEST_DELAY)
+        interval, patience = _micros(self._rate.interval), _micros(MAX_SLEEP_SECONDS)
         with errors.translate_errors():
             wait = self._shared.reserve(args=[self._source, interval, patience])
         return cast("int", wait) / 1_000_000

@@ -195,4 +195,4 @@ def test_what_a_plan_leaves_out_is_403(
 
     # Then
     assert answer.status_code == 403, answer.text
-    assert f"does not hold {feature!r}" in answer.json()["detail"]
+    assert f"does not include {feature!r}" in answer.json()["detail"]

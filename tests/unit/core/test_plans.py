@@ -1,4 +1,4 @@
-"""What a plan allows, and what it says when it does not."""
+"""Tests of plans: allowed features and priorities, and the texts of refusals."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from exporter.core.plans import FEATURES, UNLIMITED, CreditsSpent, NotInPlan, Pl
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_a_plan_without_a_list_holds_every_feature(feature: str) -> None:
-    # When / Then: no complaint
+def test_a_plan_without_a_list_includes_every_feature(feature: str) -> None:
+    # When / Then: nothing is raised
     UNLIMITED.check(feature)
     UNLIMITED.check_priority(9)
 
 
-def test_a_feature_that_is_not_in_the_plan_is_refused_in_words_for_its_reader() -> None:
+def test_a_feature_outside_the_plan_is_refused_with_a_text_that_names_the_features() -> None:
     # Given
     plan = Plan("k", features=frozenset({"search", "export"}))
 
@@ -24,18 +24,18 @@ def test_a_feature_that_is_not_in_the_plan_is_refused_in_words_for_its_reader() 
         plan.check("bulk")
 
     # Then
-    said = str(refusal.value)
-    assert "does not hold 'bulk' (collecting postings in bulk" in said
-    assert said.endswith("it holds: export, search")
+    text = str(refusal.value)
+    assert "does not include 'bulk' (collecting postings in bulk" in text
+    assert text.endswith("it includes: export, search")
 
 
-def test_a_plan_may_hold_nothing() -> None:
+def test_a_plan_may_include_no_feature() -> None:
     # Given
     plan = Plan("k", features=frozenset())
 
     # When / Then
     for feature in FEATURES:
-        with pytest.raises(NotInPlan, match="it holds: nothing"):
+        with pytest.raises(NotInPlan, match="it includes: nothing"):
             plan.check(feature)
 
 
@@ -51,7 +51,7 @@ def test_priorities_end_at_the_ceiling_of_the_plan() -> None:
             plan.check_priority(priority)
 
 
-def test_spent_credits_say_what_was_needed_and_what_is_left() -> None:
+def test_the_error_for_spent_credits_has_the_credits_needed_and_left() -> None:
     # When
     error = CreditsSpent(500, 12)
 
