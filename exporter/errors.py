@@ -1,24 +1,45 @@
-"""Every error the engine raises on purpose, and who must react to it.
+"""Every error that the engine raises on purpose, and who must react to each.
+
+The module that defines an error is given in parentheses unless it is this module. "Export:" gives
+the reaction of the worker that runs the export, "API:" the status of the answer to the caller. The
+`exporter` command prints the text of an error that reaches it and exits with code 1.
 
 ExporterError
- +-- SourceError            the upstream; its text is shown to the user
- |    +-- SourceRefused         will not answer this, now or later: fail the export
- |    +-- SourceUnavailable     may answer later: keep the checkpoint, wait, go on
- |    |    +-- PageTooLarge          may answer a smaller page now
- |    +-- SourceUntrue          answered something that cannot be true: retry, then fail
- +-- StorageError           S3
- |    +-- StorageUnavailable    may answer later: keep the checkpoint, wait, go on
- |    +-- UploadGone            this upload id is dead: sealed, completed or aborted
- |    +-- ObjectExists          a conditional write found the key taken
- +-- StoreUnavailable       Redis: callers of the API get 503, workers wait
- +-- LeaseLost              somebody else may own the export now: write nothing more
- +-- ConfigurationError     the operator must mend a setting; the text says which and how
- +-- QueryError             the caller must mend the request; carries the fields
- +-- NotInPlan              the caller's key does not hold this: 403 (plans)
- +-- CreditsSpent           the caller's key has too few credits left: 402 (plans)
- +-- ForbiddenAddress       a webhook must not be sent there (webhooks.addresses)
- +-- NameUnresolved         a webhook's host has no address now (webhooks.addresses)
- +-- SecretRefused          no secret of a webhook (webhooks.signatures)
+ +-- SourceError            Export: fails with this text. API: 502
+ |    +-- SourceRefused         a repeated request gets the same refusal. API: 422, 429 or 502
+ |    |    +-- Missing              operator: create the table or column (sources.sql.database)
+ |    +-- SourceUnavailable     Export: keeps the checkpoint and waits. API: 503, or 429 for a 429
+ |    |    +-- PageTooLarge         source: requests a smaller page now
+ |    +-- SourceUntrue          Export: waits and retries, then fails
+ |         +-- SourceMoved          Export: gives up its partitions and is read as one
+ +-- StorageError           Export: fails with this text
+ |    +-- StorageUnavailable    Export: keeps the checkpoint and waits. API: 503
+ |    |    +-- Refused              operator: do what the text says (storage.s3_failures)
+ |    +-- UploadGone            Export: looks for the finished file, else begins again
+ |    +-- ObjectExists          storage: an object of the expected size is fine. Export: else fails
+ |    +-- Missing               storage: no object has the key (storage.s3_failures)
+ +-- StoreUnavailable       Redis did not answer. Worker: retries or waits. API: 503
+ +-- LeaseLost              worker: writes nothing more; another worker may own the export
+ +-- ConfigurationError     operator: correct the setting that the text names
+ |    +-- Missing               also a SourceRefused, see above (sources.sql.database)
+ |    +-- UnknownFormat         caller of `make`: choose one of the formats (formats.registry)
+ +-- QueryError             caller: correct the fields in `problems`. API: 422
+ +-- NotInPlan              caller: the plan of the key excludes the request. API: 403 (core.plans)
+ +-- CreditsSpent           caller: the key has too few credits left. API: 402 (core.plans)
+ +-- KeyReused              caller: send a new idempotency key. API: 422 (store.base)
+ +-- KeySpent               caller: send a new idempotency key. API: 409 (store.base)
+ +-- Unreadable             worker: leaves the record to workers of another version, and fails the
+ |                          export if none comes (store.redis.records)
+ +-- UnknownKey             operator: choose the id of an existing key (store.redis.credit_accounts)
+ +-- ForbiddenAddress       caller: choose another webhook URL. API: 422 (webhooks.addresses)
+ +-- NameUnresolved         sender of webhooks: retries the delivery later (webhooks.addresses)
+ +-- SecretRefused          caller of the stores: correct the signing secret (webhooks.signatures)
+ +-- EndpointDisabled       caller: enable the endpoint first. API: 409 (webhooks.endpoints)
+ +-- TooManyEndpoints       caller: delete an endpoint first. API: 409 (webhooks.endpoints)
+ +-- ServiceError           user of the command: do what the text says (cli.client)
+ |    +-- ServiceSilent         command: polls again for a while (cli.client)
+ +-- ChildError             user of the local stack: read the log in the text (local.children)
+ +-- StoppedEarly           local stack: exits with code 0 (local.stack)
 """
 
 from __future__ import annotations
