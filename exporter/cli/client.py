@@ -1,4 +1,4 @@
-"""A client of any running service: enqueue, watch, download, verify."""
+"""HTTP client of a running service: enqueue, watch, download, verify."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ import httpx
 from exporter.errors import ExporterError
 
 TERMINAL = ("finished", "failed", "canceled")
-LONGEST_PAUSE = 2.0
+MAX_PAUSE_SECONDS = 2.0
+"""Longest pause between two polls."""
+MAX_SILENCE_SECONDS = 60
+"""Polls of a service that does not answer end after this time."""
 
 
 class ServiceError(ExporterError):
-    """The service refused, failed, or did not answer; the text says what it said."""
+    """The service refused, failed or did not answer; the message quotes its answer."""
 
 
 class ServiceSilent(ServiceError):
-    """The service did not answer, or not as itself; it may do so in a moment."""
+    """No answer came, or one that is not from an exporter; a retry may succeed."""
 
 
 class Client:
-    """Talks to the native surface of a service.
+    """Calls the native surface (/v1) of a service.
 
-    Raises ServiceError for an address or a key that cannot be one.
+    Raises ServiceError for a malformed address or key.
     """
 
     def __init__(self, url: str, api_key: str) -> None:
@@ -41,7 +44,7 @@ class Client:
                 base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=30
             )
         except httpx.InvalidURL as error:
-            raise ServiceError(f"{url!r} is no address of a service: {error}") from None
+            raise ServiceError(f"{url!r} is not an address of a service: {error}") from None
 
     def __enter__(self) -> Self:
         return self
@@ -50,21 +53,22 @@ class Client:
         self._http.close()
 
     def create(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Enqueue an export; returns its record."""
+        """Creates an export and returns its record."""
         return self._call("POST", "/v1/exports", request)
 
     def get(self, export_id: str) -> dict[str, Any]:
-        """An export's record, with a fresh link if it is finished."""
+        """Returns the record of an export, with a fresh download link if it is finished."""
         return self._call("GET", f"/v1/exports/{export_id}")
 
     def cancel(self, export_id: str) -> dict[str, Any]:
-        """Ask for an export's end."""
+        """Requests cancellation and returns the record after that."""
         return self._call("POST", f"/v1/exports/{export_id}/cancel")
 
     def wait(self, export_id: str, watch: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """The record once it is terminal; `watch` is shown each one on the way.
+        """Returns the record once its state is terminal; `watch` is called with each polled record.
 
-        A service that is restarted meanwhile is asked again for a minute.
+        A service that restarts meanwhile is polled again for MAX_SILENCE_SECONDS; then
+        ServiceSilent is raised.
         """
         pause, silent_since = 0.1, None
         while True:
@@ -72,16 +76,16 @@ class Client:
                 record = self.get(export_id)
             except ServiceSilent:
                 silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > 60:
+                if time.monotonic() - silent_since > MAX_SILENCE_SECONDS:
                     raise
-                time.sleep(LONGEST_PAUSE)
+                time.sleep(MAX_PAUSE_SECONDS)
                 continue
             silent_since = None
             watch(record)
             if record["state"] in TERMINAL:
                 return record
             time.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            pause = min(pause * 1.5, MAX_PAUSE_SECONDS)
 
     def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None
@@ -98,9 +102,9 @@ class Client:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            # A proxy in front of a service that is restarted answers so, too.
+            # A proxy in front of a service that restarts answers like this, too.
             raise ServiceSilent(
-                f"{self._http.base_url} is no exporter: {method} {path} answered "
+                f"{self._http.base_url} is not an exporter: {method} {path} answered "
                 f"{response.status_code} without a JSON object"
             )
         if not response.is_success:
@@ -117,9 +121,10 @@ class Client:
 
 
 def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> None:
-    """The whole file or none: it gets its name only when all its bytes are there.
+    """Downloads the whole file or leaves none: the file gets its name when all bytes arrived.
 
-    Raises ServiceError if the link refuses or the transfer breaks off.
+    `watch` is called with the size of each chunk. Raises ServiceError if the link refuses, the
+    transfer breaks off, or the size is not the announced one.
     """
     with _unfinished(file) as part, part.open("wb") as out:
         try:
@@ -137,13 +142,27 @@ def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> N
 
 
 def count_rows(file: Path, format: str) -> int:  # noqa: A002
-    """Rows in a downloaded file, by reading it whole with the standard library."""
+    """Returns the number of rows in a downloaded file, counted by reading all of it.
+
+    Memory stays flat. Raises ServiceError for an envelope that is cut off.
+    """
+    if format == "json_envelope":
+        return _count_enveloped(file)
     if format == "csv":
         csv.field_size_limit(2**31 - 1)
         with file.open(newline="", encoding="utf-8") as lines:
             return max(sum(1 for _ in csv.reader(lines)) - 1, 0)
     with file.open("rb") as raw:
         return sum(1 for line in raw if line.strip())
+
+
+def _count_enveloped(file: Path) -> int:
+    """Counts the lines between the first, which opens the list, and the one that closes it."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines):
+            if line.startswith(b"]"):
+                return number - 1
+    raise ServiceError(f"{file} ends before its closing line: it is not the whole envelope")
 
 
 @contextmanager

@@ -55,6 +55,22 @@ def exporter(
     )
 
 
+def test_the_command_exports_an_envelope_that_holds_the_announced_rows(
+    stack: Addresses, tmp_path: Path
+) -> None:
+    # When
+    done = exporter(
+        *("export", "--query", json.dumps(ALL), "--limit", "120"),
+        *("--format", "json_envelope", "-o", "jobs.json"),
+        directory=tmp_path,
+        stack=stack,
+    )
+    # Then
+    assert done.returncode == 0, done.stderr
+    envelope = json.loads((tmp_path / "jobs.json").read_bytes())
+    assert envelope["total"] == len(envelope["jobs"]) == 120
+
+
 def test_a_csv_of_the_whole_board_is_read_alike_by_two_readers(
     stack: Addresses, tmp_path: Path, postings: dict[str, dict[str, Any]]
 ) -> None:

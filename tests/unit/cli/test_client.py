@@ -19,7 +19,7 @@ def record(state: str, **more: Any) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "LONGEST_PAUSE", 0.001)
+    monkeypatch.setattr(client, "MAX_PAUSE_SECONDS", 0.001)
 
 
 def test_a_watcher_sees_every_record_up_to_the_last() -> None:
@@ -118,6 +118,13 @@ def test_a_download_that_is_not_whole_leaves_what_was_there_before(
         ("csv", b"_id\r\n" + b'"' + b"x" * 200_000 + b'"\r\n', 1),
         ("json", b"", 0),
         ("json", b'{"a":"\xe2\x80\xa8"}\n{"a":1}\n', 2),
+        ("json_envelope", b'{"exported_at":null,"jobs":[\n],"total":0}\n', 0),
+        (
+            "json_envelope",
+            b'{"exported_at":null,"jobs":[\n{"a":["]"]},\n{"a":1}\n],"total":2}\n',
+            2,
+        ),
+        ("json_envelope", b'{"exported_at":null,"total":1,"jobs":[\n{"a":1}\n]}\n', 1),
     ],
 )
 def test_rows_of_a_file_are_counted_as_a_reader_sees_them(
@@ -132,6 +139,15 @@ def test_rows_of_a_file_are_counted_as_a_reader_sees_them(
     assert found == count
 
 
+def test_an_envelope_that_was_cut_off_is_not_counted(tmp_path: Path) -> None:
+    # Given
+    file = tmp_path / "file"
+    file.write_bytes(b'{"exported_at":null,"jobs":[\n{"a":1},\n{"a":2}')
+    # When / Then
+    with pytest.raises(ServiceError, match="ends before its closing line"):
+        count_rows(file, "json_envelope")
+
+
 @pytest.mark.parametrize("key", ["", " \n", "exp_é", "exp_1\nexp_2"])
 def test_what_can_be_no_key_is_refused_without_showing_it(key: str) -> None:
     # When
@@ -143,5 +159,5 @@ def test_what_can_be_no_key_is_refused_without_showing_it(key: str) -> None:
 
 def test_what_can_be_no_address_is_refused() -> None:
     # When / Then
-    with pytest.raises(ServiceError, match="'http://h:port' is no address"):
+    with pytest.raises(ServiceError, match="'http://h:port' is not an address"):
         Client("http://h:port", "exp_1")
