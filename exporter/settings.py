@@ -81,6 +81,8 @@ def parse_rate(value: object) -> object:
 
 LONGEST_WINDOW = 7 * 86400
 """Seconds. An export that waits longer for its next page fails at its deadline."""
+MAX_CONCURRENCY = 512
+"""Slices at once of one worker: its shared memory is made before their number is known."""
 SHORTEST_LEASE = timedelta(seconds=2)
 SLICE_GRACE = timedelta(minutes=15)
 """What a slice may take beyond its budget before it is thought to hang. Its last page, part and

@@ -9,13 +9,12 @@ from contextlib import contextmanager
 
 from billiard.process import current_process
 
-MOST_SLOTS = 512
-"""Children that one worker may have; the shared memory is made before their number is known."""
+from exporter.settings import MAX_CONCURRENCY
 
 # Made at import, before the pool forks, so that the children share the parent's memory. Without
 # locks: a child that is killed while it holds one would stop all others.
 _claimed_at = multiprocessing.Value("d", 0.0, lock=False)
-_busy = multiprocessing.Array("b", MOST_SLOTS, lock=False)
+_busy = multiprocessing.Array("b", MAX_CONCURRENCY, lock=False)
 
 
 def begin() -> None:

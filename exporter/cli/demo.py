@@ -1,4 +1,4 @@
-"""The main job seen by a newcomer, on real servers, in a minute."""
+"""`exporter demo`: the main job on real servers, in a minute."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from exporter.cli.watch import fetch
 from exporter.local import ports
 from exporter.local.stack import Stack
 
-SHOWN = ("_id", "job_title", "company_name", "location_raw", "date_posted")
-WIDTH = 28
+COLUMNS = ("_id", "job_title", "company_name", "location_raw", "date_posted")
+MAX_CELL_CHARS = 28
 
 
 def run(rows: int, out: Console, err: Console) -> int:
-    """Start the stack, export from the board, download, show rows and proof; leaves nothing.
+    """Starts the stack, exports from the board, downloads, shows rows and proof; leaves no file.
 
-    Returns the exit code. Raises ExporterError if any of it fails.
+    Returns the exit code. Raises ExporterError if a step fails.
     """
     with tempfile.TemporaryDirectory(prefix="exporter-demo-") as scratch:
         file = Path(scratch) / "jobs.csv"
@@ -38,19 +38,17 @@ def run(rows: int, out: Console, err: Console) -> int:
             record = fetch(client, request, file, err)
             out.print(_first_rows(file))
             out.print(_proof(record["result"]))
-        err.print(
-            "That was the whole service. `exporter up` starts it to stay; then see the README."
-        )
+        err.print("That was the whole service. `exporter up` keeps it running: see the README.")
     return 0
 
 
 def _first_rows(file: Path) -> Table:
     table = Table(title="The first rows of the file", show_lines=False)
-    for name in SHOWN:
-        table.add_column(name, max_width=WIDTH, no_wrap=True, overflow="ellipsis")
+    for name in COLUMNS:
+        table.add_column(name, max_width=MAX_CELL_CHARS, no_wrap=True, overflow="ellipsis")
     with file.open(newline="", encoding="utf-8") as lines:
         for row in islice(csv.DictReader(lines), 8):
-            table.add_row(*(Text(" ".join(row[name].split())) for name in SHOWN))
+            table.add_row(*(Text(" ".join(row[name].split())) for name in COLUMNS))
     return table
 
 

@@ -1,4 +1,4 @@
-"""Checks every dependency and setting, and says how to mend what is wrong."""
+"""Checks every dependency and setting; each failure names the remedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WORKERS = "exporter:workers:*"
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """Result of one check."""
 
     what: str
     well: bool
@@ -31,34 +31,34 @@ class Finding(NamedTuple):
 
 
 def examine() -> Iterator[Finding]:
-    """Findings one by one, as they are made; a broken dependency does not stop the others'."""
+    """Yields the result of each check; a failed dependency does not stop the other checks."""
     try:
         settings = load()
     except ExporterError as error:
         yield Finding("settings", False, str(error))
         return
     yield Finding("settings", True, f"bucket {settings.s3_bucket}, API {settings.public_url}")
-    yield _look("redis", lambda: _redis(settings))
-    yield _look("broker", lambda: _broker(settings))
-    yield _look("workers", lambda: _workers(settings))
-    yield _look("s3", lambda: _s3(settings))
+    yield _check("redis", lambda: _redis(settings))
+    yield _check("broker", lambda: _broker(settings))
+    yield _check("workers", lambda: _workers(settings))
+    yield _check("s3", lambda: _s3(settings))
     try:
         config = load_config(settings.config)
     except ExporterError as error:
         yield Finding("sources", False, str(error))
         return
     for name in sorted(config.sources):
-        yield _look(f"source {name}", lambda name=name: _source(settings, name))  # type: ignore[misc]
+        yield _check(f"source {name}", lambda name=name: _source(settings, name))  # type: ignore[misc]
     if config.surfaces.hirebase not in config.sources:
         yield Finding(
             "surface hirebase",
             False,
-            f"exports from {config.surfaces.hirebase!r}, which is no configured source: "
+            f"exports from {config.surfaces.hirebase!r}, which is not a configured source: "
             "name one under [surfaces]",
         )
 
 
-def _look(what: str, at: Callable[[], str]) -> Finding:
+def _check(what: str, at: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, at())
     except (ExporterError, redis.RedisError) as error:
@@ -86,7 +86,7 @@ def _workers(settings: Settings) -> str:
 
 
 def _s3(settings: Settings) -> str:
-    """Takes the steps that an export takes: upload, complete, copy, head, delete."""
+    """Runs the S3 calls of an export: upload, complete, copy, head, delete."""
     storage = wiring.storage(settings)
     storage.check()
     probe = f"{object_keys.ROOT}doctor-{uuid.uuid4()}/"

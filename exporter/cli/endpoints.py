@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from exporter.webhooks.endpoints import Endpoint
 
 endpoints = typer.Typer(
-    help="Webhook endpoints: the URLs that are told of a user's exports.", no_args_is_help=True
+    help="Webhook endpoints: the URLs that receive the events of a user's exports.",
+    no_args_is_help=True,
 )
 
-_LOOK = 0.2
-"""Seconds between two looks at a test that is on its way."""
+_POLL_SECONDS = 0.2
+"""Pause between two polls of a test delivery."""
 
 Id = Annotated[str, typer.Argument(help="The id that `list` shows.")]
 
@@ -33,29 +34,30 @@ Id = Annotated[str, typer.Argument(help="The id that `list` shows.")]
 @endpoints.command("create")
 def create(
     url: Annotated[str, typer.Argument(help="https://HOST/PATH.")],
-    user: Annotated[str, typer.Option(help="The user of whose exports it is told.")],
+    user: Annotated[str, typer.Option(help="The user whose exports' events it receives.")],
     event: Annotated[
         list[str] | None,
         typer.Option(
             "--event",
             metavar="E",
-            help="What it wants to hear; repeat for several. Default: all but export.progress.",
+            help="An event it receives; repeat for several. Default: all but export.progress.",
         ),
     ] = None,
     ordered: Annotated[
-        bool, typer.Option("--ordered", help="The events of one export come one after the other.")
+        bool,
+        typer.Option("--ordered", help="Deliver the events of one export one after the other."),
     ] = False,
     download_url: Annotated[
-        bool, typer.Option("--download-url", help="export.finished brings a download URL.")
+        bool, typer.Option("--download-url", help="Include a download URL in export.finished.")
     ] = False,
-    description: Annotated[str, typer.Option(help="For you.")] = "",
+    description: Annotated[str, typer.Option(help="A note for you.")] = "",
 ) -> None:
     """Register an endpoint and print its id and the secret that its webhooks are signed with."""
     from exporter.webhooks.addresses import NameUnresolved
 
     with report_errors():
         if not user.strip():
-            raise ExporterError("--user is empty: give the user of whose exports it is told")
+            raise ExporterError("--user is empty: give the user whose events the endpoint receives")
         guard = _guard()
         try:
             guard.resolve(guard.check(url))
@@ -73,14 +75,14 @@ def create(
 
 
 @endpoints.command("list")
-def list_(user: Annotated[str, typer.Option(help="Whose endpoints.")]) -> None:
+def list_(user: Annotated[str, typer.Option(help="The owner of the endpoints.")]) -> None:
     """Show a user's endpoints, without their secrets."""
-    # Whoever copies an id or a URL needs all of it, however narrow the terminal is.
+    # Ids and URLs are copied: they are shown whole, however narrow the terminal is.
     whole = [Column(name, overflow="fold") for name in ("id", "url")]
     table = Table(*whole, "events", "state", "description")
     with report_errors():
         for one in _endpoints().list(user):
-            cells = one.id, one.url, _hears(one), _state(one), one.description
+            cells = one.id, one.url, _events(one), _state(one), one.description
             table.add_row(*map(escape, cells))
     out.print(table)
 
@@ -91,7 +93,7 @@ def rotate(
     grace: Annotated[
         int,
         typer.Option(
-            min=0, max=7 * 86400, metavar="SECONDS", help="How long the secret so far signs, too."
+            min=0, max=7 * 86400, metavar="SECONDS", help="How long the old secret signs as well."
         ),
     ] = 86400,
 ) -> None:
@@ -107,7 +109,7 @@ def rotate(
 
 @endpoints.command("disable")
 def disable(endpoint_id: Id) -> None:
-    """Send an endpoint nothing from now on."""
+    """Stop sending events to an endpoint."""
     with report_errors():
         known = _endpoints()
         known.disable(endpoint_id, _found(known, endpoint_id).user_id)
@@ -116,7 +118,7 @@ def disable(endpoint_id: Id) -> None:
 
 @endpoints.command("enable")
 def enable(endpoint_id: Id) -> None:
-    """Send an endpoint what happens from now on, whyever it was disabled."""
+    """Send events to an endpoint again, whatever disabled it; earlier events are not sent."""
     with report_errors():
         known = _endpoints()
         known.enable(endpoint_id, _found(known, endpoint_id).user_id)
@@ -125,7 +127,7 @@ def enable(endpoint_id: Id) -> None:
 
 @endpoints.command("delete")
 def delete(endpoint_id: Id) -> None:
-    """Forget an endpoint for good."""
+    """Delete an endpoint for good."""
     with report_errors():
         known = _endpoints()
         known.delete(endpoint_id, _found(known, endpoint_id).user_id)
@@ -136,10 +138,10 @@ def delete(endpoint_id: Id) -> None:
 def test(
     endpoint_id: Id,
     wait: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for what comes of it.")
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait for the result.")
     ] = 30.0,
 ) -> None:
-    """Send webhook.test to an endpoint, and say what came of it."""
+    """Send webhook.test to an endpoint, and print the result."""
     from exporter.webhooks.deliveries import DeliveryState
 
     with report_errors():
@@ -152,7 +154,7 @@ def test(
                     f"{delivery.id} is {delivery.state} after {wait:g} s: see that "
                     "`exporter webhooks` runs"
                 )
-            time.sleep(_LOOK)
+            time.sleep(_POLL_SECONDS)
             delivery = log.find(delivery.id) or delivery
         attempt = delivery.attempts[-1] if delivery.attempts else None
         if delivery.state is DeliveryState.DEAD:
@@ -175,7 +177,7 @@ def _unknown(endpoint_id: str) -> ExporterError:
     )
 
 
-def _hears(endpoint: Endpoint) -> str:
+def _events(endpoint: Endpoint) -> str:
     return "\n".join(endpoint.events) if endpoint.own else "those of exports that name it"
 
 

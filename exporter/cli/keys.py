@@ -22,7 +22,7 @@ keys = typer.Typer(help="API keys: shown once, stored hashed.", no_args_is_help=
 
 Granted = Annotated[
     str | None,
-    typer.Option("--credits", metavar="N", help="Records it may have: a number, or 'unlimited'."),
+    typer.Option("--credits", metavar="N", help="Records it may export: a number, or 'unlimited'."),
 ]
 Features = Annotated[
     list[str] | None,
@@ -30,34 +30,39 @@ Features = Annotated[
         "--feature",
         metavar="F",
         help="export, search, expired (postings), bulk or pipeline; repeat for several. "
-        "'all': all of them, those of later versions included.",
+        "'all': all features, including those of later versions.",
     ),
 ]
 Ceiling = Annotated[
-    int | None, typer.Option("--max-priority", min=0, max=9, help="Of its exports.")
+    int | None,
+    typer.Option("--max-priority", min=0, max=9, help="Highest priority of its exports."),
 ]
 Slices = Annotated[
     int | None,
     typer.Option(
-        "--concurrency", min=0, help="Slices of its user at once; further ones wait. 0: no bound."
+        "--concurrency",
+        min=0,
+        help="Slices of its user at once; further slices wait. 0: unlimited.",
     ),
 ]
 
 
 @keys.command("create")
 def create(
-    user: Annotated[str, typer.Option(help="The user whom the key stands for.")],
+    user: Annotated[str, typer.Option(help="The user that the key authenticates.")],
     scope: Annotated[
         list[str] | None, typer.Option(help="read or write; repeat for both. Default: both.")
     ] = None,
-    name: Annotated[str, typer.Option(help="What it is for.")] = "",
+    name: Annotated[str, typer.Option(help="A note: what the key is for.")] = "",
     balance: Granted = None,
     feature: Features = None,
     max_priority: Ceiling = None,
     concurrency: Slices = None,
 ) -> None:
-    """Make a key and print it; this is the only time that it can be seen. It is unlimited but for
-    what is given."""
+    """Make a key and print it; it cannot be shown again.
+
+    The key is unlimited except for the options given.
+    """
     from exporter.core.plans import Plan
     from exporter.store.redis.api_keys import SCOPES, KeyRing
 
@@ -100,15 +105,17 @@ def set_(
         typer.Option(
             "--credits",
             metavar="N",
-            help="Records it may have from now on: a number, 'unlimited', or +N for N more.",
+            help="Records it may export from now on: a number, 'unlimited', or +N for N more.",
         ),
     ] = None,
     feature: Features = None,
     max_priority: Ceiling = None,
     concurrency: Slices = None,
 ) -> None:
-    """Change a key's plan; what is not given stays. Exports under way keep what they were made
-    with."""
+    """Change a key's plan; options that are not given keep their value.
+
+    Exports that are running keep the plan that they were created with.
+    """
     from msgspec import UNSET
 
     from exporter.store.redis.api_keys import KeyRing
@@ -149,13 +156,13 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The id that `list` shows.
 
 
 def _credits(text: str) -> tuple[bool, int | None]:
-    """Whether it comes on top of what is there, and how many; None: any number."""
+    """Returns whether the credits are added to the balance, and how many; None is unlimited."""
     if text == "unlimited":
         return False, None
     if not re.fullmatch(r"\+?[0-9]{1,15}", text):
         raise ExporterError(
-            f"--credits {text}: give a number such as 500, 'unlimited', or for a key that is there"
-            " +500 to add to what it has"
+            f"--credits {text}: give a number such as 500, 'unlimited', or for an existing key"
+            " +500 to add to its balance"
         )
     return text.startswith("+"), int(text)
 
@@ -165,7 +172,7 @@ def _features(names: list[str] | None) -> frozenset[str] | None:
 
 
 def _terms(plan: Plan, balance: Balance) -> Iterator[str]:
-    """What was agreed with a key, and where it stands."""
+    """Lists the terms of a key's plan and its balance."""
     if balance.left is None:
         yield f"unlimited, {balance.used} used"
     else:

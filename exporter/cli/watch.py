@@ -1,4 +1,4 @@
-"""An export seen from a terminal: a bar while it runs, a download, and what was proven."""
+"""Runs an export from a terminal: progress bar, download, verification."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from exporter.cli.client import Client, ServiceError, count_rows, download
 
 
 def fetch(client: Client, request: Mapping[str, Any], file: Path, err: Console) -> dict[str, Any]:
-    """Export, download and verify; the finished record.
+    """Exports, downloads and verifies; returns the record of the finished export.
 
-    Raises ServiceError if the export does not finish, or the file is not what was announced.
+    Raises ServiceError if the export does not finish, or if the size or the number of rows of the
+    file is not the announced one.
     """
     created = client.create(request)
     export_id = created["id"]
@@ -36,7 +37,7 @@ def fetch(client: Client, request: Mapping[str, Any], file: Path, err: Console) 
         result = record["result"]
         _download(result, file, err)
     except KeyboardInterrupt:
-        err.print(f"\nThe export goes on. Ask for {export_id} again, or cancel it by the API.")
+        err.print(f"\nThe export continues. Poll {export_id} by the API, or cancel it.")
         raise
     rows = count_rows(file, record["format"])
     if rows != result["record_count"]:

@@ -124,7 +124,7 @@ class Worker:
         run = f"{patch}\nfrom workers.__main__ import main\nmain()"
         with self.path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", run, "worker", "--concurrency", str(slots)],
+                [sys.executable, "-c", run, "worker", str(slots)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -364,8 +364,8 @@ def test_a_service_that_is_not_there_is_told_in_one_line(run: Run) -> None:
             reply(401, {"title": "Unauthorized", "detail": "the API key is wrong"}),
             "401 Unauthorized: the API key is wrong",
         ),
-        (reply(200, "<html>"), "is no exporter: POST /v1/exports answered 200"),
-        (reply(401, "null"), "is no exporter: POST /v1/exports answered 401"),
+        (reply(200, "<html>"), "is not an exporter: POST /v1/exports answered 200"),
+        (reply(401, "null"), "is not an exporter: POST /v1/exports answered 401"),
         (reply(503, {"title": "Unavailable", "detail": "Redis is full"}), "Redis is full"),
     ],
 )
@@ -396,10 +396,10 @@ def test_each_wrong_field_is_told_on_a_line_of_its_own(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["-o", "no/such/jobs.csv", "--api-key", "exp_x"], "no/such is no directory"),
+        (["-o", "no/such/jobs.csv", "--api-key", "exp_x"], "no/such is not a directory"),
         (["-o", "jobs.csv"], "no API key: set EXPORTER_API_KEY or give --api-key"),
         (["-o", "jobs.csv", "--api-key", "exp_\nx"], "the API key is empty or holds characters"),
-        (["-o", "jobs.csv", "--api-key", "exp_x", "--url", "127.0.0.1:1"], "is no address"),
+        (["-o", "jobs.csv", "--api-key", "exp_x", "--url", "127.0.0.1:1"], "is not an address"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_asked(
@@ -419,8 +419,19 @@ def test_a_query_that_is_no_json_is_a_usage_error(run: Run) -> None:
     done = run("export", "-o", "jobs.csv", "--query", "{job_titles: welder}")
     # Then
     assert done.returncode == 2
-    assert "--query is no JSON" in done.stderr
+    assert "--query is not JSON" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("slots", ["0", "513"])
+def test_a_worker_with_an_impossible_number_of_slices_is_a_usage_error(
+    run: Run, slots: str
+) -> None:
+    # When
+    done = run("worker", "--concurrency", slots)
+    # Then
+    assert done.returncode == 2
+    assert f"{slots}: give 1 to 512" in done.stderr
 
 
 def test_an_export_that_fails_leaves_no_file_and_says_why(run: Run, tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""The `exporter board` commands."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exporter import logs
+from exporter.cli.console import DATA_DIR, err, report_errors
+from exporter.cli.processes import Host, Port
+from exporter.errors import ExporterError
+
+board = typer.Typer(help="The reference job board, an upstream to try.", no_args_is_help=True)
+
+Database = Annotated[
+    Path, typer.Option(envvar="EXPORTER_BOARD_DATABASE", help="The board's SQLite file.")
+]
+Faults = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="Misbehave on request, such as 'latency=20ms-80ms, 429=2%, reset=1%, drift=3/s': "
+        "latency=TIME; drift=N/s (postings inserted, updated, deleted a second); seed=N; and, each "
+        "with a share of the searches, 429, 503, 502, 500 (refused), reset, truncate, slow (broken "
+        "or dripping bodies), html, shape (not a page), empty, short, total (false pages). "
+        "'' misbehaves only after POST /faults.",
+    ),
+]
+
+
+@board.command("serve")
+def serve(
+    database: Database = DATA_DIR / "board.sqlite",
+    data: Annotated[
+        Path | None, typer.Option(exists=True, help="JSON Lines (.gz too) to load first.")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Synthetic postings to make first.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Other seed, other postings.")] = 1,
+    port: Port = 8810,
+    host: Host = "127.0.0.1",
+    faults: Faults = None,
+) -> None:
+    """Serve the board. Callers must show the key that is in BOARD_KEY."""
+    from exporter.board import app as board_app
+
+    logs.configure("board")
+    key = os.environ.get("BOARD_KEY")
+    with report_errors():
+        if not key:
+            raise ExporterError("BOARD_KEY is not set: choose a key that callers must show")
+        _fill(database, data, rows, seed)
+        board_app.serve(database, host, port, [key], faults)
+
+
+@board.command("load")
+def load(
+    file: Annotated[Path, typer.Argument(exists=True, help="JSON Lines, .gz too.")],
+    database: Database = DATA_DIR / "board.sqlite",
+) -> None:
+    """Load postings into the board; a board that is running serves them at once."""
+    with report_errors():
+        _fill(database, file, None, 1)
+
+
+def _fill(database: Path, data: Path | None, rows: int | None, seed: int) -> None:
+    from exporter.board import database as stored
+    from exporter.board.synthetic import synthesize
+
+    try:
+        stored.prepare(database)
+        if rows is not None:
+            synthesize(database, rows, seed)
+            err.print(f"{rows} synthetic postings of seed {seed} in {database}", highlight=False)
+        if data is not None:
+            loaded = stored.load(database, data)
+            err.print(
+                f"{loaded.loaded} postings from {data} into {database}, "
+                f"{loaded.replaced} in place of older ones",
+                highlight=False,
+                soft_wrap=True,
+            )
+    except sqlite3.Error as error:
+        raise ExporterError(f"{database}: {error}") from None

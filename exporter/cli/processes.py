@@ -1,0 +1,61 @@
+"""The commands that the Procfile names: one process of the service each, until SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from exporter import logs
+from exporter.cli.console import report_errors
+from exporter.settings import MAX_CONCURRENCY
+
+Port = Annotated[int, typer.Option(help="Port to listen on.")]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+
+
+def _slots(value: int | None) -> int | None:
+    if value is not None and not 1 <= value <= MAX_CONCURRENCY:
+        raise typer.BadParameter(
+            f"{value}: give 1 to {MAX_CONCURRENCY}; for more slices at once, start more workers"
+        )
+    return value
+
+
+def api(port: Port = 8800, host: Host = "127.0.0.1") -> None:
+    """Serve the REST API."""
+    logs.configure("api")
+    with report_errors():
+        from exporter.api.server import serve
+
+        serve(host, port)
+
+
+def worker(
+    concurrency: Annotated[
+        int | None,
+        typer.Option(callback=_slots, help="Slices at once; default: two for each core."),
+    ] = None,
+) -> None:
+    """Run Celery workers that write exports."""
+    _become("worker", str(concurrency or 2 * (os.cpu_count() or 1)))
+
+
+def webhooks() -> None:
+    """Run Celery workers that send webhooks; they write no exports."""
+    _become("webhooks")
+
+
+def beat() -> None:
+    """Run the scheduler of the hourly cleanup. Run one; without it the cleanup does not run."""
+    _become("beat")
+
+
+def _become(*arguments: str) -> NoReturn:
+    """Replace this process by one of `workers`, so that signals and the exit code are its own.
+
+    The package `workers` imports Celery and is never imported by `exporter`.
+    """
+    os.execv(sys.executable, [sys.executable, "-m", "workers", *arguments])  # noqa: S606
