@@ -77,7 +77,7 @@ class Prefetch:
             self._ask(at.cursor)
         most = self._most(at)
         while len(self._asked) < most:
-            cursor = self._source.ahead(self._asked[-1].cursor)
+            cursor = self._source.predict_next(self._asked[-1].cursor)
             if cursor is None:
                 return
             self._ask(cursor)

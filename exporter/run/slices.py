@@ -158,7 +158,7 @@ class Slice:
         is_first = self.at.pages == 0 and self.export.partition is None
         if not is_first or self.export.partitions is not None or page.total is None:
             return None
-        if self.source.ahead(self.at.cursor) is None:
+        if self.source.predict_next(self.at.cursor) is None:
             return None
         pieces = partitions.cut(
             self.spec,

@@ -68,7 +68,7 @@ class Source(Protocol):
         short page in place of an error.
         """
 
-    def ahead(self, cursor: Cursor) -> Cursor | None:
+    def predict_next(self, cursor: Cursor) -> Cursor | None:
         """The cursor that the page at this one names as next, unless it is the last or had to be
         made smaller; None if only reading tells."""
 

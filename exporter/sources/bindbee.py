@@ -19,7 +19,7 @@ from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import SourceUntrue
 from exporter.sources.base import Page, Search
-from exporter.sources.checking import valid
+from exporter.sources.checking import validate
 from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader, text_of
 
@@ -30,7 +30,7 @@ COLUMNS = (
 )
 """The job object as the vendor documents it, in its order."""
 PATH = "/api/ats/v1/jobs"
-MOST = 200
+MAX_PAGE_SIZE = 200
 """Jobs a page, and ids that one filter takes here: more would not fit into the line of a request
 that servers commonly read."""
 _UUID = re.compile("-".join(f"[0-9a-f]{{{digits}}}" for digits in (8, 4, 4, 4, 12)))
@@ -70,11 +70,11 @@ def _ids(value: object) -> object:
     if value is None or not isinstance(value, str | list | tuple):
         return value
     texts = value.split(",") if isinstance(value, str) else value
-    if len(texts) > MOST:
+    if len(texts) > MAX_PAGE_SIZE:
         raise PydanticCustomError(
             "too_long",
             "{count} ids, the most is {most}: export a longer list by its ids instead",
-            {"count": len(texts), "most": MOST},
+            {"count": len(texts), "most": MAX_PAGE_SIZE},
         )
     return [text.strip() if isinstance(text, str) else text for text in texts]
 
@@ -129,8 +129,8 @@ class BindbeeSource:
         # come again behind the cursor, as itself.
         self.identity: str | None = "id"
         self.tolerated_drift = config.tolerated_drift
-        self.lookup_size = MOST
-        self._page_size = min(config.page_size, MOST)
+        self.lookup_size = MAX_PAGE_SIZE
+        self._page_size = min(config.page_size, MAX_PAGE_SIZE)
         self._upstream = Upstream(
             config.base_url,
             {
@@ -145,7 +145,7 @@ class BindbeeSource:
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
         """The vendor's filters made canonical; how many a page holds is not among them."""
-        query = valid(JobSearch, raw).canonical()
+        query = validate(JobSearch, raw).canonical()
         return Search(query=query, echo=query)
 
     def start(self, limit: int | None, offset: int) -> Cursor:
@@ -168,7 +168,7 @@ class BindbeeSource:
             total=None,
         )
 
-    def ahead(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
+    def predict_next(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
         """None: only a page tells the next cursor."""
         return None
 
@@ -212,4 +212,4 @@ class BindbeeSource:
             return answer
 
         path = f"{PATH}?{urlencode(parameters, safe=',[]')}"
-        return self._upstream.ask("GET", path, read, deadline=deadline)
+        return self._upstream.request("GET", path, read, deadline=deadline)

@@ -27,16 +27,16 @@ _FILTERS: Mapping[str, tuple[str, str]] = {
     "job_category": ("categories", "categories"),
 }
 """By filter: which list, and which member of it."""
-FRESH = 3600.0
+LIST_TTL_SECONDS = 3600.0
 """Seconds that a list is believed."""
-DOUBTED = 60.0
+RECHECK_SECONDS = 60.0
 """Seconds after which it is asked for again before a value is refused; an upstream that did not
 tell it is left alone for as long."""
-NEAR = 3
+MAX_SUGGESTIONS = 3
 """Values that a refusal suggests at most."""
 
 
-class _Kept(NamedTuple):
+class _CachedList(NamedTuple):
     asked_at: float
     body: bytes | None
     """As upstream wrote it; None if it did not tell."""
@@ -57,22 +57,22 @@ class Catalogue:
         self._ask = ask
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: dict[str, _Kept] = {}
+        self._cached: dict[str, _CachedList] = {}
 
-    def body(self, name: str, fresh: float = FRESH) -> bytes:
+    def body(self, name: str, max_age: float = LIST_TTL_SECONDS) -> bytes:
         """One of LISTS as upstream wrote it, at most `fresh` seconds ago unless it does not answer
         now. Raises SourceError if it never did."""
         with self._lock:
-            kept, now = self._kept.get(name), self._clock.monotonic()
-            believed = fresh if kept is not None and kept.error is None else DOUBTED
+            kept, now = self._cached.get(name), self._clock.monotonic()
+            believed = max_age if kept is not None and kept.error is None else RECHECK_SECONDS
             if kept is None or now - kept.asked_at >= believed:
-                kept = self._kept[name] = self._asked(name, kept, now)
+                kept = self._cached[name] = self._refreshed(name, kept, now)
         if kept.body is None:
             assert kept.error is not None
             raise kept.error
         return kept.body
 
-    def spelled(self, query: Mapping[str, Any]) -> dict[str, Any]:
+    def with_listed_spelling(self, query: Mapping[str, Any]) -> dict[str, Any]:
         """The canonical query with each value as upstream spells it: case, spaces and punctuation
         may differ.
 
@@ -84,12 +84,12 @@ class Catalogue:
         for name in _FILTERS.keys() & query.keys():
             known = self._known(name)
             if known is not None and not _all_in(query[name], known):
-                known = self._known(name, fresh=DOUBTED) or known
+                known = self._known(name, max_age=RECHECK_SECONDS) or known
             if known is None:
                 continue
             result[name] = [known.get(filters.fold(value), value) for value in query[name]]
             problems += [
-                _unknown(name, value, known)
+                _unknown_value(name, value, known)
                 for value in query[name]
                 if filters.fold(value) not in known
             ]
@@ -97,21 +97,23 @@ class Catalogue:
             raise QueryError(problems)
         return result
 
-    def _known(self, filter_name: str, fresh: float = FRESH) -> Mapping[str, str] | None:
+    def _known(
+        self, filter_name: str, max_age: float = LIST_TTL_SECONDS
+    ) -> Mapping[str, str] | None:
         """What upstream lists for a filter, by `queries.fold`; None if nobody can tell."""
         name, member = _FILTERS[filter_name]
         try:
-            body = self.body(name, fresh)
+            body = self.body(name, max_age)
         except SourceError:
             return None
         return {filters.fold(value): value for value in _values(body, name, member)} or None
 
-    def _asked(self, name: str, before: _Kept | None, now: float) -> _Kept:
+    def _refreshed(self, name: str, before: _CachedList | None, now: float) -> _CachedList:
         try:
-            return _Kept(now, self._ask(LISTS[name]), None)
+            return _CachedList(now, self._ask(LISTS[name]), None)
         except SourceError as error:
             log.warning("source.no_catalogue", list=name, reason=str(error))
-            return _Kept(now, before.body if before else None, error)
+            return _CachedList(now, before.body if before else None, error)
 
 
 def _all_in(values: list[str], known: Mapping[str, str]) -> bool:
@@ -130,8 +132,8 @@ def _values(body: bytes, name: str, member: str) -> list[str]:
         return []
 
 
-def _unknown(filter_name: str, value: str, known: Mapping[str, str]) -> FieldProblem:
-    near = difflib.get_close_matches(filters.fold(value), known, n=NEAR)
+def _unknown_value(filter_name: str, value: str, known: Mapping[str, str]) -> FieldProblem:
+    near = difflib.get_close_matches(filters.fold(value), known, n=MAX_SUGGESTIONS)
     hint = f"did you mean {' or '.join(repr(known[one]) for one in near)}? " if near else ""
     path = LISTS[_FILTERS[filter_name][0]]
     return {

@@ -12,7 +12,7 @@ from exporter.errors import FieldProblem, QueryError
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def valid(model: type[Model], raw: Mapping[str, Any]) -> Model:
+def validate(model: type[Model], raw: Mapping[str, Any]) -> Model:
     """The search as the model reads it. Raises QueryError naming each wrong field."""
     try:
         return model.model_validate(raw)

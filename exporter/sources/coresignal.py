@@ -19,7 +19,7 @@ from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import FieldProblem, PageTooLarge, QueryError, SourceRefused, SourceUntrue
 from exporter.sources.base import Page, Search
-from exporter.sources.checking import valid
+from exporter.sources.checking import validate
 from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader
 
@@ -41,7 +41,7 @@ SEARCH, DSL, COLLECT = (
     "/v2/job_base/search/es_dsl",
     "/v2/job_base/collect",
 )
-_PER_CONNECTION = 10
+_MAX_RECORDS_PER_CONNECTION = 10
 """Records that one connection fetches, one after the other, for one page: at six seconds each they
 still come in time."""
 
@@ -73,7 +73,7 @@ class _Cursor(msgspec.Struct):
     """Records that the caller still wants, if not all."""
 
 
-class _Found(msgspec.Struct):
+class _IdPage(msgspec.Struct):
     ids: list[int]
     following: str | None
     total: int
@@ -104,7 +104,7 @@ class CoresignalSource:
             budget=budget,
             timeout=config.page_timeout.total_seconds(),
         )
-        self._gives_many: bool | None = None
+        self._has_bulk_collect: bool | None = None
         """Whether upstream collects many ids at once; None: not asked yet."""
         self.lookup_size = MOST_IDS
         self._threads: ThreadPoolExecutor | None = None
@@ -118,7 +118,7 @@ class CoresignalSource:
         """
         if "es_dsl" in raw:
             return _dsl(raw)
-        query = valid(JobFilters, raw).canonical()
+        query = validate(JobFilters, raw).canonical()
         return Search(query=query, echo=query)
 
     def start(self, limit: int | None, offset: int) -> Cursor:
@@ -138,7 +138,7 @@ class CoresignalSource:
         """
         at = msgspec.convert(cursor, _Cursor)
         deadline = self._upstream.deadline()
-        self._ask_once(deadline)
+        self._detect_bulk_collect(deadline)
         size, guessed = min(at.size, self.lookup_size), False
         paid: dict[int, Row] = {}
         while True:
@@ -178,12 +178,12 @@ class CoresignalSource:
             unknown=[str(one) for one in ids if one not in records],
         )
 
-    def _search(self, query: Mapping[str, Any], at: _Cursor, size: int, deadline: float) -> _Found:
+    def _search(self, query: Mapping[str, Any], at: _Cursor, size: int, deadline: float) -> _IdPage:
         """One page of ids, if what it says can be true."""
         parameters = {"items_per_page": size, **({} if at.after is None else {"after": at.after})}
 
-        def read(body: bytes, headers: Mapping[str, str]) -> _Found:
-            found = _Found(
+        def read(body: bytes, headers: Mapping[str, str]) -> _IdPage:
+            found = _IdPage(
                 self._read_ids(b'{"ids":' + body + b"}").ids,
                 headers.get("x-next-page-after", "").strip() or None,
                 _total(headers),
@@ -193,9 +193,9 @@ class CoresignalSource:
 
         path, body = (DSL, query["es_dsl"]) if "es_dsl" in query else (SEARCH, query)
         path = f"{path}?{urlencode(parameters)}"
-        return self._upstream.ask_whole("POST", path, read, json=body, deadline=deadline)
+        return self._upstream.request_with_headers("POST", path, read, json=body, deadline=deadline)
 
-    def _check(self, found: _Found, at: _Cursor, size: int) -> None:
+    def _check(self, found: _IdPage, at: _Cursor, size: int) -> None:
         ids, total, read = found.ids, found.total, at.read + len(found.ids)
         if len(ids) > size:
             raise SourceUntrue(f"{len(ids)} ids where {size} were asked for")
@@ -213,7 +213,7 @@ class CoresignalSource:
                 f"{end} that ends after {read} ids, where x-total-results is {total}"
             )
 
-    def ahead(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
+    def predict_next(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
         """None: only a page tells what follows it."""
         return None
 
@@ -225,7 +225,7 @@ class CoresignalSource:
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
         """The records of these ids; what is no number is no id."""
         deadline = self._upstream.deadline()
-        self._ask_once(deadline)
+        self._detect_bulk_collect(deadline)
         numbers = {
             one: int(one)
             for one in ids
@@ -235,20 +235,20 @@ class CoresignalSource:
         found = self._collect(distinct, deadline, {}, can_shrink=False)
         return {one: found[number] for one, number in numbers.items() if number in found}
 
-    def _ask_once(self, deadline: float) -> None:
+    def _detect_bulk_collect(self, deadline: float) -> None:
         """Find out whether upstream gives many records at once."""
-        if self._gives_many is not None:
+        if self._has_bulk_collect is not None:
             return
         try:
-            self._upstream.ask("POST", COLLECT, bytes, json={"ids": []}, deadline=deadline)
+            self._upstream.request("POST", COLLECT, bytes, json={"ids": []}, deadline=deadline)
         except SourceRefused as error:
             if error.status not in (404, 405):
                 raise
             self._check_address(deadline)
-            self.lookup_size = _PER_CONNECTION * self._in_flight
-            self._gives_many = False
+            self.lookup_size = _MAX_RECORDS_PER_CONNECTION * self._in_flight
+            self._has_bulk_collect = False
         else:
-            self._gives_many = True
+            self._has_bulk_collect = True
 
     def _check_address(self, deadline: float) -> None:
         """Raise SourceRefused if base_url leads nowhere: each id would seem to be unknown there."""
@@ -265,21 +265,23 @@ class CoresignalSource:
         ones at once, and none of these is asked for again."""
         if not ids:
             return {}
-        if not self._gives_many:
-            self._one_by_one(
+        if not self._has_bulk_collect:
+            self._collect_one_by_one(
                 [one for one in ids if one not in paid], deadline, paid, can_shrink=can_shrink
             )
             return {one: paid[one] for one in ids if one in paid}
-        return self._upstream.ask(
+        return self._upstream.request(
             "POST",
             COLLECT,
-            lambda body: _by_id(self._read_records(b'{"records":' + body + b"}").records, ids),
+            lambda body: _checked_records(
+                self._read_records(b'{"records":' + body + b"}").records, ids
+            ),
             json={"ids": ids},
             deadline=deadline,
             can_shrink=can_shrink,
         )
 
-    def _one_by_one(
+    def _collect_one_by_one(
         self, ids: list[int], deadline: float, paid: dict[int, Row], *, can_shrink: bool
     ) -> None:
         """Half of the time is for these; fewer have their turn in the rest."""
@@ -291,8 +293,8 @@ class CoresignalSource:
             if given_up.is_set():
                 return
             try:
-                self._in_time(last_start, len(ids))
-                row = self._one(wanted, deadline)
+                self._check_time(last_start, len(ids))
+                row = self._collect_one(wanted, deadline)
             except BaseException:
                 given_up.set()
                 raise
@@ -307,19 +309,21 @@ class CoresignalSource:
         for each in under_way:
             each.result()
 
-    def _in_time(self, last_start: float, records: int) -> None:
+    def _check_time(self, last_start: float, records: int) -> None:
         if self._clock.monotonic() >= last_start:
             raise PageTooLarge(f"{records} records, one by one, did not come in time")
 
-    def _one(self, wanted: int, deadline: float) -> Row | None:
+    def _collect_one(self, wanted: int, deadline: float) -> Row | None:
         def read(body: bytes) -> Row:
-            told = _by_id(self._read_records(b'{"records":[' + body + b"]}").records, [wanted])
+            told = _checked_records(
+                self._read_records(b'{"records":[' + body + b"]}").records, [wanted]
+            )
             if not told:
                 raise SourceUntrue("no record")
             return told[wanted]
 
         try:
-            return self._upstream.ask("GET", f"{COLLECT}/{wanted}", read, deadline=deadline)
+            return self._upstream.request("GET", f"{COLLECT}/{wanted}", read, deadline=deadline)
         except SourceRefused as error:
             if error.status == 404:
                 return None
@@ -338,7 +342,7 @@ def _total(headers: Mapping[str, str]) -> int:
     return int(said)
 
 
-def _by_id(records: Sequence[Row], ids: Sequence[int]) -> dict[int, Row]:
+def _checked_records(records: Sequence[Row], ids: Sequence[int]) -> dict[int, Row]:
     """The records by id, if each is one that was asked for, and none comes twice."""
     asked = set(ids)
     found: dict[int, Row] = {}

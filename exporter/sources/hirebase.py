@@ -22,11 +22,11 @@ from exporter.errors import (
 )
 from exporter.sources.base import Page, Search
 from exporter.sources.catalogue import Catalogue
-from exporter.sources.checking import valid
+from exporter.sources.checking import validate
 from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader
-from exporter.sources.http.numbered import Lookups, first, in_pieces
-from exporter.sources.http.numbered_pages import Answer, Place, checked, following
+from exporter.sources.http.numbered import Lookups, fetch_or_shrink, first_place
+from exporter.sources.http.numbered_pages import Answer, Place, check_page, next_cursor
 
 T = TypeVar("T")
 
@@ -46,9 +46,9 @@ COLUMNS = (
 """The posting object as the vendor documents it; `_id` first, where the official client looks."""
 
 SEARCH, EXPIRED, JOB = "/v2/jobs/search", "/v2/jobs/expired-jobs", "/v2/jobs/"
-PATIENCE = 8.0
+MAX_INTERACTIVE_SECONDS = 8.0
 """Seconds for an answer that a caller of ours waits for, and no export."""
-CATALOGUE_PATIENCE = 3.0
+MAX_CATALOGUE_SECONDS = 3.0
 """Seconds that creating an export waits for a list that only helps to find mistakes early."""
 
 
@@ -72,7 +72,7 @@ class HirebaseSource:
         self.columns = config.columns or COLUMNS
         self.identity: str | None = "_id"
         self.tolerated_drift = config.tolerated_drift
-        self._lookups = Lookups.within(config.max_in_flight, config.rate)
+        self._lookups = Lookups.for_rate(config.max_in_flight, config.rate)
         self.lookup_size = self._lookups.size
         self.read_ahead = self._lookups.at_once
         self._clock = clock
@@ -85,7 +85,7 @@ class HirebaseSource:
             timeout=config.page_timeout.total_seconds(),
         )
         self._read = reader(Answer, "jobs")
-        self.catalogue = Catalogue(self._told, clock)
+        self.catalogue = Catalogue(self._get_list, clock)
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
         """A Hirebase search body made canonical.
@@ -97,14 +97,14 @@ class HirebaseSource:
         """
         if "expired_since" in raw:
             return _expired(raw)
-        search = valid(JobSearch, raw)
+        search = validate(JobSearch, raw)
         page = search.page or 1
         if page > 1 and search.limit is None:
             raise QueryError(
                 [{"loc": ("page",), "msg": f"page {page} needs a limit", "type": "value_error"}]
             )
         return Search(
-            query=self.catalogue.spelled(search.canonical(now)),
+            query=self.catalogue.with_listed_spelling(search.canonical(now)),
             echo=search.echo(),
             limit=search.limit,
             offset=(page - 1) * (search.limit or 0),
@@ -112,7 +112,7 @@ class HirebaseSource:
 
     def start(self, limit: int | None, offset: int) -> Cursor:
         """Pages of equal size that together just cover the limit: upstream bills each row."""
-        return msgspec.to_builtins(first(limit, offset, self._page_size))
+        return msgspec.to_builtins(first_place(limit, offset, self._page_size))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
         """The page. Only an empty one is the last: a total that is too small by mistake would
@@ -122,14 +122,14 @@ class HirebaseSource:
         A page that upstream does not manage is asked for in smaller pieces, and so are all that
         follow: each row still comes once."""
         deadline = self._upstream.deadline()
-        return in_pieces(
+        return fetch_or_shrink(
             msgspec.convert(cursor, Place),
             lambda at, can_shrink: self._fetch(query, at, deadline, can_shrink=can_shrink),
         )
 
-    def ahead(self, cursor: Cursor) -> Cursor | None:
+    def predict_next(self, cursor: Cursor) -> Cursor | None:
         """The page of the next number."""
-        return following(cursor)
+        return next_cursor(cursor)
 
     def _fetch(
         self, query: Mapping[str, Any], at: Place, deadline: float, *, can_shrink: bool
@@ -137,7 +137,7 @@ class HirebaseSource:
         return self._ask(
             query,
             at,
-            lambda body: checked(self._read(body), at),
+            lambda body: check_page(self._read(body), at),
             deadline=deadline,
             can_shrink=can_shrink,
         )
@@ -157,7 +157,7 @@ class HirebaseSource:
         else:
             asked = urlencode({"since": since, "page": at.page, "limit": at.size})
             method, path, json = "GET", f"{EXPIRED}?{asked}", None
-        return self._upstream.ask(
+        return self._upstream.request(
             method, path, read, json=json, deadline=deadline, can_shrink=can_shrink
         )
 
@@ -167,7 +167,7 @@ class HirebaseSource:
         Gives up after PATIENCE, because somebody waits for it.
         """
         far = Place(page=1_000_000, size=self._page_size)
-        page = self._fetch(query, far, self._soon(), can_shrink=False)
+        page = self._fetch(query, far, self._interactive_deadline(), can_shrink=False)
         assert page.total is not None
         return page.total
 
@@ -179,18 +179,18 @@ class HirebaseSource:
         at = Place(page=page, size=limit)
 
         def verified(body: bytes) -> Listing:
-            return Listing(body, len(checked(self._read(body), at).rows))
+            return Listing(body, len(check_page(self._read(body), at).rows))
 
-        return self._ask(query, at, verified, deadline=self._soon())
+        return self._ask(query, at, verified, deadline=self._interactive_deadline())
 
     def posting(self, id_: str) -> Row | None:
         """The posting of that id, or None if upstream has none; gives up after PATIENCE."""
-        return self._posting(id_, self._soon())
+        return self._posting(id_, self._interactive_deadline())
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
         """The postings of these ids, by one request each, several at once; see Source.lookup."""
         deadline = self._upstream.deadline()
-        return self._lookups.of(ids, lambda id_: self._posting(id_, deadline))
+        return self._lookups.run(ids, lambda id_: self._posting(id_, deadline))
 
     def close(self) -> None:
         self._upstream.close()
@@ -204,22 +204,22 @@ class HirebaseSource:
             return rows[0]
 
         try:
-            return self._upstream.ask("GET", JOB + quote(id_, safe=""), read, deadline=deadline)
+            return self._upstream.request("GET", JOB + quote(id_, safe=""), read, deadline=deadline)
         except SourceRefused as error:
             if error.status == 404:
                 return None
             raise
 
-    def _told(self, path: str) -> bytes:
-        deadline = self._clock.monotonic() + CATALOGUE_PATIENCE
-        return self._upstream.ask("GET", path, bytes, deadline=deadline)
+    def _get_list(self, path: str) -> bytes:
+        deadline = self._clock.monotonic() + MAX_CATALOGUE_SECONDS
+        return self._upstream.request("GET", path, bytes, deadline=deadline)
 
-    def _soon(self) -> float:
-        return min(self._upstream.deadline(), self._clock.monotonic() + PATIENCE)
+    def _interactive_deadline(self) -> float:
+        return min(self._upstream.deadline(), self._clock.monotonic() + MAX_INTERACTIVE_SECONDS)
 
 
 def _expired(raw: Mapping[str, Any]) -> Search:
-    asked = valid(ExpiredSearch, raw)
+    asked = validate(ExpiredSearch, raw)
     return Search(
         query={"expired_since": asked.expired_since},
         echo={"since": raw["expired_since"], "limit": asked.limit},

@@ -57,7 +57,7 @@ class IdList:
             unknown=[one for one in wanted if one not in found],
         )
 
-    def ahead(self, cursor: Cursor) -> Cursor | None:
+    def predict_next(self, cursor: Cursor) -> Cursor | None:
         """The place behind that page, if the source takes as many ids then as now."""
         end = cursor + self.lookup_size
         return end if end < len(self._listed()) else None

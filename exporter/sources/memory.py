@@ -57,7 +57,7 @@ class MemorySource:
             total=len(self._rows) if self._announces else None,
         )
 
-    def ahead(self, cursor: Cursor) -> Cursor | None:
+    def predict_next(self, cursor: Cursor) -> Cursor | None:
         """The offset behind that page."""
         return cursor + self._page_size if self.read_ahead else None
 

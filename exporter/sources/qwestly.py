@@ -19,11 +19,11 @@ from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import SourceRefused, SourceUntrue
 from exporter.sources.base import Page, Search
-from exporter.sources.checking import valid
+from exporter.sources.checking import validate
 from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader, text_of
-from exporter.sources.http.numbered import Lookups, first, in_pieces
-from exporter.sources.http.numbered_pages import Answer, Place, checked, following
+from exporter.sources.http.numbered import Lookups, fetch_or_shrink, first_place
+from exporter.sources.http.numbered_pages import Answer, Place, check_page, next_cursor
 
 COLUMNS = (
     *("_id", "source_id", "status", "title", "location", "location_type", "employment_type"),
@@ -35,7 +35,7 @@ COLUMNS = (
 )
 """The job object as the vendor documents it, in its order."""
 PATH = "/api/external/search/jobs"
-MOST = 200
+MAX_PAGE_SIZE = 200
 """Jobs a page."""
 _OBJECT_ID = re.compile("[0-9a-f]{24}")
 _UNKNOWN = '"Job not found"'
@@ -87,10 +87,10 @@ class QwestlySource:
         self.columns = config.columns or COLUMNS
         self.identity: str | None = "_id"
         self.tolerated_drift = config.tolerated_drift
-        self._lookups = Lookups.within(config.max_in_flight, config.rate)
+        self._lookups = Lookups.for_rate(config.max_in_flight, config.rate)
         self.lookup_size = self._lookups.size
         self.read_ahead = self._lookups.at_once
-        self._page_size = min(config.page_size, MOST)
+        self._page_size = min(config.page_size, MAX_PAGE_SIZE)
         self._upstream = Upstream(
             config.base_url,
             {"authorization": f"Bearer {config.api_key}"},
@@ -103,26 +103,26 @@ class QwestlySource:
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
         """The vendor's filters made canonical; which page and how many are not among them."""
-        query = valid(JobSearch, raw).model_dump(exclude_none=True)
+        query = validate(JobSearch, raw).model_dump(exclude_none=True)
         return Search(query=query, echo=query)
 
     def start(self, limit: int | None, offset: int) -> Cursor:
         """Pages of equal size that together just cover the limit."""
-        return msgspec.to_builtins(first(limit, offset, self._page_size))
+        return msgspec.to_builtins(first_place(limit, offset, self._page_size))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
         """The page. Only an empty one is the last: the page past the end is asked for too, and
         tells the total once more. A page that upstream does not manage is asked for in smaller
         pieces, and so are all that follow."""
         deadline = self._upstream.deadline()
-        return in_pieces(
+        return fetch_or_shrink(
             msgspec.convert(cursor, Place),
             lambda at, can_shrink: self._page(query, at, deadline, can_shrink=can_shrink),
         )
 
-    def ahead(self, cursor: Cursor) -> Cursor | None:
+    def predict_next(self, cursor: Cursor) -> Cursor | None:
         """The page of the next number."""
-        return following(cursor)
+        return next_cursor(cursor)
 
     def count(self, query: Mapping[str, Any]) -> int:
         """The total that a page of one job announces."""
@@ -133,7 +133,7 @@ class QwestlySource:
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
         """The jobs of these ids, by one request each, several at once."""
         deadline = self._upstream.deadline()
-        return self._lookups.of(ids, lambda id_: self._one(id_, deadline))
+        return self._lookups.run(ids, lambda id_: self._job(id_, deadline))
 
     def close(self) -> None:
         self._upstream.close()
@@ -146,14 +146,14 @@ class QwestlySource:
             if not answer.success:
                 raise SourceUntrue("success: false")
             said = answer.pagination
-            return checked(
+            return check_page(
                 Answer(answer.data, said.total_count, page=said.current_page, limit=said.limit), at
             )
 
         path = f"{PATH}?{urlencode({**query, 'page': at.page, 'limit': at.size})}"
-        return self._upstream.ask("GET", path, read, deadline=deadline, can_shrink=can_shrink)
+        return self._upstream.request("GET", path, read, deadline=deadline, can_shrink=can_shrink)
 
-    def _one(self, id_: str, deadline: float) -> Row | None:
+    def _job(self, id_: str, deadline: float) -> Row | None:
         wanted = id_.casefold()
         if not _OBJECT_ID.fullmatch(wanted):
             return None  # upstream would answer 400: it has no ids of another form
@@ -165,7 +165,7 @@ class QwestlySource:
             return answer.data
 
         try:
-            return self._upstream.ask("GET", f"{PATH}/{wanted}", read, deadline=deadline)
+            return self._upstream.request("GET", f"{PATH}/{wanted}", read, deadline=deadline)
         except SourceRefused as error:
             # A wrong base_url answers 404 too, and would make every id unknown.
             if error.status == 404 and _UNKNOWN in str(error):

@@ -290,7 +290,7 @@ def test_a_cursor_known_ahead_is_the_one_that_the_page_names(subject: Subject, o
     cursor, known, named = source.start(None, offset), 0, 0
     # When
     while cursor is not None:
-        ahead, page = source.ahead(cursor), source.fetch(query, cursor)
+        ahead, page = source.predict_next(cursor), source.fetch(query, cursor)
         # Then: of a page that turns out to be the last it may be wrong
         assert ahead is None or page.next in (ahead, None)
         known += ahead is not None and page.next is not None

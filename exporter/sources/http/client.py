@@ -27,28 +27,28 @@ from exporter.errors import (
     SourceUntrue,
     StoreUnavailable,
 )
-from exporter.sources.http.quoting import Quoting
-from exporter.sources.http.transport import Wire, pieces
+from exporter.sources.http.quoting import Redactor
+from exporter.sources.http.transport import DeadlineTransport, unpacked
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT = 5.0
-READ_TIMEOUT = 20.0
+CONNECT_TIMEOUT_SECONDS = 5.0
+READ_TIMEOUT_SECONDS = 20.0
 """Seconds without a single byte: the longest that one request holds a worker for an upstream
 that says nothing. A worker that shuts down hears of it between two pages only."""
-TOTAL_TIMEOUT = 60.0
+PAGE_TIMEOUT_SECONDS = 60.0
 """Seconds for one page, all its tries and sizes together."""
-MOST_BYTES = 128 * 1024 * 1024
+MAX_PAGE_BYTES = 128 * 1024 * 1024
 """A page larger than this, after decompression, is not a page."""
-MOST_QUOTED = 64 * 1024
+MAX_REFUSAL_BYTES = 64 * 1024
 """Bytes read of an answer that is no page: enough to quote it."""
-TRIES = 4
+MAX_TRIES = 4
 """Requests per page and size before the export lets its worker go and waits."""
-FIRST_DELAY = 0.25
+FIRST_RETRY_SECONDS = 0.25
 """Seconds; doubled at each further try, the wait is drawn from zero up to it."""
-LONGEST_RETRY_AFTER = 300.0
+MAX_RETRY_AFTER_SECONDS = 300.0
 """Seconds: upstreams have been seen to ask for days by mistake."""
 
 
@@ -140,7 +140,7 @@ class Upstream:
         clock: Clock,
         *,
         budget: Budget = UNLIMITED,
-        timeout: float = TOTAL_TIMEOUT,
+        timeout: float = PAGE_TIMEOUT_SECONDS,
     ) -> None:
         self._clock = clock
         self._budget = budget
@@ -150,7 +150,7 @@ class Upstream:
         signed = f"{url.username}:{url.password}" if url.password else ""
         # Of `Bearer KEY`, also the key.
         sent = [form for value in headers.values() for form in (value, value.rpartition(" ")[2])]
-        self._quoting = Quoting([*sent, url.password, signed])
+        self._redactor = Redactor([*sent, url.password, signed])
         self._headers = httpx.Headers(
             {
                 "user-agent": f"exporter/{metadata.version('exporter')}",
@@ -162,15 +162,15 @@ class Upstream:
         if url.userinfo:
             token = base64.b64encode(f"{url.username}:{url.password}".encode()).decode()
             self._headers["authorization"] = f"Basic {token}"
-        self._wire = Wire(url)
-        timeouts = httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT)
+        self._transport = DeadlineTransport(url)
+        timeouts = httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
         self._extensions = {"timeout": timeouts.as_dict()}
 
     def deadline(self) -> float:
         """When a page asked for now must be there, on the clock's monotonic time."""
         return self._clock.monotonic() + self._timeout
 
-    def ask(
+    def request(
         self,
         method: str,
         path: str,
@@ -182,9 +182,9 @@ class Upstream:
     ) -> T:
         """What `read` makes of the answer's body, after some tries if need be.
 
-        As `ask_whole`, where the headers say nothing that matters.
+        As `request_with_headers`, where the headers say nothing that matters.
         """
-        return self.ask_whole(
+        return self.request_with_headers(
             method,
             path,
             lambda body, _: read(body),
@@ -193,7 +193,7 @@ class Upstream:
             can_shrink=can_shrink,
         )
 
-    def ask_whole(
+    def request_with_headers(
         self,
         method: str,
         path: str,
@@ -214,10 +214,10 @@ class Upstream:
         each request has half of the time that is left then.
         """
         deadline = self.deadline() if deadline is None else deadline
-        delay = FIRST_DELAY
+        delay = FIRST_RETRY_SECONDS
         error: SourceError | None = None
         for attempt in count(1):
-            self._take_turn(error)
+            self._wait_for_budget(error)
             now = self._clock.monotonic()
             share = (deadline - now) / 2 if can_shrink else deadline - now
             try:
@@ -229,13 +229,13 @@ class Upstream:
             if reaction in _FINAL:
                 raise error
             if asked and reaction is Reaction.SLOW_DOWN:
-                self._hold(asked)
+                self._pause_all_workers(asked)
             wait = max(random.uniform(0, delay), asked)  # noqa: S311 - spreads load
             late = self._clock.monotonic() + wait >= deadline
-            if late or asked > MAX_SLEEP_SECONDS or attempt == TRIES:
+            if late or asked > MAX_SLEEP_SECONDS or attempt == MAX_TRIES:
                 if isinstance(error, SourceUntrue):
                     raise SourceUntrue(f"{error} (at try {attempt})")
-                if can_shrink and attempt == TRIES and reaction is Reaction.RETRY_THEN_SMALLER:
+                if can_shrink and attempt == MAX_TRIES and reaction is Reaction.RETRY_THEN_SMALLER:
                     raise PageTooLarge(str(error), guess=True)
                 raise error
             log.warning("source.retry", upstream=self._name, attempt=attempt, reason=str(error))
@@ -245,9 +245,9 @@ class Upstream:
 
     def close(self) -> None:
         """Close all connections."""
-        self._wire.close()
+        self._transport.close()
 
-    def _take_turn(self, failure: SourceError | None) -> None:
+    def _wait_for_budget(self, failure: SourceError | None) -> None:
         """Sleep until the budget lets a request start. Raises SourceUnavailable if that is long,
         which tells the failure because of which the upstream is asked again."""
         try:
@@ -266,7 +266,7 @@ class Upstream:
         if wait > 0:
             self._clock.sleep(wait)
 
-    def _hold(self, seconds: float) -> None:
+    def _pause_all_workers(self, seconds: float) -> None:
         try:
             self._budget.pause_for(seconds)
         except StoreUnavailable as error:
@@ -296,8 +296,8 @@ class Upstream:
         )
         try:
             with (
-                self._wire.within(lambda: deadline - self._clock.monotonic()),
-                closing(self._wire.handle_request(request)) as response,
+                self._transport.with_deadline(lambda: deadline - self._clock.monotonic()),
+                closing(self._transport.handle_request(request)) as response,
             ):
                 _fill(body, response)
             if response.status_code == 200:
@@ -320,7 +320,7 @@ class Upstream:
             reaction or Reaction.GIVE_UP,
             self._refusal(path, response, body.whole()),
             wait=retry_after.read(
-                said.get("retry-after"), self._clock.now(), longest=LONGEST_RETRY_AFTER
+                said.get("retry-after"), self._clock.now(), longest=MAX_RETRY_AFTER_SECONDS
             ),
         )
         failed.error.status = status
@@ -329,22 +329,22 @@ class Upstream:
     def _broken(self, path: str, what: str, response: httpx.Response | None, body: bytes) -> str:
         """What came instead of a whole page, as far as it came."""
         path = path.partition("?")[0]
-        what = self._quoting.excerpt(what.encode())
+        what = self._redactor.excerpt(what.encode())
         if response is None:
             return f"{self._name} did not answer: {what}"
-        kind = self._quoting.excerpt(
+        kind = self._redactor.excerpt(
             response.headers.get("content-type", "no content type").encode()
         )
         return (
             f"{self._name}{path} answered 200 ({kind}) with {what}; "
-            f"{len(body)} bytes came, which began: {self._quoting.excerpt(body)}"
+            f"{len(body)} bytes came, which began: {self._redactor.excerpt(body)}"
         )
 
     def _refusal(self, path: str, response: httpx.Response, body: bytes) -> str:
         path = path.partition("?")[0]  # a query may hold hundreds of ids
-        said = f"{self._name}{path} answered {response.status_code}: {self._quoting.excerpt(body)}"
+        said = f"{self._name}{path} answered {response.status_code}: {self._redactor.excerpt(body)}"
         if response.status_code in range(300, 400):
-            target = self._quoting.excerpt(response.headers.get("location", "").encode())
+            target = self._redactor.excerpt(response.headers.get("location", "").encode())
             said += f" (redirect to {target}: mend base_url)"
         return said
 
@@ -393,12 +393,12 @@ class _Body:
 def _fill(body: _Body, response: httpx.Response) -> None:
     """Read the answer; of one that is no page, only the beginning."""
     page = response.status_code == 200
-    for piece in pieces(response):
+    for piece in unpacked(response):
         body.add(piece)
-        if not page and body.size > MOST_QUOTED:
+        if not page and body.size > MAX_REFUSAL_BYTES:
             return
-        if body.size > MOST_BYTES:
-            raise TooManyBytes(f"more than {MOST_BYTES} bytes (lower page_size)")
+        if body.size > MAX_PAGE_BYTES:
+            raise TooManyBytes(f"more than {MAX_PAGE_BYTES} bytes (lower page_size)")
 
 
 def _reaction(error: Exception) -> Reaction:

@@ -16,12 +16,12 @@ import httpx
 
 from exporter.sources.http.sockets import Socket
 
-MOST_HEAD = 64 * 1024
+MAX_HEAD_BYTES = 64 * 1024
 """Bytes of an answer's status and headers, those of provisional answers before it included; also
 of what stands around one chunk."""
-LARGEST = 8 * 1024 * 1024
+MAX_PIECE_BYTES = 8 * 1024 * 1024
 """Bytes of a plain page that are handed out at once: most come in one piece, and need no copy."""
-_BUFFER = 64 * 1024
+_BUFFER_BYTES = 64 * 1024
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -61,56 +61,56 @@ class Connection:
     """Asks over a line, which it owns. One thread at a time may use it."""
 
     def __init__(self, line: Socket) -> None:
-        self.line = line
+        self.socket = line
         self._incoming = _Incoming(line)
-        self._before: int | None = None
+        self._received_before: int | None = None
 
     @property
-    def fresh(self) -> bool:
+    def is_unused(self) -> bool:
         """Whether nothing was asked yet."""
-        return self._before is None
+        return self._received_before is None
 
     @property
-    def unheard(self) -> bool:
+    def no_bytes_received(self) -> bool:
         """Whether not a byte came back of the latest request."""
-        return self.line.received == self._before
+        return self.socket.received == self._received_before
 
-    def ask(self, method: bytes, target: bytes, headers: Headers, body: bytes) -> Answer:
+    def request(self, method: bytes, target: bytes, headers: Headers, body: bytes) -> Answer:
         """The answer, its body still to be read.
 
         Raises LocalProtocolError before anything is sent, RemoteProtocolError for what is no
         HTTP/1, and what a Line raises.
         """
-        request = _written(method, target, headers, body)
-        self._before = self.line.received
+        request = _serialized(method, target, headers, body)
+        self._received_before = self.socket.received
         broken: httpx.WriteError | None = None
         try:
-            self.line.send(request)
+            self.socket.send(request)
         except httpx.WriteError as error:
             # Who refuses a request may answer, and close, before having read all of it.
             broken = error
         try:
             return Answer(self._incoming, self._incoming.head(), method, last=broken is not None)
         except (httpx.ReadError, httpx.RemoteProtocolError):
-            if broken is not None and self.unheard:
+            if broken is not None and self.no_bytes_received:
                 raise broken from None
             raise
 
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether it can be asked: it is open, and nothing came unasked for."""
-        self.line.drain_only = True
+        self.socket.drain_only = True
         come = self._incoming.file.peek(1)
-        self.line.drain_only = False
-        return not come and self.line.quiet()
+        self.socket.drain_only = False
+        return not come and self.socket.nothing_to_read()
 
     def tunnel(self, host: str) -> Connection:
         """A connection to `host` through this one, whose other end passes on all bytes from now
         on. Raises what `Socket.start_tls` raises."""
         self._incoming.file.detach()
-        return Connection(self.line.start_tls(host))
+        return Connection(self.socket.start_tls(host))
 
     def close(self) -> None:
-        self.line.close()
+        self.socket.close()
 
 
 class Answer:
@@ -128,7 +128,7 @@ class Answer:
         # Of anything but a page only the beginning is of use; what is packed is unpacked, and the
         # deadline asked, by small steps.
         plain = head.status == 200 and not head.values(b"content-encoding")
-        self._most = LARGEST if plain else _BUFFER
+        self._max_piece = MAX_PIECE_BYTES if plain else _BUFFER_BYTES
         self._last = (
             last
             or (self._size is None and (not self._chunked or bool(head.values(b"content-length"))))
@@ -155,7 +155,7 @@ class Answer:
     def _counted(self, size: int) -> Iterator[bytes]:
         left = size
         while left:
-            wanted = min(left, self._most)
+            wanted = min(left, self._max_piece)
             piece = self._incoming.file.read(wanted)
             if piece:
                 yield piece
@@ -170,42 +170,42 @@ class Answer:
             while size := self._chunk_size():
                 for piece in self._counted(size):
                     joined.write(piece)
-                if joined.tell() >= self._most:
+                if joined.tell() >= self._max_piece:
                     yield joined.getvalue()
                     joined = io.BytesIO()
-                text, _ = self._incoming.text(MOST_HEAD, "after a chunk")
+                text, _ = self._incoming.text(MAX_HEAD_BYTES, "after a chunk")
                 if text not in (b"\r\n", b"\n"):
                     raise httpx.RemoteProtocolError(f"a chunk of {size} bytes that goes on")
-            self._incoming.fields(MOST_HEAD)
+            self._incoming.fields(MAX_HEAD_BYTES)
         except httpx.TransportError:
             yield joined.getvalue()
             raise
         yield joined.getvalue()
 
     def _chunk_size(self) -> int:
-        text, _ = self._incoming.text(MOST_HEAD, "before a chunk")
+        text, _ = self._incoming.text(MAX_HEAD_BYTES, "before a chunk")
         found = _CHUNK.fullmatch(text)
         if found is None:
             raise httpx.RemoteProtocolError(f"a chunk that does not tell its size: {text!r}")
         return int(found[1], 16)
 
     def _rest(self) -> Iterator[bytes]:
-        while piece := self._incoming.file.read(self._most):
+        while piece := self._incoming.file.read(self._max_piece):
             yield piece
-        if self._incoming.line.failure is not None:
-            raise self._incoming.line.failure
+        if self._incoming.socket.failure is not None:
+            raise self._incoming.socket.failure
 
 
 class _Incoming:
     """What a line says, read by lines of text and by counted bytes."""
 
     def __init__(self, line: Socket) -> None:
-        self.line = line
-        self.file = io.BufferedReader(line, _BUFFER)
+        self.socket = line
+        self.file = io.BufferedReader(line, _BUFFER_BYTES)
 
     def head(self) -> Head:
         """The head of the final answer: provisional ones are passed over."""
-        room = MOST_HEAD
+        room = MAX_HEAD_BYTES
         while True:
             text, room = self.text(room, "before an answer")
             found = _STATUS.fullmatch(text)
@@ -238,15 +238,17 @@ class _Incoming:
         if text.endswith(b"\n"):
             return text, room - len(text)
         if len(text) == room:
-            raise httpx.RemoteProtocolError(f"more than {MOST_HEAD} bytes of headers")
+            raise httpx.RemoteProtocolError(f"more than {MAX_HEAD_BYTES} bytes of headers")
         raise self.ended(where)
 
     def ended(self, where: str) -> httpx.TransportError:
         """Why the line ended, and where."""
-        return self.line.failure or httpx.RemoteProtocolError(f"the connection was closed {where}")
+        return self.socket.failure or httpx.RemoteProtocolError(
+            f"the connection was closed {where}"
+        )
 
 
-def _written(method: bytes, target: bytes, headers: Headers, body: bytes) -> bytes:
+def _serialized(method: bytes, target: bytes, headers: Headers, body: bytes) -> bytes:
     sound = _METHOD.fullmatch(method) and _TARGET.fullmatch(target)
     for name, value in headers:
         sound = sound and _SENT_NAME.fullmatch(name) and _SENT_VALUE.fullmatch(value)

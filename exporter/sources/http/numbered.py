@@ -12,18 +12,18 @@ from exporter.core.checkpoints import Row
 from exporter.core.rates import MAX_SLEEP_SECONDS, Rate
 from exporter.errors import PageTooLarge
 from exporter.sources.base import Page
-from exporter.sources.http.numbered_pages import Place, smaller
+from exporter.sources.http.numbered_pages import Place, smaller_page
 
 log = structlog.get_logger()
 
-LOOKUPS = 100
+MAX_LOOKUP_IDS = 100
 """Ids that one lookup takes, one request each."""
-LOOKUP_SECONDS = 10.0
+MAX_LOOKUP_SECONDS = 10.0
 """How long a lookup may wait for its turns, where the source has a rate: its answers are lost if
 it does not come to its end."""
 
 
-def first(limit: int | None, offset: int, page_size: int) -> Place:
+def first_place(limit: int | None, offset: int, page_size: int) -> Place:
     """Where pages of equal size begin that together just cover the limit, each at most
     `page_size`."""
     size = page_size
@@ -33,7 +33,7 @@ def first(limit: int | None, offset: int, page_size: int) -> Place:
     return Place(page=offset // size + 1, size=size, skip=offset % size)
 
 
-def in_pieces(at: Place, ask: Callable[[Place, bool], Page]) -> Page:
+def fetch_or_shrink(at: Place, ask: Callable[[Place, bool], Page]) -> Page:
     """What `ask` gives for that page or, if upstream does not manage it, for its beginning.
 
     `ask` takes a place and whether there is a smaller one, and raises PageTooLarge if there is and
@@ -41,7 +41,7 @@ def in_pieces(at: Place, ask: Callable[[Place, bool], Page]) -> Page:
     """
     whole = at
     while True:
-        less = smaller(at)
+        less = smaller_page(at)
         try:
             return ask(at, less is not None)
         except PageTooLarge as error:
@@ -61,17 +61,17 @@ class Lookups(NamedTuple):
     """Requests under way at once."""
 
     @classmethod
-    def within(cls, max_in_flight: int, rate: Rate | None) -> Lookups:
+    def for_rate(cls, max_in_flight: int, rate: Rate | None) -> Lookups:
         """As many as the rate, if there is one, lets through soon: a turn that is far away is not
         waited for, and then the whole lookup begins anew."""
         if rate is None:
-            return cls(LOOKUPS, max_in_flight)
+            return cls(MAX_LOOKUP_IDS, max_in_flight)
         return cls(
-            max(1, min(LOOKUPS, int(LOOKUP_SECONDS / rate.interval))),
+            max(1, min(MAX_LOOKUP_IDS, int(MAX_LOOKUP_SECONDS / rate.interval))),
             max(1, min(max_in_flight, int(MAX_SLEEP_SECONDS / rate.interval))),
         )
 
-    def of(self, ids: Sequence[str], one: Callable[[str], Row | None]) -> Mapping[str, Row]:
+    def run(self, ids: Sequence[str], one: Callable[[str], Row | None]) -> Mapping[str, Row]:
         """What `one` gives for each id, without those for which it gives None."""
         with ThreadPoolExecutor(min(self.at_once, max(len(ids), 1))) as pool:
             asked = {id_: pool.submit(one, id_) for id_ in ids}

@@ -32,7 +32,7 @@ class Place(msgspec.Struct):
     """Whether a page with rows came before this one."""
 
 
-def checked(answer: Answer, at: Place) -> Page:
+def check_page(answer: Answer, at: Place) -> Page:
     """The page, if it holds exactly the rows that its own total promises for this place.
 
     Raises SourceUntrue.
@@ -56,21 +56,21 @@ def checked(answer: Answer, at: Place) -> Page:
         )
     return Page(
         rows=answer.jobs[at.skip :],
-        next=_behind(at) if promised else None,
+        next=_next_place(at) if promised else None,
         total=answer.total_count,
     )
 
 
-def following(cursor: Cursor) -> Cursor:
+def next_cursor(cursor: Cursor) -> Cursor:
     """The cursor of the page behind that one, if that one has rows."""
-    return _behind(msgspec.convert(cursor, Place))
+    return _next_place(msgspec.convert(cursor, Place))
 
 
-def _behind(at: Place) -> Cursor:
+def _next_place(at: Place) -> Cursor:
     return msgspec.to_builtins(Place(page=at.page + 1, size=at.size, follows=True))
 
 
-def smaller(at: Place) -> Place | None:
+def smaller_page(at: Place) -> Place | None:
     """The beginning of that page as a page of the next smaller size, which divides this one so that
     a page begins where this one does; None if there is no smaller one."""
     size = next((size for size in range(at.size // 2, 0, -1) if at.size % size == 0), None)

@@ -16,9 +16,9 @@ from exporter.errors import ConfigurationError
 from exporter.sources.http import sockets
 from exporter.sources.http.http1 import Connection, Headers
 
-KEEP_ALIVE = 15.0
+KEEP_ALIVE_SECONDS = 15.0
 """Seconds that an idle connection is kept."""
-MOST_CONNECTIONS = 100
+MAX_CONNECTIONS = 100
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -35,7 +35,7 @@ class Connections:
         self._url = url
         self._left = left
         self._proxy = _proxy(url)
-        self._turns = threading.Semaphore(MOST_CONNECTIONS)
+        self._slots = threading.Semaphore(MAX_CONNECTIONS)
         self._lock = threading.Lock()
         self._kept: list[tuple[Connection, float]] = []
         """The one used last is last, and is used again first, so that the others expire."""
@@ -46,17 +46,17 @@ class Connections:
 
         Raises PoolTimeout if all stay in use, ProxyError, and what a Line raises.
         """
-        if not self._turns.acquire(timeout=sockets.wait(timeouts.get("pool"), self._left)):
-            raise httpx.PoolTimeout(f"all {MOST_CONNECTIONS} connections stayed in use")
+        if not self._slots.acquire(timeout=sockets.next_timeout(timeouts.get("pool"), self._left)):
+            raise httpx.PoolTimeout(f"all {MAX_CONNECTIONS} connections stayed in use")
         try:
-            connection = self._idle() or self._opened(timeouts)
+            connection = self._idle() or self._open(timeouts)
         except BaseException:
-            self._turns.release()
+            self._slots.release()
             raise
-        connection.line.timeouts = timeouts
+        connection.socket.timeouts = timeouts
         return connection
 
-    def give_back(self, connection: Connection, *, idle: bool) -> None:
+    def release(self, connection: Connection, *, idle: bool) -> None:
         """Keep the connection if it is `idle`, else close it."""
         with self._lock:
             keep = idle and not self._closed
@@ -64,9 +64,9 @@ class Connections:
                 self._kept.append((connection, time.monotonic()))
         if not keep:
             connection.close()
-        self._turns.release()
+        self._slots.release()
 
-    def addressed(self, target: bytes, headers: Headers) -> tuple[bytes, Headers]:
+    def for_proxy(self, target: bytes, headers: Headers) -> tuple[bytes, Headers]:
         """Target and headers as they are written: a proxy that is no tunnel wants the whole
         address, and its password."""
         if self._proxy is None or self._url.scheme == "https":
@@ -88,16 +88,18 @@ class Connections:
                 if not self._kept:
                     return None
                 connection, since = self._kept.pop()
-            if time.monotonic() - since < KEEP_ALIVE and connection.idle():
+            if time.monotonic() - since < KEEP_ALIVE_SECONDS and connection.is_idle():
                 return connection
             connection.close()
 
-    def _opened(self, timeouts: Mapping[str, float | None]) -> Connection:
+    def _open(self, timeouts: Mapping[str, float | None]) -> Connection:
         if self._proxy is not None:
-            return self._through(self._proxy, timeouts)
+            return self._open_through_proxy(self._proxy, timeouts)
         return Connection(sockets.connect(self._url, timeouts, self._left))
 
-    def _through(self, proxy: _Proxy, timeouts: Mapping[str, float | None]) -> Connection:
+    def _open_through_proxy(
+        self, proxy: _Proxy, timeouts: Mapping[str, float | None]
+    ) -> Connection:
         try:
             connection = Connection(sockets.connect(proxy.url, timeouts, self._left))
         except httpx.ConnectError as error:
@@ -105,20 +107,22 @@ class Connections:
         if self._url.scheme == "http":
             return connection
         try:
-            return self._tunnelled(connection, proxy)
+            return self._open_tunnel(connection, proxy)
         except BaseException:
             connection.close()
             raise
 
-    def _tunnelled(self, connection: Connection, proxy: _Proxy) -> Connection:
+    def _open_tunnel(self, connection: Connection, proxy: _Proxy) -> Connection:
         authority = self._url.netloc + (b"" if self._url.port else b":443")
-        head = connection.ask(
+        head = connection.request(
             b"CONNECT", authority, [(b"Host", authority), *proxy.headers], b""
         ).head
         if head.status not in range(200, 300):
             # Its words are left out: proxies repeat what they were sent.
-            raise httpx.ProxyError(f"the proxy {proxy.url.host} answered {_named(head.status)}")
-        if not connection.idle():
+            raise httpx.ProxyError(
+                f"the proxy {proxy.url.host} answered {_status_text(head.status)}"
+            )
+        if not connection.is_idle():
             raise httpx.ProxyError(f"the proxy {proxy.url.host} spoke in the upstream's place")
         return connection.tunnel(self._url.raw_host.decode("ascii"))
 
@@ -148,7 +152,7 @@ def _proxy(url: httpx.URL) -> _Proxy | None:
     return _Proxy(proxy, [(b"Proxy-Authorization", b"Basic " + token)])
 
 
-def _named(status: int) -> str:
+def _status_text(status: int) -> str:
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:

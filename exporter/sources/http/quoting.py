@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
-LONGEST = 300
+MAX_EXCERPT_CHARS = 300
 """Characters of the upstream's answer that an error quotes."""
 _HIDDEN = "(the API key)"
-_LONGEST_FORM = 16
+_MAX_FORM_BYTES = 16
 """Bytes of one character as a URL, JSON, HTML or Python may write it."""
 
 
-class Quoting:
+class Redactor:
     """Takes secrets out of texts. Upstreams and proxies were seen to echo all headers of a request,
     and the texts of errors are shown to users."""
 
@@ -24,24 +24,24 @@ class Quoting:
         packed = {base64.b64encode(secret.encode()).decode().rstrip("=") for secret in whole}
         # The longest first: one may be the head of another.
         ordered = sorted(whole | packed, key=len, reverse=True)
-        self._longest = _LONGEST_FORM * len(ordered[0]) if ordered else 0
+        self._max_secret_bytes = _MAX_FORM_BYTES * len(ordered[0]) if ordered else 0
         self._secret = re.compile(
             "|".join("".join(map(_forms, secret)) for secret in ordered) or r"(?!)", re.IGNORECASE
         )
 
-    def safe(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """The text without any secret."""
         return self._secret.sub(_HIDDEN, text)
 
     def excerpt(self, body: bytes) -> str:
         """How an answer begins."""
-        most = LONGEST * 4
+        most = MAX_EXCERPT_CHARS * 4
         # A secret across the cut is still found whole, and cut only after that.
-        text = self.safe(body[: most + self._longest].decode("utf-8", "replace"))[:most]
+        text = self.redact(body[: most + self._max_secret_bytes].decode("utf-8", "replace"))[:most]
         shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         if not shown:
             return "(an empty body)" if not body else "(nothing that can be shown)"
-        return shown[:LONGEST] + ("…" if len(shown) > LONGEST else "")
+        return shown[:MAX_EXCERPT_CHARS] + ("…" if len(shown) > MAX_EXCERPT_CHARS else "")
 
 
 def _forms(character: str) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_GULP = 64 * 1024
+_MAX_WRITE_BYTES = 64 * 1024
 """Bytes written at once. Over TLS one write counts as a single wait, however long it is."""
 
 
@@ -72,7 +72,7 @@ class Socket(io.RawIOBase):
         try:
             while rest:
                 self._socket.settimeout(self._wait("write"))
-                rest = rest[self._socket.send(rest[:_GULP]) :]
+                rest = rest[self._socket.send(rest[:_MAX_WRITE_BYTES]) :]
         except TimeoutError:
             raise httpx.WriteTimeout("timed out") from None
         except OSError as error:
@@ -84,10 +84,12 @@ class Socket(io.RawIOBase):
         Raises ReadTimeout (at the deadline), ConnectTimeout or ConnectError.
         """
         if isinstance(self._socket, ssl.SSLSocket):
-            return _Inner(self, host)
+            return _TlsInTls(self, host)
         try:
             self._socket.settimeout(self._wait("connect"))
-            secure = Socket(_tls().wrap_socket(self._socket, server_hostname=host), self._left)
+            secure = Socket(
+                _tls_context().wrap_socket(self._socket, server_hostname=host), self._left
+            )
         except TimeoutError:
             raise httpx.ConnectTimeout("timed out") from None
         except OSError as error:
@@ -95,7 +97,7 @@ class Socket(io.RawIOBase):
         secure.timeouts = self.timeouts
         return secure
 
-    def quiet(self) -> bool:
+    def nothing_to_read(self) -> bool:
         """Whether nothing can be read now: neither bytes nor the end."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
@@ -107,10 +109,10 @@ class Socket(io.RawIOBase):
         super().close()
 
     def _wait(self, what: str) -> float | None:
-        return wait(self.timeouts.get(what), self._left)
+        return next_timeout(self.timeouts.get(what), self._left)
 
 
-def wait(timeout: float | None, left: Callable[[], float]) -> float | None:
+def next_timeout(timeout: float | None, left: Callable[[], float]) -> float | None:
     """Seconds that the next wait may last; None: for ever. Raises ReadTimeout if it may not."""
     remaining = left()
     if remaining <= 0:
@@ -136,7 +138,7 @@ def connect(
     except OSError as error:
         raise httpx.ConnectError(f"{url.host}: {error}") from error
     for family, kind, protocol, _, address in found:
-        seconds = wait(timeouts.get("connect"), left)
+        seconds = next_timeout(timeouts.get("connect"), left)
         end: socket.socket | None = None
         try:
             end = socket.socket(family, kind, protocol)
@@ -155,7 +157,7 @@ def connect(
     raise failure
 
 
-class _Inner(Socket):
+class _TlsInTls(Socket):
     """TLS inside a line that is under TLS itself, as through a proxy that is spoken to in TLS:
     the two layers have to be pumped by hand, each wait being one of the outer line."""
 
@@ -163,18 +165,18 @@ class _Inner(Socket):
         super().__init__(outer._socket, outer._left)  # noqa: SLF001 - the same class
         self._outer = outer
         self.timeouts = outer.timeouts
-        self._came, self._goes = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._room = memoryview(bytearray(_GULP))
-        self._tls = _tls().wrap_bio(self._came, self._goes, server_hostname=host)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._receive_buffer = memoryview(bytearray(_MAX_WRITE_BYTES))
+        self._tls = _tls_context().wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         try:
-            self._pumped(self._tls.do_handshake)
+            self._pump(self._tls.do_handshake)
         except OSError as error:
             raise httpx.ConnectError(str(error)) from error
 
     def receive(self, buffer: WriteableBuffer) -> int:
         room = memoryview(buffer)
         try:
-            came = self._pumped(partial(self._tls.read, len(room)))
+            came = self._pump(partial(self._tls.read, len(room)))
         except ssl.SSLEOFError:
             return 0  # as the standard library has it where the other side just hangs up
         except OSError as error:
@@ -186,18 +188,20 @@ class _Inner(Socket):
         rest = memoryview(data)
         try:
             while rest:
-                rest = rest[self._pumped(partial(self._tls.write, rest[:_GULP])) :]
+                rest = rest[self._pump(partial(self._tls.write, rest[:_MAX_WRITE_BYTES])) :]
         except OSError as error:
             raise httpx.WriteError(str(error)) from error
 
-    def quiet(self) -> bool:
-        return not self._tls.pending() and not self._came.pending and self._outer.quiet()
+    def nothing_to_read(self) -> bool:
+        return (
+            not self._tls.pending() and not self._incoming.pending and self._outer.nothing_to_read()
+        )
 
     def close(self) -> None:
         self._outer.close()
         super().close()
 
-    def _pumped(self, act: Callable[[], T]) -> T:
+    def _pump(self, act: Callable[[], T]) -> T:
         """What `act` gives once the other side has said all that it waits for."""
         self._outer.timeouts = self.timeouts
         while True:
@@ -205,22 +209,22 @@ class _Inner(Socket):
                 done = act()
             except ssl.SSLWantReadError:
                 self._flush()
-                came = self._outer.receive(self._room)
+                came = self._outer.receive(self._receive_buffer)
                 if came:
-                    self._came.write(self._room[:came])
+                    self._incoming.write(self._receive_buffer[:came])
                 else:
-                    self._came.write_eof()
+                    self._incoming.write_eof()
             else:
                 self._flush()
                 return done
 
     def _flush(self) -> None:
-        if self._goes.pending:
-            self._outer.send(self._goes.read())
+        if self._outgoing.pending:
+            self._outer.send(self._outgoing.read())
 
 
 @lru_cache(maxsize=1)
-def _tls() -> ssl.SSLContext:
+def _tls_context() -> ssl.SSLContext:
     """Made once: reading all certificates takes longer than many a request."""
     context = httpx.create_ssl_context()
     context.set_alpn_protocols(["http/1.1"])

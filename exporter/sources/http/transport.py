@@ -14,14 +14,14 @@ from isal import isal_zlib
 from exporter.sources.http.http1 import Answer, Connection
 from exporter.sources.http.pool import Connections
 
-PIECE = 1024 * 1024
+MAX_UNPACKED_BYTES = 1024 * 1024
 """Bytes unpacked at once. A packed chunk of 64 KiB may hold a thousand times that."""
 
 # The package's type information takes its error for a value.
 _Unpackable = cast("type[Exception]", isal_zlib.error)
 
 
-class Wire(httpx.BaseTransport):
+class DeadlineTransport(httpx.BaseTransport):
     """A transport to one origin, whose every wait on the network ends at the deadline of the
     thread's request. Threads may share it.
 
@@ -37,7 +37,7 @@ class Wire(httpx.BaseTransport):
         self._connections = Connections(url, self._left)
 
     @contextmanager
-    def within(self, left: Callable[[], float]) -> Iterator[None]:
+    def with_deadline(self, left: Callable[[], float]) -> Iterator[None]:
         """Requests of this thread end with ReadTimeout when `left`, in seconds, reaches zero."""
         self._thread.left = left
         try:
@@ -52,21 +52,21 @@ class Wire(httpx.BaseTransport):
         if (url.scheme, url.netloc) != (self._url.scheme, self._url.netloc):
             raise httpx.UnsupportedProtocol(f"{url.host} is not the upstream that keys are for")
         method = request.method.encode("ascii")
-        target, headers = self._connections.addressed(url.raw_path, request.headers.raw)
+        target, headers = self._connections.for_proxy(url.raw_path, request.headers.raw)
         body = request.read()
         timeouts = request.extensions.get("timeout", {})
         while True:
             connection = self._connections.acquire(timeouts)
-            fresh = connection.fresh
+            fresh = connection.is_unused
             try:
-                answer = connection.ask(method, target, headers, body)
+                answer = connection.request(method, target, headers, body)
             except (httpx.NetworkError, httpx.RemoteProtocolError):
-                self._connections.give_back(connection, idle=False)
+                self._connections.release(connection, idle=False)
                 # Closed at the other end just when it was asked again.
-                if fresh or not connection.unheard:
+                if fresh or not connection.no_bytes_received:
                     raise
             except BaseException:
-                self._connections.give_back(connection, idle=False)
+                self._connections.release(connection, idle=False)
                 raise
             else:
                 return self._response(connection, answer)
@@ -100,10 +100,10 @@ class _Body(httpx.SyncByteStream):
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._connections.give_back(connection, idle=self._answer.leaves_idle)
+            self._connections.release(connection, idle=self._answer.leaves_idle)
 
 
-def pieces(response: httpx.Response) -> Iterator[bytes]:
+def unpacked(response: httpx.Response) -> Iterator[bytes]:
     """The body's bytes, unpacked; of a packed one at most PIECE at once.
 
     Raises httpx.DecodingError if they are packed in another way than asked for, or cut off: a
@@ -127,7 +127,7 @@ def pieces(response: httpx.Response) -> Iterator[bytes]:
                     break
                 unpacker, members = isal_zlib.decompressobj(zlib.MAX_WBITS | 16), members + 1
             try:
-                yield from _unpacked(unpacker, packed)
+                yield from _decompressed(unpacker, packed)
             except _Unpackable as error:
                 raise httpx.DecodingError(f"a gzip body that is none ({error})") from None
             packed = b""
@@ -137,11 +137,11 @@ def pieces(response: httpx.Response) -> Iterator[bytes]:
         raise httpx.DecodingError("a gzip body that was cut off")
 
 
-def _unpacked(unpacker: isal_zlib.Decompress, packed: bytes) -> Iterator[bytes]:
+def _decompressed(unpacker: isal_zlib.Decompress, packed: bytes) -> Iterator[bytes]:
     while True:
-        piece = unpacker.decompress(packed, PIECE)
+        piece = unpacker.decompress(packed, MAX_UNPACKED_BYTES)
         yield piece
         packed = unpacker.unconsumed_tail
         # All input may be read while the unpacker still holds output.
-        if unpacker.eof or (not packed and len(piece) < PIECE):
+        if unpacker.eof or (not packed and len(piece) < MAX_UNPACKED_BYTES):
             return

@@ -14,10 +14,10 @@ from sqlalchemy import exc
 
 from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable
 
-CONNECT_SECONDS = 10
-STATEMENT_SECONDS = 300
+MAX_CONNECT_SECONDS = 10
+MAX_STATEMENT_SECONDS = 300
 """As long as a worker may wait for a page of any source."""
-MOST_CONNECTIONS = 16
+MAX_CONNECTIONS = 16
 
 
 class Missing(ConfigurationError, SourceRefused):
@@ -61,13 +61,15 @@ class Database:
                 if self.is_sqlite:
                     connection.exec_driver_sql("BEGIN")
                 elif self._engine.dialect.name == "postgresql":
-                    limit = f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'"
+                    limit = f"SET LOCAL statement_timeout = '{MAX_STATEMENT_SECONDS}s'"
                     connection.exec_driver_sql(limit)
                 yield connection
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-            raise SourceUnavailable(f"{self._shown} did not answer: {self._told(error)}") from None
+            raise SourceUnavailable(
+                f"{self._label} did not answer: {self._driver_text(error)}"
+            ) from None
         except exc.DBAPIError as error:
-            raise SourceRefused(f"{self._shown} refused: {self._told(error)}") from None
+            raise SourceRefused(f"{self._label} refused: {self._driver_text(error)}") from None
 
     def columns(self, schema: str | None, table: str) -> dict[str, sa.types.TypeEngine[Any]]:
         """The columns of a table or view, and their types. Raises Missing."""
@@ -75,7 +77,7 @@ class Database:
             try:
                 found = sa.inspect(connection).get_columns(table, schema)
             except exc.NoSuchTableError:
-                text = f"{self._shown} has no table {table!r}: see `table` of the source"
+                text = f"{self._label} has no table {table!r}: see `table` of the source"
                 raise Missing(text) from None
         return {column["name"]: column["type"] for column in found}
 
@@ -84,11 +86,11 @@ class Database:
         self._engine.dispose()
 
     @property
-    def _shown(self) -> str:
+    def _label(self) -> str:
         where = self._url.host or self._url.database or ""
         return f"the {self._engine.dialect.name} database {where}".rstrip()
 
-    def _told(self, error: exc.SQLAlchemyError) -> str:
+    def _driver_text(self, error: exc.SQLAlchemyError) -> str:
         """What the driver said, in one line. SQLAlchemy's own text has statement and values."""
         said = " ".join(str(getattr(error, "orig", None) or error).split())
         password = self._url.password
@@ -104,7 +106,7 @@ def interrupt(connection: sa.Connection) -> None:
 
 
 def _engine(url: sa.URL) -> sa.Engine:
-    sizes = {"pool_size": MOST_CONNECTIONS, "max_overflow": 0, "pool_timeout": CONNECT_SECONDS}
+    sizes = {"pool_size": MAX_CONNECTIONS, "max_overflow": 0, "pool_timeout": MAX_CONNECT_SECONDS}
     if url.get_backend_name() == "sqlite":
         if not url.database or url.query:
             raise ConfigurationError(
@@ -124,7 +126,7 @@ def _engine(url: sa.URL) -> sa.Engine:
         # Pools between us and the server lose prepared statements.
         arguments = {"prepare_threshold": None, "application_name": "exporter"}
         if "connect_timeout" not in url.query:
-            arguments["connect_timeout"] = CONNECT_SECONDS
+            arguments["connect_timeout"] = MAX_CONNECT_SECONDS
     return sa.create_engine(
         url,
         connect_args=arguments,
@@ -139,7 +141,10 @@ def _sqlite(path: str) -> sqlite3.Connection:
     # mode=rw, because plain opening creates a file that is not there, and mode=ro cannot read a
     # database in WAL mode that nobody else has open.
     connection = sqlite3.connect(
-        f"file:{quote(path)}?mode=rw", uri=True, timeout=CONNECT_SECONDS, check_same_thread=False
+        f"file:{quote(path)}?mode=rw",
+        uri=True,
+        timeout=MAX_CONNECT_SECONDS,
+        check_same_thread=False,
     )
     connection.execute("PRAGMA query_only = ON")
     connection.text_factory = _text

@@ -95,13 +95,13 @@ class SqlSource:
         many as there were in the end."""
         at = msgspec.convert(cursor, _Cursor)
         first = at.after is None
-        self._take_turn()
+        self._wait_for_budget()
         shape = self._table.shape(self.columns)
         with self._database.reading() as connection:
             if first:
                 at.total = self._table.count(connection, query)
                 at.read = min(at.skip, at.total)
-                at.last = self._table.highest(connection, query)
+                at.last = self._table.last_key(connection, query)
             rows, after = self._table.page(
                 connection,
                 shape,
@@ -117,19 +117,19 @@ class SqlSource:
         following = _Cursor(size=at.size, after=after, last=at.last, total=at.total, read=read)
         return Page(rows=rows, next=msgspec.to_builtins(following), total=max(at.total, read))
 
-    def ahead(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
+    def predict_next(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
         """None: only a page tells its last key."""
         return None
 
     def count(self, query: Mapping[str, Any]) -> int:
         """The rows that match now."""
-        self._take_turn()
+        self._wait_for_budget()
         with self._database.reading() as connection:
             return self._table.count(connection, query)
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:
         """The owner's rows with these keys, in one statement."""
-        self._take_turn()
+        self._wait_for_budget()
         shape = self._table.shape(self.columns)
         with self._database.reading() as connection:
             return self._table.lookup(connection, shape, query, ids)
@@ -141,7 +141,7 @@ class SqlSource:
     def close(self) -> None:
         self._database.close()
 
-    def _take_turn(self) -> None:
+    def _wait_for_budget(self) -> None:
         """Sleep until the budget lets a statement start. Raises SourceUnavailable if that is
         long."""
         try:
@@ -234,11 +234,11 @@ def _filters(raw: Mapping[str, Any]) -> dict[str, Any]:
     problems: list[FieldProblem] = []
     found: dict[str, Any] = {}
     for name, value in raw.items():
-        if name not in _READ:
-            problems.append(_problem(name, f"unknown filter; known: {', '.join(_READ)}"))
+        if name not in _FILTER_READERS:
+            problems.append(_problem(name, f"unknown filter; known: {', '.join(_FILTER_READERS)}"))
         elif value is not None:
             try:
-                found[name] = _READ[name](value)
+                found[name] = _FILTER_READERS[name](value)
             except ValueError as error:
                 problems.append(_problem(name, str(error)))
     if "from" in found and "to" in found and found["from"] >= found["to"]:
@@ -246,7 +246,7 @@ def _filters(raw: Mapping[str, Any]) -> dict[str, Any]:
         problems.append(_problem("to", text))
     if problems:
         raise QueryError(problems)
-    return {name: found[name] for name in _READ if name in found}
+    return {name: found[name] for name in _FILTER_READERS if name in found}
 
 
 def _problem(name: str, text: str) -> FieldProblem:
@@ -278,7 +278,7 @@ def _moment(value: Any) -> str:
     return aware.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-_READ: Mapping[str, Callable[[Any], Any]] = {
+_FILTER_READERS: Mapping[str, Callable[[Any], Any]] = {
     "from": _moment,
     "to": _moment,
     "status": _among(STATUSES),

@@ -28,9 +28,9 @@ _MOMENTS = (
     "updated_at",
 )  # fmt: skip
 _READERS: Mapping[str, Reader] = {
-    "is_remote": sql_values.truth,
-    "tags": sql_values.listed,
-    **dict.fromkeys(_MOMENTS, sql_values.moment),
+    "is_remote": sql_values.to_bool,
+    "tags": sql_values.to_raw_list,
+    **dict.fromkeys(_MOMENTS, sql_values.to_utc),
 }
 """By name, because SQLite has neither booleans nor times nor lists."""
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
@@ -44,7 +44,7 @@ class Shape(NamedTuple):
     write: RowWriter
 
 
-class _Facts(NamedTuple):
+class _Schema(NamedTuple):
     clause: sa.TableClause
     key: sa.ColumnClause[Any]
     types: Mapping[str, sa.types.TypeEngine[Any]]
@@ -61,11 +61,11 @@ class Table:
         self._database = database
         self._config = config
         self._lock = threading.Lock()
-        self._known: _Facts | None = None
+        self._loaded: _Schema | None = None
 
     def shape(self, columns: Sequence[str]) -> Shape:
         """How to read these columns, each value as what it means."""
-        facts = self._facts()
+        facts = self._schema()
         selected: list[sa.ColumnElement[Any]] = [facts.key]
         readers: dict[str, Reader] = {}
         for name in columns:
@@ -74,21 +74,21 @@ class Table:
             if isinstance(kind, sa.JSON):
                 # As text: what the driver makes of JSON loses digits.
                 column = sa.cast(column, sa.Text)
-                readers[name] = sql_values.written
+                readers[name] = sql_values.to_raw_json
             elif name in _READERS:
                 readers[name] = _READERS[name]
             elif isinstance(kind, sa.Boolean):
-                readers[name] = sql_values.truth
+                readers[name] = sql_values.to_bool
             elif isinstance(kind, sa.DateTime):
-                readers[name] = sql_values.moment
+                readers[name] = sql_values.to_utc
             elif isinstance(kind, sa.Numeric):
-                readers[name] = sql_values.number
+                readers[name] = sql_values.to_finite
             selected.append(column)
         return Shape(selected, RowWriter(columns, readers))
 
     def count(self, connection: sa.Connection, query: Mapping[str, Any]) -> int:
         """The rows that match. Raises SourceRefused if some have no key."""
-        facts = self._facts()
+        facts = self._schema()
         counts = sa.func.count(), sa.func.count(facts.key)
         statement = sa.select(*counts).select_from(facts.clause).where(*self._matching(query))
         total, keyed = connection.execute(statement).one()
@@ -99,10 +99,10 @@ class Table:
             )
         return int(total)
 
-    def highest(self, connection: sa.Connection, query: Mapping[str, Any]) -> Key | None:
+    def last_key(self, connection: sa.Connection, query: Mapping[str, Any]) -> Key | None:
         """The last key of the rows that match."""
         # Not max(), which PostgreSQL does not have for UUIDs.
-        key = self._facts().key
+        key = self._schema().key
         statement = sa.select(key).where(*self._matching(query)).order_by(key.desc()).limit(1)
         found = connection.execute(statement).scalar()
         return None if found is None else self._cursor_key(found)
@@ -120,12 +120,12 @@ class Table:
     ) -> tuple[Sequence[Row], Key | None]:
         """Rows in the order of their key, those above `after` and up to `last`; and the key of the
         last one if others follow it. Raises SourceRefused if two rows share a key there."""
-        key = self._facts().key
+        key = self._schema().key
         statement = sa.select(*shape.selected).where(*self._matching(query))
         if after is not None:
-            statement = statement.where(key > _bound(after))
+            statement = statement.where(key > _bind(after))
         if last is not None:
-            statement = statement.where(key <= _bound(last))
+            statement = statement.where(key <= _bind(last))
         # One more than wanted tells whether others follow.
         statement = statement.order_by(key).limit(size + 1)
         found = connection.execute(statement.offset(skip) if skip else statement).all()
@@ -147,53 +147,53 @@ class Table:
         ids: Sequence[str],
     ) -> Mapping[str, Row]:
         """The rows with these keys, by the id that asked for them."""
-        facts = self._facts()
+        facts = self._schema()
         wanted = _keys(ids, facts.types[facts.key.name])
-        among = facts.key.in_(_bound(list(wanted), expanding=True))
+        among = facts.key.in_(_bind(list(wanted), expanding=True))
         statement = sa.select(*shape.selected).where(*self._matching(query), among)
         found = connection.execute(statement).all() if wanted else ()
         return {wanted[key]: shape.write(values) for key, *values in found}
 
-    def _facts(self) -> _Facts:
+    def _schema(self) -> _Schema:
         with self._lock:
-            if self._known is None:
+            if self._loaded is None:
                 config = self._config
                 schema, _, name = config.table.rpartition(".")
                 types = self._database.columns(schema or None, name)
                 columns: list[sa.ColumnClause[Any]] = [sa.column(one) for one in types]
                 clause = sa.table(name, *columns, schema=schema or None)
-                _required(types, config, config.key, "key")
-                _required(types, config, config.owner, "owner")
-                self._known = _Facts(clause, clause.c[config.key], types)
-            return self._known
+                _require_column(types, config, config.key, "key")
+                _require_column(types, config, config.owner, "owner")
+                self._loaded = _Schema(clause, clause.c[config.key], types)
+            return self._loaded
 
     def _column(self, name: str, setting: str) -> sa.ColumnClause[Any]:
-        facts = self._facts()
-        _required(facts.types, self._config, name, setting)
+        facts = self._schema()
+        _require_column(facts.types, self._config, name, setting)
         return facts.clause.c[name]
 
     def _matching(self, query: Mapping[str, Any]) -> Iterator[sa.ColumnElement[bool]]:
-        facts = self._facts()
-        yield self._column(self._config.owner, "owner") == _bound(query["user_id"])
+        facts = self._schema()
+        yield self._column(self._config.owner, "owner") == _bind(query["user_id"])
         if _DELETED in facts.types:
             yield facts.clause.c[_DELETED].is_(None)
         for name in ("status", "source"):
             if name in query:
-                yield self._column(name, "columns").in_(_bound(query[name], expanding=True))
+                yield self._column(name, "columns").in_(_bind(query[name], expanding=True))
         for name in ("from", "to"):
             if name in query:
                 column: sa.ColumnElement[Any] = self._column(_CREATED, "columns")
-                edge: sa.ColumnElement[Any] = _bound(self._edge(query[name]))
+                edge: sa.ColumnElement[Any] = _bind(self._bound_value(query[name]))
                 if self._database.is_sqlite:
                     # It keeps times as text, of several spellings.
                     column, edge = sa.func.julianday(column), sa.func.julianday(edge)
                 yield column >= edge if name == "from" else column < edge
 
-    def _edge(self, text: str) -> str | datetime:
+    def _bound_value(self, text: str) -> str | datetime:
         if self._database.is_sqlite:
             return text
         moment = datetime.fromisoformat(text)
-        aware = getattr(self._facts().types[_CREATED], "timezone", False)
+        aware = getattr(self._schema().types[_CREATED], "timezone", False)
         return moment if aware else moment.replace(tzinfo=None)
 
     def _cursor_key(self, key: Any) -> Key:
@@ -207,7 +207,7 @@ class Table:
         )
 
 
-def _required(types: Mapping[str, Any], config: SqlConfig, name: str, setting: str) -> None:
+def _require_column(types: Mapping[str, Any], config: SqlConfig, name: str, setting: str) -> None:
     if name not in types:
         # Without the names that there are: users see why their export failed.
         raise Missing(
@@ -215,7 +215,7 @@ def _required(types: Mapping[str, Any], config: SqlConfig, name: str, setting: s
         )
 
 
-def _bound(value: Any, *, expanding: bool = False) -> sa.BindParameter[Any]:
+def _bind(value: Any, *, expanding: bool = False) -> sa.BindParameter[Any]:
     # Without a type, PostgreSQL compares it as what the column is: a UUID, an enumeration, a text.
     return sa.bindparam(None, value, type_=sa.types.NULLTYPE, unique=True, expanding=expanding)
 

@@ -19,7 +19,7 @@ Reader = Callable[[Any], Any]
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
-def truth(value: Any) -> Any:
+def to_bool(value: Any) -> Any:
     """A boolean, where the database has none and keeps 0 and 1.
 
     >>> truth(1), truth(0), truth("yes")
@@ -28,7 +28,7 @@ def truth(value: Any) -> Any:
     return bool(value) if value in (0, 1) else value
 
 
-def moment(value: Any) -> Any:
+def to_utc(value: Any) -> Any:
     """A time in UTC, from ISO 8601 text too; one without a zone is UTC already.
 
     >>> moment("2026-03-04 13:00:00+01:00")
@@ -43,21 +43,21 @@ def moment(value: Any) -> Any:
         return value
 
 
-def number(value: Any) -> Any:
+def to_finite(value: Any) -> Any:
     """A number that JSON has: NaN and infinities are null, as they are for binary floats."""
     return None if isinstance(value, Decimal) and not value.is_finite() else value
 
 
-def written(value: Any) -> Any:
+def to_raw_json(value: Any) -> Any:
     """JSON that was stored as text, digit for digit."""
     if not isinstance(value, str) or not _is_json(value):
         return value
     return msgspec.Raw(value.encode(errors="surrogateescape"))
 
 
-def listed(value: Any) -> Any:
+def to_raw_list(value: Any) -> Any:
     """A list, where the database has none and keeps its JSON as text."""
-    return written(value) if isinstance(value, str) and value.lstrip()[:1] == "[" else value
+    return to_raw_json(value) if isinstance(value, str) and value.lstrip()[:1] == "[" else value
 
 
 def _is_json(text: str) -> bool:
@@ -96,11 +96,14 @@ class RowWriter:
             if bytes not in map(type, read):
                 return _encode(dict(zip(self._names, read, strict=True)))
         return _encode(
-            {name: _odd(name, value) for name, value in zip(self._names, read, strict=True)}
+            {
+                name: _encoded_alone(name, value)
+                for name, value in zip(self._names, read, strict=True)
+            }
         )
 
 
-def _odd(name: str, value: Any) -> msgspec.Raw:
+def _encoded_alone(name: str, value: Any) -> msgspec.Raw:
     try:
         if not isinstance(value, bytes):
             return msgspec.Raw(_encode(value))

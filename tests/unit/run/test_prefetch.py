@@ -141,7 +141,7 @@ def test_the_next_page_of_a_cursor_is_under_way_while_one_is_written() -> None:
     # Given: an encoder that waits for the next request
     bench = Bench(postings(30), announces=False, read_ahead=1)
     upstream = Upstream(bench)
-    bench.listed.ahead = lambda _: None  # type: ignore[method-assign, assignment]
+    bench.listed.predict_next = lambda _: None  # type: ignore[method-assign, assignment]
     seen: list[int] = []
     real = bench.memory_store.renew
 

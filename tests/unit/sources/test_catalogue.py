@@ -10,7 +10,7 @@ import pytest
 
 from exporter.clock import FakeClock
 from exporter.errors import QueryError, SourceUnavailable
-from exporter.sources.catalogue import DOUBTED, FRESH, LISTS, Catalogue
+from exporter.sources.catalogue import LIST_TTL_SECONDS, LISTS, RECHECK_SECONDS, Catalogue
 
 TOLD = {
     LISTS["industries"]: {"industries": ["Design", "Tech & IT"], "sub_industries": ["Payments"]},
@@ -43,7 +43,7 @@ def test_known_values_leave_as_upstream_spells_them() -> None:
     catalogue, _ = made(Upstream())
 
     # When
-    spelled = catalogue.spelled(
+    spelled = catalogue.with_listed_spelling(
         {
             "industry": ["TECH & IT", "design"],
             "job_titles": ["Welder"],
@@ -67,7 +67,9 @@ def test_each_unknown_value_is_named_with_those_that_come_near() -> None:
 
     # When
     with pytest.raises(QueryError) as refused:
-        catalogue.spelled({"industry": ["Desing", "Design", "Xyz"], "job_category": ["Nursin"]})
+        catalogue.with_listed_spelling(
+            {"industry": ["Desing", "Design", "Xyz"], "job_category": ["Nursin"]}
+        )
 
     # Then
     said = {(problem["loc"], problem["msg"]) for problem in refused.value.problems}
@@ -92,7 +94,7 @@ def test_a_search_without_such_filters_asks_nothing() -> None:
     catalogue, _ = made(upstream)
 
     # When
-    catalogue.spelled({"job_titles": ["Welder"]})
+    catalogue.with_listed_spelling({"job_titles": ["Welder"]})
 
     # Then
     assert upstream.asked == 0
@@ -105,10 +107,10 @@ def test_a_list_is_asked_for_once_an_hour() -> None:
 
     # When / Then
     for _ in range(3):
-        catalogue.spelled({"industry": ["Design"]})
+        catalogue.with_listed_spelling({"industry": ["Design"]})
     assert upstream.asked == 1
-    clock.advance(FRESH)
-    catalogue.spelled({"industry": ["Design"]})
+    clock.advance(LIST_TTL_SECONDS)
+    catalogue.with_listed_spelling({"industry": ["Design"]})
     assert upstream.asked == 2
 
 
@@ -116,12 +118,12 @@ def test_a_value_that_is_new_upstream_is_not_refused_for_an_hour() -> None:
     # Given
     upstream = Upstream()
     catalogue, clock = made(upstream)
-    catalogue.spelled({"industry": ["Design"]})
+    catalogue.with_listed_spelling({"industry": ["Design"]})
     upstream.told[LISTS["industries"]]["industries"].append("Robots")
 
     # When
-    clock.advance(DOUBTED)
-    spelled = catalogue.spelled({"industry": ["robots"]})
+    clock.advance(RECHECK_SECONDS)
+    spelled = catalogue.with_listed_spelling({"industry": ["robots"]})
 
     # Then
     assert spelled == {"industry": ["Robots"]}
@@ -135,7 +137,7 @@ def test_wrong_values_do_not_ask_upstream_each_time() -> None:
     # When
     for _ in range(5):
         with pytest.raises(QueryError):
-            catalogue.spelled({"industry": ["Desing"]})
+            catalogue.with_listed_spelling({"industry": ["Desing"]})
 
     # Then
     assert upstream.asked == 1
@@ -148,7 +150,7 @@ def test_an_upstream_that_is_away_refuses_nothing_and_is_left_alone_for_a_minute
     catalogue, clock = made(upstream)
 
     # When
-    spelled = [catalogue.spelled({"industry": ["Desing"]}) for _ in range(3)]
+    spelled = [catalogue.with_listed_spelling({"industry": ["Desing"]}) for _ in range(3)]
 
     # Then
     assert spelled == [{"industry": ["Desing"]}] * 3
@@ -158,7 +160,7 @@ def test_an_upstream_that_is_away_refuses_nothing_and_is_left_alone_for_a_minute
 
     # When it is back
     upstream.away = False
-    clock.advance(DOUBTED)
+    clock.advance(RECHECK_SECONDS)
 
     # Then
     assert json.loads(catalogue.body("industries")) == TOLD[LISTS["industries"]]
@@ -172,7 +174,7 @@ def test_what_was_told_is_served_on_while_upstream_is_away() -> None:
 
     # When
     upstream.away = True
-    clock.advance(FRESH)
+    clock.advance(LIST_TTL_SECONDS)
 
     # Then
     assert catalogue.body("categories") == before
@@ -188,7 +190,7 @@ def test_of_an_empty_list_or_another_shape_nothing_is_concluded(told: object) ->
     catalogue, _ = made(Upstream({LISTS["industries"]: told}))
 
     # When
-    spelled = catalogue.spelled({"industry": ["Desing"], "sub_industry": ["Payment"]})
+    spelled = catalogue.with_listed_spelling({"industry": ["Desing"], "sub_industry": ["Payment"]})
 
     # Then
     assert spelled == {"industry": ["Desing"], "sub_industry": ["Payment"]}
@@ -199,7 +201,7 @@ def test_a_bare_list_is_of_industries_and_tells_nothing_of_sub_industries() -> N
     catalogue, _ = made(Upstream({LISTS["industries"]: ["Design"]}))
 
     # When / Then
-    assert catalogue.spelled({"sub_industry": ["Any"]}) == {"sub_industry": ["Any"]}
-    assert catalogue.spelled({"industry": ["DESIGN"]}) == {"industry": ["Design"]}
+    assert catalogue.with_listed_spelling({"sub_industry": ["Any"]}) == {"sub_industry": ["Any"]}
+    assert catalogue.with_listed_spelling({"industry": ["DESIGN"]}) == {"industry": ["Design"]}
     with pytest.raises(QueryError):
-        catalogue.spelled({"industry": ["Any"]})
+        catalogue.with_listed_spelling({"industry": ["Any"]})

@@ -17,7 +17,7 @@ from exporter.config import SourceConfig
 from exporter.contracts.coresignal import JobFilters
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.sources.coresignal import COLUMNS, CoresignalSource
-from exporter.sources.http.client import TRIES
+from exporter.sources.http.client import MAX_TRIES
 from tests.upstreams import Answer, Asked, Upstream, reply, serving
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -407,7 +407,7 @@ def test_an_untrue_search_is_asked_for_again() -> None:
     def upstream(asked: Asked) -> Answer:
         if "/search/" in asked.line:
             searches.append(asked)
-            if len(searches) < TRIES:
+            if len(searches) < MAX_TRIES:
                 return searched([1], 2)
         return vendor(asked)
 

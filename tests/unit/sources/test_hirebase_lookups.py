@@ -17,7 +17,7 @@ from exporter.config import SourceConfig
 from exporter.core.rates import MemoryBudgets, Rate
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.sources.hirebase import HirebaseSource
-from exporter.sources.http.numbered import LOOKUPS
+from exporter.sources.http.numbered import MAX_LOOKUP_IDS
 from tests.upstreams import Asked, reply, serving
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -181,7 +181,8 @@ def test_a_posting_with_surprises_is_taken_as_it_is(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "size"), [(None, LOOKUPS), ("100/60s", 16), ("5/60s", 1), ("1000/s", LOOKUPS)]
+    ("rate", "size"),
+    [(None, MAX_LOOKUP_IDS), ("100/60s", 16), ("5/60s", 1), ("1000/s", MAX_LOOKUP_IDS)],
 )
 def test_with_a_rate_no_lookup_takes_longer_than_its_turns_come_soon(
     rate: str | None, size: int

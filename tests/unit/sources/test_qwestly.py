@@ -312,7 +312,7 @@ def test_no_more_lookups_are_taken_than_a_rate_lets_through_soon(
     rate: Rate | None, expected: tuple[int, int]
 ) -> None:
     # When
-    lookups = Lookups.within(8, rate)
+    lookups = Lookups.for_rate(8, rate)
     # Then
     assert (lookups.size, lookups.at_once) == expected
 

@@ -38,7 +38,7 @@ def read(body: bytes) -> Any:
 def ask(upstream: Upstream, clock: FakeClock) -> Any:
     client = http.Upstream(upstream.url, {"x-api-key": KEY}, clock)
     try:
-        return client.ask("POST", "/search", read, json={"page": 1})
+        return client.request("POST", "/search", read, json={"page": 1})
     finally:
         client.close()
 
@@ -118,7 +118,7 @@ def test_a_password_in_the_address_is_sent_and_never_shown(clock: FakeClock) -> 
         client = http.Upstream(address, {}, clock)
         # When
         with pytest.raises(SourceRefused) as refused:
-            client.ask("GET", "/search", read)
+            client.request("GET", "/search", read)
         client.close()
     # Then
     assert "authorization" in upstream.asked[0].headers
@@ -160,7 +160,7 @@ def test_an_upstream_that_stays_down_is_asked_a_few_times_and_may_answer_later(
         # When
         ask(upstream, clock)
     # Then
-    assert len(upstream.asked) == http.TRIES
+    assert len(upstream.asked) == http.MAX_TRIES
     assert silent.value.retry_after is None
 
 
@@ -179,8 +179,8 @@ def test_a_short_retry_after_is_waited_for_in_place(clock: FakeClock) -> None:
     [
         ("42", 42),
         (" 7 ", 7),
-        ("999999999", http.LONGEST_RETRY_AFTER),
-        ("9" * 400, http.LONGEST_RETRY_AFTER),
+        ("999999999", http.MAX_RETRY_AFTER_SECONDS),
+        ("9" * 400, http.MAX_RETRY_AFTER_SECONDS),
         (format_datetime(datetime(2026, 1, 1, 0, 0, 30, tzinfo=UTC), usegmt=True), 30),
         (format_datetime(datetime(2036, 1, 1, tzinfo=UTC), usegmt=True), 300),
     ],
@@ -211,17 +211,17 @@ def test_a_retry_after_that_says_nothing_is_passed_over(clock: FakeClock, value:
         found = ask(upstream, clock)
     # Then
     assert found == {"well": True}
-    assert clock.monotonic() < http.FIRST_DELAY
+    assert clock.monotonic() < http.FIRST_RETRY_SECONDS
 
 
 @given(st.text(max_size=60) | st.from_regex(r"[A-Z][a-z]{2}, \d+ Jan \d+ \d+:\d+:\d+ [+-]\d+"))
 def test_no_retry_after_breaks_its_reader(value: str) -> None:
     # When
     seconds = retry_after.read(
-        value, datetime(2026, 1, 1, tzinfo=UTC), longest=http.LONGEST_RETRY_AFTER
+        value, datetime(2026, 1, 1, tzinfo=UTC), longest=http.MAX_RETRY_AFTER_SECONDS
     )
     # Then
-    assert seconds is None or 0 <= seconds <= http.LONGEST_RETRY_AFTER
+    assert seconds is None or 0 <= seconds <= http.MAX_RETRY_AFTER_SECONDS
 
 
 def test_a_used_up_plan_is_no_rate_limit(clock: FakeClock) -> None:
@@ -264,7 +264,7 @@ def test_a_refused_connection_may_answer_later(clock: FakeClock) -> None:
     client = http.Upstream(f"http://127.0.0.1:{ports.find_free(1)[0]}", {}, clock)
     # When
     with pytest.raises(SourceUnavailable, match=r"did not answer: .*refused"):
-        client.ask("GET", "/search", read)
+        client.request("GET", "/search", read)
     # Then
     client.close()
 
@@ -314,7 +314,7 @@ def test_an_upstream_that_stays_silent_may_answer_later(clock: FakeClock, answer
         # When
         ask(upstream, clock)
     # Then
-    assert len(upstream.asked) == http.TRIES
+    assert len(upstream.asked) == http.MAX_TRIES
 
 
 @pytest.mark.parametrize("answer", BROKEN.values(), ids=BROKEN)
@@ -332,7 +332,7 @@ def test_an_answer_that_breaks_off_each_time_is_described_as_far_as_it_came(
         # When
         ask(upstream, clock)
     # Then
-    assert len(upstream.asked) == http.TRIES
+    assert len(upstream.asked) == http.MAX_TRIES
 
 
 def test_of_a_failure_whose_text_breaks_off_the_status_counts(clock: FakeClock) -> None:
@@ -374,8 +374,8 @@ def test_a_body_that_cannot_be_the_page_is_asked_for_again_and_then_described(
         # When
         ask(upstream, clock)
     # Then
-    assert len(upstream.asked) == http.TRIES
-    assert str(untrue.value).endswith(f"(at try {http.TRIES})")
+    assert len(upstream.asked) == http.MAX_TRIES
+    assert str(untrue.value).endswith(f"(at try {http.MAX_TRIES})")
 
 
 def test_a_page_that_is_true_at_the_second_try_is_taken(clock: FakeClock) -> None:
@@ -408,7 +408,7 @@ def test_all_tries_together_end_at_the_deadline(clock: FakeClock) -> None:
         ask(upstream, clock)
     # Then
     assert len(upstream.asked) == 3
-    assert clock.monotonic() < http.TOTAL_TIMEOUT + 25
+    assert clock.monotonic() < http.PAGE_TIMEOUT_SECONDS + 25
 
 
 def test_an_address_that_no_client_takes_is_final(clock: FakeClock) -> None:
@@ -416,6 +416,6 @@ def test_an_address_that_no_client_takes_is_final(clock: FakeClock) -> None:
     client = http.Upstream("ftp://127.0.0.1", {}, clock)
     # When
     with pytest.raises(SourceRefused, match=r"ftp://127\.0\.0\.1 .*unsupported protocol"):
-        client.ask("GET", "/search", read)
+        client.request("GET", "/search", read)
     # Then
     client.close()

@@ -38,7 +38,7 @@ def connected(raw: bytes, *, closed: bool = True) -> Iterator[tuple[Connection, 
 def read(raw: bytes, method: bytes = b"GET") -> tuple[int, bytes, bool]:
     """Status, body, and whether another request may follow."""
     with connected(raw) as (connection, _):
-        answer = connection.ask(method, b"/", [(b"Host", b"x")], b"")
+        answer = connection.request(method, b"/", [(b"Host", b"x")], b"")
         body = b"".join(answer)
         return answer.head.status, body, answer.leaves_idle
 
@@ -102,7 +102,7 @@ def test_headers_come_without_their_blanks_and_in_one_piece() -> None:
     raw = OK + b"A:  1 \t\r\nb: 2\r\n\t 3\r\nA: \xe9\r\nContent-Length: 0\r\n\r\n"
     with connected(raw) as (connection, _):
         # When
-        head = connection.ask(b"GET", b"/", [], b"").head
+        head = connection.request(b"GET", b"/", [], b"").head
     # Then
     assert head.headers[:3] == [(b"a", b"1"), (b"b", b"2 3"), (b"a", b"\xe9")]
 
@@ -136,10 +136,14 @@ REFUSED: dict[str, bytes] = {
     "a header that goes on before it begins": OK + b" x: y\r\n\r\n",
     "a zero byte in a header": OK + b"x: \0\r\n\r\n",
     "a carriage return in a header": OK + b"x: a\rb\r\n\r\n",
-    "a header that is too long": OK + b"x: " + b"y" * http1.MOST_HEAD + b"\r\n\r\n",
-    "too many headers": OK + b"x: y\r\n" * (http1.MOST_HEAD // 6) + b"\r\n",
-    "too many provisional answers": b"HTTP/1.1 103 Hints\r\n\r\n" * (http1.MOST_HEAD // 22) + FIVE,
-    "a chunk whose size is too far away": CHUNKED + b"1;" + b"x" * http1.MOST_HEAD + b"\r\n!\r\n",
+    "a header that is too long": OK + b"x: " + b"y" * http1.MAX_HEAD_BYTES + b"\r\n\r\n",
+    "too many headers": OK + b"x: y\r\n" * (http1.MAX_HEAD_BYTES // 6) + b"\r\n",
+    "too many provisional answers": b"HTTP/1.1 103 Hints\r\n\r\n" * (http1.MAX_HEAD_BYTES // 22)
+    + FIVE,
+    "a chunk whose size is too far away": CHUNKED
+    + b"1;"
+    + b"x" * http1.MAX_HEAD_BYTES
+    + b"\r\n!\r\n",
 }
 
 
@@ -167,10 +171,10 @@ def test_an_answer_cut_off_anywhere_is_never_whole_and_what_came_of_it_is_told(r
         with connected(raw[:cut]) as (connection, _):
             # When
             with pytest.raises(httpx.RemoteProtocolError, match="was closed"):
-                for piece in connection.ask(b"GET", b"/", [], b""):
+                for piece in connection.request(b"GET", b"/", [], b""):
                     came += piece
             # Then
-            assert connection.unheard is (cut == 0)
+            assert connection.no_bytes_received is (cut == 0)
         body = raw.partition(b"\r\n\r\n")[2]
         plain = b"".join(bytes([c]) for c in body[: max(cut - len(raw) + len(body), 0)] if c > 57)
         assert came == plain
@@ -187,9 +191,9 @@ def test_chunks_come_out_whole_however_they_are_cut(chunks: list[bytes], most: i
     # Given
     raw = b"".join(b"%X\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
     with pytest.MonkeyPatch.context() as patch, connected(CHUNKED + raw + b"0\r\n\r\n") as (c, _):
-        patch.setattr(http1, "LARGEST", most)
+        patch.setattr(http1, "MAX_PIECE_BYTES", most)
         # When
-        found = list(c.ask(b"GET", b"/", [], b""))
+        found = list(c.request(b"GET", b"/", [], b""))
     # Then
     assert b"".join(found) == b"".join(chunks)
     assert max(map(len, found)) < most + 300
@@ -216,7 +220,7 @@ def test_nothing_is_sent_of_a_request_that_could_be_read_as_another(
     with connected(b"", closed=False) as (connection, theirs):
         # When
         with pytest.raises(httpx.LocalProtocolError) as refused:
-            connection.ask(method, target, [(b"Host", b"x"), header], b"")
+            connection.request(method, target, [(b"Host", b"x"), header], b"")
         connection.close()
         # Then
         assert theirs.recv(100) == b""
@@ -227,15 +231,15 @@ def test_bytes_that_nobody_asked_for_are_noticed_before_the_next_request() -> No
     for extra, later in [(b"", b""), (b"!", b""), (b"", b"!")]:
         # Given
         with connected(FIVE + extra, closed=False) as (connection, theirs):
-            b"".join(connection.ask(b"GET", b"/", [], b""))
+            b"".join(connection.request(b"GET", b"/", [], b""))
             theirs.sendall(later)
             # When / Then
-            assert connection.idle() is (not extra and not later)
+            assert connection.is_idle() is (not extra and not later)
 
 
 def test_a_connection_that_was_closed_meanwhile_is_not_idle() -> None:
     # Given
     with connected(FIVE) as (connection, _):
-        assert b"".join(connection.ask(b"GET", b"/", [], b"")) == b"hello"
+        assert b"".join(connection.request(b"GET", b"/", [], b"")) == b"hello"
         # When / Then
-        assert not connection.idle()
+        assert not connection.is_idle()

@@ -92,7 +92,7 @@ def test_a_page_that_is_too_large_is_asked_for_in_smaller_pieces_at_once(failure
 
 def test_silence_may_mean_that_the_page_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
-    monkeypatch.setattr(client, "READ_TIMEOUT", 0.6)
+    monkeypatch.setattr(client, "READ_TIMEOUT_SECONDS", 0.6)
 
     def silent(asked: Asked) -> Iterator[bytes]:
         if asked.json["limit"] > 5:
@@ -115,7 +115,7 @@ def test_a_page_over_the_cap_of_bytes_comes_as_smaller_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given
-    monkeypatch.setattr(client, "MOST_BYTES", 150)
+    monkeypatch.setattr(client, "MAX_PAGE_BYTES", 150)
     with serving(upstream(90, 100, b"")) as served:
         one = source(served.url, 64)
         # When
@@ -128,7 +128,7 @@ def test_a_page_over_the_cap_of_bytes_comes_as_smaller_ones(
 
 def test_a_500_that_passes_by_leaves_the_size_as_it_is() -> None:
     # Given
-    failures = [reply(500, "oops")] * (client.TRIES - 1)
+    failures = [reply(500, "oops")] * (client.MAX_TRIES - 1)
     with serving(*failures, upstream(8, 8, b"")) as served:
         one = source(served.url, 8)
         # When
@@ -168,7 +168,7 @@ def test_a_page_of_one_row_cannot_shrink_and_is_refused_or_waited_for() -> None:
     # Given
     for failure, error, tries in (
         (TOO_LARGE["413"], SourceRefused, 1),
-        (TOO_LARGE["504"], SourceUnavailable, client.TRIES),
+        (TOO_LARGE["504"], SourceUnavailable, client.MAX_TRIES),
     ):
         with serving(failure) as served:
             one = source(served.url, 4)
@@ -212,7 +212,7 @@ class Choosy:
     def deadline(self) -> float:
         return 0.0
 
-    def ask(self, method: str, path: str, read: Callable[[bytes], Page], **more: Any) -> Page:
+    def request(self, method: str, path: str, read: Callable[[bytes], Page], **more: Any) -> Page:
         if more["can_shrink"] and self.dice and self.dice.pop():
             raise PageTooLarge("too large")
         body = page(more["json"], self.total)

@@ -33,7 +33,7 @@ THREADS = 8
 @pytest.fixture(autouse=True)
 def _one_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that nothing is mended by asking again where it should not be broken."""
-    monkeypatch.setattr(client, "TRIES", 1)
+    monkeypatch.setattr(client, "MAX_TRIES", 1)
 
 
 @contextlib.contextmanager
@@ -105,7 +105,7 @@ def test_a_connection_goes_from_one_thread_to_the_next() -> None:
     with listening(echoing) as listener, asking(at(listener)) as upstream:
         for number in range(4):
             # When
-            in_threads(lambda _, n=number: upstream.ask("POST", "/", bytes, json={"n": n}), 1)
+            in_threads(lambda _, n=number: upstream.request("POST", "/", bytes, json={"n": n}), 1)
     # Then
     assert listener.came == 1
 
@@ -121,7 +121,7 @@ def test_a_connection_that_was_closed_meanwhile_is_replaced_and_that_is_no_failu
         # When
         found = []
         for _ in range(4):
-            found.append(upstream.ask("GET", "/", json.loads))
+            found.append(upstream.request("GET", "/", json.loads))
             time.sleep(0.05)
     # Then
     assert found == [{"connection": number} for number in (1, 2, 3, 4)]
@@ -138,7 +138,7 @@ def test_a_connection_that_closes_just_as_it_is_asked_again_is_replaced(method: 
 
     with listening(second_falls) as listener, asking(at(listener)) as upstream:
         # When
-        found = [upstream.ask(method, "/", json.loads)["connection"] for _ in range(3)]
+        found = [upstream.request(method, "/", json.loads)["connection"] for _ in range(3)]
     # Then
     assert found == [1, 2, 2]
 
@@ -154,7 +154,7 @@ def test_a_connection_that_closes_before_it_has_ever_answered_is_a_failure() -> 
         # When / Then
         pytest.raises(SourceUnavailable, match="closed before an answer"),
     ):
-        upstream.ask("GET", "/", bytes)
+        upstream.request("GET", "/", bytes)
     assert listener.came == 1
 
 
@@ -167,10 +167,10 @@ def test_an_answer_that_has_begun_is_not_asked_for_again_in_silence() -> None:
         connection.sendall(b"HTTP/1.1 200 ")
 
     with listening(breaks_off) as listener, asking(at(listener)) as upstream:
-        upstream.ask("GET", "/", bytes)
+        upstream.request("GET", "/", bytes)
         # When / Then
         with pytest.raises(SourceUnavailable, match="closed before an answer"):
-            upstream.ask("GET", "/", bytes)
+            upstream.request("GET", "/", bytes)
     assert listener.came == 1
 
 
@@ -182,7 +182,7 @@ def test_bytes_beyond_an_answer_never_become_the_next_one() -> None:
 
     with listening(generous) as listener, asking(at(listener)) as upstream:
         # When
-        found = [upstream.ask("GET", "/", json.loads)["connection"] for _ in range(3)]
+        found = [upstream.request("GET", "/", json.loads)["connection"] for _ in range(3)]
     # Then
     assert found == [1, 2, 3]
 
@@ -190,7 +190,7 @@ def test_bytes_beyond_an_answer_never_become_the_next_one() -> None:
 def test_an_answer_read_in_part_costs_its_connection() -> None:
     # Given: of a refusal only the beginning is read, and the rest has not come yet
     def refuse(connection: socket.socket, number: int) -> None:
-        start = f"connection {number} ".encode().ljust(client.MOST_QUOTED * 2)
+        start = f"connection {number} ".encode().ljust(client.MAX_REFUSAL_BYTES * 2)
         while request(connection):
             connection.sendall(b"HTTP/1.1 404 No\r\ncontent-length: 999999\r\n\r\n" + start)
 
@@ -198,24 +198,24 @@ def test_an_answer_read_in_part_costs_its_connection() -> None:
         for number in (1, 2):
             # When / Then
             with pytest.raises(SourceRefused, match=f"404: connection {number}"):
-                upstream.ask("GET", "/", bytes)
+                upstream.request("GET", "/", bytes)
 
 
 def test_a_connection_that_cannot_be_opened_takes_no_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given
-    monkeypatch.setattr(pool, "MOST_CONNECTIONS", 1)
+    monkeypatch.setattr(pool, "MAX_CONNECTIONS", 1)
     with asking(f"http://127.0.0.1:{ports.find_free(1)[0]}") as upstream:
         for _ in range(2):
             # When / Then
             with pytest.raises(SourceUnavailable, match="refused"):
-                upstream.ask("GET", "/", bytes)
+                upstream.request("GET", "/", bytes)
 
 
 def test_no_more_connections_are_open_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
-    monkeypatch.setattr(pool, "MOST_CONNECTIONS", 2)
+    monkeypatch.setattr(pool, "MAX_CONNECTIONS", 2)
 
     def slow(connection: socket.socket, _: int) -> None:
         while asked := request(connection):
@@ -227,7 +227,7 @@ def test_no_more_connections_are_open_than_allowed(monkeypatch: pytest.MonkeyPat
         def work(number: int) -> None:
             for _ in range(5):
                 # When
-                found = upstream.ask("POST", "/", json.loads, json={"n": number})
+                found = upstream.request("POST", "/", json.loads, json={"n": number})
                 # Then
                 assert found == {"n": number}
 
@@ -239,7 +239,7 @@ def test_who_waits_for_a_connection_waits_to_the_deadline_at_most(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given
-    monkeypatch.setattr(pool, "MOST_CONNECTIONS", 1)
+    monkeypatch.setattr(pool, "MAX_CONNECTIONS", 1)
     asked, done = threading.Event(), threading.Event()
 
     def busy(connection: socket.socket, _: int) -> None:
@@ -249,28 +249,28 @@ def test_who_waits_for_a_connection_waits_to_the_deadline_at_most(
         connection.sendall(kept({}))
 
     with listening(busy) as listener, asking(at(listener)) as upstream:
-        first = threading.Thread(target=lambda: upstream.ask("GET", "/", bytes))
+        first = threading.Thread(target=lambda: upstream.request("GET", "/", bytes))
         first.start()
         asked.wait(20)
         began = time.monotonic()
         # When
         with pytest.raises(SourceUnavailable, match="no whole answer within 0 s"):
-            upstream.ask("GET", "/", bytes, deadline=time.monotonic() + 0.3)
+            upstream.request("GET", "/", bytes, deadline=time.monotonic() + 0.3)
         # Then
         assert 0.3 <= time.monotonic() - began < 3
         done.set()
         first.join()
         # And the turn is not lost
-        assert upstream.ask("GET", "/", bytes) == b"{}"
+        assert upstream.request("GET", "/", bytes) == b"{}"
 
 
 def test_idle_connections_are_kept_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
-    monkeypatch.setattr(pool, "KEEP_ALIVE", 0.0)
+    monkeypatch.setattr(pool, "KEEP_ALIVE_SECONDS", 0.0)
     with listening(echoing) as listener, asking(at(listener)) as upstream:
         # When
         for _ in range(3):
-            upstream.ask("GET", "/", bytes)
+            upstream.request("GET", "/", bytes)
     # Then
     assert listener.came == 3
 
@@ -287,7 +287,7 @@ def test_closing_hangs_up() -> None:
 
     with listening(wait) as listener:
         with asking(at(listener)) as upstream:
-            upstream.ask("GET", "/", bytes)
+            upstream.request("GET", "/", bytes)
         # When / Then
         assert ended.wait(20)
 
@@ -307,7 +307,7 @@ def test_a_refusal_that_comes_before_the_request_was_read_is_heard() -> None:
         # When / Then
         pytest.raises(SourceRefused, match="413: too long"),
     ):
-        upstream.ask("POST", "/", bytes, json={"ids": "x" * 2**22})
+        upstream.request("POST", "/", bytes, json={"ids": "x" * 2**22})
 
 
 @pytest.fixture(scope="module")
@@ -322,9 +322,9 @@ def trusted(
     """A server's side of TLS as localhost, by an authority that the environment names."""
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    sockets._tls.cache_clear()
+    sockets._tls_context.cache_clear()
     yield _server(authority, "localhost")
-    sockets._tls.cache_clear()
+    sockets._tls_context.cache_clear()
 
 
 def _server(authority: trustme.CA, *names: str) -> ssl.SSLContext:
@@ -354,7 +354,7 @@ def test_pages_come_over_tls_and_its_connections_are_kept(trusted: ssl.SSLContex
 
     with listening(talk, trusted) as listener, asking(secure(listener)) as upstream:
         # When
-        found = [upstream.ask("GET", "/", bytes) for _ in answers]
+        found = [upstream.request("GET", "/", bytes) for _ in answers]
     # Then
     assert found == [page] * 3
     assert listener.came == 1
@@ -368,7 +368,7 @@ def test_threads_share_a_source_over_tls(trusted: ssl.SSLContext) -> None:
             for turn in range(10):
                 text = f"{number}/{turn} " * 5_000
                 # When
-                found = upstream.ask("POST", "/", json.loads, json={"text": text})
+                found = upstream.request("POST", "/", json.loads, json={"text": text})
                 # Then
                 assert found == {"text": text}
 
@@ -393,7 +393,7 @@ def test_a_certificate_of_another_name_or_authority_is_given_nothing(
             # When / Then
             pytest.raises(SourceUnavailable, match="CERTIFICATE_VERIFY_FAILED"),
         ):
-            upstream.ask("GET", "/", bytes)
+            upstream.request("GET", "/", bytes)
     assert not heard
 
 
@@ -415,7 +415,7 @@ def test_a_peer_that_hardly_reads_ends_at_the_deadline(
             began = time.monotonic()
             # When
             with pytest.raises(SourceUnavailable, match="no whole answer within 1 s"):
-                upstream.ask("POST", "/", bytes, json={"ids": "x" * 2**25})
+                upstream.request("POST", "/", bytes, json={"ids": "x" * 2**25})
             # Then
             assert 0.6 <= time.monotonic() - began < 2
         ended.set()
@@ -437,7 +437,7 @@ def test_what_drips_over_tls_ends_at_the_deadline(trusted: ssl.SSLContext, start
             began = time.monotonic()
             # When
             with pytest.raises(SourceUnavailable, match="no whole answer within 1 s"):
-                upstream.ask("GET", "/", bytes)
+                upstream.request("GET", "/", bytes)
             # Then
             assert 0.6 <= time.monotonic() - began < 2
         ended.set()
@@ -451,7 +451,7 @@ def test_a_handshake_that_does_not_come_ends_at_the_deadline() -> None:
             began = time.monotonic()
             # When
             with pytest.raises(SourceUnavailable, match="no whole answer within 0 s"):
-                upstream.ask("GET", "/", bytes)
+                upstream.request("GET", "/", bytes)
             # Then
             assert 0.4 <= time.monotonic() - began < 2
         ended.set()
@@ -502,7 +502,9 @@ def test_a_proxy_tunnels_to_an_upstream_under_tls(
         text = "é" * 500_000
         with asking(secure(listener)) as upstream:
             # When
-            found = [upstream.ask("POST", "/", json.loads, json={"text": text}) for _ in range(3)]
+            found = [
+                upstream.request("POST", "/", json.loads, json={"text": text}) for _ in range(3)
+            ]
     # Then: one tunnel, and only the proxy has seen the proxy's password
     assert found == [{"text": text}] * 3
     (head,) = through.heads
@@ -524,7 +526,7 @@ def test_a_proxy_that_refuses_is_named_and_not_quoted(monkeypatch: pytest.Monkey
             # When
             pytest.raises(SourceError) as refused,
         ):
-            upstream.ask("GET", "/", bytes)
+            upstream.request("GET", "/", bytes)
     # Then
     assert "the proxy 127.0.0.1 answered 407 Proxy Authentication Required" in str(refused.value)
     assert "secret" not in str(refused.value)
@@ -542,7 +544,7 @@ def test_a_proxy_that_speaks_first_is_not_taken_for_the_upstream(
             # When / Then
             pytest.raises(SourceUnavailable, match="spoke in the upstream's place"),
         ):
-            upstream.ask("GET", "/", bytes)
+            upstream.request("GET", "/", bytes)
 
 
 def test_what_drips_through_two_layers_of_tls_ends_at_the_deadline(
@@ -563,7 +565,7 @@ def test_what_drips_through_two_layers_of_tls_ends_at_the_deadline(
             began = time.monotonic()
             # When
             with pytest.raises(SourceUnavailable, match="no whole answer within 1 s"):
-                upstream.ask("GET", "/", bytes)
+                upstream.request("GET", "/", bytes)
             # Then
             assert 1.0 <= time.monotonic() - began < 3
         ended.set()
@@ -576,7 +578,7 @@ def test_a_key_that_cannot_be_sent_is_told_at_once_and_not_shown() -> None:
         upstream = client.Upstream(at(listener), {"x-api-key": "open\nsesame"}, SystemClock())
         # When
         with pytest.raises(SourceRefused, match="is the key right") as refused:
-            upstream.ask("GET", "/", bytes)
+            upstream.request("GET", "/", bytes)
         upstream.close()
     # Then
     assert "sesame" not in str(refused.value)

@@ -41,7 +41,7 @@ def asking(upstream: Upstream, clock: FakeClock, budget: Budget) -> Iterator[htt
 
 def ask(upstream: Upstream, clock: FakeClock, budget: Budget) -> bytes:
     with asking(upstream, clock, budget) as client:
-        return client.ask("GET", "/search", bytes)
+        return client.request("GET", "/search", bytes)
 
 
 class Broken:
@@ -65,7 +65,7 @@ def test_requests_are_spaced_by_sleeping_while_the_wait_is_short(clock: FakeCloc
     with serving(GOOD) as upstream, asking(upstream, clock, budget) as client:
         # When
         for _ in range(5):
-            client.ask("GET", "/search", bytes)
+            client.request("GET", "/search", bytes)
     # Then
     assert clock.monotonic() == 2
 

@@ -28,7 +28,7 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\nconnection: close\r\n\r\n"
 def ask(upstream: Upstream, *, timeout: float = 30.0, can_shrink: bool = False) -> bytes:
     client = http.Upstream(upstream.url, {}, SystemClock(), timeout=timeout)
     try:
-        return client.ask("POST", "/search", bytes, json={}, can_shrink=can_shrink)
+        return client.request("POST", "/search", bytes, json={}, can_shrink=can_shrink)
     finally:
         client.close()
 
@@ -82,8 +82,8 @@ def test_a_page_that_could_be_smaller_has_half_of_the_time() -> None:
 
 def test_silence_ends_before_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
-    monkeypatch.setattr(http, "READ_TIMEOUT", 0.2)
-    monkeypatch.setattr(http, "TRIES", 1)
+    monkeypatch.setattr(http, "READ_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(http, "MAX_TRIES", 1)
 
     def silent(_: object) -> bytes:
         time.sleep(0.6)
@@ -133,7 +133,7 @@ def test_one_connection_serves_one_request_after_the_other() -> None:
         thread.start()
         client = http.Upstream(f"http://127.0.0.1:{server.server_port}", {}, SystemClock())
         # When
-        found = [client.ask("GET", "/search", bytes) for _ in range(3)]
+        found = [client.request("GET", "/search", bytes) for _ in range(3)]
         client.close()
         server.shutdown()
         thread.join()
@@ -151,7 +151,7 @@ def test_a_bomb_is_cut_off_at_the_cap_and_takes_little_more_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given: 200 MiB in less than one
-    monkeypatch.setattr(http, "MOST_BYTES", 16 * MIB)
+    monkeypatch.setattr(http, "MAX_PAGE_BYTES", 16 * MIB)
     with serving(reply(200, _bomb(200 * MIB), content_encoding="gzip")) as upstream:
         tracemalloc.start()
         # When
@@ -178,7 +178,7 @@ def test_a_gzip_of_very_many_members_takes_no_longer_than_its_size_asks_for() ->
 
 def test_a_page_over_the_cap_may_come_as_smaller_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
-    monkeypatch.setattr(http, "MOST_BYTES", 1024)
+    monkeypatch.setattr(http, "MAX_PAGE_BYTES", 1024)
     with serving(reply(200, b"x" * 2_000)) as upstream, pytest.raises(PageTooLarge):
         # When / Then
         ask(upstream, can_shrink=True)
@@ -212,9 +212,9 @@ def test_packed_bodies_come_out_whole_however_they_are_cut(
     chunks = [whole[at : at + cut] for at in range(0, len(whole), cut)]
     response = httpx.Response(200, headers={"content-encoding": "gzip"}, content=iter(chunks))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transport, "PIECE", piece)
+        patch.setattr(transport, "MAX_UNPACKED_BYTES", piece)
         # When
-        found = list(transport.pieces(response))
+        found = list(transport.unpacked(response))
     # Then
     assert b"".join(found) == b"".join(member * copies for member in members)
     assert max(map(len, found)) <= piece
