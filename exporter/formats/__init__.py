@@ -1,1 +1,3 @@
+"""File formats and compressions: rows to bytes."""
+
 from __future__ import annotations

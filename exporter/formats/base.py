@@ -1,4 +1,4 @@
-"""The seam between rows and bytes."""
+"""The interface of a file format."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from exporter.core.checkpoints import Row, RowCounts
 
 
 class Format(Protocol):
-    """Turns rows into bytes, keeping no state, so that any worker can go on with a file.
+    """Turns rows into bytes without state between calls, so any worker can continue a file.
 
-    `open() + encode(page 1) + … + encode(page n) + close()` is the file, however the pages
-    are spread over workers.
+    The file is `open() + encode(page 1) + … + encode(page n) + close()`, also if different workers
+    encode the pages.
     """
 
     content_type: str
+    """Media type of the uncompressed file."""
     extension: str
+    """File name extension, without a dot."""
 
     def open(self) -> bytes:
-        """What stands before the first row."""
+        """Returns the bytes before the first row."""
 
     def encode(self, rows: Sequence[Row], row_counts: RowCounts, written: int = 0) -> bytes:
-        """The rows as bytes; what had to be changed or left out is counted into the tally.
+        """Returns the bytes of the rows; every changed or omitted value is added to `row_counts`.
 
-        Never changes a value in silence. Raises SourceUntrue if a row is not a JSON object.
+        `written` is the number of rows before these rows in the same volume. Raises SourceUntrue
+        if a row is not a JSON object.
         """
 
     def close(self, written: int = 0) -> bytes:
-        """What stands after the last row."""
+        """Returns the bytes after the last row; `written` is the number of rows in the volume."""

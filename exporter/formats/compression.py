@@ -1,4 +1,4 @@
-"""How bytes of a file are compressed, so that another process can go on after a pause."""
+"""Compression of files that another process can continue after a pause."""
 
 from __future__ import annotations
 
@@ -12,39 +12,47 @@ from isal import isal_zlib
 from exporter.core.checkpoints import Packed
 
 _ISAL_LEVEL = 1
-"""20 times as fast as zlib's default, for a file a quarter larger."""
+"""Compression level of isal: 20 times as fast as zlib's default, for a file a quarter larger."""
 _ZSTD_LEVEL = 3
-"""A third slower than level 1, for a file a tenth smaller. The next that gives more takes twice the
-time."""
+"""Compression level of zstd: a third slower than level 1, for a file a tenth smaller.
+
+The next level with a better ratio takes twice the time.
+"""
 
 
 class Stream(Protocol):
-    """Compresses one volume after another."""
+    """Compresses one volume after another; each method returns bytes to append to the file."""
 
-    def begin(self) -> bytes: ...
+    def begin(self) -> bytes:
+        """Begins a volume."""
 
-    def compress(self, data: bytes) -> bytes: ...
+    def compress(self, data: bytes) -> bytes:
+        """Compresses data of the open volume; some of it may stay in the compressor's buffer."""
 
     def pause(self) -> bytes:
-        """What makes all that was given so far readable without anything that follows."""
+        """Flushes the buffer, so that all data so far can be decompressed without later bytes."""
 
-    def end(self) -> bytes: ...
+    def end(self) -> bytes:
+        """Ends the open volume."""
 
     def state(self) -> tuple[int, int]:
-        """Checksum and length of what the open volume was given."""
+        """Returns CRC-32 and length of the open volume's data before compression."""
 
 
 def stream(name: str, at: Packed) -> Stream:
-    """What goes on compressing there; raises KeyError for a name that is not known."""
+    """Returns a compressor that continues at the saved position.
+
+    Raises KeyError for an unknown name.
+    """
     makers: Mapping[str, Callable[[Packed], Stream]] = {"none": Plain, "gzip": Gzip, "zstd": Zstd}
     return makers[name](at)
 
 
 class Plain:
-    """No compression."""
+    """Passes data on without compression."""
 
     def __init__(self, at: Packed) -> None:
-        """Everywhere is a place to go on."""
+        """Ignores the saved position: uncompressed output can be continued at any byte."""
 
     def begin(self) -> bytes:
         return b""
@@ -63,10 +71,13 @@ class Plain:
 
 
 class Gzip:
-    """One gzip member a volume. A pause is a full flush: what follows refers to nothing before
-    it, so a fresh compressor goes on there."""
+    """Writes each volume as one gzip member.
 
-    # Deflate; no name and no time, so that equal rows give equal bytes; unknown system.
+    A pause is a full flush: later bytes do not refer to earlier data, so a new compressor can
+    continue there.
+    """
+
+    # Method deflate, no file name and no time (so that equal rows give equal bytes), unknown OS.
     _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
     def __init__(self, at: Packed) -> None:
@@ -100,13 +111,16 @@ class Gzip:
 
 
 class Zstd:
-    """A volume is a row of zstd frames, because no other process can go on inside of one: a frame
-    ends with each pause and with the volume, and holds a checksum.
+    """Writes each volume as a sequence of zstd frames, each with a checksum.
 
-    The zstd command, curl, httpx, DuckDB, ClickHouse, polars, pandas, PyArrow and Python's own
-    module (3.14, and its backport) were seen to read all frames. Of python-zstandard, `open`,
-    `copy_stream` and `stream_reader`, read to its end, do; `read_to_iter` and `decompressobj` stop
-    after the first, the latter unless it is told `read_across_frames=True`.
+    A frame ends at each pause and at the end of the volume, because another process cannot
+    continue inside a frame.
+
+    Tested to read all frames: the zstd command, curl, httpx, DuckDB, ClickHouse, polars, pandas,
+    PyArrow, and Python's own module (3.14, and its backport). In python-zstandard, `open`,
+    `copy_stream` and `stream_reader` (read to its end) read all frames; `read_to_iter` and
+    `decompressobj` stop after the first frame, `decompressobj` unless it gets
+    `read_across_frames=True`.
     """
 
     def __init__(self, at: Packed) -> None:
@@ -131,7 +145,7 @@ class Zstd:
         return b"" if frame is None else frame.flush()
 
     def end(self) -> bytes:
-        # A volume of no bytes is one frame of none: a file without a frame is no zstd file.
+        # An empty volume is written as one empty frame: a file needs at least one frame.
         return self.pause() if self._length else self._compressor.compress(b"")
 
     def state(self) -> tuple[int, int]:

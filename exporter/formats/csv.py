@@ -1,4 +1,4 @@
-"""CSV: one header, one posting a line."""
+"""The CSV format: one header line, then one line for each posting."""
 
 from __future__ import annotations
 
@@ -16,34 +16,40 @@ from exporter.formats import csv_plan
 from exporter.formats import rows as rawjson
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-# The full-width marks are formulas to East Asian editions; blanks before a mark are dropped by
-# programs that trim what they import.
+# Spreadsheets in East Asian languages read the full-width signs as formulas, too. Programs that
+# trim imported text drop the whitespace before a sign.
 _FORMULA = re.compile(r"[\t\r]|[ \t\n\r\v\f]*[=+\-@＝＋－＠]")
 _texts = msgspec.json.Decoder(list[str]).decode
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
-# A field with no fewer surprises than a few, and more than one in so many rows, is tested alone:
-# a row that has to be written again costs as much as some thirty such tests.
-_FEW, _RARE = 3, 32
-_AHEAD = 32
+_MIN_SURPRISES, _ROWS_PER_SURPRISE = 3, 32
+"""Limits from which on a text field is tested on its own instead of together with other fields.
+
+A surprise is a cell that needs more care than the plan has. The field changes with at least
+_MIN_SURPRISES surprises, and more than one in _ROWS_PER_SURPRISE rows: writing a row a second time
+costs as much as about thirty tests of one field.
+"""
+_LOOK_AHEAD_ROWS = 32
+"""Rows after a refused row that are read before a new plan is made."""
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Csv:
-    """The columns of each row as RFC 4180 lines ended by CRLF, in UTF-8 without a byte order mark.
+    """Writes the columns of each row as RFC 4180 lines: CRLF, UTF-8, no byte order mark.
 
-    Cells: null or absent is nothing, an empty string is `""`; strings are their text; numbers
-    have the source's digits, NaN and infinities its spelling; lists and objects are the source's
-    JSON text, blanks around line breaks dropped. Only cells that need quotes have them. In a file
-    of one column a null is `""` too, because readers skip a line with nothing on it. Fields
-    beside the columns are counted by name; of two fields with one name the last counts.
+    Cells: null or an absent field is an empty cell; an empty string is `""`; a string is its text;
+    a number has the source's digits; NaN and infinities have the source's spelling; a list or
+    object is the source's JSON text, without whitespace around line breaks. Only cells that need
+    quotes are quoted. In a file with one column null is `""`, because readers skip an empty line.
+    Fields that are not among the columns are counted by name. If a row has two fields with the
+    same name, the last one is written.
 
-    With joined, the cell of a list is the cells of its values with "; " between them, before any
-    quoting; a null in it is nothing, and an empty list is an empty string. A value that itself
-    holds "; " cannot be told apart from two.
+    With `joined`, the cell of a list is its values joined by "; ", before any quoting; a null in
+    the list is an empty text, and an empty list is an empty string. A value that contains "; "
+    cannot be distinguished from two values.
 
-    With guard, a string that a spreadsheet would run as a formula gets a leading apostrophe:
-    one that begins with TAB or CR, or, after any blanks, with = + - @ or their full-width
-    forms. Plain numbers ("-5", "+1.5e3") keep their sign, and JSON numbers are never touched.
+    With `guard`, a string that a spreadsheet would run as a formula gets a leading apostrophe:
+    a string that begins with TAB or CR, or, after any whitespace, with = + - @ or their full-width
+    forms. Plain numbers in strings ("-5", "+1.5e3") and JSON numbers are not changed.
 
     Raises ConfigurationError without columns.
     """
@@ -62,7 +68,7 @@ class Csv:
         self._guard = guard
         self._joined = joined
         self._nothing = '""' if len(columns) == 1 else ""
-        # What rows looked like so far: it decides how quickly rows are read, never the bytes.
+        # The shape of the rows so far: affects only the speed, never the bytes.
         self._learned: csv_plan.Learned = {}
         self._plan = self._planned()
         self._rows = 0
@@ -88,10 +94,10 @@ class Csv:
                     rest, lines, self._careful, self._text, self._cell, extras, row_counts
                 )
             except rawjson.REFUSALS:
-                # The row that was refused is the last one taken.
+                # The last row that the iterator returned is the row that the plan refused.
                 lines.append(self._slow(rows, len(lines), extras, row_counts))
         if self._promoted:
-            # Not sooner, because a plan costs as much as many rows.
+            # Once per page, because a new plan costs as much as writing many rows.
             for name, kind in self._promoted.items():
                 if self._learned[name] == "text":
                     self._learned[name] = kind
@@ -104,12 +110,12 @@ class Csv:
     def _slow(
         self, rows: Sequence[Row], index: int, extras: Counter[str], row_counts: RowCounts
     ) -> bytes:
-        """The line of a row that the plan does not fit: a new kind of field, or odd JSON."""
+        """Returns the line of a row that the plan refused: a new kind of field, or unusual JSON."""
         _, fields = rawjson.read(rows[index], index)
         extras.update(fields.keys() - set(self._columns))
         if csv_plan.learn(self._learned, fields, joined=self._joined):
-            # A look ahead, because a plan costs as much as many rows.
-            for row in rows[index + 1 : index + 1 + _AHEAD]:
+            # Learn from the next rows, too, because a new plan costs as much as writing many rows.
+            for row in rows[index + 1 : index + 1 + _LOOK_AHEAD_ROWS]:
                 with contextlib.suppress(*rawjson.REFUSALS):
                     seen = {name: str(value, "utf-8") for name, value in _fields(row).items()}
                     csv_plan.learn(self._learned, seen, joined=self._joined)
@@ -118,8 +124,8 @@ class Csv:
         return ",".join(cells).encode()
 
     def _careful(self, row: Any, row_counts: RowCounts) -> bytes:
-        """The line of a row whose plain fields are not all plain."""
-        write = csv_plan.alone(
+        """Returns the line of a row in which a field of `Plan.plain` needs more than quotes."""
+        write = csv_plan.make_careful(
             self._columns, tuple(self._learned.items()), guard=self._guard, joined=self._joined
         )
         line = write(row, self._text, self._cell, row_counts)
@@ -130,7 +136,7 @@ class Csv:
                 count = self._surprises[name]
                 if csv_plan.is_long(value):
                     self._promoted[name] = "long"
-                elif count >= _FEW and count * _RARE > self._rows:
+                elif count >= _MIN_SURPRISES and count * _ROWS_PER_SURPRISE > self._rows:
                     self._promoted.setdefault(name, "wild")
         return line
 
@@ -140,7 +146,7 @@ class Csv:
         )
 
     def _cell(self, source: str, row_counts: RowCounts) -> str:
-        """The cell of any JSON value, given as its text."""
+        """Returns the cell of any JSON value, given as JSON text."""
         if source == "null":
             return self._nothing
         if source[0] == '"':
@@ -150,7 +156,7 @@ class Csv:
         return _quoted(rawjson.clean(rawjson.compact(source), row_counts))
 
     def _text(self, value: str, row_counts: RowCounts) -> str:
-        """The cell of a string."""
+        """Returns the cell of a string."""
         if not value:
             return '""'
         if (
@@ -165,16 +171,16 @@ class Csv:
 
 
 def _join(source: str) -> str:
-    """A list's values as one text."""
+    """Returns the values of a JSON list as one text."""
     try:
         if source.startswith('["'):
             return "; ".join(_texts(source))
-        return "; ".join([_shown(str(value, "utf-8")) for value in _values(source)])
+        return "; ".join([_value_text(str(value, "utf-8")) for value in _values(source)])
     except (ValueError, RecursionError):
-        return "; ".join(map(_shown, rawjson.elements(source)))
+        return "; ".join(map(_value_text, rawjson.elements(source)))
 
 
-def _shown(source: str) -> str:
+def _value_text(source: str) -> str:
     if source == "null":
         return ""
     return rawjson.string(source) if source[0] == '"' else rawjson.compact(source)

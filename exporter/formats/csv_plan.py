@@ -1,16 +1,16 @@
-r"""How the rows of one source become CSV lines quickly: code written from the rows seen so far.
+r"""Generates fast code that turns the rows of one source into CSV lines.
 
-A plan is a msgspec struct with one field for each field seen, and one function that turns pages
-into lines. What a field was so far decides how it is read: text is decoded to `str` on the spot,
-which is most of the speed; numbers, lists and objects stay slices of the source (`Raw`), so that
-they keep its digits and its text. A row that does not fit (an unknown field, a number where
-strings were) makes msgspec raise; the caller then takes its slow path for that row, learns from
-it, and asks for a new plan. So a plan is only ever a matter of speed.
+A plan is a msgspec struct with one field for each field seen so far, and one generated function
+that turns pages into lines. The kind of a field so far decides how the field is read: text is
+decoded to `str` at once, which gives most of the speed; numbers, lists and objects stay slices of
+the source (`Raw`), so that their digits and text do not change. For a row that does not fit (an
+unknown field, a number instead of a string) msgspec raises; the caller then writes that row by the
+slow path, learns from the row, and makes a new plan. A plan therefore affects only the speed.
 
-For the columns ("id", "pay", "note") of rows with a further field "new", where notes are long,
-the function written is
+For the columns ("id", "pay", "note") of rows with another field "new", where notes are long, the
+generated function is
 
-    def lines(rows, out, careful, text, cell, extras, tally):
+    def lines(rows, out, careful, text, cell, extras, counts):
         nf3 = 0
         try:
             for raw in rows:
@@ -19,23 +19,23 @@ the function written is
                 slices = slices.replace(b'"', b'""').replace(b"\r", b"\n").decode()
                 if row.f3 is not None: nf3 += 1
                 slices = slices.split("\n")
-                if len(slices) != 1: out.append(careful(row, tally)); continue
+                if len(slices) != 1: out.append(careful(row, counts)); continue
                 v1, = slices
                 v0 = row.f0
                 if not v0:
-                    if v0 is not None: out.append(careful(row, tally)); continue
+                    if v0 is not None: out.append(careful(row, counts)); continue
                     v0 = NOTHING
                 probe = f"{v0}"
                 if '"' in probe or "\n" in probe or "\r" in probe:
-                    out.append(careful(row, tally)); continue
+                    out.append(careful(row, counts)); continue
                 if "," in probe:
                     if "," in v0: v0 = f'"{v0}"'
                 if not "-" <= v1 < ":":
-                    v1 = NOTHING if v1 == "null" else cell(v1.replace('""', '"'), tally)
+                    v1 = NOTHING if v1 == "null" else cell(v1.replace('""', '"'), counts)
                 v2 = row.f2
                 qv2 = b""
                 if v2 is None: v2 = NONE
-                elif not v2: v2 = text(v2, tally).encode()
+                elif not v2: v2 = text(v2, counts).encode()
                 else:
                     v2 = v2.encode()
                     if 34 in v2: v2 = v2.replace(b'"', b'""'); qv2 = b'"'
@@ -45,9 +45,9 @@ the function written is
         finally:
             if nf3: extras[Nf3] += nf3
 
-Cells of text that needed no quotes so far, but for a comma, are tested together, by one search in
-all of them (`probe`); slices are made text together. The few rows with a surprise go to
-`careful`, which writes each cell alone.
+Cells of text that so far needed quotes for a comma only are tested together, by one search in all
+of them (`probe`); slices are decoded together. The few rows that need more care go to `careful`,
+which tests each cell on its own.
 """
 
 from __future__ import annotations
@@ -62,23 +62,40 @@ import msgspec
 from exporter.core.checkpoints import Row, RowCounts
 
 Kind = Literal["null", "flag", "number", "text", "wild", "long", "texts", "nest", "loose"]
-"""What a field was in all rows so far, nulls apart: never anything; true or false; a number; text
-that needs no quotes but for a comma; text that may need any care; long such text; a list of texts,
-where cells of lists are joined; anything else; anything else over several lines."""
+"""The kind of a field in all rows so far, apart from nulls.
+
+- null: always null;
+- flag: true or false;
+- number: a number;
+- text: text that needs quotes for a comma only;
+- wild: text that may need quotes, a guard or an escape for any reason;
+- long: the same as wild, for long text;
+- texts: a list of texts, if the cells of lists are joined;
+- nest: any other value on one line;
+- loose: any other value, also on several lines.
+"""
 Learned = dict[str, Kind]
-"""Field name -> what it was, in the source's order (msgspec looks for a field first where the
-last one ended)."""
+"""Kind of each field by name, in the source's order.
+
+The order matters for speed: msgspec looks for the next field behind the last one first.
+"""
 TEXTUAL: frozenset[Kind] = frozenset({"text", "wild", "long"})
+"""Kinds of fields that hold text."""
 
 SUSPECT = frozenset("=+-@ \t\n\r\v\f＝＋－＠")
-"""First characters of text that may be a formula: the marks and blanks."""
+"""First characters of text that may be a formula: formula signs and whitespace."""
 
 _MAX_LEARNED = 128
-"""Rows with field names beyond this go the slow way: names without end are data, and a new plan
-for each would cost more (some milliseconds) than it saves."""
-_LONG = 200
-"""Characters from which text is worth a test of its own on bytes, which are searched and doubled
-faster than characters of two bytes."""
+"""Maximum number of fields in a plan.
+
+Rows with further field names take the slow path: an unbounded number of names is data, and a new
+plan for each name would cost more (some milliseconds) than it saves.
+"""
+_LONG_TEXT_CHARS = 200
+"""Length above which text is tested as bytes and on its own.
+
+Python searches bytes, and doubles quotes in bytes, faster than in text of two-byte characters.
+"""
 
 _TYPES: Mapping[Kind, Any] = {
     "null": None,
@@ -89,44 +106,50 @@ _TYPES: Mapping[Kind, Any] = {
     "texts": list[str] | None,
 }
 _NULL = msgspec.Raw(b"null")
-_ALONE: Mapping[Kind, Kind] = {"text": "wild", "number": "loose", "nest": "loose"}
-"""As what a cell is written that is tested alone."""
+_CAREFUL_KINDS: Mapping[Kind, Kind] = {"text": "wild", "number": "loose", "nest": "loose"}
+"""The kind as which a cell is written when each cell is tested on its own."""
 
 Line = Callable[[Any, RowCounts], bytes]
 Text = Callable[[str, RowCounts], str]
 
 
 class Plan(NamedTuple):
-    """How to write rows."""
+    """The generated code for the rows of one source."""
 
     lines: Callable[
         [Iterator[Row], list[bytes], Line, Text, Text, Counter[str], RowCounts],
         None,
     ]
-    """Appends the lines of the rows to a list; stops at a row that does not fit by raising what
-    msgspec raises, the rows before it appended."""
+    """Appends the lines of the rows to a list.
+
+    At a row that does not fit, msgspec's error is raised; the lines of the rows before that row
+    are appended.
+    """
     plain: Mapping[str, str]
-    """The fields tested together: their names in the struct, and in the source."""
+    """The fields that are tested together: name in the struct -> name in the source."""
 
 
 def learn(learned: Learned, fields: Mapping[str, str], *, joined: bool) -> bool:
-    """Whether a row taught anything new; `fields` are the texts of its values."""
+    """Adds the kinds of a row's fields to `learned`; True if that changed anything.
+
+    `fields` has the JSON text of each value by field name.
+    """
     before = list(learned.values())
     for name, source in fields.items():
         if name in learned:
-            learned[name] = _both(learned[name], _kind(source, joined=joined))
+            learned[name] = _merged(learned[name], _kind(source, joined=joined))
         elif len(learned) < _MAX_LEARNED and _nameable(name):
             learned[name] = _kind(source, joined=joined)
     return before != list(learned.values())
 
 
 def is_long(value: str) -> bool:
-    """Whether text is so long that its field should be learned as such."""
-    return len(value) > _LONG
+    """True if the text is so long that the kind of its field becomes `long`."""
+    return len(value) > _LONG_TEXT_CHARS
 
 
 def is_wild(value: str, *, guard: bool) -> bool:
-    """Whether text needs more care than quotes for a comma."""
+    """True if the text needs more than quotes for a comma."""
     return (
         not value
         or '"' in value
@@ -159,7 +182,7 @@ def _is_texts(source: str) -> bool:
     return True
 
 
-def _both(one: Kind, other: Kind) -> Kind:
+def _merged(one: Kind, other: Kind) -> Kind:
     if one == other or other == "null":
         return one
     if one == "null":
@@ -170,7 +193,7 @@ def _both(one: Kind, other: Kind) -> Kind:
 
 
 def _nameable(name: str) -> bool:
-    # msgspec takes no such name for a struct's field.
+    # msgspec refuses other names of a struct's fields.
     return name.isprintable() and not {'"', "\\"} & set(name)
 
 
@@ -182,7 +205,7 @@ def make(
     guard: bool,
     joined: bool,
 ) -> Plan:
-    """The plan for rows whose fields are all among those learned; any other row is refused."""
+    """Returns the plan for rows that have only learned fields; the plan refuses other rows."""
     names = {name: f"f{i}" for i, (name, _) in enumerate(learned)}
     row_type = msgspec.defstruct(
         "Row",
@@ -198,7 +221,7 @@ def make(
     namespace["decode"] = msgspec.json.Decoder(row_type).decode
     namespace |= {f"N{field}": name for field, name in extras.items()}
     code = [
-        "def lines(rows, out, careful, text, cell, extras, tally):",
+        "def lines(rows, out, careful, text, cell, extras, counts):",
         *(f" n{field} = 0" for field in extras),
         " try:",
         "  for raw in rows:",
@@ -211,7 +234,7 @@ def make(
         *(f"  if n{field}: extras[N{field}] += n{field}" for field in extras),
         "  pass",
     ]
-    # Only numbers are put into the text: names of fields, which come from outside, are not in it.
+    # Field names come from outside, so the code has only their numbers and never the names.
     exec("\n".join(code), namespace)  # noqa: S102
     kinds = dict(learned)
     plain = {names[name]: name for name in dict.fromkeys(columns) if kinds.get(name) == "text"}
@@ -219,17 +242,17 @@ def make(
 
 
 @functools.lru_cache(maxsize=64)
-def alone(
+def make_careful(
     columns: tuple[str, ...],
     learned: tuple[tuple[str, Kind], ...],
     *,
     guard: bool,
     joined: bool,
 ) -> Callable[[Any, Text, Text, RowCounts], bytes]:
-    """What writes the line of one row that a plan has read, each cell tested alone."""
-    cells = [(field, _ALONE.get(kind, kind)) for field, kind in _cells(columns, learned)]
+    """Returns a function that writes the line of one decoded row and tests each cell on its own."""
+    cells = [(field, _CAREFUL_KINDS.get(kind, kind)) for field, kind in _cells(columns, learned)]
     raws, body = _body(cells, guard=guard, joined=joined)
-    code = ["def line(row, text, cell, tally):", *raws, *body, "return line"]
+    code = ["def line(row, text, cell, counts):", *raws, *body, "return line"]
     namespace = _namespace(columns)
     exec("\n ".join(code), namespace)  # noqa: S102 - as above
     line: Callable[[Any, Text, Text, RowCounts], bytes] = namespace["line"]
@@ -251,7 +274,7 @@ def _namespace(columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _cells(columns: Sequence[str], learned: Sequence[tuple[str, Kind]]) -> list[tuple[str, Kind]]:
-    """For each column its field in the struct, and the kind of it."""
+    """Returns the struct's field and its kind for each column."""
     found = {name: (f"f{i}", kind) for i, (name, kind) in enumerate(learned)}
     return [found.get(name, ("", "null")) for name in columns]
 
@@ -267,8 +290,11 @@ def _field(field: str, kind: Kind, *, column: bool) -> tuple[str, Any, Any]:
 def _body(
     cells: Sequence[tuple[str, Kind]], *, guard: bool, joined: bool
 ) -> tuple[list[str], list[str]]:
-    """Code that makes `line` of a `row`: first all that may refuse the row, then the rest, in
-    which nothing is counted into the tally before it is known that the row needs no more care."""
+    """Returns the code that makes `line` from `row`, in two parts.
+
+    The first part is all code that may refuse the row. The second part adds to `counts` only after
+    it is known that the row does not need `careful`.
+    """
     sliced = [(f"v{c}", f) for c, (f, kind) in enumerate(cells) if kind in ("number", "nest")]
     raws, plains = _slices(sliced)
     single: list[str] = []
@@ -281,19 +307,19 @@ def _body(
                 single += _nest(v, guard=guard, joined=joined)
             case "loose":
                 raws.append(f'{v} = str(row.{field}, "utf-8")')
-                single.append(f'{v} = NOTHING if {v} == "null" else cell({v}, tally)')
+                single.append(f'{v} = NOTHING if {v} == "null" else cell({v}, counts)')
             case "flag":
                 single.append(f"{v} = FLAGS[row.{field}]")
             case "text":
                 plains += [
                     f"{v} = row.{field}",
                     f"if not {v}:",
-                    f" if {v} is not None: out.append(careful(row, tally)); continue",
+                    f" if {v} is not None: out.append(careful(row, counts)); continue",
                     f" {v} = NOTHING",
                 ]
                 if guard:
                     plains.append(
-                        f"elif {v}[0] in SUSPECT: out.append(careful(row, tally)); continue"
+                        f"elif {v}[0] in SUSPECT: out.append(careful(row, counts)); continue"
                     )
             case "wild" | "texts":
                 single += _wild(v, field, kind, guard=guard)
@@ -304,7 +330,7 @@ def _body(
         plains += [
             "probe = f'" + "".join(f"{{{v}}}" for v in together) + "'",
             """if '"' in probe or "\\n" in probe or "\\r" in probe:""",
-            " out.append(careful(row, tally)); continue",
+            " out.append(careful(row, counts)); continue",
             'if "," in probe:',
             *(f""" if "," in {v}: {v} = f'"{{{v}}}"'""" for v in together),
         ]
@@ -312,17 +338,19 @@ def _body(
 
 
 def _slices(sliced: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    """Code that makes texts of slices of the source, with quotes doubled: all in one, because
-    each step costs more than the bytes that it is about."""
+    """Returns the code that decodes slices of the source to texts with doubled quotes.
+
+    All slices are decoded in one step, because each step costs more than the bytes it handles.
+    """
     if not sliced:
         return [], []
     fields = "".join(f"row.{field}, " for _, field in sliced)
-    # As bytes, whose quotes are doubled in two thirds of the time of characters of two bytes.
+    # Doubling the quotes takes two thirds of the time in bytes, compared with two-byte characters.
     doubled = """.replace(b'"', b'""').replace(b"\\r", b"\\n").decode()"""
     return [f'slices = b"\\n".join(({fields})){doubled}'], [
         'slices = slices.split("\\n")',
-        # A line break within a slice: blanks to be dropped.
-        f"if len(slices) != {len(sliced)}: out.append(careful(row, tally)); continue",
+        # A slice with a line break has whitespace that must be dropped.
+        f"if len(slices) != {len(sliced)}: out.append(careful(row, counts)); continue",
         "".join(f"{v}, " for v, _ in sliced) + "= slices",
     ]
 
@@ -330,19 +358,19 @@ def _slices(sliced: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
 def _number(v: str) -> list[str]:
     return [
         f'if not "-" <= {v} < ":":',
-        f""" {v} = NOTHING if {v} == "null" else cell({v}.replace('""', '"'), tally)""",
+        f""" {v} = NOTHING if {v} == "null" else cell({v}.replace('""', '"'), counts)""",
     ]
 
 
 def _nest(v: str, *, guard: bool, joined: bool) -> list[str]:
-    # Without escapes, JSON's text is a CSV cell: in its quotes, or freed of them.
+    # Without escapes, the JSON text of a string is its CSV cell, with or without the quotes.
     harmless = f" and {v}[2] not in SUSPECT" if guard else ""
     ours = "{" if joined else "{["
     return [
         f'if {v} == "null": {v} = NOTHING',
         f"""elif {v}[0] == '"' and "\\\\" not in {v}{harmless}:""",
         f""" {v} = {v}[1:-1] if "," in {v} or {v} == '""' '""' else {v}[2:-2]""",
-        f"""elif {v}[0] not in "{ours}": {v} = cell({v}.replace('""', '"'), tally)""",
+        f"""elif {v}[0] not in "{ours}": {v} = cell({v}.replace('""', '"'), counts)""",
         f"""elif '"' in {v} or "," in {v}: {v} = f'"{{{v}}}"'""",
     ]
 
@@ -355,7 +383,7 @@ def _wild(v: str, field: str, kind: Kind, *, guard: bool) -> list[str]:
         "else:",
         *([f' {v} = "; ".join({v})'] if kind == "texts" else []),
         f""" if not {v} {suspect}or '"' in {v} or "\\n" in {v} or "\\r" in {v}:""",
-        f"  {v} = text({v}, tally)",
+        f"  {v} = text({v}, counts)",
         f""" elif "," in {v}: {v} = f'"{{{v}}}"'""",
     ]
 
@@ -366,24 +394,24 @@ def _long(v: str, field: str, *, guard: bool) -> list[str]:
         f"{v} = row.{field}",
         f'q{v} = b""',
         f"if {v} is None: {v} = NONE",
-        f"elif not {v}{suspect}: {v} = text({v}, tally).encode()",
+        f"elif not {v}{suspect}: {v} = text({v}, counts).encode()",
         "else:",
         f" {v} = {v}.encode()",
-        # Integers, because `b"," in value` first raises and clears a TypeError: 0.7 us a test.
+        # Integers, because `b"," in value` raises and clears a TypeError inside: 0.7 us per test.
         f""" if 34 in {v}: {v} = {v}.replace(b'"', b'""'); q{v} = b'"'""",
         f""" elif 44 in {v} or 10 in {v} or 13 in {v}: q{v} = b'"'""",
     ]
 
 
 def _join(cells: Sequence[tuple[str, Kind]], nothing: str) -> str:
-    """Code that joins the cells; those that are bytes already are not encoded again."""
+    """Returns the code that joins the cells; cells that are already bytes are not encoded again."""
     parts: list[str] = []
     together = ""
     for c, (_, kind) in enumerate(cells):
         together += "," if c else ""
         if kind == "long":
             parts += [f"f'{together}'.encode()"] if together else []
-            parts += [f"qv{c}", f"v{c}", f"qv{c}"]  # quoted by the join, which copies anyway
+            parts += [f"qv{c}", f"v{c}", f"qv{c}"]  # the join adds the quotes: it copies anyway
             together = ""
         else:
             together += nothing if kind == "null" else f"{{v{c}}}"

@@ -1,4 +1,4 @@
-"""JSON in an envelope: one object around all postings."""
+"""The format `json_envelope`: one JSON object around all postings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from exporter.formats.json import JsonLines
 
 
 class Envelope:
-    """`{"exported_at": …, "jobs": […], "total": N}`, in UTF-8, with one posting a line.
+    """Writes `{"exported_at": …, "jobs": […], "total": N}`, in UTF-8, with one posting per line.
 
-    Rows are written as JSON Lines writes them, values untouched. `total` is the number of postings
-    written. It stands last, because while a file is written nobody knows it; who does know it
-    beforehand gives it here, and it stands before `jobs`, as the contract shows it.
+    Rows are written as in JSON Lines, with unchanged values. `total` is the number of postings
+    written. It comes last, because it is not known before the last row. A caller that knows the
+    total passes `total`; the field then comes before `jobs`, as in the contract.
     """
 
     content_type = "application/json"

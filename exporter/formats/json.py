@@ -1,4 +1,4 @@
-"""JSON Lines: one posting a line."""
+"""The format `json` (JSON Lines): one posting per line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exporter.formats import rows as rawjson
 
 
 class _Object(msgspec.Struct):
-    """Any JSON object: decoding into it checks the whole text and keeps nothing."""
+    """A struct for any JSON object: decoding checks the whole text and keeps no value."""
 
 
 _OBJECT = ord("{")
@@ -25,14 +25,15 @@ _SEPARATORS = "\u2028\u2029\x85"
 
 
 class JsonLines:
-    """Each row on one line ended by LF, in UTF-8, with every value as the source wrote it.
+    """Writes each row on one line that ends with LF, in UTF-8, with the source's values unchanged.
 
-    Without columns a row is passed on byte for byte, unless it would not stay on one line: a
-    row printed over several loses its blanks outside of strings, and U+0085, U+2028 and U+2029,
-    at which the official asynchronous client would cut the line, are escaped. With columns, each
-    line is an object of just those fields, in that order; a field that the row lacks is left
-    out, one that is null is written as null, and fields left out are counted by name. NaN and
-    infinities are written as null and counted.
+    Without columns a row is copied byte for byte, unless it would not stay on one line: a row on
+    several lines loses its whitespace outside of strings, and U+0085, U+2028 and U+2029 are
+    escaped, because the official asynchronous client would split the line there.
+
+    With columns, each line is an object of only these fields, in that order; an absent field is
+    left out, a null is written as null, and fields that are not among the columns are counted by
+    name. NaN and infinities are written as null and counted.
     """
 
     content_type = "application/x-ndjson"
@@ -52,7 +53,7 @@ class JsonLines:
         return b"\n".join([*self.lines(rows, row_counts), b""])
 
     def lines(self, rows: Sequence[Row], row_counts: RowCounts) -> list[bytes]:
-        """Each row as its line, without the line feed; otherwise as `encode`."""
+        """Returns the line of each row, without the line feed; otherwise like `encode`."""
         lines: list[bytes] = []
         shapes: dict[tuple[str, ...], _Shape] = {}
         extras: Counter[str] = Counter()
@@ -74,7 +75,7 @@ class JsonLines:
                 line = self._slow(row, index, extras, row_counts)
             else:
                 if not line.isascii() or 0x0A in line or 0x0D in line:
-                    line = _mended(line, row_counts)
+                    line = _normalized(line, row_counts)
             lines.append(line)
         for names, shape in shapes.items():
             for name in set(names) - self._columns:
@@ -92,7 +93,7 @@ class JsonLines:
 
 
 class _Shape:
-    """How to pick the columns out of rows that have the same fields in the same order."""
+    """Selects the columns of rows that have the same fields in the same order."""
 
     def __init__(self, keys: Sequence[tuple[str, bytes]], fields: Mapping[str, object]) -> None:
         found = [(name, key.replace(b"%", b"%%")) for name, key in keys if name in fields]
@@ -101,24 +102,24 @@ class _Shape:
             operator.itemgetter(*[name for name, _ in found]) if found else _nothing
         )
         self.rows = 0
-        """How many such rows the page has."""
+        """Number of such rows in the page."""
 
 
 def _nothing(fields: Mapping[str, msgspec.Raw]) -> tuple[()]:  # noqa: ARG001
     return ()
 
 
-def _mended(line: bytes, row_counts: RowCounts) -> bytes:
-    """A checked line as it is, if it is UTF-8 and one line to every reader; else made so."""
+def _normalized(line: bytes, row_counts: RowCounts) -> bytes:
+    """Returns a valid JSON row as one line of UTF-8; unchanged if it is one already."""
     try:
         if 0x0A in line or 0x0D in line:
             line = msgspec.json.format(line, indent=-1)
-        # Sought in text, because Python finds a character at the speed of memory, but not three
-        # bytes, and most lines have none.
+        # Searched in text, because Python finds one character much faster than three bytes, and
+        # most lines have none of them.
         text = line.decode()
         for separator in _SEPARATORS:
             if separator in text:
-                # The line was checked: only strings hold it, and never behind a backslash.
+                # The line is valid JSON: a separator is inside a string, never after a backslash.
                 line = line.replace(separator.encode(), b"\\u%04x" % ord(separator))
     except (UnicodeDecodeError, RecursionError):
         source = line.decode(errors="surrogateescape")

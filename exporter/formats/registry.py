@@ -1,4 +1,4 @@
-"""Which formats there are, by the name that a request uses."""
+"""The registry of formats and compressions, by the names that requests use."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _MAKERS: Mapping[str, Callable[[Dialect, Sequence[str]], Format]] = {
 }
 
 NAMES: tuple[str, ...] = tuple(_MAKERS)
-"""The names that `make` knows."""
+"""Names of all formats."""
 
 
 class UnknownFormat(ConfigurationError, KeyError):
-    """No format has this name."""
+    """The name is not the name of a format."""
 
-    # KeyError alone would show its message in quotes, as if it were a key.
+    # The text of a KeyError is its argument in quotes; this class has a full sentence.
     __str__ = ConfigurationError.__str__
 
 
 def make(name: str, dialect: Dialect, columns: Sequence[str]) -> Format:
-    """The format of that name, writing these columns; no columns means whole rows.
+    """Returns the format with that name for these columns; without columns it writes whole rows.
 
-    Raises UnknownFormat, a KeyError, for a name that is not in `NAMES`, and ConfigurationError
-    for a CSV without columns.
+    Raises UnknownFormat for a name that is not in `NAMES`, ConfigurationError for a CSV without
+    columns.
     """
     maker = _MAKERS.get(name)
     if maker is None:
@@ -41,6 +41,8 @@ def make(name: str, dialect: Dialect, columns: Sequence[str]) -> Format:
 
 
 COMPRESSIONS = ("none", "gzip", "zstd")
-"""Names of compressions that a request may ask for."""
+"""Names of all compressions."""
 SUFFIXES = {"none": "", "gzip": ".gz", "zstd": ".zst"}
+"""File name suffix of each compression."""
 CONTENT_TYPES = {"gzip": "application/gzip", "zstd": "application/zstd"}
+"""Media type of each compression."""

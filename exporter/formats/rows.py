@@ -1,8 +1,9 @@
-"""What the formats share: reading raw JSON that a strict parser may refuse.
+"""Lenient reading of JSON rows that msgspec refuses; shared by the formats.
 
-The formats read rows with msgspec, which is strict and quick. A row that it refuses comes here:
-NaN and infinities, lone surrogates, raw control characters, bytes that are not UTF-8, any depth
-of nesting. Values are sliced, never parsed, so none can change on the way.
+The formats read rows with msgspec, which is strict and fast. This module reads the rows that
+msgspec refuses: rows with NaN and infinities, lone surrogates, raw control characters, bytes that
+are not UTF-8, or very deep nesting. Values are sliced out of the text and never parsed, so no
+value can change.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from exporter.core.checkpoints import Row, RowCounts
 from exporter.errors import SourceUntrue
 
 MAX_UNMAPPED = 1000
-"""Distinct names kept in `RowCounts.unmapped_fields`; a source whose field names are data (a map
-keyed by id) must not grow the checkpoint without end."""
+"""Maximum number of names in `RowCounts.unmapped_fields`.
+
+Without the limit, a source whose field names are data (a map with ids as keys) would grow the
+checkpoint without bound.
+"""
 OTHER_FIELDS = "…"
-"""The name under which fields beyond `MAX_UNMAPPED` are counted together."""
+"""Name under which all fields beyond `MAX_UNMAPPED` are counted together."""
 
 REFUSALS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for a row that it does not take."""
+"""Exceptions of msgspec for a row that it refuses."""
 
 _STRING = r'"(?:[^"\\]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
 _NONFINITE = r"NaN|-?Infinity"
@@ -33,18 +37,18 @@ _REPAIR = re.compile(rf"{_STRING}|{_NONFINITE}|[ \t]*+[\r\n][ \t\r\n]*+")
 _LINE_BREAKS = re.compile("[\x00-\x1f\x85\u2028\u2029]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
-# Lenient: a raw tab inside a string is no reason to lose a posting. Numbers stay text, for
-# Python refuses to read integers of more than 4,300 digits.
+# Lenient: a raw tab inside a string must not fail the export. Numbers stay text, because Python
+# refuses to read integers of more than 4,300 digits.
 _value = json.JSONDecoder(
     strict=False, parse_int=str, parse_float=str, parse_constant=str
 ).raw_decode
 
 
 def read(row: Row, index: int) -> tuple[str, dict[str, str]]:
-    """A row's text, and its fields as the texts of their values.
+    """Returns the row's JSON text, and the JSON text of each field's value by name.
 
-    A byte that is not UTF-8 reads as a lone surrogate, so that `utf8` counts it if it is
-    written. Raises SourceUntrue if the row, number `index` of its page, is not a JSON object.
+    A byte that is not UTF-8 is read as a lone surrogate, which `utf8` replaces and counts when it
+    is written. Raises SourceUntrue if the row, number `index` of its page, is not a JSON object.
     """
     raw = bytes(row)
     source = raw.decode(errors="surrogateescape")
@@ -59,10 +63,10 @@ def read(row: Row, index: int) -> tuple[str, dict[str, str]]:
 
 
 def members(source: str) -> dict[str, str]:
-    """The fields of a JSON object as the text of their values, the last of equal names winning.
+    """Returns the JSON text of each value of a JSON object; of equal names, the last counts.
 
-    Takes what Python's own reader takes (NaN, infinities and raw control characters in strings
-    included). Raises ValueError if the text is anything but one object.
+    Accepts the same text as Python's own reader, including NaN, infinities and raw control
+    characters in strings. Raises ValueError if the text is not exactly one object.
     """
     found: dict[str, str] = {}
     mark, position = _past(source, 0, "{")
@@ -82,7 +86,10 @@ def members(source: str) -> dict[str, str]:
 
 
 def elements(source: str) -> list[str]:
-    """The values of a JSON list as their texts; raises ValueError if the text is no list."""
+    """Returns the JSON text of each value of a JSON list.
+
+    Raises ValueError if the text is not a list.
+    """
     found: list[str] = []
     mark, position = _past(source, 0, "[")
     if source.startswith("]", position):
@@ -95,7 +102,10 @@ def elements(source: str) -> list[str]:
 
 
 def _past(source: str, position: int, marks: str) -> tuple[str, int]:
-    """The mark that stands here, blanks apart, and where the text goes on after it."""
+    """Returns the next mark after any whitespace, and the position after it.
+
+    Raises ValueError if the next character is not one of `marks`.
+    """
     found = _MARK.match(source, position)
     if found is None or found[1] not in marks:
         raise ValueError(f"expected {' or '.join(marks)} at character {position}")
@@ -103,11 +113,11 @@ def _past(source: str, position: int, marks: str) -> tuple[str, int]:
 
 
 def _end(source: str, start: int) -> int:
-    """Where the value that begins here ends."""
+    """Returns the position behind the value that begins at `start`."""
     try:
         end: int = _value(source, start)[1]
     except RecursionError:
-        # Beyond about a thousand levels the brackets are counted and nothing else is checked.
+        # Deeper than about a thousand levels, only the brackets are counted.
         depth = 0
         for found in _NESTING.finditer(source, start):
             depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
@@ -118,13 +128,13 @@ def _end(source: str, start: int) -> int:
 
 
 def string(token: str) -> str:
-    """The value of a JSON string; a lone surrogate stays one."""
+    """Returns the value of a JSON string; a lone surrogate is kept."""
     value: str = _value(token)[0]
     return value
 
 
 def clean(value: str, row_counts: RowCounts) -> str:
-    """The text as UTF-8 can carry it; lone surrogates become U+FFFD and are counted."""
+    """Returns the text with lone surrogates replaced by U+FFFD; replacements are counted."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -134,23 +144,23 @@ def clean(value: str, row_counts: RowCounts) -> str:
 
 
 def utf8(value: str, row_counts: RowCounts) -> bytes:
-    """The text in UTF-8; lone surrogates become U+FFFD and are counted."""
+    """Returns the text in UTF-8; lone surrogates are replaced by U+FFFD and counted."""
     return clean(value, row_counts).encode()
 
 
 def compact(source: str) -> str:
-    """The same JSON text without the blanks around line breaks outside of strings."""
+    """Returns the JSON text without line breaks outside of strings and whitespace around them."""
     if "\n" not in source and "\r" not in source:
         return source
     return _REPAIR.sub(lambda found: "" if found[0][0] in " \t\r\n" else found[0], source)
 
 
 def one_line(source: str, row_counts: RowCounts) -> str:
-    """The same JSON on one line, by any reader's idea of a line.
+    """Returns the JSON text as one line for every reader.
 
-    Only what would break the line changes: blanks around a line break go, control characters
-    and U+0085, U+2028, U+2029 inside strings are escaped. NaN and infinities, which are not
-    JSON, become null and are counted.
+    Only line breaks change: outside of strings they are dropped together with the whitespace around
+    them; inside strings control characters and U+0085, U+2028, U+2029 are escaped. NaN and
+    infinities, which are not JSON, become null and are counted.
     """
     if not ("NaN" in source or "Infinity" in source or _LINE_BREAKS.search(source)):
         return source
@@ -168,7 +178,7 @@ def one_line(source: str, row_counts: RowCounts) -> str:
 
 
 def count_unmapped(extras: Mapping[str, int], row_counts: RowCounts) -> None:
-    """Add a page's fields beside the columns, by name, to the tally."""
+    """Adds a page's fields that are not among the columns to the counts, by name."""
     counts = row_counts.unmapped_fields
     for name, rows in extras.items():
         key = name if name in counts or len(counts) < MAX_UNMAPPED else OTHER_FIELDS

@@ -1,4 +1,4 @@
-"""What every format promises, checked by the readers people use: csv, json, DuckDB, the client."""
+"""Tests of the contract of all formats with real readers: csv, json, DuckDB, the client."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def file_of(
 def spread(
     workers: Sequence[Format], pages: Iterable[Sequence[Row]], row_counts: RowCounts
 ) -> bytes:
-    """The file, if each page is encoded by the next of these."""
+    """Returns the file if each page is encoded by the next of these encoders in turn."""
     turns = itertools.cycle(workers)
     file, written = next(turns).open(), 0
     for page in pages:
@@ -209,7 +209,7 @@ def test_a_json_file_read_back_is_the_postings(
     # When
     text = file_of(whole_json(), [raw]).decode()
 
-    # Then: by any reader's idea of a line
+    # Then: one line per row for every reader
     assert [json.loads(line) for line in text.splitlines()] == rows
     assert text.count("\n") == len(rows)
 
@@ -231,7 +231,7 @@ def test_a_projected_json_file_holds_the_columns_that_a_row_has_in_their_order(
 
 
 def cell(value: Any) -> str:
-    """What a CSV reader must see for a posting's value, numbers apart."""
+    """Returns the text that a CSV reader must see for a posting's value; not for numbers."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value)
@@ -282,7 +282,7 @@ def test_a_joined_list_is_its_texts_with_a_semicolon_and_a_blank_between_them(
     assert read == [["_id", "skills"], ["1", "; ".join(texts)]]
 
 
-def test_duckdb_reads_both_files_as_the_postings_and_tells_null_from_an_empty_string(
+def test_duckdb_reads_both_files_as_the_postings_and_keeps_null_and_empty_string_apart(
     tmp_path: Path,
 ) -> None:
     # Given

@@ -1,3 +1,5 @@
+"""Tests of the CSV format."""
+
 from __future__ import annotations
 
 import csv
@@ -17,7 +19,10 @@ from exporter.formats.csv import Csv
 
 
 def lines(*rows: bytes, columns: tuple[str, ...] = ("a", "b"), guard: bool = False) -> list[bytes]:
-    """The encoded rows, once read by an encoder that knows nothing and once by one that does."""
+    """Returns the lines of the rows, and checks that a second pass gives the same bytes.
+
+    The first pass starts without a plan, the second one has a plan for these rows.
+    """
     fmt = Csv(columns, guard=guard)
     first = fmt.encode(rows, RowCounts())
     assert fmt.encode(rows, RowCounts()) == first
@@ -26,7 +31,7 @@ def lines(*rows: bytes, columns: tuple[str, ...] = ("a", "b"), guard: bool = Fal
 
 
 def cells(value: bytes, **options: bool) -> tuple[bytes, RowCounts]:
-    """The cell of one JSON value, alone in column a beside a constant."""
+    """Returns the cell of one JSON value, and the counts; column z has a constant."""
     fmt = Csv(("a", "z"), **options)
     row = b'{"a":%b,"z":1}' % value
     row_counts, again = RowCounts(), RowCounts()
@@ -39,7 +44,7 @@ def test_the_header_has_the_columns_in_the_order_asked_for_and_no_byte_order_mar
     assert Csv(("_id", "a,b", 'c"d', "é")).open() == '_id,"a,b","c""d",é\r\n'.encode()
 
 
-def test_cells_stand_in_the_order_of_the_columns_whatever_order_the_fields_have() -> None:
+def test_cells_have_the_order_of_the_columns_in_any_order_of_the_fields() -> None:
     assert lines(b'{"b":2,"a":1}', b'{"a":3,"b":4}', columns=("b", "a", "b")) == [
         b"2,1,2",
         b"4,3,4",
@@ -58,15 +63,15 @@ def test_a_number_has_exactly_the_digits_of_the_source(number: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [b"NaN", b"Infinity", b"-Infinity", b"true", b"false"])
-def test_other_bare_words_stand_as_the_source_spelled_them(value: bytes) -> None:
+def test_other_bare_words_have_the_spelling_of_the_source(value: bytes) -> None:
     assert cells(value, guard=True) == (value, RowCounts())
 
 
-def test_null_and_absent_are_nothing_and_an_empty_string_is_quoted() -> None:
+def test_null_and_absent_are_empty_cells_and_an_empty_string_is_quoted() -> None:
     assert lines(b'{"a":null,"b":""}', b'{"b":"x"}', b"{}") == [b',""', b",x", b","]
 
 
-def test_a_null_alone_in_its_line_is_still_a_row_to_readers() -> None:
+def test_a_line_with_only_a_null_is_read_as_a_row() -> None:
     # Given
     fmt = Csv(("a",))
 
@@ -149,7 +154,7 @@ def test_bytes_that_are_not_utf8_are_replaced_and_counted_where_they_are_written
     assert row_counts == RowCounts(replaced_characters=2, unmapped_fields={"beside": 1})
 
 
-def test_fields_beside_the_columns_are_counted_by_name() -> None:
+def test_fields_that_are_not_columns_are_counted_by_name() -> None:
     # Given
     rows = [b'{"a":1,"x":1}', b'{"a":1,"x":null,"y":{}}', b'{"x":1,"x":2}', b'{"x":NaN}']
     row_counts = RowCounts(unmapped_fields={"x": 10})
@@ -161,7 +166,7 @@ def test_fields_beside_the_columns_are_counted_by_name() -> None:
     assert row_counts.unmapped_fields == {"x": 14, "y": 1}
 
 
-def test_field_names_without_end_are_counted_together_beyond_a_limit() -> None:
+def test_field_names_above_a_limit_are_counted_together() -> None:
     # Given
     rows = [b'{"a":"%d","name %d":1}' % (i, i) for i in range(rawjson.MAX_UNMAPPED + 5)]
     row_counts = RowCounts()
@@ -252,7 +257,7 @@ def accepted(row: bytes) -> bool:
 
 
 def is_an_object(row: bytes) -> bool:
-    """Whether the standard library's lenient reader takes the row, and as an object."""
+    """True if the standard library's lenient reader reads the row as an object."""
     try:
         return isinstance(json.JSONDecoder(strict=False).decode(row.decode()), dict)
     except ValueError:
@@ -264,7 +269,7 @@ def is_an_object(row: bytes) -> bool:
 def test_a_row_is_refused_exactly_if_the_standard_reader_refuses_it(
     text: str, at: int, put: str
 ) -> None:
-    # Given: one place of a good row damaged
+    # Given: a valid row with one damaged byte range
     row = (text[:at] + put + text[at + 1 :]).encode()
 
     # When / Then
@@ -272,7 +277,7 @@ def test_a_row_is_refused_exactly_if_the_standard_reader_refuses_it(
 
 
 def as_text(value: str | bytes) -> object:
-    """The parsed JSON with its numbers as their digits."""
+    """Returns the parsed JSON with numbers as text."""
     return json.loads(value, strict=False, parse_int=str, parse_float=str, parse_constant=str)
 
 
@@ -345,7 +350,7 @@ def test_json_that_must_be_accepted_is_a_cell_and_any_other_is_judged_as_by_the_
         (b'"[not a list]"', b"[not a list]"),
     ],
 )
-def test_a_joined_list_shows_its_values_and_everything_else_is_as_ever(
+def test_a_joined_list_shows_its_values_and_other_cells_do_not_change(
     source: bytes, cell: bytes
 ) -> None:
     # When

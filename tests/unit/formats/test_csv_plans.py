@@ -1,4 +1,4 @@
-"""CSV lines written quickly are those that the csv and json modules would write, cell for cell."""
+"""Tests that the fast CSV lines equal the lines of the csv and json modules, cell by cell."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ VALUES = (*TEXTS, *NUMBERS, *WORDS, *LISTS, *OBJECTS)
 
 
 def column(values: tuple[str, ...]) -> st.SearchStrategy[list[str]]:
-    """What one field is in row after row: of one kind, and now and then another."""
+    """Generates the values of one field: mostly of one kind, sometimes of another."""
     return st.tuples(
         st.lists(st.sampled_from(values), min_size=1, max_size=3),
         st.lists(st.sampled_from([*VALUES, ""]), max_size=2),
@@ -63,7 +63,7 @@ columns = st.one_of([column(kind) for kind in (TEXTS, NUMBERS, WORDS, LISTS, OBJ
 
 @st.composite
 def sources(draw: st.DrawFn) -> list[bytes]:
-    """Rows of one source; an empty token leaves its field out."""
+    """Generates rows of one source; an empty token means that the field is absent."""
     fields = {name: draw(columns) for name in ("a", "b", "c", "d", "beside")}
     count = draw(st.integers(1, 12))
     between = draw(st.sampled_from([",", " , ", ",\n"]))
@@ -74,13 +74,13 @@ def sources(draw: st.DrawFn) -> list[bytes]:
             for name, tokens in fields.items()
             if (token := tokens[place % len(tokens)])
         ]
-        # Now and then a field comes twice.
+        # Sometimes a field is repeated.
         found.append(f"{{{between.join([*members, *members[: place % 5 == 4]])}}}".encode())
     return found
 
 
 class Oracle:
-    """The cells of a row by the standard library alone, from tokens kept as the source has them."""
+    """Writes the cells of a row with the standard library only, from the source's own tokens."""
 
     def __init__(self, *, guard: bool, joined: bool) -> None:
         self.guard, self.joined = guard, joined
@@ -115,12 +115,15 @@ class Oracle:
 
 
 def unbroken(token: str) -> str:
-    """The token without blanks around line breaks; none of ours has a line break in a string."""
+    """Returns the token without whitespace around line breaks.
+
+    No token of these tests has a line break inside a string.
+    """
     return re.sub(r"[ \t]*[\r\n]\s*", "", token)
 
 
 def tokens_of(source: str) -> dict[str, str]:
-    """The members of an object as their texts, by the standard library's scanner."""
+    """Returns the JSON text of each member of an object, by the standard library's scanner."""
     found: dict[str, str] = {}
     decode = json.JSONDecoder().raw_decode
     at = 1
@@ -148,7 +151,7 @@ def elements_of(source: str) -> list[str]:
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=sources(), guard=st.booleans(), joined=st.booleans())
-def test_every_cell_is_what_the_standard_library_makes_of_it_in_every_dialect(
+def test_every_cell_equals_the_cell_of_the_standard_library_in_every_dialect(
     rows: list[bytes], guard: bool, joined: bool
 ) -> None:
     # Given
@@ -163,7 +166,7 @@ def test_every_cell_is_what_the_standard_library_makes_of_it_in_every_dialect(
     oracle.row_counts.guarded_cells *= 5
     oracle.row_counts.replaced_characters *= 5
 
-    # When: often enough that every way of writing has been learned
+    # When: often enough that every kind of field has been learned
     text = b"".join(fmt.encode(rows, row_counts) for _ in range(5)).decode()
 
     # Then
@@ -173,7 +176,7 @@ def test_every_cell_is_what_the_standard_library_makes_of_it_in_every_dialect(
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=sources(), guard=st.booleans(), joined=st.booleans())
-def test_what_was_learned_never_shows_in_the_bytes(
+def test_the_bytes_do_not_depend_on_the_learned_kinds(
     rows: list[bytes], guard: bool, joined: bool
 ) -> None:
     # Given
@@ -183,7 +186,7 @@ def test_what_was_learned_never_shows_in_the_bytes(
     # When
     learned = [fmt.encode(rows, row_counts) for _ in range(5)]
 
-    # Then: an encoder that has seen nothing takes the slow way for each row
+    # Then: a new encoder takes the slow path for each row
     fresh = b"".join(Csv(COLUMNS, guard=guard, joined=joined).encode([r], alone) for r in rows)
     assert learned == [fresh] * 5
     assert row_counts.guarded_cells == 5 * alone.guarded_cells

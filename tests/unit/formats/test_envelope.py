@@ -1,4 +1,4 @@
-"""JSON in an envelope: what stands around the rows, and that rows stay what they were."""
+"""Tests of the JSON envelope: the text around the rows, and the unchanged rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exporter.formats.envelope import Envelope
 AT = "2026-03-04T12:00:00Z"
 
 
-def test_the_total_of_rows_written_stands_behind_them() -> None:
+def test_the_total_of_rows_written_follows_the_rows() -> None:
     # Given
     fmt, row_counts = registry.make("json_envelope", Dialect(exported_at=AT), ()), RowCounts()
 
@@ -34,7 +34,7 @@ def test_the_total_of_rows_written_stands_behind_them() -> None:
     )
 
 
-def test_a_total_known_beforehand_stands_where_the_contract_shows_it() -> None:
+def test_a_total_known_beforehand_precedes_the_rows_as_in_the_contract() -> None:
     # Given
     fmt = Envelope(exported_at=AT, total=1)
 
@@ -47,7 +47,7 @@ def test_a_total_known_beforehand_stands_where_the_contract_shows_it() -> None:
 
 
 @pytest.mark.parametrize("total", [None, 0])
-def test_an_envelope_around_nothing_is_whole(total: int | None) -> None:
+def test_an_envelope_without_rows_is_valid_json(total: int | None) -> None:
     # Given
     fmt = Envelope(exported_at=AT, total=total)
 
@@ -58,7 +58,7 @@ def test_an_envelope_around_nothing_is_whole(total: int | None) -> None:
     assert json.loads(file) == {"exported_at": AT, "total": 0, "jobs": []}
 
 
-def test_nobody_who_knows_no_time_of_export_gets_one_that_is_made_up() -> None:
+def test_an_unknown_time_of_export_is_null() -> None:
     # When
     fmt = registry.make("json_envelope", Dialect(), ())
 
@@ -66,7 +66,7 @@ def test_nobody_who_knows_no_time_of_export_gets_one_that_is_made_up() -> None:
     assert json.loads(fmt.open() + fmt.close(0))["exported_at"] is None
 
 
-def test_a_row_printed_over_several_lines_is_still_one_value_between_two_commas() -> None:
+def test_a_row_on_several_lines_is_one_value_between_two_commas() -> None:
     # Given
     rows = [b'{\n "id": 1.10,\n "t": "a\\nb"\n}', b'{"id":2,\r\n"t":",\\n"}']
     fmt = Envelope(exported_at=AT)
@@ -80,7 +80,7 @@ def test_a_row_printed_over_several_lines_is_still_one_value_between_two_commas(
     assert file.count(b"\n") == 4
 
 
-def test_chosen_fields_are_the_only_ones() -> None:
+def test_with_columns_a_posting_has_only_these_fields() -> None:
     # Given
     fmt, row_counts = (
         registry.make("json_envelope", Dialect(exported_at=AT), ("b", "a")),

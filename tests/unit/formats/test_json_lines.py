@@ -1,3 +1,5 @@
+"""Tests of the JSON Lines format."""
+
 from __future__ import annotations
 
 import json
@@ -44,7 +46,7 @@ def test_a_row_is_passed_on_byte_for_byte(row: bytes) -> None:
     assert encode(row, b'{"z":1}', row) == (row + b'\n{"z":1}\n' + row + b"\n", RowCounts())
 
 
-def test_a_row_printed_on_many_lines_is_put_on_one_without_changing_a_value() -> None:
+def test_a_row_on_several_lines_is_written_on_one_line_with_unchanged_values() -> None:
     # Given
     row = b'{\r\n  "a": 1.10,\r\n  "b": ["x \\n y",\n\n 1e5 ],\r  "c": "  "\n}\n'
 
@@ -64,7 +66,7 @@ def test_separators_at_which_a_client_would_cut_a_line_are_escaped() -> None:
     # When
     page, row_counts = encode(raw, raw)
 
-    # Then: the reader of text lines in the official asynchronous client's transport
+    # Then: as the line reader of the official asynchronous client's transport splits the text
     assert [json.loads(line) for line in httpx.Response(200, content=page).iter_lines()] == [
         row
     ] * 2
@@ -108,7 +110,7 @@ def test_columns_choose_fields_and_their_order_and_leave_absent_ones_out() -> No
     assert row_counts == RowCounts(unmapped_fields={"x": 1, "y": 1})
 
 
-def test_columns_of_a_row_that_the_strict_reader_refuses_are_chosen_alike() -> None:
+def test_columns_are_also_selected_from_a_row_that_the_strict_reader_refuses() -> None:
     # When
     page, row_counts = encode(rb'{"x":"\ud800","a":"\udc00","b":1.10}', columns=("b", "a"))
 
@@ -117,8 +119,8 @@ def test_columns_of_a_row_that_the_strict_reader_refuses_are_chosen_alike() -> N
     assert row_counts == RowCounts(unmapped_fields={"x": 1})
 
 
-def test_a_row_mended_after_its_fields_were_picked_counts_them_once() -> None:
-    # Given: bytes that are no UTF-8 show only when the line is complete
+def test_a_row_repaired_after_its_columns_were_selected_is_counted_once() -> None:
+    # Given: bytes that are not UTF-8 are noticed only when the line is complete
     row = b'{"a":"caf\xe9","x":1,"y":2}'
 
     # When
@@ -130,7 +132,7 @@ def test_a_row_mended_after_its_fields_were_picked_counts_them_once() -> None:
 
 
 def test_columns_are_picked_from_rows_of_any_mixture_of_fields() -> None:
-    # Given: names that a template would take for its own marks
+    # Given: names with characters that have a meaning in a format template
     rows = [b'{"%s":1,"b":2,"x":0}', b'{"b":2,"%s":1}', b'{"x":0,"%s":1,"b":2}', b'{"y":{}}', b"{}"]
 
     # When
@@ -182,7 +184,7 @@ def test_a_row_is_one_line_to_every_reader_and_reads_as_it_did(
     # When
     page, _ = encode(*raw, columns=columns)
 
-    # Then: a half of a surrogate pair written as bytes is three bytes that are no UTF-8
+    # Then: a lone surrogate written as bytes is three bytes that are not UTF-8
     text = page.decode()
     assert text.count("\n") == len(text.splitlines()) == len(rows)
     for line, source in zip(text.splitlines(), sources, strict=True):
@@ -191,14 +193,14 @@ def test_a_row_is_one_line_to_every_reader_and_reads_as_it_did(
 
 
 def read(source: str) -> dict[str, object]:
-    """The object with numbers as their digits, NaN as null."""
+    """Returns the parsed object with numbers as text and NaN as None."""
     found: dict[str, object] = json.loads(
         source, strict=False, parse_int=str, parse_float=str, parse_constant=lambda _: None
     )
     return found
 
 
-def test_a_value_cut_out_of_a_page_is_written_only_if_it_is_an_object() -> None:
+def test_a_slice_of_a_page_is_written_only_if_it_is_an_object() -> None:
     # Given
     rows = msgspec.json.decode(b'[{"a":1}, [1]]', type=list[msgspec.Raw])
 
@@ -208,7 +210,7 @@ def test_a_value_cut_out_of_a_page_is_written_only_if_it_is_an_object() -> None:
         JsonLines().encode(rows, RowCounts())
 
 
-def test_a_page_that_only_the_slow_scanner_reads_is_mended_row_by_row() -> None:
+def test_a_page_that_only_the_slow_scanner_reads_is_repaired_row_by_row() -> None:
     # Given
     class Envelope(msgspec.Struct):
         jobs: list[msgspec.Raw]
