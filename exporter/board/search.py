@@ -91,7 +91,7 @@ def _texts(search: hirebase.JobSearch) -> list[Condition]:
         (search.company_keywords, "company_words"),
     ):
         if entries:
-            found += _matching(filters.listed(entries), table)
+            found += _matching(filters.as_list(entries), table)
     return found
 
 
@@ -144,28 +144,28 @@ def _lists(search: hirebase.JobSearch) -> list[Condition]:
         (search.job_board, "job_board"),
     ):
         if entries:
-            found.append(_one_of(column, [key(entry) for entry in filters.listed(entries)]))
+            found.append(_one_of(column, [key(entry) for entry in filters.as_list(entries)]))
     for entries, column in (
         (search.job_category, "job_category"),
         (search.industry, "industry"),
         (search.sub_industry, "sub_industry"),
     ):
         if entries:
-            found.append(_holds(column, [key(entry) for entry in filters.listed(entries)]))
+            found.append(_holds(column, [key(entry) for entry in filters.as_list(entries)]))
     for entries, column in (
         (search.job_types, "job_types"),
         (search.location_types, "location_types"),
     ):
         if entries:
             found.append(
-                _holds(column, [label_key(column, entry) for entry in filters.listed(entries)])
+                _holds(column, [label_key(column, entry) for entry in filters.as_list(entries)])
             )
     for entries in (search.experience, search.experience_levels):
         if entries:
-            levels = [label_key("experience", entry) for entry in filters.listed(entries)]
+            levels = [label_key("experience", entry) for entry in filters.as_list(entries)]
             found.append(_one_of("experience", levels))
     if search.company_types:
-        found.append(any_of(_size(entry) for entry in filters.listed(search.company_types)))
+        found.append(any_of(_size(entry) for entry in filters.as_list(search.company_types)))
     if search.location_group:
         found.append(_one_of("location_group", [filters.fold(search.location_group)]))
     return found

@@ -1,3 +1,3 @@
-"""The words of each vendor's contract, shared by its source, its surface and the board."""
+"""Filters, names and limits of the vendors' contracts, shared by sources, surfaces and board."""
 
 from __future__ import annotations

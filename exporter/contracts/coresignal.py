@@ -1,4 +1,4 @@
-"""The filters of the Coresignal base jobs API, and its limits."""
+"""Filters and limits of the Coresignal base jobs API."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pydantic_core import PydanticCustomError
 
 from exporter.contracts.filters import Text
 
-MOST_IDS = 1_000
-"""Ids that one search page may hold, and that our board collects at once."""
-_LONGEST_ID = 18
-"""Digits; more do not fit the integers of many a database."""
+MAX_IDS = 1_000
+"""Maximum number of ids in one search page, and of ids that the board collects at once."""
+MAX_ID_DIGITS = 18
+"""Maximum number of digits of an id: longer ids do not fit the integers of many databases."""
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 
 
@@ -34,16 +34,15 @@ Flag = Annotated[bool, Field(strict=True)] | None
 
 
 class JobFilters(BaseModel):
-    """Exactly the filters of the vendor's job search, each valid.
+    """The filters of the vendor's job search; unknown filters are refused.
 
-    Times are inclusive bounds. Texts take AND, OR and `"an exact phrase"`. A null is an absent
+    Times are inclusive bounds. Texts may use AND, OR and `"an exact phrase"`. A null is an absent
     filter. `company_linkedin_url` is the older name of `company_professional_network_url`.
 
     Raises pydantic.ValidationError. An unknown filter has the error type `extra_forbidden`.
     """
 
-    # A filter that is not understood would be ignored, and an ignored filter exports rows that
-    # nobody asked for (and pays for them).
+    # An ignored filter would export, and charge for, rows that the caller did not request.
     model_config = ConfigDict(extra="forbid")
 
     created_at_gte: Moment = None
@@ -78,5 +77,5 @@ class JobFilters(BaseModel):
         return self
 
     def canonical(self) -> dict[str, Any]:
-        """What is stored and sent upstream: the given filters, in a fixed order."""
+        """Returns the given filters in a fixed order, as they are stored and sent upstream."""
         return self.model_dump(exclude_none=True)

@@ -1,4 +1,4 @@
-"""Asking for the postings that have expired since a moment."""
+"""The search for postings that expired since a given time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from exporter.contracts.timestamps import Moment
 
 
 class ExpiredSearch(BaseModel):
-    """All postings that expired at `expired_since` or later; `limit` is the number wanted."""
+    """All postings that expired at `expired_since` or later, at most `limit`."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

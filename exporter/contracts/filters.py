@@ -1,4 +1,4 @@
-"""Types of filter values that several contracts share: texts, flags, days, months, numbers."""
+"""Types of filter values shared by several contracts: texts, flags, days, months, numbers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 MAX_ENTRIES = 1_000
-"""The most entries that one filter takes. Far above what anyone sends; keeps a record small."""
-MAX_TEXT = 1_000
-"""The most characters that one text of a filter takes."""
+"""Maximum number of entries in one filter; far above real searches, it keeps records small."""
+MAX_TEXT_CHARS = 1_000
+"""Maximum number of characters in one text of a filter."""
 
 
 def fold(text: str) -> str:
-    """Equal for two texts that differ only in case, spaces, hyphens and other punctuation.
+    """Returns a text without case, spaces, hyphens and other punctuation, for comparison.
 
     >>> fold("Full-Time") == fold("full_time") == fold("FULL TIME")
     True
@@ -25,15 +25,15 @@ def fold(text: str) -> str:
     return "".join(character for character in text.casefold() if character.isalnum())
 
 
-def listed(value: str | Sequence[str] | None) -> list[str]:
-    """A filter's texts as a list, whether one text, several, or none were given."""
+def as_list(value: str | Sequence[str] | None) -> list[str]:
+    """Returns the texts of a filter as a list; None gives an empty list."""
     if value is None:
         return []
     return [value] if isinstance(value, str) else list(value)
 
 
 def is_day(text: str) -> bool:
-    """Whether a text is a day of the calendar, written exactly as YYYY-MM-DD."""
+    """True if the text is a day of the calendar, written exactly as YYYY-MM-DD."""
     try:
         date.fromisoformat(text)
     except ValueError:
@@ -42,7 +42,8 @@ def is_day(text: str) -> bool:
 
 
 def refuse(kind: str, message: str) -> NoReturn:
-    # A custom error is a template to pydantic: braces in a user's text would be read as one.
+    """Raises a validation error with that type and message."""
+    # pydantic reads the message as a template: braces in a user's text would be a placeholder.
     raise PydanticCustomError(kind, "{message}", {"message": message})  # type: ignore[arg-type, unused-ignore]
 
 
@@ -51,8 +52,10 @@ def _text(value: object, what: str = "the value") -> str:
         refuse("string_type", f"{what} should be a text, not {type(value).__name__}")
     if not value.strip():
         refuse("string_blank", f"{what} is blank: leave the filter out instead")
-    if len(value) > MAX_TEXT:
-        refuse("string_too_long", f"{what} has {len(value)} characters, the most is {MAX_TEXT}")
+    if len(value) > MAX_TEXT_CHARS:
+        refuse(
+            "string_too_long", f"{what} has {len(value)} characters, the most is {MAX_TEXT_CHARS}"
+        )
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -97,7 +100,7 @@ def _month(value: object) -> str:
 
 def _optional(check: Callable[[Any], object], wire: Any) -> PlainValidator:
     # An explicit null is an absent filter: the task object echoes absent filters as null, and
-    # people send that echo back.
+    # callers send that echo back.
     return PlainValidator(
         lambda value: None if value is None else check(value), json_schema_input_type=wire | None
     )
@@ -112,6 +115,7 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
-    # A filter that is not understood would be ignored, and an ignored filter exports rows that
-    # nobody asked for (and pays for them).
+    """Base of models that refuse unknown fields."""
+
+    # An ignored filter would export, and charge for, rows that the caller did not request.
     model_config = ConfigDict(extra="forbid")

@@ -1,7 +1,7 @@
-"""A job search as people send it, as the task object echoes it, and as it is stored and sent on.
+"""The Hirebase job search: validation, the echo in the task object, and the canonical form.
 
-The vendor's documentation, its examples and its official client spell some filters differently.
-A search is accepted in every documented spelling and leaves in one.
+The vendor's documentation, examples and official client spell some filters differently. Every
+documented spelling is accepted; the canonical form has one spelling.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from exporter.contracts.filters import (
     Strict,
     Text,
     Texts,
+    as_list,
     fold,
-    listed,
     refuse,
 )
 
@@ -50,8 +50,8 @@ _LABELS: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-# The right-hand name is the documentation's other word for the left-hand filter. The left-hand
-# one is what the official client sends, and the only one that leaves this module.
+# Left: the name that the official client sends, and the only name in the canonical form. Right: the
+# documentation's other name for the same filter.
 _SPELLINGS: Mapping[str, str] = {
     "company_names": "company_name",
     "company_slugs": "company_slug",
@@ -71,10 +71,10 @@ _ECHOED = (
 
 
 def label(filter_name: str, value: str) -> str:
-    """One label for every spelling of a known value; an unknown value comes back as it is.
+    """Returns the vendor's label for any spelling of a known value; other values are unchanged.
 
     `filter_name` is `job_types`, `location_types` or `experience`; other filters have no labels.
-    `On-site` (official client) and `In-Person` (documentation) are one label.
+    `On-site` (official client) and `In-Person` (documentation) have the same label.
 
     >>> label("job_types", "full_time"), label("location_types", "On-site")
     ('Full-time', 'In-Person')
@@ -83,7 +83,7 @@ def label(filter_name: str, value: str) -> str:
 
 
 class Range(Strict):
-    """An inclusive range; an open end is left out or null."""
+    """An inclusive range; an open bound is left out or null."""
 
     min: Number | None = None
     max: Number | None = None
@@ -96,7 +96,7 @@ class Range(Strict):
 
 
 class Salary(Range):
-    """A salary range, in one currency if `currency` is given, paid per `period` if that is."""
+    """A salary range, optionally in one `currency` and per one `period`."""
 
     currency: Text = None
     period: Text = None
@@ -112,7 +112,7 @@ class Point(Strict):
 
 
 class Location(Strict):
-    """A place: every part that is given has to match."""
+    """A place; every given part must match."""
 
     city: Text = None
     region: Text = None
@@ -131,7 +131,7 @@ class Location(Strict):
 
 
 class GeoFilter(Strict):
-    """How near a posting has to be to a location of `geo_locations`."""
+    """The maximum distance of a posting from a location of `geo_locations`."""
 
     mode: Literal["auto", "weak", "strict", "box"] = "auto"
     radius: Annotated[Number, Field(ge=0)] = 25.0
@@ -139,14 +139,14 @@ class GeoFilter(Strict):
 
 
 class JobSearch(Strict):
-    """Exactly the filters of the vendor's job search, each valid, in any documented spelling.
+    """The filters of the vendor's job search, in any documented spelling; others are refused.
 
     - Two spellings of one filter (`locations` and `geo_locations`, `job_type` and `job_types`,
-      `company_name(s)`, `company_slug(s)`) may both be given only if they say the same. After
-      validation the plural (or `geo_locations`) holds the value, whichever was sent.
-    - Every list also takes one text; an empty list or a null is an absent filter.
+      `company_name(s)`, `company_slug(s)`) may both be given only with equal values. After
+      validation the plural name (or `geo_locations`) has the value of either spelling.
+    - Every list also accepts one text; an empty list or a null is an absent filter.
     - Flags are the strings `"true"` and `"false"` in any case, or real booleans.
-    - `limit` is not bounded here: in an export it is the number of records wanted.
+    - `limit` has no upper bound here: in an export it is the number of records wanted.
     - Numbers are finite numbers; a number in a string is refused.
 
     Raises pydantic.ValidationError. An unknown filter has the error type `extra_forbidden`.
@@ -215,11 +215,11 @@ class JobSearch(Strict):
         return self
 
     def echo(self) -> dict[str, Any]:
-        """The search as the task object shows it: 31 keys in the vendor's order, absent ones null.
+        """Returns the search for the task object: 31 keys in the vendor's order, absent ones null.
 
-        Texts are as sent, numbers of ranges are floats, flags the strings `"true"`/`"false"`.
-        A filter sent in its other spelling stands under the spelling that the vendor echoes.
-        Given filters outside the 31 follow them, so that nothing that was asked for is hidden.
+        Texts are as sent, numbers of ranges are floats, flags are the strings `"true"` and
+        `"false"`. A filter sent in its other spelling has the name that the vendor echoes. Given
+        filters outside the 31 keys follow these keys, so that the echo has the whole request.
         """
         shown = {_SPELLINGS.get(name, name): name for name in ("company_names", "company_slugs")}
         echoed = {key: _echoed(getattr(self, shown.get(key, key))) for key in _ECHOED}
@@ -231,21 +231,21 @@ class JobSearch(Strict):
         return echoed
 
     def canonical(self, now: datetime) -> dict[str, Any]:
-        """One dict for all spellings of a search: what is stored and what is sent upstream.
+        """Returns the same dict for all spellings of a search; it is stored and sent upstream.
 
-        Only given filters, in a fixed order, each as the official client names and shapes it;
-        lists for all that may be several, without repetitions; flags as `"true"`/`"false"`; known
-        labels in one spelling; `salary.currency` as `currency`. `JobSearch(**canonical)` is valid
-        and its canonical dict is the same.
+        The dict has only the given filters, in a fixed order, with the official client's names and
+        shapes: lists without repetitions for filters with several values; flags as `"true"` and
+        `"false"`; known labels in one spelling; `salary.currency` as `currency`.
+        `JobSearch(**canonical)` is valid and has an equal canonical dict.
 
-        `page` and `limit` are not part of it: they say how much is read, not what matches.
+        `page` and `limit` are left out: they bound the rows that are read and do not change which
+        rows match.
 
-        An explicit `"false"` is kept although the official client leaves false flags out: what a
-        user spelled out is passed on.
+        An explicit `"false"` is kept, although the official client leaves false flags out.
 
-        `days_ago` becomes the day in UTC that it means at `now` (aware, or ValueError): an export
-        that is resumed after midnight must not change its mind. The vendor's `date_posted` means
-        "on or after", so the later of the two bounds is kept.
+        `days_ago` becomes the day in UTC at `now`, so that an export that continues after midnight
+        keeps the same bound. The vendor's `date_posted` means "on or after", so the later of the
+        two bounds is kept. Raises ValueError if `now` has no time zone.
         """
         if now.tzinfo is None:
             raise ValueError(f"now should be aware of its time zone: {now.isoformat()}")
@@ -284,11 +284,11 @@ def _echoed(value: Any) -> Any:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A filter's value in the one shape it leaves in; None if it filters nothing."""
+    """Returns a filter's value in its canonical shape; None for an absent filter."""
     if value is None:
         return None
     if name in _SEVERAL:
-        return list(dict.fromkeys(label(name, text) for text in listed(value)))
+        return list(dict.fromkeys(label(name, text) for text in as_list(value)))
     if isinstance(value, GeoFilter):
         return value.model_dump()
     if isinstance(value, Salary):

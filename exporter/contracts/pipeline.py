@@ -1,4 +1,4 @@
-"""The words of the pipeline contract: columns, statuses and sources of a saved posting."""
+"""Columns, statuses and sources of a saved posting in the pipeline contract."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ COLUMNS = (
     "created_at", "updated_at",
 )
 # fmt: on
-"""The job of the pipeline contract, in its order. The table has more, which is not given to
-anybody: the owner, `ai_parsed_data`, `last_synced_at` and `deleted_at`."""
+"""Columns of a posting in the contract's order.
+
+The table has further columns, which are never exported: the owner, `ai_parsed_data`,
+`last_synced_at` and `deleted_at`.
+"""
 STATUSES = ("saved", "applied", "interview", "offer", "rejected")
+"""Valid values of `status`."""
 SOURCES = ("brightermonday", "fuzu", "linkedin", "manual")
-"""The contract's words."""
+"""Valid values of `source`."""

@@ -1,4 +1,4 @@
-"""Moments and days as callers write them, and the one spelling that is stored."""
+"""Parses days and times of callers, and gives the one spelling that is stored."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from exporter.contracts import filters
 
 
 def parse(text: str) -> datetime:
-    """The moment that a text means: a day (`2026-03-01`) is its first moment in UTC, and a moment
-    of ISO 8601 without a zone is in UTC. Raises ValueError for anything else.
+    """Returns the time that a text means, in UTC.
+
+    A day (`2026-03-01`) means its first moment in UTC; a time in ISO 8601 without a zone is in UTC.
+    Raises ValueError for any other text.
     """
     try:
         parsed = datetime.fromisoformat(text)
@@ -20,12 +22,12 @@ def parse(text: str) -> datetime:
         return aware.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(
-            f"{text[:100]!r} is no day and no moment: write 2026-03-01 or 2026-03-01T09:30:00Z"
+            f"{text[:100]!r} is neither a day nor a time: write 2026-03-01 or 2026-03-01T09:30:00Z"
         ) from None
 
 
 def canonical(text: str) -> str:
-    """What `parse` takes in the one spelling that leaves: a day as it is, a moment with a Z.
+    """Returns the stored spelling of a day or time: a day unchanged, a time in UTC with a Z.
 
     >>> canonical("2026-03-01"), canonical("2026-03-01T02:00:00+02:00")
     ('2026-03-01', '2026-03-01T00:00:00Z')

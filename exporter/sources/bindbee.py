@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from exporter.clock import Clock
 from exporter.config import SourceConfig
-from exporter.contracts.filters import Flag, Text, Texts, listed
+from exporter.contracts.filters import Flag, Text, Texts, as_list
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import SourceUntrue
@@ -105,11 +105,11 @@ class JobSearch(BaseModel):
     def canonical(self) -> dict[str, str]:
         """The parameters of a request, texts all of them; absent filters are left out."""
         given = {
-            "ids": ",".join(dict.fromkeys(listed(self.ids))),
+            "ids": ",".join(dict.fromkeys(as_list(self.ids))),
             "remote_id": self.remote_id,
             "code": self.code,
             "status": self.status,
-            "offices": ",".join(dict.fromkeys(listed(self.offices))),
+            "offices": ",".join(dict.fromkeys(as_list(self.offices))),
             "modified_after": self.modified_after,
             "expand": self.expand,
             "include_raw_data": "true" if self.include_raw_data else None,

@@ -14,7 +14,7 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.config import SourceConfig
-from exporter.contracts.coresignal import _LONGEST_ID, MOST_IDS, JobFilters
+from exporter.contracts.coresignal import MAX_ID_DIGITS, MAX_IDS, JobFilters
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import FieldProblem, PageTooLarge, QueryError, SourceRefused, SourceUntrue
@@ -95,7 +95,7 @@ class CoresignalSource:
         self.columns = config.columns or COLUMNS
         self.tolerated_drift = config.tolerated_drift
         self._clock = clock
-        self._page_size = min(config.page_size, MOST_IDS)
+        self._page_size = min(config.page_size, MAX_IDS)
         self._in_flight = config.max_in_flight
         self._upstream = Upstream(
             config.base_url,
@@ -106,7 +106,7 @@ class CoresignalSource:
         )
         self._has_bulk_collect: bool | None = None
         """Whether upstream collects many ids at once; None: not asked yet."""
-        self.lookup_size = MOST_IDS
+        self.lookup_size = MAX_IDS
         self._threads: ThreadPoolExecutor | None = None
         self._read_ids = reader(_Ids, "")
         self._read_records = reader(_Records, "records")
@@ -159,7 +159,7 @@ class CoresignalSource:
         deadline: float,
         paid: dict[int, Row],
     ) -> Page:
-        wanted = min(at.skip, MOST_IDS) or min(size, at.left or size)
+        wanted = min(at.skip, MAX_IDS) or min(size, at.left or size)
         found = self._search(query, at, wanted, deadline)
         ids = [] if at.skip else found.ids
         records = self._collect(ids, deadline, paid, can_shrink=size > 1)
@@ -229,7 +229,7 @@ class CoresignalSource:
         numbers = {
             one: int(one)
             for one in ids
-            if one.isascii() and one.isdigit() and len(one) <= _LONGEST_ID
+            if one.isascii() and one.isdigit() and len(one) <= MAX_ID_DIGITS
         }
         distinct = list(dict.fromkeys(numbers.values()))
         found = self._collect(distinct, deadline, {}, can_shrink=False)

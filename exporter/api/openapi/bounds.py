@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from exporter.api.files import uploads
-from exporter.contracts.filters import MAX_TEXT
+from exporter.contracts.filters import MAX_TEXT_CHARS
 from exporter.core import exports
 from exporter.formats import registry
 from exporter.webhooks.addresses import LONGEST_URL
@@ -93,7 +93,7 @@ def narrow(document: dict[str, Any]) -> None:
     schemas = document["components"]["schemas"]
     for name in _FILTERS:
         for text in _texts(schemas[name]):
-            text |= {"pattern": r"\S", "maxLength": MAX_TEXT}
+            text |= {"pattern": r"\S", "maxLength": MAX_TEXT_CHARS}
     for name, fields in FIELDS.items():
         for field, bounds in fields.items():
             schemas[name]["properties"][field] |= bounds

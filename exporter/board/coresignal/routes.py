@@ -21,7 +21,7 @@ from exporter.board import answers, coresignal_records, database
 from exporter.board.coresignal import dsl, filters
 from exporter.board.expressions import Wrong
 from exporter.board.search import Condition
-from exporter.contracts.coresignal import MOST_IDS, JobFilters
+from exporter.contracts.coresignal import MAX_IDS, JobFilters
 
 PREFIX = "/cdapi"
 """How the paths of this contract begin."""
@@ -168,7 +168,7 @@ def router(path: Path) -> APIRouter:
         return answers.reply(b"[" + b",".join(found) + b"]")
 
     async def searched(request: Request, wanted: Condition) -> Response:
-        size = _asked(request, "items_per_page", MOST_IDS, most=MOST_IDS)
+        size = _asked(request, "items_per_page", MAX_IDS, most=MAX_IDS)
         after = _asked(request, "after", 0, most=_LARGEST)
         found = await run_in_threadpool(records.page, wanted, after, size)
         response = _counted(json.dumps(found.ids).encode(), found.total, size)
@@ -203,7 +203,7 @@ class _Wanted(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     ids: Annotated[
-        list[Annotated[int, Field(strict=True, ge=1, le=_LARGEST)]], Field(max_length=MOST_IDS)
+        list[Annotated[int, Field(strict=True, ge=1, le=_LARGEST)]], Field(max_length=MAX_IDS)
     ]
 
 

@@ -1,3 +1,5 @@
+"""Tests of the Hirebase job search: echo, canonical form, and refusals."""
+
 from __future__ import annotations
 
 import json
@@ -89,7 +91,7 @@ def test_filters_outside_the_documented_echo_follow_it_when_they_are_given() -> 
     assert echoed["hide_recruiting_agencies"] == "true"
 
 
-def test_the_echo_keeps_what_the_user_wrote_where_the_canonical_search_uses_one_label() -> None:
+def test_the_echo_keeps_the_sent_spelling_and_the_canonical_search_has_one_label() -> None:
     # Given
     search = searched(job_type=["full_time"], location_types=["On-site"], experience="entry level")
     # When
@@ -105,7 +107,7 @@ def test_the_echo_keeps_what_the_user_wrote_where_the_canonical_search_uses_one_
     }
 
 
-def test_an_echo_is_itself_a_valid_search_that_means_the_same() -> None:
+def test_an_echo_is_a_valid_search_with_the_same_canonical_form() -> None:
     # Given
     search = searched(**DOCUMENTED, days_ago=3, geofilter_params={"radius": 5})
     # When
@@ -212,7 +214,7 @@ def test_two_spellings_that_agree_are_one_filter() -> None:
         ({"job_slug": "x" * 1_001}, ("job_slug",), "string_too_long"),
     ],
 )
-def test_a_filter_that_cannot_be_meant_is_refused_where_it_stands(
+def test_an_invalid_filter_is_refused_with_its_location(
     search: dict[str, Any], where: tuple[Any, ...], kind: str
 ) -> None:
     # When
@@ -228,7 +230,7 @@ def test_braces_in_a_refused_text_are_shown_as_they_were_sent() -> None:
     assert message == "Input should be a date as YYYY-MM-DD, not '{day}'"
 
 
-def test_days_ago_means_the_day_in_utc_at_creation() -> None:
+def test_days_ago_is_the_day_in_utc_at_creation() -> None:
     # Given
     east = timezone(timedelta(hours=14))
     just_past_midnight_there = datetime(2025, 6, 14, 0, 30, tzinfo=east)

@@ -1,4 +1,4 @@
-"""Since when: which texts mean a moment, and which one they mean."""
+"""Tests of the parser of days and times."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_canonical_spelling_means_the_same_moment_and_is_its_own(moment: dat
     try:
         canonical = timestamps.canonical(moment.isoformat())
     except ValueError:
-        # In UTC it would be before the first or after the last year.
+        # In UTC the time would be before year 1 or after year 9999.
         assert moment.year in (1, 9999)
         return
 

@@ -255,7 +255,7 @@ def test_how_many_have_expired_is_told_by_a_page_past_the_end() -> None:
 @pytest.mark.parametrize(
     ("raw", "loc", "message"),
     [
-        ({"expired_since": "soon"}, ("expired_since",), "no day and no moment"),
+        ({"expired_since": "soon"}, ("expired_since",), "neither a day nor a time"),
         ({"expired_since": 5}, ("expired_since",), "valid string"),
         (
             {"expired_since": "2026-03-01", "job_titles": ["x"]},
