@@ -93,7 +93,7 @@ class Client:
         try:
             response = self._http.request(method, path, json=body)
         except httpx.UnsupportedProtocol as error:
-            raise ServiceError(f"{self._http.base_url} is no address: {error}") from None
+            raise ServiceError(f"{self._http.base_url} is not an address: {error}") from None
         except httpx.RequestError as error:
             what = str(error) or type(error).__name__
             raise ServiceSilent(f"{self._http.base_url} does not answer: {what}") from None
