@@ -179,7 +179,7 @@ async def find_export(request: Request, export_id: str) -> Export:
     """The caller's export, on whichever surface it was created. Raises Refusal 401, 403 or 404."""
 
     def look(turn: AsyncRunner) -> Export:
-        caller, export = turn.both(
+        caller, export = turn.run_both(
             lambda: auth.reader(request, turn.keys), lambda: turn.store.get(export_id)
         )
         if export is None or export.user_id != caller.user_id:

@@ -1,4 +1,4 @@
-"""The seam between the engine and where the records of exports live."""
+"""Interface of the stores that keep the records of exports, with the values they exchange."""
 
 from __future__ import annotations
 
@@ -13,171 +13,186 @@ from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import Export, Partition, Result, Spec, State
 from exporter.errors import ExporterError
 
-AGEING = timedelta(minutes=10)
-"""How long an export is ready without being claimed before it rises one level."""
-AHEAD = 16
-"""Exports of one user and level that a claim looks at. If that many must wait because of what
-their plan holds, those behind them wait too."""
+AGEING_PERIOD = timedelta(minutes=10)
+"""Time that an export waits, ready and unclaimed, before its level is raised by one."""
+MAX_LOOKAHEAD = 16
+"""Exports of one user and level that a claim examines at most.
+
+If all of these must wait because of the concurrency limit of their plan, the user's later exports
+at that level wait too.
+"""
 
 
 class KeyReused(ExporterError):
-    """The idempotency key came before with another request; nothing was created."""
+    """The idempotency key was used before with a different request; nothing was created."""
 
 
 class KeySpent(ExporterError):
-    """What the idempotency key created is deleted or expired; nothing was created again."""
+    """The export that the idempotency key created is deleted or expired; nothing was created."""
 
 
-def check_price(spec: Spec) -> None:
-    """Raises ValueError for an export that could write more rows than it can pay for."""
+def check_reservation(spec: Spec) -> None:
+    """Raises ValueError for an export that could write more rows than the credits it reserves."""
     if spec.reserved < 0 or (
         spec.account and spec.reserved and (spec.limit is None or spec.limit > spec.reserved)
     ):
         raise ValueError(
-            f"export {spec.id} sets {spec.reserved} credits aside and may write"
-            f" {spec.limit or 'any number of'} rows: its limit is to be {spec.reserved} at most"
+            f"export {spec.id} reserves {spec.reserved} credits but may write"
+            f" {spec.limit or 'any number of'} rows: set its limit to at most {spec.reserved}"
         )
 
 
 def weights(export_id: str, partitions: Sequence[Partition]) -> list[float]:
-    """Each partition's share of the rows of all.
+    """Returns each partition's share of the rows of all partitions.
 
-    Raises ValueError for what an export cannot be cut into.
+    Raises ValueError unless there is at least one partition, the places count from 0 without a
+    gap, and each partition has at least one row.
     """
     places = [one.place for one in partitions]
     if not places or places != list(range(len(places))) or min(p.rows for p in partitions) < 1:
         raise ValueError(
             f"export {export_id} cannot be cut into {partitions}: give at least one partition,"
-            " places counted from 0, with rows in each"
+            " number their places from 0, and give each at least one row"
         )
     total = sum(one.rows for one in partitions)
     return [one.rows / total for one in partitions]
 
 
 class Idempotency(msgspec.Struct, frozen=True):
-    """Marks all tries of one request to create, so that together they create one export."""
+    """Idempotency key of a create request: all attempts with the key create one export together."""
 
     key: str
-    """Chosen by the caller; two users' keys never meet."""
+    """Key chosen by the caller; equal keys of two users do not conflict."""
     fingerprint: str
-    """Equal for equal requests; without blanks."""
-    lasts: timedelta = timedelta(hours=24)
-    """How long after the first try a further one is known."""
+    """Digest of the request: equal for equal requests. Contains no space."""
+    ttl: timedelta = timedelta(hours=24)
+    """Time after the first attempt in which further attempts are recognized."""
 
 
 class Verdict(StrEnum):
-    """The store's answer to a worker that shows its fence."""
+    """Answer of the store to a worker that presents its fence."""
 
     CONTINUE = "continue"
     CANCEL = "cancel"
-    """The owner withdrew the export: stop, clean up, end it as canceled."""
+    """The owner canceled the export: stop, clean up, end the export as canceled."""
     LOST = "lost"
-    """The fence is stale: another worker owns the export, or it has ended. Write nothing."""
+    """The fence is stale: the lease was lost or the export has ended. Write nothing."""
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """The right to write one export for `lease` seconds."""
+    """Lease on one export or partition, with its fence: the right to write until it expires."""
 
     export: Export
     fence: str
-    """A counter that only grows plus a random nonce. The nonce is for a Redis that lost its
-    last write in a power cut: two workers may then hold the same count, never the same fence."""
+    """Fencing token: a counter that only grows, plus a random nonce.
+
+    The nonce is needed when Redis loses its last write in a power cut: two workers may then have
+    the same count, but never the same fence.
+    """
     clean: bool
-    """The previous worker let go in order, or there was none: its upload may be gone on with.
-    Otherwise it may still be alive, and its upload must be sealed first."""
+    """True if the previous worker released cleanly, or if there was none: its upload can be
+    continued. If false, that worker may still be alive, and its upload must be sealed first."""
 
 
 class Wake(msgspec.Struct, frozen=True):
-    """There may be work; losing or doubling this message changes nothing."""
+    """Hint that an export may be ready. Losing or duplicating it causes no error."""
 
     export_id: str
     priority: int
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """What one sweep found."""
+    """Counts of one sweep."""
 
     expired: int
-    """Leases that ran out; their exports are ready again."""
+    """Expired leases; their exports are ready again."""
     due: int
-    """Waiting exports whose time has come."""
+    """Waiting exports that were made ready because their retry time was reached."""
     risen: int
-    """Exports that were ready for so long that they rose one level."""
+    """Exports that were raised one level because they were ready for long."""
     ready: int
-    """Exports ready for a worker now."""
+    """Exports ready for a worker after the sweep."""
 
 
 class QueueCounts(msgspec.Struct, frozen=True):
-    """How many exports stand where, now; a partition counts as an export does."""
+    """Current number of exports in each queue and index; a partition counts as an export."""
 
     ready: tuple[int, ...]
-    """Ready for a worker, by level: ten numbers, level 0 first."""
+    """Exports ready for a worker, by level: ten numbers, level 0 first."""
     running: int
+    """Exports with a lease."""
     waiting: int
+    """Exports that wait for their retry time."""
     wakes: int
-    """Wake-ups that nobody heard yet."""
+    """Wake-ups that no process has received yet."""
     kept_files: int
+    """Files of finished exports that are not yet recorded as deleted."""
     deleted: int
     """Deleted exports whose objects may still be in the bucket."""
     since: datetime | None
-    """When this store's first export was created: it cannot know files from before."""
+    """Creation time of this store's first export; None before that. Older files in the bucket are
+    unknown to the store."""
 
 
 class RecordPage(msgspec.Struct, frozen=True):
-    """Some of a user's exports, newest first."""
+    """Page of a user's exports, newest first."""
 
     exports: tuple[Export, ...]
     next_cursor: str | None
+    """Cursor of the next page; None on the last page."""
 
 
 class ExportStore(Protocol):
-    """Keeps records; every state change is one atomic step, safe to run twice.
+    """Stores export records; every state change is one atomic, idempotent step.
 
-    The event that webhooks tell of a change is recorded in the same step, if somebody listens; one
-    that changed nothing records none. A deleted export tells nothing more.
+    The webhook event of a state change is recorded in the same step, if a webhook endpoint
+    subscribes to it; a step without a change records no event. A deleted export emits no event.
 
-    Every method raises StoreUnavailable if the store does not answer. Whoever changes an
-    export while working on it shows the fence of its claim; a stale one changes nothing.
+    Every method raises StoreUnavailable if the store does not answer. A worker presents the fence
+    of its claim with each change; a stale fence changes nothing.
 
-    A partition is worked on as an export is: `claim` gives it, and renew, commit, release and end
-    take its `Export.id`. It is a slice of its user like any other. To its owner it does not exist:
-    no other method knows that id, and nothing is told or charged for it.
+    A worker handles a partition like an export: `claim` returns it, and renew, commit, release and
+    end take its `Export.id`. Its lease counts as a slice of its user. It is hidden from the owner:
+    get, list, request_cancel and delete treat its id as unknown. It emits no event and costs no
+    credits.
     """
 
     def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
-        """Record a queued export, put it in line and wake a worker, all in one step.
+        """Records a queued export, adds it to the queue and wakes a worker, all in one step.
 
-        Of all calls with one user, key and fingerprint the first creates, and the others return
-        its export as it stands now: another id than the spec's. Raises KeyReused if the user's
-        key came with another fingerprint, KeySpent if its export is no more. A try never meets
-        one that is still under way, because recording the key and the export is the same step.
+        Of all calls with the same user, key and fingerprint, the first creates the export. The
+        others return the current record of that export, so its id differs from `spec.id`. Raises
+        KeyReused if the user's key was used with another fingerprint, and KeySpent if its export
+        is deleted or expired. Two concurrent attempts do not conflict, because the key and the
+        export are recorded in the same step.
 
-        Whoever creates pays: `spec.reserved` credits leave the account for the export in the same
-        step. Raises CreditsSpent, with nothing recorded, if there are fewer. Every way out of the
-        export settles that, once: what was written is charged, the rest is given back.
+        The same step reserves `spec.reserved` credits of `spec.account`. Raises CreditsSpent, with
+        nothing recorded, if the account has fewer. Every end of the export settles the reservation
+        exactly once: rows of a finished file are charged, the rest is given back.
         """
 
     def get(self, export_id: str) -> Export | None:
-        """The record; None if there is none, or it is deleted."""
+        """Returns the record; None if the id is unknown, deleted or that of a partition."""
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
-        """A user's exports, newest first. Raises ValueError for a cursor not made here."""
+        """Returns a user's exports, newest first. Raises ValueError for a malformed cursor."""
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:
-        """The best ready export under a new fence, or None.
+        """Leases the best ready export under a new fence; None if there is none.
 
-        Best: highest priority; within it the user served least so far; within that the one
-        ready longest. A user with `tenant_slots` live leases is passed over (0: no cap), and so is
-        each of the first AHEAD exports in its line whose own `concurrency` is reached. An export
-        whose record this version cannot read is left to others, and failed when none comes.
+        Order: highest level first; within a level, the user served least (start-time fair
+        queueing); within a user, the export that was ready first. A user with `tenant_slots` live
+        leases is skipped (0: no limit). So is each of the user's first MAX_LOOKAHEAD exports
+        whose `concurrency` limit is reached. An export whose record this version cannot read is
+        released for other workers, and is failed if none of these can read it either.
         """
 
     def renew(
         self, export_id: str, fence: str, *, lease: timedelta, progress: float | None = None
     ) -> Verdict:
-        """Keep the lease for that long from now, and move progress forward.
+        """Renews the lease for `lease` from now, and moves progress forward.
 
-        With a partition's progress that of its export moves, by the partition's share of the rows.
+        Progress of a partition also advances its export, by the partition's share of the rows.
         """
 
     def commit(
@@ -190,10 +205,11 @@ class ExportStore(Protocol):
         progress: float,
         closing: Result | None = None,
     ) -> Verdict:
-        """Replace the checkpoint and renew the lease; forgets past attempts and stalls.
+        """Replaces the checkpoint and renews the lease.
 
-        With `closing` the export is in phase completing from here on. A partition's progress and
-        rows are its export's too, as in `renew`.
+        A checkpoint with more pages or parts than any before also resets attempts and stalls. With
+        `closing`, the phase becomes completing. Progress and rows of a partition also advance its
+        export, as in `renew`.
         """
 
     def release(
@@ -205,10 +221,10 @@ class ExportStore(Protocol):
         retry_in: timedelta | None = None,
         reason: str | None = None,
     ) -> bool:
-        """Give the export back: at once, or after `retry_in` (phase waiting, one stall more).
+        """Ends the lease: the export is ready at once, or waits for `retry_in` first.
 
-        `clean` promises that no write of this worker can still be on its way. False if the
-        fence was stale.
+        A wait sets phase waiting and counts one stall. `clean` promises that no write of this
+        worker can still arrive. Returns False if the fence was stale.
         """
 
     def end(
@@ -222,100 +238,122 @@ class ExportStore(Protocol):
         keep_file: timedelta | None = None,
         keep_record: timedelta,
     ) -> bool:
-        """Move a processing export to a terminal state. False if the fence was stale.
+        """Moves a processing export to a terminal state. Returns False if the fence was stale.
 
-        If it is finished its rows are charged, unless its owner deleted it meanwhile and will
-        never see the file. Of the partitions of one that was cut nothing is left.
+        The rows of a finished export are charged, unless its owner deleted the export meanwhile
+        and will never see the file. All partitions of the export are removed.
 
-        A partition's record stays as it ended, with its checkpoint, whatever the times to keep
-        say. If it did not finish, those beside it are asked to stop. With the end of the last one
-        the export comes into line, so that one worker makes one file of them or ends it.
+        The record of an ended partition keeps its final state and checkpoint; `keep_file` and
+        `keep_record` do not apply to it. If a partition does not finish, the other partitions are
+        requested to stop. When the last partition has ended, the export is made ready, so that one
+        worker composes the file or ends the export.
         """
 
     def cut(self, export_id: str, fence: str, partitions: Sequence[Partition]) -> Verdict:
-        """Put partitions into the export's line, to be read side by side, and end its own lease,
-        all in one step.
+        """Cuts an export into ready partitions and ends the export's own lease, all in one step.
 
-        From then on the export is processing and in nobody's hands, until all of them have ended:
-        then whoever claims it finds it in phase completing. CANCEL: its owner withdrew it, nothing
-        was cut and the lease stays. Raises StoreUnavailable, with nothing cut, also if the store is
-        full: the export can be read on as one. Raises ValueError for partitions without rows or
-        not counted from 0, and for an export that was cut before or is itself a partition.
+        Until all partitions have ended, the export is processing and has no lease; the next worker
+        that claims it finds phase completing. Returns CANCEL if the owner canceled the export:
+        nothing is cut and the lease remains. Raises StoreUnavailable, with nothing cut, also if
+        the store is full: the worker can then continue to read the export without partitions.
+        Raises ValueError for partitions without rows or not numbered from 0, for an export that
+        was cut or rejoined before, and for a partition.
         """
 
     def partitions(self, export_id: str) -> tuple[Export, ...]:
-        """What an export was cut into, in order, with all that is known of each; also of a deleted
-        export, whose worker has to clean up. Empty for one that is not cut, or has ended."""
+        """Returns the full records of an export's partitions, in order.
+
+        Partitions of a deleted export are returned too, because its worker has to clean up. Empty
+        for an export that is not cut or has ended.
+        """
 
     def rejoin(self, export_id: str, fence: str) -> Verdict:
-        """Let a cut export be read as one from now on, from its beginning and for good.
+        """Removes the partitions of an export, which is then read again from the start as one.
 
-        Its partitions and its checkpoint are forgotten; what they left in the bucket is the
-        caller's to remove. CANCEL: its owner withdrew it, and nothing was changed. Asked again it
-        changes nothing.
+        The export can never be cut again. Its checkpoint is removed as well; the caller must
+        remove the objects that the partitions left in the bucket. Returns CANCEL, with nothing
+        changed, if the owner canceled the export. A second call changes nothing.
         """
 
     def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
-        """A queued export is canceled at once, a processing one and its partitions are asked to
-        stop, a terminal one is unchanged; returns the record after that, None if there is none."""
+        """Cancels a queued export at once; requests a processing export to stop.
+
+        The partitions of a processing export are requested to stop as well. An ended export is not
+        changed. Returns the record after that; None if the id is unknown. `keep_record` is how long
+        the record of an export that was canceled at once is kept.
+        """
 
     def delete(self, export_id: str, user_id: str) -> State | None:
-        """Hide an export for good; returns its state, None if the user has no such export.
+        """Hides an export for good. Returns its state; None if the user has no such export.
 
-        From now on it is in no get, list or cancel. A queued one is canceled first. A processing
-        one is asked to stop and goes once its worker ended it, in whatever state. Of one that has
-        ended nothing is left but its objects, see `deleted_exports`. Deleting again changes
-        nothing and answers the same, until a minute after the export has ended; then None.
+        From now on get, list and cancel treat the export as unknown. A queued export is canceled
+        first. A processing export is requested to stop and is removed when its worker has ended
+        it, in whatever state. An ended export leaves only its objects, see `deleted_exports`. A
+        second call changes nothing and returns the current state, until one minute after the
+        export has ended and was deleted; after that it returns None.
         """
 
     def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
-        """Ids of deleted exports that have ended and whose objects are not yet known to be gone,
-        longest gone first."""
+        """Returns ids of ended, deleted exports whose objects may still be in the bucket.
+
+        The export that was removed first comes first.
+        """
 
     def forget_deleted(self, export_id: str) -> bool:
-        """Record that a deleted export has nothing left in the bucket; False if it was known."""
+        """Records that a deleted export has no object left in the bucket.
 
-    def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
-        """Make exports with an expired lease or a past waiting time ready, wake workers, and
-        let exports rise.
+        Returns False if that was recorded before.
+        """
 
-        An export that was ready for `ageing` without being claimed rises one level, up to 9, to
-        the end of its user's line there; claimed, it is worth what was asked again. So the least
-        urgent export competes with the most urgent ones after 9 times `ageing`: 90 minutes, and
-        as much longer as more exports are ready than sweeps can raise. Each does `limit` of them,
-        the oldest first: with one process sweeping every 5 s, 12,000 in 10 minutes.
+    def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING_PERIOD) -> Swept:
+        """Makes exports with an expired lease or a reached retry time ready, and raises levels.
+
+        If exports are ready but no wake-up is left, new wake-ups are made.
+
+        An export that was ready for `ageing` without being claimed is raised one level, at most to
+        9, and goes to the end of its user's queue at that level. When the export is claimed, its
+        level becomes the requested priority again. So the least urgent export competes with the
+        most urgent exports after 9 times `ageing`: 90 minutes by default, and longer if more
+        exports are ready than sweeps can raise. Each sweep raises at most `limit` exports, the
+        oldest first: with one process that sweeps every 5 s, 12,000 exports in 10 minutes.
         """
 
     def expired_files(self, *, limit: int = 100) -> tuple[Export, ...]:
-        """Finished exports whose file is past its retention and not yet forgotten."""
+        """Returns finished exports whose file is past its retention and not recorded as deleted."""
 
     def forget_file(self, export_id: str) -> bool:
-        """Record that the file of a finished export is deleted, which webhooks tell of; False if it
-        was known."""
+        """Records that the file of a finished export is deleted, and emits `export.expired`.
+
+        Returns False if that was recorded before.
+        """
 
     def trim_lists(self, *, users: int = 10, again: timedelta = timedelta(hours=1)) -> int:
-        """Drop expired exports from the lists of some users; how many users were looked at.
+        """Removes expired exports from the lists of up to `users` users.
 
-        Those waiting longest come first, and not again before `again` is over.
+        Returns the number of lists examined. The list that waits longest is examined first; a list
+        is not examined again for the time `again`, unless it was full of expired exports.
         """
 
     def count(self, what: str, by: int) -> None:
-        """Add to a counter of what the store does not do itself."""
+        """Adds `by` to a counter of events that happen outside the store, such as cleaned files."""
 
     def counters(self) -> Mapping[str, int]:
-        """How often what happened, since the first export; see `metrics.COUNTERS`.
+        """Returns all counters, which start with the first export; see `metrics.COUNTERS`.
 
-        Transitions are counted in the step that makes them: once, however often it was asked.
+        A state change is counted in the step that makes it, so a repeated call counts once.
         """
 
     def queue_counts(self) -> QueueCounts:
-        """How many exports stand where; the numbers are of moments close to each other."""
+        """Returns the current size of each queue and index; not one atomic snapshot."""
 
     def cleanup_cursor(self) -> str:
-        """Where the last walk through the bucket stopped; empty if there was none."""
+        """Returns the position at which the last cleanup of the bucket stopped; empty at first."""
 
     def set_cleanup_cursor(self, place: str) -> None:
-        """Remember where a walk through the bucket stopped."""
+        """Stores the position at which a cleanup of the bucket stopped."""
 
     def next_wake(self, *, timeout: timedelta) -> Wake | None:
-        """Wait for a wake-up; each is given to one caller."""
+        """Waits up to `timeout` for a wake-up; None if none came.
+
+        Each wake-up is returned to only one caller.
+        """

@@ -1,4 +1,4 @@
-"""Values as bytes: what is stored must never fail for a text that an upstream sent."""
+"""JSON encoding that accepts every text an upstream can send, including lone surrogates."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import msgspec
 
 
 def encode(value: Any) -> bytes:
-    r"""The value as JSON, whatever texts it holds.
+    r"""Returns the value as JSON; never fails because of its texts.
 
-    Half a surrogate pair, which UTF-8 cannot carry, is written out as its escape.
+    A lone surrogate, which UTF-8 cannot encode, is replaced by the text of its escape.
 
     >>> encode({"title": "caf\u00e9 \ud83e"}).decode()
     '{"title":"café \\\\ud83e"}'
@@ -22,7 +22,7 @@ def encode(value: Any) -> bytes:
 
 
 def clean(text: str) -> str:
-    r"""The text with each half of a surrogate pair written out as its escape.
+    r"""Returns the text with each lone surrogate replaced by the text of its escape.
 
     >>> clean("caf\u00e9 \ud83e")
     'café \\ud83e'

@@ -1,4 +1,4 @@
-"""Where a page of a user's list ended, as a text that only this module can read."""
+"""Opaque cursors for keyset pagination of a user's list."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 
 
 def encode(place: int) -> str:
-    """An opaque cursor behind the export at that place in its user's list.
+    """Returns an opaque cursor for the entries after `place` in a user's list, newest first.
 
     >>> decode(encode(1767225600000000))
     1767225600000000
@@ -16,7 +16,7 @@ def encode(place: int) -> str:
 
 
 def decode(cursor: str) -> int:
-    """The place in a cursor; raises ValueError for one that was not made here."""
+    """Returns the place in a cursor. Raises ValueError for a cursor that `encode` did not make."""
     try:
         text = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True)
     except ValueError:
@@ -24,7 +24,7 @@ def decode(cursor: str) -> int:
     match = re.fullmatch(rb"before (\d{1,18})", text)
     if match is None:
         raise ValueError(
-            f"cursor {cursor!r} was not made here: give the next_cursor of the page before, "
-            "or none to start at the newest"
+            f"cursor {cursor!r} was not made here: give the next_cursor of the previous page, "
+            "or no cursor to start with the newest entry"
         )
     return int(match[1])

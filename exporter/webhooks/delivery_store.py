@@ -33,8 +33,8 @@ class Deliveries:
     def __init__(self, client: redis.Redis, *, keep: timedelta = KEEP) -> None:
         self._client = client
         self._keep = keep
-        self._redo = script_loader.load_beside(client, __package__, "redo")
-        self._send_test = script_loader.load_beside(client, __package__, "send_test")
+        self._redo = script_loader.load_from_package(client, __package__, "redo")
+        self._send_test = script_loader.load_from_package(client, __package__, "send_test")
 
     def find(self, delivery_id: str) -> Delivery | None:
         """The delivery; None if there is none, or it is past its retention."""

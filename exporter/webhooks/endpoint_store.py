@@ -37,9 +37,9 @@ class Endpoints:
     def __init__(self, client: redis.Redis, *, named_for: timedelta = NAMED_FOR) -> None:
         self._client = client
         self._named_for = named_for
-        self._make = script_loader.load_beside(client, __package__, "make_endpoint")
-        self._rotate = script_loader.load_beside(client, __package__, "rotate_secret")
-        self._switch = script_loader.load_beside(client, __package__, "switch_endpoint")
+        self._make = script_loader.load_from_package(client, __package__, "make_endpoint")
+        self._rotate = script_loader.load_from_package(client, __package__, "rotate_secret")
+        self._switch = script_loader.load_from_package(client, __package__, "switch_endpoint")
 
     def create(
         self,
@@ -61,7 +61,7 @@ class Endpoints:
         if secret is not None:
             signatures.key(secret)
         fields = {
-            "events": script_loader.words(known),
+            "events": script_loader.padded_words(known),
             "secrets": f"0 {secret or signatures.new_secret()}",
             "description": codec.clean(description),
             **({"ordered": "1"} if ordered else {}),
@@ -76,7 +76,10 @@ class Endpoints:
         It is enabled again if it had failed or was gone; one that its owner disabled stays so.
         """
         digest = hashlib.sha256(codec.encode((user_id, url))).hexdigest()
-        fields = {"events": script_loader.words([]), "secrets": f"0 {signatures.new_secret()}"}
+        fields = {
+            "events": script_loader.padded_words([]),
+            "secrets": f"0 {signatures.new_secret()}",
+        }
         return self._made(f"we_{digest[:24]}", user_id, url, own=False, fields=fields)
 
     def find(self, endpoint_id: str, user_id: str) -> Endpoint | None:

@@ -69,11 +69,11 @@ class Outbox:
         self._client = client
         self._keep = records.millis(keep)
         self._named_for = records.millis(named_for)
-        self._fan_out = script_loader.load_beside(client, __package__, "fan_out")
-        self._put_off = script_loader.load_beside(client, __package__, "put_off")
-        self._claim = script_loader.load_beside(client, __package__, "claim_delivery")
-        self._settle = script_loader.load_beside(client, __package__, "settle_delivery")
-        self._sweep = script_loader.load_beside(client, __package__, "sweep_deliveries")
+        self._fan_out = script_loader.load_from_package(client, __package__, "fan_out")
+        self._put_off = script_loader.load_from_package(client, __package__, "put_off")
+        self._claim = script_loader.load_from_package(client, __package__, "claim_delivery")
+        self._settle = script_loader.load_from_package(client, __package__, "settle_delivery")
+        self._sweep = script_loader.load_from_package(client, __package__, "sweep_deliveries")
 
     def peek(self, limit: int = 100) -> tuple[Event, ...]:
         """The events that wait longest, oldest first; none is removed."""

@@ -37,7 +37,7 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
 
 
 def beside(client: redis.Redis) -> AsyncConnection:
-    channel = AsyncConnection.beside(client)
+    channel = AsyncConnection.for_client(client)
     assert channel is not None
     return channel
 
@@ -80,9 +80,11 @@ def test_each_of_many_gets_the_answers_to_its_own_commands(client: redis.Redis) 
     # Given
     async def one(channel: AsyncConnection, number: int) -> list[Any]:
         name = f"n{number}"
-        await channel.ask(("SET", name, number), ("HSET", f"h{number}", "a", number, "b", b"\r\n"))
+        await channel.execute(
+            ("SET", name, number), ("HSET", f"h{number}", "a", number, "b", b"\r\n")
+        )
         await asyncio.sleep(number % 7 / 1000)
-        return await channel.ask(
+        return await channel.execute(
             ("GET", name), ("HGETALL", f"h{number}"), ("GET", "none"), ("EXISTS", name)
         )
 
@@ -112,7 +114,7 @@ def test_an_answer_in_pieces_is_the_answer(size: int) -> None:
 
     async def whole() -> list[Any]:
         async with answering(speak) as channel:
-            return await channel.ask(("A",), ("B",))
+            return await channel.execute(("A",), ("B",))
 
     # When
     answers = asyncio.run(whole())
@@ -127,7 +129,7 @@ def test_a_refused_command_fails_whom_it_belongs_to_and_nobody_else(client: redi
 
     async def work(channel: AsyncConnection) -> list[Any]:
         questions = [("GET", "text"), ("HGET", "text", "a"), ("GET", "text")]
-        return list(await asyncio.gather(*map(channel.ask, questions), return_exceptions=True))
+        return list(await asyncio.gather(*map(channel.execute, questions), return_exceptions=True))
 
     # When
     first, refused, last = run(beside(client), work)
@@ -143,9 +145,9 @@ def test_who_leaves_before_the_answer_takes_nobody_elses(client: redis.Redis) ->
     client.mset({"a": 1, "b": 2})
 
     async def work(channel: AsyncConnection) -> list[Any]:
-        await channel.ask(("PING",))
-        leaving = asyncio.create_task(channel.ask(("GET", "a")))
-        staying = asyncio.create_task(channel.ask(("GET", "b")))
+        await channel.execute(("PING",))
+        leaving = asyncio.create_task(channel.execute(("GET", "a")))
+        staying = asyncio.create_task(channel.execute(("GET", "b")))
         await asyncio.sleep(0)
         leaving.cancel()
         return await staying
@@ -169,7 +171,7 @@ def test_a_lost_connection_is_made_anew_and_the_question_asked_again() -> None:
 
     async def whole() -> list[Any]:
         async with answering(speak) as channel:
-            return await channel.ask(("PING",))
+            return await channel.execute(("PING",))
 
     # When
     answers = asyncio.run(whole())
@@ -193,11 +195,11 @@ def test_a_silent_redis_is_given_up_after_two_tries_by_all_who_wait_and_asked_an
         async with answering(speak) as channel:
             began = time.monotonic()
             failures = await asyncio.gather(
-                *(channel.ask(("PING",)) for _ in range(20)), return_exceptions=True
+                *(channel.execute(("PING",)) for _ in range(20)), return_exceptions=True
             )
             took = time.monotonic() - began
             silent = False
-            return list(failures), took, await channel.ask(("PING",))
+            return list(failures), took, await channel.execute(("PING",))
 
     # When
     failures, took, after = asyncio.run(whole())
@@ -217,7 +219,7 @@ def test_what_is_no_answer_of_a_redis_ends_the_connection() -> None:
 
     async def whole() -> None:
         async with answering(speak) as channel:
-            await channel.ask(("PING",))
+            await channel.execute(("PING",))
 
     # When, Then
     with pytest.raises(redis.ConnectionError):
@@ -231,7 +233,7 @@ def test_a_password_is_shown_and_a_wrong_one_told(client: redis.Redis) -> None:
     where = Address(known["host"], known["port"], DATABASE, "guest", "secret", 1, 1)
 
     async def work(channel: AsyncConnection) -> list[Any]:
-        return await channel.ask(("ACL", "WHOAMI"))
+        return await channel.execute(("ACL", "WHOAMI"))
 
     # When
     named = run(AsyncConnection(where), work)
@@ -254,7 +256,7 @@ def test_a_redis_that_a_channel_cannot_reach_is_left_to_threads(url: str) -> Non
     )
 
     # Then
-    assert AsyncConnection.beside(client) is None
+    assert AsyncConnection.for_client(client) is None
     assert isinstance(found, async_runner.ThreadRunner)
 
 
@@ -350,15 +352,15 @@ def test_two_questions_that_do_not_need_each_other_cost_one_round_trip(
     asked = []
 
     class Counting(AsyncConnection):
-        async def ask(self, *commands: Any) -> list[Any]:
+        async def execute(self, *commands: Any) -> list[Any]:
             asked.append([command[0] for command in commands])
-            return await channel.ask(*commands)
+            return await channel.execute(*commands)
 
         def close(self) -> None:
             channel.close()
 
     def work(turn: async_runner.AsyncRunner) -> Any:
-        return turn.both(lambda: turn.keys.find(secret), lambda: turn.store.get("e"))
+        return turn.run_both(lambda: turn.keys.find(secret), lambda: turn.store.get("e"))
 
     async def whole(counting: AsyncConnection) -> Any:
         return await async_runner.ReplayRunner(counting).run(work)
@@ -378,7 +380,7 @@ def test_what_the_first_of_two_raises_comes_before_the_second(client: redis.Redi
 
     # When, Then
     with pytest.raises(LookupError):
-        rehearsed(client, lambda t: t.both(refuse, lambda: t.store.get("e")))
+        rehearsed(client, lambda t: t.run_both(refuse, lambda: t.store.get("e")))
 
 
 def test_while_redis_is_away_work_without_a_thread_says_so_too() -> None:

@@ -1,3 +1,3 @@
-"""Records in memory, with the rules of the Redis store in plain Python."""
+"""Export store in memory: the rules of the Redis store in plain Python."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Credits, one a record: what each API key has left to spend, as the store in memory keeps it."""
+"""Credit accounts of API keys, in memory. One credit pays for one record."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from exporter.store.memory.queue import Record
 @dataclass
 class _Account:
     left: int | None
+    """Credits that may be spent; None: unlimited."""
     reserved: int = 0
     used: int = 0
 
 
 class MemoryAccounts:
-    """What `Credits` and the scripts of Redis do, for keys that `open` makes known."""
+    """Behaves like `Credits` and the Redis scripts, for keys that `open` has registered."""
 
     def __init__(self, lock: threading.RLock, counters: Counter[str]) -> None:
         self._lock = lock
@@ -27,12 +28,12 @@ class MemoryAccounts:
         self._accounts: dict[str, _Account] = {}
 
     def open(self, key_id: str, left: int | None) -> None:
-        """Make a key known; None: it is not metered."""
+        """Registers a key with that many credits; None: the key is not metered."""
         with self._lock:
             self._accounts[key_id] = _Account(left)
 
     def close(self, key_id: str) -> None:
-        """Revoke a key; its exports go on, at nobody's cost."""
+        """Revokes a key; its exports continue, and no account is charged for them."""
         with self._lock:
             self._accounts.pop(key_id, None)
 
@@ -47,17 +48,17 @@ class MemoryAccounts:
 
     def charge(self, key_id: str, amount: int) -> None:
         with self._lock:
-            account = self._take(key_id, amount)
+            account = self._deduct(key_id, amount)
             account.used += amount
             if account.left is not None:
                 self._counters["credits_reserved"] += amount
                 self._counters["credits_charged"] += amount
 
     def reserve(self, spec: Spec) -> int:
-        """Take what an export may cost; how much that is. Raises CreditsSpent."""
+        """Reserves the credits of an export and returns their number. Raises CreditsSpent."""
         if spec.account is None or not spec.reserved:
             return 0
-        account = self._take(spec.account, spec.reserved)
+        account = self._deduct(spec.account, spec.reserved)
         if account.left is None:
             return 0
         account.reserved += spec.reserved
@@ -65,7 +66,7 @@ class MemoryAccounts:
         return spec.reserved
 
     def settle(self, record: Record, rows: int) -> None:
-        """Charge an ended export for its rows and give the rest back; nothing a second time."""
+        """Charges an ended export for its rows and gives the rest back. Idempotent."""
         payer, reserved = record.payer, record.reserved
         record.payer, record.reserved = None, 0
         if payer is None:
@@ -82,7 +83,7 @@ class MemoryAccounts:
         if account.left is not None:
             account.left += reserved - rows if reserved else 0
 
-    def _take(self, key_id: str, amount: int) -> _Account:
+    def _deduct(self, key_id: str, amount: int) -> _Account:
         account = self._accounts.get(key_id, _Account(left=0))
         if account.left is not None:
             if account.left < amount:

@@ -1,4 +1,4 @@
-"""What webhooks are to tell, as the store in memory records it."""
+"""Outbox of webhook events, in memory."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from datetime import datetime, timedelta
 from exporter.core.events import PROGRESS, Event
 from exporter.store.memory.queue import Record
 
-PROGRESS_EVERY = timedelta(seconds=10)
+MIN_PROGRESS_INTERVAL = timedelta(seconds=10)
+"""Minimum time between two progress events of one export."""
 
 
 class MemoryOutbox:
-    """The events of exports that somebody listens to. Nobody takes them out."""
+    """Keeps every event of exports that has a subscriber; events are never removed."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self._listeners = defaultdict[str, set[str]](set)
+        self._subscriptions = defaultdict[str, set[str]](set)
 
-    def listen(self, user_id: str, events: Iterable[str]) -> None:
-        """Record these events of all exports of a user from now on."""
-        self._listeners[user_id].update(events)
+    def subscribe(self, user_id: str, events: Iterable[str]) -> None:
+        """Records these events of all exports of a user from now on."""
+        self._subscriptions[user_id].update(events)
 
     def emit(self, record: Record, kind: str, now: datetime) -> None:
-        """Record an event of an export, if somebody is to hear of it."""
-        if not record.visible or not self._is_heard(record, kind):
+        """Records an event if it has a subscriber and the export is visible to its owner."""
+        if not record.visible or not self._is_subscribed(record, kind):
             return
         record.sequence += 1
         export = record.export
@@ -34,16 +35,21 @@ class MemoryOutbox:
         )
 
     def emit_progress(self, record: Record, now: datetime) -> None:
-        """The same of progress: when there was any, and only now and then."""
-        says = (record.export.progress, record.export.rows)
+        """Records a progress event, if progress changed and the latest one is 10 s old."""
+        latest = (record.export.progress, record.export.rows)
         if (
-            self._is_heard(record, PROGRESS)
-            and says != record.told
-            and (record.told_at is None or now - record.told_at >= PROGRESS_EVERY)
+            self._is_subscribed(record, PROGRESS)
+            and latest != record.last_progress
+            and (
+                record.last_progress_at is None
+                or now - record.last_progress_at >= MIN_PROGRESS_INTERVAL
+            )
         ):
-            record.told, record.told_at = says, now
+            record.last_progress, record.last_progress_at = latest, now
             self.emit(record, PROGRESS, now)
 
-    def _is_heard(self, record: Record, kind: str) -> bool:
+    def _is_subscribed(self, record: Record, kind: str) -> bool:
         hook = record.export.spec.webhook
-        return kind in self._listeners[record.user_id] or (hook is not None and kind in hook.events)
+        return kind in self._subscriptions[record.user_id] or (
+            hook is not None and kind in hook.events
+        )

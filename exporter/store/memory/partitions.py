@@ -1,4 +1,4 @@
-"""How exports come into line, and are cut and put together again, in the store in memory."""
+"""Queueing of exports, and cutting them into partitions and back, for the store in memory."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from exporter.store.base import Verdict, Wake, weights
 from exporter.store.memory.queue import MemoryQueue, Record
 from exporter.store.memory.records import MemoryRecords, copy
 
-WAKES = 10_000
-"""Wake-ups kept; they are only doorbells, so the oldest may go."""
+MAX_WAKES = 10_000
+"""Wake-ups kept; the oldest are dropped, because a lost wake-up causes no error."""
 
 
 class MemoryPartitions(MemoryRecords):
-    """The part of ExportStore that moves an export and its partitions together."""
+    """The part of ExportStore that changes an export together with its partitions."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self._lines = MemoryQueue(self._records)
-        self._wakes: deque[Wake] = deque(maxlen=WAKES)
+        self._queue = MemoryQueue(self._records)
+        self._wakes: deque[Wake] = deque(maxlen=MAX_WAKES)
 
     def cut(self, export_id: str, fence: str, partitions: Sequence[Partition]) -> Verdict:
         shares = weights(export_id, partitions)
@@ -30,8 +30,10 @@ class MemoryPartitions(MemoryRecords):
             now = self._expire()
             record = self._records.get(export_id)
             if record and not record.export.terminal and record.cut_by == fence == record.fence:
-                return Verdict.CONTINUE  # It was cut before; the caller did not hear so.
-            record = self._held(export_id, fence)
+                return (
+                    Verdict.CONTINUE
+                )  # A repeated call: the caller did not receive the first answer.
+            record = self._leased(export_id, fence)
             if record is None:
                 return Verdict.LOST
             export = record.export
@@ -56,7 +58,7 @@ class MemoryPartitions(MemoryRecords):
                     weight=weight,
                 )
                 self._records[one.export.id] = one
-                self._line_up(one)
+                self._make_ready(one)
             record.lease_until = None
             record.clean = True
             record.cut_by = fence
@@ -73,7 +75,7 @@ class MemoryPartitions(MemoryRecords):
     def rejoin(self, export_id: str, fence: str) -> Verdict:
         with self._lock:
             now = self._expire()
-            record = self._held(export_id, fence)
+            record = self._leased(export_id, fence)
             if record is None:
                 return Verdict.LOST
             if record.export.cancel_requested:
@@ -94,68 +96,70 @@ class MemoryPartitions(MemoryRecords):
         if progress is not None and before < progress < 1:
             record.set(progress=progress)
         record.set(rows=max(most, rows))
-        self._gain(record, record.export.progress - before, record.export.rows - most, now)
-        self.outbox.emit_progress(self._whole(record), now)
+        self._advance_parent(
+            record, record.export.progress - before, record.export.rows - most, now
+        )
+        self.outbox.emit_progress(self._parent(record), now)
 
-    def _gain(self, record: Record, share: float, rows: int, now: datetime) -> None:
-        """Move the export of a partition forward by what that gained."""
+    def _advance_parent(self, record: Record, share: float, rows: int, now: datetime) -> None:
+        """Adds a partition's gain in progress and rows to its export; nothing for an export."""
         if record.export.partition is None:
             return
-        whole = self._whole(record)
-        before = whole.export.progress
-        whole.set(
-            rows=whole.export.rows + rows,
+        parent = self._parent(record)
+        before = parent.export.progress
+        parent.set(
+            rows=parent.export.rows + rows,
             progress=max(before, min(0.99, before + share * record.weight)),
             updated_at=now,
         )
 
     def _end_partition(self, record: Record, result: Result | None, now: datetime) -> None:
-        whole = self._whole(record)
+        parent = self._parent(record)
         if result is not None:
             rows = max(result.record_count - record.export.rows, 0)
-            self._gain(record, 1 - record.export.progress, rows, now)
+            self._advance_parent(record, 1 - record.export.progress, rows, now)
             record.set(progress=1.0, result=copy(result))
-            self.outbox.emit_progress(whole, now)
+            self.outbox.emit_progress(parent, now)
         else:
-            # One that is not read to its end makes the others useless.
-            for one in self._live_partitions(whole):
-                self._ask_to_stop(one, now)
-        if not self._live_partitions(whole):
-            whole.set(updated_at=now)
-            self._line_up(whole)
+            # Without this partition the other partitions are useless.
+            for one in self._live_partitions(parent):
+                self._request_stop(one, now)
+        if not self._live_partitions(parent):
+            parent.set(updated_at=now)
+            self._make_ready(parent)
 
     def _forget_partitions(self, record: Record) -> None:
         for one in self._partitions(record):
             del self._records[one.export.id]
 
-    def _whole(self, record: Record) -> Record:
-        """The export itself, of a partition that whose partition it is."""
+    def _parent(self, record: Record) -> Record:
+        """Returns the record of a partition's export; for an export, its own record."""
         return self._records[record.export.spec.id]
 
     def _partitions(self, record: Record) -> list[Record]:
-        # One that has ended still says how many there were.
+        # An ended export keeps the number of its partitions, but their records are removed.
         count = 0 if record.export.terminal else record.export.partitions or 0
         return [self._records[f"{record.export.id}/{place}"] for place in range(count)]
 
     def _live_partitions(self, record: Record) -> list[Record]:
         return [one for one in self._partitions(record) if not one.export.terminal]
 
-    def _ask_to_stop(self, record: Record, now: datetime) -> None:
+    def _request_stop(self, record: Record, now: datetime) -> None:
         if not record.export.cancel_requested:
             record.set(updated_at=now, cancel_requested=True)
         if record.export.phase is Phase.WAITING:
-            self._line_up(record)
+            self._make_ready(record)
         elif record.export.phase is Phase.READY:
             self._wake(record)
         for one in self._live_partitions(record):
-            self._ask_to_stop(one, now)
+            self._request_stop(one, now)
 
-    def _held(self, export_id: str, fence: str) -> Record | None:
+    def _leased(self, export_id: str, fence: str) -> Record | None:
         record = self._records.get(export_id)
-        return record if record and record.holds(fence) else None
+        return record if record and record.holds_lease(fence) else None
 
-    def _line_up(self, record: Record) -> None:
-        self._lines.enter(record, self._clock.now())
+    def _make_ready(self, record: Record) -> None:
+        self._queue.enqueue(record, self._clock.now())
         record.set(phase=Phase.READY, retry_at=None)
         self._wake(record)
 

@@ -1,4 +1,4 @@
-"""Who is next: the lines of ready exports, as the store in memory keeps them."""
+"""Queue of ready exports with start-time fair queueing, for the store in memory."""
 
 from __future__ import annotations
 
@@ -12,49 +12,61 @@ from typing import Any
 import msgspec
 
 from exporter.core.exports import Export, Phase
-from exporter.store.base import AHEAD, Verdict
+from exporter.store.base import MAX_LOOKAHEAD, Verdict
 
 LEVELS = range(9, -1, -1)
-"""Priorities, the most urgent first."""
+"""Levels, the most urgent first. A level is the current priority of an export."""
 
 
 @dataclass
 class Record:
+    """Stored state of one export or partition: its public record and the store's own fields."""
+
     export: Export
     level: int
+    """Current priority, raised above the requested priority by ageing."""
     place: int
-    """In the list of all that were created."""
+    """Position in the order of creation."""
     fence: str | None = None
-    """Of the latest claim; None once its lease expired."""
+    """Fence of the latest claim; None after its lease expired."""
     fences: int = 0
+    """Number of claims so far."""
     lease_until: datetime | None = None
+    """Expiry of the lease; None without a lease."""
     clean: bool = True
+    """True if no worker can still write: the latest worker released cleanly, or there was none."""
     pages: int = 0
-    """Most that any checkpoint had. A takeover goes back to fewer parts, and getting those
-    back is not progress: it would hide that every worker dies on this export."""
+    """Highest number of pages in any checkpoint so far.
+
+    A takeover falls back to fewer parts. Reaching the old number again is not progress: counted as
+    progress, it would hide that every worker dies on this export.
+    """
     parts: int = 0
-    turn: int | None = None
-    """Its place in line; None when it is not ready."""
+    """Highest number of parts in any checkpoint so far."""
+    queue_position: int | None = None
+    """Position in the queue; None when the export is not ready."""
     ready_since: datetime | None = None
-    """At its level."""
+    """Time at which the export became ready at its current level."""
     deleted: bool = False
-    """Its owner may not see it any more."""
+    """Deleted by its owner, and hidden from then on."""
     kept: bool = False
-    """Its file is not yet known to be deleted."""
+    """True until the file of a finished export is recorded as deleted."""
     forget_at: datetime | None = None
+    """Expiry of the record; None while the export is live."""
     payer: str | None = None
-    """The key whose credits it took, until that is settled."""
+    """Id of the API key that pays; None after the credits are settled."""
     reserved: int = 0
-    """How many."""
+    """Credits reserved from the payer."""
     sequence: int = 0
-    """Events so far."""
-    told: tuple[float, int] = (0.0, 0)
-    """What the latest event of progress said."""
-    told_at: datetime | None = None
+    """Number of events so far."""
+    last_progress: tuple[float, int] = (0.0, 0)
+    """Progress and rows in the latest progress event."""
+    last_progress_at: datetime | None = None
+    """Time of the latest progress event."""
     weight: float = 1.0
-    """Of a partition, its share of its export's rows."""
+    """A partition's share of its export's rows."""
     cut_by: str | None = None
-    """The fence with which it was cut into partitions."""
+    """Fence of the claim that cut the export into partitions."""
 
     @property
     def user_id(self) -> str:
@@ -65,62 +77,68 @@ class Record:
 
     @property
     def visible(self) -> bool:
-        """To its owner, as neither deleted exports nor partitions are."""
+        """True if the owner can see the record: neither a deleted export nor a partition."""
         return not self.deleted and self.export.partition is None
 
-    def holds(self, fence: str) -> bool:
+    def holds_lease(self, fence: str) -> bool:
+        """True if that fence is the current one and its lease was not taken away by a sweep."""
         return self.fence == fence and self.lease_until is not None
 
     @property
     def phase_at_work(self) -> Phase:
-        """While a worker has it: of one that was cut there is nothing to read."""
+        """Phase under a lease: completing if `closing` is set or it was cut, else reading."""
         export = self.export
         return Phase.COMPLETING if export.closing or export.partitions else Phase.READING
 
     @property
     def verdict(self) -> Verdict:
+        """CANCEL if the export was requested to stop, else CONTINUE."""
         return Verdict.CANCEL if self.export.cancel_requested else Verdict.CONTINUE
 
 
 @dataclass
 class _Level:
-    """Who was served how much at one priority, in slices: start-time fair queueing.
+    """Start-time fair queueing between the users of one level, counted in slices.
 
-    Each priority has its own account. With one for all, a user starved at priority 0 while
-    others are served at 9 would be so far behind that a newcomer had to wait for all of it.
+    Each level has its own virtual time. With one virtual time for all levels, a user starved at
+    level 0 while other users are served at level 9 would be so far behind that a new user would
+    have to wait for all slices owed to the starved user.
     """
 
     virtual: int = 0
-    """Start of the slice claimed last."""
+    """Virtual time of the level: start of the slice claimed last."""
     tags: dict[str, int] = field(default_factory=dict)
-    """Where each user's next slice starts, if that is not in the past."""
+    """Virtual start time of each user's next slice; missing if the user was never ready here."""
 
 
 class MemoryQueue:
-    """The ready ones among all records; a line for each level and user."""
+    """Ready records, in one queue for each level and user."""
 
     def __init__(self, records: Mapping[str, Record]) -> None:
         self._records = records
         self._levels = {level: _Level() for level in LEVELS}
-        self._turns = itertools.count()
+        self._queue_positions = itertools.count()
 
-    def enter(self, record: Record, now: datetime) -> None:
-        """Put a record at the end of its user's line."""
+    def enqueue(self, record: Record, now: datetime) -> None:
+        """Adds a record at the end of its user's queue."""
         level = self._levels[record.level]
         if not any(
-            other.turn is not None
+            other.queue_position is not None
             and other.level == record.level
             and other.user_id == record.user_id
             for other in self._records.values()
         ):
             tag = level.tags.get(record.user_id, 0)
             level.tags[record.user_id] = max(tag, level.virtual)
-        record.turn = next(self._turns)
+        record.queue_position = next(self._queue_positions)
         record.ready_since = now
 
     def best(self, tenant_slots: int) -> Record | None:
-        """Who is next, without users that have all their slots and exports whose own bound is
-        reached."""
+        """Returns the record to claim next; None if there is none.
+
+        Skips users with `tenant_slots` leases (0: no limit), and exports whose concurrency limit is
+        reached.
+        """
         running = Counter(
             record.user_id for record in self._records.values() if record.lease_until is not None
         )
@@ -128,41 +146,42 @@ class MemoryQueue:
 
         def rank(record: Record) -> tuple[int, int, str, int]:
             tag = self._levels[record.level].tags[record.user_id]
-            return -record.level, tag, record.user_id, record.turn or 0
+            return -record.level, tag, record.user_id, record.queue_position or 0
 
-        ready = (record for record in self._records.values() if record.turn is not None)
+        ready = (record for record in self._records.values() if record.queue_position is not None)
         for record in sorted(ready, key=rank):
             line, leases = (record.level, record.user_id), running[record.user_id]
             bound = record.export.spec.concurrency
-            if (tenant_slots and leases >= tenant_slots) or passed[line] == AHEAD:
+            if (tenant_slots and leases >= tenant_slots) or passed[line] == MAX_LOOKAHEAD:
                 continue
             if bound == 0 or leases < bound:
                 return record
             passed[line] += 1
         return None
 
-    def serve(self, record: Record) -> None:
-        """Take the best record out of line and charge its user for a slice."""
+    def dequeue(self, record: Record) -> None:
+        """Removes a record from the queue and counts one slice for its user."""
         level = self._levels[record.level]
-        # A user passed over for its cap has a start in the past; it may not save that up.
+        # A user skipped because of its concurrency limit must not accumulate credit: its virtual
+        # start time is raised to that of the level.
         level.virtual = max(level.virtual, level.tags[record.user_id])
         level.tags[record.user_id] = level.virtual + 1
-        record.turn = None
+        record.queue_position = None
         record.level = record.export.spec.priority
 
-    def lift(self, now: datetime, ageing: timedelta, limit: int) -> int:
-        """Let those ready for `ageing` rise one level, the oldest first; how many rose."""
+    def raise_levels(self, now: datetime, ageing: timedelta, limit: int) -> int:
+        """Raises exports ready for `ageing` by one level, oldest first; returns their number."""
         old = sorted(
             (record.ready_since, record.export.id)
             for record in self._records.values()
-            if record.turn is not None
+            if record.queue_position is not None
             and record.level < LEVELS[0]
             and record.ready_since is not None
             and record.ready_since <= now - ageing
         )[:limit]
         for _, export_id in old:
             record = self._records[export_id]
-            record.turn = None
+            record.queue_position = None
             record.level += 1
-            self.enter(record, now)
+            self.enqueue(record, now)
         return len(old)

@@ -1,4 +1,4 @@
-"""What was recorded, as the store in memory keeps it: to be read, counted and forgotten."""
+"""Reading, counting and expiry of records, for the store in memory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _Value = TypeVar("_Value")
 
 
 @dataclass
-class Mark:
-    """What an idempotency key created."""
+class IdempotencyEntry:
+    """Export that an idempotency key created, until the key expires."""
 
     fingerprint: str
     export_id: str
@@ -31,13 +31,13 @@ class Mark:
 
 
 class MemoryRecords:
-    """The part of ExportStore that moves no export."""
+    """The part of ExportStore that does not change the state of an export."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.RLock()
         self._records: dict[str, Record] = {}
-        self._keys: dict[tuple[str, str], Mark] = {}
+        self._keys: dict[tuple[str, str], IdempotencyEntry] = {}
         self._deleted: dict[str, datetime] = {}
         self._counters = Counter[str]()
         self.outbox = MemoryOutbox()
@@ -102,7 +102,7 @@ class MemoryRecords:
 
     def trim_lists(self, *, users: int = 10, again: timedelta = timedelta(hours=1)) -> int:
         del users, again
-        return 0  # Lists are made from the records, so that no expired one is in them.
+        return 0  # Lists are made from the live records, so expired exports are never in a list.
 
     def count(self, what: str, by: int) -> None:
         with self._lock:
@@ -138,5 +138,5 @@ class MemoryRecords:
 
 
 def copy(value: _Value) -> _Value:
-    """What a store of bytes would give back; the caller's own may still change (`Tally`)."""
+    """Returns a deep copy as a store of bytes would: later changes by the caller have no effect."""
     return msgspec.json.decode(codec.encode(value), type=type(value))

@@ -1,4 +1,4 @@
-"""The export store in plain Python: for tests without a Redis, and to read what the rules are."""
+"""Export store in plain Python: for tests without Redis, and as a readable form of the rules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporter.clock import Clock
 from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import TRANSITIONS, Export, Phase, Result, Spec, State
 from exporter.store.base import (
-    AGEING,
+    AGEING_PERIOD,
     Claim,
     Idempotency,
     KeyReused,
@@ -20,26 +20,26 @@ from exporter.store.base import (
     Swept,
     Verdict,
     Wake,
-    check_price,
+    check_reservation,
 )
 from exporter.store.memory.credit_accounts import MemoryAccounts
 from exporter.store.memory.partitions import MemoryPartitions
 from exporter.store.memory.queue import LEVELS, Record
-from exporter.store.memory.records import Mark, copy
+from exporter.store.memory.records import IdempotencyEntry, copy
 
-REWAKES = 16
-"""Wake-ups that a sweep makes when exports are ready and none is left."""
-DUE_PER_CLAIM = 16
-"""Waiting exports that a claim makes ready at most."""
+MAX_REWAKES = 16
+"""Wake-ups that a sweep makes at most, if exports are ready and no wake-up is left."""
+MAX_DUE_PER_CLAIM = 16
+"""Waiting exports that one claim makes ready at most."""
 
-TOMBSTONE = timedelta(minutes=1)
-"""How long a deleted export that has ended still says so to whoever deletes it again."""
+TOMBSTONE_TTL = timedelta(minutes=1)
+"""Time for which a repeated delete of an ended export is still answered with its state."""
 
 
 class MemoryStore(MemoryPartitions):
-    """Keeps every promise of ExportStore for as long as this process lives.
+    """Keeps every guarantee of ExportStore until this process ends.
 
-    Threads may share it. Time is that of the given clock, and `next_wake` waits on it.
+    Thread-safe. All times come from the given clock, and `next_wake` sleeps on that clock.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -49,20 +49,26 @@ class MemoryStore(MemoryPartitions):
 
     def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
         if spec.priority not in LEVELS:
-            raise ValueError(f"priority {spec.priority} of export {spec.id}: give 0 to 9")
-        check_price(spec)
+            raise ValueError(
+                f"priority {spec.priority} of export {spec.id} is out of range: give 0 to 9"
+            )
+        check_reservation(spec)
         with self._lock:
             now = self._expire()
             if idempotency is not None:
                 known = self._keys.get((spec.user_id, idempotency.key))
                 if known and known.fingerprint != idempotency.fingerprint:
                     raise KeyReused(
-                        f"idempotency key {idempotency.key!r} came with another request"
+                        f"idempotency key {idempotency.key!r} was used with a different request:"
+                        " send a new key for a new export"
                     )
                 if known and known.export_id != spec.id:
                     first = self._visible(known.export_id)
                     if first is None:
-                        raise KeySpent(f"the export of key {idempotency.key!r} is no more")
+                        raise KeySpent(
+                            f"the export of idempotency key {idempotency.key!r} is deleted or"
+                            " expired: send a new key for a new export"
+                        )
                     self._counters["exports_replayed"] += 1
                     return copy(first.export)
             if spec.id not in self._records:
@@ -83,23 +89,23 @@ class MemoryStore(MemoryPartitions):
                 )
                 self._records[spec.id] = record
                 if idempotency is not None:
-                    self._keys[spec.user_id, idempotency.key] = Mark(
-                        idempotency.fingerprint, spec.id, now + idempotency.lasts
+                    self._keys[spec.user_id, idempotency.key] = IdempotencyEntry(
+                        idempotency.fingerprint, spec.id, now + idempotency.ttl
                     )
                 self._since = self._since or now
                 self._counters["exports_created"] += 1
-                self._line_up(record)
+                self._make_ready(record)
                 self.outbox.emit(record, "export.queued", now)
             return copy(self._records[spec.id].export)
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:
         with self._lock:
             now = self._expire()
-            self._end_waits(now, DUE_PER_CLAIM)
-            record = self._lines.best(tenant_slots)
+            self._end_waits(now, MAX_DUE_PER_CLAIM)
+            record = self._queue.best(tenant_slots)
             if record is None:
                 return None
-            self._lines.serve(record)
+            self._queue.dequeue(record)
             record.fences += 1
             record.fence = f"{record.fences}-{secrets.token_hex(8)}"
             record.lease_until = now + lease
@@ -124,7 +130,7 @@ class MemoryStore(MemoryPartitions):
     ) -> Verdict:
         with self._lock:
             now = self._expire()
-            record = self._held(export_id, fence)
+            record = self._leased(export_id, fence)
             if record is None:
                 return Verdict.LOST
             record.lease_until = now + lease
@@ -144,7 +150,7 @@ class MemoryStore(MemoryPartitions):
     ) -> Verdict:
         with self._lock:
             now = self._expire()
-            record = self._held(export_id, fence)
+            record = self._leased(export_id, fence)
             if record is None:
                 return Verdict.LOST
             record.lease_until = now + lease
@@ -172,12 +178,12 @@ class MemoryStore(MemoryPartitions):
             if record is None or record.export.terminal or record.fence != fence:
                 return False
             if record.lease_until is None:
-                return True  # This fence gave it back before; its caller did not hear so.
+                return True  # A repeated call: the caller did not receive the first answer.
             record.lease_until = None
             record.clean = clean
             record.set(updated_at=now)
             if retry_in is None:
-                self._line_up(record)
+                self._make_ready(record)
             else:
                 self._counters["stalls"] += 1
                 record.set(
@@ -201,15 +207,19 @@ class MemoryStore(MemoryPartitions):
         keep_record: timedelta,
     ) -> bool:
         if state not in TRANSITIONS[State.PROCESSING]:
-            raise ValueError(f"export {export_id} cannot end as {state}: that is no terminal state")
+            raise ValueError(
+                f"export {export_id} cannot end as {state}: give finished, failed or canceled"
+            )
         if (state is State.FINISHED) != (result is not None):
-            raise ValueError(f"export {export_id} ends as {state}: a result is for finished alone")
+            raise ValueError(
+                f"export {export_id} cannot end as {state}: give a result with finished alone"
+            )
         with self._lock:
             now = self._expire()
             known = self._records.get(export_id)
             if known and known.fence == fence and known.export.state is state:
                 return True
-            record = self._held(export_id, fence)
+            record = self._leased(export_id, fence)
             if record is None:
                 return False
             self._forget_partitions(record)
@@ -243,7 +253,7 @@ class MemoryStore(MemoryPartitions):
             )
             self.outbox.emit(record, f"export.{state}", now)
             if record.deleted:
-                self._bury(record, now)
+                self._leave_tombstone(record, now)
             return True
 
     def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
@@ -253,10 +263,10 @@ class MemoryStore(MemoryPartitions):
             if record is None:
                 return None
             if record.export.state is State.QUEUED:
-                self._withdraw(record, now)
+                self._cancel_queued(record, now)
                 record.forget_at = now + keep_record
             elif record.export.state is State.PROCESSING:
-                self._ask_to_stop(record, now)
+                self._request_stop(record, now)
             return copy(record.export)
 
     def delete(self, export_id: str, user_id: str) -> State | None:
@@ -271,14 +281,14 @@ class MemoryStore(MemoryPartitions):
             record.kept = False
             self._counters["exports_deleted"] += 1
             if record.export.state is State.PROCESSING:
-                self._ask_to_stop(record, now)
+                self._request_stop(record, now)
             else:
                 if record.export.state is State.QUEUED:
-                    self._withdraw(record, now)
-                self._bury(record, now)
+                    self._cancel_queued(record, now)
+                self._leave_tombstone(record, now)
             return record.export.state
 
-    def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
+    def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING_PERIOD) -> Swept:
         with self._lock:
             now = self._expire()
             expired = sorted(
@@ -292,14 +302,16 @@ class MemoryStore(MemoryPartitions):
                 record.fence = None
                 record.set(updated_at=now, attempts=record.export.attempts + 1)
                 self._counters["leases_expired"] += 1
-                self._line_up(record)
+                self._make_ready(record)
             due = self._end_waits(now, limit)
-            risen = self._lines.lift(now, ageing, limit)
+            risen = self._queue.raise_levels(now, ageing, limit)
             self._counters["levels_risen"] += risen
-            ready = [record for record in self._records.values() if record.turn is not None]
+            ready = [
+                record for record in self._records.values() if record.queue_position is not None
+            ]
             if not self._wakes:
-                ready.sort(key=lambda record: (-record.level, record.turn))
-                for record in ready[:REWAKES]:
+                ready.sort(key=lambda record: (-record.level, record.queue_position))
+                for record in ready[:MAX_REWAKES]:
                     self._wake(record)
             return Swept(expired=len(expired), due=due, risen=risen, ready=len(ready))
 
@@ -307,7 +319,7 @@ class MemoryStore(MemoryPartitions):
         with self._lock:
             self._expire()
             records = list(self._records.values())
-            ready = Counter(record.level for record in records if record.turn is not None)
+            ready = Counter(record.level for record in records if record.queue_position is not None)
             return QueueCounts(
                 ready=tuple(ready[level] for level in reversed(LEVELS)),
                 running=sum(record.lease_until is not None for record in records),
@@ -326,8 +338,8 @@ class MemoryStore(MemoryPartitions):
         with self._lock:
             return self._wakes.popleft() if self._wakes else None
 
-    def _withdraw(self, record: Record, now: datetime) -> None:
-        record.turn = None
+    def _cancel_queued(self, record: Record, now: datetime) -> None:
+        record.queue_position = None
         record.set(
             state=State.CANCELED,
             phase=Phase.DONE,
@@ -339,9 +351,9 @@ class MemoryStore(MemoryPartitions):
         self.accounts.settle(record, 0)
         self.outbox.emit(record, "export.canceled", now)
 
-    def _bury(self, record: Record, now: datetime) -> None:
+    def _leave_tombstone(self, record: Record, now: datetime) -> None:
         self._deleted[record.export.id] = now
-        record.forget_at = now + TOMBSTONE
+        record.forget_at = now + TOMBSTONE_TTL
 
     def _end_waits(self, now: datetime, limit: int) -> int:
         due = sorted(
@@ -351,5 +363,5 @@ class MemoryStore(MemoryPartitions):
         )[:limit]
         for _, export_id in due:
             self._records[export_id].set(updated_at=now)
-            self._line_up(self._records[export_id])
+            self._make_ready(self._records[export_id])
         return len(due)

@@ -1,3 +1,3 @@
-"""Records in Redis: every transition is one Lua script."""
+"""Stores in Redis; every state change is one Lua script, so each change is atomic."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""API keys: shown once, stored hashed."""
+"""API keys: shown once at creation, stored only as a hash."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from exporter.core.plans import Plan
 from exporter.store.redis import credit_accounts, errors
 
 SCOPES = ("read", "write")
-"""read: poll and list. write: create and cancel."""
+"""Scopes of a key: `read` allows polling and listing, `write` creating and canceling."""
 
 _PREFIX = "exporter:key:"
 _INDEX = "exporter:keys"
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """What is known of a key; the key itself is not."""
+    """Stored record of an API key, without the secret."""
 
     id: str
-    """First 12 hex digits of the key's SHA-256: names the key without giving it away."""
+    """First 12 hex digits of the SHA-256 of the secret: identifies the key without revealing it."""
     user_id: str
     scopes: tuple[str, ...]
     name: str
     created_at: datetime
     plan: Plan = plans.UNLIMITED
-    """What was agreed; keys made before there were plans have none and are unlimited."""
+    """Limits of the key; a stored key without a plan is unlimited."""
 
 
 class KeyRing:
-    """All API keys of an installation.
+    """Stores all API keys of an installation.
 
-    A key carries 256 random bits, so one plain SHA-256 hides it as well as a slow hash would
-    and costs a poll nothing. All methods raise StoreUnavailable.
+    A secret has 256 random bits, so a plain SHA-256 protects it as well as a slow password hash,
+    at no cost for a poll. All methods raise StoreUnavailable.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -50,7 +50,7 @@ class KeyRing:
 
     @property
     def client(self) -> redis.Redis:
-        """The Redis that holds the keys, and beside them all that is counted by key."""
+        """Redis client of the keys; the same Redis has their credit accounts and rate limits."""
         return self._redis
 
     def create(
@@ -62,17 +62,17 @@ class KeyRing:
         plan: Plan = plans.UNLIMITED,
         balance: int | None = None,
     ) -> str:
-        """A new key for a user; this return value is the only time that it can be seen.
+        """Creates a key for a user and returns its secret, which cannot be read again.
 
-        It may spend `balance` credits, None: any number; who pays and whether it is metered do not
-        come from `plan`. Raises ValueError for an unknown scope or feature, an empty user, a
-        number out of range.
+        The key may spend `balance` credits; None: unlimited. `plan.key_id` and `plan.metered` are
+        ignored: when a key is read, they follow from the key and its account. Raises ValueError
+        for an unknown scope or feature, an empty user, or a number out of range.
         """
         unknown = [scope for scope in scopes if scope not in SCOPES]
         if unknown or not scopes:
             raise ValueError(f"scope {', '.join(unknown) or 'missing'}: give {' or '.join(SCOPES)}")
         if not user.strip():
-            raise ValueError("user is empty: give the id of the user whom the key stands for")
+            raise ValueError("user is empty: give the id of the user that the key belongs to")
         _check(plan)
         secret = "exp_" + secrets.token_urlsafe(32)
         digest = _digest(secret)
@@ -88,12 +88,12 @@ class KeyRing:
         return secret
 
     def find(self, secret: str) -> ApiKey | None:
-        """The key behind a secret, or None if it never was one or is revoked."""
+        """Returns the key with that secret; None if the secret is unknown or the key is revoked."""
         found = self._read([_digest(secret)])
         return found[0] if found else None
 
     def list(self) -> Sequence[ApiKey]:
-        """All keys that are not revoked, oldest first."""
+        """Returns all keys that are not revoked, oldest first."""
         with errors.translate_errors():
             digests = cast("list[bytes]", self._redis.hvals(_INDEX))
         found = self._read([digest.decode() for digest in digests])
@@ -107,8 +107,11 @@ class KeyRing:
         priority_ceiling: int | None = None,
         concurrency: int | None = None,
     ) -> bool:
-        """Change what is given of a key's plan, for requests from now on; False if no key has that
-        id. Raises ValueError for an unknown feature or a number out of range."""
+        """Changes the given parts of a key's plan for all later requests.
+
+        Returns False if no key has that id. Raises ValueError for an unknown feature or a number
+        out of range.
+        """
         changes: dict[str, object] = {}
         if features is not msgspec.UNSET:
             changes["features"] = None if features is None else frozenset(features)
@@ -134,15 +137,15 @@ class KeyRing:
                     _check(plan)
                     pipe.set(name, msgspec.json.encode(replace(key, plan=plan)))
 
-            # Under watch: a key revoked meanwhile must not come back.
+            # WATCH protects against a concurrent revoke: the write must not bring the key back.
             self._redis.transaction(change, name)
         return changed
 
     def revoke(self, key_id: str) -> bool:
-        """Make a key useless from now on; False if no key has that id.
+        """Revokes a key and deletes its account; returns False if no key has that id.
 
-        Its balance is gone with it. Its exports go on, and what they reserved is charged or given
-        back to nobody as they end.
+        Running exports of the key continue. When an export ends, its reserved credits are neither
+        charged to an account nor given back to an account.
         """
         with errors.translate_errors():
             digest = cast("bytes | None", self._redis.hget(_INDEX, key_id))
@@ -155,7 +158,7 @@ class KeyRing:
         return True
 
     def _read(self, digests: Sequence[str]) -> Sequence[ApiKey]:
-        """The keys that are still there of those asked for."""
+        """Returns the stored keys with these digests; missing keys are left out."""
         with errors.translate_errors():
             pipe = self._redis.pipeline(transaction=False)
             for digest in digests:
@@ -171,7 +174,7 @@ class KeyRing:
 
 @lru_cache(maxsize=1024)
 def _decoded(value: bytes, metered: bool) -> ApiKey:
-    # Only what Redis has said just now is looked up here, so nothing of it can be out of date.
+    # The cache is keyed by the bytes that Redis has just returned, so an entry is never stale.
     key = msgspec.json.decode(value, type=ApiKey)
     return replace(key, plan=replace(key.plan, key_id=key.id, metered=metered))
 
@@ -181,9 +184,11 @@ def _check(plan: Plan) -> None:
     if unknown:
         raise ValueError(f"feature {', '.join(unknown)}: give one of {', '.join(plans.FEATURES)}")
     if plan.priority_ceiling not in PRIORITIES:
-        raise ValueError(f"a priority of at most {plan.priority_ceiling}: give 0 to 9")
+        raise ValueError(
+            f"a priority of at most {plan.priority_ceiling} is out of range: give 0 to 9"
+        )
     if plan.concurrency < 0:
-        raise ValueError(f"{plan.concurrency} slices at once: give 1 or more, or 0 for any number")
+        raise ValueError(f"{plan.concurrency} slices at once: give 1 or more, or 0 for no limit")
 
 
 def _digest(secret: str) -> str:

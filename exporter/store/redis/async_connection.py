@@ -1,4 +1,4 @@
-"""One connection to Redis that all coroutines of an event loop share."""
+"""Connection to Redis that all coroutines of an event loop share by pipelining."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any, NamedTuple, Self, cast
 import hiredis
 import redis
 
-_PAUSE = 0.1
-"""Seconds before the second try."""
+_RETRY_DELAY_SECONDS = 0.1
+"""Pause before the second attempt at a command."""
 _INCOMPLETE = object()
-"""The rest of an answer has not come yet."""
+"""Marker that the parser returns while a reply is incomplete."""
 
 
 class Address(NamedTuple):
-    """A Redis and how long it may take."""
+    """Address, credentials and timeouts (in seconds) of a Redis server."""
 
     host: str
     port: int
@@ -29,24 +29,28 @@ class Address(NamedTuple):
 
 
 class AsyncConnection:
-    """Gives each coroutine the answers to its own commands, whatever others ask meanwhile.
+    """Pipelines the commands of all coroutines and returns to each coroutine its own replies.
 
-    Nobody waits for a connection to become free: what is asked within one turn of the loop leaves
-    in one piece, and the answers come back in one. That, and no thread, is what makes it several
-    times cheaper than a pool. A Redis that is silent is given up after two tries, and everybody who
-    waits with it, so only commands that may take effect twice belong here, and none that blocks.
+    No coroutine waits for a free connection: all commands of one iteration of the event loop are
+    sent in one write. That, and the absence of threads, makes this several times cheaper than a
+    connection pool. If Redis does not reply, all waiting commands fail together, and each call is
+    attempted once more. Therefore use only commands that may take effect twice, and no blocking
+    command.
     """
 
-    def __init__(self, where: Address) -> None:
-        """Does not connect yet, and needs no running loop before `ask` does."""
-        self._where = where
-        self._open: _Connection | None = None
+    def __init__(self, address: Address) -> None:
+        """Neither connects nor needs a running event loop; both happen in `execute`."""
+        self._address = address
+        self._connection: _Connection | None = None
         self._opening: asyncio.Task[_Connection] | None = None
 
     @classmethod
-    def beside(cls, client: redis.Redis) -> Self | None:
-        """A channel to the Redis that a client speaks to, as patient as the client is; None if that
-        is reached otherwise than by TCP and a fixed password, which is not known here."""
+    def for_client(cls, client: redis.Redis) -> Self | None:
+        """Returns a connection to the Redis of a client, with the client's timeouts.
+
+        Returns None if the client uses anything else than plain TCP and a fixed password: TLS, a
+        Unix socket or a credential provider.
+        """
         pool = client.connection_pool
         known = pool.connection_kwargs
         if pool.connection_class is not redis.Connection or known.get("credential_provider"):
@@ -63,122 +67,125 @@ class AsyncConnection:
             )
         )
 
-    async def ask(self, *commands: Sequence[str | bytes | int]) -> list[Any]:
-        """The answers to some commands, in their order; bytes, int, None or a list of these.
+    async def execute(self, *commands: Sequence[str | bytes | int]) -> list[Any]:
+        """Runs commands and returns their replies in order: bytes, int, None or a list of these.
 
-        Raises what redis-py raises: ResponseError for a command that Redis refused, and
-        ConnectionError or TimeoutError after two tries.
+        Raises the exceptions of redis-py: ResponseError for a command that Redis rejected, and
+        ConnectionError or TimeoutError after two attempts.
         """
-        text = b"".join(map(_packed, commands))
+        text = b"".join(map(_encode_command, commands))
         try:
-            return await self._asked(text, len(commands))
+            return await self._execute_once(text, len(commands))
         except (redis.ConnectionError, redis.TimeoutError):
-            await asyncio.sleep(_PAUSE)
-            return await self._asked(text, len(commands))
+            await asyncio.sleep(_RETRY_DELAY_SECONDS)
+            return await self._execute_once(text, len(commands))
 
-    async def _asked(self, text: bytes, count: int) -> list[Any]:
-        connection = self._open
+    async def _execute_once(self, text: bytes, count: int) -> list[Any]:
+        connection = self._connection
         if connection is None or connection.closed:
-            connection = await self._connected()
-        answers = await connection.ask(text, count)
+            connection = await self._get_connection()
+        answers = await connection.execute(text, count)
         for answer in answers:
             if isinstance(answer, redis.RedisError):
                 raise answer
         return answers
 
-    async def _connected(self) -> _Connection:
-        # One attempt for all who wait: each on its own would wait for those before it.
+    async def _get_connection(self) -> _Connection:
+        # All waiting coroutines share one attempt: separate attempts would queue behind each other.
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(self._connect())
         return await asyncio.shield(self._opening)
 
     async def _connect(self) -> _Connection:
-        where = self._where
+        address = self._address
         loop = asyncio.get_running_loop()
         greetings: list[Sequence[str | bytes | int]] = []
-        if where.password is not None:
-            name = [where.username] if where.username else []
-            greetings.append(["AUTH", *name, where.password])
-        if where.database:
-            greetings.append(["SELECT", where.database])
+        if address.password is not None:
+            name = [address.username] if address.username else []
+            greetings.append(["AUTH", *name, address.password])
+        if address.database:
+            greetings.append(["SELECT", address.database])
         try:
-            async with asyncio.timeout(where.connect_timeout):
+            async with asyncio.timeout(address.connect_timeout):
                 _, connection = await loop.create_connection(
-                    lambda: _Connection(where.timeout), where.host, where.port
+                    lambda: _Connection(address.timeout), address.host, address.port
                 )
-                answers = await connection.ask(b"".join(map(_packed, greetings)), len(greetings))
+                answers = await connection.execute(
+                    b"".join(map(_encode_command, greetings)), len(greetings)
+                )
         except TimeoutError:
             raise redis.TimeoutError(
-                f"no connection to {where.host}:{where.port} within {where.connect_timeout:g} s"
+                f"no connection to {address.host}:{address.port}"
+                f" within {address.connect_timeout:g} s"
             ) from None
         except OSError as error:
-            raise redis.ConnectionError(f"{where.host}:{where.port}: {error}") from None
+            raise redis.ConnectionError(f"{address.host}:{address.port}: {error}") from None
         for answer in answers:
             if isinstance(answer, redis.RedisError):
                 connection.close()
                 raise answer
-        self._open = connection
+        self._connection = connection
         return connection
 
     def close(self) -> None:
-        """Let the connection go; whoever asks again gets a new one."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        """Closes the connection; the next `execute` opens a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 class _Connection(asyncio.Protocol):
-    """Pairs answers with those who asked, in order: Redis never answers out of it.
+    """Matches replies to calls by order: Redis replies in the order of the commands.
 
-    One clock watches the oldest question: one for each would cost as much as asking.
+    One timer watches the oldest pending call; a timer for each call would cost as much as the call.
     """
 
     def __init__(self, timeout: float) -> None:
         self.closed = False
         self._timeout = timeout
-        self._watch: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
-        self._asked: deque[tuple[asyncio.Future[list[Any]], int, float]] = deque()
-        self._leaving: list[bytes] = []
-        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE, replyError=_error)
+        self._pending: deque[tuple[asyncio.Future[list[Any]], int, float]] = deque()
+        self._unsent: list[bytes] = []
+        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE, replyError=_to_exception)
         self._answers: list[Any] = []
 
-    def ask(self, text: bytes, count: int) -> asyncio.Future[list[Any]]:
-        """The answers to come to `count` commands, which leave at the end of this turn."""
+    def execute(self, text: bytes, count: int) -> asyncio.Future[list[Any]]:
+        """Returns a future of the replies to `count` commands, sent in this loop iteration."""
         future = self._loop.create_future()
         if self.closed:
             future.set_exception(redis.ConnectionError("the connection was closed"))
         elif not count:
             future.set_result([])
         else:
-            if not self._leaving:
+            if not self._unsent:
                 self._loop.call_soon(self._flush)
-            self._leaving.append(text)
-            self._asked.append((future, count, self._loop.time() + self._timeout))
-            if self._watch is None:
-                self._watch = self._loop.call_later(self._timeout, self._look)
+            self._unsent.append(text)
+            self._pending.append((future, count, self._loop.time() + self._timeout))
+            if self._timer is None:
+                self._timer = self._loop.call_later(self._timeout, self._check_timeout)
         return future
 
-    def _look(self) -> None:
-        self._watch = None
-        if self._asked:
-            due = self._asked[0][2]
+    def _check_timeout(self) -> None:
+        self._timer = None
+        if self._pending:
+            due = self._pending[0][2]
             if due <= self._loop.time():
-                # Closed, because what comes later would be taken for the answer to another.
+                # Closed, because a late reply would be taken for the reply to another call.
                 self._fail(redis.TimeoutError(f"no answer within {self._timeout:g} s"))
                 self.close()
             else:
-                self._watch = self._loop.call_at(due, self._look)
+                self._timer = self._loop.call_at(due, self._check_timeout)
 
     def _flush(self) -> None:
-        text = b"".join(self._leaving)
-        self._leaving.clear()
+        text = b"".join(self._unsent)
+        self._unsent.clear()
         if self._transport is not None and not self.closed:
             self._transport.write(text)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not checked: those of other loops are none of the class.
+        # Not checked: transports of other event loops are not instances of asyncio.Transport.
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
@@ -186,36 +193,36 @@ class _Connection(asyncio.Protocol):
         try:
             while (answer := self._reader.gets()) is not _INCOMPLETE:
                 self._answers.append(answer)
-                future, count, _ = self._asked[0]
+                future, count, _ = self._pending[0]
                 if len(self._answers) == count:
-                    self._asked.popleft()
-                    if not future.done():  # who asked may have left
+                    self._pending.popleft()
+                    if not future.done():  # the caller may have been canceled
                         future.set_result(self._answers)
                     self._answers = []
         except (hiredis.ProtocolError, IndexError):
-            self.close()  # no answer of a Redis, or one that nobody asked for
+            self.close()  # not a reply of Redis, or a reply without a pending call
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._fail(redis.ConnectionError(f"the connection was lost ({exc or 'closed'})"))
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Closes the connection; all pending calls fail with ConnectionError."""
         self.closed = True
         if self._transport is not None:
             self._transport.abort()
         self._fail(redis.ConnectionError("the connection was closed"))
 
     def _fail(self, error: redis.RedisError) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-        for future, _, _ in self._asked:
+        if self._timer is not None:
+            self._timer.cancel()
+        for future, _, _ in self._pending:
             if not future.done():
                 future.set_exception(error)
-        self._asked.clear()
+        self._pending.clear()
 
 
-def _packed(command: Sequence[str | bytes | int]) -> bytes:
+def _encode_command(command: Sequence[str | bytes | int]) -> bytes:
     pieces = [b"*%d\r\n" % len(command)]
     for word in command:
         if not isinstance(word, bytes):
@@ -224,10 +231,10 @@ def _packed(command: Sequence[str | bytes | int]) -> bytes:
     return b"".join(pieces)
 
 
-def _error(text: str) -> redis.RedisError:
+def _to_exception(text: str) -> redis.RedisError:
     word = text.partition(" ")[0]
     if word == "NOSCRIPT":
         return redis.exceptions.NoScriptError(text)
     if word == "LOADING":
-        return redis.BusyLoadingError(text)  # a ConnectionError: worth a second try
+        return redis.BusyLoadingError(text)  # a ConnectionError, so the command is retried
     return redis.ResponseError(text)

@@ -1,7 +1,7 @@
-"""What a request asks of Redis, done by a thread or, where that is possible, by none.
+"""Runs synchronous store code for coroutines: in a thread or, where possible, without a thread.
 
-The code of keys, limits and records is written for threads: it asks Redis and goes on with the
-answer. A thread that only waits costs a poll more than all that the poll is about.
+The code of API keys, rate limits and records is synchronous: it calls Redis and continues with the
+reply. In a poll, a thread that only waits for Redis costs more than all other work of the poll.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Word = str | bytes | int
 
 
 class AsyncRunner(Protocol):
-    """Does some work with these three for a coroutine, and holds nobody up meanwhile."""
+    """Runs synchronous work on keys, limits and store for a coroutine without blocking the loop."""
 
     @property
     def keys(self) -> KeyRing: ...
@@ -38,19 +38,25 @@ class AsyncRunner(Protocol):
     def store(self) -> ExportStore: ...
 
     async def run(self, work: Callable[[AsyncRunner], T]) -> T:
-        """What the work returns or raises. It must do the same each time that it is called with
-        the same answers, and change nothing but by what it asks of the three."""
+        """Runs the work and returns its result or raises its exception.
 
-    def both(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
-        """What two pieces of work return, of which the second needs nothing of the first. What
-        the first raises comes before what the second does."""
+        The work may be run several times. It must be deterministic: the same replies lead to the
+        same calls. Its only side effects must be calls to keys, limits and store.
+        """
+
+    def run_both(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """Runs two independent functions inside the work and returns both results.
+
+        If both raise an exception, that of the first is raised. ReplayRunner sends the calls of
+        both functions in one round trip.
+        """
 
     def close(self) -> None:
-        """Let connections go."""
+        """Closes the connections."""
 
 
 class ThreadRunner:
-    """Lets a thread do the work: right for any store and any Redis."""
+    """Runs the work in a thread; correct for every store and every Redis."""
 
     def __init__(self, keys: KeyRing, limits: RateLimits, store: Callable[[], ExportStore]) -> None:
         self.keys = keys
@@ -64,7 +70,7 @@ class ThreadRunner:
     async def run(self, work: Callable[[AsyncRunner], T]) -> T:
         return await to_thread.run_sync(work, self)
 
-    def both(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+    def run_both(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
         return first(), second()
 
     def close(self) -> None:
@@ -72,17 +78,18 @@ class ThreadRunner:
 
 
 class ReplayRunner:
-    """Does the work up to where it asks Redis for something, waits for the answer without holding
-    anybody up, and does it again with that answer, until it is through.
+    """Runs synchronous work on the event loop by replay, without a thread.
 
-    Each repetition costs some microseconds, a thread that waits a hundred. So the work is to ask
-    for little and compute little. Nothing is sent twice.
+    At each Redis call without a known reply the work is stopped, the reply is awaited, and the
+    work is run again from the start with all replies so far. The work must therefore have no other
+    side effects. Each replay costs some microseconds, a waiting thread about a hundred, so the work
+    must make few calls and compute little. Replay sends no command twice.
     """
 
     def __init__(self, channel: AsyncConnection) -> None:
         self._channel = channel
-        self._stand_in = _RecordingClient()
-        client = cast("redis.Redis", self._stand_in)
+        self._client = _RecordingClient()
+        client = cast("redis.Redis", self._client)
         self.keys = KeyRing(client)
         self.limits = RateLimits(client)
         self.store: ExportStore = RedisStore(client)
@@ -90,61 +97,64 @@ class ReplayRunner:
     async def run(self, work: Callable[[AsyncRunner], T]) -> T:
         answers: list[Any] = []
         while True:
-            self._stand_in.begin(answers)
+            self._client.begin(answers)
             try:
                 return work(self)
-            except _NeedsAnswer as asked:
-                questions = asked.questions
-            commands = [command for question in questions for command in question]
+            except _NeedsAnswer as first_stop:
+                batches = first_stop.batches
+            commands = [command for batch in batches for command in batch]
             with errors.translate_errors():
                 found = await self._answers(commands)
-            for question in questions:
-                answers.append(found[: len(question)])
-                found = found[len(question) :]
+            for batch in batches:
+                answers.append(found[: len(batch)])
+                found = found[len(batch) :]
 
-    def both(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+    def run_both(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
         try:
             one = first()
-        except _NeedsAnswer as asked:
+        except _NeedsAnswer as first_stop:
             try:
                 second()
-            except _NeedsAnswer as also:
-                raise _NeedsAnswer([*asked.questions, *also.questions]) from None
+            except _NeedsAnswer as second_stop:
+                raise _NeedsAnswer([*first_stop.batches, *second_stop.batches]) from None
             raise
         return one, second()
 
     async def _answers(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
         try:
-            return await self._channel.ask(*commands)
+            return await self._channel.execute(*commands)
         except redis.exceptions.NoScriptError:
             digests = {command[1] for command in commands if command[0] == "EVALSHA"}
-            loads = [("SCRIPT", "LOAD", self._stand_in.texts[str(one)]) for one in digests]
-            return (await self._channel.ask(*loads, *commands))[len(loads) :]
+            loads = [("SCRIPT", "LOAD", self._client.texts[str(one)]) for one in digests]
+            return (await self._channel.execute(*loads, *commands))[len(loads) :]
 
     def close(self) -> None:
         self._channel.close()
 
 
 class _NeedsAnswer(BaseException):
-    """The work wants answers that have not come yet. Not for the work to catch."""
+    """Stops the work at a call without a known reply.
 
-    def __init__(self, questions: Sequence[Sequence[Sequence[Word]]]) -> None:
-        self.questions = questions
-        """Each some commands that are answered together."""
+    A BaseException, so that `except Exception` in the work does not catch it.
+    """
+
+    def __init__(self, batches: Sequence[Sequence[Sequence[Word]]]) -> None:
+        self.batches = batches
+        """Groups of commands; each group is one call, and its replies are returned together."""
 
 
 class _RecordingClient:
-    """As much of redis.Redis as the work asks for: it knows the answers so far, and no more."""
+    """Part of redis.Redis that the work needs; returns known replies or raises _NeedsAnswer."""
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
-        """Scripts by their SHA-1."""
+        """Text of each script by its SHA-1 digest."""
         self._answers: Sequence[Any] = ()
         self._place = 0
         self._piped: list[tuple[Word, ...]] = []
 
     def begin(self, answers: Sequence[Any]) -> None:
-        """Start again, with these answers to what is asked first."""
+        """Starts a replay: the first calls get these replies, in order."""
         self._answers, self._place = answers, 0
         self._piped = []
 
@@ -161,7 +171,7 @@ class _RecordingClient:
         return dict(records.pairs(self._answer(("HGETALL", name))[0]))
 
     def pipeline(self, transaction: bool = True) -> Self:
-        assert not transaction, "what is asked here is sent as it is asked"
+        assert not transaction, "only pipelines without a transaction are supported"
         return self
 
     def get(self, name: str) -> None:
@@ -182,10 +192,13 @@ class _RecordingClient:
 
 
 def open_runner(keys: KeyRing, limits: RateLimits, store: Callable[[], ExportStore]) -> AsyncRunner:
-    """The cheaper of the two where it is right: over one Redis that a channel can reach."""
+    """Returns a ReplayRunner if store and keys share one Redis client that it supports.
+
+    Returns a ThreadRunner otherwise.
+    """
     first = store()
     if isinstance(first, RedisStore) and first.client is keys.client:
-        channel = AsyncConnection.beside(keys.client)
+        channel = AsyncConnection.for_client(keys.client)
         if channel is not None:
             return ReplayRunner(channel)
     return ThreadRunner(keys, limits, store)

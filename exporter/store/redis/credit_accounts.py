@@ -1,4 +1,4 @@
-"""Credits, one a record: what each API key has left to spend, in Redis."""
+"""Credit accounts of API keys, in Redis. One credit pays for one record."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from exporter.core.plans import Balance, CreditsSpent
 from exporter.errors import ExporterError
 from exporter.store.redis import errors, script_loader
 
-MOST = 10**15
-"""Credits that a key can have: the scripts of Redis count in doubles, exact beyond that."""
+MAX_CREDITS = 10**15
+"""Largest balance of a key. The Lua scripts count in doubles, which are still exact beyond it."""
 
 
 class UnknownKey(ExporterError):
-    """No key has that id, or it was revoked."""
+    """No key has that id, or the key was revoked."""
 
 
 class Credits:
-    """The accounts of all keys that are not revoked. A balance never falls below zero.
+    """Credit accounts of all keys that are not revoked. A balance never falls below zero.
 
-    Exports reserve and settle by the store; here is what is granted, asked, and paid at once.
-    Each call takes effect once, however often the client sends it for want of an answer. All
-    raise StoreUnavailable.
+    This class grants, reads and charges credits at once; the store reserves and settles the credits
+    of exports. Each call takes effect once, even if the client repeats it because a reply was lost.
+    All methods raise StoreUnavailable.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -33,34 +33,37 @@ class Credits:
         self._grant = script_loader.load(client, "grant")
 
     def balance(self, key_id: str) -> Balance:
-        """Where a key stands; one that nobody knows has used nothing and is not bounded."""
+        """Returns the account of a key; an unknown key has used nothing and is unlimited."""
         with errors.translate_errors():
             fields = self._client.hmget(account(key_id), ["left", "used", "reserved"])
         left, used, reserved = cast("list[bytes | None]", fields)
         return Balance(None if left is None else int(left), int(used or 0), int(reserved or 0))
 
     def set(self, key_id: str, amount: int | None) -> None:
-        """Let the key spend that many from now on; None: any number.
+        """Sets the number of credits that a key may spend from now on; None: unlimited.
 
-        What its exports have reserved is not part of that, and what they give back comes on top.
-        Raises UnknownKey, ValueError for less than 0.
+        Credits reserved by the key's exports are not part of that number; credits that the exports
+        give back are added to the balance later. Raises UnknownKey, and ValueError for an amount
+        out of range.
         """
         if amount is None:
-            self._give(key_id, "lift", 0)
+            self._run_grant(key_id, "lift", 0)
         else:
-            self._give(key_id, "set", amount)
+            self._run_grant(key_id, "set", amount)
 
     def add(self, key_id: str, amount: int) -> None:
-        """Let the key spend that many more. Raises UnknownKey, ValueError for less than 0 and for a
-        key that may spend any number."""
-        if self._give(key_id, "add", amount) == b"unlimited":
+        """Adds credits to the balance of a key.
+
+        Raises UnknownKey, and ValueError for an amount out of range or an unlimited key.
+        """
+        if self._run_grant(key_id, "add", amount) == b"unlimited":
             raise ValueError(
-                f"key {key_id} has no balance to add {amount} credits to: it may spend any number."
-                " Set one first"
+                f"key {key_id} has no balance to add {amount} credits to, because its credits are"
+                " unlimited: set a balance first"
             )
 
     def charge(self, key_id: str, amount: int) -> None:
-        """Take that many credits, or none: raises CreditsSpent if fewer are left."""
+        """Charges `amount` credits. Raises CreditsSpent, and charges nothing, if fewer are left."""
         check(amount)
         if amount == 0:
             return
@@ -70,21 +73,21 @@ class Credits:
         if not paid:
             raise CreditsSpent(amount, left[0])
 
-    def _give(self, key_id: str, how: str, amount: int) -> bytes:
+    def _run_grant(self, key_id: str, how: str, amount: int) -> bytes:
         check(amount)
         with errors.translate_errors():
             answer = self._grant(args=[key_id, how, amount, secrets.token_hex(8)])
         if answer == b"unknown":
-            raise UnknownKey(f"no key has the id {key_id!r}; `exporter keys list` shows them")
+            raise UnknownKey(f"no key has the id {key_id!r}: `exporter keys list` shows all ids")
         return cast("bytes", answer)
 
 
 def account(key_id: str) -> str:
-    """The name in Redis of a key's account."""
+    """Returns the Redis key of an API key's account."""
     return f"exporter:account:{key_id}"
 
 
 def check(amount: int) -> None:
-    """Raises ValueError for what no key can have."""
-    if not 0 <= amount <= MOST:
-        raise ValueError(f"{amount} credits: give 0 to {MOST}")
+    """Raises ValueError for a number of credits out of range."""
+    if not 0 <= amount <= MAX_CREDITS:
+        raise ValueError(f"{amount} credits: give 0 to {MAX_CREDITS}")

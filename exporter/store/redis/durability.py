@@ -1,4 +1,4 @@
-"""Whether a Redis keeps what it acknowledged."""
+"""Check of the Redis settings that decide whether acknowledged writes survive."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ from exporter.store.redis import errors
 
 
 def check(client: redis.Redis) -> Sequence[str]:
-    """Raises ConfigurationError if this Redis would lose exports; returns, one sentence each,
-    what could not be checked or weakens the promise."""
+    """Returns warnings about settings that weaken durability or could not be read.
+
+    Raises ConfigurationError if this Redis would lose exports: if it evicts keys when full, or if
+    it has no append-only file.
+    """
     warnings: list[str] = []
     info: Mapping[str, Any] = {}
     config: Mapping[str, str] = {}
@@ -23,20 +26,20 @@ def check(client: redis.Redis) -> Sequence[str]:
             info = cast("Mapping[str, Any]", client.info("everything"))
         except ResponseError as error:
             warnings.append(
-                f"Redis does not tell whether it evicts keys or keeps an append-only file "
-                f"({error}): make sure of maxmemory-policy noeviction and appendonly yes."
+                f"Redis refused to report whether it evicts keys and keeps an append-only file "
+                f"({error}): make sure that it has maxmemory-policy noeviction and appendonly yes."
             )
         try:
             config = cast("Mapping[str, str]", client.config_get("appendfsync"))
         except ResponseError as error:
             warnings.append(
-                f"Redis does not tell how often it writes to disk ({error}): with anything "
-                "but appendfsync always, a power cut may lose accepted exports."
+                f"Redis refused to report how often it writes to disk ({error}): without "
+                "appendfsync always, a power cut may lose accepted exports."
             )
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise ConfigurationError(
-            f"Redis has maxmemory-policy {policy}, so a full one drops exports silently: run "
+            f"Redis has maxmemory-policy {policy}, so it deletes exports silently when full: run "
             "redis-cli CONFIG SET maxmemory-policy noeviction, and set it in redis.conf."
         )
     if not info.get("aof_enabled", 1):

@@ -1,4 +1,4 @@
-"""A Redis that does not do what it was asked, told as what to do about it."""
+"""Translation of Redis errors into StoreUnavailable, with the remedy."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _HINTS = {
     "OOM ": "Redis is full: raise maxmemory or wait until exports end",
     "MISCONF": "Redis cannot write its files: free disk space",
     "READONLY": "this Redis is a replica: point EXPORTER_REDIS_URL at the primary",
-    "LOADING": "Redis has just started and loads its data: ask again in a moment",
-    "NOAUTH": "Redis wants a password: put it into EXPORTER_REDIS_URL",
-    "WRONGPASS": "Redis refuses the password in EXPORTER_REDIS_URL: mend it there",
-    "NOPERM": "the Redis user may not run a command that the service needs: widen its ACL",
+    "LOADING": "Redis has just started and is still loading its data: retry in a few seconds",
+    "NOAUTH": "Redis requires a password: add it to EXPORTER_REDIS_URL",
+    "WRONGPASS": "Redis rejected the user or password in EXPORTER_REDIS_URL: correct it there",
+    "NOPERM": "the Redis user may not run a command that the service needs: extend its ACL",
 }
 
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raises StoreUnavailable for whatever Redis did not do within this block."""
+    """Raises StoreUnavailable for every Redis error within the block."""
     try:
         yield
     except RedisError as error:

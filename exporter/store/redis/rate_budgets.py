@@ -1,4 +1,4 @@
-"""The budgets of requests in Redis, one key for each source that has a rate."""
+"""Request budgets of sources in Redis: one Redis key for each source with a rate."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from exporter.store.redis import errors, script_loader
 
 
 class RedisBudgets:
-    """Shared by all workers on one Redis, by its clock.
+    """Budgets that all workers on one Redis share; time is that of Redis.
 
-    A call that the client sends twice, because it lost the answer, costs one request of the
-    budget at most. If Redis loses the key, one request may start too early.
+    A call that the client repeats because a reply was lost wastes at most one request of the
+    budget. If Redis loses the key of a budget, one request may start too early.
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        self.reserve = script_loader.load_alone(client, "reserve")
-        self.pause_for = script_loader.load_alone(client, "pause")
+        self.reserve = script_loader.load_standalone(client, "reserve")
+        self.pause_for = script_loader.load_standalone(client, "pause")
 
     def open(self, source: str, rate: Rate) -> Budget:
-        """The budget of that source; Redis is not contacted yet."""
+        """Returns the budget of a source, without contacting Redis yet."""
         return _RedisBudget(self, source, rate)
 
 

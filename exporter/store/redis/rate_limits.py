@@ -1,4 +1,4 @@
-"""How often a caller may ask: sliding windows in Redis, one key for each name."""
+"""Rate limits of callers: sliding windows in Redis, one Redis key for each name."""
 
 from __future__ import annotations
 
@@ -15,42 +15,43 @@ from exporter.store.redis import errors, records, script_loader
 
 @dataclass(frozen=True)
 class Window:
-    """Where a caller stands after a hit."""
+    """State of a sliding window after a request."""
 
     allowed: bool
+    """True if the request was within the limit and was counted."""
     limit: int
-    """Hits within any window."""
+    """Requests allowed within any window."""
     remaining: int
-    """Hits that would be allowed now."""
+    """Further requests that would be allowed now."""
     resets_at: datetime
-    """When `remaining` grows next: the oldest hit is as old as the window is long."""
+    """Time at which `remaining` grows next, because the oldest request leaves the window."""
     retry_after: float
-    """Seconds until a hit is allowed; 0.0 if this one was."""
+    """Seconds until a request is allowed; 0.0 if this request was allowed."""
 
 
 class RateLimits:
-    """No window holds more hits than its rate, whoever counts them: shared by all processes on one
-    Redis, by its clock.
+    """Sliding-window rate limits that all processes on one Redis share; time is that of Redis.
 
-    Any window: those that begin between two hits, too. A burst is fine as long as it fits. A hit
-    that the client sends twice, because it lost the answer, may count twice.
+    No interval of the window's length contains more counted requests than the rate allows,
+    wherever the interval begins. A burst within the limit is allowed. A request that the client
+    sends twice, because a reply was lost, may count twice.
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        self._acquire = script_loader.load_alone(client, "acquire")
+        self._acquire = script_loader.load_standalone(client, "acquire")
 
     def acquire(self, name: str, rate: Rate) -> Window:
-        """Count one hit on that name, unless the window is full. Raises StoreUnavailable."""
+        """Counts one request for a name, unless the window is full. Raises StoreUnavailable."""
         window = math.ceil(rate.seconds * 1_000_000)
         with errors.translate_errors():
             answer = cast(
                 "tuple[int, int, bytes, bytes]", self._acquire(args=[name, rate.requests, window])
             )
-        allowed, hits, now, leaves = answer
+        allowed, counted, now, leaves = answer
         return Window(
             allowed=bool(allowed),
             limit=rate.requests,
-            remaining=rate.requests - hits,
+            remaining=rate.requests - counted,
             resets_at=records.moment(leaves),
             retry_after=0.0 if allowed else (int(leaves) - int(now)) / 1_000_000,
         )

@@ -1,4 +1,4 @@
-"""How a record and its moments stand in Redis: a hash of texts, and microseconds."""
+"""Decoding of export records from Redis hashes; times are microseconds since the epoch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ _partition = msgspec.json.Decoder(Partition)
 
 
 class Unreadable(ExporterError):
-    """A record holds what this version does not know; the export can go on under another one."""
+    """A record cannot be decoded by this version; a worker of another version may decode it."""
 
 
 def read(answer: Sequence[bytes] | Mapping[bytes, bytes]) -> Export:
-    """A record from its fields; a script gives names and values in turn. Raises Unreadable."""
+    """Returns the export with these fields. Raises Unreadable.
+
+    A script returns the fields as a flat list of names and values.
+    """
     if not isinstance(answer, Mapping):
         answer = pairs(answer)
     try:
@@ -32,8 +35,8 @@ def read(answer: Sequence[bytes] | Mapping[bytes, bytes]) -> Export:
     except (msgspec.MsgspecError, ValueError, LookupError) as error:
         raise Unreadable(
             f"this version of the exporter cannot read the export's record ({error!r}): another"
-            " version wrote it, or it is damaged. Let all workers and the API run the newest"
-            " version, and ask for the export again"
+            " version wrote it, or it is damaged. Run the newest version on all workers and the"
+            " API, and create the export again"
         ) from error
 
 
@@ -68,15 +71,17 @@ def _read(answer: Mapping[bytes, bytes]) -> Export:
 
 
 def pairs(answer: Sequence[bytes]) -> Mapping[bytes, bytes]:
-    """A hash as a script gives it: names and values in turn."""
+    """Returns a mapping of a hash that a script returned as a flat list of names and values."""
     return dict(zip(answer[::2], answer[1::2], strict=True))
 
 
 def moment(micros: bytes) -> datetime:
+    """Returns the time for microseconds since the epoch, as Redis stores them."""
     return EPOCH + timedelta(microseconds=int(micros))
 
 
 def moment_or_none(micros: bytes | None) -> datetime | None:
+    """Returns the time for microseconds since the epoch; None for a missing field."""
     return moment(micros) if micros is not None else None
 
 
@@ -85,8 +90,10 @@ def _text_or_none(value: bytes | None) -> str | None:
 
 
 def micros(duration: timedelta) -> int:
+    """Returns a duration in microseconds."""
     return duration // timedelta(microseconds=1)
 
 
 def millis(duration: timedelta) -> int:
+    """Returns a duration in milliseconds, rounded down."""
     return duration // timedelta(milliseconds=1)

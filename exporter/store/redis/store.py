@@ -1,4 +1,4 @@
-"""The export store in Redis: each method is one Lua script, or one command."""
+"""Export store in Redis: every method that changes an export's state runs one Lua script."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exporter.core.exports import PRIORITIES, TRANSITIONS, Export, Partition, Re
 from exporter.core.plans import CreditsSpent
 from exporter.store import codec, list_cursors
 from exporter.store.base import (
-    AGEING,
+    AGEING_PERIOD,
     Claim,
     Idempotency,
     KeyReused,
@@ -29,7 +29,7 @@ from exporter.store.base import (
     Swept,
     Verdict,
     Wake,
-    check_price,
+    check_reservation,
     weights,
 )
 from exporter.store.redis import durability, errors, records, script_loader
@@ -53,21 +53,26 @@ _SCRIPTS = (
     "forget_file",
     "trim_lists",
 )
-MOST_UNREAD = 10
-"""Claims by workers that cannot read a record, a lease apart, before the export fails. While a
-fleet changes to another version, a worker that can read it comes for it within that time."""
+MAX_UNREADABLE_CLAIMS = 10
+"""Claims by workers that cannot read the record, after which the export fails.
+
+The export waits for one lease between two of these claims. During a rolling upgrade, a worker that
+can read the record claims the export within that time.
+"""
 _HIDDEN = {b"deleted", b"whole"}
-"""Fields of records that no owner sees: deleted ones and partitions."""
-_KEEP_UNREAD = timedelta(days=30)
-_LISTEN = 1.0
-"""Seconds of one blocking read. Below the socket's timeout, so that silence is no error."""
+"""Fields that mark records hidden from the owner: deleted exports and partitions."""
+_UNREADABLE_RECORD_TTL = timedelta(days=30)
+"""Time for which the record of an export that failed as unreadable is kept."""
+_MAX_BLOCKING_SECONDS = 1.0
+"""Limit of one blocking read: below the socket timeout, so that an empty list is not an error."""
 
 
 class RedisStore:
-    """Keeps every promise of ExportStore as far as this Redis keeps what it acknowledged.
+    """Keeps every guarantee of ExportStore, provided that Redis keeps acknowledged writes.
 
-    All time is that of Redis, so clocks of workers do not matter. The client must answer bytes
-    (decode_responses off). Each method may be run twice by the client's retries.
+    All times come from the clock of Redis, so the clocks of workers do not matter. The client must
+    return bytes (decode_responses off). Each method is idempotent, because the client may repeat
+    a command whose reply was lost.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -76,13 +81,13 @@ class RedisStore:
 
     @classmethod
     def connect(cls, url: str, *, patient: bool = True) -> Self:
-        """A store that gives a silent Redis up after 13 s at most, and rides out shorter outages.
+        """Returns a store whose calls fail after at most 13 s without a reply from Redis.
 
-        One that is not patient gives up after 5 s: for a process whose callers wait meanwhile.
-        Does not connect yet.
+        Shorter outages are bridged by retries. With `patient` false, calls fail after 5 s: for a
+        process whose own callers wait meanwhile. Does not connect yet.
         """
-        # No health check before a command: all of them may be sent twice, so the retry does that
-        # work. With one, redis-py retries within its retries: 52 s were measured.
+        # No health check before a command: every command may be sent twice, so a retry is enough.
+        # With a health check, redis-py nests its retries: 52 s were measured.
         return cls(
             redis.Redis.from_url(
                 url,
@@ -95,20 +100,24 @@ class RedisStore:
         )
 
     def check(self) -> Sequence[str]:
-        """Raises ConfigurationError if this Redis would lose exports; returns, one sentence each,
-        what could not be checked or weakens the promise."""
+        """Returns warnings about settings of Redis; raises ConfigurationError if it loses exports.
+
+        See `durability.check`.
+        """
         return durability.check(self.client)
 
     def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
         if spec.priority not in PRIORITIES:
-            raise ValueError(f"priority {spec.priority} of export {spec.id}: give 0 to 9")
-        check_price(spec)
+            raise ValueError(
+                f"priority {spec.priority} of export {spec.id} is out of range: give 0 to 9"
+            )
+        check_reservation(spec)
         marks: tuple[str | int, ...] = ("", "", 0)
         if idempotency is not None:
-            # Hashed, because a user may have the separator in the name and a key may be long.
+            # Hashed, because a user id may contain any separator and a key may be long.
             digest = hashlib.sha256(codec.encode((spec.user_id, idempotency.key))).hexdigest()
-            marks = (digest, idempotency.fingerprint, records.millis(idempotency.lasts))
-        how, *fields = self._run(
+            marks = (digest, idempotency.fingerprint, records.millis(idempotency.ttl))
+        outcome, *fields = self._run(
             "create",
             spec.id,
             spec.user_id,
@@ -118,13 +127,19 @@ class RedisStore:
             spec.account or "",
             spec.reserved,
             spec.concurrency,
-            script_loader.words(spec.webhook.events) if spec.webhook else "",
+            script_loader.padded_words(spec.webhook.events) if spec.webhook else "",
         )
-        if idempotency is not None and how == b"reused":
-            raise KeyReused(f"the idempotency key {idempotency.key!r} came with another request")
-        if idempotency is not None and how == b"spent":
-            raise KeySpent(f"the export of the idempotency key {idempotency.key!r} is no more")
-        if how == b"short":
+        if idempotency is not None and outcome == b"reused":
+            raise KeyReused(
+                f"idempotency key {idempotency.key!r} was used with a different request:"
+                " send a new key for a new export"
+            )
+        if idempotency is not None and outcome == b"spent":
+            raise KeySpent(
+                f"the export of idempotency key {idempotency.key!r} is deleted or"
+                " expired: send a new key for a new export"
+            )
+        if outcome == b"short":
             raise CreditsSpent(spec.reserved, int(fields[0]))
         return records.read(fields[0])
 
@@ -158,7 +173,7 @@ class RedisStore:
                 answers = cast("list[dict[bytes, bytes]]", pipe.execute())
                 places = [int(place) for _, place in entries]
                 before = places[-1]
-                # Records expire by themselves, their entries here do not.
+                # A record expires by its TTL, but its entry in this index does not.
                 gone = [
                     member for (member, _), one in zip(entries, answers, strict=True) if not one
                 ]
@@ -186,21 +201,25 @@ class RedisStore:
             try:
                 export = records.read(fields)
             except records.Unreadable as error:
-                self._set_aside(export_id.decode(), fence.decode(), clean, lease, error)
+                self._release_unreadable(export_id.decode(), fence.decode(), clean, lease, error)
             else:
                 return Claim(export=export, fence=fence.decode(), clean=clean == b"1")
 
-    def _set_aside(
+    def _release_unreadable(
         self, export_id: str, fence: str, clean: bytes, wait: timedelta, error: records.Unreadable
     ) -> None:
-        """Leave an export to workers of another version, or end it when none came for it."""
+        """Releases an export for workers of another version.
+
+        Fails the export when it was claimed MAX_UNREADABLE_CLAIMS times by workers that cannot read
+        its record.
+        """
         with errors.translate_errors():
             tries = self.client.hincrby(_record(export_id), "unread", 1)
         log.error("record.unreadable", export_id=export_id, tries=tries, reason=str(error))
-        if tries < MOST_UNREAD:
+        if tries < MAX_UNREADABLE_CLAIMS:
             self._run("release", export_id, fence, clean, records.micros(wait), str(error))
         else:
-            ending = State.FAILED, records.millis(_KEEP_UNREAD), "", str(error), "", 0, 0
+            ending = State.FAILED, records.millis(_UNREADABLE_RECORD_TTL), "", str(error), "", 0, 0
             self._run("end", export_id, fence, *ending)
 
     def renew(
@@ -257,9 +276,13 @@ class RedisStore:
         keep_record: timedelta,
     ) -> bool:
         if state not in TRANSITIONS[State.PROCESSING]:
-            raise ValueError(f"export {export_id} cannot end as {state}: that is no terminal state")
+            raise ValueError(
+                f"export {export_id} cannot end as {state}: give finished, failed or canceled"
+            )
         if (state is State.FINISHED) != (result is not None):
-            raise ValueError(f"export {export_id} ends as {state}: a result is for finished alone")
+            raise ValueError(
+                f"export {export_id} cannot end as {state}: give a result with finished alone"
+            )
         return bool(
             self._run(
                 "end",
@@ -277,10 +300,10 @@ class RedisStore:
 
     def cut(self, export_id: str, fence: str, partitions: Sequence[Partition]) -> Verdict:
         shares = weights(export_id, partitions)
-        stretches: list[str | bytes] = []
+        arguments: list[str | bytes] = []
         for partition, share in zip(partitions, shares, strict=True):
-            stretches += [codec.encode(partition), repr(share)]
-        answer = self._run("cut", export_id, fence, *stretches)
+            arguments += [codec.encode(partition), repr(share)]
+        answer = self._run("cut", export_id, fence, *arguments)
         if answer == b"decided":
             raise ValueError(f"export {export_id} was cut before, or is a partition")
         return Verdict(answer.decode())
@@ -308,7 +331,7 @@ class RedisStore:
         with errors.translate_errors():
             return bool(self.client.zrem("exporter:deleted", export_id))
 
-    def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING) -> Swept:
+    def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING_PERIOD) -> Swept:
         expired, due, risen, ready = self._run("sweep", limit, records.micros(ageing))
         return Swept(expired=expired, due=due, risen=risen, ready=ready)
 
@@ -364,9 +387,9 @@ class RedisStore:
     def next_wake(self, *, timeout: timedelta) -> Wake | None:
         deadline = time.monotonic() + timeout.total_seconds()
         while True:
-            left = min(deadline - time.monotonic(), _LISTEN)
+            left = min(deadline - time.monotonic(), _MAX_BLOCKING_SECONDS)
             with errors.translate_errors():
-                # To BRPOP a timeout of 0 means for ever, and it rounds below a millisecond.
+                # BRPOP treats a timeout of 0 as "no timeout", and rounds a timeout below 1 ms to 0.
                 if left > 0.001:
                     popped = self.client.brpop(["exporter:wake"], timeout=left)
                     message = cast("bytes | None", popped[1] if popped else None)

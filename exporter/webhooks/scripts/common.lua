@@ -203,7 +203,7 @@ end
 local function emit_of_endpoint(id, kind, time)
   local user = redis.call('HGET', endpoint(id), 'user')
   if has_subscriber(user, kind) then
-    tell(kind, id, redis.call('HINCRBY', endpoint(id), 'sequence', 1), time, '0', '0')
+    append_event(kind, id, redis.call('HINCRBY', endpoint(id), 'sequence', 1), time, '0', '0')
   end
 end
 

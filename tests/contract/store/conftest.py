@@ -89,7 +89,7 @@ def listen(store: ExportStore) -> Listen:
 
     def register(user: str, events: Iterable[str]) -> None:
         if isinstance(store, MemoryStore):
-            store.outbox.listen(user, events)
+            store.outbox.subscribe(user, events)
         else:
             assert isinstance(store, RedisStore)
             Endpoints(store.client).create(user, "https://example.com/", events=tuple(events))

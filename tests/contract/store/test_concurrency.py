@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from exporter.core.exports import State
-from exporter.store.base import AHEAD, ExportStore
+from exporter.store.base import MAX_LOOKAHEAD, ExportStore
 from tests.contract.store.given import KEEP, LEASE, claim, claim_ids, fill, finish, spec
 
 
@@ -80,7 +80,7 @@ def test_a_users_other_keys_are_not_held_up_by_the_bounded_one(store: ExportStor
 
 def test_a_claim_looks_past_a_bounded_number_of_exports(store: ExportStore) -> None:
     # Given as many as a claim looks past, and one more behind
-    ids = bounded(store, 1 + AHEAD, 1)
+    ids = bounded(store, 1 + MAX_LOOKAHEAD, 1)
     held = claim(store)
     store.create(spec("behind", "ann"))
     assert store.claim("worker-1", lease=LEASE) is None

@@ -295,7 +295,7 @@ def test_an_export_that_may_write_more_than_it_can_pay_for_is_a_mistake_of_ours(
     wrong = spec("e", account=key, reserved=4)
     for limit in (5, None):
         # When
-        with pytest.raises(ValueError, match="its limit is to be 4 at most"):
+        with pytest.raises(ValueError, match="set its limit to at most 4"):
             store.create(replace(wrong, limit=limit))
         # Then
         assert accounts.balance(key) == Balance(left=10, used=0)

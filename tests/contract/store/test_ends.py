@@ -82,9 +82,9 @@ def test_ending_twice_with_one_fence_is_ending_once(store: ExportStore, elapse: 
 def test_ending_in_a_state_that_is_no_end_is_an_error_of_the_caller(store: ExportStore) -> None:
     store.create(spec("e"))
     fence = claim(store).fence
-    with pytest.raises(ValueError, match="no terminal state"):
+    with pytest.raises(ValueError, match="give finished, failed or canceled"):
         store.end("e", fence, State.QUEUED, keep_record=KEEP)
-    with pytest.raises(ValueError, match="for finished alone"):
+    with pytest.raises(ValueError, match="give a result with finished alone"):
         store.end("e", fence, State.FINISHED, keep_record=KEEP)
     assert known(store, "e").state is State.PROCESSING
 

@@ -72,15 +72,15 @@ def test_a_key_whose_export_is_deleted_or_expired_creates_nothing_again(
 
     # When / Then
     for key in ("k", "other"):
-        with pytest.raises(KeySpent, match="is no more"):
+        with pytest.raises(KeySpent, match="is deleted or expired"):
             store.create(spec("again"), Idempotency(key, "f"))
     assert store.get("again") is None
 
 
 def test_a_key_is_forgotten_when_its_time_is_over(store: ExportStore, elapse: Elapse) -> None:
     # Given
-    store.create(spec("first"), Idempotency("k", "f", lasts=SHORT))
-    assert store.create(spec("second"), Idempotency("k", "f", lasts=SHORT)).id == "first"
+    store.create(spec("first"), Idempotency("k", "f", ttl=SHORT))
+    assert store.create(spec("second"), Idempotency("k", "f", ttl=SHORT)).id == "first"
 
     # When
     elapse(SHORT)

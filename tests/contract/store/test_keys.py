@@ -76,7 +76,11 @@ def test_a_key_carries_its_plan_and_knows_who_pays(client: redis.Redis) -> None:
             None,
             "feature fly: give one of export",
         ),
-        (Plan(None, priority_ceiling=10), None, "priority of at most 10: give 0 to 9"),
+        (
+            Plan(None, priority_ceiling=10),
+            None,
+            "priority of at most 10 is out of range: give 0 to 9",
+        ),
         (Plan(None, concurrency=-1), None, "-1 slices at once"),
         (TEAM, -1, "-1 credits: give 0 to"),
         (TEAM, 10**16, "credits: give 0 to"),

@@ -12,7 +12,7 @@ from exporter.core.plans import Balance
 from exporter.store.base import Verdict
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.credit_accounts import Credits
-from exporter.store.redis.store import MOST_UNREAD, RedisStore
+from exporter.store.redis.store import MAX_UNREADABLE_CLAIMS, RedisStore
 from tests.contract.store.given import LEASE, checkpoint, claim, cut, finish, known, spec
 
 
@@ -48,7 +48,7 @@ def test_a_record_that_this_version_cannot_read_fails_in_the_end_and_blocks_nobo
     # Then
     assert claimed.export.id == "sound"
     finish(store, claimed)
-    for tries in range(1, MOST_UNREAD):
+    for tries in range(1, MAX_UNREADABLE_CLAIMS):
         # And it is given back as it was found, each lease, for a worker of another version
         assert client.hmget("exporter:export:strange", ["phase", "clean", "unread"]) == [
             b"waiting",
@@ -74,7 +74,7 @@ def test_a_worker_that_can_read_a_record_goes_on_where_others_could_not(
     whole = client.hget("exporter:export:e", "spec")
     assert whole is not None
     client.hset("exporter:export:e", "spec", b"{}")
-    for _ in range(MOST_UNREAD - 1):
+    for _ in range(MAX_UNREADABLE_CLAIMS - 1):
         assert store.claim("worker-1", lease=LEASE) is None
         end_wait(client, "e")
 
@@ -102,7 +102,7 @@ def test_a_partition_that_nobody_can_read_fails_and_its_export_learns_why(
     client.hset("exporter:export:e/0", mapping={"checkpoint": b"{", "attempts": b"often"})
 
     # When
-    for _ in range(MOST_UNREAD):
+    for _ in range(MAX_UNREADABLE_CLAIMS):
         assert store.claim("worker-1", lease=LEASE) is None
         client.zadd("exporter:waiting", {"e/0": 0}, xx=True)
 

@@ -1,13 +1,13 @@
--- charge(key, credits, nonce) -> {1} if the key has paid; {0, what it has left} if that is too few
+-- charge(key, credits, nonce) -> {1} if charged; {0, credits left} if the key has too few
 --
--- The nonce is new for each charge that is meant, and the same when a client asks again because it
--- heard no answer: that takes nothing more.
+-- The nonce is new for each charge. A client that lost the answer repeats the call with the same
+-- nonce, and nothing more is charged.
 local key, credits, nonce = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
 if redis.call('EXISTS', 'exporter:credited:' .. nonce) == 1 then
   return {1}
 end
-local left = left_of(key)
+local left = credits_left(key)
 if left and left < credits then
   return {0, left}
 end

@@ -1,13 +1,14 @@
--- claim(worker, nonce, lease, slots) -> {clean, fence, id, all fields of the record, of a partition
---   with the spec of its export}, or nil
+-- claim(worker, nonce, lease, slots)
+--   -> {clean, fence, id, all fields of the record}, for a partition with the spec of its export;
+--      nil if no export can be claimed
 --
--- The nonce is new for each claim that is meant, and the same when a client asks again because it
--- heard no answer: that gets the same answer, not a second export. A lease is in microseconds;
--- slots are the leases that one user may have at once, 0 for no bound.
+-- The nonce is new for each claim. A client that lost the answer repeats the call with the same
+-- nonce and gets the same answer, not a second export. `lease` is in microseconds; `slots` is the
+-- maximum number of leases of one user, 0 for no limit.
 local worker, nonce, lease, slots = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local DUE = 16
-local USERS = 16
-local AHEAD = 16
+local MAX_DUE = 16
+local USERS_PER_READ = 16
+local MAX_LOOKAHEAD = 16
 
 local answered = redis.call('GET', 'exporter:claim:' .. nonce)
 if answered then
@@ -19,12 +20,12 @@ if answered then
   return false
 end
 
--- The user's export ready longest that may run beside those running; one that somebody deleted by
--- hand is cleared away. It looks past a few that may not: they are of a key with another plan than
--- those behind them.
-local function first(level, user, running)
+-- Returns the user's export that was ready first and is below its concurrency limit. An export at
+-- its limit is skipped, because a later export may be of a key with another plan; MAX_LOOKAHEAD of
+-- them are skipped at most. An entry whose record was deleted by hand is removed.
+local function first_claimable(level, user, running)
   local place = 0
-  while place < AHEAD do
+  while place < MAX_LOOKAHEAD do
     local id = redis.call('ZRANGE', ready(level, user), place, place)[1]
     if not id then
       return nil
@@ -40,28 +41,29 @@ local function first(level, user, running)
   end
 end
 
-local function best()
+-- Returns the level, user and id of the export to claim next; nothing if there is none.
+local function best_export()
   for level = 9, 0, -1 do
     local from = 0
     repeat
-      local users = redis.call('ZRANGE', tenants(level), from, from + USERS - 1)
+      local users = redis.call('ZRANGE', tenants(level), from, from + USERS_PER_READ - 1)
       for _, user in ipairs(users) do
         local running = tonumber(redis.call('HGET', 'exporter:running', user) or 0)
         if slots == 0 or running < slots then
-          local id = first(level, user, running)
+          local id = first_claimable(level, user, running)
           if id then
             return level, user, id
           end
         end
       end
-      from = from + USERS
+      from = from + USERS_PER_READ
     until #users == 0
   end
 end
 
 local time = now()
-end_waits(time, DUE)
-local level, user, id = best()
+end_waits(time, MAX_DUE)
+local level, user, id = best_export()
 if not id then
   return false
 end
@@ -73,7 +75,8 @@ if asked then
   redis.call('HDEL', record(id), 'asked')
   redis.call('HSET', record(id), 'level', asked)
 end
--- A user passed over for its cap has a start in the past; it may not save that up.
+-- A user skipped because of its concurrency limit must not accumulate credit: its virtual start
+-- time is raised to that of the level.
 start = math.max(start, virtual(level))
 redis.call('HSET', 'exporter:virtual', level, int(start))
 redis.call('ZREMRANGEBYSCORE', served(level), '-inf', int(start))
@@ -85,7 +88,7 @@ redis.call('HINCRBY', 'exporter:running', user, 1)
 local fence = int(redis.call('HINCRBY', record(id), 'fences', 1)) .. '-' .. nonce
 local clean = redis.call('HGET', record(id), 'clean') or '1'
 local is_start = redis.call('HSETNX', record(id), 'started_at', int(time)) == 1
--- What it waited for stays to be read until a commit shows that the wait is over.
+-- `error` keeps the reason of the latest wait until a commit shows progress.
 redis.call('HSET', record(id), 'state', 'processing',
   'phase', phase_at_work(id), 'worker_id', worker,
   'fence', fence, 'clean', '0', 'updated_at', int(time))

@@ -4,11 +4,11 @@ local id, fence, lease, progress = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local checkpoint, pages, parts = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
 local closing, rows = ARGV[8], tonumber(ARGV[9])
 
-if not holds(id, fence) then
+if not holds_lease(id, fence) then
   return 'lost'
 end
 local time = now()
-local verdict = keep_lease(id, time, lease)
+local verdict = renew_lease(id, time, lease)
 redis.call('HSET', record(id), 'checkpoint', checkpoint)
 if closing ~= '' then
   redis.call('HSET', record(id), 'closing', closing)
@@ -16,8 +16,8 @@ else
   redis.call('HDEL', record(id), 'closing')
 end
 redis.call('HSET', record(id), 'phase', phase_at_work(id))
--- A takeover goes back to fewer parts, and getting those back is not progress: it would hide that
--- every worker dies on this export.
+-- A takeover falls back to fewer parts. Reaching the old number again is not progress: counted as
+-- progress, it would hide that every worker dies on this export.
 local most = redis.call('HMGET', record(id), 'pages', 'parts')
 local most_pages, most_parts = tonumber(most[1] or 0), tonumber(most[2] or 0)
 if pages > most_pages or parts > most_parts then

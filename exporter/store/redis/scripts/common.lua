@@ -1,94 +1,111 @@
--- Stands before every script. The names and shapes of all keys:
+-- Shared functions; put before every script. Names and shapes of all keys:
 --
 --   exporter:export:{id}             hash    one export, its fields below
---   exporter:export:{id}/{place}     hash    one of the partitions that it is cut into, likewise
---   exporter:user:{user}             zset    id -> created_at, made unique, all exports of a user
---   exporter:users                   zset    user -> when to look for expired exports in that list
---   exporter:ready:{level}:{user}    zset    id -> when it lined up, the ready exports of a user
---   exporter:tenants:{level}         zset    user -> start of its next slice, if it has a ready export
---   exporter:served:{level}          zset    user -> the same without one, while it is in the future
---   exporter:virtual                 hash    level -> start of the slice claimed last
---   exporter:lined                   hash    level -> how many exports are ready
---   exporter:ageing                  zset    id -> since when it is ready at its level, below 9
---   exporter:running                 hash    user -> live leases
---   exporter:leases                  zset    id -> when the lease expires
---   exporter:waiting                 zset    id -> when to try again
---   exporter:cut                     zset    id -> when to look after it, the exports that are cut
---   exporter:kept                    zset    id -> when the file is to be deleted
+--   exporter:export:{id}/{place}     hash    one partition of an export, its fields below
+--   exporter:user:{user}             zset    id -> created_at, made unique; all exports of a user
+--   exporter:users                   zset    user -> next time to trim that user's list of exports
+--   exporter:ready:{level}:{user}    zset    id -> time of enqueueing; the ready exports of a user
+--   exporter:tenants:{level}         zset    user -> virtual start of the next slice; users with
+--                                            ready exports
+--   exporter:served:{level}          zset    user -> virtual start of the next slice, while that is
+--                                            after the level's virtual time; users without
+--                                            ready exports
+--   exporter:virtual                 hash    level -> virtual time: start of the slice claimed last
+--   exporter:lined                   hash    level -> number of ready exports
+--   exporter:ageing                  zset    id -> since when it is ready at its level, 0 to 8
+--   exporter:running                 hash    user -> number of leases
+--   exporter:leases                  zset    id -> expiry of the lease
+--   exporter:waiting                 zset    id -> retry time
+--   exporter:cut                     zset    id -> time of the next check; exports with partitions
+--   exporter:kept                    zset    id -> time to delete the file
 --   exporter:deleted                 zset    id -> since when its objects may be deleted
 --   exporter:wake                    list    "{level} {id}", newest first
 --   exporter:keys                    hash    id of an API key -> digest of the key
 --   exporter:key:{digest}            string  an API key and its plan, as JSON
---   exporter:account:{key id}        hash    left (credits; without it the key is not metered),
+--   exporter:account:{key id}        hash    left (credits; missing if the key is not metered),
 --                                            reserved (for exports that have not ended), used
---   exporter:credited:{nonce}        string  the answer of a charge or a grant, for a minute
---   exporter:budget:{source}         string  when the next request to a source may start
---   exporter:rate:{name}             list    when each hit within the window of a rate was
---   exporter:claim:{nonce}           string  "{clean} {id}", the answer of a claim, for a minute; of
---                                            a claim of a delivery, its id
---   exporter:idempotency:{digest}    string  "{fingerprint} {id}", what a user's key created, for a day
---   exporter:since                   integer when the first export was created
---   exporter:walk                    string  where the last walk through the bucket stopped
---   exporter:counters                hash    what happened -> how often, since the first export
---   exporter:listeners               hash    user -> " {event} … ", what its registered endpoints want
---   exporter:outbox                  list    "{event} {time} {sequence} {progress} {rows} {id}", what
---                                            happened to an export or endpoint, oldest first
---   exporter:ring                    list    one entry, if something was put into the outbox or in line
---   exporter:endpoint:{id}           hash    whom webhooks are sent to; see webhooks/common.lua
---   exporter:endpoints:{user}        zset    id -> created_at, all endpoints of a user
---   exporter:registered:{user}       set     ids of those that hear of all the user's exports
---   exporter:delivery:{id}           hash    one event on its way to one endpoint
---   exporter:deliveries:{endpoint}   zset    id -> created_at, made unique
---   exporter:told:{export}           zset    the same, by export
---   exporter:dead:{user}             zset    id -> when it was given up, made unique
---   exporter:due:{endpoint}          zset    id -> when to try, those that wait for nothing else
---   exporter:order:{endpoint}:{export} zset  id -> sequence, those of an ordered endpoint not finished
---   exporter:progress:{endpoint}     hash    export -> the delivery of its latest progress
---   exporter:lane:{fast or slow}     zset    endpoint -> since when it is its turn
---   exporter:delivering              hash    endpoint -> tries under way
---   exporter:delivery_leases         zset    id -> when the try is given up for lost
+--   exporter:credited:{nonce}        string  '1' after a charge or grant with this nonce; TTL 60 s
+--   exporter:budget:{source}         string  earliest start of the next request to a source
+--   exporter:rate:{name}             list    times of the counted requests in a rate limit window
+--   exporter:claim:{nonce}           string  "{clean} {id}", the answer to a claim of an export; or
+--                                            the id of a claimed delivery; TTL 60 s
+--   exporter:idempotency:{digest}    string  "{fingerprint} {id}", the export that a user's
+--                                            idempotency key created; TTL 24 h by default
+--   exporter:since                   integer time at which the first export was created
+--   exporter:walk                    string  position at which the last bucket cleanup stopped
+--   exporter:counters                hash    name of a counter -> count since the first export
+--   exporter:listeners               hash    user -> " {event} … ", the events that the user's
+--                                            registered endpoints subscribe to
+--   exporter:outbox                  list    "{event} {time} {sequence} {progress} {rows} {id}",
+--                                            events of exports and endpoints, oldest first
+--   exporter:ring                    list    one entry if the webhook senders have new work
+--   exporter:endpoint:{id}           hash    one webhook endpoint; see webhooks/common.lua
+--   exporter:endpoints:{user}        zset    id -> created_at; all endpoints of a user
+--   exporter:registered:{user}       set     ids of endpoints registered for all exports of a user
+--   exporter:delivery:{id}           hash    one event to be delivered to one endpoint
+--   exporter:deliveries:{endpoint}   zset    delivery -> created_at, made unique
+--   exporter:told:{export}           zset    delivery -> created_at, made unique
+--   exporter:dead:{user}             zset    delivery -> time at which it was given up, made unique
+--   exporter:due:{endpoint}          zset    delivery -> time of its next attempt, unless another
+--                                            delivery must finish first
+--   exporter:order:{endpoint}:{export} zset  delivery -> sequence; unfinished deliveries of an
+--                                            ordered endpoint
+--   exporter:progress:{endpoint}     hash    export -> the delivery of its latest progress event
+--   exporter:lane:{fast or slow}     zset    endpoint -> time from which it can be served
+--   exporter:delivering              hash    endpoint -> number of attempts in flight
+--   exporter:delivery_leases         zset    delivery -> expiry of the lease of its attempt
 --
--- Fields of an export: spec, user, level, state, phase, created_at, updated_at; once they are
--- known progress, started_at, completed_at, worker_id, error, attempts, stalls, stalled_since,
--- retry_at, cancel ('1'), checkpoint, closing, result, file_expires_at; and for the scripts alone
--- fence (of the latest claim), fences (how many there were), clean ('0': its worker may still
--- write), pages and parts (the most ever committed), asked (its priority, while it is risen above
--- that), deleted ('1': its owner may not see it any more), concurrency (live leases of its user
--- with which it stays in line), payer and reserved (whose credits it took and how many, until that
--- is settled), unread (claims by workers that could not read it); and for what is told of it
--- hook_events (" {event} … ", what the endpoint of its webhook_url wants), sequence (events so far),
--- rows (the most ever committed), told and told_at (what the latest progress event said, and when).
--- Of one that was cut: partitions (how many; '0' if it is read as one for good) and, for the scripts
--- alone, cut_by (the fence that did it).
+-- Fields of an export: spec, user, level, state, phase, created_at, updated_at.
 --
--- A partition is claimed, renewed, committed, released and ended by the id {id}/{place}, so in
--- lines, waits and leases it stands as exports do. Its fields are theirs as far as they concern the
--- work, and partition (which stretch it is, as JSON), whole (the id of its export) and weight (its
--- share of the rows). It has no spec: whoever claims it is given that of its export, and a worker
--- that knows of no partitions finds a record that it cannot read and leaves it to others. It is in
--- no list, tells nobody anything, is paid by nobody and does not expire: its record stays as it
--- ended, checkpoint and all, until its export has ended or is read as one again.
+-- Fields that are missing until they have a value: progress, started_at, completed_at, worker_id,
+-- error, attempts, stalls, stalled_since, retry_at, cancel ('1'), checkpoint, closing, result,
+-- file_expires_at, rows (the most ever committed).
 --
--- While partitions are live their export is processing, in phase reading, and in no line, wait or
--- lease. With the end of the last it comes into line, to be put together or ended by one worker.
+-- Fields for the scripts alone: fence (of the latest claim), fences (number of claims), clean ('0':
+-- a worker may still write), pages and parts (the most ever committed), asked (the requested
+-- priority, while the level is above it), deleted ('1': hidden from its owner), concurrency (number
+-- of leases of its user at which it is not claimed), payer and reserved (the paying key and the
+-- reserved credits, until they are settled), unread (claims by workers that could not read it).
 --
--- A level is what a priority is worth now, 0 to 9: an export ready for long rises, and falls back
--- to what was asked once it is claimed. Between users of a level it is start-time fair
--- queueing, counted in slices. Each level has its own account: with one for all, a user starved at
--- level 0 while others are served at 9 would be so far behind that a newcomer had to wait for all
--- of it.
+-- Fields for events: hook_events (" {event} … ", the events that the endpoint of its webhook_url
+-- subscribes to), sequence (number of events so far), told and told_at (content and time of the
+-- latest progress event).
+--
+-- Fields of an export that was cut: partitions (their number; '0' if the export was rejoined and
+-- can never be cut again) and, for the scripts alone, cut_by (the fence of the claim that cut it).
+--
+-- A partition is claimed, renewed, committed, released and ended by the id {id}/{place}, so this id
+-- is in queues, waits and leases like that of an export. A partition has the fields of an export
+-- that concern the work, and partition (its range of rows, as JSON), whole (the id of its export)
+-- and weight (its share of the rows). It has no spec: a claim returns it with the spec of its
+-- export. A worker of a version without partitions therefore cannot read the record and leaves it
+-- to other workers. A partition is in no user's list, emits no event, has no payer and does not
+-- expire: its record, with its checkpoint, is kept until its export has ended or is rejoined.
+--
+-- While an export has live partitions, it is processing, in phase reading, and in no queue, wait or
+-- lease. When the last partition has ended, the export is made ready, and one worker composes its
+-- file or ends it.
+--
+-- A level is the current priority of an export, 0 to 9: an export that is ready for long is raised
+-- (ageing), and a claim resets the level to the requested priority. Between the users of a level
+-- the queue is start-time fair queueing, counted in slices. Each level has its own virtual time:
+-- with one for all levels, a user starved at level 0 while other users are served at level 9 would
+-- be so far behind that a new user would have to wait for all slices owed to the starved user.
 --
 -- All times are microseconds since the epoch by the clock of Redis; as doubles they are exact
 -- until the year 2255.
 --
--- A full Redis refuses the first command of a script that grows it, never one after a write. So
--- the first write of every script but create, cut, charge, grant, and those that make an endpoint,
--- a secret or a test, is one that only removes: exports under way can end, and make room, and what
--- they tell goes out, while new ones are refused.
+-- A full Redis refuses the first write of a script if that write needs memory, but no write after
+-- the first. So the first write of every script only removes, except in create, cut, charge, grant
+-- and the scripts that make an endpoint, a secret or a test. In a full Redis, running exports can
+-- thus end and free memory, and their events are delivered, while new exports are refused.
 
-local WAKES = 10000
-local PROGRESS_EVERY = 10000000
-local LOOK_AFTER = 60000000
+-- Wake-ups kept; the oldest are dropped, because a lost wake-up causes no error.
+local MAX_WAKES = 10000
+-- Minimum time between two progress events of one export.
+local MIN_PROGRESS_MICROS = 10000000
+-- Time between two checks of an export that was cut.
+local CUT_CHECK_MICROS = 60000000
 
 local function int(number)
   return string.format('%.0f', number)
@@ -120,7 +137,7 @@ local function virtual(level)
 end
 
 local function wake(level, id)
-  redis.call('LTRIM', 'exporter:wake', 0, WAKES - 2)
+  redis.call('LTRIM', 'exporter:wake', 0, MAX_WAKES - 2)
   redis.call('LPUSH', 'exporter:wake', level .. ' ' .. id)
 end
 
@@ -128,38 +145,41 @@ local function count(what, by)
   redis.call('HINCRBY', 'exporter:counters', what, by or 1)
 end
 
--- Wakes whoever sends webhooks.
+-- Wakes the webhook senders.
 local function wake_senders()
   if redis.call('EXISTS', 'exporter:ring') == 0 then
     redis.call('LPUSH', 'exporter:ring', '1')
   end
 end
 
--- Whether anybody wants to hear of events of that kind, of one user's exports.
+-- True if an endpoint subscribes to that event of the user's exports. `of_this_one` are the events
+-- that the endpoint of the export's own webhook_url subscribes to.
 local function has_subscriber(user, kind, of_this_one)
   local wanted = (redis.call('HGET', 'exporter:listeners', user) or '') .. (of_this_one or '')
   return string.find(wanted, ' ' .. kind .. ' ', 1, true) ~= nil
 end
 
-local function tell(kind, id, sequence, time, progress, rows)
+-- Adds an event to the end of the outbox and wakes the senders.
+local function append_event(kind, id, sequence, time, progress, rows)
   redis.call('RPUSH', 'exporter:outbox',
     table.concat({kind, int(time), sequence, progress, rows, id}, ' '))
   wake_senders()
 end
 
--- Puts an event into the outbox, if somebody is to hear of it. It is called in the script that makes
--- the change, after it: whoever is told finds that state or a later one, and no change is told
--- twice or lost. Of a deleted export nothing is told, and nothing of a partition.
+-- Adds an event of an export to the outbox, if an endpoint subscribes to it. Each script calls this
+-- after the state change and in the same atomic step: a receiver of the event reads that state or a
+-- later one, and no event is lost or emitted twice. Deleted exports and partitions emit no event.
 local function emit(id, kind, time)
   local fields = redis.call('HMGET', record(id), 'user', 'deleted', 'hook_events', 'progress', 'rows',
     'whole')
   if fields[1] and not fields[2] and not fields[6] and has_subscriber(fields[1], kind, fields[3]) then
     local sequence = redis.call('HINCRBY', record(id), 'sequence', 1)
-    tell(kind, id, sequence, time, fields[4] or '0', fields[5] or '0')
+    append_event(kind, id, sequence, time, fields[4] or '0', fields[5] or '0')
   end
 end
 
--- The same of progress: when there was any, and only now and then. Of a partition, its export's.
+-- Emits a progress event of an export, or of a partition's export, if progress or rows changed
+-- since the latest progress event and that event is at least MIN_PROGRESS_MICROS old.
 local function emit_progress(id, time)
   id = redis.call('HGET', record(id), 'whole') or id
   local fields = redis.call('HMGET', record(id), 'user', 'hook_events', 'progress', 'rows', 'told',
@@ -167,21 +187,23 @@ local function emit_progress(id, time)
   if not fields[1] or not has_subscriber(fields[1], 'export.progress', fields[2]) then
     return
   end
-  local says = (fields[3] or '0') .. ' ' .. (fields[4] or '0')
-  if says ~= (fields[5] or '0 0') and math.abs(time - tonumber(fields[6] or 0)) >= PROGRESS_EVERY then
-    redis.call('HSET', record(id), 'told', says, 'told_at', int(time))
+  local latest = (fields[3] or '0') .. ' ' .. (fields[4] or '0')
+  if latest ~= (fields[5] or '0 0')
+    and math.abs(time - tonumber(fields[6] or 0)) >= MIN_PROGRESS_MICROS then
+    redis.call('HSET', record(id), 'told', latest, 'told_at', int(time))
     emit(id, 'export.progress', time)
   end
 end
 
--- Puts an export at the tail of its user's line, and the user in line if it was not. One who was
--- away starts at the present: absence earns nothing, and a second line costs what the first did.
-local function enter(level, user, id, time)
+-- Adds an export to the end of its user's queue, and the user to the level's queue if missing. A
+-- user who had no ready export starts at the level's virtual time or at its own saved start, if
+-- later: absence earns no credit, and leaving the queue and returning gains nothing.
+local function enqueue(level, user, id, time)
   local since = time
   local line = ready(level, user)
   local tail = redis.call('ZREVRANGE', line, 0, 0, 'WITHSCORES')
   if tail[2] then
-    -- Two may come in one microsecond, and a clock may be set back: the order stays.
+    -- Keeps the order if two exports come in one microsecond or the clock is set back.
     time = math.max(time, tonumber(tail[2]) + 1)
   else
     local start = math.max(tonumber(redis.call('ZSCORE', served(level), user) or 0), virtual(level))
@@ -196,12 +218,13 @@ local function enter(level, user, id, time)
   end
 end
 
-local function line_up(level, user, id, time)
-  enter(level, user, id, time)
+-- Enqueues an export and wakes a worker for it.
+local function enqueue_and_wake(level, user, id, time)
+  enqueue(level, user, id, time)
   wake(level, id)
 end
 
--- Takes an export out of line, and its user if that was the last one.
+-- Removes an export from the queue, and its user from the level if no ready export is left.
 local function leave_queue(level, user, id)
   local line = ready(level, user)
   if redis.call('ZREM', line, id) == 1 then
@@ -219,14 +242,15 @@ local function leave_queue(level, user, id)
   end
 end
 
+-- Makes an export or partition ready: sets phase ready, enqueues it and wakes a worker.
 local function make_ready(id, time)
   local fields = redis.call('HMGET', record(id), 'level', 'user')
   redis.call('HSET', record(id), 'phase', 'ready', 'updated_at', int(time))
   redis.call('HDEL', record(id), 'retry_at')
-  line_up(fields[1], fields[2], id, time)
+  enqueue_and_wake(fields[1], fields[2], id, time)
 end
 
--- Makes up to `limit` waiting exports ready whose time has come; returns how many those were.
+-- Makes up to `limit` waiting exports ready whose retry time is reached; returns their number.
 local function end_waits(time, limit)
   local due = redis.call('ZRANGEBYSCORE', 'exporter:waiting', '-inf', int(time), 'LIMIT', 0, limit)
   for _, id in ipairs(due) do
@@ -238,13 +262,15 @@ local function end_waits(time, limit)
   return #due
 end
 
--- An expired lease still holds until a sweep takes it away: only after that can another claim it.
-local function holds(id, fence)
+-- True if that fence has the lease. An expired lease stays valid until a sweep removes it, because
+-- no other worker can claim the export before that.
+local function holds_lease(id, fence)
   local fields = redis.call('HMGET', record(id), 'state', 'fence')
   return fields[1] == 'processing' and fields[2] == fence
     and redis.call('ZSCORE', 'exporter:leases', id) ~= false
 end
 
+-- Ends a lease and frees its user's slot.
 local function drop_lease(id)
   redis.call('ZREM', 'exporter:leases', id)
   local user = redis.call('HGET', record(id), 'user')
@@ -253,24 +279,24 @@ local function drop_lease(id)
   end
 end
 
--- Moves an export forward by what one of its partitions gained: a share of all, and rows.
-local function gain(whole, share, rows, time)
-  local fields = redis.call('HMGET', record(whole), 'state', 'progress')
+-- Adds a partition's gain in progress and rows to its export. Progress stays at most 0.99.
+local function advance_parent(parent, share, rows, time)
+  local fields = redis.call('HMGET', record(parent), 'state', 'progress')
   if fields[1] ~= 'processing' then
     return
   end
   local before = tonumber(fields[2] or 0)
   local after = math.min(0.99, before + share)
   if after > before then
-    redis.call('HSET', record(whole), 'progress', string.format('%.17g', after))
+    redis.call('HSET', record(parent), 'progress', string.format('%.17g', after))
   end
   if rows > 0 then
-    redis.call('HINCRBY', record(whole), 'rows', int(rows))
+    redis.call('HINCRBY', record(parent), 'rows', int(rows))
   end
-  redis.call('HSET', record(whole), 'updated_at', int(time))
+  redis.call('HSET', record(parent), 'updated_at', int(time))
 end
 
--- Moves progress and rows forward, never back.
+-- Moves progress and rows of an export or partition forward, never back.
 local function advance(id, time, progress, rows)
   local fields = redis.call('HMGET', record(id), 'progress', 'rows', 'whole', 'weight')
   local before, after = tonumber(fields[1] or 0), tonumber(progress)
@@ -284,29 +310,30 @@ local function advance(id, time, progress, rows)
     redis.call('HSET', record(id), 'rows', int(rows))
   end
   if fields[3] then
-    gain(fields[3], (after - before) * tonumber(fields[4]), math.max(rows - most, 0), time)
+    local share = (after - before) * tonumber(fields[4])
+    advance_parent(fields[3], share, math.max(rows - most, 0), time)
   end
 end
 
--- Renews a lease that is held, and returns what the worker is to do.
-local function keep_lease(id, time, lease)
+-- Renews a valid lease; returns 'cancel' if the export was requested to stop, else 'continue'.
+local function renew_lease(id, time, lease)
   redis.call('ZREM', 'exporter:leases', id)
   redis.call('ZADD', 'exporter:leases', int(time + lease), id)
   redis.call('HSET', record(id), 'updated_at', int(time))
   return redis.call('HEXISTS', record(id), 'cancel') == 1 and 'cancel' or 'continue'
 end
 
--- What an export does while a worker has it: of one that was cut there is nothing to read.
+-- Phase of an export under a lease: 'completing' if `closing` is set or it was cut, else 'reading'.
 local function phase_at_work(id)
   local fields = redis.call('HMGET', record(id), 'closing', 'partitions')
   return (fields[1] or tonumber(fields[2] or 0) > 0) and 'completing' or 'reading'
 end
 
--- All fields of a record, those of a partition with the spec of its export.
+-- Returns all fields of a record; for a partition, with the spec of its export.
 local function all_fields(id)
   local fields = redis.call('HGETALL', record(id))
-  local whole = redis.call('HGET', record(id), 'whole')
-  local spec = whole and redis.call('HGET', record(whole), 'spec')
+  local parent = redis.call('HGET', record(id), 'whole')
+  local spec = parent and redis.call('HGET', record(parent), 'spec')
   if spec then
     table.insert(fields, 'spec')
     table.insert(fields, spec)
@@ -314,7 +341,7 @@ local function all_fields(id)
   return fields
 end
 
--- Ids of the partitions of an export that have not ended.
+-- Returns the ids of an export's partitions that have not ended.
 local function live_partitions(id)
   local live = {}
   for place = 0, tonumber(redis.call('HGET', record(id), 'partitions') or 0) - 1 do
@@ -326,8 +353,8 @@ local function live_partitions(id)
   return live
 end
 
--- Puts an export that waits for its partitions into line, if they have all ended.
-local function reunite(id, time)
+-- Makes an export ready that waits for its partitions, if all of them have ended.
+local function make_ready_if_partitions_ended(id, time)
   local fields = redis.call('HMGET', record(id), 'state', 'phase')
   if fields[1] == 'processing' and fields[2] == 'reading'
     and not redis.call('ZSCORE', 'exporter:leases', id) and #live_partitions(id) == 0 then
@@ -335,7 +362,7 @@ local function reunite(id, time)
   end
 end
 
--- Leaves nothing of the partitions of an export that has ended or is to be read as one.
+-- Removes the records of all partitions of an export that has ended or is rejoined.
 local function forget_partitions(id)
   redis.call('ZREM', 'exporter:cut', id)
   local place = 0
@@ -344,9 +371,9 @@ local function forget_partitions(id)
   end
 end
 
--- Tells the worker of a processing export to stop; one that no worker has is made ready for it.
--- If it is cut, so are its partitions.
-local function ask_to_stop(id, time)
+-- Requests the worker of a processing export to stop. A waiting export is made ready, and a worker
+-- is woken for a ready export, so that a worker ends it. Applies to all live partitions as well.
+local function request_stop(id, time)
   local fields = redis.call('HMGET', record(id), 'phase', 'level')
   redis.call('ZREM', 'exporter:waiting', id)
   if redis.call('HSETNX', record(id), 'cancel', '1') == 1 then
@@ -358,7 +385,7 @@ local function ask_to_stop(id, time)
     wake(fields[2], id)
   end
   for _, one in ipairs(live_partitions(id)) do
-    ask_to_stop(one, time)
+    request_stop(one, time)
   end
 end
 
@@ -366,17 +393,18 @@ local function account(key)
   return 'exporter:account:' .. key
 end
 
-local function revoked(key)
+-- True if no API key has that id, because it was revoked or never existed.
+local function is_revoked(key)
   return redis.call('HEXISTS', 'exporter:keys', key) == 0
 end
 
--- What a key has left to spend; nil if it is not metered. One that was revoked has nothing.
-local function left_of(key)
-  return revoked(key) and 0 or tonumber(redis.call('HGET', account(key), 'left'))
+-- Returns the credits that a key may spend; nil if it is not metered, 0 if it was revoked.
+local function credits_left(key)
+  return is_revoked(key) and 0 or tonumber(redis.call('HGET', account(key), 'left'))
 end
 
--- Charges an ended export for its rows, and gives the rest of what was reserved back. A second call
--- finds nothing left to settle. An export for which nothing was reserved costs nothing, but counts.
+-- Charges an ended export for its rows and gives the rest of its reserved credits back. Idempotent.
+-- Without reserved credits nothing is charged, but the rows are added to the key's `used`.
 local function settle(id, rows)
   local fields = redis.call('HMGET', record(id), 'payer', 'reserved')
   local payer, reserved = fields[1], tonumber(fields[2] or 0)
@@ -389,20 +417,20 @@ local function settle(id, rows)
     count('credits_charged', rows)
     count('credits_given_back', reserved - rows)
   end
-  if revoked(payer) then
+  if is_revoked(payer) then
     return
   end
   redis.call('HINCRBY', account(payer), 'used', rows)
   if reserved > 0 then
     redis.call('HINCRBY', account(payer), 'reserved', -reserved)
-    if left_of(payer) then
+    if credits_left(payer) then
       redis.call('HINCRBY', account(payer), 'left', reserved - rows)
     end
   end
 end
 
--- Ends a queued export, which no worker knows.
-local function withdraw(id, time)
+-- Cancels a queued export, which no worker has claimed yet.
+local function cancel_queued(id, time)
   local fields = redis.call('HMGET', record(id), 'level', 'user')
   leave_queue(fields[1], fields[2], id)
   redis.call('HSET', record(id), 'state', 'canceled', 'phase', 'done', 'cancel', '1',
@@ -412,9 +440,9 @@ local function withdraw(id, time)
   emit(id, 'export.canceled', time)
 end
 
--- Lets a deleted export that has ended go. For a minute its record says to whoever asks again, for
--- want of an answer, that it is done.
-local function bury(id, time)
+-- Removes a deleted export that has ended. Its record stays for 60 s as a tombstone, which answers
+-- a repeated delete whose first answer was lost.
+local function leave_tombstone(id, time)
   redis.call('ZADD', 'exporter:deleted', int(time), id)
   redis.call('EXPIRE', record(id), 60)
 end

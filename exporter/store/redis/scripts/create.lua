@@ -1,9 +1,10 @@
 -- create(id, user, level, spec, key or '', fingerprint, remember in ms, payer or '', reserved,
---        concurrency, hook_events or '') -> {how, all fields}
+--        concurrency, hook_events or '') -> {outcome, all fields}
 --
--- How is 'created' or 'replayed'; 'reused' or 'spent', without fields; or 'short', with what the
--- payer has left instead. The second call for an id changes nothing and returns the first one's
--- record.
+-- The outcome is 'created'; 'replayed' with the record that the idempotency key created before;
+-- 'reused' (key used with another fingerprint) or 'spent' (the key's export is deleted or expired),
+-- both without fields; or 'short', with the payer's remaining credits instead of fields. A second
+-- call with the same id changes nothing and returns the record.
 local id, user, level, spec = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local key, fingerprint, remember = ARGV[5], ARGV[6], ARGV[7]
 local payer, reserved, concurrency = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -30,7 +31,7 @@ end
 
 if redis.call('EXISTS', record(id)) == 0 then
   if payer ~= '' then
-    local left = left_of(payer)
+    local left = credits_left(payer)
     if not left then
       reserved = 0
     elseif left < reserved then
@@ -55,21 +56,21 @@ if redis.call('EXISTS', record(id)) == 0 then
     redis.call('SET', key, fingerprint .. ' ' .. id, 'PX', remember)
   end
   local index = 'exporter:user:' .. user
-  -- Records expire by themselves, their place in the list does not: each newcomer clears away up
-  -- to two of the oldest, so that the list of a user who never looks at it stays bounded.
+  -- A record expires by its TTL, but its entry in this list does not. Each create removes up to two
+  -- of the oldest expired entries, so that the list stays bounded even if its user never reads it.
   for _, oldest in ipairs(redis.call('ZRANGE', index, 0, 1)) do
     if redis.call('EXISTS', record(oldest)) == 0 then
       redis.call('ZREM', index, oldest)
     end
   end
-  -- No two share a place, not even in one microsecond or when the clock is set back, so a place is
-  -- all that a page of the list needs to go on from.
+  -- Scores are unique, even within one microsecond or after the clock was set back, so a score is a
+  -- sufficient cursor for keyset pagination.
   local newest = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
   redis.call('ZADD', index, int(math.max(time, tonumber(newest[2] or 0) + 1)), id)
   redis.call('ZADD', 'exporter:users', 'NX', int(time), user)
   redis.call('SETNX', 'exporter:since', int(time))
   count('exports_created')
-  line_up(level, user, id, time)
+  enqueue_and_wake(level, user, id, time)
   emit(id, 'export.queued', time)
 end
 return {'created', redis.call('HGETALL', record(id))}

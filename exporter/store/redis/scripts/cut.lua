@@ -1,12 +1,15 @@
--- cut(id, fence, {partition, weight} …) -> 'continue', 'cancel' or 'lost'; 'decided' if it was cut
---   before, is to be read as one, or is itself a partition
+-- cut(id, fence, {partition, weight} …)
+--   -> 'continue', 'cancel' or 'lost'; 'decided' if the export was cut or rejoined before, or is
+--      itself a partition
+--
+-- A second call with the fence that cut the export changes nothing and returns 'continue'.
 local id, fence = ARGV[1], ARGV[2]
 
 local fields = redis.call('HMGET', record(id), 'state', 'fence', 'cut_by')
 if fields[1] == 'processing' and fields[2] == fence and fields[3] == fence then
   return 'continue'
 end
-if not holds(id, fence) then
+if not holds_lease(id, fence) then
   return 'lost'
 end
 fields = redis.call('HMGET', record(id), 'cancel', 'partitions', 'whole', 'user', 'level',
@@ -28,11 +31,11 @@ for place = 0, partitions - 1 do
   if concurrency then
     redis.call('HSET', record(one), 'concurrency', concurrency)
   end
-  line_up(level, user, one, time)
+  enqueue_and_wake(level, user, one, time)
 end
 drop_lease(id)
 redis.call('HSET', record(id), 'partitions', partitions, 'cut_by', fence, 'phase', 'reading',
   'clean', '1', 'updated_at', int(time))
-redis.call('ZADD', 'exporter:cut', int(time + LOOK_AFTER), id)
+redis.call('ZADD', 'exporter:cut', int(time + CUT_CHECK_MICROS), id)
 count('exports_cut')
 return 'continue'

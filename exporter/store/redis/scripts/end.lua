@@ -1,48 +1,53 @@
 -- end(id, fence, state, keep_record in ms, result or '', error or '', keep_file or '', rows, bytes)
 --   -> 1, or 0 for a stale fence
+--
+-- `keep_file` is in microseconds. A second call with the same fence and state changes nothing and
+-- returns 1.
 local id, fence, state, keep_record = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local result, problem, keep_file = ARGV[5], ARGV[6], tonumber(ARGV[7])
+local result, error_text, keep_file = ARGV[5], ARGV[6], tonumber(ARGV[7])
 local rows, bytes = ARGV[8], ARGV[9]
 
 local before = redis.call('HMGET', record(id), 'state', 'fence', 'whole')
 if before[1] == state and before[2] == fence then
   return 1
 end
-if not holds(id, fence) then
+if not holds_lease(id, fence) then
   return 0
 end
 local time = now()
-local whole = before[3]
+local parent = before[3]
 drop_lease(id)
 redis.call('HDEL', record(id), 'closing', 'error')
 redis.call('HSET', record(id), 'state', state, 'phase', 'done',
   'updated_at', int(time), 'completed_at', int(time))
-if problem ~= '' then
-  redis.call('HSET', record(id), 'error', problem)
+if error_text ~= '' then
+  redis.call('HSET', record(id), 'error', error_text)
 end
 
--- One that is not read to its end makes the others useless; the export fails or is read as one.
+-- Ends a partition. If it did not finish, the other partitions are useless and are requested to
+-- stop; the export then fails, is canceled or is rejoined.
 local function end_partition()
   if state == 'finished' then
-    local at = redis.call('HMGET', record(id), 'progress', 'rows', 'weight')
-    local share = (1 - tonumber(at[1] or 0)) * tonumber(at[3])
-    gain(whole, share, math.max(tonumber(rows) - tonumber(at[2] or 0), 0), time)
+    local fields = redis.call('HMGET', record(id), 'progress', 'rows', 'weight')
+    local share = (1 - tonumber(fields[1] or 0)) * tonumber(fields[3])
+    advance_parent(parent, share, math.max(tonumber(rows) - tonumber(fields[2] or 0), 0), time)
     redis.call('HSET', record(id), 'progress', '1.0', 'result', result)
     emit_progress(id, time)
   else
     if redis.call('HEXISTS', record(id), 'unread') == 1 then
-      -- Whoever claims the export reads this record too.
+      -- The next worker of the export reads this record too: remove what it may not be able to
+      -- read.
       redis.call('HDEL', record(id), 'checkpoint', 'progress', 'worker_id', 'attempts', 'stalls',
         'stalled_since', 'retry_at')
     end
-    for _, one in ipairs(live_partitions(whole)) do
-      ask_to_stop(one, time)
+    for _, one in ipairs(live_partitions(parent)) do
+      request_stop(one, time)
     end
   end
-  reunite(whole, time)
+  make_ready_if_partitions_ended(parent, time)
 end
 
-if whole then
+if parent then
   end_partition()
   return 1
 end
@@ -64,7 +69,7 @@ count('exports_' .. state)
 settle(id, (state == 'finished' and not deleted) and tonumber(rows) or 0)
 emit(id, 'export.' .. state, time)
 if deleted then
-  bury(id, time)
+  leave_tombstone(id, time)
 else
   redis.call('PEXPIRE', record(id), keep_record)
 end

@@ -1,9 +1,9 @@
--- expired_files(limit) -> the fields of each record, oldest expiry first
+-- expired_files(limit) -> {all fields of each export with a file past its retention}, oldest first
 local limit = ARGV[1]
 
 local records = {}
-local past = redis.call('ZRANGEBYSCORE', 'exporter:kept', '-inf', int(now()), 'LIMIT', 0, limit)
-for _, id in ipairs(past) do
+local expired = redis.call('ZRANGEBYSCORE', 'exporter:kept', '-inf', int(now()), 'LIMIT', 0, limit)
+for _, id in ipairs(expired) do
   local fields = redis.call('HGETALL', record(id))
   if fields[1] then
     table.insert(records, fields)

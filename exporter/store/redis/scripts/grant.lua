@@ -1,23 +1,23 @@
--- grant(key, how, credits, nonce) -> 'done'; 'unknown' if there is no such key; 'unlimited' if
---   there is nothing to add to
+-- grant(key, action, credits, nonce)
+--   -> 'done'; 'unknown' if no key has that id; 'unlimited' for 'add' to a key that is not metered
 --
--- How is 'set', 'add' or 'lift' (the bound: the key is not metered any more). The nonce is that of
--- charge.lua.
-local key, how, credits, nonce = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+-- The action is 'set' or 'add' (credits), or 'lift' (the key is not metered from now on). The nonce
+-- is used as in charge.lua: a second call with the same nonce changes nothing.
+local key, action, credits, nonce = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 if redis.call('EXISTS', 'exporter:credited:' .. nonce) == 1 then
   return 'done'
 end
-if revoked(key) then
+if is_revoked(key) then
   return 'unknown'
 end
-if how == 'add' and not left_of(key) then
+if action == 'add' and not credits_left(key) then
   return 'unlimited'
 end
-if how == 'lift' then
+if action == 'lift' then
   redis.call('HDEL', account(key), 'left')
 else
-  redis.call(how == 'add' and 'HINCRBY' or 'HSET', account(key), 'left', credits)
+  redis.call(action == 'add' and 'HINCRBY' or 'HSET', account(key), 'left', credits)
 end
 redis.call('SET', 'exporter:credited:' .. nonce, '1', 'EX', 60)
 return 'done'

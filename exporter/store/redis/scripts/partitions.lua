@@ -1,5 +1,6 @@
--- partitions(id) -> {all fields of each partition with the spec of the export, in order}; empty if
---   there are none, or none any more
+-- partitions(id) -> {all fields of each partition with the spec of its export}, in order
+--
+-- Empty if the export is not cut or has ended.
 local id = ARGV[1]
 
 local found = {}

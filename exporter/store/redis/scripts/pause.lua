@@ -1,5 +1,7 @@
--- pause(source, pause) -> 1; no request of the source starts within that many microseconds, except
--- those already reserved. The key is described in reserve.lua.
+-- pause(source, pause) -> 1
+--
+-- No request of the source starts within `pause` microseconds, except those already reserved.
+-- reserve.lua describes the key exporter:budget:{source}.
 local key, pause = 'exporter:budget:' .. ARGV[1], tonumber(ARGV[2])
 
 local time = redis.call('TIME')

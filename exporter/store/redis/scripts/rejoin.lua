@@ -1,7 +1,10 @@
 -- rejoin(id, fence) -> 'continue', 'cancel' or 'lost'
+--
+-- Removes the partitions and the checkpoint, so that the export is read again from the start as
+-- one.
 local id, fence = ARGV[1], ARGV[2]
 
-if not holds(id, fence) then
+if not holds_lease(id, fence) then
   return 'lost'
 end
 local fields = redis.call('HMGET', record(id), 'cancel', 'partitions')

@@ -1,9 +1,11 @@
 -- release(id, fence, clean '1' or '0', retry_in or '', reason or '') -> 1, or 0 for a stale fence
+--
+-- `retry_in` is in microseconds; with '' the export is ready at once.
 local id, fence, clean, retry_in, reason = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 
-if not holds(id, fence) then
-  -- Without a lease this fence gave the export back before (a sweep would have taken the fence),
-  -- and its caller did not hear so.
+if not holds_lease(id, fence) then
+  -- A current fence without a lease: a repeated call whose first answer was lost. (A sweep that
+  -- removes an expired lease removes the fence, too.)
   local fields = redis.call('HMGET', record(id), 'state', 'fence')
   return (fields[1] == 'processing' and fields[2] == fence) and 1 or 0
 end

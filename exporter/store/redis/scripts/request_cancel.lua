@@ -1,4 +1,5 @@
--- request_cancel(id, keep_record in ms) -> all fields of the record; none if there is none
+-- request_cancel(id, keep_record in ms) -> all fields of the record after the call; {} if the id is
+--   unknown, deleted or that of a partition
 local id, keep_record = ARGV[1], ARGV[2]
 
 local fields = redis.call('HMGET', record(id), 'state', 'deleted', 'whole')
@@ -8,10 +9,10 @@ if hidden then
 end
 local after
 if state == 'queued' then
-  withdraw(id, now())
+  cancel_queued(id, now())
   after = redis.call('HGETALL', record(id))
   redis.call('PEXPIRE', record(id), keep_record)
 elseif state == 'processing' then
-  ask_to_stop(id, now())
+  request_stop(id, now())
 end
 return after or redis.call('HGETALL', record(id))

@@ -1,8 +1,8 @@
--- sweep(limit, ageing) -> {expired, due, risen, ready}
+-- sweep(limit, ageing) -> {leases expired, waits ended, exports raised, exports ready}
 --
--- Ageing is in microseconds; each of the three does `limit` exports at most, the oldest first.
+-- `ageing` is in microseconds. Each step handles at most `limit` exports, the oldest first.
 local limit, ageing = tonumber(ARGV[1]), tonumber(ARGV[2])
-local REWAKES = 16
+local MAX_REWAKES = 16
 
 local time = now()
 local expired = redis.call('ZRANGEBYSCORE', 'exporter:leases', '-inf', int(time), 'LIMIT', 0, limit)
@@ -26,28 +26,28 @@ for _, id in ipairs(old) do
     leave_queue(level, user, id)
     redis.call('HSETNX', record(id), 'asked', level)
     redis.call('HSET', record(id), 'level', level + 1)
-    enter(level + 1, user, id, time)
+    enqueue(level + 1, user, id, time)
     count('levels_risen')
   else
     redis.call('ZREM', 'exporter:ageing', id)
   end
 end
 
--- A worker of a version that knows no partitions may end one, or the export itself, and leave the
--- rest as it is: nobody else would come for that.
+-- A worker of a version without partitions may end a partition or the export itself and leave the
+-- other records unchanged. Only this step makes such an export ready or removes its partitions.
 local cut = redis.call('ZRANGEBYSCORE', 'exporter:cut', '-inf', int(time), 'LIMIT', 0, limit)
 for _, id in ipairs(cut) do
   redis.call('ZREM', 'exporter:cut', id)
   if redis.call('HGET', record(id), 'state') == 'processing' then
-    redis.call('ZADD', 'exporter:cut', int(time + LOOK_AFTER), id)
-    reunite(id, time)
+    redis.call('ZADD', 'exporter:cut', int(time + CUT_CHECK_MICROS), id)
+    make_ready_if_partitions_ended(id, time)
   else
     forget_partitions(id)
   end
 end
 
--- Wake-ups may be lost, exports may not. None is left while exports are ready: make some, for
--- those that a claim would take first.
+-- Makes up to `count` wake-ups, for the exports that a claim would take first. Wake-ups may be
+-- lost, so this runs when no wake-up is left.
 local function rewake(count)
   for level = 9, 0, -1 do
     for _, user in ipairs(redis.call('ZRANGE', tenants(level), 0, count - 1)) do
@@ -63,7 +63,7 @@ local function rewake(count)
 end
 
 if redis.call('EXISTS', 'exporter:wake') == 0 then
-  rewake(REWAKES)
+  rewake(MAX_REWAKES)
 end
 local lined = 0
 for _, exports in ipairs(redis.call('HVALS', 'exporter:lined')) do

@@ -1,10 +1,11 @@
--- trim_lists(users, again in microseconds) -> {entries removed, users looked at}
+-- trim_lists(users, again in microseconds) -> {entries removed, users examined}
 --
--- Looks through the lists of that many users, whoever waits longest, for exports whose records have
--- expired: those of a user who neither creates nor lists would stay for ever. The oldest entries are
--- looked at; what lies beyond comes when those are gone.
+-- Removes entries of expired records from the lists of up to `users` users, the longest waiting
+-- user first. Without this, the list of a user who neither creates nor lists exports would never
+-- shrink. The oldest MAX_ENTRIES entries of a list are examined; if all of them had expired, the
+-- list is examined again in the next call, otherwise after `again`.
 local users, again = ARGV[1], tonumber(ARGV[2])
-local OLDEST = 500
+local MAX_ENTRIES = 500
 
 local time = now()
 local removed = 0
@@ -12,7 +13,7 @@ local due = redis.call('ZRANGEBYSCORE', 'exporter:users', '-inf', int(time), 'LI
 for _, user in ipairs(due) do
   local index = 'exporter:user:' .. user
   local gone = 0
-  for _, id in ipairs(redis.call('ZRANGE', index, 0, OLDEST - 1)) do
+  for _, id in ipairs(redis.call('ZRANGE', index, 0, MAX_ENTRIES - 1)) do
     if redis.call('EXISTS', record(id)) == 0 then
       redis.call('ZREM', index, id)
       gone = gone + 1
@@ -21,7 +22,7 @@ for _, user in ipairs(due) do
   removed = removed + gone
   if redis.call('EXISTS', index) == 0 then
     redis.call('ZREM', 'exporter:users', user)
-  elseif gone < OLDEST then
+  elseif gone < MAX_ENTRIES then
     redis.call('ZADD', 'exporter:users', int(time + again), user)
   end
 end
