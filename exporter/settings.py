@@ -24,7 +24,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from exporter.core.rates import Rate
 from exporter.errors import ConfigurationError
-from exporter.storage.base import LINK_SECONDS_MAX, PART_SIZE_MIN
+from exporter.storage.base import MAX_LINK_SECONDS, MIN_PART_BYTES
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -170,7 +170,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Settings:
-        if self.part_size < PART_SIZE_MIN:
+        if self.part_size < MIN_PART_BYTES:
             raise ValueError(
                 f"EXPORTER_PART_SIZE is {int(self.part_size)} bytes; S3 takes no part under 5 MiB"
             )
@@ -180,7 +180,7 @@ class Settings(BaseSettings):
                 f"{_days(self.record_retention)}: a file must not outlive its record, or nothing "
                 "would know when to delete it; raise the second"
             )
-        if self.link_ttl > timedelta(seconds=LINK_SECONDS_MAX):
+        if self.link_ttl > timedelta(seconds=MAX_LINK_SECONDS):
             raise ValueError("EXPORTER_LINK_TTL is over 7d, the longest life of a presigned URL")
         if self.lease_seconds < SHORTEST_LEASE:
             raise ValueError(

@@ -1,3 +1,3 @@
-"""One slice of work by a worker: read pages, encode rows, upload parts, commit, publish."""
+"""Work of a worker on one slice: read pages, encode rows, upload parts, commit, publish."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a slice ends."""
+"""Outcomes of a slice."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from enum import StrEnum
 
 
 class Ending(StrEnum):
-    """How a slice ended."""
+    """Outcome of a slice."""
 
     FINISHED = "finished"
+    """The file, or the object of the partition, is published."""
     FAILED = "failed"
+    """The export or partition ended with an error."""
     CANCELED = "canceled"
+    """The export or partition was canceled and its files were deleted."""
     HANDED_OVER = "handed_over"
-    """More to do: the budget was used up, or this worker shuts down."""
+    """More work remains: the slice's budget is used up, or this worker shuts down."""
     CUT = "cut"
-    """Its partitions are read by others now, and its end comes after theirs."""
+    """The export was cut into partitions; it continues when all of them have ended."""
     WAITING = "waiting"
-    """The upstream or S3 needs time; the export comes back by itself."""
+    """The upstream or S3 needs time; the export becomes ready again after a delay."""
     LOST = "lost"
-    """Another worker owns the export, or may: nothing more was written."""
+    """Another worker owns the export, or may own it: this worker writes nothing more."""

@@ -1,4 +1,4 @@
-"""The lease of a claimed export, and the calls to the store that its fence allows."""
+"""The lease of a claimed export, and the store calls that its fence allows."""
 
 from __future__ import annotations
 
@@ -18,71 +18,80 @@ from exporter.store.base import Claim, ExportStore, Verdict
 
 log = structlog.get_logger()
 
-SAFETY = 0.8
-"""Share of a lease after which this process no longer trusts it: the store's clock and ours
-run on, a request is under way, and only the store's own time decides."""
-RENEWALS = 4
+TRUSTED_SHARE = 0.8
+"""Share of a lease during which this process trusts it.
+
+The rest is a safety margin: clocks drift, a request may be under way, and only the store's own time
+decides.
+"""
+RENEWALS_PER_LEASE = 4
 """Renewals per lease: three may fail before the lease is in danger."""
 
 
 class Lease:
-    """Says whether this process may write, from its own clock alone, without asking anyone."""
+    """Decides from the local clock alone, without a request, if this process may still write."""
 
     def __init__(self, duration: timedelta, clock: Clock, granted_at: float) -> None:
-        """Granted by a request that was sent at `granted_at` on the monotonic clock."""
+        """Starts a lease granted by a request sent at `granted_at` on the monotonic clock."""
         self.duration = duration
         self._clock = clock
         self._verdict = Verdict.CONTINUE
-        self._begin(granted_at)
+        self._trust_from(granted_at)
 
-    def _begin(self, asked_at: float) -> None:
-        self._deadline = asked_at + self.duration.total_seconds() * SAFETY
+    def _trust_from(self, asked_at: float) -> None:
+        self._deadline = asked_at + self.duration.total_seconds() * TRUSTED_SHARE
 
-    def note(self, verdict: Verdict, asked_at: float) -> Verdict:
-        """Take in the store's answer to a request sent at `asked_at`."""
+    def record(self, verdict: Verdict, asked_at: float) -> Verdict:
+        """Records the store's answer to a request sent at `asked_at`; returns the current verdict.
+
+        LOST is final, and CANCEL can only become LOST. Both CONTINUE and CANCEL extend the lease.
+        """
         if verdict is Verdict.CONTINUE:
-            self._begin(asked_at)
+            self._trust_from(asked_at)
         elif self._verdict is not Verdict.LOST:
             self._verdict = verdict
             if verdict is Verdict.CANCEL:
-                self._begin(asked_at)
+                self._trust_from(asked_at)
         return self.verdict
 
     @property
     def verdict(self) -> Verdict:
-        """The worst answer heard; LOST also when none was heard for too long."""
+        """The worst verdict received so far.
+
+        LOST as well if the store has not confirmed the lease within its trusted share.
+        """
         if self._verdict is not Verdict.LOST and self._clock.monotonic() > self._deadline:
             return Verdict.LOST
         return self._verdict
 
     def check(self) -> None:
-        """Raises LeaseLost unless this process still surely owns the export."""
+        """Raises LeaseLost unless this process certainly still owns the export."""
         if self.verdict is Verdict.LOST:
-            raise LeaseLost("the lease ended: another worker may own this export now")
+            raise LeaseLost("the lease expired: another worker may own this export now")
 
 
 @contextmanager
-def kept(lease: Lease, renew: Callable[[], Verdict], clock: Clock) -> Iterator[None]:
-    """Within this block a thread renews the lease; what it hears is noted in the lease.
+def renewing(lease: Lease, renew: Callable[[], Verdict], clock: Clock) -> Iterator[None]:
+    """Renews the lease in a thread within this block and records each verdict in the lease.
 
-    A store that does not answer is asked again until the lease is past saving: an outage
-    shorter than that costs nothing.
+    If the store does not answer, the thread retries until the lease is lost. A shorter outage has
+    no effect.
     """
     stop = threading.Event()
-    interval = lease.duration.total_seconds() / RENEWALS
+    interval = lease.duration.total_seconds() / RENEWALS_PER_LEASE
 
-    def keep() -> None:
+    def renew_until_stopped() -> None:
         while not stop.wait(interval):
             asked_at = clock.monotonic()
             try:
-                verdict = lease.note(renew(), asked_at)
+                verdict = lease.record(renew(), asked_at)
             except StoreUnavailable as error:
                 log.warning("lease.renew_failed", reason=str(error))
                 verdict = lease.verdict
             if verdict is Verdict.LOST:
                 return
 
-    thread = threading.Thread(target=keep, name="lease", daemon=True)
+    thread = threading.Thread(target=renew_until_stopped, name="lease", daemon=True)
     thread.start()
     try:
         yield
@@ -93,17 +102,20 @@ def kept(lease: Lease, renew: Callable[[], Verdict], clock: Clock) -> Iterator[N
 
 T = TypeVar("T")
 
-BEAT = 0.2
-"""Seconds between two questions whether to go on; in between, the lease's thread hears."""
-STORE_RETRY = 0.5
-"""Seconds between two tries to reach the store while the lease still holds."""
+HEARTBEAT_SECONDS = 0.2
+"""Shortest time between two heartbeats that reach the store.
+
+Between them the verdict comes from the lease, which its own thread renews.
+"""
+STORE_RETRY_SECONDS = 0.5
+"""Seconds between two attempts to reach the store while the lease is valid."""
 
 
 class LeasedExport:
-    """Says everything to the store under one fence, and raises LeaseLost as soon as that is stale.
+    """Sends every store call under one fence; raises LeaseLost as soon as that fence is stale.
 
-    A silent store is asked again for as long as the lease surely holds: a shorter outage costs
-    nothing but time.
+    If the store does not answer, calls other than `cut` and `release` are retried for as long as
+    the lease is valid. A shorter outage costs only time.
     """
 
     def __init__(
@@ -122,41 +134,44 @@ class LeasedExport:
         self._clock = clock
         self._claimed_at = claimed_at
         self._lease = Lease(lease, clock, claimed_at)
-        self._beat_at = 0.0
+        self._next_heartbeat_at = 0.0
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Within this block a thread renews the lease."""
-        with kept(self._lease, self._renewal(None), self._clock):
+    def renewing(self) -> Iterator[None]:
+        """Renews the lease in a thread within this block."""
+        with renewing(self._lease, self._renewal(None), self._clock):
             yield
 
     def check(self) -> None:
-        """Raises LeaseLost unless this process still surely owns the export."""
+        """Raises LeaseLost unless this process certainly still owns the export."""
         self._lease.check()
 
     def now(self) -> datetime:
-        """The store's clock, which the claim just read: this machine's may be hours off."""
+        """Returns the time of the store's clock, derived from the claim.
+
+        The clock of this machine may be hours off.
+        """
         since_claim = self._clock.monotonic() - self._claimed_at
         return self.export.updated_at + timedelta(seconds=since_claim)
 
-    def beat(self, progress: float) -> Verdict:
-        """Whether to go on; asks the store only now and then."""
+    def heartbeat(self, progress: float) -> Verdict:
+        """Reports progress and returns the verdict; asks the store once per HEARTBEAT_SECONDS."""
         now = self._clock.monotonic()
-        if now < self._beat_at:
+        if now < self._next_heartbeat_at:
             self.check()
             return self._lease.verdict
-        self._beat_at = now + BEAT
-        return self._ask(self._renewal(progress))
+        self._next_heartbeat_at = now + HEARTBEAT_SECONDS
+        return self._request_verdict(self._renewal(progress))
 
     def confirm(self) -> None:
-        """Return only if the store itself says that this export is still ours."""
-        self._ask(self._renewal(None))
+        """Returns only if the store itself confirms that this worker owns the export."""
+        self._request_verdict(self._renewal(None))
 
     def commit(
         self, checkpoint: Checkpoint, *, progress: float, closing: Result | None = None
     ) -> Verdict:
-        """Make a checkpoint durable."""
-        return self._ask(
+        """Makes a checkpoint durable."""
+        return self._request_verdict(
             lambda: self._store.commit(
                 self.export.id,
                 self.fence,
@@ -168,10 +183,11 @@ class LeasedExport:
         )
 
     def cut(self, partitions: Sequence[Partition]) -> Verdict | None:
-        """Hand the export over to partitions; None if the store does not take them now.
+        """Hands the export over to partitions; returns None if the store cannot take them now.
 
-        Asked once only: a full store would refuse them for long, and the export can be read as
-        one. If they were taken and the answer was lost, the next word to the store tells.
+        The request is not retried: a full store may refuse for long, and the export can be read
+        without partitions. If the store cut the export but its answer was lost, the next request
+        raises LeaseLost.
         """
         asked_at = self._clock.monotonic()
         self.check()
@@ -180,15 +196,15 @@ class LeasedExport:
         except StoreUnavailable as error:
             log.warning("export.not_cut", reason=str(error))
             return None
-        return self._heard(verdict, asked_at)
+        return self._record(verdict, asked_at)
 
     def partitions(self) -> tuple[Export, ...]:
-        """What the export was cut into."""
-        return self._patiently(lambda: self._store.partitions(self.export.id))
+        """Returns the partitions of the export, in order."""
+        return self._retry_while_leased(lambda: self._store.partitions(self.export.id))
 
     def rejoin(self) -> Verdict:
-        """Let the export be read as one, from its beginning."""
-        return self._ask(lambda: self._store.rejoin(self.export.id, self.fence))
+        """Drops the partitions, so that the export is read without them from its beginning."""
+        return self._request_verdict(lambda: self._store.rejoin(self.export.id, self.fence))
 
     def end(
         self,
@@ -199,8 +215,8 @@ class LeasedExport:
         result: Result | None = None,
         error: str | None = None,
     ) -> None:
-        """Move the export to a terminal state."""
-        ended = self._patiently(
+        """Moves the export to a terminal state."""
+        ended = self._retry_while_leased(
             lambda: self._store.end(
                 self.export.id,
                 self.fence,
@@ -212,16 +228,24 @@ class LeasedExport:
             )
         )
         if not ended:
-            raise LeaseLost("the store refused the fence at the end: another worker owns it")
+            raise LeaseLost(
+                "the store refused the fence at the end: another worker owns this export"
+            )
 
     def release(self, *, clean: bool, retry_in: timedelta | None, reason: str | None) -> None:
-        """Give the export back. If the store is silent the lease runs out by itself."""
+        """Releases the export.
+
+        Raises LeaseLost if the store refuses the fence or does not answer; in the latter case the
+        lease expires by itself.
+        """
         try:
             held = self._store.release(
                 self.export.id, self.fence, clean=clean, retry_in=retry_in, reason=reason
             )
         except StoreUnavailable as error:
-            raise LeaseLost(f"not given back, so left to the sweep: {error}") from None
+            raise LeaseLost(
+                f"the export was not released; its lease expires by itself: {error}"
+            ) from None
         if not held:
             raise LeaseLost("the store refused the fence: another worker owns this export")
 
@@ -230,24 +254,24 @@ class LeasedExport:
             self.export.id, self.fence, lease=self._lease.duration, progress=progress
         )
 
-    def _ask(self, question: Callable[[], Verdict]) -> Verdict:
-        def noted() -> Verdict:
+    def _request_verdict(self, request: Callable[[], Verdict]) -> Verdict:
+        def recorded() -> Verdict:
             asked_at = self._clock.monotonic()
-            return self._heard(question(), asked_at)
+            return self._record(request(), asked_at)
 
-        return self._patiently(noted)
+        return self._retry_while_leased(recorded)
 
-    def _heard(self, verdict: Verdict, asked_at: float) -> Verdict:
-        self._lease.note(verdict, asked_at)
+    def _record(self, verdict: Verdict, asked_at: float) -> Verdict:
+        self._lease.record(verdict, asked_at)
         if verdict is Verdict.LOST:
             raise LeaseLost("the store refused the fence: another worker owns this export")
         return verdict
 
-    def _patiently(self, call: Callable[[], T]) -> T:
+    def _retry_while_leased(self, call: Callable[[], T]) -> T:
         while True:
             self.check()
             try:
                 return call()
             except StoreUnavailable as error:
                 log.warning("store.silent", reason=str(error))
-                self._clock.sleep(STORE_RETRY)
+                self._clock.sleep(STORE_RETRY_SECONDS)

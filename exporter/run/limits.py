@@ -1,4 +1,4 @@
-"""The numbers that a slice works by, and how long an export may wait by them."""
+"""The limits of a slice, and the waiting time that they allow an export."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import msgspec
 
 from exporter.core.exports import Export
 
-FIRST_WAIT = 2.0
-LONGEST_WAIT = 60.0
-"""Seconds: the first wait for an upstream or S3, and what doubling stops at."""
+FIRST_WAIT_SECONDS = 2.0
+MAX_WAIT_SECONDS = 60.0
+"""First and longest wait of the backoff for an upstream or S3, in seconds."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers that a slice works by; see `settings.Settings` for their meaning."""
+    """The limits of a slice; `settings.Settings` explains each of them."""
 
     part_size: int
     slice: timedelta
@@ -25,33 +25,37 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     keep_file: timedelta
     keep_record: timedelta
     parts_ahead: int = 2
-    """Parts that may be under way to the store while the next one is made: each is memory."""
+    """Parts that may be in flight to the object store while the next part is made.
+
+    Each occupies memory.
+    """
 
     partition_rows: int = 0
     partitions: int = 16
 
-    def until(self, export: Export) -> datetime:
-        """When the export must have ended."""
+    def deadline_of(self, export: Export) -> datetime:
+        """Returns the time by which the export must have ended."""
         return export.created_at + self.deadline
 
-    def keep(self, export: Export) -> timedelta:
-        """How long its file is kept."""
+    def file_retention(self, export: Export) -> timedelta:
+        """Returns how long the file of the export is kept."""
         own = export.spec.keep_seconds
         return self.keep_file if own is None else timedelta(seconds=own)
 
-    def wait(
+    def wait_or_reason(
         self, export: Export, now: datetime, reason: str, *, advanced: bool, at_least: float
     ) -> timedelta | str:
-        """How long the export has to wait because of that reason, at least so many seconds; or
-        why it fails instead, if that is longer than it may take.
+        """Returns how long the export must wait, or the error text if it fails instead.
 
-        Each wait is twice the one before, unless the export has `advanced` since that.
+        The wait is at least `at_least` seconds. It doubles with each wait in a row; `advanced`
+        means that the export has made progress since the previous wait, which resets the backoff.
+        The export fails if it has waited longer than `patience` or cannot end before its deadline.
         """
         stalls = 0 if advanced else export.stalls
         since = None if advanced else export.stalled_since
-        seconds = max(min(FIRST_WAIT * 2 ** min(stalls, 10), LONGEST_WAIT), at_least)
+        seconds = max(min(FIRST_WAIT_SECONDS * 2 ** min(stalls, 10), MAX_WAIT_SECONDS), at_least)
         if since is not None and now - since > self.patience:
             return f"gave up after waiting since {since:%Y-%m-%d %H:%M:%S}Z: {reason}"
-        if now + timedelta(seconds=seconds) > self.until(export):
+        if now + timedelta(seconds=seconds) > self.deadline_of(export):
             return f"not finished within {self.deadline} of its creation: {reason}"
         return timedelta(seconds=seconds)

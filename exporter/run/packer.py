@@ -1,4 +1,4 @@
-"""Rows on their way to a file: encoded, cut into volumes, compressed."""
+"""Encoding of rows into the bytes of a file: format, volumes, compression."""
 
 from __future__ import annotations
 
@@ -16,70 +16,70 @@ from exporter.formats.base import Format
 class FileEncoder:
     """Makes the bytes of one file from rows, in any number of slices.
 
-    `buffer` holds what was made and is not yet stored. What stands in it after `settle` needs
-    nothing of this process any more: with the `Packed` that `settle` returns, another goes on.
+    `buffer` holds the bytes that are made but not yet stored. After `settle()` the buffer is
+    complete: another process can resume from it and the returned `Packed` state.
 
-    A volume is a stretch of the file that is whole by itself: `rows_per_file` rows with whatever
-    the format puts before and after them; compressed, one gzip member or some zstd frames. So
-    volumes can be handed out as files of their own, although they are written and published as
-    one. Without `rows_per_file` the whole file is one volume: a single member, because several
-    programs read only the first of many.
+    A volume is a range of the file that is a complete file by itself: `rows_per_file` rows with the
+    format's opening and closing bytes. Compressed, it is one gzip member or several zstd frames.
+    Volumes can therefore be downloaded as separate files although they are written and published as
+    one object. Without `rows_per_file` the whole file is one volume and thus one gzip member,
+    because several programs read only the first member.
 
-    Rows are encoded in the caller's thread; what came of the rows before is compressed in another
-    meanwhile. Equal rows, added in equal pieces, give equal bytes all the same.
+    Rows are encoded in the caller's thread while a second thread compresses the rows before them.
+    Equal rows, added in equal pieces, still give equal bytes.
     """
 
     def __init__(self, encoder: Format, spec: Spec, at: Checkpoint, buffer: bytearray) -> None:
-        """Goes on behind a checkpoint; `buffer` is what the last slice left over there."""
+        """Resumes behind a checkpoint; `buffer` holds the tail that the last slice stored."""
         packed = at.packed
         if packed == Packed() and at.rows:
-            # Version 0.1.0 knew no volumes, and its exports may be under way during a deploy.
+            # Checkpoints of version 0.1.0 have no volumes; they may be resumed during a deploy.
             packed = Packed(is_open=True, rows=at.rows)
         self._encoder = encoder
-        self._most = spec.rows_per_file
+        self._rows_per_file = spec.rows_per_file
         self._rows = packed.rows
         self._is_open = packed.is_open
-        self._press = _Compressor(spec.compression, packed, at.uploaded, buffer)
+        self._compressor = _Compressor(spec.compression, packed, at.uploaded, buffer)
 
     @property
     def buffer(self) -> bytearray:
-        """What is not yet stored; whole after `settle` and `close` only."""
-        return self._press.buffer
+        """Bytes that are not yet stored; complete only after `settle` or `close`."""
+        return self._compressor.buffer
 
     @property
-    def made(self) -> int:
-        """Bytes in the buffer, without what is still being compressed."""
-        return self._press.made
+    def ready_bytes(self) -> int:
+        """Bytes in the buffer, excluding data that is still being compressed."""
+        return self._compressor.ready_bytes
 
     @property
     def size(self) -> int:
-        """Bytes of the file so far, stored or not; whole as `buffer` is."""
-        return self._press.size
+        """Bytes of the file so far, stored or buffered; exact only after `settle` or `close`."""
+        return self._compressor.size
 
     @property
     def volumes(self) -> tuple[Volume, ...]:
-        """Those that have ended, when the buffer was last whole."""
-        return tuple(self._press.volumes)
+        """Volumes that had ended when the buffer was last complete."""
+        return tuple(self._compressor.volumes)
 
     def add(self, rows: Sequence[Row], row_counts: RowCounts) -> None:
-        """Append the rows. Raises SourceUntrue as `Format.encode` does."""
+        """Appends the rows. Raises SourceUntrue as `Format.encode` does."""
         steps: list[Callable[[], None]] = []
         while rows:
             if not self._is_open:
                 steps += self._begin()
-            room = len(rows) if self._most is None else self._most - self._rows
+            room = len(rows) if self._rows_per_file is None else self._rows_per_file - self._rows
             some, rows = rows[:room], rows[room:]
             data = self._encoder.encode(some, row_counts, self._rows)
-            steps.append(partial(self._press.compress, data))
+            steps.append(partial(self._compressor.compress, data))
             self._rows += len(some)
-            if self._rows == self._most:
+            if self._rows == self._rows_per_file:
                 steps += self._end()
-        self._press.run(steps)
+        self._compressor.run(steps)
 
     def settle(self) -> Packed:
-        """Complete the buffer to a place where another process can go on, and say where it is."""
-        self._press.join()
-        crc, length = self._press.pause(is_open=self._is_open)
+        """Completes the buffer and returns the state from which another process can resume."""
+        self._compressor.join()
+        crc, length = self._compressor.pause(is_open=self._is_open)
         return Packed(
             is_open=self._is_open,
             rows=self._rows,
@@ -88,54 +88,54 @@ class FileEncoder:
             volumes=self.volumes,
         )
 
-    def taken(self) -> None:
-        """The buffer was given away; the next one begins."""
-        self._press.empty()
+    def start_buffer(self) -> None:
+        """Starts a new buffer, after the caller has taken the current one."""
+        self._compressor.empty()
 
     def close(self, unknown: Sequence[str] = ()) -> Volume | None:
-        """End the file; ids that the source did not have follow, as a volume of their own.
+        """Ends the file; ids in `unknown` are appended as a volume of their own, one a line.
 
-        Returns that volume, if there are any.
+        Returns that volume, or None if `unknown` is empty.
         """
         steps: list[Callable[[], None]] = []
-        self._press.join()
-        if not self._is_open and not self._press.volumes:
+        self._compressor.join()
+        if not self._is_open and not self._compressor.volumes:
             steps += self._begin()
         if self._is_open:
             steps += self._end()
-        self._press.run(steps)
-        self._press.join()
+        self._compressor.run(steps)
+        self._compressor.join()
         if not unknown:
             return None
         begun = self.size
-        self._press.begin("".join(f"{one}\n" for one in unknown).encode())
-        self._press.end(b"")
+        self._compressor.begin("".join(f"{one}\n" for one in unknown).encode())
+        self._compressor.end(b"")
         return Volume(len(unknown), begun, self.size - begun)
 
     def _begin(self) -> list[Callable[[], None]]:
         self._is_open = True
-        return [partial(self._press.begin, self._encoder.open())]
+        return [partial(self._compressor.begin, self._encoder.open())]
 
     def _end(self) -> list[Callable[[], None]]:
         rows, self._rows = self._rows, 0
         self._is_open = False
-        return [partial(self._press.end, self._encoder.close(rows), rows)]
+        return [partial(self._compressor.end, self._encoder.close(rows), rows)]
 
 
 class _Compressor:
-    """Turns encoded rows into the file's bytes, step by step, in order.
+    """Turns encoded rows into the bytes of the file, step by step, in order.
 
-    `run` and `join` are for the caller's thread; the steps are taken in one of their own, if they
-    compress anything, and at most those of one `run` are ahead of the caller.
+    `run` and `join` are called from the caller's thread. The steps run in a second thread if the
+    file is compressed. At most the steps of one `run` are pending.
     """
 
     def __init__(self, name: str, at: Packed, stored: int, buffer: bytearray) -> None:
         self.buffer = buffer
-        self.made = len(buffer)
+        self.ready_bytes = len(buffer)
         self.volumes = list(at.volumes)
         self._stored = stored
         self._stream = compression.stream(name, at)
-        self._is_slow = name != "none"
+        self._uses_thread = name != "none"
         self._under_way: Future[None] | None = None
 
     @property
@@ -143,25 +143,25 @@ class _Compressor:
         return self._stored + len(self.buffer)
 
     def run(self, steps: Sequence[Callable[[], None]]) -> None:
-        """Take these steps after those before, which are taken when this returns."""
+        """Starts these steps; all earlier steps are complete when this returns."""
 
-        def take_all() -> None:
+        def run_all() -> None:
             for step in steps:
                 step()
 
         self.join()
-        if self._is_slow:
-            self._under_way = threads.start(take_all, "compress")
+        if self._uses_thread:
+            self._under_way = threads.start(run_all, "compress")
         else:
-            take_all()
-            self.made = len(self.buffer)
+            run_all()
+            self.ready_bytes = len(self.buffer)
 
     def join(self) -> None:
-        """Return when all steps are taken; raises what one of them raised."""
+        """Waits until all steps are complete; raises the error of a failed step."""
         if self._under_way is not None:
             under_way, self._under_way = self._under_way, None
             under_way.result()
-        self.made = len(self.buffer)
+        self.ready_bytes = len(self.buffer)
 
     def begin(self, head: bytes) -> None:
         self.buffer += self._stream.begin()
@@ -171,7 +171,7 @@ class _Compressor:
         self.buffer += self._stream.compress(data)
 
     def end(self, tail: bytes, rows: int | None = None) -> None:
-        """End a volume; without `rows` it is one of those that are not counted."""
+        """Ends a volume. Without `rows` the volume is not recorded in `volumes`."""
         self.compress(tail)
         self.buffer += self._stream.end()
         if rows is not None:
@@ -181,10 +181,10 @@ class _Compressor:
     def pause(self, *, is_open: bool) -> tuple[int, int]:
         if is_open:
             self.buffer += self._stream.pause()
-        self.made = len(self.buffer)
+        self.ready_bytes = len(self.buffer)
         return self._stream.state()
 
     def empty(self) -> None:
         self._stored += len(self.buffer)
         self.buffer = bytearray()
-        self.made = 0
+        self.ready_bytes = 0

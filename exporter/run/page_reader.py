@@ -1,4 +1,4 @@
-"""Where an export stands in its source: which rows of a page count, and when the end is proven."""
+"""Reading position of an export: selection of rows, duplicates, proof of the end."""
 
 from __future__ import annotations
 
@@ -16,42 +16,52 @@ from exporter.core.exports import Completeness, EndReason, Outcome, Spec
 from exporter.errors import SourceUntrue
 from exporter.sources.base import Page
 
-WINDOW = 1_000
-"""Rows back to which a repeated id is noticed. A list that grows while it is read by page number
-pushes rows onto the next page, so a repetition is near or is none of ours."""
-DIGEST = 8
-"""Bytes kept of an id: a false repetition once in 10^10 exports of a million rows."""
+DUPLICATE_WINDOW_ROWS = 1_000
+"""Latest rows whose ids are remembered to detect duplicates.
+
+A list that grows while it is read by page number moves rows onto the next page, so a duplicate made
+by paging follows its first copy closely. Repetitions further apart come from the source itself and
+are kept.
+"""
+DIGEST_BYTES = 8
+"""Bytes kept of each id.
+
+A row is wrongly taken for a duplicate in one of 10^10 exports of a million rows.
+"""
 
 
 class PageReader:
-    """Takes the pages of one export in order and says which rows to write.
+    """Accepts the pages of one export in order and returns the rows to write.
 
-    Pure: no clock, no network. All that it knows is in the checkpoint that it makes.
+    Uses no clock and no network; its whole state is in the checkpoint that it makes.
     """
 
     def __init__(
         self, spec: Spec, at: Checkpoint, *, identity: str | None, tolerated_drift: float
     ) -> None:
         self.at = at
-        self.unknown: list[str] = _unpacked(at.unknown)
-        """Ids that were asked for and that the source does not have."""
+        self.unknown: list[str] = _unpack_ids(at.unknown)
+        """Requested ids that the source does not have."""
         self._spec = spec
-        self._tolerated = tolerated_drift
-        self._seen = _Seen(identity, at.seen) if identity is not None else None
+        self._tolerated_drift = tolerated_drift
+        self._recent_ids = _RecentIds(identity, at.seen) if identity is not None else None
 
     @property
     def ended(self) -> bool:
-        """Whether it is proven that no row follows."""
+        """True if it is proven that no row follows."""
         return self.at.end_reason is not None
 
     def accept(self, page: Page) -> Sequence[Row]:
-        """The rows of this page that belong into the file, each once; moves behind the page.
+        """Returns the rows of this page to write, each once, and moves behind the page.
 
-        Raises SourceUntrue, with what was seen, if the pages contradict each other: a cursor that
-        comes again, or an end before the announced total.
+        Raises SourceUntrue, with the numbers, if the pages contradict each other: a cursor repeats,
+        the pages end with another number of rows than announced, or the list changed by more than
+        `tolerated_drift`.
         """
         at = self.at
-        fresh = page.rows if self._seen is None else self._seen.unseen(page.rows)
+        fresh = (
+            page.rows if self._recent_ids is None else self._recent_ids.without_repeated(page.rows)
+        )
         room = None if self._spec.limit is None else self._spec.limit - at.rows
         rows = fresh if room is None else fresh[:room]
         self.unknown += page.unknown
@@ -64,7 +74,7 @@ class PageReader:
         elif page.next in (at.cursor, at.landmark):
             raise SourceUntrue(
                 f"the cursor {page.next!r} came again after {at.fetched} rows: the source's pages "
-                "go round in a circle"
+                "form a cycle"
             )
         pages = at.pages + 1
         self.at = at.evolve(
@@ -75,8 +85,8 @@ class PageReader:
             duplicates=at.duplicates + len(page.rows) - len(fresh),
             over_limit=len(fresh) - len(rows),
             pages=pages,
-            # Brent's way to notice a circle of any length: remember one cursor, a new one each
-            # time the number of pages has doubled.
+            # Brent's cycle detection finds a cycle of any length: the remembered cursor is
+            # replaced each time the number of pages has doubled.
             landmark=at.cursor if pages & (pages - 1) == 0 else at.landmark,
             total_at_start=total if at.pages == 0 else at.total_at_start,
             total_at_end=total,
@@ -86,19 +96,19 @@ class PageReader:
         return rows
 
     def checkpoint(self) -> Checkpoint:
-        """The position as it can be stored."""
-        seen = "" if self._seen is None else self._seen.stored()
-        return self.at.evolve(seen=seen, unknown=_packed(self.unknown))
+        """Returns the position as a checkpoint, with the recent and the unknown ids."""
+        seen = "" if self._recent_ids is None else self._recent_ids.stored()
+        return self.at.evolve(seen=seen, unknown=_pack_ids(self.unknown))
 
     def completeness(self) -> Completeness:
-        """What was proven, once the reading has ended."""
+        """Returns the proof of completeness; valid once the reading has ended."""
         at = self.at
         known = [n for n in (at.total_at_end, self._spec.limit) if n is not None]
         if at.rows == 0:
             outcome = Outcome.EMPTY
-        elif self._cut_off():
+        elif self._is_truncated():
             outcome = Outcome.TRUNCATED
-        elif self._drift() or self.unknown:
+        elif self._drift_rows() or self.unknown:
             outcome = Outcome.PARTIAL
         else:
             outcome = Outcome.COMPLETE
@@ -113,15 +123,15 @@ class PageReader:
             total_at_end=at.total_at_end,
         )
 
-    def _cut_off(self) -> bool:
-        """Whether the limit was reached while the source had more, or may have had."""
+    def _is_truncated(self) -> bool:
+        """True if the limit was reached while the source had, or may have had, more rows."""
         at = self.at
         return at.end_reason == EndReason.LIMIT_REACHED and (
             at.total_at_end is None or at.fetched - at.over_limit < at.total_at_end
         )
 
-    def _drift(self) -> int:
-        """Rows by which the source visibly changed while it was read by number."""
+    def _drift_rows(self) -> int:
+        """Returns the rows by which the source visibly changed while it was read by page number."""
         if self.at.total_at_start is None or self.at.total_at_end is None:
             return 0
         return max(abs(self.at.total_at_end - self.at.total_at_start), self.at.duplicates)
@@ -133,7 +143,7 @@ class PageReader:
                 f"the source's pages ended after {at.fetched} rows, its total says "
                 f"{at.total_at_end} ({at.total_at_start} at the start)"
             )
-        drift, most = self._drift(), self._tolerated * max(at.total_at_start or 0, 1)
+        drift, most = self._drift_rows(), self._tolerated_drift * max(at.total_at_start or 0, 1)
         if drift > most:
             raise SourceUntrue(
                 f"the source changed by {drift} rows while it was read (total {at.total_at_start} "
@@ -142,37 +152,37 @@ class PageReader:
             )
 
 
-def _packed(ids: Sequence[str]) -> str:
+def _pack_ids(ids: Sequence[str]) -> str:
     return base64.b64encode(zlib.compress("\n".join(ids).encode(), 1)).decode() if ids else ""
 
 
-def _unpacked(stored: str) -> list[str]:
+def _unpack_ids(stored: str) -> list[str]:
     return zlib.decompress(base64.b64decode(stored)).decode().split("\n") if stored else []
 
 
-class _Seen:
-    """The ids of the last rows, as short digests."""
+class _RecentIds:
+    """Ids of the latest rows, as short digests."""
 
     def __init__(self, identity: str, stored: str) -> None:
-        self._id_of = _identifier(identity)
+        self._id_of = _id_reader(identity)
         raw = base64.b64decode(stored)
-        self._order = deque(raw[i : i + DIGEST] for i in range(0, len(raw), DIGEST))
+        self._order = deque(raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES))
         self._known = set(self._order)
 
-    def unseen(self, rows: Iterable[Row]) -> list[Row]:
-        """The rows whose id was not among the last ones; rows without an id are all kept."""
+    def without_repeated(self, rows: Iterable[Row]) -> list[Row]:
+        """Returns the rows whose id is not among the recent ids, and every row without an id."""
         order, known, id_of = self._order, self._known, self._id_of
         kept: list[Row] = []
         for row in rows:
             identity = id_of(row)
             if identity is not None:
-                digest = blake2b(identity, digest_size=DIGEST).digest()
+                digest = blake2b(identity, digest_size=DIGEST_BYTES).digest()
                 if digest in known:
                     continue
                 known.add(digest)
                 order.append(digest)
             kept.append(row)
-        while len(order) > WINDOW:
+        while len(order) > DUPLICATE_WINDOW_ROWS:
             known.discard(order.popleft())
         return kept
 
@@ -180,8 +190,8 @@ class _Seen:
         return base64.b64encode(b"".join(self._order)).decode()
 
 
-def _identifier(name: str) -> Callable[[Row], bytes | None]:
-    """Reads one field of a row as its JSON text, without looking at the others' values."""
+def _id_reader(name: str) -> Callable[[Row], bytes | None]:
+    """Returns a function that reads one field of a row as JSON text and skips the other values."""
     shape = msgspec.defstruct(
         "Identified", [("id", msgspec.Raw, msgspec.field(default=msgspec.Raw(b""), name=name))]
     )
@@ -191,7 +201,7 @@ def _identifier(name: str) -> Callable[[Row], bytes | None]:
         try:
             found = bytes(decode(row).id)
         except msgspec.DecodeError:
-            # JSON so odd that only the format's slow path reads it: never taken for a repetition.
+            # Only the format's slow path can read this row; it is never counted as a duplicate.
             return None
         return found if found not in (b"", b"null") else None
 

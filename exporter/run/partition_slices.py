@@ -1,4 +1,4 @@
-"""Slices of an export that was cut: of one partition, and the one that makes one file of all."""
+"""Slices of an export that was cut: reading of one partition, and composition of the file."""
 
 from __future__ import annotations
 
@@ -16,91 +16,101 @@ from exporter.run.slices import Slice
 from exporter.run.uploads import PartUploader
 from exporter.sources.base import Page
 from exporter.storage import composing
-from exporter.storage.base import PART_SIZE_MIN, ObjectInfo
+from exporter.storage.base import MIN_PART_BYTES, ObjectInfo
 from exporter.store.base import Verdict
 
 log = structlog.get_logger()
 
-COPIES = 2
-"""Copies under way for each part that may be: less than what a small store is kept busy by."""
+COPIES_PER_PART_AHEAD = 2
+"""Copies in flight for each part that may be in flight.
+
+This load is below the capacity of a small store.
+"""
 
 
 class PartitionSlice(Slice):
-    """Reads a stretch of an export's rows into an object of its own, which nobody downloads.
+    """Reads one partition of an export into an object of its own, which is not for download.
 
-    It ends as canceled when it cannot be trusted to fit to the others: the export is then read as
-    one.
+    The partition ends as canceled if its rows may not fit to those of the other partitions. The
+    export is then read without partitions.
     """
 
-    def _beginning(self) -> Checkpoint:
+    def _first_checkpoint(self) -> Checkpoint:
         assert self.export.partition is not None
-        return super()._beginning().evolve(packed=partitions.packed(self.export.partition))
+        return (
+            super()
+            ._first_checkpoint()
+            .evolve(packed=partitions.initial_packed(self.export.partition))
+        )
 
-    def _taken(self, page: Page) -> Sequence[Row]:
+    def _accept(self, page: Page) -> Sequence[Row]:
         assert self.export.partition is not None
-        rows = super()._taken(page)
-        partitions.check(self.export.partition, page, self.at)
+        rows = super()._accept(page)
+        partitions.check_unmoved(self.export.partition, page, self.at)
         if self.at.pages == 1:
             self.reader.at = self.at.evolve(head=self.reader.checkpoint().seen)
         return rows
 
-    def _refused(self, error: SourceError) -> Ending:
+    def _on_source_error(self, error: SourceError) -> Ending:
         if not isinstance(error, SourceUntrue):
-            return super()._refused(error)
+            return super()._on_source_error(error)
         log.warning("partition.given_up", reason=str(error))
         return self._cancel()
 
     def _publish(self) -> Ending:
-        # What ends the file stands behind the last partition, and whoever joins them writes it.
-        # Never stored at once: the checkpoint has to say what this partition's bytes are.
-        at = self._in_hand()
+        # The composition writes the closing bytes of the file behind the last partition.
+        # A partition is never published by a single PUT: the composition needs the checkpoint
+        # that describes this partition's bytes.
+        at = self._position()
         result = self._result(None)
         return self._upload(at, result)
 
 
 class CompositionSlice(Slice):
-    """Makes one file of the objects of an export's partitions, inside the store, in their order.
+    """Composes one file of the partitions' objects, inside the store, in order.
 
-    The parts made so far say how far it came: they are the first bytes of those objects.
+    The committed parts are the progress: they hold the first bytes of those objects.
     """
 
     def _read(self) -> Ending:
         pieces = self.held.partitions()
         if not pieces:
-            raise LeaseLost("the partitions are no more: another worker did what was left to do")
+            raise LeaseLost(
+                "the partitions no longer exist: another worker has ended or rejoined this export"
+            )
         failed = next((one for one in pieces if one.state is State.FAILED), None)
         if failed is not None:
             return self._fail(failed.error or f"partition {failed.id} failed")
         try:
-            whole = partitions.joined(self.export.spec, pieces)
+            whole = partitions.join(self.export.spec, pieces)
         except SourceMoved as error:
             return self._read_as_one(str(error))
         self.row_counts = whole.row_counts
         if self.saved.end_reason is None:
-            # A worker of a version that knew no partitions may have begun to read this export as
-            # one: those parts are of another file.
-            self.saved = self._beginning()
+            # A worker of a version without partitions may have started to read this export:
+            # its parts belong to another file.
+            self.saved = self._first_checkpoint()
         self.reader.at = whole.evolve(
             key=self.saved.key, upload_id=self.saved.upload_id, parts=self.saved.parts
         )
         return self._compose([_object(one) for one in pieces])
 
     def _compose(self, objects: Sequence[ObjectInfo]) -> Ending:
-        least = min(PART_SIZE_MIN, self.limits.part_size)
-        # A copy holds no memory here, and several take the store little longer than one.
-        most = COPIES * self.limits.parts_ahead
-        self.uploader = PartUploader(self.file, ahead=most, check=self.held.check)
+        min_bytes = min(MIN_PART_BYTES, self.limits.part_size)
+        # A copy uses no memory here, and several take the store little longer than one copy.
+        max_copies = COPIES_PER_PART_AHEAD * self.limits.parts_ahead
+        self.uploader = PartUploader(self.file, ahead=max_copies, check=self.held.check)
         rest = bytearray()
-        for step in composing.steps(objects, self.at.uploaded, least=least):
-            if step.copy is None and step.size < least:
-                rest += self.file.fetch(step.read)
+        for step in composing.plan_steps(objects, self.at.uploaded, min_bytes=min_bytes):
+            if step.copy is None and step.size < min_bytes:
+                rest += self.file.read_ranges(step.read)
                 break
-            if self.draining() or self._is_late():
+            if self.draining() or self._is_budget_spent():
                 return self._commit_stored(all_=True) or self._release(
                     Ending.HANDED_OVER, clean=True
                 )
             if step.copy is None:
-                self.uploader.send(self.at, self.file.fetch(step.read))
+                self.uploader.send(self.at, self.file.read_ranges(step.read))
             else:
                 self.uploader.copy(self.at, step.copy)
             ending = self._commit_stored()
@@ -116,12 +126,12 @@ class CompositionSlice(Slice):
         log.warning("export.read_as_one", reason=reason)
         if self.held.rejoin() is Verdict.CANCEL:
             return self._cancel()
-        self._discard()
+        self._delete_files()
         return self._release(Ending.HANDED_OVER, clean=True)
 
-    def _start_over(self) -> None:
-        # Only what was made of the partitions is gone; they themselves are still there.
-        self._commit(self._beginning())
+    def _restart(self) -> None:
+        # Only the upload that joins the partitions is gone; the partitions still exist.
+        self._commit(self._first_checkpoint())
 
 
 def _object(partition: Export) -> ObjectInfo:

@@ -1,9 +1,9 @@
-"""Cutting one export into partitions that are read side by side, and knowing that they still fit.
+"""Plan of the partitions of an export, and checks that the partitions fit together.
 
-A list that is read by page number moves when rows are added or removed. Whoever reads it alone
-from its first page to its last notices rows that come twice; several who begin in the middle do
-not, where one ends and the next begins. So partitions tolerate nothing: if the list is seen to
-move, they are given up and the export is read once more, as one.
+A list that is read by page number moves when rows are added or removed. A single reader, from the
+first page to the last, notices rows that come twice. Parallel readers do not notice this where one
+partition ends and the next begins. Partitions therefore tolerate no drift: if the list is seen to
+move, the partitions are dropped and the export is read again without partitions.
 """
 
 from __future__ import annotations
@@ -17,20 +17,23 @@ from isal import isal_zlib
 from exporter.core.checkpoints import Checkpoint, Packed, RowCounts
 from exporter.core.exports import Export, Partition, Spec, State
 from exporter.errors import SourceMoved
-from exporter.run.page_reader import DIGEST
+from exporter.run.page_reader import DIGEST_BYTES
 from exporter.sources.base import Page
 
 
-def cut(spec: Spec, total: int, *, page_rows: int, least: int, most: int) -> list[Partition]:
-    """Stretches of about equal length, each whole pages, that together are the export.
+def plan(
+    spec: Spec, total: int, *, page_rows: int, min_rows: int, max_partitions: int
+) -> list[Partition]:
+    """Returns partitions of whole pages and about equal length that cover the export.
 
-    `total` is what the source announced. Empty if they would have fewer than `least` rows each
-    even as two, if `least` is 0, or if the export's parts must be told apart (ids, volumes).
+    `total` is the number of rows that the source announced, `page_rows` the rows of a page. Empty
+    if two partitions of `min_rows` rows are not possible, if `min_rows` or `page_rows` is 0, or if
+    the spec lists ids or limits the rows per file.
     """
     rows = max(total - spec.offset, 0)
     if spec.limit is not None:
         rows = min(rows, spec.limit)
-    count = min(most, rows // least) if least else 0
+    count = min(max_partitions, rows // min_rows) if min_rows else 0
     if count < 2 or spec.ids is not None or spec.rows_per_file is not None or page_rows < 1:
         return []
     length = -(-rows // (count * page_rows)) * page_rows
@@ -40,11 +43,11 @@ def cut(spec: Spec, total: int, *, page_rows: int, least: int, most: int) -> lis
     ]
 
 
-def narrowed(spec: Spec, partition: Partition) -> Spec:
-    """The export as if only that stretch of it had been asked for.
+def partition_spec(spec: Spec, partition: Partition) -> Spec:
+    """Returns the spec of the export, limited to the rows of one partition.
 
-    The last stretch of all rows has no end but the source's own: that nothing follows has to show
-    there, for a source may announce fewer rows than it has.
+    The partition that reaches the announced total has no limit but the export's own: a source may
+    announce fewer rows than it has, so the end must be proven there.
     """
     offset = spec.offset + partition.offset
     limit: int | None = partition.rows
@@ -53,17 +56,21 @@ def narrowed(spec: Spec, partition: Partition) -> Spec:
     return msgspec.structs.replace(spec, limit=limit, offset=offset)
 
 
-def packed(partition: Partition) -> Packed:
-    """Where the making of the partition's bytes begins: the first one begins the file, any other
-    goes on with it."""
+def initial_packed(partition: Partition) -> Packed:
+    """Returns the state of the file encoder at the start of a partition.
+
+    The first partition begins the file; later partitions continue an open volume.
+    """
     if partition.place == 0:
         return Packed()
     return Packed(is_open=True, rows=partition.offset)
 
 
-def check(partition: Partition, page: Page, at: Checkpoint) -> None:
-    """Raises SourceMoved if the page just taken, up to `at`, shows that the list moved since the
-    export was cut."""
+def check_unmoved(partition: Partition, page: Page, at: Checkpoint) -> None:
+    """Raises SourceMoved if the list has moved since the export was cut.
+
+    `page` is the page just accepted, `at` the position behind it.
+    """
     if page.total != partition.total:
         raise SourceMoved(
             f"the source announces {page.total} rows, {partition.total} when the export was cut"
@@ -72,11 +79,11 @@ def check(partition: Partition, page: Page, at: Checkpoint) -> None:
         raise SourceMoved(f"{at.duplicates} rows came twice in partition {partition.place}")
 
 
-def joined(spec: Spec, pieces: Sequence[Export]) -> Checkpoint:
-    """Where an export stands whose partitions, in order, have all ended.
+def join(spec: Spec, pieces: Sequence[Export]) -> Checkpoint:
+    """Returns the checkpoint of an export of which all partitions, given in order, have ended.
 
-    Raises SourceMoved if one was given up or is short, or if two hold the same rows where they
-    meet.
+    Raises SourceMoved if a partition did not finish or is short, or if two neighbors hold the same
+    rows where they meet.
     """
     ends: list[Checkpoint] = []
     for one in pieces:
@@ -113,4 +120,4 @@ def joined(spec: Spec, pieces: Sequence[Export]) -> Checkpoint:
 
 def _digests(stored: str) -> set[bytes]:
     raw = base64.b64decode(stored)
-    return {raw[i : i + DIGEST] for i in range(0, len(raw), DIGEST)}
+    return {raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)}

@@ -1,4 +1,4 @@
-"""The pages of one slice, the next ones under way while one is written."""
+"""Prefetch of pages: the next pages are fetched while the current page is written."""
 
 from __future__ import annotations
 
@@ -12,90 +12,93 @@ from exporter.core.checkpoints import Checkpoint, Cursor
 from exporter.core.exports import Spec
 from exporter.sources.base import Page, Source
 
-MOST_BYTES = 32 * 1024 * 1024
-"""Of pages that wait for their turn, those under way taken to be as large as the largest so far."""
+MAX_PREFETCHED_BYTES = 32 * 1024 * 1024
+"""Bytes of pages that are fetched or waiting.
+
+A page still being fetched counts as the largest page so far.
+"""
 
 
-class _Asked(NamedTuple):
+class _Request(NamedTuple):
     cursor: Cursor
     page: Future[Page]
 
 
 class Prefetch:
-    """Gives pages in order, and only those that were asked for by their true cursor.
+    """Returns pages in order; uses a prefetched page only if its cursor proves to be the next.
 
-    Each page is fetched in a thread. Whoever stops taking pages leaves the threads behind: what
-    they still do is a read that nobody looks at.
+    Each page is fetched in a thread. A caller that stops abandons the threads: they finish their
+    read, and its result is ignored.
     """
 
-    def __init__(self, source: Source, spec: Spec, go_on: Callable[[], bool]) -> None:
-        """While a page is waited for, `go_on` is asked now and then whether to."""
+    def __init__(self, source: Source, spec: Spec, keep_waiting: Callable[[], bool]) -> None:
+        """Calls `keep_waiting` from time to time while a page is awaited; False ends the wait."""
         self._source = source
         self._spec = spec
-        self._go_on = go_on
-        self._asked: deque[_Asked] = deque()
-        self._rows = 0
-        """Of the largest page of the size that pages have now."""
-        self._last = 0
+        self._keep_waiting = keep_waiting
+        self._requests: deque[_Request] = deque()
+        self._page_rows = 0
+        """Rows of the largest page of the current page size."""
+        self._latest_rows = 0
         """Rows of the latest page."""
-        self._bytes = 0
-        """Of the largest page so far."""
+        self._max_page_bytes = 0
+        """Bytes of the largest page so far."""
 
     def get(self, cursor: Cursor) -> Page | None:
-        """The page at that cursor; None if it was not to be waited for any longer.
+        """Returns the page at that cursor, or None if `keep_waiting` ended the wait.
 
-        Raises as `Source.fetch` does, never because of a page that comes later.
+        Raises as `Source.fetch` does, never because of a later page.
         """
         if not self._source.read_ahead:
             return self._source.fetch(self._spec.query, cursor)
-        if not self.awaits(cursor):
-            self._ask(cursor)
-        if not threads.wait(self._asked[0].page, self._go_on):
+        if not self.is_requested(cursor):
+            self._request(cursor)
+        if not threads.wait(self._requests[0].page, self._keep_waiting):
             return None
-        page = self._asked.popleft().page.result()
-        self._last = len(page.rows) + len(page.unknown)
-        self._rows = max(self._rows, self._last)
-        self._bytes = max(self._bytes, sum(map(len, page.rows)))
+        page = self._requests.popleft().page.result()
+        self._latest_rows = len(page.rows) + len(page.unknown)
+        self._page_rows = max(self._page_rows, self._latest_rows)
+        self._max_page_bytes = max(self._max_page_bytes, sum(map(len, page.rows)))
         return page
 
-    def awaits(self, cursor: Cursor) -> bool:
-        """Whether the page at that cursor is under way, or here.
+    def is_requested(self, cursor: Cursor) -> bool:
+        """True if the page at that cursor is being fetched or has arrived.
 
-        If others are instead, they were asked for by cursors that turned out not to be the next
-        ones, and are thrown away.
+        Prefetched pages for another cursor are dropped: their cursors were guesses that proved
+        wrong.
         """
-        if self._asked and self._asked[0].cursor != cursor:
-            self._asked.clear()
-            self._rows = self._last
-        return bool(self._asked)
+        if self._requests and self._requests[0].cursor != cursor:
+            self._requests.clear()
+            self._page_rows = self._latest_rows
+        return bool(self._requests)
 
-    def reach(self, at: Checkpoint) -> None:
-        """Ask for the page at this position, and for as many after it as are surely needed."""
+    def request_ahead(self, at: Checkpoint) -> None:
+        """Requests the page at this position and the following pages that are certainly needed."""
         if not self._source.read_ahead:
             return
-        if not self.awaits(at.cursor):
-            self._ask(at.cursor)
-        most = self._most(at)
-        while len(self._asked) < most:
-            cursor = self._source.predict_next(self._asked[-1].cursor)
+        if not self.is_requested(at.cursor):
+            self._request(at.cursor)
+        most = self._max_requests(at)
+        while len(self._requests) < most:
+            cursor = self._source.predict_next(self._requests[-1].cursor)
             if cursor is None:
                 return
-            self._ask(cursor)
+            self._request(cursor)
 
-    def _most(self, at: Checkpoint) -> int:
-        """Pages that may be under way from this position on."""
-        if any(one.page.done() and one.page.exception() is not None for one in self._asked):
-            return 0  # the slice will end there
-        if at.total_at_end is None or not self._rows or (at.pages == 1 and self._spec.offset):
-            # Without a total every page may be the last; the first page behind an offset may be
-            # the rest of one, so that it does not show how many rows a page holds.
+    def _max_requests(self, at: Checkpoint) -> int:
+        """Returns how many pages may be in flight from this position on."""
+        if any(one.page.done() and one.page.exception() is not None for one in self._requests):
+            return 0  # the slice ends at the failed page
+        if at.total_at_end is None or not self._page_rows or (at.pages == 1 and self._spec.offset):
+            # Without a total every page may be the last. The first page behind an offset may be
+            # incomplete, so its length is not the page size.
             return 1
         left = at.total_at_end - at.fetched
         if self._spec.limit is not None:
             left = min(left, self._spec.limit - at.rows)
-        fit = MOST_BYTES // max(self._bytes, 1)
-        return min(self._source.read_ahead, -(-left // self._rows), fit)
+        fit = MAX_PREFETCHED_BYTES // max(self._max_page_bytes, 1)
+        return min(self._source.read_ahead, -(-left // self._page_rows), fit)
 
-    def _ask(self, cursor: Cursor) -> None:
+    def _request(self, cursor: Cursor) -> None:
         fetch, query = self._source.fetch, self._spec.query
-        self._asked.append(_Asked(cursor, threads.start(lambda: fetch(query, cursor), "page")))
+        self._requests.append(_Request(cursor, threads.start(lambda: fetch(query, cursor), "page")))

@@ -1,4 +1,4 @@
-"""run_slice(): what a worker does with what it claimed."""
+"""run_slice(): the work of a worker on one claim."""
 
 from __future__ import annotations
 
@@ -36,27 +36,28 @@ def run_slice(
     claimed_at: float,
     draining: Callable[[], bool] = lambda: False,
 ) -> Ending:
-    """Work on a claimed export until its end, the slice's budget, a cancel or a lost lease.
+    """Works on a claimed export until it ends, its budget is used up, or its lease is lost.
 
     `claimed_at` is the monotonic time before the claim was sent: a worker that was stopped right
-    after it must not believe that its lease is fresh.
+    after its claim must not take the lease for a fresh one.
 
-    Whatever happens inside, the file that is published in the end has the same bytes. Errors of
-    upstream, S3 and store end as a state of the export; only a defect of our own is raised.
+    The published file has the same bytes, whatever fails and however many slices it takes. Errors
+    of the upstream, S3 and the store become a state of the export; only a bug of this code is
+    raised.
     """
     held = LeasedExport(claim, store, clock, lease=limits.lease, claimed_at=claimed_at)
-    run = _kind(claim.export)(held, source, encoder, storage, clock, limits, draining)
-    with held.kept(), guarded(held.check):
+    run = _slice_class(claim.export)(held, source, encoder, storage, clock, limits, draining)
+    with held.renewing(), guarded(held.check):
         try:
             return run.work()
         except LeaseLost as error:
             log.warning("slice.lost", reason=str(error))
             return Ending.LOST
         finally:
-            run.uploader.forget()
+            run.uploader.abandon()
 
 
-def _kind(export: Export) -> type[Slice]:
+def _slice_class(export: Export) -> type[Slice]:
     if export.partition is not None:
         return PartitionSlice
     return CompositionSlice if export.partitions else Slice

@@ -1,8 +1,8 @@
-"""One slice of an export: pages in, parts out, and every way to end.
+"""Slice of an export: reads pages, uploads parts, commits checkpoints, ends the slice.
 
-The order is the promise: upload the part, then commit the checkpoint that names it. A crash
-between the two costs some parts of work; the other order would cost rows. Pages are fetched and
-parts are uploaded in threads beside the loop; all that is decided is decided in its own.
+A part is uploaded first; then the checkpoint that names it is committed. A crash between the two
+steps costs a few parts of work; the reverse order would lose rows. Pages are fetched and parts are
+uploaded in threads beside the loop; every decision is made in the thread of the loop.
 """
 
 from __future__ import annotations
@@ -42,15 +42,17 @@ from exporter.store.base import Verdict
 
 log = structlog.get_logger()
 
-UNTRUE_WAITS = 3
-"""Waits in a row for a page that cannot be true before the export fails."""
-LEAVING = 2.0
-"""Seconds that a worker which shuts down waits for parts under way. Then it leaves them to whoever
-takes the export over."""
+MAX_UNTRUE_WAITS = 3
+"""Waits in a row without progress, after which an untrue page fails the export."""
+MAX_DRAIN_SECONDS = 2.0
+"""Seconds that a worker which shuts down waits for parts in flight.
+
+Slower parts are left to the worker that takes over the export.
+"""
 
 
 class Slice:
-    """The position in the file: what is durable (`saved`) and what is only in hand."""
+    """Runs one slice; `saved` is the durable checkpoint, `at` the position of the reader."""
 
     def __init__(
         self,
@@ -66,7 +68,7 @@ class Slice:
         self.export = held.export
         self.spec = held.export.spec
         if held.export.partition is not None:
-            self.spec = partitions.narrowed(self.spec, held.export.partition)
+            self.spec = partitions.partition_spec(self.spec, held.export.partition)
         self.source = source
         self.encoder = encoder
         self.clock = clock
@@ -75,7 +77,7 @@ class Slice:
         self.ends_at = clock.monotonic() + limits.slice.total_seconds()
         content_type = registry.CONTENT_TYPES.get(self.spec.compression, encoder.content_type)
         self.file = File(storage, self.export.id, held.fence, self.spec.file_name, content_type)
-        self.saved = self.export.checkpoint or self._beginning()
+        self.saved = self.export.checkpoint or self._first_checkpoint()
         self.advanced = False
         self.reader = PageReader(
             self.spec,
@@ -85,30 +87,31 @@ class Slice:
         )
         self.row_counts = self.saved.row_counts.copy()
         self.file_encoder = FileEncoder(encoder, self.spec, self.saved, bytearray())
-        self.pages = Prefetch(source, self.spec, self._may_read)
+        self.pages = Prefetch(source, self.spec, self._may_wait_for_page)
         self.uploader = PartUploader(self.file, ahead=limits.parts_ahead, check=held.check)
-        self.leaving_since: float | None = None
+        self.draining_since: float | None = None
 
-    # -- the loop ------------------------------------------------------------------------------
+    # -- main loop -----------------------------------------------------------------------------
 
     def work(self) -> Ending:
+        """Runs the slice to its ending; raises LeaseLost if another worker may own the export."""
         try:
             try:
                 try:
-                    return self._go_on()
+                    return self._run()
                 except SourceUnavailable as error:
-                    return self._wait(str(error), error.retry_after)
+                    return self._wait_for_source(str(error), error.retry_after)
                 except SourceError as error:
-                    return self._refused(error)
+                    return self._on_source_error(error)
             except UploadGone as error:
-                return self._begin_anew(str(error))
+                return self._restart_lost_upload(str(error))
         except StorageUnavailable as error:
-            # A write may still be on its way to S3, so this hand-over is not a clean one.
+            # A write may still reach S3, so the release is not clean.
             return self._pause(str(error), clean=False)
         except StorageError as error:
             return self._fail(str(error))
 
-    def _go_on(self) -> Ending:
+    def _run(self) -> Ending:
         if self.export.cancel_requested:
             return self._cancel()
         if self.export.attempts >= self.limits.max_attempts:
@@ -118,7 +121,7 @@ class Slice:
             )
         if self.export.closing is not None and self._is_published(self.export.closing):
             return self._finish(self.export.closing)
-        if self.held.now() > self.limits.until(self.export):
+        if self.held.now() > self.limits.deadline_of(self.export):
             return self._fail(f"not finished within {self.limits.deadline} of its creation")
         if not self.held.clean:
             self._take_over()
@@ -129,7 +132,9 @@ class Slice:
             self.encoder, self.spec, self.saved, self.file.read_tail(self.saved)
         )
         while not self.reader.ended:
-            if self.draining() or (self._is_late() and not self.pages.awaits(self.at.cursor)):
+            if self.draining() or (
+                self._is_budget_spent() and not self.pages.is_requested(self.at.cursor)
+            ):
                 return self._hand_over()
             ending = self._write_page()
             if ending is not None:
@@ -139,33 +144,36 @@ class Slice:
     def _write_page(self) -> Ending | None:
         page = self._fetch()
         if page is None:
-            canceled = self.held.beat(self._progress()) is Verdict.CANCEL
+            canceled = self.held.heartbeat(self._progress()) is Verdict.CANCEL
             return self._cancel() if canceled else self._hand_over()
         ending = self._cut(page)
         if ending is not None:
             return ending
-        rows = self._taken(page)
-        if not self.reader.ended and not self._is_late():
-            self.pages.reach(self.at)
+        rows = self._accept(page)
+        if not self.reader.ended and not self._is_budget_spent():
+            self.pages.request_ahead(self.at)
         self.file_encoder.add(rows, self.row_counts)
         if self._part_is_full() and not self.reader.ended:
-            self.uploader.send(self._in_hand(), self.file_encoder.buffer)
-            self.file_encoder.taken()
+            self.uploader.send(self._position(), self.file_encoder.buffer)
+            self.file_encoder.start_buffer()
         return self._commit_stored()
 
     def _cut(self, page: Page) -> Ending | None:
-        """Let others read the rest beside each other, if that is worth it. An ending if so."""
+        """Cuts the rest of the export into partitions if that pays off.
+
+        Returns the ending of this slice, or None to continue without partitions.
+        """
         is_first = self.at.pages == 0 and self.export.partition is None
         if not is_first or self.export.partitions is not None or page.total is None:
             return None
         if self.source.predict_next(self.at.cursor) is None:
             return None
-        pieces = partitions.cut(
+        pieces = partitions.plan(
             self.spec,
             page.total,
             page_rows=len(page.rows),
-            least=self.limits.partition_rows,
-            most=self.limits.partitions,
+            min_rows=self.limits.partition_rows,
+            max_partitions=self.limits.partitions,
         )
         verdict = self.held.cut(pieces) if pieces else None
         if verdict is None:
@@ -175,36 +183,36 @@ class Slice:
         log.info("export.cut", partitions=len(pieces), total=page.total)
         return Ending.CUT
 
-    def _taken(self, page: Page) -> Sequence[Row]:
-        """The rows of the page that belong into the file."""
+    def _accept(self, page: Page) -> Sequence[Row]:
+        """Returns the rows of the page that belong into the file."""
         return self.reader.accept(page)
 
-    def _is_late(self) -> bool:
+    def _is_budget_spent(self) -> bool:
         return self.clock.monotonic() >= self.ends_at
 
-    def _may_read(self) -> bool:
-        """Whether a page may be waited for any longer."""
-        return not self.draining() and self.held.beat(self._progress()) is Verdict.CONTINUE
+    def _may_wait_for_page(self) -> bool:
+        """True if the wait for a page may continue."""
+        return not self.draining() and self.held.heartbeat(self._progress()) is Verdict.CONTINUE
 
-    def _may_store(self) -> bool:
-        """Whether a part may be waited for any longer."""
+    def _may_wait_for_parts(self) -> bool:
+        """True if the wait for a part may continue."""
         self.held.check()
         if not self.draining():
             return True
         now = self.clock.monotonic()
-        if self.leaving_since is None:
-            self.leaving_since = now
-        return now - self.leaving_since < LEAVING
+        if self.draining_since is None:
+            self.draining_since = now
+        return now - self.draining_since < MAX_DRAIN_SECONDS
 
     def _fetch(self) -> Page | None:
         try:
             return self.pages.get(self.at.cursor)
         except SourceUntrue as error:
             stalls = 0 if self.advanced else self.export.stalls
-            if stalls >= UNTRUE_WAITS:
+            if stalls >= MAX_UNTRUE_WAITS:
                 raise
-            # A proxy that shows its maintenance page lies for a while; a source that lies for good
-            # does so again. What was read until here is kept either way.
+            # The maintenance page of a proxy is a temporary cause; a permanent one fails the
+            # export after MAX_UNTRUE_WAITS. The rows read so far are kept until then.
             raise SourceUnavailable(str(error)) from error
 
     @property
@@ -213,29 +221,34 @@ class Slice:
 
     def _part_is_full(self) -> bool:
         cut = len(self.at.parts) + len(self.uploader)
-        return self.file_encoder.made >= part_size(self.limits.part_size, cut)
+        return self.file_encoder.ready_bytes >= part_size(self.limits.part_size, cut)
 
     def _commit_stored(self, *, all_: bool = False) -> Ending | None:
-        """Commit the parts that are stored, in order; wait until there is room for another, or
-        until `all_` are committed. An ending if the slice is to end with that."""
+        """Commits the stored parts, in order.
+
+        Waits until there is room for another part, or with `all_` until all parts are committed.
+        Returns an ending if the slice must end now, else None.
+        """
         committed = False
-        while (stored := self.uploader.stored(self.saved, self._may_store, all_=all_)) is not None:
+        while (
+            stored := self.uploader.next_stored(self.saved, self._may_wait_for_parts, all_=all_)
+        ) is not None:
             committed = True
             if self._commit(stored.at, stored.closing) is Verdict.CANCEL:
                 return self._cancel()
         if self.uploader.is_full(all_=all_):
             return self._release(Ending.HANDED_OVER, clean=False)
-        if not committed and self.held.beat(self._progress()) is Verdict.CANCEL:
+        if not committed and self.held.heartbeat(self._progress()) is Verdict.CANCEL:
             return self._cancel()
         return None
 
     def _commit(self, checkpoint: Checkpoint, closing: Result | None = None) -> Verdict:
-        """Make the position durable. After this, a crash costs nothing of what it names."""
+        """Makes the position durable: a crash loses no row or byte that the checkpoint names."""
         stale = self.saved.tail
         verdict = self.held.commit(checkpoint, progress=self._progress(), closing=closing)
         self.advanced = self.advanced or checkpoint.pages > self.saved.pages
         self.saved = checkpoint
-        # The reading may be some parts ahead of what is durable.
+        # The reader may be some parts ahead of the durable checkpoint.
         self.reader.at = self.at.evolve(
             key=checkpoint.key,
             upload_id=checkpoint.upload_id,
@@ -243,7 +256,7 @@ class Slice:
             tail=checkpoint.tail,
         )
         if stale is not None and stale != checkpoint.tail:
-            self.file.drop(stale.key)
+            self.file.delete_object(stale.key)
         return verdict
 
     def _progress(self) -> float:
@@ -254,14 +267,14 @@ class Slice:
     def _publish(self) -> Ending:
         result = self._result(self.file_encoder.close(self.reader.unknown))
         if self.saved.upload_id is None and not self.uploader:
-            # The pages in hand are in no checkpoint: a successor that does not find the file
-            # reads them again.
+            # The uncommitted pages are in no checkpoint: a worker that takes over and does not
+            # find the file reads them again.
             if self._commit(self.saved, closing=result) is Verdict.CANCEL:
                 return self._cancel()
             self.file.publish_small(self.file_encoder.buffer)
-            self.file.check(result.key, result.file_size)
+            self.file.check_stored(result.key, result.file_size)
             return self._finish(result)
-        return self._upload(self._in_hand(), result)
+        return self._upload(self._position(), result)
 
     def _upload(self, at: Checkpoint, result: Result) -> Ending:
         self.uploader.send(at, self.file_encoder.buffer, closing=result)
@@ -269,60 +282,60 @@ class Slice:
         if ending is not None:
             return ending
         self.file.complete(self.saved)
-        self.file.check(result.key, result.file_size)
+        self.file.check_stored(result.key, result.file_size)
         return self._finish(result)
 
     def _is_published(self, closing: Result) -> bool:
-        """Whether a predecessor got as far as the file, although nobody heard the answer."""
+        """True if an earlier worker published the file but did not receive the answer."""
         if self.saved.upload_id is not None and self.saved.end_reason is not None:
             self.file.complete(self.saved)
-        return self.file.holds(closing.key, closing.file_size)
+        return self.file.is_stored(closing.key, closing.file_size)
 
     def _finish(self, result: Result) -> Ending:
-        # Before the end, while the lease still holds: nobody comes back to a finished export.
-        once = self.export.checkpoint is None and self.held.clean
-        if not once or self.spec.ids is not None or self.export.partitions is not None:
-            self.file.tidy(keep=result.key)
+        # Before the end, while the lease is valid: a finished export is never claimed again.
+        is_single_slice = self.export.checkpoint is None and self.held.clean
+        if not is_single_slice or self.spec.ids is not None or self.export.partitions is not None:
+            self.file.delete_leftovers(keep=result.key)
         self.held.end(
             State.FINISHED,
             result=result,
-            keep_file=self.limits.keep(self.export),
+            keep_file=self.limits.file_retention(self.export),
             keep_record=self.limits.keep_record,
         )
-        log.info(self._action("finished"), rows=result.record_count, bytes=result.file_size)
+        log.info(self._event("finished"), rows=result.record_count, bytes=result.file_size)
         return Ending.FINISHED
 
-    def _refused(self, error: SourceError) -> Ending:
-        """The source will not give what the export needs."""
+    def _on_source_error(self, error: SourceError) -> Ending:
+        """Fails the export: the source refuses the request or contradicts itself."""
         seen = f" (after {self.at.fetched} rows)" if self.at.fetched else ""
         return self._fail(f"{error}{seen}")
 
     def _fail(self, error: str, *, reachable: bool = True) -> Ending:
         if reachable:
-            self._discard()
+            self._delete_files()
         self.held.end(State.FAILED, error=error, keep_record=self.limits.keep_record)
-        log.warning(self._action("failed"), reason=error)
+        log.warning(self._event("failed"), reason=error)
         return Ending.FAILED
 
     def _cancel(self) -> Ending:
-        self._discard()
+        self._delete_files()
         self.held.end(State.CANCELED, keep_record=self.limits.keep_record)
-        log.info(self._action("canceled"), rows=self.at.rows)
+        log.info(self._event("canceled"), rows=self.at.rows)
         return Ending.CANCELED
 
-    def _action(self, what: str) -> str:
-        """What the log says: the end of a partition is none of its export."""
-        return f"{'export' if self.export.partition is None else 'partition'}.{what}"
+    def _event(self, name: str) -> str:
+        """Returns the log event name; a partition logs its own end, not the end of its export."""
+        return f"{'export' if self.export.partition is None else 'partition'}.{name}"
 
     def _hand_over(self) -> Ending:
-        return self._save_hand() or self._release(Ending.HANDED_OVER, clean=True)
+        return self._store_uncommitted() or self._release(Ending.HANDED_OVER, clean=True)
 
-    def _wait(self, reason: str, retry_after: float | None) -> Ending:
-        """Let go of the worker until the upstream may answer again, keeping what was read."""
-        return self._save_hand() or self._pause(reason, clean=True, retry_after=retry_after)
+    def _wait_for_source(self, reason: str, retry_after: float | None) -> Ending:
+        """Releases the worker until the upstream may answer again; keeps the rows read so far."""
+        return self._store_uncommitted() or self._pause(reason, clean=True, retry_after=retry_after)
 
     def _pause(self, reason: str, *, clean: bool, retry_after: float | None = None) -> Ending:
-        wait = self.limits.wait(
+        wait = self.limits.wait_or_reason(
             self.export,
             self.held.now(),
             reason,
@@ -331,7 +344,7 @@ class Slice:
         )
         if isinstance(wait, timedelta):
             return self._release(Ending.WAITING, clean=clean, retry_in=wait, reason=reason)
-        # While S3 is silent nothing can be cleaned up: the cleaning of the bucket does it later.
+        # Without a clean release S3 may be unreachable; the bucket cleanup deletes the files later.
         return self._fail(wait, reachable=clean)
 
     def _release(
@@ -348,53 +361,57 @@ class Slice:
 
     # -- starting points -----------------------------------------------------------------------
 
-    def _beginning(self) -> Checkpoint:
+    def _first_checkpoint(self) -> Checkpoint:
         return Checkpoint(cursor=self.source.start(self.spec.limit, self.spec.offset))
 
     def _take_over(self) -> None:
         taken = self.file.take_over(self.saved)
         if taken is None:
-            raise UploadGone(f"the parts at {self.saved.key} are gone from the store")
+            raise UploadGone(
+                f"the committed parts at {self.saved.key} no longer exist in the object store"
+            )
         if taken != self.saved:
             sealed = self.saved.key
             self._commit(taken)
             if sealed is not None and taken.parts:
-                self.file.drop(sealed)
+                self.file.delete_object(sealed)
             log.info("slice.took_over", rows=self.saved.rows, attempt=self.export.attempts)
 
-    def _begin_anew(self, reason: str) -> Ending:
-        """The upload vanished under us although the lease is ours: read everything again.
+    def _restart_lost_upload(self, reason: str) -> Ending:
+        """Restarts the export from its first row, because its upload has vanished.
 
-        A bucket's own rules may abort an upload that stayed open for days.
+        A lifecycle rule of the bucket may abort an upload that stayed open for days.
         """
-        log.warning("export.begins_anew", reason=reason, rows=self.saved.rows)
+        log.warning("export.restarted", reason=reason, rows=self.saved.rows)
         self.held.confirm()
-        settled = self.uploader.settled(self._may_store)
-        self._start_over()
+        settled = self.uploader.settled(self._may_wait_for_parts)
+        self._restart()
         return self._pause(reason, clean=settled)
 
-    def _start_over(self) -> None:
-        self.file.discard(keep=keys.input_key(self.spec.id))
-        self._commit(self._beginning())
+    def _restart(self) -> None:
+        self.file.delete_all(keep=keys.input_key(self.spec.id))
+        self._commit(self._first_checkpoint())
 
-    def _discard(self) -> None:
-        """Empty the bucket of this export, once the store has confirmed that it is ours."""
-        # A part that came after this would lie there until the bucket is cleaned.
-        self.uploader.settled(self._may_store)
+    def _delete_files(self) -> None:
+        """Deletes all objects of this export, once the store has confirmed the ownership."""
+        # A part that arrived after the deletion would stay until the next bucket cleanup.
+        self.uploader.settled(self._may_wait_for_parts)
         self.held.confirm()
-        self.file.discard()
+        self.file.delete_all()
 
-    def _save_hand(self) -> Ending | None:
-        """Make the pages in hand durable, if there are any beyond the checkpoint. An ending if it
-        came to one meanwhile."""
+    def _store_uncommitted(self) -> Ending | None:
+        """Makes the pages behind the checkpoint durable, if there are any.
+
+        Returns an ending if the slice ended meanwhile, else None.
+        """
         ending = self._commit_stored(all_=True)
         if ending is not None or self.at.pages == self.saved.pages:
             return ending
-        kept = self.file.keep_tail(self._in_hand(), self.file_encoder.buffer)
+        kept = self.file.store_tail(self._position(), self.file_encoder.buffer)
         return self._cancel() if self._commit(kept) is Verdict.CANCEL else None
 
-    def _in_hand(self) -> Checkpoint:
-        """The position behind the last page taken, as a checkpoint; settles the buffer."""
+    def _position(self) -> Checkpoint:
+        """Returns the position behind the last accepted page; completes the buffer."""
         return self.reader.checkpoint().evolve(
             row_counts=self.row_counts.copy(), packed=self.file_encoder.settle()
         )

@@ -1,4 +1,4 @@
-"""Parts on their way to the store while the next one is made."""
+"""Upload of parts in threads while the next part is made."""
 
 from __future__ import annotations
 
@@ -12,79 +12,88 @@ from exporter.core.checkpoints import Checkpoint, Part
 from exporter.core.exports import Result
 from exporter.errors import LeaseLost
 from exporter.storage.base import guarded
-from exporter.storage.composing import Stretch
+from exporter.storage.composing import ObjectRange
 from exporter.storage.export_file import File
 
-MOST_BYTES = 64 * 1024 * 1024
-"""Of parts under way while the next one is made. Parts of very large files are larger, and of the
-largest none is under way then."""
+MAX_UPLOADING_BYTES = 64 * 1024 * 1024
+"""Bytes of parts in flight while the next part is made.
+
+Parts of very large files are larger; a part of the largest size must be stored before the next part
+is made.
+"""
 
 
 class _Sent(NamedTuple):
     at: Checkpoint
     size: int
-    """Bytes that it holds in memory."""
+    """Bytes that the part occupies in memory."""
     part: Future[Part] | None
-    """None if nothing had to be stored for this checkpoint."""
+    """None if this checkpoint needs no new part."""
     closing: Result | None
 
 
 class Stored(NamedTuple):
-    """What may be committed, because every byte that it names is stored."""
+    """A checkpoint that may be committed, because every byte that it names is stored."""
 
     at: Checkpoint
     closing: Result | None
 
 
 class PartUploader:
-    """Stores parts in threads, and gives back their checkpoints in order, each once it is true.
+    """Stores parts in threads; returns their checkpoints in order, each after its part is stored.
 
-    A part that was not given back may reach the store at any time, until `settled` says that none
-    can any more.
+    Uploads of parts whose checkpoint was not returned may still complete in the background until
+    `settled()` has returned True.
     """
 
     def __init__(self, file: File, *, ahead: int, check: Callable[[], None]) -> None:
-        """`ahead` parts at most are under way when there is room for the next. `check` is the
-        guard of the store."""
+        """Keeps at most `ahead` parts in flight while the next one is made.
+
+        `check` is the guard of the object store; it raises LeaseLost after the lease.
+        """
         self._file = file
         self._ahead = ahead
         self._check = check
         self._sent: deque[_Sent] = deque()
         self._opened: Checkpoint | None = None
-        self._is_wanted = True
+        self._is_active = True
 
     def __len__(self) -> int:
         return len(self._sent)
 
     def send(self, at: Checkpoint, data: bytearray, closing: Result | None = None) -> None:
-        """Store the next part, if there are any bytes; `at` is where it ends. `data` must not
-        change after this."""
-        at = self._into(at)
+        """Stores the next part, if `data` has any bytes; `at` is the position where the part ends.
+
+        `data` must not change afterwards.
+        """
+        at = self._with_upload(at)
         part: Future[Part] | None = None
         if data:
             number = self._number(at)
             part = self._start(lambda: self._file.put(at, number, data))
         self._sent.append(_Sent(at, len(data), part, closing))
 
-    def copy(self, at: Checkpoint, stretch: Stretch) -> None:
-        """Make the next part of a stretch of another object, inside the store."""
-        at = self._into(at)
+    def copy(self, at: Checkpoint, span: ObjectRange) -> None:
+        """Makes the next part from a range of another object, by a copy inside the store."""
+        at = self._with_upload(at)
         number = self._number(at)
-        part = self._start(lambda: self._file.copy(at, number, stretch))
+        part = self._start(lambda: self._file.copy(at, number, span))
         self._sent.append(_Sent(at, 0, part, None))
 
-    def stored(self, before: Checkpoint, go_on: Callable[[], bool], *, all_: bool) -> Stored | None:
-        """The oldest checkpoint, behind what `before` names, if its part is stored.
+    def next_stored(
+        self, before: Checkpoint, keep_waiting: Callable[[], bool], *, all_: bool
+    ) -> Stored | None:
+        """Returns the oldest checkpoint if its part is stored, extended by the parts of `before`.
 
-        Waits for it while there is no room for another part, or any under way if `all_`, and as
-        long as `go_on` says. Raises what the storing raised.
+        Waits for the part while there is no room for another part, or with `all_` while any part is
+        in flight, and as long as `keep_waiting` returns True. Raises the error of a failed upload.
         """
         if not self._sent:
             return None
         oldest = self._sent[0]
         if oldest.part is not None:
             if self.is_full(all_=all_):
-                if not threads.wait(oldest.part, go_on):
+                if not threads.wait(oldest.part, keep_waiting):
                     return None
             elif not oldest.part.done():
                 return None
@@ -95,24 +104,30 @@ class PartUploader:
         return Stored(at, oldest.closing)
 
     def is_full(self, *, all_: bool) -> bool:
-        """Whether one must be waited for before another may be sent; if `all_`, before the end."""
+        """True if a part must be stored before the next is sent; with `all_`, if any is left."""
         if all_:
             return bool(self._sent)
-        return len(self._sent) > self._ahead or sum(one.size for one in self._sent) > MOST_BYTES
+        return (
+            len(self._sent) > self._ahead
+            or sum(one.size for one in self._sent) > MAX_UPLOADING_BYTES
+        )
 
-    def forget(self) -> None:
-        """Let no request begin any more, and give back no checkpoint."""
-        self._is_wanted = False
+    def abandon(self) -> None:
+        """Prevents further requests for the parts in flight."""
+        self._is_active = False
 
-    def settled(self, go_on: Callable[[], bool]) -> bool:
-        """Whether none of the parts can reach the store any more; waits for that as long as
-        `go_on` says. What became of them is not looked at."""
-        self.forget()
-        return all(one.part is None or threads.wait(one.part, go_on) for one in self._sent)
+    def settled(self, keep_waiting: Callable[[], bool]) -> bool:
+        """Abandons all parts; returns True when none of them can reach the store any more.
 
-    def _into(self, at: Checkpoint) -> Checkpoint:
+        Waits for that as long as `keep_waiting` returns True. The results of the uploads are
+        ignored.
+        """
+        self.abandon()
+        return all(one.part is None or threads.wait(one.part, keep_waiting) for one in self._sent)
+
+    def _with_upload(self, at: Checkpoint) -> Checkpoint:
         if self._opened is None:
-            self._opened = self._file.opened(at)
+            self._opened = self._file.with_upload(at)
         return at.evolve(key=self._opened.key, upload_id=self._opened.upload_id, tail=None)
 
     def _number(self, at: Checkpoint) -> int:
@@ -120,12 +135,12 @@ class PartUploader:
 
     def _start(self, store: Callable[[], Part]) -> Future[Part]:
         def guarded_store() -> Part:
-            with guarded(self._still_wanted):
+            with guarded(self._check_active):
                 return store()
 
         return threads.start(guarded_store, "part")
 
-    def _still_wanted(self) -> None:
-        if not self._is_wanted:
-            raise LeaseLost("this part is not wanted any more")
+    def _check_active(self) -> None:
+        if not self._is_active:
+            raise LeaseLost("the upload of this part was abandoned")
         self._check()

@@ -1,4 +1,4 @@
-"""The seam between the engine and an object store."""
+"""Interface of an object store."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import msgspec
 
 from exporter.core.checkpoints import Part
 
-LINK_SECONDS_MAX = 7 * 24 * 3600
-"""The longest that a presigned URL of S3 can live; `presign` cuts to it."""
-PART_SIZE_MIN = 5 * 1024**2
-"""Bytes that S3 wants of every part but the last."""
-PARTS_MAX = 10_000
-"""Parts of one upload that S3 takes."""
+MAX_LINK_SECONDS = 7 * 24 * 3600
+"""Longest lifetime of a presigned URL of S3; `presign` cuts longer ones to this."""
+MIN_PART_BYTES = 5 * 1024**2
+"""Smallest size that S3 accepts for every part but the last."""
+MAX_PARTS = 10_000
+"""Largest number of parts that S3 accepts in one upload."""
 
 
 class ObjectInfo(msgspec.Struct, frozen=True):
-    """What HEAD says of an object."""
+    """Key, size and etag of an object."""
 
     key: str
     size: int
@@ -30,7 +30,7 @@ class ObjectInfo(msgspec.Struct, frozen=True):
 
 
 class OpenUpload(msgspec.Struct, frozen=True):
-    """A multipart upload that is neither completed nor aborted."""
+    """Multipart upload that is neither completed nor aborted."""
 
     key: str
     upload_id: str
@@ -38,19 +38,19 @@ class OpenUpload(msgspec.Struct, frozen=True):
 
 
 class FileHeaders(msgspec.Struct, frozen=True):
-    """What a bare GET of the object must answer."""
+    """Headers with which the store answers a plain GET of the object."""
 
     content_type: str
     file_name: str
 
     @property
     def disposition(self) -> str:
-        """A Content-Disposition by RFC 6266: any name is kept, and none can add a header.
+        """Content-Disposition by RFC 6266: any name is kept, and none can add a header.
 
-        Control characters, and what means a folder to somebody, become underscores.
+        Control characters and folder separators of any system become underscores.
         """
         name = "".join("_" if c in "/\\" or not c.isprintable() else c for c in self.file_name)
-        # Old clients stop at a quote and some decode percent signs, so neither is left here.
+        # Old clients stop at a quote, and some decode percent signs: both are replaced here.
         plain = "".join("_" if c in '"%' or not c.isascii() else c for c in name)
         if plain == name:
             return f'attachment; filename="{plain}"'
@@ -62,10 +62,11 @@ _guard: ContextVar[Callable[[], None] | None] = ContextVar("storage_guard", defa
 
 @contextmanager
 def guarded(check: Callable[[], None]) -> Iterator[None]:
-    """Within this block every request to the store, retries included, first calls `check`.
+    """Calls `check` before every request to the object store in this block, retries included.
 
-    A worker that was stopped for a minute wakes up inside the S3 client's own retry loop,
-    where no code of ours stands between the pause and the next write: this does.
+    A worker that was stopped for a minute wakes up inside the retry loop of the S3 client. No other
+    code of the exporter runs between that pause and the next write, so the guard must check the
+    lease there.
     """
     token = _guard.set(check)
     try:
@@ -75,22 +76,24 @@ def guarded(check: Callable[[], None]) -> Iterator[None]:
 
 
 def check_guard() -> None:
-    """Called by implementations right before each request; raises what the guard raises."""
+    """Calls the guard and raises its error; implementations call this before each request."""
     check = _guard.get()
     if check is not None:
         check()
 
 
 class Storage(Protocol):
-    """Keeps files. Every method raises StorageUnavailable when the store does not answer in
-    time, after retrying on its own for a while, and the guard's error when the lease is over.
+    """Stores files.
+
+    Every method raises StorageUnavailable if the store does not answer in time, after retries of
+    its own, and the guard's error once the lease is over.
     """
 
     def begin(self, key: str, headers: FileHeaders) -> str:
-        """Open a multipart upload; returns its id."""
+        """Opens a multipart upload; returns its id."""
 
     def put_part(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
-        """Store one part, numbered from 1. Raises UploadGone if the upload id is dead."""
+        """Stores one part, numbered from 1. Raises UploadGone if the upload no longer exists."""
 
     def copy_parts(
         self,
@@ -100,46 +103,50 @@ class Storage(Protocol):
         first: int,
         span: range | None = None,
     ) -> tuple[Part, ...]:
-        """Copy an object inside the store into an open upload, as one part or more; or that span of
-        its bytes, as one. A span shorter than the object has PART_SIZE_MIN at least."""
+        """Copies an object inside the store into an open upload, as parts numbered from `first` on.
+
+        With `span` only those bytes are copied, as one part; a span shorter than the object has at
+        least MIN_PART_BYTES.
+        """
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
-        """Make the parts one object, if no object has that key yet.
+        """Joins the parts into one object, if no object has that key yet.
 
-        Raises UploadGone if the upload id is dead, ObjectExists if the key is taken. Either may
-        also come after a success whose answer was lost: `head` tells.
+        Raises UploadGone if the upload no longer exists, ObjectExists if the key is taken. Both may
+        also follow a success whose answer was lost: `head` shows if the object is there.
         """
 
     def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:
-        """Store a whole object at once. Raises ObjectExists if the key is taken by other bytes."""
+        """Stores a whole object at once. Raises ObjectExists if other bytes have this key."""
 
     def read(self, key: str) -> bytes:
-        """The whole object: for tails, which are smaller than a part."""
+        """Returns the whole object; meant for tails, which are smaller than a part."""
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """Bytes `start` to `end` (exclusive) of an object, piece by piece, in bounded memory.
+        """Yields bytes `start` to `end` (exclusive) of an object in pieces, in bounded memory.
 
-        The object is asked for before this returns, so that an error can still be answered. A
-        body that breaks off is asked for again from there; StorageUnavailable may also come from
-        the iterator, which never ends early.
+        The object is requested before this returns, so that the caller can still answer with an
+        error. If the body breaks off, the remaining bytes are requested again. The iterator may
+        raise StorageUnavailable; it never ends early.
         """
 
     def abort(self, key: str, upload_id: str) -> None:
-        """Drop an open upload and its parts; fine if it is gone already."""
+        """Deletes an open upload and its parts; does nothing if the upload no longer exists."""
 
     def head(self, key: str) -> ObjectInfo | None:
-        """The object's size and etag, or None."""
+        """Returns key, size and etag of the object, or None if there is no such object."""
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects; fine if they are gone already."""
+        """Deletes objects; ignores keys without an object."""
 
     def objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every object under a prefix."""
+        """Yields every object under a prefix."""
 
     def open_uploads(self, prefix: str) -> Iterator[OpenUpload]:
-        """Every open upload under a prefix."""
+        """Yields every open upload under a prefix."""
 
     def presign(self, key: str, seconds: int) -> str:
-        """A URL that works with a bare GET for that many seconds, at most LINK_SECONDS_MAX; made
-        without a request.
+        """Returns a URL that a plain GET can read for that many seconds.
+
+        The lifetime is at most MAX_LINK_SECONDS. No request is made.
         """

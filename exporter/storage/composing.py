@@ -1,4 +1,4 @@
-"""Making one object of several inside the store, without their bytes passing through here."""
+"""Plan for composing one object from several inside the store, mostly by server-side copies."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import msgspec
 
 from exporter.storage.base import ObjectInfo
 
-PIECE = 64 * 1024**2
-"""Bytes that one step copies: a worker is asked to leave between two steps only."""
-PIECES = 5_000
-"""Steps at most, so that the parts of the largest file stay below S3's 10,000."""
+COPY_STEP_BYTES = 64 * 1024**2
+"""Bytes that one step copies. A worker can shut down only between two steps."""
+MAX_STEPS = 5_000
+"""Upper bound of the copy steps: the parts of the largest file stay below the 10,000 of S3."""
 
 
-class Stretch(msgspec.Struct, frozen=True):
-    """Some bytes of an object."""
+class ObjectRange(msgspec.Struct, frozen=True):
+    """Range of bytes of an object."""
 
     source: ObjectInfo
     span: range
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What makes the next part: stretches to be read and stored anew, or else one to be copied."""
+    """Source of the next part: ranges to read and store again, or one range to copy."""
 
-    read: tuple[Stretch, ...] = ()
-    copy: Stretch | None = None
+    read: tuple[ObjectRange, ...] = ()
+    copy: ObjectRange | None = None
 
     @property
     def size(self) -> int:
@@ -33,36 +33,39 @@ class Step(msgspec.Struct, frozen=True):
         return sum(len(one.span) for one in (*self.read, *((self.copy,) if self.copy else ())))
 
 
-def steps(sources: Sequence[ObjectInfo], done: int, *, least: int) -> Iterator[Step]:
-    """How the objects, one behind the other, become the parts of one, from byte `done` of them on.
+def plan_steps(sources: Sequence[ObjectInfo], done: int, *, min_bytes: int) -> Iterator[Step]:
+    """Yields the steps that turn the objects, in order, into the parts of one object.
 
-    Each step makes at least `least` bytes, but for the last, whose read bytes may be fewer: they
-    are what ends the file. Objects smaller than that are joined with what follows them.
+    `done` is the number of bytes that exist already. Each step makes at least `min_bytes` bytes,
+    except the last step, which ends the file and may read fewer. Objects smaller than that are
+    joined with the bytes that follow.
     """
-    piece = max(PIECE, 2 * least, -(-sum(source.size for source in sources) // PIECES))
-    hand: list[Stretch] = []
-    held = 0
+    piece = max(
+        COPY_STEP_BYTES, 2 * min_bytes, -(-sum(source.size for source in sources) // MAX_STEPS)
+    )
+    pending: list[ObjectRange] = []
+    pending_bytes = 0
     for source in sources:
         at, done = min(done, source.size), max(done - source.size, 0)
         left = source.size - at
-        if held and left:
-            # Enough that the hand is a part, and all if what is left would be none.
-            taken = min(left, least - held)
-            if left - taken < least:
+        if pending_bytes and left:
+            # Take enough to fill a part; take all if the rest would be too small for a copy.
+            taken = min(left, min_bytes - pending_bytes)
+            if left - taken < min_bytes:
                 taken = left
-            hand.append(Stretch(source, range(at, at + taken)))
-            held += taken
+            pending.append(ObjectRange(source, range(at, at + taken)))
+            pending_bytes += taken
             at, left = at + taken, left - taken
-            if held >= least:
-                yield Step(read=tuple(hand))
-                hand, held = [], 0
-        if left >= least:
+            if pending_bytes >= min_bytes:
+                yield Step(read=tuple(pending))
+                pending, pending_bytes = [], 0
+        if left >= min_bytes:
             count = -(-left // piece)
             for n in range(count):
                 begin, end = at + left * n // count, at + left * (n + 1) // count
-                yield Step(copy=Stretch(source, range(begin, end)))
+                yield Step(copy=ObjectRange(source, range(begin, end)))
         elif left:
-            hand.append(Stretch(source, range(at, source.size)))
-            held += left
-    if hand:
-        yield Step(read=tuple(hand))
+            pending.append(ObjectRange(source, range(at, source.size)))
+            pending_bytes += left
+    if pending:
+        yield Step(read=tuple(pending))

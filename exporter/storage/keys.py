@@ -1,4 +1,4 @@
-"""Names of objects in the bucket."""
+"""Keys of objects in the bucket."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ ROOT = "exports/"
 
 
 def prefix(export_id: str) -> str:
-    """Everything that an export may leave in the bucket stands under this."""
+    """Returns the prefix of every object of an export."""
     return f"{ROOT}{export_id}/"
 
 
 def input_key(export_id: str) -> str:
-    """Where the ids stand that an export was asked for, until it has ended."""
+    """Returns the key of the requested ids of an export; kept until the export ends."""
     return f"{prefix(export_id)}input"

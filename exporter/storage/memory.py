@@ -1,4 +1,4 @@
-"""A store that lives as long as its process, for tests of everything above the seam."""
+"""Object store in memory, for tests of the code above the `Storage` interface."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from exporter.clock import Clock
 from exporter.core.checkpoints import Part
 from exporter.errors import ObjectExists, StorageError, UploadGone
 from exporter.storage.base import (
-    LINK_SECONDS_MAX,
-    PART_SIZE_MIN,
-    PARTS_MAX,
+    MAX_LINK_SECONDS,
+    MAX_PARTS,
+    MIN_PART_BYTES,
     FileHeaders,
     ObjectInfo,
     OpenUpload,
@@ -28,7 +28,7 @@ from exporter.storage.base import (
 )
 
 Hook = Callable[[str, str], None]
-"""Called with the name of a Storage method and the key; may raise what the caller shall see."""
+"""Called with the name of a Storage method and the key; may raise an error for the caller."""
 
 
 class _Object(msgspec.Struct, frozen=True):
@@ -45,14 +45,14 @@ class _Upload(msgspec.Struct, frozen=True):
 
 
 class MemoryStorage:
-    """Behaves as a strict S3 does: what passes here passes there.
+    """Behaves as a strict S3 does: a call that succeeds here succeeds there.
 
-    `part_size_min` is what every part but the last must have; tests of small files set it low.
-    `before` is called before an operation takes effect, so what it raises is a request that never
-    arrived; `after` afterwards, so what it raises is an answer that was lost.
+    `part_size_min` is the smallest size of every part but the last; tests of small files lower it.
+    `before` is called before an operation takes effect, so its error simulates a request that never
+    arrived. `after` is called afterwards, so its error simulates a lost answer.
     """
 
-    def __init__(self, clock: Clock, *, part_size_min: int = PART_SIZE_MIN) -> None:
+    def __init__(self, clock: Clock, *, part_size_min: int = MIN_PART_BYTES) -> None:
         self.before: Hook | None = None
         self.after: Hook | None = None
         self._clock = clock
@@ -64,14 +64,17 @@ class MemoryStorage:
         self._uploads: dict[str, _Upload] = {}
 
     def begin(self, key: str, headers: FileHeaders) -> str:
-        """Open a multipart upload; returns its id."""
+        """Opens a multipart upload; returns its id."""
         with self._operation("begin", key):
             upload_id = f"upload-{next(self._ids)}"
             self._uploads[upload_id] = _Upload(key, headers, self._clock.now(), {})
         return upload_id
 
     def put_part(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
-        """Store one part, numbered from 1 to 10,000. Raises UploadGone if the upload id is dead."""
+        """Stores one part, numbered from 1 to 10,000.
+
+        Raises UploadGone if the upload no longer exists.
+        """
         with self._operation("put_part", key):
             return self._keep(key, upload_id, number, bytes(data))
 
@@ -83,15 +86,17 @@ class MemoryStorage:
         first: int,
         span: range | None = None,
     ) -> tuple[Part, ...]:
-        """Copy an object, or a span of it, into an open upload, as two parts where they are large
-        enough."""
+        """Copies an object or a span of it into an open upload.
+
+        A whole object becomes two parts if both halves are large enough.
+        """
         with self._operation("copy_parts", key):
             data = self._find(source.key).data
             if span is not None:
                 if span.stop > len(data):
                     raise StorageError(f"UploadPartCopy of {source.key!r}: InvalidRange: {span}")
                 data = data[span.start : span.stop]
-            # Two, so that callers cannot come to rely on one.
+            # Two parts, so that no caller relies on a single one.
             middle = len(data) // 2
             is_cut = span is None and middle >= self._part_size_min
             cut = [data[:middle], data[middle:]] if is_cut else [data]
@@ -101,10 +106,10 @@ class MemoryStorage:
             )
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
-        """Make the parts one object, if no object has that key yet.
+        """Joins the parts into one object, if no object has that key yet.
 
-        Raises UploadGone if the upload id is dead, ObjectExists if the key is taken, StorageError
-        if a part is missing, replaced or too small.
+        Raises UploadGone if the upload no longer exists, ObjectExists if the key is taken,
+        StorageError if a part is missing, replaced or too small.
         """
         with self._operation("complete", key):
             upload = self._open(key, upload_id)
@@ -114,7 +119,7 @@ class MemoryStorage:
                 if number not in upload.parts or _md5(upload.parts[number]).hex() != part.etag:
                     raise StorageError(
                         f"CompleteMultipartUpload of {key!r}: InvalidPart: part {number} "
-                        f"with etag {part.etag!r} is not there"
+                        f"with etag {part.etag!r} does not exist"
                     )
             pieces = [upload.parts[number] for number in range(1, len(parts) + 1)]
             for number, piece in enumerate(pieces[:-1], 1):
@@ -129,7 +134,7 @@ class MemoryStorage:
             del self._uploads[upload_id]
 
     def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:
-        """Store a whole object at once. Raises ObjectExists if the key is taken by other bytes."""
+        """Stores a whole object at once. Raises ObjectExists if other bytes have this key."""
         with self._operation("put_small", key):
             etag = _md5(data).hex()
             if key not in self._objects or self._objects[key].etag != etag:
@@ -137,42 +142,42 @@ class MemoryStorage:
                 self._objects[key] = _Object(bytes(data), etag, headers)
 
     def read(self, key: str) -> bytes:
-        """The whole object. StorageError if there is none."""
+        """Returns the whole object. Raises StorageError if it does not exist."""
         with self._operation("read", key):
             return self._find(key).data
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """Bytes `start` to `end` (exclusive) of an object, in two pieces at least."""
+        """Yields bytes `start` to `end` (exclusive) of an object, in two pieces."""
         data = self.read(key)[start:end]
         middle = len(data) // 2
         return iter([data[:middle], data[middle:]])
 
     def abort(self, key: str, upload_id: str) -> None:
-        """Drop an open upload and its parts; fine if it is gone already."""
+        """Deletes an open upload and its parts; does nothing if the upload no longer exists."""
         with self._operation("abort", key):
             self._uploads.pop(upload_id, None)
 
     def head(self, key: str) -> ObjectInfo | None:
-        """The object's size and etag, or None."""
+        """Returns key, size and etag of the object, or None if there is no such object."""
         with self._operation("head", key):
             found = self._objects.get(key)
             return ObjectInfo(key, len(found.data), found.etag) if found else None
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects; fine if they are gone already."""
+        """Deletes objects; ignores keys without an object."""
         for key in keys:
             with self._operation("delete", key):
                 self._objects.pop(key, None)
 
     def objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every object under a prefix, in the order of keys."""
+        """Yields every object under a prefix, in the order of keys."""
         with self._operation("objects", prefix):
             found = sorted(item for item in self._objects.items() if item[0].startswith(prefix))
         for key, kept in found:
             yield ObjectInfo(key, len(kept.data), kept.etag)
 
     def open_uploads(self, prefix: str) -> Iterator[OpenUpload]:
-        """Every open upload under a prefix."""
+        """Yields every open upload under a prefix."""
         with self._operation("open_uploads", prefix):
             found = list(self._uploads.items())
         for upload_id, upload in found:
@@ -180,12 +185,12 @@ class MemoryStorage:
                 yield OpenUpload(upload.key, upload_id, upload.started_at)
 
     def presign(self, key: str, seconds: int) -> str:
-        """A URL that `fetch` answers for that many seconds, at most 7 days."""
-        expires = int(self._clock.now().timestamp()) + min(seconds, LINK_SECONDS_MAX)
+        """Returns a URL that `fetch` answers for that many seconds, at most 7 days."""
+        expires = int(self._clock.now().timestamp()) + min(seconds, MAX_LINK_SECONDS)
         return f"memory://{quote('/' + key)}?expires={expires}&signature={self._sign(key, expires)}"
 
     def fetch(self, url: str) -> tuple[int, dict[str, str], bytes]:
-        """What a bare GET of a presigned URL answers: status, headers, body."""
+        """Returns the answer to a plain GET of a presigned URL: status, headers, body."""
         parts = urlsplit(url)
         key = unquote(parts.path)[1:]
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
@@ -207,7 +212,7 @@ class MemoryStorage:
 
     @contextmanager
     def _operation(self, name: str, key: str) -> Iterator[None]:
-        """One request: the guard is asked, then all of it happens at once."""
+        """Runs one request: calls the guard, then runs the whole block under the lock."""
         check_guard()
         if self.before is not None:
             self.before(name, key)
@@ -218,10 +223,10 @@ class MemoryStorage:
 
     def _keep(self, key: str, upload_id: str, number: int, data: bytes) -> Part:
         upload = self._open(key, upload_id)
-        if not 1 <= number <= PARTS_MAX:
+        if not 1 <= number <= MAX_PARTS:
             raise StorageError(
                 f"UploadPart of {key!r}: InvalidArgument: part number {number} "
-                f"is not between 1 and {PARTS_MAX}"
+                f"is not between 1 and {MAX_PARTS}"
             )
         upload.parts[number] = data
         return Part(_md5(data).hex(), len(data))
@@ -239,7 +244,7 @@ class MemoryStorage:
 
     def _check_free(self, key: str) -> None:
         if key in self._objects:
-            raise ObjectExists(f"PreconditionFailed: there is an object {key!r} already")
+            raise ObjectExists(f"PreconditionFailed: the object {key!r} exists already")
 
     def _sign(self, key: str, expires: int) -> str:
         return hmac.new(self._secret, f"{expires}:{key}".encode(), "sha256").hexdigest()

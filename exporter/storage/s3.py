@@ -1,4 +1,4 @@
-"""Any S3 that knows Signature Version 4, through boto3."""
+"""Storage in any S3 that supports Signature Version 4, through boto3."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from exporter.core.checkpoints import Part
 from exporter.errors import ConfigurationError, ObjectExists, StorageError, UploadGone
 from exporter.storage import presigning, s3_body, s3_failures
 from exporter.storage.base import (
-    LINK_SECONDS_MAX,
+    MAX_LINK_SECONDS,
     FileHeaders,
     ObjectInfo,
     OpenUpload,
@@ -38,32 +38,38 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-COPY_PIECE = 64 * 1024**2
-"""Bytes that one request copies inside the store. S3 allows 5 GiB, but answers only when all is
-copied, and a busy SeaweedFS was seen to copy 24 MB/s: within the read timeout there is room for
-this and for a store six times slower."""
-COPY_PIECES_MAX = 2000
-"""Pieces of one copied object; of the 10,000 parts of an upload most stay free for new data."""
+COPY_PIECE_BYTES = 64 * 1024**2
+"""Bytes that one request copies inside the store.
 
-CONNECT_TIMEOUT = 3.0
-READ_TIMEOUT = 20.0
-"""Seconds without a byte of an answer, after which a try counts as failed."""
-CHECK_PATIENCE = 5.0
-"""Seconds that `check` takes for an answer, so that nobody stares at a silent start."""
-FIRST_WAIT = 0.2
-LONGEST_WAIT = 5.0
+S3 allows 5 GiB, but answers only after the whole copy. A busy SeaweedFS was measured at 24 MB/s:
+the read timeout is long enough for this size even on a store that is six times slower.
+"""
+MAX_COPY_PIECES = 2000
+"""Largest number of parts made from one copied object.
+
+Most of the 10,000 parts of an upload stay free for new data.
+"""
+
+CONNECT_TIMEOUT_SECONDS = 3.0
+READ_TIMEOUT_SECONDS = 20.0
+"""Seconds without a byte of the answer, after which a try counts as failed."""
+CHECK_RETRY_SECONDS = 5.0
+"""Seconds for which each request of `check` is retried, so that a failing start reports soon."""
+FIRST_BACKOFF_SECONDS = 0.2
+MAX_BACKOFF_SECONDS = 5.0
+"""Longest wait between two tries of a request."""
 
 
 class S3Storage:
-    """Keeps files in one bucket; safe to use from many threads and after a fork.
+    """Stores files in one bucket; safe to use from many threads and after a fork.
 
-    All waiting is done here, on the injected clock: boto3 tries once, and what may pass is tried
-    again for about a minute. Every try first asks the guard of `storage.base.guarded`,
-    whose error comes out unchanged. A guard binds the thread and context that set it: work
-    handed to another thread takes it along with `contextvars.copy_context().run`.
+    All waiting is done here, on the injected clock: boto3 tries once, and temporary failures are
+    retried for about a minute. Every try first calls the guard of `storage.base.guarded`, and the
+    error of the guard is raised unchanged. A guard applies to the thread and context that set it;
+    work for another thread takes the guard along with `contextvars.copy_context().run`.
 
-    `endpoint_url` is None for AWS itself. `public_endpoint_url` is where downloaders reach the
-    store, if that differs. Keys come from the usual AWS_* variables, profile or role.
+    `endpoint_url` is None for AWS itself. `public_endpoint_url` is the address of the store for
+    downloads, if it differs. Credentials come from the usual AWS_* variables, profile or role.
     """
 
     def __init__(
@@ -80,15 +86,15 @@ class S3Storage:
         self._public_endpoint_url = public_endpoint_url or endpoint_url
         self._region = region
         self._clock = clock
-        # A forked child must not speak on its parent's sockets, nor close them by forgetting
-        # them: it makes clients of its own and leaves the inherited ones where they are.
+        # A forked child must neither use nor close the sockets of its parent. It makes clients
+        # of its own and keeps the inherited ones, because freeing them would close them.
         self._clients: dict[tuple[int, str | None], S3Client] = {}
 
     def check(self) -> None:
-        """Returns when the bucket can be listed and written with these keys.
+        """Returns if these credentials can list and write the bucket.
 
-        Raises ConfigurationError, saying what to mend, when the store refuses; StorageUnavailable
-        when it does not answer within about 5 s. Leaves nothing in the bucket.
+        Raises ConfigurationError with the necessary correction if the store refuses, and
+        StorageUnavailable if it does not answer within about 5 s. Leaves nothing in the bucket.
         """
         key = "exporter-check"
         try:
@@ -96,13 +102,13 @@ class S3Storage:
                 "ListObjectsV2",
                 key,
                 lambda s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1),
-                CHECK_PATIENCE,
+                CHECK_RETRY_SECONDS,
             )
             upload_id = self._call(
                 "CreateMultipartUpload",
                 key,
                 lambda s3: s3.create_multipart_upload(Bucket=self._bucket, Key=key),
-                CHECK_PATIENCE,
+                CHECK_RETRY_SECONDS,
             )["UploadId"]
             self.abort(key, upload_id)
         except s3_failures.Refused as error:
@@ -114,7 +120,10 @@ class S3Storage:
             ) from error
 
     def begin(self, key: str, headers: FileHeaders) -> str:
-        """Open a multipart upload; returns its id. A bare GET will answer with these headers."""
+        """Opens a multipart upload and returns its id.
+
+        A plain GET of the object will answer with these headers.
+        """
         return self._call(
             "CreateMultipartUpload",
             key,
@@ -127,13 +136,15 @@ class S3Storage:
         )["UploadId"]
 
     def put_part(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
-        """Store one part, numbered from 1 to 10,000. Raises UploadGone if the upload id is dead.
+        """Stores one part, numbered from 1 to 10,000.
 
-        Every part but the last must have 5 MiB; S3 finds out only at `complete`.
+        Raises UploadGone if the upload no longer exists. Every part but the last must have at least
+        5 MiB; S3 checks this only in `complete`.
         """
-        # Three quarters of the time of an upload (18 of 24 ms for 8 MiB), in the part's own thread.
-        # A CRC32 would take 1 ms, but AWS refuses one that was not announced when the upload began,
-        # wants all of them again when it ends, and not every store does so.
+        # The MD5 takes three quarters of the time of an upload (18 of 24 ms for 8 MiB), in the
+        # thread of the part. A CRC32 would take 1 ms, but AWS refuses a CRC32 that was not
+        # announced when the upload began, and requires all of them again when it ends. Not every
+        # store does so.
         digest = base64.b64encode(_md5(data)).decode()
         answer = self._call(
             "UploadPart",
@@ -147,7 +158,7 @@ class S3Storage:
                 ContentMD5=digest,
             ),
         )
-        return Part(_bare(answer["ETag"]), len(data))
+        return Part(_unquoted(answer["ETag"]), len(data))
 
     def copy_parts(
         self,
@@ -157,11 +168,11 @@ class S3Storage:
         first: int,
         span: range | None = None,
     ) -> tuple[Part, ...]:
-        """Copy an object inside the store into an open upload, as parts from `first` on; or that
-        span of it, as the part `first`.
+        """Copies an object inside the store into an open upload, as parts from `first` on.
 
-        None of them is smaller than 5 MiB, unless the object is; an empty object yields none.
-        Raises UploadGone if the upload id is dead.
+        With `span` only those bytes are copied, as the part `first`. No part is smaller than 5 MiB,
+        unless the object or the span is; an empty object yields no part. Raises UploadGone if the
+        upload no longer exists.
         """
         pieces = copy_ranges(source.size) if span is None else [span]
         return tuple(
@@ -173,7 +184,7 @@ class S3Storage:
         self, source: ObjectInfo, piece: range, key: str, upload_id: str, number: int
     ) -> Part:
         only: dict[str, Any] = {}
-        # A range is allowed only of objects above 5 MiB: a whole object goes without.
+        # S3 allows a range only for objects above 5 MiB; a whole object is copied without one.
         if len(piece) < source.size:
             only["CopySourceRange"] = f"bytes={piece[0]}-{piece[-1]}"
         answer = self._call(
@@ -188,14 +199,14 @@ class S3Storage:
                 **only,
             ),
         )
-        return Part(_bare(answer["CopyPartResult"]["ETag"]), len(piece))
+        return Part(_unquoted(answer["CopyPartResult"]["ETag"]), len(piece))
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
-        """Make the parts one object, if no object has that key yet.
+        """Joins the parts into one object, if no object has that key yet.
 
-        Raises UploadGone if the upload id is dead, ObjectExists if the key is taken. Either may
-        also come after our own success whose answer was lost: `head` tells. StorageError, with
-        the store's code, if a part is missing, replaced or too small.
+        Raises UploadGone if the upload no longer exists, ObjectExists if the key is taken. Both may
+        also follow a success whose answer was lost: `head` shows if the object is there. Raises
+        StorageError, with the code of the store, if a part is missing, replaced or too small.
         """
         self._call(
             "CompleteMultipartUpload",
@@ -215,7 +226,7 @@ class S3Storage:
         )
 
     def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:
-        """Store a whole object at once. Raises ObjectExists if the key is taken by other bytes."""
+        """Stores a whole object at once. Raises ObjectExists if other bytes have this key."""
         digest = _md5(data)
         try:
             self._call(
@@ -232,35 +243,38 @@ class S3Storage:
                 ),
             )
         except ObjectExists:
-            # A try of ours whose answer was lost looks like somebody else's object.
+            # The object may come from an earlier try whose answer was lost.
             found = self.head(key)
             if found is None or (found.size, found.etag) != (len(data), digest.hex()):
                 raise
 
     def read(self, key: str) -> bytes:
-        """The whole object, read again when its body breaks off. StorageError if there is none."""
+        """Returns the whole object.
+
+        A body that breaks off is read again. Raises StorageError if the object does not exist.
+        """
         return self._call(
             "GetObject",
             key,
-            # Inside the retried call: boto3 itself never repeats the reading of a body.
+            # The body is read inside the retried call, because boto3 never retries this step.
             lambda s3: s3.get_object(Bucket=self._bucket, Key=key)["Body"].read(),
         )
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """Bytes `start` to `end` (exclusive) of an object; see `s3_body.stretch`."""
+        """Yields bytes `start` to `end` (exclusive) of an object; see `s3_body.stream_range`."""
 
-        def ask(place: int) -> StreamingBody:
-            wanted = f"bytes={place}-{end - 1}"
+        def open_body(position: int) -> StreamingBody:
+            byte_range = f"bytes={position}-{end - 1}"
             return self._call(
                 "GetObject",
                 key,
-                lambda s3: s3.get_object(Bucket=self._bucket, Key=key, Range=wanted),
+                lambda s3: s3.get_object(Bucket=self._bucket, Key=key, Range=byte_range),
             )["Body"]
 
-        return s3_body.stretch(ask, start, end) if start < end else iter(())
+        return s3_body.stream_range(open_body, start, end) if start < end else iter(())
 
     def abort(self, key: str, upload_id: str) -> None:
-        """Drop an open upload and its parts; fine if it is gone already."""
+        """Deletes an open upload and its parts; does nothing if the upload no longer exists."""
         with contextlib.suppress(UploadGone):
             self._call(
                 "AbortMultipartUpload",
@@ -271,18 +285,18 @@ class S3Storage:
             )
 
     def head(self, key: str) -> ObjectInfo | None:
-        """The object's size and etag, or None."""
+        """Returns key, size and etag of the object, or None if there is no such object."""
         try:
             answer = self._call(
                 "HeadObject", key, lambda s3: s3.head_object(Bucket=self._bucket, Key=key)
             )
         except s3_failures.Missing:
             return None
-        return ObjectInfo(key, answer["ContentLength"], _bare(answer["ETag"]))
+        return ObjectInfo(key, answer["ContentLength"], _unquoted(answer["ETag"]))
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Delete objects; fine if they are gone already."""
-        # One by one: stores disagree about the checksum that a bulk delete must carry.
+        """Deletes objects; ignores keys without an object."""
+        # No bulk delete: stores require different checksums for one.
         for key in keys:
             self._delete(key)
 
@@ -293,15 +307,15 @@ class S3Storage:
             )
 
     def objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every object under a prefix, in the order of keys; asks for 1,000 at a time."""
+        """Yields every object under a prefix, in the order of keys; lists 1,000 per request."""
         token: dict[str, Any] = {}
         while True:
             page = self._list_objects(prefix, token)
             for entry in page.get("Contents", ()):
-                yield ObjectInfo(entry["Key"], entry["Size"], _bare(entry["ETag"]))
+                yield ObjectInfo(entry["Key"], entry["Size"], _unquoted(entry["ETag"]))
             if not page["IsTruncated"]:
                 return
-            token = _moved(token, {"ContinuationToken": page["NextContinuationToken"]})
+            token = _next_marker(token, {"ContinuationToken": page["NextContinuationToken"]})
 
     def _list_objects(self, prefix: str, token: dict[str, Any]) -> ListObjectsV2OutputTypeDef:
         return self._call(
@@ -311,7 +325,7 @@ class S3Storage:
         )
 
     def open_uploads(self, prefix: str) -> Iterator[OpenUpload]:
-        """Every open upload under a prefix; asks for 1,000 at a time."""
+        """Yields every open upload under a prefix; lists 1,000 per request."""
         marker: dict[str, Any] = {}
         while True:
             page = self._list_uploads(prefix, marker)
@@ -319,7 +333,7 @@ class S3Storage:
                 yield OpenUpload(entry["Key"], entry["UploadId"], entry["Initiated"])
             if not page["IsTruncated"]:
                 return
-            marker = _moved(
+            marker = _next_marker(
                 marker,
                 {
                     "KeyMarker": page["NextKeyMarker"],
@@ -337,105 +351,113 @@ class S3Storage:
         )
 
     def presign(self, key: str, seconds: int) -> str:
-        """A URL that works with a bare GET for that many seconds; made without a request.
+        """Returns a URL that a plain GET can read for that many seconds; makes no request.
 
-        At most 7 days, S3's own bound: more is cut to that. Temporary keys (a role's) end the
-        URL when they expire themselves, which may be sooner.
+        The lifetime is cut to 7 days, the limit of S3. With temporary credentials, such as those of
+        a role, the URL expires no later than the credentials.
         """
         try:
             return presigning.url(
                 self._client(self._public_endpoint_url),
                 self._bucket,
                 key,
-                min(seconds, LINK_SECONDS_MAX),
+                min(seconds, MAX_LINK_SECONDS),
             )
         except boto.BotoCoreError as error:
             reaction, cause = s3_failures.classify(error)
-            raise reaction.raises(self._text("Signing", key, cause, reaction)) from error
+            raise reaction.raises(self._error_text("Signing", key, cause, reaction)) from error
 
     def _call(
         self,
         operation: str,
         key: str,
         request: Callable[[S3Client], T],
-        patience: float = s3_failures.PATIENCE,
+        retry_seconds: float = s3_failures.RETRY_SECONDS,
     ) -> T:
-        """The answer, after as many tries as the failure's kind is worth, within `patience`."""
+        """Returns the answer to a request; retries as long as its kind of failure allows.
+
+        All tries end within `retry_seconds`.
+        """
         began = self._clock.monotonic()
-        ceiling = FIRST_WAIT
+        ceiling = FIRST_BACKOFF_SECONDS
         while True:
             try:
                 return request(self._client(self._endpoint_url))
             except (boto.ClientError, boto.BotoCoreError, ResponseParserError) as error:
                 reaction, cause = s3_failures.classify(error)
-                # Full jitter: workers that were turned away together must not return together.
+                # Full jitter: workers that failed at the same time must not retry together.
                 pause = random.uniform(0, ceiling)  # noqa: S311 - not a secret
                 spent = self._clock.monotonic() - began
-                if spent + pause >= min(reaction.patience, patience):
-                    raise reaction.raises(self._text(operation, key, cause, reaction)) from error
+                if spent + pause >= min(reaction.retry_seconds, retry_seconds):
+                    raise reaction.raises(
+                        self._error_text(operation, key, cause, reaction)
+                    ) from error
             self._clock.sleep(pause)
-            ceiling = min(ceiling * 2, LONGEST_WAIT)
+            ceiling = min(ceiling * 2, MAX_BACKOFF_SECONDS)
 
-    def _text(self, operation: str, key: str, cause: str, reaction: s3_failures.Reaction) -> str:
+    def _error_text(
+        self, operation: str, key: str, cause: str, reaction: s3_failures.Reaction
+    ) -> str:
         return (
             f"{operation} of {key!r} in bucket {self._bucket!r} failed: {cause}. {reaction.advice}"
         ).rstrip()
 
     def _client(self, endpoint_url: str | None) -> S3Client:
-        place = os.getpid(), endpoint_url
-        if place not in self._clients:
-            self._clients.setdefault(place, _connect(endpoint_url, self._region))
-        return self._clients[place]
+        client_key = os.getpid(), endpoint_url
+        if client_key not in self._clients:
+            self._clients.setdefault(client_key, _connect(endpoint_url, self._region))
+        return self._clients[client_key]
 
 
 def _connect(endpoint_url: str | None, region: str) -> S3Client:
-    # The default session is not safe to share between threads that make clients.
+    # A new session, because making clients from the default one is not thread-safe.
     client = boto3.session.Session().client(
         "s3",
         endpoint_url=endpoint_url,
         region_name=region,
         config=Config(
-            # One try: its own waits would be deaf to our clock and add to our patience.
+            # One try: retries of boto3 would ignore the injected clock and extend the retry time.
             retries={"mode": "standard", "total_max_attempts": 1},
-            connect_timeout=CONNECT_TIMEOUT,
-            read_timeout=READ_TIMEOUT,
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=READ_TIMEOUT_SECONDS,
             max_pool_connections=32,
             tcp_keepalive=True,
-            # Stores other than AWS refuse or ignore the checksums that boto3 adds by itself.
+            # Stores other than AWS refuse or ignore the checksums that boto3 adds by default.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             signature_version="s3v4",
             s3={
                 "addressing_style": "path" if endpoint_url else "virtual",
-                # Content-MD5 is signed and covers the body; a SHA-256 on top costs as much
-                # again as all the rest of an upload.
+                # Content-MD5 is signed and covers the body. A SHA-256 as well would double the
+                # cost of an upload.
                 "payload_signing_enabled": False,
             },
         ),
     )
-    client.meta.events.register("before-send.s3", _ask_guard)
+    client.meta.events.register("before-send.s3", _call_guard)
     return client
 
 
-def _ask_guard(**_: Any) -> None:
+def _call_guard(**_: Any) -> None:
     check_guard()
 
 
 def copy_ranges(size: int) -> list[range]:
-    """Consecutive ranges of nearly equal length that cover so many bytes, at most 2,000.
+    """Returns consecutive ranges of nearly equal length that cover `size` bytes, at most 2,000.
 
-    Each is between 5 MiB and 5 GiB, S3's bounds of a part, if the whole is between 5 MiB and S3's
-    largest object of 5 TiB.
+    Each range is between 5 MiB and 5 GiB, the limits of a part in S3, if `size` is between 5 MiB
+    and 5 TiB, the largest object of S3.
     """
-    count = -(-size // max(COPY_PIECE, -(-size // COPY_PIECES_MAX)))
+    count = -(-size // max(COPY_PIECE_BYTES, -(-size // MAX_COPY_PIECES)))
     cuts = [size * n // count for n in range(count + 1)] if count else []
     return [range(*cut) for cut in itertools.pairwise(cuts)]
 
 
-def _moved(marker: dict[str, Any], following: dict[str, Any]) -> dict[str, Any]:
+def _next_marker(marker: dict[str, Any], following: dict[str, Any]) -> dict[str, Any]:
     if following == marker:
         raise StorageError(
-            f"The store gave the same place in a list twice ({marker}), so it would never end."
+            f"The object store returned the same list marker twice ({marker}), so the "
+            "listing would never end."
         )
     return following
 
@@ -444,5 +466,5 @@ def _md5(data: bytes | bytearray) -> bytes:
     return hashlib.md5(data, usedforsecurity=False).digest()
 
 
-def _bare(etag: str) -> str:
+def _unquoted(etag: str) -> str:
     return etag.strip('"')

@@ -1,4 +1,4 @@
-"""A stretch of an object as it arrives, asked for again where it breaks off."""
+"""Download of a byte range that is requested again where it breaks off."""
 
 from __future__ import annotations
 
@@ -9,42 +9,44 @@ from botocore.response import StreamingBody
 
 from exporter.errors import StorageUnavailable
 
-PIECE = 256 * 1024
-FRUITLESS = 3
-"""Answers in a row without a single byte before the stretch is given up."""
+PIECE_BYTES = 256 * 1024
+MAX_EMPTY_ANSWERS = 3
+"""Answers in a row without a single byte, after which the download fails."""
 
 
-def stretch(ask: Callable[[int], StreamingBody], start: int, end: int) -> Iterator[bytes]:
-    """Exactly the bytes `start` to `end` (exclusive), in pieces.
+def stream_range(
+    open_body: Callable[[int], StreamingBody], start: int, end: int
+) -> Iterator[bytes]:
+    """Yields exactly the bytes `start` to `end` (exclusive), in pieces.
 
-    `ask` opens the body from a place on, up to `end`; it is called once before this returns, so
-    its errors come at once. The iterator raises what later calls raise, or StorageUnavailable; it
-    never ends early. Closing it gives the connection back.
+    `open_body` opens the body from a position on, up to `end`. Its first call is made before this
+    returns, so its errors are raised at once. The iterator raises the errors of later calls, or
+    StorageUnavailable; it never ends early. Closing the iterator releases the connection.
     """
-    return _pieces(ask, ask(start), start, end)
+    return _pieces(open_body, open_body(start), start, end)
 
 
 def _pieces(
-    ask: Callable[[int], StreamingBody], body: StreamingBody, at: int, end: int
+    open_body: Callable[[int], StreamingBody], body: StreamingBody, at: int, end: int
 ) -> Iterator[bytes]:
-    fruitless = 0
+    empty_answers = 0
     try:
         while True:
             before = at
             try:
-                for piece in body.iter_chunks(PIECE):
+                for piece in body.iter_chunks(PIECE_BYTES):
                     at += len(piece)
                     yield piece
                 cause = "it ended"
-            # What botocore raises while a body is read: timeouts, resets, too few bytes.
+            # Errors of botocore while a body is read: timeouts, resets, too few bytes.
             except (boto.HTTPClientError, boto.IncompleteReadError) as error:
                 cause = str(error)
             if at >= end:
                 return
-            fruitless = fruitless + 1 if at == before else 0
-            if fruitless == FRUITLESS:
+            empty_answers = empty_answers + 1 if at == before else 0
+            if empty_answers == MAX_EMPTY_ANSWERS:
                 raise StorageUnavailable(f"the body broke off at byte {at} of {end}: {cause}")
             body.close()
-            body = ask(at)
+            body = open_body(at)
     finally:
         body.close()

@@ -1,4 +1,4 @@
-"""What each failure of an S3 means to the engine: the table."""
+"""Classification of the failures of an S3."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from botocore.parsers import ResponseParserError
 
 from exporter.errors import ObjectExists, StorageError, StorageUnavailable, UploadGone
 
-PATIENCE = 60.0
-"""Seconds for which a request is tried again while the store may come back."""
-OPERATOR_PATIENCE = 4.0
-"""Seconds for which a refusal is tried again that only an operator can end: new keys and new
-buckets take a moment until all of a store knows them."""
+RETRY_SECONDS = 60.0
+"""Seconds for which a request is retried while the store may recover."""
+OPERATOR_RETRY_SECONDS = 4.0
+"""Seconds for which a refusal is retried that only an operator can correct.
+
+New credentials and new buckets take a moment to be known in the whole store.
+"""
 
 
 class Missing(StorageError):
@@ -22,38 +24,42 @@ class Missing(StorageError):
 
 
 class Refused(StorageUnavailable):
-    """The store answers, and refuses until an operator mends what the text says."""
+    """The store refuses the request until an operator corrects the cause named in the text."""
 
 
 class Reaction(NamedTuple):
-    """What one kind of failure means to the engine."""
+    """Error, retry time and advice for one kind of failure."""
 
     raises: type[StorageError]
-    patience: float = 0.0
+    retry_seconds: float = 0.0
     advice: str = ""
 
 
-_LATER = Reaction(StorageUnavailable, PATIENCE, "The store may answer later.")
+_LATER = Reaction(StorageUnavailable, RETRY_SECONDS, "The store may answer later.")
 _NEVER = Reaction(StorageError)
 _MISSING = Reaction(Missing)
 _GONE = Reaction(UploadGone)
 _EXISTS = Reaction(ObjectExists)
 _KEYS = Reaction(
     Refused,
-    OPERATOR_PATIENCE,
-    "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile or role that stands for "
+    OPERATOR_RETRY_SECONDS,
+    "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile or role that replaces "
     "them), and that they may list the bucket and read, write and delete its objects.",
 )
-_CLOCK = Reaction(Refused, OPERATOR_PATIENCE, "Set this machine's clock: the store's differs.")
+_CLOCK = Reaction(
+    Refused,
+    OPERATOR_RETRY_SECONDS,
+    "Correct the clock of this machine: it differs from the clock of the store.",
+)
 _BUCKET = Reaction(
-    Refused, OPERATOR_PATIENCE, "Create the bucket, or name another in EXPORTER_S3_BUCKET."
+    Refused, OPERATOR_RETRY_SECONDS, "Create the bucket, or name another in EXPORTER_S3_BUCKET."
 )
 _REGION = Reaction(
     Refused,
-    OPERATOR_PATIENCE,
+    OPERATOR_RETRY_SECONDS,
     "Set EXPORTER_S3_REGION, and EXPORTER_S3_ENDPOINT_URL if there is one, to the bucket's own.",
 )
-_FULL = Reaction(Refused, OPERATOR_PATIENCE, "Make room in the store, or raise its quota.")
+_FULL = Reaction(Refused, OPERATOR_RETRY_SECONDS, "Make room in the store, or raise its quota.")
 
 _CODES: Mapping[str, Reaction] = {
     "SlowDown": _LATER,
@@ -69,7 +75,7 @@ _CODES: Mapping[str, Reaction] = {
     "RequestTimeoutException": _LATER,
     "OperationAborted": _LATER,
     "ConditionalRequestConflict": _LATER,
-    # The body was damaged or cut on its way; the next copy may arrive whole.
+    # The body was damaged or truncated in transit; the next try may succeed.
     "BadDigest": _LATER,
     "IncompleteBody": _LATER,
     "XAmzContentSHA256Mismatch": _LATER,
@@ -97,17 +103,20 @@ _CODES: Mapping[str, Reaction] = {
     "InsufficientStorage": _FULL,
     "XMinioStorageFull": _FULL,
     "XMinioAdminBucketQuotaExceeded": _FULL,
-    # A HEAD has no body: its status is all that is known.
+    # The answer to a HEAD has no body, so only its status is known.
     "301": _REGION,
     "400": _KEYS,
     "403": _KEYS,
     "404": _MISSING,
     "412": _EXISTS,
 }
-"""By the code in the store's answer; the names beyond those of AWS are of Ceph and MinIO."""
+"""Reactions by the code in the store's answer.
+
+Codes that AWS does not have come from Ceph and MinIO.
+"""
 
 _STATUSES: Mapping[int, Reaction] = {401: _KEYS, 403: _KEYS, 429: _LATER, 507: _FULL}
-"""For codes that nobody has heard of; other ones from 500 upward are `_LATER`."""
+"""Reactions by HTTP status, for unknown codes; other statuses from 500 upward are `_LATER`."""
 
 _EXCEPTIONS: Mapping[type[BaseException], Reaction] = {
     boto.HTTPClientError: _LATER,
@@ -123,11 +132,11 @@ _EXCEPTIONS: Mapping[type[BaseException], Reaction] = {
     boto.ProfileNotFound: _KEYS,
     boto.ParamValidationError: _BUCKET,
 }
-"""By the nearest base class, for failures without an answer of the store."""
+"""Reactions by the nearest base class, for failures without an answer of the store."""
 
 
 def classify(error: Exception) -> tuple[Reaction, str]:
-    """What a failure means, and its cause in words."""
+    """Returns the reaction to a failure, and its cause as text."""
     if isinstance(error, boto.ClientError):
         code = error.response["Error"].get("Code", "")
         status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)

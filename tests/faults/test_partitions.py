@@ -195,7 +195,7 @@ def test_a_worker_that_knows_no_partitions_may_begin_to_read_what_is_to_be_compo
         bench.slice()
         bench.clock.advance(1)
     with monkeypatch.context() as older:
-        older.setattr(run_slice, "_kind", lambda _: Slice)
+        older.setattr(run_slice, "_slice_class", lambda _: Slice)
         assert bench.slice() is Ending.HANDED_OVER
     assert bench.export.rows == 250
 

@@ -31,7 +31,7 @@ from exporter.local.redis import RedisServer
 from exporter.run.run_slice import run_slice
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
-from exporter.storage.base import PART_SIZE_MIN
+from exporter.storage.base import MIN_PART_BYTES
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore
 from exporter.store.redis.api_keys import KeyRing
@@ -162,7 +162,7 @@ def made(service: ExportService, clock: FakeClock, surface: str, source: str, st
             storage=service.storage,
             store=service.store,
             clock=clock,
-            limits=replace(LIMITS, part_size=PART_SIZE_MIN),
+            limits=replace(LIMITS, part_size=MIN_PART_BYTES),
             claimed_at=claimed_at,
         )
     found = service.store.get(export.id)

@@ -204,7 +204,7 @@ def test_an_export_fails_with_what_its_upstream_said(
     fleet: Fleet, answer: bytes, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    monkeypatch.setattr(limits, "FIRST_WAIT", 0.1)
+    monkeypatch.setattr(limits, "FIRST_WAIT_SECONDS", 0.1)
     with serving(answer) as upstream:
         fleet.configure({"broken": upstream.url})
         # When

@@ -11,7 +11,7 @@ from exporter.core.exports import Export, State
 from exporter.formats import registry
 from exporter.run.run_slice import run_slice
 from exporter.sources.memory import MemorySource
-from exporter.storage.base import PART_SIZE_MIN
+from exporter.storage.base import MIN_PART_BYTES
 from tests.harness import LIMITS
 from tests.integration.api_server import LEASE, Service
 
@@ -45,7 +45,7 @@ def work(api: Service, export_id: str) -> Export:
             storage=api.storage,
             store=api.engine.store,
             clock=api.clock,
-            limits=replace(LIMITS, part_size=PART_SIZE_MIN),
+            limits=replace(LIMITS, part_size=MIN_PART_BYTES),
             claimed_at=claimed_at,
         )
         export = api.engine.store.get(export_id)

@@ -60,7 +60,7 @@ def test_a_large_object_is_copied_as_several_parts(
     storage: S3Storage, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    monkeypatch.setattr(s3, "COPY_PIECE", 10 * MIB)
+    monkeypatch.setattr(s3, "COPY_PIECE_BYTES", 10 * MIB)
     data = hashlib.shake_128(b"seed").digest(22 * MIB)
     storage.put_small(f"{key}.old", data, CSV)
     old = storage.head(f"{key}.old")

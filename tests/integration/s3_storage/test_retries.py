@@ -64,7 +64,7 @@ def test_a_silent_store_is_asked_again(
     storage: S3Storage, proxy: FaultyS3, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    monkeypatch.setattr(s3, "READ_TIMEOUT", 0.3)
+    monkeypatch.setattr(s3, "READ_TIMEOUT_SECONDS", 0.3)
     proxy.faults.append(faulty_s3.silence)
 
     # When

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.clock import FakeClock
 from exporter.errors import LeaseLost, StoreUnavailable
-from exporter.run.lease import SAFETY, Lease, kept
+from exporter.run.lease import TRUSTED_SHARE, Lease, renewing
 from exporter.store.base import Verdict
 
 LONG = timedelta(seconds=30)
@@ -26,7 +26,7 @@ def test_a_lease_holds_until_shortly_before_its_end_in_the_store(clock: FakeCloc
     # Given
     lease = Lease(LONG, clock, clock.monotonic())
     # When
-    clock.advance(30 * SAFETY)
+    clock.advance(30 * TRUSTED_SHARE)
     # Then
     lease.check()
     assert lease.verdict is Verdict.CONTINUE
@@ -36,7 +36,7 @@ def test_a_lease_past_that_is_lost_without_asking_anyone(clock: FakeClock) -> No
     # Given
     lease = Lease(LONG, clock, clock.monotonic())
     # When
-    clock.advance(30 * SAFETY + 0.001)
+    clock.advance(30 * TRUSTED_SHARE + 0.001)
     # Then
     assert lease.verdict is Verdict.LOST
     with pytest.raises(LeaseLost, match="another worker may own"):
@@ -60,7 +60,7 @@ def test_a_renewal_counts_from_when_it_was_asked_not_answered(clock: FakeClock) 
     asked_at = clock.monotonic()
     clock.advance(23)
     # When: the answer took 23 s
-    lease.note(Verdict.CONTINUE, asked_at)
+    lease.record(Verdict.CONTINUE, asked_at)
     # Then
     lease.check()
     clock.advance(2)
@@ -70,10 +70,10 @@ def test_a_renewal_counts_from_when_it_was_asked_not_answered(clock: FakeClock) 
 def test_a_lost_lease_never_comes_back(clock: FakeClock) -> None:
     # Given
     lease = Lease(LONG, clock, clock.monotonic())
-    lease.note(Verdict.LOST, clock.monotonic())
+    lease.record(Verdict.LOST, clock.monotonic())
     # When: an answer that was under way says otherwise
-    lease.note(Verdict.CONTINUE, clock.monotonic())
-    lease.note(Verdict.CANCEL, clock.monotonic())
+    lease.record(Verdict.CONTINUE, clock.monotonic())
+    lease.record(Verdict.CANCEL, clock.monotonic())
     # Then
     assert lease.verdict is Verdict.LOST
     with pytest.raises(LeaseLost):
@@ -85,9 +85,9 @@ def test_a_canceled_export_stays_canceled_and_may_be_cleaned_up(clock: FakeClock
     lease = Lease(LONG, clock, clock.monotonic())
     clock.advance(20)
     # When
-    heard = lease.note(Verdict.CANCEL, clock.monotonic())
+    heard = lease.record(Verdict.CANCEL, clock.monotonic())
     clock.advance(20)
-    lease.note(Verdict.CONTINUE, clock.monotonic())
+    lease.record(Verdict.CONTINUE, clock.monotonic())
     # Then: what it says is cancel, and it still holds
     assert heard is Verdict.CANCEL
     assert lease.verdict is Verdict.CANCEL
@@ -97,7 +97,7 @@ def test_a_canceled_export_stays_canceled_and_may_be_cleaned_up(clock: FakeClock
 def test_a_cancel_does_not_hide_that_the_lease_is_over(clock: FakeClock) -> None:
     # Given
     lease = Lease(LONG, clock, clock.monotonic())
-    lease.note(Verdict.CANCEL, clock.monotonic())
+    lease.record(Verdict.CANCEL, clock.monotonic())
     # When
     clock.advance(30)
     # Then
@@ -134,7 +134,7 @@ def test_a_thread_keeps_the_lease_while_the_work_goes_on(clock: FakeClock) -> No
     lease = Lease(SHORT, clock, clock.monotonic())
     store = Store(clock, Verdict.CONTINUE, seconds=0.02)
     # When
-    with kept(lease, store.renew, clock):
+    with renewing(lease, store.renew, clock):
         store.wait(5)
         # Then
         lease.check()
@@ -150,7 +150,7 @@ def test_what_the_thread_hears_the_work_hears(clock: FakeClock, verdict: Verdict
     lease = Lease(SHORT, clock, clock.monotonic())
     store = Store(clock, Verdict.CONTINUE, verdict)
     # When
-    with kept(lease, store.renew, clock):
+    with renewing(lease, store.renew, clock):
         store.wait(2)
     # Then
     assert lease.verdict is verdict
@@ -162,7 +162,7 @@ def test_a_silent_store_costs_nothing_if_it_speaks_again_in_time(clock: FakeCloc
     silent = StoreUnavailable("Redis did not answer")
     store = Store(clock, silent, silent, Verdict.CONTINUE, seconds=0.01)
     # When
-    with kept(lease, store.renew, clock):
+    with renewing(lease, store.renew, clock):
         store.wait(6)
     # Then
     assert lease.verdict is Verdict.CONTINUE
@@ -175,7 +175,7 @@ def test_a_store_silent_for_too_long_costs_the_lease_and_is_asked_no_more(
     lease = Lease(SHORT, clock, clock.monotonic())
     store = Store(clock, StoreUnavailable("Redis did not answer"), seconds=0.02)
     # When
-    with kept(lease, store.renew, clock):
+    with renewing(lease, store.renew, clock):
         store.wait(2)
         threading.Event().wait(0.05)
     # Then
@@ -188,7 +188,7 @@ def test_a_lost_lease_is_not_renewed(clock: FakeClock) -> None:
     lease = Lease(SHORT, clock, clock.monotonic())
     store = Store(clock, Verdict.LOST)
     # When
-    with kept(lease, store.renew, clock):
+    with renewing(lease, store.renew, clock):
         store.wait(1)
         threading.Event().wait(0.05)
     # Then
@@ -201,7 +201,7 @@ def test_an_error_of_the_work_ends_the_thread_too(clock: FakeClock) -> None:
     store = Store(clock, Verdict.CONTINUE)
     before = threading.active_count()
     # When
-    with pytest.raises(ZeroDivisionError), kept(lease, store.renew, clock):
+    with pytest.raises(ZeroDivisionError), renewing(lease, store.renew, clock):
         _ = 1 / 0
     # Then
     assert threading.active_count() == before

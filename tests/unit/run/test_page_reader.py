@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from exporter.core.checkpoints import Checkpoint, Row
 from exporter.core.exports import Completeness, Dialect, EndReason, Outcome, Spec
 from exporter.errors import SourceUntrue
-from exporter.run.page_reader import WINDOW, PageReader
+from exporter.run.page_reader import DUPLICATE_WINDOW_ROWS, PageReader
 from exporter.sources.base import Page
 from tests.harness import postings
 
@@ -101,14 +101,14 @@ def test_a_list_that_holds_still_is_complete() -> None:
 
 
 @given(straight=st.integers(0, 40), circle=st.integers(1, 60))
-def test_cursors_that_go_round_in_a_circle_of_any_length_never_end_an_export(
+def test_cursors_that_form_a_cycle_of_any_length_never_end_an_export(
     straight: int, circle: int
 ) -> None:
-    # Given: pages 0..straight, then a circle for ever
+    # Given: pages 0..straight, then a cycle without end
     reads = reading(identity=None)
     taken = 0
     # When
-    with pytest.raises(SourceUntrue, match="circle"):
+    with pytest.raises(SourceUntrue, match="cycle"):
         while True:
             assert not reads.ended
             here = reads.at.cursor
@@ -151,7 +151,7 @@ def test_the_window_is_bounded_and_so_is_the_checkpoint() -> None:
     for at in range(0, 5_000, 100):
         reads.accept(Page(rows=postings(5_000)[at : at + 100], next=at + 100, total=None))
     # Then
-    assert len(reads.checkpoint().seen) < WINDOW * 12
+    assert len(reads.checkpoint().seen) < DUPLICATE_WINDOW_ROWS * 12
 
 
 def test_rows_without_an_id_are_all_kept() -> None:

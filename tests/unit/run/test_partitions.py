@@ -39,21 +39,23 @@ def _spec(*, limit: int | None = None, offset: int = 0) -> Spec:
     limit=st.none() | st.integers(1, 100_000),
     offset=st.integers(0, 5_000),
     page_rows=st.integers(1, 300),
-    least=st.integers(1, 10_000),
-    most=st.integers(1, 20),
+    min_rows=st.integers(1, 10_000),
+    max_partitions=st.integers(1, 20),
 )
 def test_partitions_cover_every_row_once_and_begin_at_pages(
-    total: int, limit: int | None, offset: int, page_rows: int, least: int, most: int
+    total: int, limit: int | None, offset: int, page_rows: int, min_rows: int, max_partitions: int
 ) -> None:
     # Given
     spec = _spec(limit=limit, offset=offset)
 
     # When
-    cut = partitions.cut(spec, total, page_rows=page_rows, least=least, most=most)
+    cut = partitions.plan(
+        spec, total, page_rows=page_rows, min_rows=min_rows, max_partitions=max_partitions
+    )
 
     # Then
     wanted = min(max(total - offset, 0), total if limit is None else limit)
-    assert len(cut) <= most
+    assert len(cut) <= max_partitions
     if cut:
         assert [one.place for one in cut] == list(range(len(cut)))
         assert [one.offset for one in cut] == [
@@ -62,7 +64,7 @@ def test_partitions_cover_every_row_once_and_begin_at_pages(
         assert sum(one.rows for one in cut) == wanted
         assert all(one.offset % page_rows == 0 and one.rows > 0 for one in cut)
     else:
-        assert wanted < 2 * least or most < 2
+        assert wanted < 2 * min_rows or max_partitions < 2
 
 
 def test_an_export_is_read_as_one_if_cutting_is_off_or_its_volumes_are_counted() -> None:
@@ -71,9 +73,9 @@ def test_an_export_is_read_as_one_if_cutting_is_off_or_its_volumes_are_counted()
     of_files = msgspec.structs.replace(spec, rows_per_file=100)
 
     # When, Then
-    assert partitions.cut(spec, 1_000, page_rows=10, least=0, most=8) == []
-    assert partitions.cut(of_files, 1_000, page_rows=10, least=10, most=8) == []
-    assert len(partitions.cut(spec, 1_000, page_rows=10, least=10, most=8)) == 8
+    assert partitions.plan(spec, 1_000, page_rows=10, min_rows=0, max_partitions=8) == []
+    assert partitions.plan(of_files, 1_000, page_rows=10, min_rows=10, max_partitions=8) == []
+    assert len(partitions.plan(spec, 1_000, page_rows=10, min_rows=10, max_partitions=8)) == 8
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_a_list_that_moves_is_not_read_in_partitions(
 
     # When, Then
     with pytest.raises(SourceMoved, match=says):
-        partitions.check(partition, page, Checkpoint(cursor=None, duplicates=duplicates))
+        partitions.check_unmoved(partition, page, Checkpoint(cursor=None, duplicates=duplicates))
 
 
 def _end(
@@ -131,7 +133,7 @@ def test_what_partitions_counted_is_what_one_reader_would_have_counted(
     pieces = [_end(0, 10, first), _end(1, 10, second), _end(2, 5, third)]
 
     # When
-    joined = partitions.joined(_spec(), pieces)
+    joined = partitions.join(_spec(), pieces)
 
     # Then
     whole = first + second + third
@@ -156,4 +158,4 @@ def test_partitions_that_do_not_fit_are_not_joined(second: Export, says: str) ->
 
     # When, Then
     with pytest.raises(SourceMoved, match=says):
-        partitions.joined(_spec(), [first, second])
+        partitions.join(_spec(), [first, second])

@@ -186,7 +186,7 @@ def test_pages_that_are_large_are_not_all_asked_for_at_once(
 ) -> None:
     # Given: room for two pages and a half
     bench = Bench(postings(200), read_ahead=AHEAD)
-    monkeypatch.setattr(prefetch, "MOST_BYTES", 25 * len(postings(1)[0]))
+    monkeypatch.setattr(prefetch, "MAX_PREFETCHED_BYTES", 25 * len(postings(1)[0]))
     upstream = Upstream(bench, lambda _: time.sleep(0.01))
     # When
     bench.run()

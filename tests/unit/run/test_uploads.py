@@ -121,7 +121,7 @@ def test_the_encoder_goes_on_while_parts_are_under_way_and_stops_at_the_bound() 
 
 def test_parts_that_are_large_go_up_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
-    monkeypatch.setattr(uploads, "MOST_BYTES", 1_000)
+    monkeypatch.setattr(uploads, "MAX_UPLOADING_BYTES", 1_000)
     bench = Bench(ROWS, limits=THREADED)
     slow = Slow(bench, lambda _: False)
     # When

@@ -39,10 +39,10 @@ def test_whatever_the_sizes_and_wherever_it_goes_on_the_parts_are_the_objects(
     whole = b"".join(held.values())
 
     # When: one worker makes some parts and dies, another goes on behind them
-    parts = [_bytes(step, held) for step in composing.steps(infos, 0, least=LEAST)]
+    parts = [_bytes(step, held) for step in composing.plan_steps(infos, 0, min_bytes=LEAST)]
     kept = [part for part in parts[:crash_after] if len(part) >= LEAST]
     done = sum(map(len, kept))
-    kept += [_bytes(step, held) for step in composing.steps(infos, done, least=LEAST)]
+    kept += [_bytes(step, held) for step in composing.plan_steps(infos, done, min_bytes=LEAST)]
 
     # Then
     assert b"".join(parts) == whole
@@ -55,7 +55,7 @@ def test_large_objects_are_copied_and_only_what_joins_small_ones_is_read() -> No
     infos, _ = _objects([30, 3, 4, 40, 2])
 
     # When
-    steps = list(composing.steps(infos, 0, least=LEAST))
+    steps = list(composing.plan_steps(infos, 0, min_bytes=LEAST))
 
     # Then
     read = [sum(len(one.span) for one in step.read) for step in steps]
@@ -71,7 +71,7 @@ def test_a_file_of_any_size_is_made_in_fewer_parts_than_s3_takes(size: int) -> N
     # When
     copied = [
         len(step.copy.span)
-        for step in composing.steps([info], 0, least=5 * 2**20)
+        for step in composing.plan_steps([info], 0, min_bytes=5 * 2**20)
         if step.copy is not None
     ]
 

@@ -59,7 +59,7 @@ def test_each_of_our_priorities_is_a_step_of_its_own_on_the_broker() -> None:
 def test_a_slice_at_its_slowest_ends_before_it_is_thought_to_hang() -> None:
     # Given: its last page, then an upload, a completion and a look at the file, each at its limit
     found = settings.load()
-    stored = s3_failures.PATIENCE + s3.CONNECT_TIMEOUT + s3.READ_TIMEOUT
+    stored = s3_failures.RETRY_SECONDS + s3.CONNECT_TIMEOUT_SECONDS + s3.READ_TIMEOUT_SECONDS
     slowest = found.slice_seconds.total_seconds() + client.PAGE_TIMEOUT_SECONDS + 3 * stored
     # When / Then
     assert slowest < app.conf.task_soft_time_limit
