@@ -52,9 +52,9 @@ def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
     state.bind(app, service, keys)
     app.state.health = health.Health(service)
     app.state.purgers = anyio.CapacityLimiter(responses.MAX_PURGE_THREADS)
-    app.state.askers = anyio.CapacityLimiter(hirebase_jobs.ASKERS)
+    app.state.askers = anyio.CapacityLimiter(hirebase_jobs.MAX_CONCURRENT_SOURCE_REQUESTS)
     app.state.downloads = anyio.CapacityLimiter(downloads.MAX_READ_THREADS)
-    app.state.listings = anyio.CapacityLimiter(data_requests.LISTINGS)
+    app.state.listings = anyio.CapacityLimiter(data_requests.MAX_CONCURRENT_ID_LISTS)
     app.state.lanes = streams.StreamLimits()
     routers = (
         hirebase.router,

@@ -64,7 +64,7 @@ def target(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Target]:
-    monkeypatch.setattr(native, "LONGEST_WAIT", 0)
+    monkeypatch.setattr(native, "MAX_WAIT_SECONDS", 0)
     board, table = tmp_path / "board.sqlite", tmp_path / "jobs.sqlite"
     synthetic.synthesize(board, ROWS)
     sample.create(table, "ann")

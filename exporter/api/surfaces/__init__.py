@@ -1,3 +1,3 @@
-"""One module for each family of endpoints."""
+"""The endpoints of the API, with a module for each contract or group of endpoints."""
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """The Coresignal contract: postings collected in bulk, by filters or by ids, as gzipped JSON Lines.
 
-An export is a "data request" here. Its older and its current paths work side by side, each also
-under the vendor's base path /cdapi; where the two differ, see `data_requests.Version`.
+An export is called a "data request" here. The older and the current paths work side by side, each
+also under the vendor's base path /cdapi; `data_requests.Version` has the differences.
 
-The vendor publishes no list, no state and no cancellation; a data request is an export, so those
-of the other surfaces serve it under the same id. The headers Idempotency-Key, X-Data-Request-Id and
-Range are ours, and so is `unknown_ids_file` of an answer.
+The vendor publishes no endpoint that lists data requests, shows their state or cancels them. A data
+request is an export, so the endpoints of other contracts do this under the same id. The headers
+Idempotency-Key, X-Data-Request-Id and Range and the field `unknown_ids_file` are our additions.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from exporter.formats import registry as formats
 
 
 class Pending(msgspec.Struct):
-    """A data request that is not ready: ask again."""
+    """A data request whose files are not ready yet."""
 
     message: str
     data_request_files: list[str]
 
 
 class Files(msgspec.Struct, omit_defaults=True):
-    """The files of a data request: gzipped JSON Lines of up to 10,000 records each."""
+    """The files of a data request: gzipped JSON Lines with up to 10,000 records each."""
 
     data_request_files: list[str]
     unknown_ids_file: Annotated[
         str | None,
         msgspec.Meta(
-            description="A gzipped text: the ids that the source does not have, one a line."
-            " Not there if it has all."
+            description="A gzipped text file with the ids that the source does not have, one per"
+            " line. Absent if the source has all ids."
         ),
     ] = None
 
@@ -69,37 +69,37 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
         for status, answer in (("200", _FILES), ("202", msgspec.to_builtins(PENDING)))
     },
 }
-"""What is answered, by path, method and status."""
+"""Example responses by path, method and status."""
 
 
-# -- collecting --------------------------------------------------------------------------------
+# -- files -------------------------------------------------------------------------------------
 
 
 def files(request: Request, request_id: str) -> Response:
-    """The names of a data request's files, once it is ready; 202 until then.
+    """Lists the files of a data request when they are ready; the status is 202 until then.
 
-    A data request that will never have files is 422 with the reason: a client that has to be told
-    to stop asking would try again after any 5xx, and the vendor answers 422 when nothing can be
-    collected. A canceled one, and one whose 30 days are over, are 404.
+    A data request that will never have files gets 422 with the reason, because clients try again
+    after a 5xx, and because the vendor answers 422 when nothing can be collected. A data request
+    that was canceled, or whose files have expired after 30 days, gets 404.
     """
     service = service_of(request)
-    export = _found(request, request_id)
+    export = _find_readable(request, request_id)
     if not export.terminal:
         waits = responses.retry_after_header(export, service.clock.now())
         return responses.reply(PENDING, 202, waits)
-    stretches, unknown = _stretches(export)
-    if not stretches:
+    found, unknown = _served_files(export)
+    if not found:
         detail = "Request did not find any matching IDs."
         if unknown is not None:
-            detail += f" Those that you sent are in the file {unknown.name}."
+            detail += f" The ids that you sent are in the file {unknown.name}."
         raise Refusal(422, "nothing_matched", detail)
-    names = [stretch.name for stretch in stretches]
+    names = [one.name for one in found]
     return responses.reply(Files(names, unknown.name if unknown else None))
 
 
 Redirect = Annotated[
     bool,
-    Query(description="Answer with a redirect to the file store, if the file stands there alone."),
+    Query(description="Redirect to the file store, if the data request has only this file."),
 ]
 
 
@@ -109,25 +109,29 @@ def file(
     file_name: str,
     redirect: Redirect = False,
 ) -> Response:
-    """One file, as it is: gzip to be unpacked by the caller, or a part of it (Range)."""
+    """Downloads a file as it is stored (gzip is not unpacked), or a byte range of the file."""
     service = service_of(request)
-    export = _found(request, request_id)
-    stretches, unknown = _stretches(export) if export.terminal else ([], None)
-    all_files = [*stretches, unknown] if unknown else stretches
-    for stretch in all_files:
-        if stretch.name == file_name:
+    export = _find_readable(request, request_id)
+    found, unknown = _served_files(export) if export.terminal else ([], None)
+    all_files = [*found, unknown] if unknown else found
+    for one in all_files:
+        if one.name == file_name:
             link = service.link(export) if redirect and len(all_files) == 1 else None
             if link is not None:
                 headers = {"Cache-Control": "private, no-store"}
                 return RedirectResponse(link[0], 302, headers)
-            return downloads.serve(request, service.storage, stretch)
+            return downloads.serve(request, service.storage, one)
     raise Refusal(
         404, "not_found", f"data request {export.id} has no file {file_name[:200]!r}: see …/files"
     )
 
 
-def _found(request: Request, request_id: str) -> Export:
-    """The caller's data request. Raises Refusal if it cannot be collected, now or ever."""
+def _find_readable(request: Request, request_id: str) -> Export:
+    """Returns the caller's data request, which has files or may still get files.
+
+    Raises Refusal 404 if the data request is unknown, canceled or expired, and 422 if it failed or
+    matched too many postings.
+    """
     caller, service = auth.reader(request), service_of(request)
     export = service.find(caller.user_id, request_id)
     if export is None:
@@ -140,16 +144,16 @@ def _found(request: Request, request_id: str) -> Export:
         expires = export.file_expires_at
         if expires is None or expires <= service.clock.now():
             raise Refusal(404, "expired", "The files of the data request are no longer kept")
-        most = V2.most_rows if export.spec.surface == V2.surface else None
+        most = V2.max_rows if export.spec.surface == V2.surface else None
         if most is not None and export.result.record_count > most:
             raise data_requests.too_many_matches(most)
     return export
 
 
-def _stretches(export: Export) -> tuple[list[ServedFile], ServedFile | None]:
-    """The files of a finished export, and the one with the ids that its source did not have.
+def _served_files(export: Export) -> tuple[list[ServedFile], ServedFile | None]:
+    """Returns the files of a finished export, and the file of ids that its source does not have.
 
-    Exports of other surfaces have one file, in whichever format they were asked for.
+    Exports of other contracts have a single file, in the format of their request.
     """
     spec, result = export.spec, export.result
     assert result is not None, export.state
@@ -157,33 +161,35 @@ def _stretches(export: Export) -> tuple[list[ServedFile], ServedFile | None]:
     suffix = encoder.extension + registry.SUFFIXES[spec.compression]
     content_type = registry.CONTENT_TYPES.get(spec.compression, encoder.content_type)
 
-    def stretch(name: str, start: int, size: int) -> ServedFile:
-        # Published objects never change, so the place in one is as good as its checksum.
+    def served(name: str, start: int, size: int) -> ServedFile:
+        # Published objects never change, so a byte range identifies content like a checksum.
         tag = f"{export.id}-{start}-{size}"
         return ServedFile(name, result.key, start, size, content_type, tag)
 
-    cuts = [(volume.offset, volume.size) for volume in result.volumes]
+    ranges = [(volume.offset, volume.size) for volume in result.volumes]
     if result.record_count == 0:
-        cuts = []
-    elif not cuts:
-        # Ids without a posting stand behind the rows.
+        ranges = []
+    elif not ranges:
+        # The unknown ids follow the rows in the same object.
         lost = result.unknown_ids
-        cuts = [(0, lost.offset if lost else result.file_size)]
-    parts = [stretch(f"part-{n:05d}-{export.id}-h000.{suffix}", *cut) for n, cut in enumerate(cuts)]
+        ranges = [(0, lost.offset if lost else result.file_size)]
+    parts = [
+        served(f"part-{n:05d}-{export.id}-h000.{suffix}", *place) for n, place in enumerate(ranges)
+    ]
     lost = result.unknown_ids
     name = f"unknown-ids-{export.id}.txt{registry.SUFFIXES[spec.compression]}"
-    return parts, stretch(name, lost.offset, lost.size) if lost else None
+    return parts, served(name, lost.offset, lost.size) if lost else None
 
 
 # -- routes ------------------------------------------------------------------------------------
 
 
-def _shows(description: str, shape: type) -> dict[str, Any]:
+def _response_doc(description: str, shape: type) -> dict[str, Any]:
     content = {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}}
     return {"description": description, "content": {"application/json": content}}
 
 
-def _takes(media_type: str, schema: Any, example: Any) -> dict[str, Any]:
+def _request_doc(media_type: str, schema: Any, example: Any) -> dict[str, Any]:
     return {
         "parameters": [idempotency.PARAMETER],
         "requestBody": {
@@ -193,9 +199,9 @@ def _takes(media_type: str, schema: Any, example: Any) -> dict[str, Any]:
     }
 
 
-def _json(model: type[BaseModel], example: Any) -> dict[str, Any]:
+def _json_request_doc(model: type[BaseModel], example: Any) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return _takes("application/json", schema, example)
+    return _request_doc("application/json", schema, example)
 
 
 _FILE_SCHEMA = {
@@ -206,31 +212,33 @@ _FILE_SCHEMA = {
         "ids_file": {
             "type": "string",
             "format": "binary",
-            "description": "One id a line, without a heading.",
+            "description": "One id per line, without a header line.",
         },
         "data_format": {"type": "string", "enum": ["json"]},
         "webhook_url": {"type": "string", "description": webhook_fields.WEBHOOK_URL_DESCRIPTION},
         "webhook_events": {
             "type": "string",
-            "description": "With commas between; default: all but `export.progress`.",
+            "description": "Event names separated by commas; default: all but `export.progress`.",
         },
     },
 }
 _BODIES = {
-    data_requests.by_filter: _json(
+    data_requests.by_filter: _json_request_doc(
         data_requests.FilterRequest,
         {"filters": {"title": "Data Engineer", "country": "Germany"}, "limit": 500},
     ),
-    data_requests.by_dsl: _json(
+    data_requests.by_dsl: _json_request_doc(
         data_requests.DslRequest, {"es_dsl_query": {"query": {"match": {"title": "engineer"}}}}
     ),
-    data_requests.by_ids: _json(data_requests.IdsRequest, {"ids": [91927485, 91927486]}),
-    data_requests.by_id_file: _takes(
+    data_requests.by_ids: _json_request_doc(
+        data_requests.IdsRequest, {"ids": [91927485, 91927486]}
+    ),
+    data_requests.by_id_file: _request_doc(
         "multipart/form-data", _FILE_SCHEMA, {"ids_file": "91927485\n91927486\n"}
     ),
 }
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
-# Data requests are gzipped; exports of the other contracts are what they were asked to be.
+# Data requests are gzipped; exports of other contracts have the format of their request.
 _FILE = {
     "application/gzip": _BYTES,
     "application/x-ndjson": _BYTES,
@@ -246,17 +254,20 @@ _FILE_HEADERS = {
             "description": text,
         }
         for name, text in (
-            ("Range", "`bytes=0-99`: only those bytes."),
-            ("If-Range", "An ETag: the Range counts only if the file still has it."),
-            ("If-None-Match", "An ETag: 304 if the file still has it."),
+            ("Range", "`bytes=0-99`: only these bytes are returned."),
+            ("If-Range", "An ETag: Range is ignored unless the file still has this ETag."),
+            ("If-None-Match", "An ETag: the status is 304 if the file still has this ETag."),
         )
     ]
 }
 
 
 def _router() -> APIRouter:
-    """All paths; the document shows each once, under neither the base path nor the second of the
-    two data sets, which are one here."""
+    """Builds the routes of all paths.
+
+    The OpenAPI document shows each operation once: without the base path /cdapi, and under
+    `job_base` only, because `job_base` and `job_multi_source` are the same data here.
+    """
     router = APIRouter(tags=["coresignal"])
 
     def post(path: str, handler: Any, summary: str, *, shown: bool) -> None:
@@ -270,7 +281,9 @@ def _router() -> APIRouter:
             include_in_schema=shown,
             openapi_extra=_BODIES[handler],
             responses={
-                201: _shows("Accepted. Location says where its files will be.", DataRequest),
+                201: _response_doc(
+                    "Accepted. Location is the path of its list of files.", DataRequest
+                ),
                 **errors.documented(Detail, 400, 402, 409, 413, 415, 422, 429, 502),
             },
         )
@@ -316,8 +329,10 @@ def _router() -> APIRouter:
                 response_model=None,
                 include_in_schema=shown,
                 responses={
-                    200: _shows("Ready: the names of its files.", Files),
-                    202: _shows("Not ready; Retry-After says when to ask again.", Pending),
+                    200: _response_doc("The names of the files.", Files),
+                    202: _response_doc(
+                        "The files are not ready; poll again after Retry-After.", Pending
+                    ),
                     **errors.documented(Detail, 404, 422),
                 },
             )
@@ -333,9 +348,9 @@ def _router() -> APIRouter:
                     openapi_extra=_FILE_HEADERS,
                     responses={
                         200: {"description": "The file.", "content": _FILE},
-                        206: {"description": "A range of it.", "content": _FILE},
-                        302: {"description": "The file, at the file store."},
-                        304: {"description": "The caller has the file."},
+                        206: {"description": "A byte range of the file.", "content": _FILE},
+                        302: {"description": "A redirect to the file in the file store."},
+                        304: {"description": "The caller already has the current file."},
                         **errors.documented(Detail, 404, 416, 422),
                     },
                 )

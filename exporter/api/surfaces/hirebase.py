@@ -1,8 +1,9 @@
-"""The Hirebase contract's exports: an export is a task, polled until it has a result.
+"""The exports of the Hirebase contract: an export is a task, polled until it has a result.
 
-The vendor documents creating and polling. Listing, canceling and deleting are ours, in its words;
-so are the header Idempotency-Key, the fields `priority`, `columns`, `csv_safe`, `webhook_url` and
-`webhook_events` of a request and all but the first four of a result.
+The vendor documents how to create and poll a task. Our additions, in the vendor's style, are the
+endpoints that list, cancel and delete tasks, the header Idempotency-Key, the request fields
+`priority`, `columns`, `csv_safe`, `webhook_url` and `webhook_events`, and all fields of a result
+but `download_url`, `file_size`, `record_count` and `expiry_time`.
 """
 
 from __future__ import annotations
@@ -35,37 +36,42 @@ router = APIRouter(prefix="/v2", tags=["hirebase"])
 
 
 FORMATS = ("csv", "json")
-"""Of the contract: its official client reads an envelope as one empty job."""
+"""Formats of this contract.
+
+`json_envelope` is missing, because the official client reads such a file as one empty job.
+"""
 
 
 class TaskRequest(webhook_fields.WebhookFields):
-    """A search and the format of its file. An unknown field is refused, not ignored."""
+    """A search and the format of its file. Unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     search: dict[str, Any] = Field(
-        description="The filters, all optional; its `limit` is the number of records wanted,"
-        " absent: all. `{}` is every posting."
+        description="The filters, all optional. `limit` is the maximum number of records;"
+        " without it all are exported. `{}` matches every posting."
     )
     format: str = Field(max_length=100, description="`csv` or `json` (JSON Lines).")
-    priority: int = Field(0, description="0 to 9, higher is more urgent.")
+    priority: int = Field(0, description="0 to 9; a higher number is more urgent.")
     columns: list[Annotated[str, Field(max_length=200)]] | None = Field(
-        None, description="Columns of a CSV in their order, or the fields kept of each JSON row."
+        None,
+        description="Columns of a CSV file in their order, or the fields kept of each JSON row.",
     )
     csv_safe: bool = Field(
-        False, description="Put an apostrophe before CSV cells that a spreadsheet would run."
+        False,
+        description="Put an apostrophe before CSV text that a spreadsheet would run as a formula.",
     )
 
 
 class TaskInput(msgspec.Struct):
-    """What was asked; filters that were not given are null."""
+    """The search and the format of the request; filters that were not given are null."""
 
     query: dict[str, Any]
     format: str
 
 
 class Task(msgspec.Struct):
-    """An export in the vendor's words. Times are UTC, without a zone."""
+    """An export in the vendor's terms. Times are UTC, without a time zone."""
 
     id: str
     type: str
@@ -76,25 +82,29 @@ class Task(msgspec.Struct):
     started_at: str | None
     completed_at: str | None
     user_id: str
-    error: Annotated[str | None, msgspec.Meta(description="Why it failed; null otherwise.")]
+    error: Annotated[
+        str | None, msgspec.Meta(description="Reason of the failure; null unless failed.")
+    ]
     worker_id: str | None
     priority: int
     input: TaskInput
-    result: Annotated[responses.File | None, msgspec.Meta(description="null until finished.")]
+    result: Annotated[
+        responses.File | None, msgspec.Meta(description="The file; null until finished.")
+    ]
     format: str
 
 
 class TaskPage(msgspec.Struct):
-    """Some of the caller's tasks, newest first."""
+    """A page of the caller's tasks, newest first."""
 
     tasks: list[Task]
     next_cursor: str | None
 
 
 def task(service: ExportService, export: exports.Export) -> Task:
-    """An export as the vendor's task, with every field, in the vendor's order.
+    """Returns the export as the vendor's task, with all fields in the vendor's order.
 
-    The vendor publishes the type of an export of postings only; that of expired ones is a guess.
+    The vendor publishes only the type `export_job_data`; `export_expired_jobs` is a guess.
     """
     naive = responses.naive
     return Task(
@@ -179,7 +189,7 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     },
     ("/v2/tasks/{task_id}", "delete", "202"): responses.DELETED_EXAMPLE,
 }
-"""What is answered, by path, method and status."""
+"""Example responses by path, method and status."""
 
 
 _CREATE_DOCS = {
@@ -206,15 +216,15 @@ _CREATE_DOCS = {
     response_model=None,
     openapi_extra=_CREATE_DOCS,
     responses={
-        202: responses.shows("The task, queued. Location says where to poll.", "Task"),
+        202: responses.shows("The task, queued. Poll it at the URL in Location.", "Task"),
         **errors.documented(Detail, 409, 413, 422, 429, 502),
     },
 )
 async def create(request: Request, body: TheBody) -> Response:
-    """Record an export and answer at once with its task.
+    """Records an export and responds at once with its task.
 
-    202, because the work is only accepted. The vendor documents no code here; its official client
-    takes 200 and 202 alike.
+    The status is 202, because the work is only accepted. The vendor documents no status here; its
+    official client accepts 200 and 202.
     """
     caller = await runner_of(request).run(lambda turn: hirebase_usage.writer(request, turn))
     asked = await creating.parse_body(request, body, TaskRequest)
@@ -243,9 +253,9 @@ async def create(request: Request, body: TheBody) -> Response:
     },
 )
 async def show(request: Request, task_id: str) -> Response:
-    """The task of any export of the caller's, on whichever surface it was created.
+    """Returns the task of an export of the caller, whichever contract it was created on.
 
-    However often it is asked for, it does not count as a request.
+    These polls do not count towards the rate limit.
     """
     return _reply(service_of(request), await responses.find_export(request, task_id))
 
@@ -255,14 +265,16 @@ async def show(request: Request, task_id: str) -> Response:
     summary="List tasks",
     response_model=None,
     responses={
-        200: responses.shows("A page of tasks, newest first; Link leads to the next.", "TaskPage"),
+        200: responses.shows(
+            "A page of tasks, newest first; Link has the URL of the next page.", "TaskPage"
+        ),
         **errors.documented(Detail, 422, 429),
     },
 )
 def index(
     request: Request, limit: responses.Limit = 20, cursor: responses.Cursor = None
 ) -> Response:
-    """The caller's tasks, newest first, whichever surface they were created on."""
+    """Lists the caller's exports of all contracts as tasks, newest first."""
     caller, service = hirebase_usage.reader(request), service_of(request)
     page = responses.records(service, caller.user_id, limit, cursor)
     tasks = [task(service, export) for export in page.exports]
@@ -277,13 +289,15 @@ def index(
     summary="Cancel a task",
     response_model=None,
     responses={
-        200: responses.shows("The task has ended; if it had before, nothing changed.", "Task"),
-        202: responses.shows("A running task was asked to stop.", "Task"),
+        200: responses.shows(
+            "The task has ended. A task that had ended before is unchanged.", "Task"
+        ),
+        202: responses.shows("The running task was asked to stop.", "Task"),
         **errors.documented(Detail, 404, 429),
     },
 )
 def cancel(request: Request, task_id: str) -> Response:
-    """Withdraw an export: at once if it is queued, at its next page if it runs."""
+    """Cancels an export: at once if it is queued, at its next page if it is running."""
     caller, service = hirebase_usage.writer(request), service_of(request)
     export = service.cancel(caller.user_id, task_id)
     if export is None:
@@ -300,12 +314,12 @@ def cancel(request: Request, task_id: str) -> Response:
     status_code=202,
     response_model=None,
     responses={
-        202: responses.shows("The task is not to be seen any more.", "Deleted"),
+        202: responses.shows("The task is no longer visible.", "Deleted"),
         **errors.documented(Detail, 404, 429),
     },
 )
 def delete(request: Request, task_id: str) -> Response:
-    """Remove an export, its file and its record for good; one that runs is canceled first."""
+    """Deletes an export with its file and record; a running export is canceled first."""
     return responses.deleted(request, hirebase_usage.writer(request).user_id, task_id)
 
 
@@ -317,8 +331,10 @@ async def enqueue(
     inline: bool,
     **wanted: Any,
 ) -> Response:
-    """Answer with the task of an export that the engine is to make as `wanted`; `inline` as in
-    `creating.made`. Raises Refusal."""
+    """Creates an export and returns the response with its task. Raises Refusal.
+
+    `wanted` are further arguments of `ExportService.create`; `inline` is that of `creating.create`.
+    """
     service = service_of(request)
     export_id = str(uuid.uuid4())
 
@@ -336,11 +352,11 @@ async def enqueue(
     try:
         export = await creating.create(request, make, inline=inline)
     except QueryError as error:
-        raise refused(service, error.problems) from None
+        raise to_refusal(service, error.problems) from None
     except CreditsSpent as error:
         needed = error.needed
         raise await to_thread.run_sync(
-            hirebase_usage.spent, request, caller, hirebase_usage.EXPORTS, needed
+            hirebase_usage.quota_spent, request, caller, hirebase_usage.EXPORTS, needed
         ) from None
     if caller.plan.metered:
         await to_thread.run_sync(
@@ -351,19 +367,22 @@ async def enqueue(
         export,
         202,
         {
-            "Location": _address(service, export.id),
+            "Location": _task_url(service, export.id),
             **idempotency.log_and_headers(export, export_id),
         },
     )
 
 
-def refused(service: ExportService, problems: Sequence[FieldProblem]) -> refusal.Refusal:
-    """The refusal of a body with these problems. Raises ConfigurationError if it is not the body:
-    the caller names no source here, so only the operator can mend that."""
+def to_refusal(service: ExportService, problems: Sequence[FieldProblem]) -> refusal.Refusal:
+    """Returns the refusal of a request body with these problems.
+
+    Raises ConfigurationError for a problem with the source: callers do not name a source in this
+    contract, so only the operator can fix that.
+    """
     if any(problem["loc"][:1] == ("source",) for problem in problems):
         source = service.config.surfaces.hirebase
         raise ConfigurationError(
-            f"[surfaces] hirebase = {source!r} names no source of the configuration"
+            f"[surfaces] hirebase = {source!r} is not the name of a configured source"
         )
     return errors.invalid([{**problem, "loc": ("body", *problem["loc"])} for problem in problems])
 
@@ -378,5 +397,5 @@ def _reply(
     return responses.reply(task(service, export), status, {**waits, **(headers or {})})
 
 
-def _address(service: ExportService, export_id: str) -> str:
+def _task_url(service: ExportService, export_id: str) -> str:
     return responses.address(service, f"/v2/tasks/{export_id}")

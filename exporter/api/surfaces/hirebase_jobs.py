@@ -1,7 +1,7 @@
-"""The Hirebase contract's searches: passed through to the source that its exports are made from.
+"""The searches and lookups of the Hirebase contract, forwarded to the source of its exports.
 
-Whoever calls waits for the answer, so the source is given seconds and not the patience of an
-export. Postings are passed on as the source wrote them, byte for byte.
+A caller waits for each response, so the source must respond within seconds; an export waits much
+longer. Postings are returned byte for byte as the source wrote them.
 """
 
 from __future__ import annotations
@@ -30,27 +30,29 @@ from exporter.sources.hirebase import HirebaseSource
 
 router = APIRouter(prefix="/v2", tags=["hirebase"])
 
-ASKERS = 16
-"""Requests to sources that one process has under way for callers who wait: while a source hangs,
-no more threads do, and exports are created and polled all the same."""
-MOST_LISTED, LISTED = 100, 10
-"""The most postings that a search gives, and how many it gives by default."""
-MOST_EXPIRED = 100
+MAX_CONCURRENT_SOURCE_REQUESTS = 16
+"""Concurrent requests of one process to sources while callers wait for the response.
+
+A source that hangs blocks at most this many threads, so that exports can still be created and
+polled.
+"""
+MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 100, 10
+"""The largest and the default number of postings in the response to a search."""
+MAX_EXPIRED_PAGE_SIZE = 100
 
 
 class ExpiredRequest(webhook_fields.WebhookFields):
-    """Since when. An unknown field is refused, not ignored."""
+    """The start of the period and the delivery of an export of expired postings."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    since: timestamps.Moment = Field(description="A day, or a moment of ISO 8601.")
-    notify: bool = Field(False, description="The vendor's e-mail. `true` is refused: we send none.")
-    limit: int | None = Field(None, ge=1, description="Records at most; null: all.")
+    since: timestamps.Moment = Field(description="A date, or a time in ISO 8601.")
+    notify: bool = Field(False, description="`true` is rejected: this service sends no e-mail.")
+    limit: int | None = Field(None, ge=1, description="Maximum number of records; null: all.")
 
 
 class Listing(msgspec.Struct):
-    """A page of postings, each as the source has it; fields of the source's own may stand
-    beside these."""
+    """A page of postings as the source wrote them; the source may add fields to these."""
 
     jobs: list[dict[str, Any]]
     total_count: int
@@ -61,7 +63,7 @@ class Listing(msgspec.Struct):
 
 
 class ExpiredListing(msgspec.Struct):
-    """A page of identifiers."""
+    """A page of ids of expired postings."""
 
     jobs: list[dict[str, Any]]
     total_count: int
@@ -71,7 +73,7 @@ class ExpiredListing(msgspec.Struct):
 
 
 class Posting(msgspec.Struct, rename={"id": "_id"}):
-    """A posting, with all the fields that the source has of it."""
+    """A posting with all fields that the source has for it."""
 
     id: str
     job_title: str
@@ -79,7 +81,7 @@ class Posting(msgspec.Struct, rename={"id": "_id"}):
 
 
 class Estimate(msgspec.Struct):
-    """What a search would cost."""
+    """The cost of a search in credits."""
 
     cost: int
 
@@ -118,22 +120,22 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     ("/v2/jobs/{job_id}", "get", "200"): _POSTING,
     ("/v2/hirebase/companies/{company_slug}/jobs/{job_slug}", "get", "200"): _LISTING,
 }
-"""What is answered, by path, method and status."""
+"""Example responses by path, method and status."""
 
 
-def _takes(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
+def _request_doc(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
     content = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}, "example": example}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
 
-_SEARCH_DOCS = _takes(JobSearch, {"job_titles": ["Data Engineer"], "page": 1, "limit": 1})
+_SEARCH_DOCS = _request_doc(JobSearch, {"job_titles": ["Data Engineer"], "page": 1, "limit": 1})
 
 
-async def _asking(request: Request, ask: Callable[[], Response]) -> Response:
+async def _run_in_thread(request: Request, ask: Callable[[], Response]) -> Response:
     return await to_thread.run_sync(ask, limiter=request.app.state.askers)
 
 
-# -- searching ---------------------------------------------------------------------------------
+# -- searches ----------------------------------------------------------------------------------
 
 
 @router.post(
@@ -142,52 +144,56 @@ async def _asking(request: Request, ask: Callable[[], Response]) -> Response:
     response_model=None,
     openapi_extra=_SEARCH_DOCS,
     responses={
-        200: responses.shows("A page; past the end it is empty, with the true totals.", "Listing"),
+        200: responses.shows(
+            "A page of postings. A page past the end is empty and has the true totals.", "Listing"
+        ),
         **errors.documented(Detail, 404, 413, 422, 429, 502),
     },
 )
 async def search(request: Request, body: TheBody) -> Response:
-    """One page of the postings that match, `limit` 1 to 100, by default 10.
+    """Returns a page of the matching postings; `limit` is 1 to 100, by default 10.
 
-    A metered key pays for each posting that it gets, and its `limit` has to fit into what it has
-    left.
+    A metered key pays one credit for each posting returned, and its `limit` must not exceed the
+    credits that it has left.
     """
 
     def ask() -> Response:
         caller, service = hirebase_usage.reader(request), service_of(request)
         caller.plan.check("search")
         asked = parse(request, body, JobSearch)
-        page, limit = asked.page or 1, asked.limit or LISTED
-        if limit > MOST_LISTED:
-            raise _wrong("limit", f"Limit cannot be greater than {MOST_LISTED}")
-        hirebase_usage.afford(request, caller, hirebase_usage.JOBS, limit)
+        page, limit = asked.page or 1, asked.limit or DEFAULT_PAGE_SIZE
+        if limit > MAX_PAGE_SIZE:
+            raise _invalid_field("limit", f"Limit cannot be greater than {MAX_PAGE_SIZE}")
+        hirebase_usage.check_balance(request, caller, hirebase_usage.JOBS, limit)
         source = _source(service)
         try:
-            query = source.search(_search(service, asked), service.clock.now(), user_id="").query
+            query = source.search(
+                _source_query(service, asked), service.clock.now(), user_id=""
+            ).query
         except QueryError as error:
-            raise hirebase.refused(service, error.problems) from None
+            raise hirebase.to_refusal(service, error.problems) from None
         listing = source.listing(query, page, limit)
         hirebase_usage.charge(request, caller, hirebase_usage.JOBS, listing.rows)
-        return _passed(listing.body)
+        return _json_response(listing.body)
 
-    return await _asking(request, ask)
+    return await _run_in_thread(request, ask)
 
 
 @router.post(
     "/jobs/estimate",
-    summary="Tell what a search would cost",
+    summary="Estimate the cost of a search",
     response_model=None,
     openapi_extra=_SEARCH_DOCS,
     responses={
-        200: responses.shows("One credit a record.", "Estimate"),
+        200: responses.shows("The cost: one credit per record.", "Estimate"),
         **errors.documented(Detail, 404, 413, 422, 429, 502),
     },
 )
 async def estimate(request: Request, body: TheBody) -> Response:
-    """How many postings match, but no more than `limit`: the price of an export. Free.
+    """Returns the price of an export: the number of matching postings, at most `limit`. Free.
 
-    Without a limit all that match are counted, as an export would write them all; a search gives
-    10 then. The vendor does not say which of the two it means.
+    Without a limit all matching postings are counted, because an export would write all of them; a
+    search without a limit returns 10. The vendor does not document which of the two it means.
     """
 
     def ask() -> Response:
@@ -195,46 +201,48 @@ async def estimate(request: Request, body: TheBody) -> Response:
         asked = parse(request, body, JobSearch)
         name = service.config.surfaces.hirebase
         try:
-            cost = service.estimate(name, _search(service, asked), user_id=caller.user_id)
+            cost = service.estimate(name, _source_query(service, asked), user_id=caller.user_id)
         except QueryError as error:
-            raise hirebase.refused(service, [_lifted(one) for one in error.problems]) from None
+            raise hirebase.to_refusal(
+                service, [_drop_search_prefix(one) for one in error.problems]
+            ) from None
         if cost is None:
-            raise Refusal(422, "not_counted", f"the source {name!r} does not say how many match")
+            raise Refusal(422, "not_counted", f"the source {name!r} does not count its postings")
         hirebase_usage.add_usage_headers(request, caller, hirebase_usage.JOBS)
         return responses.reply(Estimate(cost))
 
-    return await _asking(request, ask)
+    return await _run_in_thread(request, ask)
 
 
 @router.get(
     "/hirebase/companies/{company_slug}/jobs/{job_slug}",
-    summary="Get the postings of a slug",
+    summary="Get the posting of a slug",
     response_model=None,
     responses={
-        200: responses.shows("As a search answers; one posting, or none.", "Listing"),
+        200: responses.shows("A page as in a search, with one posting or none.", "Listing"),
         **errors.documented(Detail, 404, 422, 429, 502),
     },
 )
 async def by_slug(request: Request, company_slug: str, job_slug: str) -> Response:
-    """The posting that a company's page names so, expired or not."""
+    """Returns the posting with this slug at this company, expired or not."""
 
     def ask() -> Response:
         caller = hirebase_usage.reader(request)
         caller.plan.check("search")
-        hirebase_usage.afford(request, caller, hirebase_usage.JOBS, 1)
+        hirebase_usage.check_balance(request, caller, hirebase_usage.JOBS, 1)
         asked = {
             "company_slugs": [company_slug],
             "job_slug": job_slug,
             "include_expired": "true",
         }
-        listing = _source(service_of(request)).listing(asked, 1, LISTED)
+        listing = _source(service_of(request)).listing(asked, 1, DEFAULT_PAGE_SIZE)
         hirebase_usage.charge(request, caller, hirebase_usage.JOBS, listing.rows)
-        return _passed(listing.body)
+        return _json_response(listing.body)
 
-    return await _asking(request, ask)
+    return await _run_in_thread(request, ask)
 
 
-# -- what expired --------------------------------------------------------------------------------
+# -- expired postings ----------------------------------------------------------------------------
 
 
 @router.get(
@@ -242,17 +250,17 @@ async def by_slug(request: Request, company_slug: str, job_slug: str) -> Respons
     summary="List expired postings",
     response_model=None,
     responses={
-        200: responses.shows("A page of identifiers.", "ExpiredListing"),
+        200: responses.shows("A page of ids.", "ExpiredListing"),
         **errors.documented(Detail, 404, 422, 429, 502),
     },
 )
 async def expired_jobs(
     request: Request,
-    since: Annotated[str, Query(max_length=64, description="A day, or a moment of ISO 8601.")],
+    since: Annotated[str, Query(max_length=64, description="A date, or a time in ISO 8601.")],
     page: Annotated[int, Query(ge=1)] = 1,
-    limit: Annotated[int, Query(ge=1, le=MOST_EXPIRED)] = MOST_EXPIRED,
+    limit: Annotated[int, Query(ge=1, le=MAX_EXPIRED_PAGE_SIZE)] = MAX_EXPIRED_PAGE_SIZE,
 ) -> Response:
-    """The identifiers of the postings that have expired since then. Free."""
+    """Lists the ids of the postings that have expired since then. Free."""
 
     def ask() -> Response:
         caller, service = hirebase_usage.reader(request), service_of(request)
@@ -264,9 +272,9 @@ async def expired_jobs(
                 [{"loc": ("query", "since"), "msg": str(error), "type": "value_error"}]
             ) from None
         listing = _source(service).listing({"expired_since": moment}, page, limit)
-        return _passed(listing.body)
+        return _json_response(listing.body)
 
-    return await _asking(request, ask)
+    return await _run_in_thread(request, ask)
 
 
 @router.post(
@@ -274,18 +282,21 @@ async def expired_jobs(
     summary="Create an export of expired postings",
     status_code=202,
     response_model=None,
-    openapi_extra=_takes(ExpiredRequest, {"since": "2026-03-01"}),
+    openapi_extra=_request_doc(ExpiredRequest, {"since": "2026-03-01"}),
     responses={
-        202: responses.shows("The task, queued. Location says where to poll.", "Task"),
+        202: responses.shows("The task, queued. Poll it at the URL in Location.", "Task"),
         **errors.documented(Detail, 404, 409, 413, 422, 429, 502),
     },
 )
 async def export_expired(request: Request, body: TheBody) -> Response:
-    """Record an export of the identifiers, `{"_id": …}` a line, and answer at once. Free."""
+    """Records an export of the ids of expired postings and responds at once. Free.
+
+    Each line of the file is `{"_id": …}`. Unknown fields of the request are rejected.
+    """
     caller = await runner_of(request).run(lambda turn: hirebase_usage.writer(request, turn))
     asked = await creating.parse_body(request, body, ExpiredRequest)
     if asked.notify:
-        raise _wrong("notify", "no e-mail is sent: poll the task, or give a webhook_url")
+        raise _invalid_field("notify", "no e-mail is sent: poll the task, or give a webhook_url")
     _source(service_of(request))
     return await hirebase.enqueue(
         request,
@@ -295,13 +306,13 @@ async def export_expired(request: Request, body: TheBody) -> Response:
         search={"expired_since": asked.since, "limit": asked.limit},
         format="json",
         file_stem="expired",
-        # What costs nothing is not paid for, whatever the plan.
+        # This export is free, so no credits are reserved, even on a metered plan.
         plan=replace(caller.plan, metered=False),
         feature="expired",
     )
 
 
-# -- what can be searched for ---------------------------------------------------------------------
+# -- values of filters ----------------------------------------------------------------------------
 
 
 @router.get(
@@ -309,17 +320,17 @@ async def export_expired(request: Request, body: TheBody) -> Response:
     summary="List industries",
     response_model=None,
     responses={
-        200: responses.shows("As the source lists them.", "Industries"),
+        200: responses.shows("The values that the source lists.", "Industries"),
         **errors.documented(Detail, 404, 429, 502),
     },
 )
 async def industries(request: Request) -> Response:
-    """The values that `industry` and `sub_industry` take; no key is needed.
+    """Returns the values of the filters `industry` and `sub_industry`. No key is needed.
 
-    As the source tells them, at most an hour ago. The vendor publishes no shape of its answer; the
-    one here is a guess.
+    The source's list is cached for an hour, or longer while the source does not respond. The vendor
+    does not publish the shape of this response; the shape here is a guess.
     """
-    return await _asking(request, lambda: _listed(request, "industries"))
+    return await _run_in_thread(request, lambda: _catalogue_response(request, "industries"))
 
 
 @router.get(
@@ -327,20 +338,23 @@ async def industries(request: Request) -> Response:
     summary="List job categories",
     response_model=None,
     responses={
-        200: responses.shows("As the source lists them.", "Categories"),
+        200: responses.shows("The values that the source lists.", "Categories"),
         **errors.documented(Detail, 404, 429, 502),
     },
 )
 async def categories(request: Request) -> Response:
-    """The values that `job_category` takes; for key, age and shape see the industries."""
-    return await _asking(request, lambda: _listed(request, "categories"))
+    """Returns the values of the filter `job_category`. No key is needed.
+
+    The age and the shape of the list are as for industries.
+    """
+    return await _run_in_thread(request, lambda: _catalogue_response(request, "categories"))
 
 
-def _listed(request: Request, name: str) -> Response:
-    return _passed(_source(service_of(request)).catalogue.body(name))
+def _catalogue_response(request: Request, name: str) -> Response:
+    return _json_response(_source(service_of(request)).catalogue.body(name))
 
 
-# Behind all others of /jobs: a posting may have any id.
+# After all other routes under /jobs, because any text may be the id of a posting.
 @router.get(
     "/jobs/{job_id}",
     summary="Get a posting",
@@ -351,49 +365,47 @@ def _listed(request: Request, name: str) -> Response:
     },
 )
 async def job(request: Request, job_id: str) -> Response:
-    """One posting by its id. A metered key pays one credit, and nothing for a 404."""
+    """Returns the posting with this id. A metered key pays one credit; a 404 is free."""
 
     def ask() -> Response:
         caller = hirebase_usage.reader(request)
         caller.plan.check("search")
-        hirebase_usage.afford(request, caller, hirebase_usage.JOBS, 1)
+        hirebase_usage.check_balance(request, caller, hirebase_usage.JOBS, 1)
         posting = _source(service_of(request)).posting(job_id)
         if posting is None:
             raise Refusal(404, "not_found", f"no posting has the id {job_id[:100]!r}")
         hirebase_usage.charge(request, caller, hirebase_usage.JOBS, 1)
-        return _passed(bytes(posting))
+        return _json_response(bytes(posting))
 
-    return await _asking(request, ask)
+    return await _run_in_thread(request, ask)
 
 
 def _source(service: ExportService) -> HirebaseSource:
-    """The source behind this contract, if it can be searched. Raises Refusal 404."""
+    """Returns the source of this contract. Raises Refusal 404 if it cannot be searched."""
     name = service.config.surfaces.hirebase
     if name not in service.config.sources:
-        raise hirebase.refused(service, [{"loc": ("source",), "msg": name, "type": "missing"}])
+        raise hirebase.to_refusal(service, [{"loc": ("source",), "msg": name, "type": "missing"}])
     source = service.source(name)
     if not isinstance(source, HirebaseSource):
-        raise Refusal(
-            404, "not_offered", f"postings are only exported from the source {name!r} here"
-        )
+        raise Refusal(404, "not_offered", f"the source {name!r} cannot be searched, only exported")
     return source
 
 
-def _search(service: ExportService, asked: JobSearch) -> Mapping[str, Any]:
-    """The search as a source takes it; a page without a limit is one of the default size."""
-    limit = asked.limit or (LISTED if (asked.page or 1) > 1 else None)
+def _source_query(service: ExportService, asked: JobSearch) -> Mapping[str, Any]:
+    """Returns the search as a source takes it; page 2 or later gets the default limit."""
+    limit = asked.limit or (DEFAULT_PAGE_SIZE if (asked.page or 1) > 1 else None)
     return {**asked.canonical(service.clock.now()), "page": asked.page, "limit": limit}
 
 
-def _lifted(problem: FieldProblem) -> FieldProblem:
-    # The engine calls the filters `search`; here they are the body itself.
+def _drop_search_prefix(problem: FieldProblem) -> FieldProblem:
+    # The service calls the filters `search`; in this contract they are the body itself.
     first, *rest = problem["loc"]
     return {**problem, "loc": tuple(rest) if first == "search" else problem["loc"]}
 
 
-def _wrong(field: str, message: str) -> Refusal:
+def _invalid_field(field: str, message: str) -> Refusal:
     return errors.invalid([{"loc": ("body", field), "msg": message, "type": "value_error"}])
 
 
-def _passed(body: bytes) -> Response:
+def _json_response(body: bytes) -> Response:
     return Response(body, media_type="application/json")

@@ -1,12 +1,12 @@
-"""What a caller of the Hirebase contract may still do: requests in a window, records in a balance.
+"""Rate limits and credits of the callers of the Hirebase contract.
 
-Requests are counted for each key, whatever they cost. Polls of one task are not: the official
-client polls every two seconds and gives up at a 429, so that four exports at once would end in one.
+Requests are counted per key, whatever they cost. Polls of a task are not counted: the official
+client polls every two seconds and gives up at a 429, which four concurrent exports would cause.
 
-Records are paid from one balance, whichever endpoint gives them, so that each of the vendor's
-meters shows all of it. A key without a balance is not metered, and its answers say nothing of
-usage: the official client then shows none. Credits do not lapse, so the vendor's billing period is
-here the life of the key and ends on the last day that can be written.
+Records are paid from a single balance, whichever endpoint returns them, so each of the vendor's
+meters shows the whole balance. A key without a balance is not metered, and its responses have no
+usage headers; the official client then shows no usage. Credits do not expire, so the vendor's
+billing period is here the life of the key and ends on the last day that a date can express.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from exporter.store.redis.rate_limits import RateLimits
 
 router = APIRouter(prefix="/v2", tags=["hirebase"])
 
-NEVER = "9999-12-31T23:59:59Z"
+PERIOD_END = "9999-12-31T23:59:59Z"
+"""End of the billing period of every key."""
 
 
 class Meter(NamedTuple):
-    """What the vendor calls a kind of usage."""
+    """The vendor's names for one kind of usage."""
 
     feature: str
     event_name: str
@@ -46,21 +47,21 @@ EXPORTS = Meter("exports", "m_exports", "Exports")
 
 
 def reader(request: Request) -> ApiKey:
-    """The caller, who may read and has not asked too often. Raises Refusal 401, 403 or 429."""
-    return _counted(request, auth.reader(request))
+    """Counts the request and returns the caller, who may read. Raises Refusal 401, 403 or 429."""
+    return _count_request(request, auth.reader(request))
 
 
 def writer(request: Request, turn: AsyncRunner | None = None) -> ApiKey:
-    """The caller, who may write and has not asked too often. Raises Refusal 401, 403 or 429.
+    """Counts the request and returns the caller, who may write. Raises Refusal 401, 403 or 429.
 
-    A coroutine gives its turn; without one the caller's thread waits for Redis.
+    A coroutine passes `turn`; without `turn` the calling thread waits for Redis.
     """
     if turn is None:
-        return _counted(request, auth.writer(request))
-    return _counted(request, auth.writer(request, turn.keys), turn.limits)
+        return _count_request(request, auth.writer(request))
+    return _count_request(request, auth.writer(request, turn.keys), turn.limits)
 
 
-def _counted(request: Request, caller: ApiKey, limits: RateLimits | None = None) -> ApiKey:
+def _count_request(request: Request, caller: ApiKey, limits: RateLimits | None = None) -> ApiKey:
     rate = service_of(request).settings.hirebase_rate
     window = (limits or limits_of(request)).acquire(f"hirebase:{caller.id}", rate)
     request.state.headers |= {
@@ -75,39 +76,41 @@ def _counted(request: Request, caller: ApiKey, limits: RateLimits | None = None)
     return caller
 
 
-def afford(request: Request, caller: ApiKey, meter: Meter, records: int) -> None:
-    """Return if the caller could pay for that many records. Raises Refusal 429."""
+def check_balance(request: Request, caller: ApiKey, meter: Meter, records: int) -> None:
+    """Raises Refusal 429 if a metered caller has too few credits for that many records."""
     if caller.plan.metered:
         balance = credits_of(request).balance(caller.id)
         if balance.left is not None and balance.left < records:
-            raise spent(request, caller, meter, records)
+            raise quota_spent(request, caller, meter, records)
 
 
 def charge(request: Request, caller: ApiKey, meter: Meter, records: int) -> None:
-    """Take the price of records that are about to be given, and tell what is left. Raises Refusal
-    429 if another request was faster to spend it."""
+    """Takes the credits for records that are about to be returned, and adds the usage headers.
+
+    Raises Refusal 429 if another request has spent these credits in the meantime.
+    """
     try:
         credits_of(request).charge(caller.id, records)
     except plans.CreditsSpent as error:
-        raise spent(request, caller, meter, error.needed) from None
+        raise quota_spent(request, caller, meter, error.needed) from None
     add_usage_headers(request, caller, meter)
 
 
 def add_usage_headers(request: Request, caller: ApiKey, meter: Meter) -> None:
-    """Put where the caller stands into the headers of the answer, if the key is metered."""
+    """Adds the usage headers to the response if the key is metered."""
     if caller.plan.metered:
-        _put(request, caller, meter, credits_of(request).balance(caller.id))
+        _set_usage_headers(request, caller, meter, credits_of(request).balance(caller.id))
 
 
-def spent(request: Request, caller: ApiKey, meter: Meter, needed: int) -> Refusal:
-    """The refusal of what the caller cannot pay for.
+def quota_spent(request: Request, caller: ApiKey, meter: Meter, needed: int) -> Refusal:
+    """Returns the refusal of a request for which the caller has too few credits.
 
-    429 with a billing code and not 402: of the two that the vendor has for money, the official
-    client reads only this as a quota, whose remedy is to ask for less; 402 it takes for an account
-    without a plan. Without Retry-After, because waiting helps nobody.
+    The vendor uses 429 with a billing code and 402. The official client understands only the 429
+    as a quota, for which a caller can ask for fewer records; it understands 402 as an account
+    without a plan. There is no Retry-After header, because waiting does not help.
     """
     balance = credits_of(request).balance(caller.id)
-    _put(request, caller, meter, balance)
+    _set_usage_headers(request, caller, meter, balance)
     included, left = _included(balance), balance.left or 0
     detail = f"You've reached your plan's included usage of {included} for this period."
     if left:
@@ -126,7 +129,7 @@ def _used(balance: Balance) -> int:
     return balance.used + balance.reserved
 
 
-def _put(request: Request, caller: ApiKey, meter: Meter, balance: Balance) -> None:
+def _set_usage_headers(request: Request, caller: ApiKey, meter: Meter, balance: Balance) -> None:
     numbers = {
         "Included-Limit": _included(balance),
         "Included-Used": _used(balance),
@@ -139,20 +142,20 @@ def _put(request: Request, caller: ApiKey, meter: Meter, balance: Balance) -> No
         "Meter": meter.event_name,
         "Unit": "jobs",
         "Overage-Mode": "block",
-        "Period-Start": _start(caller),
-        "Period-End": NEVER,
+        "Period-Start": _period_start(caller),
+        "Period-End": PERIOD_END,
     }
     request.state.headers |= {
         f"Hirebase-Usage-{name}": str(value) for name, value in (words | numbers).items()
     }
 
 
-def _start(caller: ApiKey) -> str:
+def _period_start(caller: ApiKey) -> str:
     return responses.naive(caller.created_at)[:19] + "Z"
 
 
 class MeterUsage(msgspec.Struct):
-    """Records given, of those that may be; null: any number."""
+    """Records counted by a meter; `included` and `remaining` are null if the key is not metered."""
 
     event_name: str
     display_name: str
@@ -169,7 +172,7 @@ class MeterUsage(msgspec.Struct):
 
 
 class UsageSummary(msgspec.Struct):
-    """Where a key stands. There is one balance, so each meter shows all of it."""
+    """The usage of a key. All meters share a single balance, so each shows the whole balance."""
 
     billing_source: str
     stripe_customer_id: str | None
@@ -187,27 +190,27 @@ EXAMPLES = {
         "plan_lookup_keys": ["export", "search"],
         "subscription_status": "active",
         "period_start": "2026-03-01T08:00:00Z",
-        "period_end": NEVER,
+        "period_end": PERIOD_END,
         "meters": [
             msgspec.to_builtins(MeterUsage(event_name, display_name, 120, 500, 380))
             for _, event_name, display_name in (JOBS, EXPORTS)
         ],
     },
 }
-"""What is answered, by path, method and status."""
+"""Example responses by path, method and status."""
 
 
 @router.get(
     "/billing/usage/summary",
-    summary="Show what was used",
+    summary="Get the usage of the key",
     response_model=None,
     responses={
-        200: responses.shows("Each meter.", "UsageSummary"),
+        200: responses.shows("The usage by meter.", "UsageSummary"),
         **errors.documented(Detail, 429),
     },
 )
 def summary(request: Request) -> Response:
-    """What the key has used and may still use. `plan_lookup_keys` are the features it has."""
+    """Returns what the key has used and may still use. `plan_lookup_keys` are its features."""
     caller = reader(request)
     balance = credits_of(request).balance(caller.id)
     bounded = balance.left is not None
@@ -218,8 +221,8 @@ def summary(request: Request) -> Response:
             stripe_customer_id=None,
             plan_lookup_keys=sorted(features),
             subscription_status="active",
-            period_start=_start(caller),
-            period_end=NEVER,
+            period_start=_period_start(caller),
+            period_end=PERIOD_END,
             meters=[
                 MeterUsage(
                     meter.event_name,

@@ -1,4 +1,4 @@
-"""Our own contract: any source, and all that is known of an export."""
+"""The native contract: exports from any source, with all details of each export."""
 
 from __future__ import annotations
 
@@ -26,39 +26,41 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["exports"])
 
 
-LONGEST_WAIT = 30
-"""Seconds that a poll may ask to wait; most proxies cut what is silent for a minute."""
-LOOK = 0.5
-"""Seconds between two looks at the record meanwhile."""
+MAX_WAIT_SECONDS = 30
+"""Longest wait of a poll; most proxies close a connection that is silent for a minute."""
+POLL_SECONDS = 0.5
+"""Time between two reads of the record while a poll waits."""
 
 
 class ExportRequest(webhook_fields.WebhookFields):
-    """What to export, from where, into what. An unknown field is refused, not ignored."""
+    """The source, the query and the file format of a new export. Unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     source: str = Field(max_length=200, description="The name of a configured source.")
-    query: dict[str, Any] = Field(description="The source's filters; `{}` is every posting.")
+    query: dict[str, Any] = Field(description="The source's filters; `{}` matches every posting.")
     format: str = Field(
         max_length=100,
         description="`csv`, `json` (JSON Lines) or `json_envelope` (one object: `exported_at`,"
         " `jobs`, `total`).",
     )
     columns: list[Annotated[str, Field(max_length=200)]] | None = Field(
-        None, description="Columns of a CSV in their order, or the fields kept of each JSON row."
+        None,
+        description="Columns of a CSV file in their order, or the fields kept of each JSON row.",
     )
     limit: int | None = Field(
-        None, description="Records at most; outranks the query's own. null: all."
+        None, description="Maximum number of records; overrides the query's own limit. null: all."
     )
     compression: str = Field(
         "none",
         max_length=100,
         description="`none`, `gzip` (one member, level 1) or `zstd` (level 3; large files have"
-        " several frames, so a reader must go on behind the first).",
+        " several frames, and a reader must read all of them).",
     )
-    priority: int = Field(0, description="0 to 9, higher is more urgent.")
+    priority: int = Field(0, description="0 to 9; a higher number is more urgent.")
     csv_safe: bool = Field(
-        False, description="Put an apostrophe before CSV cells that a spreadsheet would run."
+        False,
+        description="Put an apostrophe before CSV text that a spreadsheet would run as a formula.",
     )
 
 
@@ -67,13 +69,15 @@ class Export(msgspec.Struct):
 
     id: str
     state: State
-    phase: Annotated[Phase, msgspec.Meta(description="What it is doing right now.")]
+    phase: Annotated[Phase, msgspec.Meta(description="Current activity of the export.")]
     progress: Annotated[float, msgspec.Meta(ge=0, le=1)]
     record_count: Annotated[int, msgspec.Meta(description="Records durably written so far.")]
     source: str
     query: Annotated[
         dict[str, Any],
-        msgspec.Meta(description="In one spelling a filter; relative dates made absolute."),
+        msgspec.Meta(
+            description="The filters in canonical form, with relative dates made absolute."
+        ),
     ]
     format: str
     compression: str
@@ -81,7 +85,9 @@ class Export(msgspec.Struct):
     limit: int | None
     priority: int
     csv_safe: bool
-    surface: Annotated[str, msgspec.Meta(description="The contract that it was created on.")]
+    surface: Annotated[
+        str, msgspec.Meta(description="The contract on which the export was created.")
+    ]
     user_id: str
     created_at: str
     updated_at: str
@@ -89,30 +95,39 @@ class Export(msgspec.Struct):
     completed_at: str | None
     worker_id: str | None
     attempts: Annotated[
-        int, msgspec.Meta(description="Workers lost in a row without progress between them.")
+        int, msgspec.Meta(description="Consecutive workers that were lost without any progress.")
     ]
-    retry_at: Annotated[str | None, msgspec.Meta(description="Until when it waits.")]
-    waiting_for: Annotated[str | None, msgspec.Meta(description="What it waits for.")]
+    retry_at: Annotated[
+        str | None, msgspec.Meta(description="Time at which a waiting export continues.")
+    ]
+    waiting_for: Annotated[
+        str | None, msgspec.Meta(description="Reason of the wait while `phase` is `waiting`.")
+    ]
     cancel_requested: bool
-    error: Annotated[str | None, msgspec.Meta(description="Why it failed; null otherwise.")]
-    result: Annotated[responses.File | None, msgspec.Meta(description="null until finished.")]
-    webhook: Annotated[
-        exports.Hook | None, msgspec.Meta(description="The endpoint of its `webhook_url`.")
+    error: Annotated[
+        str | None, msgspec.Meta(description="Reason of the failure; null unless failed.")
     ]
-    links: Annotated[dict[str, str], msgspec.Meta(description="`self` and `cancel`.")]
+    result: Annotated[
+        responses.File | None, msgspec.Meta(description="The file; null until finished.")
+    ]
+    webhook: Annotated[
+        exports.Hook | None,
+        msgspec.Meta(description="The webhook endpoint of the request's `webhook_url`."),
+    ]
+    links: Annotated[dict[str, str], msgspec.Meta(description="The URLs `self` and `cancel`.")]
 
 
 class ExportPage(msgspec.Struct):
-    """Some of the caller's exports, newest first."""
+    """A page of the caller's exports, newest first."""
 
     exports: list[Export]
     next_cursor: str | None
 
 
 def view(service: ExportService, export: exports.Export) -> Export:
-    """An export with all that its owner may know of it."""
+    """Returns the export with all details that its owner may see."""
     zulu, spec = responses.zulu, export.spec
-    address = _address(service, export.id)
+    address = _export_url(service, export.id)
     return Export(
         id=export.id,
         state=export.state,
@@ -204,10 +219,10 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     ("/v1/exports/{export_id}/retry", "post", "202"): _QUEUED_EXAMPLE,
     ("/v1/exports/{export_id}", "delete", "202"): responses.DELETED_EXAMPLE,
 }
-"""What is answered, by path, method and status."""
+"""Example responses by path, method and status."""
 
 
-def _shows(description: str, schema: str = "Export") -> dict[str, Any]:
+def _response_doc(description: str, schema: str = "Export") -> dict[str, Any]:
     content = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
     return {"description": description, "content": {"application/json": content}}
 
@@ -238,12 +253,12 @@ _CREATE_DOCS = {
     response_model=None,
     openapi_extra=_CREATE_DOCS,
     responses={
-        202: _shows("The export, queued. Location says where to poll."),
+        202: _response_doc("The export, queued. Poll it at the URL in Location."),
         **errors.documented(Problem, 400, 402, 409, 413, 415, 422, 429, 502),
     },
 )
 async def create(request: Request, body: TheBody) -> Response:
-    """Record an export and answer at once."""
+    """Records an export and responds at once; workers then make the file."""
     caller = await runner_of(request).run(lambda turn: auth.writer(request, turn.keys))
     asked = await creating.parse_body(request, body, ExportRequest)
     export_id = str(uuid.uuid4())
@@ -273,8 +288,8 @@ async def create(request: Request, body: TheBody) -> Response:
             request, make, inline=creating.runs_without_waiting(caller, body, asked, asked.query)
         )
     except QueryError as error:
-        raise errors.invalid([in_body(problem) for problem in error.problems]) from None
-    return _created(service_of(request), export, export_id)
+        raise errors.invalid([body_problem(problem) for problem in error.problems]) from None
+    return _created_response(service_of(request), export, export_id)
 
 
 @router.post(
@@ -284,12 +299,15 @@ async def create(request: Request, body: TheBody) -> Response:
     response_model=None,
     openapi_extra={"parameters": [idempotency.PARAMETER]},
     responses={
-        202: _shows("A new export, queued. Location says where to poll."),
+        202: _response_doc("A new export, queued. Poll it at the URL in Location."),
         **errors.documented(Problem, 400, 402, 404, 409, 422, 429, 502),
     },
 )
 def retry(request: Request, export_id: str) -> Response:
-    """Create anew what failed or was canceled: the same request, dates included, a new id."""
+    """Creates a new export with the request of an export that failed or was canceled.
+
+    Dates that were relative keep the values of the first export. The new export has its own id.
+    """
     caller, service = auth.writer(request), service_of(request)
     mark = idempotency.read_key(request)
     before = service.find(caller.user_id, export_id)
@@ -299,24 +317,26 @@ def retry(request: Request, export_id: str) -> Response:
         raise refusal.Refusal(
             409,
             "not_retryable",
-            f"the export is {before.state}; only a failed or canceled one can be tried again",
+            f"the export is {before.state}; only a failed or canceled export can be retried",
         )
     new_id = str(uuid.uuid4())
     try:
         export = service.retry(before, export_id=new_id, idempotency=mark, plan=caller.plan)
     except QueryError as error:
         raise refusal.Refusal(409, "not_retryable", error.problems[0]["msg"]) from None
-    return _created(service, export, new_id)
+    return _created_response(service, export, new_id)
 
 
-def _created(service: ExportService, export: exports.Export, export_id: str) -> Response:
+def _created_response(service: ExportService, export: exports.Export, export_id: str) -> Response:
     headers = idempotency.log_and_headers(export, export_id)
-    return _reply(service, export, 202, {"Location": _address(service, export.id), **headers})
+    return _reply(service, export, 202, {"Location": _export_url(service, export.id), **headers})
 
 
-def in_body(problem: FieldProblem) -> FieldProblem:
-    """Where in the body something is wrong: the engine calls the filters `search`, as Hirebase
-    does; here they are `query`."""
+def body_problem(problem: FieldProblem) -> FieldProblem:
+    """Returns the problem with its location in the request body.
+
+    The service calls the filters `search`, as Hirebase does; this contract calls them `query`.
+    """
     first, *rest = problem["loc"]
     return {**problem, "loc": ("body", "query" if first == "search" else first, *rest)}
 
@@ -325,8 +345,8 @@ Wait = Annotated[
     int,
     Query(
         ge=0,
-        description="Seconds to wait for the end of the export before answering; more than"
-        f" {LONGEST_WAIT} gives {LONGEST_WAIT}.",
+        description="Seconds to wait for the end of the export before the response is sent;"
+        f" values over {MAX_WAIT_SECONDS} count as {MAX_WAIT_SECONDS}.",
     ),
 ]
 
@@ -336,16 +356,16 @@ Wait = Annotated[
     summary="Get an export",
     response_model=None,
     responses={
-        200: _shows("The export; Retry-After until it has ended."),
+        200: _response_doc("The export; Retry-After until it has ended."),
         **errors.documented(Problem, 404, 422),
     },
 )
 async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
-    """Any export of the caller's, on whichever surface it was created."""
-    ends_at = anyio.current_time() + min(wait, LONGEST_WAIT)
+    """Returns an export of the caller, whichever contract it was created on."""
+    ends_at = anyio.current_time() + min(wait, MAX_WAIT_SECONDS)
     export = await responses.find_export(request, export_id)
     while not export.terminal and anyio.current_time() < ends_at:
-        await anyio.sleep(LOOK)
+        await anyio.sleep(POLL_SECONDS)
         export = await responses.find_export(request, export_id)
     return _reply(service_of(request), export)
 
@@ -355,8 +375,8 @@ async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
     summary="List exports",
     response_model=None,
     responses={
-        200: _shows(
-            "A page of exports, newest first; Link leads to the next.",
+        200: _response_doc(
+            "A page of exports, newest first; Link has the URL of the next page.",
             "ExportPage",
         ),
         **errors.documented(Problem, 422),
@@ -365,7 +385,7 @@ async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
 def index(
     request: Request, limit: responses.Limit = 20, cursor: responses.Cursor = None
 ) -> Response:
-    """The caller's exports, newest first, whichever surface they were created on."""
+    """Lists the caller's exports of all contracts, newest first."""
     caller, service = auth.reader(request), service_of(request)
     page = responses.records(service, caller.user_id, limit, cursor)
     return responses.reply(
@@ -379,13 +399,13 @@ def index(
     summary="Cancel an export",
     response_model=None,
     responses={
-        200: _shows("The export has ended; if it had before, nothing changed."),
-        202: _shows("A running export was asked to stop."),
+        200: _response_doc("The export has ended. An export that had ended before is unchanged."),
+        202: _response_doc("The running export was asked to stop."),
         **errors.documented(Problem, 404),
     },
 )
 def cancel(request: Request, export_id: str) -> Response:
-    """Withdraw an export: at once if it is queued, at its next page if it runs."""
+    """Cancels an export: at once if it is queued, at its next page if it is running."""
     caller, service = auth.writer(request), service_of(request)
     export = service.cancel(caller.user_id, export_id)
     if export is None:
@@ -402,12 +422,12 @@ def cancel(request: Request, export_id: str) -> Response:
     status_code=202,
     response_model=None,
     responses={
-        202: _shows("The export is not to be seen any more.", "Deleted"),
+        202: _response_doc("The export is no longer visible.", "Deleted"),
         **errors.documented(Problem, 404),
     },
 )
 def delete(request: Request, export_id: str) -> Response:
-    """Remove an export, its file and its record for good; one that runs is canceled first."""
+    """Deletes an export with its file and record; a running export is canceled first."""
     return responses.deleted(request, auth.writer(request).user_id, export_id)
 
 
@@ -421,5 +441,5 @@ def _reply(
     return responses.reply(view(service, export), status, {**waits, **(headers or {})})
 
 
-def _address(service: ExportService, export_id: str) -> str:
+def _export_url(service: ExportService, export_id: str) -> str:
     return responses.address(service, f"/v1/exports/{export_id}")

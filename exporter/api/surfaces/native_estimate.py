@@ -1,4 +1,4 @@
-"""Our own contract's estimate: how much an export would hold, before it is made."""
+"""The estimate of the native contract: the number of records of an export not yet created."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ router = APIRouter(prefix="/v1", tags=["exports"])
 
 
 class EstimateRequest(BaseModel):
-    """What would be exported. An unknown field is refused, not ignored."""
+    """The source and the query of an export. Unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     source: str = Field(max_length=200, description="The name of a configured source.")
-    query: dict[str, Any] = Field(description="The source's filters; `{}` is every posting.")
+    query: dict[str, Any] = Field(description="The source's filters; `{}` matches every posting.")
     limit: int | None = Field(
-        None, description="Records at most; outranks the query's own. null: all."
+        None, description="Maximum number of records; overrides the query's own limit. null: all."
     )
 
 
 class Records(msgspec.Struct):
-    """How many records; null if the source does not count."""
+    """A number of records; null if the source does not count its records."""
 
     records: int | None
 
@@ -42,7 +42,7 @@ class Records(msgspec.Struct):
 EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     ("/v1/exports/estimate", "post", "200"): {"records": 1204},
 }
-"""What is answered, by path, method and status."""
+"""Example responses by path, method and status."""
 _EXAMPLE = {"source": "board", "query": {"job_titles": ["Data Engineer"]}}
 _SCHEMA = {"$ref": f"#/components/schemas/{EstimateRequest.__name__}"}
 _DOCS = {
@@ -59,12 +59,12 @@ _DOCS = {
     response_model=None,
     openapi_extra=_DOCS,
     responses={
-        200: responses.shows("As many as the source counts now.", "Records"),
+        200: responses.shows("The number of records that the source counts now.", "Records"),
         **errors.documented(Problem, 400, 413, 415, 422, 429, 502),
     },
 )
 async def estimate(request: Request, body: TheBody) -> Response:
-    """How many records an export of this search would hold now. Costs nothing."""
+    """Returns the number of records that an export of this query would have now. Free."""
     service = service_of(request)
 
     def ask() -> Response:
@@ -75,8 +75,10 @@ async def estimate(request: Request, body: TheBody) -> Response:
                 asked.source, asked.query, user_id=caller.user_id, limit=asked.limit
             )
         except QueryError as error:
-            raise errors.invalid([native.in_body(problem) for problem in error.problems]) from None
+            raise errors.invalid(
+                [native.body_problem(problem) for problem in error.problems]
+            ) from None
         return responses.reply(Records(records))
 
-    # The source is asked, which may hang: see the searches of the Hirebase contract.
+    # A source may hang, so these requests share the limited threads of the Hirebase searches.
     return await to_thread.run_sync(ask, limiter=request.app.state.askers)

@@ -1,8 +1,8 @@
-"""The pipeline contract: the caller's own jobs as one file, in the answer itself.
+"""The pipeline contract: the caller's own jobs as one file in the response itself.
 
-The filters, compression and `Prefer: respond-async` are ours: the contract plans the first two and
-has neither a way to wait for a large file nor one to ask for it later. So is the status 505. Jobs
-that were deleted (`deleted_at` is set) are in no file, which the contract does not say.
+The filters, the compression, `Prefer: respond-async` and the status 505 are our additions. The
+contract plans filters and compression, but has no way to request a large file now and fetch it
+later. Deleted jobs (`deleted_at` is set) are left out; the contract does not mention them.
 """
 
 from __future__ import annotations
@@ -47,16 +47,18 @@ CSV_COLUMNS = tuple(
     name for name in COLUMNS if name not in ("job_description", "ai_reasoning", "scraped_at")
 )
 FORMATS: Mapping[str, str] = {"json": "json_envelope", "csv": "csv"}
-"""The contract's names for ours."""
+"""Maps the contract's format names to the service's format names."""
 FEATURE = "pipeline"
-_LEVEL = 1
-_GZIP = 31
-"""For zlib: the largest window, in a gzip member."""
+_GZIP_LEVEL = 1
+_GZIP_WINDOW_BITS = 31
+"""Value of zlib's `wbits`: the largest window (15), plus 16 for a gzip header and trailer."""
 
 
 class Job(msgspec.Struct):
-    """A job of the caller's, in JSON. A CSV has neither job_description, ai_reasoning nor
-    scraped_at."""
+    """A job of the caller in a JSON file.
+
+    A CSV file does not have job_description, ai_reasoning and scraped_at.
+    """
 
     id: str
     company_name: str | None
@@ -83,7 +85,7 @@ class Job(msgspec.Struct):
 
 
 class Jobs(msgspec.Struct):
-    """The file in JSON."""
+    """The content of a JSON file."""
 
     exported_at: str
     total: int
@@ -133,14 +135,14 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     ("/api/export", "get", "200"): _EXAMPLE,
     ("/api/export", "get", "202"): _QUEUED_EXAMPLE,
 }
-"""What is answered, by path, method and status."""
+"""Example responses by path, method and status."""
 
 
 def _parameter(name: str, text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
 
 
-def _words(known: Sequence[str]) -> dict[str, Any]:
+def _enum_list(known: Sequence[str]) -> dict[str, Any]:
     return {"type": "array", "items": {"type": "string", "enum": list(known)}}
 
 
@@ -148,15 +150,15 @@ _DOCS = {
     "parameters": [
         _parameter(
             "format",
-            "What the file is.",
+            "The format of the file.",
             {"type": "string", "enum": list(FORMATS), "default": "json"},
         ),
         _parameter(
-            "from", "Jobs created then or later: a date (UTC) or a time.", {"type": "string"}
+            "from", "Only jobs created at or after this date (UTC) or time.", {"type": "string"}
         ),
-        _parameter("to", "Jobs created before: a date (UTC) or a time.", {"type": "string"}),
-        _parameter("status", "Only these; repeat it for several.", _words(STATUSES)),
-        _parameter("source", "Only these; repeat it for several.", _words(SOURCES)),
+        _parameter("to", "Only jobs created before this date (UTC) or time.", {"type": "string"}),
+        _parameter("status", "Only jobs with this status; may be repeated.", _enum_list(STATUSES)),
+        _parameter("source", "Only jobs from this source; may be repeated.", _enum_list(SOURCES)),
         _parameter(
             "webhook_url",
             f"With `Prefer: respond-async`: {webhook_fields.WEBHOOK_URL_DESCRIPTION}",
@@ -164,14 +166,14 @@ _DOCS = {
         ),
         _parameter(
             "webhook_events",
-            "Which of them; repeat it for several. Default: all but `export.progress`.",
-            _words(events.EXPORT_EVENTS),
+            "An event to send; may be repeated. Default: all but `export.progress`.",
+            _enum_list(events.EXPORT_EVENTS),
         ),
         {
             "name": "Prefer",
             "in": "header",
             "required": False,
-            "description": "`respond-async`: 202 at once, and an export that is polled.",
+            "description": "`respond-async`: the response is 202 at once, with an export to poll.",
             "schema": {"type": "string"},
         },
     ]
@@ -185,50 +187,50 @@ _DOCS = {
     openapi_extra=_DOCS,
     responses={
         200: {
-            "description": "The file; `Accept-Encoding: gzip` gets it compressed.",
+            "description": "The file, compressed if the request has `Accept-Encoding: gzip`.",
             "content": {
                 "application/json": {"schema": {"$ref": "#/components/schemas/Jobs"}},
                 "text/csv": {"schema": {"type": "string"}},
             },
         },
         202: {
-            "description": "An export of the same, queued. Location says where to poll.",
+            "description": "A queued export of the same jobs. Poll it at the URL in Location.",
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Export"}}},
         },
         **errors.documented(Flat, 400, 402, 429, 505),
     },
 )
 async def export(request: Request) -> Response:
-    """All jobs of the caller's as they stand at one moment, however many, as a download.
+    """Downloads all jobs of the caller as of one moment, however many there are.
 
-    The body's end is sent only if every job was: a connection that breaks off before means that
-    the file is not whole.
+    The end of the body is sent only after every job was sent. If the connection breaks before the
+    end of the body, the file is incomplete.
     """
-    return await to_thread.run_sync(_answer, request)
+    return await to_thread.run_sync(_respond, request)
 
 
-class _Asked(NamedTuple):
+class _ParsedQuery(NamedTuple):
     format: str
     filters: dict[str, Any]
     hook: webhook_fields.RequestedWebhook
 
 
-def _answer(request: Request) -> Response:
+def _respond(request: Request) -> Response:
     caller, service = auth.reader(request), service_of(request)
     caller.plan.check(FEATURE)
-    _count(request, caller, service)
+    _count_request(request, caller, service)
     later = _prefers_async(request)
-    asked = _asked(request, caller.user_id, later)
+    asked = _parse_query(request, caller.user_id, later)
     now = service.clock.now()
     if later:
-        return _later(request, service, asked, now)
+        return _create_export(request, service, asked, now)
     if request.scope["http_version"] == "1.0":
-        # There a body ends where the connection does, and one that broke off looks whole.
+        # In HTTP/1.0 a body ends with its connection, so an incomplete file looks complete.
         raise Refusal(
             505,
             "http_version_not_supported",
-            "HTTP/1.0 cannot tell a whole file from one that broke off: use HTTP/1.1; of nginx,"
-            " set `proxy_http_version 1.1`",
+            "over HTTP/1.0 an incomplete file looks complete: use HTTP/1.1; in nginx, set"
+            " `proxy_http_version 1.1`",
         )
     source = _source(service)
     try:
@@ -247,35 +249,35 @@ def _answer(request: Request) -> Response:
     }
     if gzip:
         headers["Content-Encoding"] = "gzip"
-    pieces = _pieces(snapshot, asked.format, now, caller.user_id)
+    pieces = _file_pieces(snapshot, asked.format, now, caller.user_id)
     return Stream(
-        _gzipped(pieces) if gzip else pieces, interrupt=snapshot.interrupt, headers=headers
+        _compress(pieces) if gzip else pieces, interrupt=snapshot.interrupt, headers=headers
     )
 
 
-# -- what is asked -----------------------------------------------------------------------------
+# -- the request ------------------------------------------------------------------------------
 
 
-def _count(request: Request, caller: ApiKey, service: ExportService) -> None:
-    """Count the request; from here on its answer says where the caller stands. Refusal 429."""
+def _count_request(request: Request, caller: ApiKey, service: ExportService) -> None:
+    """Counts the request and adds the rate-limit headers. Raises Refusal 429 over the limit."""
     window = limits_of(request).acquire(f"pipeline:{caller.id}", service.settings.pipeline_rate)
     resets = window.resets_at
     request.state.headers |= {
         "X-RateLimit-Limit": str(window.limit),
         "X-RateLimit-Remaining": str(window.remaining),
-        # In milliseconds, as this contract has it.
+        # In milliseconds, as this contract documents.
         "X-RateLimit-Reset": str(math.ceil(resets.timestamp() * 1000)),
     }
     if not window.allowed:
-        raise _too_many(window)
+        raise _rate_refusal(window)
 
 
-def _too_many(window: Window) -> Refusal:
+def _rate_refusal(window: Window) -> Refusal:
     wait = math.ceil(window.retry_after)
     return Refusal(
         429,
         "rate_limit_exceeded",
-        f"Rate limit exceeded: {window.limit} exports were asked for; the next one in {wait} s",
+        f"Rate limit exceeded: at most {window.limit} requests per window; try again in {wait} s",
         headers={"Retry-After": str(wait)},
         details={
             "retryAfter": wait,
@@ -286,7 +288,7 @@ def _too_many(window: Window) -> Refusal:
     )
 
 
-def _asked(request: Request, user_id: str, later: bool) -> _Asked:
+def _parse_query(request: Request, user_id: str, later: bool) -> _ParsedQuery:
     given = request.query_params
     problems: list[FieldProblem] = []
     single, listed = ("format", "from", "to", "webhook_url"), ("status", "source", "webhook_events")
@@ -306,13 +308,13 @@ def _asked(request: Request, user_id: str, later: bool) -> _Asked:
     hook = webhook_fields.read_webhook(request, user_id, fields)
     problems += [_problem(str(one["loc"][0]), one["msg"]) for one in hook["wrong"]]
     if fields.webhook_url is not None and not later:
-        text = "send the header Prefer: respond-async, too: there is nothing to tell of otherwise"
+        text = "a webhook needs the header Prefer: respond-async: send that, too"
         problems.append(_problem("webhook_url", text))
     if problems:
         raise _invalid(problems)
     filters: dict[str, Any] = {name: given[name] for name in ("from", "to") if name in given}
     filters |= {name: given.getlist(name) for name in ("status", "source") if name in given}
-    return _Asked(wanted, filters, hook)
+    return _ParsedQuery(wanted, filters, hook)
 
 
 def _problem(name: str, text: str) -> FieldProblem:
@@ -329,7 +331,7 @@ def _prefers_async(request: Request) -> bool:
 
 
 def _accepts_gzip(header: str) -> bool:
-    """Whether an Accept-Encoding allows gzip, by name or else by `*`."""
+    """True if the Accept-Encoding header allows gzip, by name or else by `*`."""
     allowed: dict[str, bool] = {}
     for one in header.lower().split(","):
         name, _, quality = one.replace(" ", "").partition(";q=")
@@ -344,21 +346,23 @@ def _source(service: ExportService) -> SqlSource:
     name = service.config.surfaces.pipeline
     source = service.source(name)
     if not isinstance(source, SqlSource):
-        raise ConfigurationError(f"[surfaces] pipeline = {name!r} is no source of type sql")
+        raise ConfigurationError(f"[surfaces] pipeline = {name!r} is not a source of type sql")
     missing = [column for column in COLUMNS if column not in source.columns]
     if missing:
         raise ConfigurationError(
-            f"[sources.{name}] columns lacks {', '.join(missing)}, which the pipeline contract has:"
-            " add them, or leave `columns` out"
+            f"[sources.{name}] columns lacks {', '.join(missing)}, which the pipeline contract"
+            " needs: add these columns, or leave `columns` out"
         )
     return source
 
 
-# -- what is answered --------------------------------------------------------------------------
+# -- the response -----------------------------------------------------------------------------
 
 
-def _later(request: Request, service: ExportService, asked: _Asked, now: datetime) -> Response:
-    """An export of the same, that workers make."""
+def _create_export(
+    request: Request, service: ExportService, asked: _ParsedQuery, now: datetime
+) -> Response:
+    """Creates an export of the same jobs for workers to make, and returns the 202 response."""
     caller = auth.writer(request)
     source = service.config.surfaces.pipeline
     _source(service)
@@ -388,8 +392,11 @@ def _later(request: Request, service: ExportService, asked: _Asked, now: datetim
     return responses.reply(native.view(service, created), 202, headers)
 
 
-def _pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -> Generator[bytes]:
-    """The file. Its first piece is there as soon as the jobs are counted."""
+def _file_pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -> Generator[bytes]:
+    """Yields the file piece by piece; the first piece is ready when the jobs are counted.
+
+    Raises Refusal 500 if the database fails before the first piece, and SourceError after that.
+    """
     begun, row_counts, written, size = time.monotonic(), RowCounts(), 0, 0
     started = False
     try:
@@ -406,7 +413,7 @@ def _pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -> Gen
         log.warning("pipeline.failed", user_id=user_id, rows=written, reason=str(error))
         if started:
             raise
-        raise Refusal(500, "internal", "the database did not give the jobs: try again") from None
+        raise Refusal(500, "internal", "the database did not return the jobs: try again") from None
     yield encoder.close(written)
     log.info(
         "pipeline.exported",
@@ -424,11 +431,11 @@ def _encoder(wanted: str, now: datetime, total: int) -> Format:
     return Envelope(exported_at=responses.zulu_seconds(now), total=total)
 
 
-def _gzipped(pieces: Generator[bytes]) -> Generator[bytes]:
-    """The same as one gzip member."""
-    compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP)
+def _compress(pieces: Generator[bytes]) -> Generator[bytes]:
+    """Yields the pieces compressed as one gzip member."""
+    compressor = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW_BITS)
     with contextlib.closing(pieces):
-        # The first piece leaves at once, not when a block is full.
+        # Flush the first piece, so that it is sent before the first block is full.
         yield compressor.compress(next(pieces)) + compressor.flush(isal_zlib.Z_SYNC_FLUSH)
         for piece in pieces:
             if packed := compressor.compress(piece):

@@ -138,7 +138,7 @@ def test_an_elasticsearch_query_that_the_source_does_not_take_is_refused_with_a_
         answer = api.http.post(f"{V2}/es_dsl", json=body)
 
         # Then
-        check_flat(answer, 422, "no Elasticsearch")
+        check_flat(answer, 422, "does not support Elasticsearch")
     assert is_empty(api)
 
 
@@ -197,8 +197,8 @@ def test_an_elasticsearch_query_reaches_a_source_that_takes_it(api: Service) -> 
     assert export is not None
     assert export.spec.query == {"es_dsl": {"query": inner}}
     check_flat(same, 409)
-    check_flat(both, 422, "one of them")
-    check_flat(neither, 422, "one of them")
+    check_flat(both, 422, "either es_dsl_query or query")
+    check_flat(neither, 422, "either es_dsl_query or query")
     check_flat(long, 422, "15000")
 
 

@@ -162,14 +162,14 @@ def streaming(
     """The path of a file that consists of these pieces."""
     place = collected(api, create(api))
     (name,) = api.http.get(place).json()["data_request_files"]
-    real = coresignal._stretches
+    real = coresignal._served_files
     whole_size = pieces.left * 65_536 if size is None else size
 
     def longer(export: Export) -> Any:
         (stretch,), unknown = real(export)
         return [stretch._replace(size=whole_size)], unknown
 
-    monkeypatch.setattr(coresignal, "_stretches", longer)
+    monkeypatch.setattr(coresignal, "_served_files", longer)
     monkeypatch.setattr(api.storage, "stream", lambda key, start, end: pieces)
     return f"{place}/{name}"
 

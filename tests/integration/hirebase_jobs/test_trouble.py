@@ -77,7 +77,7 @@ def test_a_search_of_a_source_that_has_none_is_404(api: Service) -> None:
 
     # Then
     assert [answer.status_code for answer in answers] == [404] * 4
-    assert "only exported from the source 'rows'" in answers[0].json()["detail"]
+    assert "the source 'rows' cannot be searched" in answers[0].json()["detail"]
 
 
 def test_while_an_upstream_hangs_tasks_are_polled_all_the_same(api: Service) -> None:
