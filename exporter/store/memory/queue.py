@@ -81,7 +81,7 @@ class Record:
         return not self.deleted and self.export.partition is None
 
     def holds_lease(self, fence: str) -> bool:
-        """True if that fence is the current one and its lease was not taken away by a sweep."""
+        """True if that fence has the lease; an expired lease counts until a sweep removes it."""
         return self.fence == fence and self.lease_until is not None
 
     @property
