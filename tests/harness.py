@@ -1,4 +1,4 @@
-"""One export on a bench: fakes at every seam, a clock that is told, and crashes on order."""
+"""Test bench for one export: a fake at every seam, a fake clock, and crashes at a chosen call."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMITS = Limits(
     patience=timedelta(hours=6),
     deadline=timedelta(days=7),
     max_attempts=5,
-    # So that a run makes the same calls in the same order each time.
+    # No uploads in threads: every run makes the same calls in the same order.
     parts_ahead=0,
     keep_file=timedelta(days=7),
     keep_record=timedelta(days=30),
@@ -35,18 +35,18 @@ COLUMNS = ("_id", "title", "n")
 
 
 class Crash(BaseException):
-    """The process died here. No handler of ours may catch it, as none survives a kill -9."""
+    """Death of the process. No handler of the exporter may catch it, as none survives a kill -9."""
 
 
 class Seams:
-    """Counts every call over a seam, and dies before or after the chosen one takes effect."""
+    """Counts every call over a seam; dies before or after the chosen call takes effect."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.die_at: int | None = None
         self.die_after = False
         self.is_dead = False
-        """No thread of a dead process makes another call."""
+        """True after the crash: no thread of a dead process makes another call."""
 
     def before(self, name: str, _key: str = "") -> None:
         if self.is_dead:
@@ -63,7 +63,7 @@ class Seams:
 
 
 class _Watched:
-    """Calls through, telling the seams."""
+    """Passes calls on and reports them to the seams."""
 
     def __init__(self, inner: Any, seams: Seams, names: Sequence[str]) -> None:
         self._inner, self._seams, self._names = inner, seams, names
@@ -83,7 +83,7 @@ class _Watched:
 
 
 class Bench:
-    """An export over fakes. `slice()` is what one worker does; `run()` is a fleet."""
+    """Export over fakes. `slice()` is the work of one worker; `run()` is the work of a fleet."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class Bench:
         return id_lists.read(self.storage, self.spec.id)
 
     def run(self, slices: int = 200) -> list[Ending]:
-        """Slices until the export is terminal; between two, time passes and the sweep runs."""
+        """Runs slices until the export is terminal; time passes and the sweep runs between them."""
         endings: list[Ending] = []
         while not self.export.terminal:
             assert len(endings) < slices, f"no end in sight: {endings[-5:]}"
@@ -179,7 +179,7 @@ class Bench:
         return endings
 
     def bury(self) -> None:
-        """The worker is dead: its lease runs out and the sweep finds the export."""
+        """Lets the lease of a dead worker expire; the sweep makes the export ready again."""
         self.seams.die_at, self.seams.is_dead = None, False
         self.clock.advance(self.limits.lease.total_seconds() + 1)
         self.memory_store.sweep()
@@ -191,7 +191,7 @@ class Bench:
         return export
 
     def file(self) -> bytes:
-        """The published bytes, fetched as a user would; fails unless finished."""
+        """Returns the published bytes, fetched as a user would; fails unless finished."""
         result = self.export.result
         assert result is not None, f"{self.export.state}: {self.export.error}"
         status, _, body = self.storage.fetch(self.storage.presign(result.key, 60))
@@ -200,7 +200,7 @@ class Bench:
         return body
 
     def bucket(self) -> list[str]:
-        """Everything in the bucket: objects, and open uploads marked so."""
+        """Returns all keys in the bucket: objects, and open uploads with the prefix `open:`."""
         return [info.key for info in self.storage.objects("")] + [
             f"open:{upload.key}" for upload in self.storage.open_uploads("")
         ]
@@ -223,7 +223,7 @@ class _Slow:
 
 
 def postings(count: int) -> list[bytes]:
-    """Rows that differ, with commas, quotes and line breaks inside."""
+    """Returns rows that differ, with commas, quotes and line breaks inside."""
     return [
         b'{"_id":"%06d","title":"Engineer, \\"%d\\"\\nremote","n":%d.10}' % (n, n, n)
         for n in range(count)

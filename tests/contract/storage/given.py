@@ -1,4 +1,4 @@
-"""What the tests of every Storage put into it, and the size of its parts."""
+"""Test data for every Storage, and the size of its parts."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from exporter.storage.base import FileHeaders
 CSV = FileHeaders("text/csv; charset=utf-8", "postings.csv")
 MIB = 1024**2
 PART = 5 * MIB
-"""The smallest size of a part that is not the last."""
+"""Smallest size of a part that is not the last."""

@@ -1,4 +1,4 @@
-"""Links: what every Storage gives to whoever has one, and for how long."""
+"""Contract of presigned links: content, headers, lifetime."""
 
 from __future__ import annotations
 

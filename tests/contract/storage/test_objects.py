@@ -1,4 +1,4 @@
-"""Objects: how every Storage keeps, copies, reads, lists and deletes them, under a lease."""
+"""Contract of objects: store, copy, read, list, delete, and the guard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads in parts: what every Storage promises of them until they end."""
+"""Contract of multipart uploads, from begin to complete or abort."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_bytes_other_than_those_of_the_checkpoint_are_never_published(bench: Ben
     except StorageError:
         published = None
     else:
-        # Some stores keep every version of a part until the end and take the one asked for.
+        # Some stores keep every version of a part until the end and use the requested version.
         published = storage.read(key)
 
     # Then

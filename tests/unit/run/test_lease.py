@@ -1,4 +1,4 @@
-"""The right to write: when a worker may still believe in it."""
+"""Tests of the lease: when a worker may still write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exporter.store.base import Verdict
 
 LONG = timedelta(seconds=30)
 SHORT = timedelta(seconds=0.04)
-"""Renewed every 10 ms of real time, while the lease itself lives in fake time."""
+"""Renewed every 10 ms of real time, while the lease itself runs in fake time."""
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_cancel_does_not_hide_that_the_lease_is_over(clock: FakeClock) -> None
 
 
 class Store:
-    """Answers renewals from a list, the last one for ever, and says when it has."""
+    """Answers renewals from a list, repeats the last answer, and signals how many were given."""
 
     def __init__(self, clock: FakeClock, *answers: Verdict | Exception, seconds: float = 0) -> None:
         self.answers = list(answers)

@@ -1,4 +1,4 @@
-"""Compression, volumes and lists of ids: whole through every crash, readable by every reader."""
+"""Tests of compression, volumes and id lists: complete after any crash, readable by any reader."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def noisy(count: int) -> list[bytes]:
 
 
 def volumes(bench: Bench) -> list[bytes]:
-    """The stretches of the file that are handed out as files of their own."""
+    """Returns the ranges of the file that are complete files by themselves."""
     assert bench.export.result is not None
     whole = bench.file()
     return [whole[v.offset : v.offset + v.size] for v in bench.export.result.volumes]
@@ -61,7 +61,7 @@ KINDS: dict[str, Callable[[float], Bench]] = {
 def test_a_crash_at_any_seam_then_another_run_yields_the_content_of_a_calm_run(
     kind: str, die_after: bool, seconds_a_page: float
 ) -> None:
-    # Given: how many calls a calm run makes over its seams
+    # Given: the number of calls over the seams of a run without a crash
     calm = KINDS[kind](seconds_a_page)
     calm.run()
     whole = gzip.decompress(calm.file())
@@ -69,7 +69,7 @@ def test_a_crash_at_any_seam_then_another_run_yields_the_content_of_a_calm_run(
     calls, begun = calm.seams.calls, len(KINDS[kind](0).seams.calls)
     assert {"put_part", "complete"} <= set(calls)
     for at in range(begun, len(calls)):
-        # When: the process dies at that call, and others go on
+        # When: the process dies at that call, and other workers continue
         bench = KINDS[kind](seconds_a_page)
         bench.seams.die_at, bench.seams.die_after = at, die_after
         with pytest.raises(Crash):

@@ -1,4 +1,4 @@
-"""Which rows of a page count, and when the end is proven, whatever the source says."""
+"""Tests of the rows that a page contributes and of the proof of the end."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def reading(
 def drifting(
     steps: int, *, inserts: int = 0, deletes: int = 0, size: int = 1_000, page: int = 50
 ) -> tuple[list[Row], Completeness]:
-    """Read a newest-first list by offset while postings come and go between two pages."""
+    """Reads a newest-first list by offset while postings come and go between two pages."""
     chance = random.Random(steps)
     rows, coming = postings(size), iter(postings(size + 10_000)[size:])
     reads, written, at = reading(), list[Row](), 0

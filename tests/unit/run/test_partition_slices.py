@@ -1,4 +1,4 @@
-"""One export read by several workers at once, into the file that one worker would have made."""
+"""Tests of an export read by several workers: the file equals that of a single worker."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_the_file_of_many_workers_is_that_of_one(
 
 @pytest.mark.parametrize("limit", [None, 150, 215, 300])
 def test_an_offset_is_skipped_once_and_not_by_each_partition(limit: int | None) -> None:
-    # Given: an export of what stands behind the first 35 rows
+    # Given: an export of the rows behind the first 35
     bench = _bench(limit=limit)
     bench.memory_store.delete("e1", "u1")
     bench.spec = msgspec.structs.replace(bench.spec, id="e2", offset=35)
@@ -112,7 +112,7 @@ def test_partitions_are_read_by_several_workers_at_the_same_time() -> None:
     # When: four workers ask for work at once
     claims = [bench.claim() for _ in range(5)]
 
-    # Then: each has one of them, in order, and the export itself is nobody's
+    # Then: each has one partition, in order, and no worker has the export itself
     places = [claim.export.partition.place for claim in claims if claim and claim.export.partition]
     assert places == [0, 1, 2, 3]
     assert claims[4] is None
@@ -169,7 +169,7 @@ def test_a_crash_at_any_seam_of_a_cut_export_then_another_run_yields_the_same_fi
     compression: str,
     die_after: bool,
 ) -> None:
-    # Given: the calls that a calm run makes over its seams
+    # Given: the calls over the seams of a run without a crash
     limits = msgspec.structs.replace(CUT, part_size=2_000 if compression == "none" else 250)
     options: dict[str, Any] = {
         "format": format,
@@ -182,7 +182,7 @@ def test_a_crash_at_any_seam_of_a_cut_export_then_another_run_yields_the_same_fi
     expected = _unpacked(calm.file(), compression)
     assert {"cut", "copy_parts", "complete"} <= set(calm.seams.calls)
     for at, call in enumerate(calm.seams.calls):
-        # When: the process dies at that call, and others go on
+        # When: the process dies at that call, and other workers continue
         bench = _bench(**options)
         bench.seams.die_at, bench.seams.die_after = at, die_after
         with pytest.raises(Crash):
@@ -233,7 +233,7 @@ def test_a_cancel_ends_all_partitions_and_leaves_nothing() -> None:
 
 
 class _Refusing:
-    """A source that refuses everything from one row on."""
+    """Source that refuses every page from one row on."""
 
     def __init__(self, bench: Bench, place: int) -> None:
         self._place = place
@@ -279,7 +279,7 @@ def test_what_one_reader_cannot_write_fails_the_export_after_it_was_read_as_one(
 
 
 class _Moving:
-    """A list that gets a row at its head once so many pages were asked for."""
+    """Source whose list gets a row at its head after a number of requested pages."""
 
     def __init__(self, bench: Bench, after: int, row: bytes) -> None:
         self._bench, self._after, self._row = bench, after, row
@@ -320,7 +320,7 @@ def test_a_composition_is_handed_over_between_two_of_its_parts() -> None:
         bench.slice()
     assert bench.export.phase is Phase.READY
 
-    # When: each worker is asked to leave at once
+    # When: each worker shuts down at once
     bench.draining = lambda: True
     endings = [bench.slice() for _ in range(3)]
     bench.draining = lambda: False
@@ -346,8 +346,10 @@ def test_a_cut_export_says_how_its_end_is_known() -> None:
 
 
 class _Capped:
-    """A source that announces fewer rows than it has, and says so with the last of them at the end
-    of a page, as an index that counts no further does."""
+    """Source that announces fewer rows than it has, as an index that stops counting does.
+
+    The announced last row is at the end of a page.
+    """
 
     def __init__(self, bench: Bench, total: int) -> None:
         self._total = total

@@ -1,4 +1,4 @@
-"""Cutting an export into partitions, and what shows that they do not fit together any more."""
+"""Tests of the plan of partitions, and of the checks that they fit together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages asked for before their turn: in order, no more than needed, and left behind safely."""
+"""Tests of prefetched pages: order, number in flight, abandoned requests."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ AHEAD = 4
 
 
 class Upstream:
-    """Stands before a bench's list: notes what is asked, and does what `first` says before it
-    answers."""
+    """Wraps the list of a bench: records the requests and calls `first` before each answer."""
 
     def __init__(self, bench: Bench, first: Callable[[int], None] = lambda _: None) -> None:
         self.asked: list[int] = []
@@ -57,7 +56,7 @@ def ids(bench: Bench) -> list[str]:
 
 @contextmanager
 def hanging(at: int) -> Iterator[tuple[Callable[[int], None], threading.Event]]:
-    """What hangs at that page until the event is set, or the block ends."""
+    """Yields a function that blocks at that page until the event is set or the block ends."""
     event = threading.Event()
 
     def first(cursor: int) -> None:
@@ -153,7 +152,7 @@ def test_the_next_page_of_a_cursor_is_under_way_while_one_is_written() -> None:
     bench.seconds_a_page = 1.0
     # When
     bench.run()
-    # Then: behind the first page the store is told of it when the second is asked for already
+    # Then: the second page is requested before the store gets the progress of the first page
     assert seen[0] == 2
     assert upstream.asked == [0, 10, 20]
 
@@ -209,7 +208,7 @@ def test_an_error_of_a_page_ahead_surfaces_when_its_turn_comes() -> None:
     # Then
     assert bench.export.state is State.FAILED
     assert bench.export.error == "403: not this one (after 50 rows)"
-    # And nothing was asked for behind it once that was known
+    # And no later page was requested once the failure was known
     assert max(upstream.asked) <= 80
 
 
@@ -249,7 +248,7 @@ def test_a_worker_that_shuts_down_does_not_wait_for_its_upstream(
         # Then
         assert ending is Ending.HANDED_OVER
         assert took < 5
-        # And its answer, which comes while another worker goes on, changes nothing
+        # And its answer, which comes while another worker continues, changes nothing
         upstream._first = lambda _: None
         bench.draining = lambda: False
         event.set()

@@ -1,4 +1,4 @@
-"""run_slice over fakes: what is published, what is proven, and what a crash at any seam costs."""
+"""Tests of run_slice over fakes: the published file, its proof, crashes at every seam."""
 
 from __future__ import annotations
 
@@ -101,14 +101,14 @@ def test_a_crash_at_any_seam_then_another_run_yields_the_bytes_of_a_calm_run(
     die_after: bool,
     seconds_a_page: float,
 ) -> None:
-    # Given: how many calls a calm run makes over its seams
+    # Given: the number of calls over the seams of a run without a crash
     rows = postings(300)
     calm = Bench(rows, format=format, seconds_a_page=seconds_a_page)
     calm.run()
     expected, calls = calm.file(), len(calm.seams.calls)
     assert calls > 60
     for at in range(calls):
-        # When: the process dies at that call, and others go on
+        # When: the process dies at that call, and other workers continue
         bench = Bench(rows, format=format, seconds_a_page=seconds_a_page)
         bench.seams.die_at, bench.seams.die_after = at, die_after
         with pytest.raises(Crash):
@@ -131,7 +131,7 @@ def test_two_crashes_in_a_row_cost_no_row_either() -> None:
     expected, calls = calm.file(), len(calm.seams.calls)
     for first in range(0, calls, 3):
         for second in range(0, 25, 4):
-            # When: the successor dies too, possibly in the middle of taking over
+            # When: the next worker dies too, possibly in the middle of the takeover
             bench = Bench(rows)
             bench.seams.die_at = first
             with pytest.raises(Crash):

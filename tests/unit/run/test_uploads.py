@@ -1,4 +1,4 @@
-"""Parts that go up while the next one is made: committed in order, bounded, harmless if left."""
+"""Tests of parts uploaded in threads: order of commits, bounds, abandoned uploads."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ ROWS = [
     b'{"_id":"%06d","title":"%s","n":%d}' % (n, b64encode(shake_256(b"%d" % n).digest(900)), n)
     for n in range(400)
 ]
-"""Rows that hardly compress. Each page of them is a part; compressed, every few."""
+"""Rows that hardly compress. Each page is a part; compressed, every few pages."""
 
 
 class Slow:
-    """Holds parts of a bench back, each until it is let go."""
+    """Delays parts of a bench until each is released."""
 
     def __init__(self, bench: Bench, held: Callable[[int], bool]) -> None:
         self.begun: list[int] = []
@@ -67,7 +67,7 @@ class Slow:
 
 @contextlib.contextmanager
 def working(bench: Bench) -> Iterator[list[Ending]]:
-    """The bench runs beside the block, which must bring it to its end."""
+    """Runs the bench in a thread beside the block, which must bring the export to its end."""
     endings: list[Ending] = []
     worker = threading.Thread(target=lambda: endings.extend(bench.run()))
     worker.start()
@@ -110,7 +110,7 @@ def test_the_encoder_goes_on_while_parts_are_under_way_and_stops_at_the_bound() 
         until(lambda: len(slow.begun) == AHEAD + 1)
         pages = bench.listed.fetched
         time.sleep(0.1)
-        # Then: with the part that found no room the encoder stands still
+        # Then: the encoder waits until there is room for its next part
         assert slow.begun == [1, 2, 3]
         assert bench.listed.fetched == pages < 40
         assert bench.export.checkpoint is None
@@ -157,7 +157,7 @@ def test_a_part_is_named_only_after_every_part_before_it_is_stored() -> None:
 
 
 def test_a_part_left_behind_by_a_worker_that_shuts_down_can_not_hurt_the_file() -> None:
-    # Given: the third part hangs, and the worker is told to end
+    # Given: the third part hangs, and the worker shuts down
     bench, calm = Bench(ROWS, limits=THREADED), Bench(ROWS)
     calm.run()
     slow = Slow(bench, lambda number: number == 3)
@@ -170,7 +170,7 @@ def test_a_part_left_behind_by_a_worker_that_shuts_down_can_not_hurt_the_file() 
     # When
     began = time.monotonic()
     ending = bench.slice()
-    # Then: it is gone soon, and says that a write may be on its way
+    # Then: it ends soon, and its release is not clean, because a write may still arrive
     assert ending is Ending.HANDED_OVER
     assert time.monotonic() - began < 5
     claim = bench.claim()
@@ -292,14 +292,14 @@ def test_a_crash_at_any_moment_of_a_slice_with_threads_costs_no_row(
             crashes += 1
             bench.bury()
             bench.run()
-        # A run that made fewer calls would let the looking below die.
+        # After a run with fewer calls the crash would hit the assertions below.
         bench.seams.die_at = None
         # Then
         assert unpacked(bench.file(), compression) == whole, at
         assert bench.export.result is not None
         assert bench.bucket() == [bench.export.result.key], at
         assert bench.export.result.record_count == 200, at
-    # In which order threads call varies, and so, a little, how often.
+    # The order of calls from threads varies, and so does their number, a little.
     assert crashes > calls * 0.8
 
 

@@ -1,4 +1,4 @@
-"""One object made of several, in steps that a crash may interrupt anywhere."""
+"""Tests of one object composed from several, in steps that a crash may interrupt."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_whatever_the_sizes_and_wherever_it_goes_on_the_parts_are_the_objects(
     infos, held = _objects(sizes)
     whole = b"".join(held.values())
 
-    # When: one worker makes some parts and dies, another goes on behind them
+    # When: one worker makes some parts and dies, and another worker continues behind them
     parts = [_bytes(step, held) for step in composing.plan_steps(infos, 0, min_bytes=LEAST)]
     kept = [part for part in parts[:crash_after] if len(part) >= LEAST]
     done = sum(map(len, kept))

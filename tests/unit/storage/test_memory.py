@@ -1,4 +1,4 @@
-"""What MemoryStorage gives to tests beyond the seam."""
+"""Tests of the features of MemoryStorage beyond the Storage interface."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_fault_after_an_operation_is_an_answer_that_was_lost() -> None:
 
 
 def test_a_hook_may_use_the_store_itself() -> None:
-    # Given somebody who completes the upload while a part is on its way
+    # Given another worker that completes the upload while a part is on its way
     storage = MemoryStorage(FakeClock())
     upload_id = storage.begin("a", CSV)
     part = storage.put_part("a", upload_id, 1, b"1")

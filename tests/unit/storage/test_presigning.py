@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOMENT = datetime(2026, 3, 2, 9, 15, 4, 201933, tzinfo=UTC)
 _session = boto3.session.Session()
-"""One for all: each of its own reads the description of S3 anew."""
+"""Shared session: each new session reads the description of S3 again."""
 _clients: dict[Any, S3Client] = {}
 
 
@@ -37,7 +37,7 @@ def client(
     secret_key: str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY",
     version: Any = "s3v4",
 ) -> S3Client:
-    """A client of boto3; one is made for each set of arguments, because that takes long."""
+    """Returns a client of boto3; cached by arguments, because making a client is slow."""
     wanted = endpoint_url, region, style, token, access_key, secret_key, version
     if wanted not in _clients:
         _clients[wanted] = _session.client(
@@ -53,7 +53,7 @@ def client(
 
 
 def both(s3: S3Client, bucket: str, key: str, seconds: int, moment: datetime) -> tuple[str, str]:
-    """Our URL and boto3's, of the same moment."""
+    """Returns our URL and the URL of boto3 for the same moment."""
     with (
         mock.patch("time.time", lambda: moment.timestamp()),
         mock.patch("botocore.auth.get_current_datetime", lambda: moment.replace(tzinfo=None)),
@@ -66,7 +66,7 @@ def both(s3: S3Client, bucket: str, key: str, seconds: int, moment: datetime) ->
 
 
 def is_signed_by_boto3(s3: S3Client, bucket: str) -> bool:
-    """Whether the next URL costs a call of boto3; what is to be learned is learned before."""
+    """True if the next URL needs a call of boto3; a first URL makes the signer beforehand."""
     presigning.url(s3, bucket, "learn", 60)
     with mock.patch.object(
         s3, "generate_presigned_url", wraps=s3.generate_presigned_url
