@@ -1,4 +1,4 @@
-"""What the board answers with: JSON, and errors in the shape of the vendor's framework."""
+"""Builds the board's JSON responses, with errors in the shape of the vendor's framework."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from typing import Any
 from fastapi import Response
 
 
-def reply(body: bytes, status: int = 200) -> Response:
-    """A JSON answer from its text."""
+def json_response(body: bytes, status: int = 200) -> Response:
+    """Returns a JSON response with this body."""
     return Response(body, status, media_type="application/json")
 
 
-def detail(status: int, what: object) -> Response:
-    """An error, as one text or a list of wrong fields."""
-    return reply(json.dumps({"detail": what}).encode(), status)
+def error(status: int, detail: object) -> Response:
+    """Returns an error response; `detail` is one text or a list of invalid fields."""
+    return json_response(json.dumps({"detail": detail}).encode(), status)
 
 
-def refusal(problems: Sequence[tuple[Sequence[Any], str, str]]) -> Response:
-    """422 with the place, text and type of each wrong field."""
-    return detail(
-        422, [{"loc": list(loc), "msg": msg, "type": kind} for loc, msg, kind in problems]
-    )
+def validation_error(problems: Sequence[tuple[Sequence[Any], str, str]]) -> Response:
+    """Returns a 422 with the location, message and type of each invalid field."""
+    return error(422, [{"loc": list(loc), "msg": msg, "type": kind} for loc, msg, kind in problems])

@@ -1,4 +1,4 @@
-"""The board's HTTP side: search and single postings, in the vendor's shapes."""
+"""ASGI app of the board: four vendors' APIs with authentication and request ids."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from exporter.board import answers, bindbee, database, hirebase, qwestly, result
 from exporter.board.coresignal import routes
 from exporter.board.misbehavior import faults
 
-OPEN = ("/health", *hirebase.OPEN)
+PUBLIC_PATHS = ("/health", *hirebase.PUBLIC_PATHS)
 """Paths that need no key."""
-REFUSALS = {each.PREFIX: each.refusal for each in (bindbee, routes, qwestly)}
-"""By how a path begins, what its contract answers without a key and after a crash."""
+ERROR_RESPONSES = {vendor.PREFIX: vendor.error_response for vendor in (bindbee, routes, qwestly)}
+"""Maps a path prefix to the contract's responses without a valid key (401) and after a crash."""
 _log = logging.getLogger(__name__)
 
 
@@ -32,43 +32,44 @@ def create_app(
     fault_spec: str | None = None,
     *,
     connector_tokens: Collection[str] | None = None,
-    bindbee_rate: int = bindbee.RATE,
+    bindbee_rate: int = bindbee.MAX_REQUESTS_PER_MINUTE,
 ) -> FastAPI:
-    """An app that serves the board's postings to whoever holds one of the keys.
+    """Returns an app that serves the board's postings to clients with one of the keys.
 
-    What it serves is told by the routers of each contract; `GET /health` needs no key. A key is
-    sent as `x-api-key` or as `Authorization: Bearer` or `ApiKey`. Errors are `{"detail": text}`, of
-    a search `{"detail": [{"loc", "msg", "type"}]}`; every response has an `X-Request-Id`.
+    The router of each contract documents its endpoints. `GET /health` needs no key. A key is sent
+    as `x-api-key` or `apikey`, or as `Authorization: Bearer` or `Authorization: ApiKey`. Errors are
+    `{"detail": text}`; an invalid field is reported as `{"detail": [{"loc", "msg", "type"}]}`.
+    Every response has an `X-Request-Id`.
 
-    Who asks as Bindbee's customers do needs one of the `connector_tokens` besides, by default the
-    keys themselves, and has `bindbee_rate` requests a minute with it.
+    The Bindbee endpoints also need one of the `connector_tokens`, by default the keys themselves.
+    Each token may send `bindbee_rate` requests per minute.
 
-    With a `fault_spec`, be it empty, the board misbehaves on order: see faults.attach.
+    If `fault_spec` is given, even as an empty text, the board can inject faults: see faults.attach.
 
-    The database file is made if it is missing. Raises ValueError if there is no key, because then
-    nobody could ask anything, and for a spec that faults.parse refuses.
+    The database file is created if it is missing. Raises ValueError if there is no key or an empty
+    one, and for a spec that faults.parse rejects.
     """
     if not api_keys or not all(api_keys):
-        raise ValueError("the board needs at least one API key, and none of them empty")
+        raise ValueError("the board needs at least one API key, and no key may be empty")
     database.prepare(database_path)
     pages = results.Results(database_path)
     app = FastAPI(title="Job board", docs_url=None, redoc_url=None)
     if fault_spec is not None:
         faults.attach(app, database_path, fault_spec)
-    app.add_middleware(_Door, api_keys=api_keys)
+    app.add_middleware(_AuthMiddleware, api_keys=api_keys)
     tokens = api_keys if connector_tokens is None else connector_tokens
-    app.add_middleware(bindbee.Meter, connector_tokens=tokens, rate=bindbee_rate)
+    app.add_middleware(bindbee.RateLimiter, connector_tokens=tokens, rate=bindbee_rate)
 
     @app.exception_handler(RequestValidationError)
     def invalid(_: Request, error: RequestValidationError) -> Response:
-        # The rejected input is left out: it may be NaN, which JSON cannot say.
-        return answers.refusal(
+        # The rejected input is omitted: it may be NaN, which JSON cannot represent.
+        return answers.validation_error(
             [(problem["loc"], problem["msg"], problem["type"]) for problem in error.errors()]
         )
 
-    @app.exception_handler(search.Refused)
-    def refused(_: Request, error: search.Refused) -> Response:
-        return answers.refusal([(("body", error.field), str(error), "value_error")])
+    @app.exception_handler(search.UnsupportedFilter)
+    def refused(_: Request, error: search.UnsupportedFilter) -> Response:
+        return answers.validation_error([(("body", error.field), str(error), "value_error")])
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -88,7 +89,7 @@ def serve(
     api_keys: Collection[str],
     fault_spec: str | None = None,
 ) -> None:
-    """Serves the board until SIGTERM or SIGINT; one line of JSON in the log says where."""
+    """Serves the board until SIGTERM or SIGINT; logs the host and port as one line of JSON."""
     app = create_app(database_path, api_keys, fault_spec)
     started = {"action": "board_started", "host": host, "port": port, "data": str(database_path)}
     logging.getLogger("exporter.board").info(json.dumps(started))
@@ -102,14 +103,17 @@ def serve(
     )
 
 
-def _refusal(status: int) -> Response:
+def _error_response(status: int) -> Response:
     if status == 401:
-        return answers.detail(401, "Missing or invalid API key: send one as x-api-key")
-    return answers.detail(status, "Internal server error")
+        return answers.error(401, "Missing or invalid API key: send one as x-api-key")
+    return answers.error(status, "Internal server error")
 
 
-class _Door:
-    """Lets in who has a key, names every request, and turns a crash into an error response."""
+class _AuthMiddleware:
+    """Checks API keys, adds an `X-Request-Id`, and turns a crash into a 500 response.
+
+    After the response has started, a crash is raised again, because its status is already sent.
+    """
 
     def __init__(self, app: ASGIApp, api_keys: Collection[str]) -> None:
         self._app = app
@@ -120,34 +124,38 @@ class _Door:
             await self._app(scope, receive, send)
             return
         request_id = uuid.uuid4().hex
-        begun = False
+        started = False
 
-        async def named(message: Message) -> None:
-            nonlocal begun
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
-                begun = True
+                started = True
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
             await send(message)
 
         path = scope["path"]
-        refuse = next((REFUSALS[start] for start in REFUSALS if path.startswith(start)), _refusal)
-        if path not in OPEN and not self._knows(Headers(scope=scope)):
-            await refuse(401)(scope, receive, named)
+        error_response = next(
+            (ERROR_RESPONSES[prefix] for prefix in ERROR_RESPONSES if path.startswith(prefix)),
+            _error_response,
+        )
+        if path not in PUBLIC_PATHS and not self._has_valid_key(Headers(scope=scope)):
+            await error_response(401)(scope, receive, send_with_id)
             return
         try:
-            await self._app(scope, receive, named)
+            await self._app(scope, receive, send_with_id)
         except Exception:
             _log.exception("request %s failed", request_id)
-            if begun:
+            if started:
                 raise
-            await refuse(500)(scope, receive, named)
+            await error_response(500)(scope, receive, send_with_id)
 
-    def _knows(self, headers: Headers) -> bool:
+    def _has_valid_key(self, headers: Headers) -> bool:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         sent = headers.get("x-api-key") or headers.get("apikey", "")
         if not sent and scheme.casefold() in ("bearer", "apikey"):
             sent = token.strip()
         known = False
-        for key in self._keys:  # all of them: a key's place in the list should not show in the time
+        # Compares with every key, so that the time does not reveal the position of a valid key.
+        for key in self._keys:
             known |= hmac.compare_digest(sent.encode(), key)
         return known

@@ -1,4 +1,4 @@
-"""The board as a Bindbee ATS: jobs by cursor, for whoever also has a connector token."""
+"""Bindbee ATS API of the board: jobs by cursor, protected by a key and a connector token."""
 
 from __future__ import annotations
 
@@ -18,73 +18,76 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.board import answers, bindbee_jobs, names, results
-from exporter.board.bindbee_jobs import Wanted
+from exporter.board.bindbee_jobs import RequestedFields
 from exporter.board.postings import key
 from exporter.board.search import Condition, all_of
 
 PREFIX = "/api/ats/v1/"
-RATE = 200
-"""Requests a minute that one connector token has."""
-MOST = 200
-"""Jobs a page."""
-_MINUTE = 60.0
+MAX_REQUESTS_PER_MINUTE = 200
+"""Maximum requests per minute for one connector token, as the vendor limits them."""
+MAX_PAGE_SIZE = 200
+"""Maximum jobs per page."""
+_WINDOW_SECONDS = 60.0
 _STATUSES = {"OPEN": "NOT expired", "CLOSED": "expired"}
 
 
 def router(pages: results.Results, connector_tokens: Collection[str]) -> APIRouter:
-    """`GET /api/ats/v1/jobs` and `GET /api/ats/v1/jobs/{id}`, as the vendor documents them.
+    """Serves `GET /api/ats/v1/jobs` and `GET /api/ats/v1/jobs/{id}` as the vendor documents them.
 
-    Jobs come in the order of their ids, which are stable, so whatever changes during a walk, no
-    job comes twice and none that is there all the time is missed. The vendor promises no order and
-    no lifetime of cursors; here they last for ever. Filters are compared whole; `code` is the
-    posting's `job_slug`, in any case. `modified_after` excludes that very moment.
+    Jobs are ordered by their stable ids (keyset pagination): even if postings change while a client
+    reads all pages, no job is returned twice, and a job that exists all the time is never missed.
+    The vendor guarantees neither an order nor a lifetime of cursors; here a cursor never expires.
+    Filters match exact values, except `code`, which is the posting's `job_slug` in any case.
+    `modified_after` excludes the given time itself.
     """
     tokens = [token.encode() for token in connector_tokens]
 
-    async def let_in(
+    async def authenticate(
         x_connector_token: Annotated[str, Header()],
         authorization: Annotated[str, Header()] = "",
     ) -> None:
         if authorization.partition(" ")[0].casefold() != "bearer":
             raise HTTPException(401, "Not authenticated", headers={"WWW-Authenticate": "Bearer"})
-        if not _known(x_connector_token, tokens):
+        if not _is_known(x_connector_token, tokens):
             raise HTTPException(403, "The connector token does not permit access to this resource")
 
-    routes = APIRouter(prefix=PREFIX.rstrip("/"), dependencies=[Depends(let_in)])
+    routes = APIRouter(prefix=PREFIX.rstrip("/"), dependencies=[Depends(authenticate)])
 
     @routes.get("/jobs")
     def jobs(
-        wanted: Annotated[Wanted, Depends(_wanted)],
+        wanted: Annotated[RequestedFields, Depends(_requested_fields)],
         ids: str | None = None,
         remote_id: str | None = None,
         code: str | None = None,
         status: str | None = None,
         offices: str | None = None,
         modified_after: datetime | None = None,
-        page_size: Annotated[int, Query(ge=1, le=MOST)] = 50,
+        page_size: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 50,
         cursor: str | None = None,
     ) -> Response:
-        conditions = [Condition("uuid > ?", (_place(cursor),))] if cursor is not None else []
+        conditions = (
+            [Condition("uuid > ?", (_decode_cursor(cursor),))] if cursor is not None else []
+        )
         if ids is not None:
-            conditions.append(_one_of("uuid", _uuids("ids", ids)))
+            conditions.append(_one_of("uuid", _parse_uuids("ids", ids)))
         if remote_id is not None:
-            conditions.append(_one_of("uuid", [_job(remote_id)]))
+            conditions.append(_one_of("uuid", [_job_uuid(remote_id)]))
         if offices is not None:
-            one = _one_of("office", _uuids("offices", offices))
+            one = _one_of("office", _parse_uuids("offices", offices))
             chosen = f"number IN (SELECT number FROM offices WHERE {one.sql})"  # noqa: S608
             conditions.append(Condition(chosen, one.values))
         if status is not None:
             conditions.append(
                 Condition({"OPEN": "NOT expired", "CLOSED": "expired"}.get(status, "0"))
             )
-        with pages.state() as connection:
+        with pages.snapshot() as connection:
             if code is not None:
                 rows = connection.execute(
                     "SELECT id FROM postings WHERE job_slug = ?", (key(code),)
                 )
-                conditions.append(_one_of("uuid", [_job(identity) for (identity,) in rows]))
+                conditions.append(_one_of("uuid", [_job_uuid(identity) for (identity,) in rows]))
             if modified_after is not None:
-                since = _instant(modified_after)
+                since = _format_instant(modified_after)
                 (first,) = connection.execute(
                     "SELECT min(number) FROM moments WHERE at > ?", (since,)
                 ).fetchone()
@@ -92,35 +95,41 @@ def router(pages: results.Results, connector_tokens: Collection[str]) -> APIRout
                 conditions.append(changed)
             found = bindbee_jobs.find(connection, all_of(conditions), page_size + 1)
             page = found[:page_size]
-            items = bindbee_jobs.listings(connection, page, wanted)
-        following = _cursor(page[-1].uuid) if len(found) > page_size else "null"
+            items = bindbee_jobs.job_objects(connection, page, wanted)
+        following = _encode_cursor(page[-1].uuid) if len(found) > page_size else "null"
         head = f'{{"cursor":{following},"page_size":{len(items)},"items":['.encode()
-        return answers.reply(head + b",".join(items) + b"]}")
+        return answers.json_response(head + b",".join(items) + b"]}")
 
     @routes.get("/jobs/{identity}")
-    def job(identity: uuid.UUID, wanted: Annotated[Wanted, Depends(_wanted)]) -> Response:
-        with pages.state() as connection:
+    def job(
+        identity: uuid.UUID, wanted: Annotated[RequestedFields, Depends(_requested_fields)]
+    ) -> Response:
+        with pages.snapshot() as connection:
             found = bindbee_jobs.find(connection, _one_of("uuid", [identity.bytes]), 1)
-            items = bindbee_jobs.listings(connection, found, wanted)
+            items = bindbee_jobs.job_objects(connection, found, wanted)
         if not items:
             raise HTTPException(404, "Job not found")
-        return answers.reply(items[0])
+        return answers.json_response(items[0])
 
     return routes
 
 
-def refusal(status: int) -> Response:
-    """What a request gets that did not come as far as the routes: 401 without a key, else 500."""
+def error_response(status: int) -> Response:
+    """Returns the error response of this contract for 401 (no valid key) or 500 (a crash)."""
     if status != 401:
-        return answers.detail(status, "Internal server error")
-    answer = answers.detail(401, "Not authenticated")
+        return answers.error(status, "Internal server error")
+    answer = answers.error(401, "Not authenticated")
     answer.headers["WWW-Authenticate"] = "Bearer"
     return answer
 
 
-class Meter:
-    """Counts the requests of each connector token by the minute, tells on each answer how many
-    are left, and refuses those beyond. Whoever sends no token that exists shares one account."""
+class RateLimiter:
+    """Limits the requests per minute of each connector token.
+
+    Adds the `X-RateLimit-*` headers to each response, and answers 429 with `Retry-After` after the
+    limit. A window of 60 s starts with a token's first request. All requests without a valid token
+    share one counter.
+    """
 
     def __init__(
         self,
@@ -140,14 +149,14 @@ class Meter:
             await self._app(scope, receive, send)
             return
         token = Headers(scope=scope).get("x-connector-token", "")
-        account = token if _known(token, self._tokens) else ""
+        account = token if _is_known(token, self._tokens) else ""
         now = self._now()
         window = self._windows.get(account)
         if window is None or window.resets_at <= now:
-            window = _Window(now + _MINUTE, 0)
+            window = _Window(now + _WINDOW_SECONDS, 0)
         window = self._windows[account] = window._replace(used=window.used + 1)
 
-        async def metered(message: Message) -> None:
+        async def send_with_limits(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(
                     {
@@ -159,12 +168,12 @@ class Meter:
             await send(message)
 
         if window.used <= self._rate:
-            await self._app(scope, receive, metered)
+            await self._app(scope, receive, send_with_limits)
             return
-        answer = answers.detail(429, "Rate limit exceeded")
+        answer = answers.error(429, "Rate limit exceeded")
         answer.headers["Retry-After"] = str(max(math.ceil(window.resets_at - now), 1))
         answer.headers["X-Request-Id"] = uuid.uuid4().hex
-        await answer(scope, receive, metered)
+        await answer(scope, receive, send_with_limits)
 
 
 class _Window(NamedTuple):
@@ -172,38 +181,41 @@ class _Window(NamedTuple):
     used: int
 
 
-def _known(token: str, tokens: Sequence[bytes]) -> bool:
+def _is_known(token: str, tokens: Sequence[bytes]) -> bool:
     known = False
-    for one in tokens:  # all of them, as with the keys
+    # Compares with every token, so that the time does not reveal the position of a valid token.
+    for one in tokens:
         known |= hmac.compare_digest(token.encode(), one)
     return known
 
 
-async def _wanted(
+async def _requested_fields(
     expand: str | None = None,
     include_raw_data: bool = False,
     include_custom_fields: bool = False,
-) -> Wanted:
+) -> RequestedFields:
     try:
-        relations = bindbee_jobs.expanded(expand) if expand is not None else {}
+        relations = bindbee_jobs.parse_expand(expand) if expand is not None else {}
     except ValueError as error:
-        raise _wrong("expand", str(error)) from None
-    return Wanted(relations, include_raw_data, include_custom_fields)
+        raise _invalid_parameter("expand", str(error)) from None
+    return RequestedFields(relations, include_raw_data, include_custom_fields)
 
 
-def _wrong(name: str, message: str, kind: str = "value_error") -> RequestValidationError:
+def _invalid_parameter(
+    name: str, message: str, kind: str = "value_error"
+) -> RequestValidationError:
     return RequestValidationError([{"loc": ("query", name), "msg": message, "type": kind}])
 
 
-def _uuids(name: str, listed: str) -> list[bytes]:
+def _parse_uuids(name: str, listed: str) -> list[bytes]:
     try:
         return [uuid.UUID(one).bytes for one in listed.split(",")]
     except ValueError:
         message = "Input should be UUIDs, separated by commas without spaces"
-        raise _wrong(name, message, "uuid_parsing") from None
+        raise _invalid_parameter(name, message, "uuid_parsing") from None
 
 
-def _job(identity: str) -> bytes:
+def _job_uuid(identity: str) -> bytes:
     return names.uuid_of("job", identity.encode(errors="replace").decode())
 
 
@@ -212,20 +224,22 @@ def _one_of(column: str, values: Sequence[bytes]) -> Condition:
     return Condition(f"{column} IN ({marks})", tuple(values))
 
 
-def _instant(moment: datetime) -> str:
+def _format_instant(moment: datetime) -> str:
     try:
-        return names.instant(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        return names.format_instant(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
     except OverflowError:
-        raise _wrong("modified_after", "Input should be a moment of the years 1 to 9999") from None
+        raise _invalid_parameter(
+            "modified_after", "Input should be a moment of the years 1 to 9999"
+        ) from None
 
 
-def _cursor(last: bytes) -> str:
-    return f'"{base64.b64encode(names.written(last).encode()).decode()}"'
+def _encode_cursor(last: bytes) -> str:
+    return f'"{base64.b64encode(names.format_uuid(last).encode()).decode()}"'
 
 
-def _place(cursor: str) -> bytes:
-    """The id behind which a cursor goes on."""
+def _decode_cursor(cursor: str) -> bytes:
+    """Returns the job id after which the page of a cursor begins; raises a 422 if invalid."""
     try:
         return uuid.UUID(base64.b64decode(cursor, validate=True).decode()).bytes
     except (binascii.Error, ValueError):
-        raise _wrong("cursor", "Input should be a cursor of an earlier page") from None
+        raise _invalid_parameter("cursor", "Input should be a cursor of an earlier page") from None

@@ -1,4 +1,4 @@
-"""Postings as Bindbee's AtsJob objects."""
+"""Converts postings to Bindbee's AtsJob objects."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from exporter.board.search import Condition
 
 RELATIONS = ("departments", "offices", "hiring_managers", "recruiters")
 _RELATION = re.compile(r"(\w+)(?:\[(\w+(?:,\w+)*)\])?(?:,(?=\w)|$)")
-_CUSTOM = (
+_CUSTOM_FIELDS = (
     *("salary_range", "yoe_range", "experience_level", "education_level", "technologies"),
     *("skills", "benefits", "offers_equity", "company_name"),
 )
 
 
-class Wanted(NamedTuple):
-    """What of a job is to be told."""
+class RequestedFields(NamedTuple):
+    """The optional parts of a job object that the client requested."""
 
     relations: Mapping[str, Sequence[str] | None]
-    """Those to be told as objects instead of ids, with the members wanted; None: all."""
+    """Relations to return as objects instead of ids, with the requested fields (None: all)."""
     raw_data: bool
     custom_fields: bool
 
 
-class Found(NamedTuple):
-    """A posting, with what the board's columns know of it."""
+class StoredPosting(NamedTuple):
+    """A posting with the column values that its job object needs."""
 
     uuid: bytes
     number: int
@@ -44,13 +44,13 @@ class Found(NamedTuple):
     modified_at: str
 
 
-def expanded(text: str) -> dict[str, Sequence[str] | None]:
-    """The relations of an `expand` parameter.
+def parse_expand(text: str) -> dict[str, Sequence[str] | None]:
+    """Parses the relations and their fields from an `expand` parameter.
 
     >>> expanded("offices[id,name],recruiters")
     {'offices': ['id', 'name'], 'recruiters': None}
 
-    Raises ValueError, which tells what to write.
+    Raises ValueError with the valid syntax if the text does not match it.
     """
     found: dict[str, Sequence[str] | None] = {}
     at = 0
@@ -66,62 +66,68 @@ def expanded(text: str) -> dict[str, Sequence[str] | None]:
     return found
 
 
-def find(connection: sqlite3.Connection, condition: Condition, most: int) -> list[Found]:
-    """The first postings, by uuid, of which the condition is true. It may speak of `uuid` and
-    `number` and of the columns of `postings`."""
-    # The names lead: their order is the answer's, so reading stops when there are enough.
+def find(connection: sqlite3.Connection, condition: Condition, limit: int) -> list[StoredPosting]:
+    """Returns the first `limit` postings, ordered by uuid, that match the condition.
+
+    The condition may use `uuid`, `number` and the columns of `postings`.
+    """
+    # The join starts at `names`, whose key is the order, so SQLite stops reading at the limit.
     rows = connection.execute(
         "SELECT uuid, number, id, expired, posted, json,"  # noqa: S608 - values are bound
-        f" {names.MOMENT.format('names.number')}"
+        f" {names.WRITE_TIME_SQL.format('names.number')}"
         " FROM names CROSS JOIN postings USING (number) CROSS JOIN documents USING (number)"
         f" WHERE {condition.sql} ORDER BY uuid LIMIT ?",
-        (*condition.values, most),
+        (*condition.values, limit),
     )
-    return [Found(*row) for row in rows]
+    return [StoredPosting(*row) for row in rows]
 
 
-def listings(connection: sqlite3.Connection, found: Sequence[Found], wanted: Wanted) -> list[bytes]:
-    """The AtsJob objects of postings, as JSON.
+def job_objects(
+    connection: sqlite3.Connection, found: Sequence[StoredPosting], wanted: RequestedFields
+) -> list[bytes]:
+    """Returns the AtsJob objects of postings, as JSON.
 
-    A posting's `team` is its department, its places are its offices, and whoever its
-    `contact_email` belongs to is its recruiter; postings name no hiring managers. An absent
-    relation is null, expanded or not. What of a posting has no field here is a custom field.
+    A posting's `team` is its department, its places are its offices, and the owner of its
+    `contact_email` is its recruiter; a posting has no hiring managers. An absent relation is null,
+    expanded or not. Custom fields hold some members of a posting without a field in AtsJob.
     """
     offices = _offices(connection, found)
-    return [_job(one, offices.get(one.number, []), wanted) for one in found]
+    return [_job_object(one, offices.get(one.number, []), wanted) for one in found]
 
 
-def _job(found: Found, offices: Sequence[tuple[int, bytes]], wanted: Wanted) -> bytes:
-    known = members.of(found.json)
-    link = members.text(known.application_link)
+def _job_object(
+    found: StoredPosting, offices: Sequence[tuple[int, bytes]], wanted: RequestedFields
+) -> bytes:
+    known = members.decode(found.json)
+    link = members.text_or_none(known.application_link)
     at = found.modified_at
     job: dict[str, Any] = {
-        "id": names.written(found.uuid),
+        "id": names.format_uuid(found.uuid),
         "remote_id": found.id,
         "modified_at": at,
         "custom_fields": None,
-        "name": members.text(known.job_title),
-        "description": members.text(known.description),
-        "code": members.text(known.job_slug),
+        "name": members.text_or_none(known.job_title),
+        "description": members.text_or_none(known.description),
+        "code": members.text_or_none(known.job_slug),
         "status": "CLOSED" if found.expired else "OPEN",
         "job_posting_urls": [{"value": link, "url_type": "JOB_POSTING"}] if link else None,
-        "remote_created_at": members.day(found.posted),
+        "remote_created_at": members.start_of_day(found.posted),
         "remote_updated_at": at,
         "confidential": False,
         "departments": _relation("departments", _departments(known), at, wanted),
-        "offices": _relation("offices", _named(known, offices, wanted), at, wanted),
+        "offices": _relation("offices", _office_objects(known, offices, wanted), at, wanted),
         "hiring_managers": None,
         "recruiters": _relation("recruiters", _recruiters(known), at, wanted),
     }
     if wanted.custom_fields:
-        job["custom_fields"] = {name: getattr(known, name) for name in _CUSTOM}
+        job["custom_fields"] = {name: getattr(known, name) for name in _CUSTOM_FIELDS}
     if wanted.raw_data:
         job["raw_data"] = msgspec.Raw(found.json)
     return msgspec.json.encode(job)
 
 
 def _relation(
-    name: str, related: Sequence[Mapping[str, Any]], modified_at: str, wanted: Wanted
+    name: str, related: Sequence[Mapping[str, Any]], modified_at: str, wanted: RequestedFields
 ) -> list[Any] | None:
     if not related:
         return None
@@ -136,12 +142,12 @@ def _relation(
 
 
 def _departments(known: Members) -> list[dict[str, Any]]:
-    department = _id("department", bytes(known.team))
+    department = _related_id("department", bytes(known.team))
     return [{"id": department, "name": known.team}] if department else []
 
 
 def _recruiters(known: Members) -> list[dict[str, Any]]:
-    recruiter = _id("user", bytes(known.contact_email))
+    recruiter = _related_id("user", bytes(known.contact_email))
     if recruiter is None:
         return []
     user = {
@@ -157,38 +163,38 @@ def _recruiters(known: Members) -> list[dict[str, Any]]:
 
 
 @functools.lru_cache(maxsize=10_000)
-def _id(kind: str, value: bytes) -> str | None:
-    """The id of what a posting's member names, if that is a text with something in it."""
+def _related_id(kind: str, value: bytes) -> str | None:
+    """Returns the id of the object named by a member's JSON; None unless that is non-blank text."""
     if not value.startswith(b'"') or not json.loads(value).strip():
         return None
-    return names.written(names.uuid_of(kind, value.decode()))
+    return names.format_uuid(names.uuid_of(kind, value.decode()))
 
 
-def _named(
-    known: Members, offices: Sequence[tuple[int, bytes]], wanted: Wanted
+def _office_objects(
+    known: Members, offices: Sequence[tuple[int, bytes]], wanted: RequestedFields
 ) -> list[dict[str, Any]]:
     places: list[Any] = []
     if offices and "offices" in wanted.relations:
         places = json.loads(bytes(known.locations))
     return [
-        {"id": names.written(office), **(_address(places[nth]) if places else {})}
+        {"id": names.format_uuid(office), **(_office_fields(places[nth]) if places else {})}
         for nth, office in offices
     ]
 
 
-def _address(place: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
+def _office_fields(place: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
     named = [place.get(part) for part in ("city", "region", "country")]
     parts = [part for part in named if isinstance(part, str) and part.strip()]
     address = place.get("address")
     whole = address if isinstance(address, str) and address.strip() else ", ".join(parts)
     name = parts[0] if parts else whole
-    return {"name": members.encoded(name), "location": members.encoded(whole)}
+    return {"name": members.encode(name), "location": members.encode(whole)}
 
 
 def _offices(
-    connection: sqlite3.Connection, found: Sequence[Found]
+    connection: sqlite3.Connection, found: Sequence[StoredPosting]
 ) -> dict[int, list[tuple[int, bytes]]]:
-    """By number of a posting, its offices, each once and with its place among the locations."""
+    """Maps posting numbers to their offices without repeats, each with its index in `locations`."""
     rows = connection.execute(
         "SELECT number, place, city, region, country, address FROM places"
         " WHERE number IN (SELECT value FROM json_each(?)) ORDER BY number, place",

@@ -1,4 +1,4 @@
-"""The board's postings as records of the Coresignal contract."""
+"""Converts the board's postings to records of the Coresignal contract."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from exporter.board import postings
 from exporter.board.postings import key
 from exporter.contracts import filters
 
-PROFILES = "https://www.professional-network.com/company/"
-"""Where the vendor's documentation shows company profiles; the company's slug follows."""
+PROFILE_URL_PREFIX = "https://www.professional-network.com/company/"
+"""URL prefix of company profiles in the vendor's documentation; the company's slug follows."""
 
 
 class Entry(NamedTuple):
-    """What a search by this contract needs to know of a posting beside its other columns."""
+    """Column values of a posting that only searches by this contract need."""
 
     record_id: int
     number: int
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 
 
 class _Members(msgspec.Struct):
-    """The members that a record is made of, each of any type; the others are passed over."""
+    """Members of a posting that a record uses, each of any type; other members are ignored."""
 
     job_title: Any = None
     description: Any = None
@@ -59,37 +59,40 @@ _decode = msgspec.json.Decoder(_Members).decode
 
 
 def record_id(identity: str) -> int:
-    """The number of the posting with that id, the same on every board: 53 bits, which every
-    reader of JSON keeps."""
+    """Returns the record id of a posting id, the same on every board.
+
+    Record ids have at most 53 bits, so JSON parsers that use floats read them exactly.
+    """
     return _number(identity, b"posting")
 
 
 @functools.lru_cache(maxsize=10_000)
 def company_id(company: str) -> int | None:
-    """The number of the company with that `key`; a posting without company has none."""
+    """Returns the id of the company with this comparison key; None for an empty key."""
     return _number(company, b"company") if company else None
 
 
 def entry(number: int, identity: str, json_text: bytes) -> Entry:
-    """What is stored of the posting with that number on the board and that id."""
+    """Returns the row of the `coresignal` table for the posting with this number and id."""
     found = _members(json_text)
     location, website = _storable(_location(found)), _storable(_website(found))
     return Entry(record_id(identity), number, location, website)
 
 
 def keywords(json_text: bytes) -> str:
-    """The texts in which a posting's keywords are looked for."""
+    """Returns the texts that a keyword filter searches in a posting."""
     return postings.keywords(msgspec.structs.asdict(_members(json_text)))
 
 
 def record(number: int, json_text: bytes, *, v1: bool) -> bytes:
-    """The record of the posting with that record id, as JSON.
+    """Returns the record of a posting as JSON; `number` is its record id.
 
-    What the board does not know is null: how many applied, whither a link redirects. It knows one
-    date of a posting, its `date_posted`, which stands in for the times at which the vendor first
-    and last saw it. `url` is the posting's page on its job board or, if there is none, the link to
-    apply, which is also `external_url`; `hash` is the MD5 of `url`. `deleted` is always 0: the
-    board forgets postings that are taken out. `v1` says the older of the contract's two shapes.
+    Values that the board does not have, such as the number of applicants or the redirect target of
+    a link, are null. The board has one date per posting, `date_posted`, and uses it for both times
+    at which the vendor first and last saw the posting. `url` is the posting's page on its job board
+    or, if there is none, the application link, which is also `external_url`; `hash` is the MD5 of
+    `url`. `deleted` is always 0, because the board keeps no removed postings. `v1` selects the
+    older of the contract's two shapes.
     """
     found = _members(json_text)
     day = _text(found.date_posted)
@@ -97,7 +100,7 @@ def record(number: int, json_text: bytes, *, v1: bool) -> bytes:
     slug, url = _text(found.company_slug), _text(found.job_board_link)
     url = url or _text(found.application_link)
     company = found.company_data if isinstance(found.company_data, dict) else {}
-    told = {
+    fields = {
         "id": number,
         "created": seen,
         "last_updated": seen,
@@ -112,7 +115,7 @@ def record(number: int, json_text: bytes, *, v1: bool) -> bytes:
         "hash": _md5(url),
         "company_id": company_id(key(_storable(_text(found.company_name) or ""))),
         "company_name": _text(found.company_name),
-        "company_url": f"{PROFILES}{slug}" if slug else None,
+        "company_url": f"{PROFILE_URL_PREFIX}{slug}" if slug else None,
         "external_url": _text(found.application_link),
         "application_active": int(found.expired is not True),
         "deleted": 0,
@@ -124,7 +127,7 @@ def record(number: int, json_text: bytes, *, v1: bool) -> bytes:
         ],
     }
     if not v1:
-        told |= {
+        fields |= {
             "job_functions_collection": [
                 {"job_function_list": {"function": name}} for name in _texts(found.job_categories)
             ],
@@ -133,13 +136,13 @@ def record(number: int, json_text: bytes, *, v1: bool) -> bytes:
             "redirected_url_hash": None,
         }
     try:
-        return orjson.dumps(told)
-    except TypeError:  # half of a surrogate pair, which has no UTF-8
-        return json.dumps(told).encode()
+        return orjson.dumps(fields)
+    except TypeError:  # half of a surrogate pair, which has no UTF-8 encoding
+        return json.dumps(fields).encode()
 
 
-def site(address: str) -> str:
-    """Equal for two spellings of one web address: without scheme, www and a slash at the end.
+def normalize_site(address: str) -> str:
+    """Returns a web address in lower case, without scheme, `www.` and trailing slashes.
 
     >>> site("https://www.Example.com/jobs/") == site("example.com/jobs")
     True
@@ -152,7 +155,7 @@ def _members(json_text: bytes) -> _Members:
     try:
         return _decode(json_text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # Integers without end and halves of surrogate pairs: the board keeps what it was given.
+        # Very long integers and halves of surrogate pairs: the board accepts and keeps both.
         found: Mapping[str, Any] = json.loads(json_text, parse_int=str, parse_float=str)
         known = {name: found[name] for name in _Members.__struct_fields__ if name in found}
         return _Members(**known)
@@ -168,7 +171,7 @@ def _text(value: Any) -> str | None:
 
 
 def _storable(text: str) -> str:
-    """The text without halves of surrogate pairs, which no column takes."""
+    """Returns the text without halves of surrogate pairs, which SQLite cannot store."""
     return text.encode(errors="replace").decode()
 
 
@@ -194,8 +197,10 @@ def _country(found: _Members) -> str | None:
 
 
 def _website(found: _Members) -> str:
-    """The company's site; if none is stated, that of the address to which applicants write."""
-    return site(_text(found.company_link) or (_text(found.contact_email) or "").rpartition("@")[2])
+    """Returns the company's site; without a link, the domain of its contact email address."""
+    return normalize_site(
+        _text(found.company_link) or (_text(found.contact_email) or "").rpartition("@")[2]
+    )
 
 
 def _salary(value: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""The board's database: one SQLite file, written by one process while others read."""
+"""Stores the board's postings in one SQLite file, written by one process while others read."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from exporter.board import coresignal_records, names, postings, words
 
 _BATCH = 500
 _COLUMNS = postings.Columns._fields
-# The texts stand in a table of their own: a filter that looks at every posting reads 200 bytes of
-# each and not three thousand. Text indexes hold no texts, and rows of theirs whose posting was
-# replaced are left behind: a posting's new version gets a new number, so they are never found.
-# `expiries` has the moment, in microseconds of Unix time, at which the board first had a posting as
-# expired; boards of earlier versions hold expired postings without one.
+# The JSON texts have their own table, `documents`: a filter that scans all postings reads 200 bytes
+# per posting instead of 3,000. The text indexes store no texts. Their rows are not deleted when a
+# posting is replaced: the new version gets a new number, so the old rows match no posting.
+# `expiries` holds the time, in microseconds of Unix time, at which the board first stored a posting
+# as expired. Files written by older versions of the board contain expired postings without a time.
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS documents (number INTEGER PRIMARY KEY, json BLOB NOT NULL);
@@ -61,45 +61,49 @@ _INSERTS = {
 }
 
 
-class Loaded(NamedTuple):
-    """How many postings were read, and how many of them took the place of one with their id."""
+class LoadResult(NamedTuple):
+    """Result of a load: counts of postings."""
 
     loaded: int
+    """Postings read from the input."""
     replaced: int
+    """Postings that replaced an earlier posting with the same id."""
 
 
 class LoadError(ValueError):
-    """The file was not loaded, and the board is as it was before; the text names the line."""
+    """The file could not be loaded; the board is unchanged, and the text names the line."""
 
 
 def prepare(database: Path) -> None:
-    """Makes sure that the file exists and is a board; a board's postings stay as they are."""
+    """Creates the database file if it is missing, and upgrades files of older versions.
+
+    Existing postings are kept.
+    """
     database.parent.mkdir(parents=True, exist_ok=True)
     with closing(_connect(database)) as connection:
         lacking = meta(connection, "last_number") and not meta(connection, "coresignal")
     if lacking:
-        with writing(database) as connection:
-            _add_records(connection)
+        with write_transaction(database) as connection:
+            _backfill_records(connection)
 
 
-def load(database: Path, file: Path) -> Loaded:
-    """Adds every posting of a JSON Lines file to the board, or none of them.
+def load(database: Path, file: Path) -> LoadResult:
+    """Adds all postings of a JSON Lines file to the board in one transaction.
 
-    The file may be gzip, whatever its name. Lines end with a line feed and nothing else, because
-    texts of postings hold other line separators. Blank lines are passed over. A posting whose id
-    the board already has, or a later line of the file has again, replaces the earlier one. Loading
-    a file a second time changes nothing. Readers of the board see it before or after the load.
+    The file may be gzip-compressed, whatever its name. Only a line feed ends a line, because the
+    texts of postings contain other line separators. Blank lines are skipped. If the board or an
+    earlier line has a posting with the same id, the later one replaces it. Loading a file twice is
+    idempotent. Readers see either none or all of the file's postings.
 
-    Raises LoadError for a line that is no posting or a file that cannot be unpacked, OSError for
-    one that cannot be read.
+    Raises LoadError for an invalid line or a damaged gzip file, and OSError for an unreadable file.
     """
-    with writing(database) as connection:
+    with write_transaction(database) as connection:
         return store(connection, _read(file), synthetic=False)
 
 
 @contextmanager
-def writing(database: Path) -> Iterator[sqlite3.Connection]:
-    """One transaction: everything written in it is kept, or nothing if it ends with an error."""
+def write_transaction(database: Path) -> Iterator[sqlite3.Connection]:
+    """Opens a write transaction: commits at the end of the block, rolls back after an error."""
     with closing(_connect(database)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -112,8 +116,12 @@ def writing(database: Path) -> Iterator[sqlite3.Connection]:
 
 def store(
     connection: sqlite3.Connection, found: Iterable[postings.Posting], *, synthetic: bool
-) -> Loaded:
-    """Writes postings in their order, each with a number higher than any that was ever given."""
+) -> LoadResult:
+    """Stores postings in order; each new or changed one gets a number that was never used before.
+
+    Of several postings with the same id, the last is kept. An unchanged posting keeps its number.
+    Raises LoadError if two posting ids have the same record id in the Coresignal API.
+    """
     number = before = meta(connection, "last_number")
     now = int(datetime.now(UTC).timestamp() * 1_000_000)
     loaded = replaced = 0
@@ -162,22 +170,22 @@ def store(
             except sqlite3.IntegrityError as error:
                 if table != "coresignal":
                     raise
-                # Record ids are hashes, and without this one posting would hide the other.
+                # Record ids are hashes. With equal record ids only one posting would be found.
                 raise LoadError(
-                    f"two ids of postings give one record id of the Coresignal API ({error}): "
-                    "change the one that was added last. Nothing was loaded"
+                    f"two posting ids have the same record id in the Coresignal API ({error}): "
+                    "change the id that was added last. Nothing was loaded"
                 ) from error
     if number != before:
-        names.remember_moment(connection, before + 1)
+        names.record_write_time(connection, before + 1)
         if not before:
             set_meta(connection, "coresignal", 1)
         set_meta(connection, "last_number", number)
-        changed(connection)
-    return Loaded(loaded, replaced)
+        bump_version(connection)
+    return LoadResult(loaded, replaced)
 
 
-def _add_records(connection: sqlite3.Connection) -> None:
-    """Adds what postings lack that were stored before the board knew of Coresignal's records."""
+def _backfill_records(connection: sqlite3.Connection) -> None:
+    """Adds Coresignal records for postings in files of older versions, which have none."""
     lacking = connection.execute(
         "SELECT number, id, json FROM postings JOIN documents USING (number)"
         " WHERE number NOT IN (SELECT number FROM coresignal)"
@@ -189,32 +197,32 @@ def _add_records(connection: sqlite3.Connection) -> None:
 
 
 def clear_synthetic(connection: sqlite3.Connection) -> None:
-    """Takes out all synthetic postings."""
+    """Deletes all synthetic postings."""
     chosen = "WHERE number IN (SELECT number FROM postings WHERE synthetic)"
     if connection.execute(f"SELECT 1 FROM postings {chosen} LIMIT 1").fetchone():  # noqa: S608
         for table in ("documents", "places", "expiries", "postings"):
             connection.execute(f"DELETE FROM {table} {chosen}")  # noqa: S608
-        changed(connection)
+        bump_version(connection)
 
 
-def changed(connection: sqlite3.Connection) -> None:
-    """Tells readers, once the transaction is committed, that what they remember is old."""
+def bump_version(connection: sqlite3.Connection) -> None:
+    """Increases the board's version, so that readers drop cached searches after the commit."""
     set_meta(connection, "version", meta(connection, "version") + 1)
 
 
 def meta(connection: sqlite3.Connection, name: str) -> int:
-    """A number remembered under a name, 0 if there is none."""
+    """Returns the number stored under a name, or 0."""
     row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
     return int(row[0]) if row else 0
 
 
 def set_meta(connection: sqlite3.Connection, name: str, value: int) -> None:
-    """Remembers a number under a name."""
+    """Stores a number under a name."""
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
 
 def reader(database: Path) -> sqlite3.Connection:
-    """A connection that cannot write, for one thread."""
+    """Returns a read-only connection for use by one thread."""
     uri = f"{database.resolve().as_uri()}?mode=ro"
     connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
     connection.execute(f"PRAGMA mmap_size = {1 << 32}")
@@ -228,7 +236,7 @@ def _connect(database: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA cache_size = {-128 * 1024}")
     connection.executescript(_SCHEMA)
-    names.complete(connection)
+    names.backfill(connection)
     return connection
 
 

@@ -1,4 +1,4 @@
-"""Texts to look for, joined by AND and OR, as the filters of the Coresignal contract take them."""
+"""Parses the Coresignal contract's text filters: terms, phrases, AND, OR and brackets."""
 
 from __future__ import annotations
 
@@ -8,68 +8,73 @@ import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
-DEEPEST = 20
-"""Brackets in brackets."""
+MAX_BRACKET_DEPTH = 20
+"""Maximum nesting of brackets."""
 
-_PIECE = re.compile(r'"([^"]*)"?|([()])|([^\s()"]+)')
+_TOKEN = re.compile(r'"([^"]*)"?|([()])|([^\s()"]+)')
 _WORD = re.compile(r"[\w+#]+")
 _ACCENT = re.compile("[\u0300-\u036f]")
-"""What stands behind its letter once the two are taken apart."""
+"""Combining accents, which NFKD normalization separates from their letters."""
 
 
 class Term(NamedTuple):
-    """All its words in any order; if `exact`, one behind the other."""
+    """A text to find: all its words in any order, or as a phrase if `exact`."""
 
     text: str
     exact: bool
 
 
 class Joined(NamedTuple):
-    """Parts of which `every` one has to match, or one."""
+    """Parts joined by AND (`every` is true) or by OR (`every` is false)."""
 
     every: bool
     parts: tuple[Term | Joined, ...]
 
 
 Expression = Term | Joined
-_NOTHING = Joined(every=True, parts=())
-"""What stands where an operator has nothing to join."""
+_EMPTY = Joined(every=True, parts=())
+"""Missing operand of an operator, or an expression without any term."""
 
 
-class Wrong(ValueError):
-    """The text is no expression; says why."""
+class InvalidExpression(ValueError):
+    """The text is not a valid expression; the message says why."""
 
 
 @functools.lru_cache(maxsize=1_000)
 def parse(text: str) -> Expression:
-    """The expression that a filter's text means.
+    """Parses the text of a filter.
 
-    `Data Analyst` are two words, both wanted; `"Data Analyst"` has to stand just so. AND and OR in
-    capitals join terms, AND more tightly, and brackets group them, as in the vendor's examples. An
-    operator with nothing to join is left out. Raises Wrong for brackets deeper than DEEPEST.
+    `Data Analyst` requires both words in any order; `"Data Analyst"` requires the phrase. AND and
+    OR in capitals join terms (AND binds more tightly than OR), and brackets group terms, as in the
+    vendor's examples. An operator without an operand is ignored.
+
+    Raises InvalidExpression for brackets that are nested more than MAX_BRACKET_DEPTH deep.
     """
-    pieces = [(m[1], m[2] or m[3] or "") for m in _PIECE.finditer(text)]
+    pieces = [(m[1], m[2] or m[3] or "") for m in _TOKEN.finditer(text)]
     parts, at = [], 0
     while at < len(pieces):
-        part, at = _either(pieces, at, 0)
+        part, at = _parse_or(pieces, at, 0)
         parts.append(part)
-        at += 1  # a bracket too many closes nothing
+        at += 1  # an unmatched closing bracket is ignored
     whole = _join(parts, every=True)
-    return Term(text, exact=False) if whole == _NOTHING else whole
+    return Term(text, exact=False) if whole == _EMPTY else whole
 
 
 def matches(expression: Expression, has: Callable[[Term], bool]) -> bool:
-    """Whether the expression holds, if a term does exactly when `has` says so."""
+    """True if the expression is true, where `has` decides for each term."""
     if isinstance(expression, Term):
         return has(expression)
     parts = (matches(part, has) for part in expression.parts)
     return all(parts) if expression.every else any(parts)
 
 
-def said(expression: Expression, text: str) -> bool:
-    """Whether a text says what the expression wants, in any case and accent. Words are runs of
-    letters and digits; C++ and C# are words too. `|` separates texts: no phrase goes across it."""
-    folded = _folded(text)
+def contained_in(expression: Expression, text: str) -> bool:
+    """True if the text contains the terms of the expression, ignoring case and accents.
+
+    Words are runs of letters, digits, `+` and `#`, so `C++` and `C#` are words. `|` separates
+    texts: a phrase does not match across a `|`.
+    """
+    folded = _fold(text)
 
     def has(term: Term) -> bool:
         wanted = _patterns(term)
@@ -80,43 +85,45 @@ def said(expression: Expression, text: str) -> bool:
 
 @functools.lru_cache(maxsize=1_000)
 def _patterns(term: Term) -> list[re.Pattern[str]]:
-    """All that a folded text has to hold."""
-    runs = [re.escape(word) for word in _WORD.findall(_folded(term.text))]
+    """Returns the patterns that a folded text must all contain to match a term."""
+    runs = [re.escape(word) for word in _WORD.findall(_fold(term.text))]
     if term.exact and runs:
         runs = [r"[^\w+#|]+".join(runs)]
     return [re.compile(rf"(?<![\w+#]){run}(?![\w+#])") for run in runs]
 
 
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
     folded = text.casefold()
     if folded.isascii():
         return folded
     return _ACCENT.sub("", unicodedata.normalize("NFKD", folded))
 
 
-_Piece = tuple[str | None, str]
-"""What stood in quotes, or None; otherwise a bracket, an operator or a word."""
+_Token = tuple[str | None, str]
+"""Quoted text or None, and otherwise a bracket, an operator or a word."""
 
 
-def _either(pieces: list[_Piece], at: int, depth: int) -> tuple[Expression, int]:
-    if depth > DEEPEST:
-        raise Wrong(f"brackets stand more than {DEEPEST} deep: write it flatter")
+def _parse_or(pieces: list[_Token], at: int, depth: int) -> tuple[Expression, int]:
+    if depth > MAX_BRACKET_DEPTH:
+        raise InvalidExpression(
+            f"brackets are nested more than {MAX_BRACKET_DEPTH} deep: use fewer levels"
+        )
     parts: list[Expression] = []
     part: Expression | None = None
     while part is None or (at < len(pieces) and pieces[at] == (None, "OR")):
-        part, at = _every(pieces, at if part is None else at + 1, depth)
+        part, at = _parse_and(pieces, at if part is None else at + 1, depth)
         parts.append(part)
     return _join(parts, every=False), at
 
 
-def _every(pieces: list[_Piece], at: int, depth: int) -> tuple[Expression, int]:
+def _parse_and(pieces: list[_Token], at: int, depth: int) -> tuple[Expression, int]:
     parts: list[Expression] = []
-    loose: list[str] = []
+    words: list[str] = []
 
-    def gathered() -> None:
-        if loose:
-            parts.append(Term(" ".join(loose), exact=False))
-            loose.clear()
+    def flush_words() -> None:
+        if words:
+            parts.append(Term(" ".join(words), exact=False))
+            words.clear()
 
     while at < len(pieces):
         quoted, plain = pieces[at]
@@ -124,23 +131,23 @@ def _every(pieces: list[_Piece], at: int, depth: int) -> tuple[Expression, int]:
             break
         at += 1
         if plain == "(":
-            gathered()
-            inner, at = _either(pieces, at, depth + 1)
+            flush_words()
+            inner, at = _parse_or(pieces, at, depth + 1)
             parts.append(inner)
             at += 1
         elif quoted is not None:
-            gathered()
+            flush_words()
             parts.append(Term(quoted, exact=True))
         elif plain == "AND":
-            gathered()
+            flush_words()
         else:
-            loose.append(plain)
-    gathered()
+            words.append(plain)
+    flush_words()
     return _join(parts, every=True), at
 
 
 def _join(parts: list[Expression], *, every: bool) -> Expression:
-    real = tuple(part for part in parts if part != _NOTHING)
+    real = tuple(part for part in parts if part != _EMPTY)
     if not real:
-        return _NOTHING
+        return _EMPTY
     return real[0] if len(real) == 1 else Joined(every, real)

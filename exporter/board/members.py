@@ -1,4 +1,4 @@
-"""A posting's members as raw JSON, to be put under other names without being read."""
+"""Extracts a posting's members as raw JSON, to copy them under other names without decoding."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _null = msgspec.Raw(b"null")
 
 
 class Members(msgspec.Struct):
-    """The members that other contracts show; null if the posting has none of that name."""
+    """Members that the Bindbee and Qwestly contracts use; null if the posting lacks a member."""
 
     job_title: msgspec.Raw = _null
     company_name: msgspec.Raw = _null
@@ -37,20 +37,20 @@ class Members(msgspec.Struct):
 _fast = msgspec.json.Decoder(Members).decode
 _NAMES = frozenset(Members.__struct_fields__)
 _SPACE = re.compile(r"[ \t\n\r]*")
-# Numbers are only passed over: Python reads no integer of more than 4,300 digits.
+# Numbers stay texts: Python refuses to convert integers of more than 4,300 digits.
 _value = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 
 
-def of(document: bytes) -> Members:
-    """The members of a posting's JSON text."""
+def decode(document: bytes) -> Members:
+    """Returns the members of a posting's JSON text."""
     try:
         return _fast(document)
     except msgspec.DecodeError:
-        # Halves of surrogate pairs, which it does not take even where it only passes them over.
-        return Members(**_cut(document.decode()))
+        # msgspec rejects halves of surrogate pairs, even in members that it skips.
+        return Members(**_slice_members(document.decode()))
 
 
-def _cut(document: str) -> dict[str, msgspec.Raw]:
+def _slice_members(document: str) -> dict[str, msgspec.Raw]:
     found: dict[str, msgspec.Raw] = {}
     at = _skip(document, _skip(document, 0) + 1)
     while document[at] != "}":
@@ -71,31 +71,31 @@ def _skip(document: str, at: int) -> int:
     return match.end()
 
 
-def text(value: msgspec.Raw) -> msgspec.Raw | None:
-    """The value if it is a text."""
+def text_or_none(value: msgspec.Raw) -> msgspec.Raw | None:
+    """Returns the value if it is a JSON string, else None."""
     return value if bytes(value).startswith(b'"') else None
 
 
-def items(value: msgspec.Raw) -> msgspec.Raw | None:
-    """The value if it is a list."""
+def list_or_none(value: msgspec.Raw) -> msgspec.Raw | None:
+    """Returns the value if it is a JSON array, else None."""
     return value if bytes(value).startswith(b"[") else None
 
 
-def members(value: msgspec.Raw) -> msgspec.Raw | None:
-    """The value if it is an object."""
+def object_or_none(value: msgspec.Raw) -> msgspec.Raw | None:
+    """Returns the value if it is a JSON object, else None."""
     return value if bytes(value).startswith(b"{") else None
 
 
-def flag(value: msgspec.Raw) -> bool | None:
-    """The value if it is true or false."""
+def bool_or_none(value: msgspec.Raw) -> bool | None:
+    """Returns the value if it is true or false, else None."""
     return {b"true": True, b"false": False}.get(bytes(value))
 
 
-def encoded(value: str | list[str]) -> msgspec.Raw:
-    """Texts made of a posting's own, as JSON: halves of surrogate pairs pass as escapes."""
+def encode(value: str | list[str]) -> msgspec.Raw:
+    """Encodes texts as ASCII JSON, so halves of surrogate pairs are kept as escapes."""
     return msgspec.Raw(json.dumps(value).encode())
 
 
-def day(posted: str) -> str | None:
-    """The first moment of the day that a posting's column holds, if it holds one."""
+def start_of_day(posted: str) -> str | None:
+    """Returns midnight UTC of the day in a posting's `posted` column; None if it is empty."""
     return f"{posted}T00:00:00Z" if posted else None

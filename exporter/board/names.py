@@ -1,4 +1,4 @@
-"""The ids and times by which other contracts know the board's postings."""
+"""Derives the ids and write times of postings for the Bindbee and Qwestly contracts."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ CREATE TABLE IF NOT EXISTS offices (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS moments (number INTEGER PRIMARY KEY, at TEXT NOT NULL);
 """
-# A posting keeps its uuid when a new version of it gets a new number. Rows of `offices` are left
-# behind like those of the text indexes. All postings from a moment's number on, up to the next
-# one's, were written at that moment.
-MOMENT = "(SELECT at FROM moments WHERE moments.number <= {0} ORDER BY number DESC LIMIT 1)"
-"""SQL for when the posting of a number was written, as `instant` writes it."""
+# A posting keeps its uuid when its new version gets a new number. Old rows of `offices` are not
+# deleted, like those of the text indexes. A row of `moments` is the write time of all postings from
+# its number up to the number of the next row.
+WRITE_TIME_SQL = "(SELECT at FROM moments WHERE moments.number <= {0} ORDER BY number DESC LIMIT 1)"
+"""SQL for the write time of the posting with number `{0}`, in the format of format_instant."""
 
 
 class Office(NamedTuple):
-    """Where a posting is, by the keys that `postings.Place` has: what tells offices apart."""
+    """Identity of an office: the comparison keys of a place, as in `postings.Place`."""
 
     city: str
     region: str
@@ -34,13 +34,13 @@ class Office(NamedTuple):
 
 
 def uuid_of(kind: str, text: str) -> bytes:
-    """Always the same 16 bytes for one text of one kind, such as "job" and a posting's id."""
+    """Returns 16 bytes that depend only on the kind, such as "job", and the text, such as an id."""
     digest = blake2b(text.encode(), digest_size=16, person=kind.encode()).digest()
     return uuid.UUID(bytes=digest, version=5).bytes
 
 
-def written(name: bytes) -> str:
-    """A uuid as it is written.
+def format_uuid(name: bytes) -> str:
+    """Formats a uuid as text.
 
     >>> written(bytes(16))
     '00000000-0000-0000-0000-000000000000'
@@ -51,12 +51,12 @@ def written(name: bytes) -> str:
 
 @functools.lru_cache(maxsize=10_000)
 def office_of(office: Office) -> bytes | None:
-    """The uuid of an office, or None of one that has no name at all."""
+    """Returns the uuid of an office; None if all its keys are empty."""
     return uuid_of("office", "\0".join(office)) if any(office) else None
 
 
 def object_id(identity: str) -> str:
-    """24 hexadecimal digits for the id of a posting: itself if it is such, else from its uuid."""
+    """Returns a posting's object id: its own id if that is 24 hex digits, else from its uuid."""
     if is_object_id(identity):
         return identity
     return uuid_of("job", identity)[:12].hex()
@@ -64,38 +64,40 @@ def object_id(identity: str) -> str:
 
 @functools.lru_cache(maxsize=10_000)
 def company_id(company: str) -> str | None:
-    """24 hexadecimal digits for a company's key; None for a posting that names none."""
+    """Returns 24 hexadecimal digits for a company's comparison key; None for an empty key."""
     return uuid_of("company", company)[:12].hex() if company else None
 
 
 def is_object_id(text: str) -> bool:
-    """Whether a text is 24 hexadecimal digits in lower case."""
+    """True if a text is 24 hexadecimal digits in lower case."""
     return re.fullmatch("[0-9a-f]{24}", text) is not None
 
 
-def instant(moment: datetime) -> str:
-    """An aware moment in UTC, written so that texts sort as moments do."""
+def format_instant(moment: datetime) -> str:
+    """Formats an aware time in UTC, so that the texts sort in the order of the times."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def remember_moment(connection: sqlite3.Connection, number: int) -> None:
-    """Notes that postings from this number on are written now: later than all before, whatever
-    the clock says."""
-    now = instant(datetime.now(UTC))
+def record_write_time(connection: sqlite3.Connection, number: int) -> None:
+    """Records the current time as the write time of postings from this number on.
+
+    The recorded time is always later than all earlier ones, even if the clock went back.
+    """
+    now = format_instant(datetime.now(UTC))
     last = connection.execute("SELECT max(at) FROM moments").fetchone()[0]
     if last is not None and last >= now:
-        now = instant(datetime.fromisoformat(last) + timedelta(microseconds=1))
+        now = format_instant(datetime.fromisoformat(last) + timedelta(microseconds=1))
     connection.execute("INSERT INTO moments VALUES (?, ?)", (number, now))
 
 
-def complete(connection: sqlite3.Connection) -> None:
-    """Names the postings of a board that was filled when they had no names yet."""
+def backfill(connection: sqlite3.Connection) -> None:
+    """Adds uuids, offices and a write time to the postings of a file that has none."""
     if connection.execute("SELECT 1 FROM moments LIMIT 1").fetchone():
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
         if not connection.execute("SELECT 1 FROM moments LIMIT 1").fetchone():
-            remember_moment(connection, 0)
+            record_write_time(connection, 0)
             connection.executemany(
                 "INSERT INTO names VALUES (?, ?)",
                 (

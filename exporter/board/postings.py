@@ -1,4 +1,4 @@
-"""A posting of the board: its JSON text, kept whole, and what a search needs to know of it."""
+"""Parses postings: the complete JSON text and the column values that searches use."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _CALIFORNIA = frozenset({"", "ca", "california"})
 
 
 class Digits(str):
-    """A JSON number as it was written: 1.10 is not 1.1, and 2**70 does not fit a float."""
+    """A JSON number as its original text, because a float would change 1.10 or 2**70."""
 
     __slots__ = ()
 
 
 class Place(NamedTuple):
-    """One place of a posting, ready to be compared: every text is a `key`."""
+    """Place of a posting; every text is a comparison key, see `key`."""
 
     city: str
     region: str
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """What a search filters and sorts by. Several values in one text stand as `|a|b|`."""
+    """Column values for filters and sorting; several values in one text are written as `|a|b|`."""
 
     company: str
     company_slug: str
@@ -70,7 +70,7 @@ class Columns(NamedTuple):
 
 
 class Posting(NamedTuple):
-    """A posting as it is stored; `json` is served byte for byte."""
+    """A posting as the board stores it; `json` is served byte for byte."""
 
     id: str
     json: bytes
@@ -83,7 +83,7 @@ class Posting(NamedTuple):
 
 @functools.lru_cache(maxsize=10_000)
 def key(text: str) -> str:
-    """Equal for two texts that differ only in case and in the number of spaces.
+    """Returns a comparison key, equal for texts that differ only in case and white space.
 
     >>> key(" San  JOSE") == key("san jose")
     True
@@ -93,23 +93,28 @@ def key(text: str) -> str:
 
 @functools.lru_cache(maxsize=10_000)
 def label_key(filter_name: str, text: str) -> str:
-    """Equal for two spellings of one label (`Full Time`, `full-time`) of a filter."""
+    """Returns a comparison key, equal for all spellings of a label (`Full Time`, `full-time`)."""
     return filters.fold(hirebase.label(filter_name, text)) or key(text)
 
 
 def from_line(line: bytes) -> Posting:
-    """The posting of one line of JSON Lines, with every original member kept byte for byte.
+    """Parses one line of JSON Lines; the posting keeps every original member byte for byte.
 
-    The served object is the original text with members put in front of it: those of the vendor's
-    posting object that are missing and can be taken from a common name. `id` gives `_id`, `title`
-    `job_title`, `company` `company_name` and `company_slug`, `location` (a text) `location_raw`
-    and `locations`, `salary` {min, max, currency, text} `salary_range` {min, max, currency,
-    period}, `posted_at` `date_posted` if it is a date, `url` `application_link`, `is_remote: true`
-    `location_type: ["Remote"]`, `employment_type` `job_type`, and `tags` (a list of texts)
-    `skills`, where keywords are looked for. A member that already has the vendor's name stays as
-    it is, whatever it holds.
+    The served object is the original text with additional members in front. These are members of
+    the vendor's posting object that the line lacks and that have a common name:
 
-    Raises ValueError, which says why, for a line that is no JSON, no object or has no id.
+    - `_id` from `id`, `job_title` from `title`, `application_link` from `url`, `job_type` from
+      `employment_type`.
+    - `company_name` and `company_slug` from `company`.
+    - `location_raw` and `locations` from `location` (a text).
+    - `salary_range` {min, max, currency, period} from `salary` {min, max, currency, text}.
+    - `date_posted` from `posted_at` if that is a date, else null.
+    - `location_type: ["Remote"]` from `is_remote: true`.
+    - `skills`, which keyword filters search, from `tags` (a list of texts).
+
+    A member that already has the vendor's name is not changed, whatever its value.
+
+    Raises ValueError with the reason for a line that is not a JSON object or has no valid id.
     """
     try:
         text = line.decode()
@@ -117,7 +122,7 @@ def from_line(line: bytes) -> Posting:
         raise ValueError(f"byte {error.start + 1} is not UTF-8") from error
     try:
         original = json.loads(
-            text, parse_int=Digits, parse_float=Digits, parse_constant=_refuse_constant
+            text, parse_int=Digits, parse_float=Digits, parse_constant=_reject_constant
         )
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at column {error.colno}") from error
@@ -126,20 +131,20 @@ def from_line(line: bytes) -> Posting:
     if not isinstance(original, dict):
         kind = type(original).__name__
         raise ValueError(f"an object is needed, this is a {kind}")  # noqa: TRY004 - bad data
-    added = _missing(original)
+    added = _missing_members(original)
     identity = added.get("_id", original.get("_id"))
     if not isinstance(identity, str) or not identity:
-        raise ValueError('no id: "_id" or "id" should be a text or a number')
+        raise ValueError('no id: "_id" or "id" should be a non-empty text or a number')
     if _text(str(identity)) != identity:
-        raise ValueError("the id holds half of a surrogate pair")
+        raise ValueError("the id contains half of a surrogate pair")
     body = text.strip(" \t\r\n")[1:]
-    front = ",".join(f"{json.dumps(name)}:{_encoded(value)}" for name, value in added.items())
+    front = ",".join(f"{json.dumps(name)}:{_encode(value)}" for name, value in added.items())
     whole = f"{{{front},{body}" if front else f"{{{body}"
     return posting(str(identity), whole.encode(), {**original, **added})
 
 
 def posting(identity: str, text: bytes, members: Mapping[str, Any]) -> Posting:
-    """A posting from its served text and its decoded members, of which any may have any type."""
+    """Returns a posting from its served text and its decoded members, each of any type."""
     company = _object(members.get("company_data"))
     places = tuple(_places(members))
     title, description = _text(members.get("job_title")), _text(members.get("description"))
@@ -163,23 +168,23 @@ def posting(identity: str, text: bytes, members: Mapping[str, Any]) -> Posting:
         experience=label_key("experience", _text(members.get("experience_level"))),
         job_types=_labels("job_types", members.get("job_type")),
         location_types=_labels("location_types", members.get("location_type")),
-        job_category=_joined(members.get("job_categories")),
-        industry=_joined(company.get("industries")),
-        sub_industry=_joined(company.get("subindustries")),
+        job_category=_join_keys(members.get("job_categories")),
+        industry=_join_keys(company.get("industries")),
+        sub_industry=_join_keys(company.get("subindustries")),
         visa=members.get("visa_sponsored") is True,
         agency=members.get("recruiter_agency") is True
         or company.get("is_recruiting_agency") is True,
         incomplete=not (title and name and description),
         size_min=_number(size.get("min")),
         size_max=_number(size.get("max")),
-        location_group=_group(members, places),
+        location_group=_location_group(members, places),
     )
     about = [_text(company.get("description_summary")), *_texts(company.get("services"))]
     return Posting(identity, text, columns, places, title, keywords(members), " \n".join(about))
 
 
 def keywords(members: Mapping[str, Any]) -> str:
-    """All texts of a posting in which keywords are looked for."""
+    """Returns the texts of a posting that keyword filters search."""
     words = [_text(members.get("description")), _text(members.get("requirements"))]
     for name in ("technologies", "skills", "benefits"):
         words += _texts(members.get(name))
@@ -187,7 +192,7 @@ def keywords(members: Mapping[str, Any]) -> str:
 
 
 def labels(document: bytes) -> dict[str, list[str]]:
-    """The texts of a served posting that fill some columns, by column, as they are spelled."""
+    """Returns the labels of a served posting in their original spelling, by column."""
     members = _object(json.loads(document, parse_int=Digits, parse_float=Digits))
     company = _object(members.get("company_data"))
     return {
@@ -197,12 +202,12 @@ def labels(document: bytes) -> dict[str, list[str]]:
     }
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"not JSON: {name} is no number")
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"not JSON: {name} is not a number")
 
 
-def _missing(original: Mapping[str, Any]) -> dict[str, Any]:
-    """Members of the vendor's posting object that are absent, from common names."""
+def _missing_members(original: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the missing members of the vendor's posting object, derived from common names."""
     found: dict[str, Any] = {}
     if isinstance(original.get("id"), str):
         found["_id"] = str(original["id"])
@@ -217,11 +222,11 @@ def _missing(original: Mapping[str, Any]) -> dict[str, Any]:
     if words := re.findall(r"\w+", _text(found.get("company_name"))):
         found["company_slug"] = "-".join(words).casefold()
     if _text(original.get("location")):
-        found["locations"] = [_parsed(original["location"])]
+        found["locations"] = [_parse_location(original["location"])]
     if "salary" in original:
         found["salary_range"] = _salary(original["salary"])
     if "posted_at" in original:
-        found["date_posted"] = _day(_text(original["posted_at"]))
+        found["date_posted"] = _date_of(_text(original["posted_at"]))
     if original.get("is_remote") is True:
         found["location_type"] = ["Remote"]
     if _texts(original.get("employment_type")):
@@ -232,10 +237,10 @@ def _missing(original: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in original}
 
 
-def _parsed(location: str) -> dict[str, str]:
+def _parse_location(location: str) -> dict[str, str]:
     parts = [part.strip() for part in location.split(",")]
     place = {"address": location}
-    # Two parts may be a city and a region or a city and a country: only three are certain.
+    # Two parts are ambiguous (city and region, or city and country), three parts are not.
     if len(parts) == 3 and all(parts):
         place.update(zip(("city", "region", "country"), parts, strict=True))
     return place
@@ -252,17 +257,17 @@ def _salary(salary: Any) -> dict[str, Any] | None:
     }
 
 
-def _day(moment: str) -> str | None:
+def _date_of(moment: str) -> str | None:
     day, rest = moment[:10], moment[10:]
     return day if filters.is_day(day) and (not rest or rest[0] in "T ") else None
 
 
-def _encoded(value: Any) -> str:
+def _encode(value: Any) -> str:
     if isinstance(value, Digits):
         return str(value)
     if isinstance(value, dict):
-        return "{" + ",".join(f'"{name}":{_encoded(item)}' for name, item in value.items()) + "}"
-    # Escapes, because half a surrogate pair has no UTF-8.
+        return "{" + ",".join(f'"{name}":{_encode(item)}' for name, item in value.items()) + "}"
+    # ASCII escapes, because half of a surrogate pair has no UTF-8 encoding.
     return json.dumps(value)
 
 
@@ -274,7 +279,7 @@ def _text(value: Any) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        # Half a surrogate pair cannot be stored in a column; the served text keeps it.
+        # SQLite cannot store half of a surrogate pair in a column; the served text keeps it.
         return value.encode(errors="replace").decode()
     return value
 
@@ -290,7 +295,7 @@ def _number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except OverflowError:  # an int that is too large; digits that are give infinity
+    except OverflowError:  # an int that is too large; Digits that are too large become infinity
         return None
     return number if math.isfinite(number) else None
 
@@ -299,7 +304,7 @@ def _object(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _joined(value: Any) -> str:
+def _join_keys(value: Any) -> str:
     return _keys(tuple(_texts(value))) if value else ""
 
 
@@ -329,17 +334,19 @@ def _places(members: Mapping[str, Any]) -> list[Place]:
             else (None, None)
         )
         names = (_text(place.get(name)) for name in ("city", "region", "country", "address"))
-        found.append(Place(*_names(*names), longitude, latitude))
+        found.append(Place(*_place_keys(*names), longitude, latitude))
     return found
 
 
 @functools.lru_cache(maxsize=10_000)
-def _names(city: str, region: str, country: str, address: str) -> tuple[str, str, str, str, str]:
-    parts = "" if city or region or country else _joined(address.split(","))
+def _place_keys(
+    city: str, region: str, country: str, address: str
+) -> tuple[str, str, str, str, str]:
+    parts = "" if city or region or country else _join_keys(address.split(","))
     return key(city), key(region), key(country), key(address), parts
 
 
-def _group(members: Mapping[str, Any], places: tuple[Place, ...]) -> str:
+def _location_group(members: Mapping[str, Any], places: tuple[Place, ...]) -> str:
     if given := _text(members.get("location_group")):
         return filters.fold(given)
     inside = any(place.city in BAY_AREA and place.region in _CALIFORNIA for place in places)

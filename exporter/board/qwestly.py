@@ -1,4 +1,4 @@
-"""The board as Qwestly's job search: pages by number, full-text search, single jobs."""
+"""Qwestly API of the board: pages by number, full-text search, single jobs."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from exporter.board.search import Condition, all_of
 from exporter.contracts import hirebase
 
 PREFIX = "/api/external/search/jobs"
-MOST = 200
-"""Jobs a page."""
-_TITLE, _COMPANY, _BODY = 4, 2, 1
-"""What a word counts in a job's title, in its company's name and in its texts."""
+MAX_PAGE_SIZE = 200
+"""Maximum jobs per page."""
+_TITLE_WEIGHT, _COMPANY_WEIGHT, _BODY_WEIGHT = 4, 2, 1
+"""Score of a word found in a job's title, in its company's name, and in its keyword texts."""
 
 
 def router(pages: results.Results) -> APIRouter:
-    """`GET /api/external/search/jobs` and `GET …/{jobId}`, as the vendor documents them.
+    """Serves `GET /api/external/search/jobs` and `GET …/{jobId}` as the vendor documents them.
 
-    A posting is `active` until it is `expired`; nothing here has another status. `job_family` and
-    `location_type` are a posting's first category and its first location type, and filters compare
-    them whole, in any case. A full-text search finds what has one of the words, as the text search
-    of the vendor's database does; how relevant it is the vendor does not say: here each word counts
-    once for each text that has it, most in the title. A blank parameter is an absent one.
+    A posting is `active` until it is `expired`; no posting of the board has another status.
+    `job_family` and `location_type` are a posting's first category and first location type; filters
+    match their whole value in any case. A full-text search finds postings with at least one of the
+    words, like the text search of the vendor's database. The vendor does not document the ranking.
+    Here a posting scores once for each word and each text that contains the word, with the highest
+    score for the title. An empty parameter is the same as an absent one.
     """
     routes = APIRouter()
 
     @routes.get(PREFIX)
-    def some(
+    def jobs_page(
         page: str = "",
         limit: str = "",
         status: str = "",
@@ -45,16 +46,16 @@ def router(pages: results.Results) -> APIRouter:
         location_type: str = "",
         search: str = "",
     ) -> Response:
-        number, size = _whole(page or "1"), _whole(limit or "50")
+        number, size = _parse_number(page or "1"), _parse_number(limit or "50")
         if number < 1:
             return _error(400, "Invalid page: it must be an integer of 1 or more")
-        if not 1 <= size <= MOST:
-            return _error(400, f"Invalid limit: it must be an integer from 1 to {MOST}")
+        if not 1 <= size <= MAX_PAGE_SIZE:
+            return _error(400, f"Invalid limit: it must be an integer from 1 to {MAX_PAGE_SIZE}")
         company = company_id.casefold()
         if company and not names.is_object_id(company):
             return _error(400, "Invalid company_id format")
-        asked = _Asked(status or "active", company, key(job_family), location_type, search.strip())
-        with pages.state() as connection:
+        asked = _Query(status or "active", company, key(job_family), location_type, search.strip())
+        with pages.snapshot() as connection:
             numbers = pages.numbers(
                 connection, f"qwestly {json.dumps(asked)}", lambda: _find(connection, asked)
             )
@@ -66,31 +67,31 @@ def router(pages: results.Results) -> APIRouter:
             "limit": size,
         }
         answer = {"success": True, "data": jobs, "pagination": pagination}
-        return answers.reply(msgspec.json.encode(answer))
+        return answers.json_response(msgspec.json.encode(answer))
 
     @routes.get(PREFIX + "/{job_id}")
     def one(job_id: str) -> Response:
         wanted = job_id.casefold()
         if not names.is_object_id(wanted):
             return _error(400, "Invalid jobId format")
-        with pages.state() as connection:
+        with pages.snapshot() as connection:
             number = _number(connection, wanted)
             jobs = _jobs_of(connection, [] if number is None else [number])
         if not jobs:
             return _error(404, "Job not found")
-        return answers.reply(msgspec.json.encode({"success": True, "data": jobs[0]}))
+        return answers.json_response(msgspec.json.encode({"success": True, "data": jobs[0]}))
 
     return routes
 
 
-def refusal(status: int) -> Response:
-    """What a request gets that did not come as far as the routes: 401 without a key, else 500."""
+def error_response(status: int) -> Response:
+    """Returns the error response of this contract for 401 (no valid key) or 500 (a crash)."""
     if status == 401:
-        return answers.reply(b"null", 401)
-    return _error(status, "Internal server error", details="The board's log says why")
+        return answers.json_response(b"null", 401)
+    return _error(status, "Internal server error", details="See the board's log for the cause")
 
 
-class _Asked(NamedTuple):
+class _Query(NamedTuple):
     status: str
     company_id: str
     job_family: str
@@ -98,16 +99,16 @@ class _Asked(NamedTuple):
     search: str
 
 
-def _whole(text: str) -> int:
-    """A number in digits, -1 for anything else."""
+def _parse_number(text: str) -> int:
+    """Returns the number of a text of 1 to 18 digits, or -1 for any other text."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
 def _error(status: int, message: str, **more: str) -> Response:
-    return answers.reply(json.dumps({"error": message, **more}).encode(), status)
+    return answers.json_response(json.dumps({"error": message, **more}).encode(), status)
 
 
-def _find(connection: sqlite3.Connection, asked: _Asked) -> Iterator[int]:
+def _find(connection: sqlite3.Connection, asked: _Query) -> Iterator[int]:
     connection.create_function("object_id", 1, names.object_id, deterministic=True)
     connection.create_function("company_id", 1, names.company_id, deterministic=True)
     connection.create_function("has_word", 2, _has_word, deterministic=True)
@@ -117,7 +118,7 @@ def _find(connection: sqlite3.Connection, asked: _Asked) -> Iterator[int]:
         scores, score = f"{_SCORES} CROSS JOIN", "score DESC,"
         found = dict.fromkeys(words.tokens(asked.search))
         values = (json.dumps(list(found)), *values)
-    # Of the same search, all that were written at one moment stand in the order of their ids.
+    # Order: score, then the latest write time, then the object id.
     rows = connection.execute(
         f"SELECT number FROM {scores} postings {'USING (number)' if scores else ''}"  # noqa: S608
         f" WHERE {condition.sql} ORDER BY {score}"
@@ -131,29 +132,29 @@ def _find(connection: sqlite3.Connection, asked: _Asked) -> Iterator[int]:
 _SCORES = f"""
 (WITH asked AS (SELECT value AS word, '"' || value || '"' AS quoted FROM json_each(?)),
 hits AS (
-    SELECT titles.rowid AS number, {_TITLE} AS weight
+    SELECT titles.rowid AS number, {_TITLE_WEIGHT} AS weight
         FROM asked CROSS JOIN titles ON titles.titles MATCH quoted
     UNION ALL
-    SELECT words.rowid, {_BODY} FROM asked CROSS JOIN words ON words.words MATCH quoted
+    SELECT words.rowid, {_BODY_WEIGHT} FROM asked CROSS JOIN words ON words.words MATCH quoted
     UNION ALL
-    SELECT postings.number, {_COMPANY}
+    SELECT postings.number, {_COMPANY_WEIGHT}
         FROM asked CROSS JOIN postings ON has_word(postings.company, word)
 )
 SELECT number, sum(weight) AS score FROM hits GROUP BY number)
 """  # noqa: S608 - numbers of ours
 
 
-def _conditions(asked: _Asked) -> Iterator[Condition]:
+def _conditions(asked: _Query) -> Iterator[Condition]:
     yield Condition({"active": "NOT expired", "expired": "expired"}.get(asked.status, "0"))
     if asked.company_id:
         yield Condition("company_id(company) = ?", (asked.company_id,))
     if asked.job_family:
-        yield _first("job_category", asked.job_family)
+        yield _first_label_is("job_category", asked.job_family)
     if asked.location_type:
-        yield _first("location_types", label_key("location_types", asked.location_type))
+        yield _first_label_is("location_types", label_key("location_types", asked.location_type))
 
 
-def _first(column: str, value: str) -> Condition:
+def _first_label_is(column: str, value: str) -> Condition:
     start = f"|{value}|"
     return Condition(f"substr({column}, 1, ?) = ?", (len(start), start))
 
@@ -168,12 +169,12 @@ def _words_of(company: str) -> frozenset[str]:
 
 
 def _number(connection: sqlite3.Connection, wanted: str) -> int | None:
-    """The number of the posting with that object id."""
+    """Returns the number of the posting with this object id, or None."""
     own = connection.execute("SELECT number FROM postings WHERE id = ?", (wanted,)).fetchone()
     if own:
         return int(own[0])
     first = bytes.fromhex(wanted)
-    # A uuid begins with the object id that was made of it.
+    # A derived object id is the first 12 bytes of the posting's uuid.
     rows = connection.execute(
         "SELECT number, id FROM names JOIN postings USING (number) WHERE uuid BETWEEN ? AND ?",
         (first + bytes(4), first + b"\xff" * 4),
@@ -182,13 +183,13 @@ def _number(connection: sqlite3.Connection, wanted: str) -> int | None:
 
 
 def _jobs_of(connection: sqlite3.Connection, numbers: list[int]) -> list[dict[str, Any]]:
-    """The job objects of postings, in the order of their numbers here.
+    """Returns the job objects of postings, in the order of `numbers`.
 
-    Members that the board's postings do not have are null, lists are empty.
+    Members that the board's postings do not have are null, and lists without a source are empty.
     """
     rows = connection.execute(
         "SELECT number, id, expired, posted, company, job_category, location_types, job_types,"  # noqa: S608
-        f" json, {names.MOMENT.format('postings.number')}"
+        f" json, {names.WRITE_TIME_SQL.format('postings.number')}"
         " FROM postings JOIN documents USING (number)"
         " WHERE number IN (SELECT value FROM json_each(?))",
         (json.dumps(numbers),),
@@ -210,16 +211,16 @@ class _Row(NamedTuple):
 
 
 def _job(row: _Row) -> dict[str, Any]:
-    known = members.of(row.json)
+    known = members.decode(row.json)
     return {
         "_id": names.object_id(row.id),
         "source_id": row.id,
         "status": "expired" if row.expired else "active",
-        "title": members.text(known.job_title),
+        "title": members.text_or_none(known.job_title),
         "location": _locations(bytes(known.locations)),
         "location_type": _label("location_types", row.location_types),
         "employment_type": _label("job_types", row.job_types),
-        "company_name": members.text(known.company_name),
+        "company_name": members.text_or_none(known.company_name),
         "company_id": names.company_id(row.company),
         "org_unit_name": None,
         "org_unit_id": None,
@@ -227,36 +228,36 @@ def _job(row: _Row) -> dict[str, Any]:
         "exploratory_job_id": None,
         "job_family": _label("job_family", row.job_category),
         "is_epd": None,
-        "has_equity": members.flag(known.offers_equity),
+        "has_equity": members.bool_or_none(known.offers_equity),
         "equity_details": None,
         "benefits": _benefits(bytes(known.benefits)),
-        "compensation": members.members(known.salary_range),
-        "team": members.text(known.team),
-        "description": members.text(known.description),
+        "compensation": members.object_or_none(known.salary_range),
+        "team": members.text_or_none(known.team),
+        "description": members.text_or_none(known.description),
         "responsibilities": [],
         "must_have": {
-            "skills": members.items(known.skills),
-            "technologies": members.items(known.technologies),
-            "experience": members.members(known.yoe_range),
+            "skills": members.list_or_none(known.skills),
+            "technologies": members.list_or_none(known.technologies),
+            "experience": members.object_or_none(known.yoe_range),
         },
         "nice_to_have": None,
         "metadata": {
-            "application_link": members.text(known.application_link),
-            "job_board": members.text(known.job_board),
-            "company_data": members.members(known.company_data),
+            "application_link": members.text_or_none(known.application_link),
+            "job_board": members.text_or_none(known.job_board),
+            "company_data": members.object_or_none(known.company_data),
         },
         "hm_additional_info": None,
-        "llm_role_summary": members.text(known.requirements_summary),
+        "llm_role_summary": members.text_or_none(known.requirements_summary),
         "is_publicly_accessible": True,
-        "created_at": members.day(row.posted),
-        # Milliseconds, as the vendor's database keeps them.
+        "created_at": members.start_of_day(row.posted),
+        # Milliseconds, as in the vendor's database.
         "updated_at": f"{row.written_at[:23]}Z",
     }
 
 
 @functools.lru_cache(maxsize=10_000)
 def _label(filter_name: str, labels: str) -> str | None:
-    """The first of `|a|b|`, as the vendor spells it."""
+    """Returns the first label of `|a|b|` in the vendor's spelling, in lower case."""
     first = labels.split("|")[1] if labels else ""
     return hirebase.label(filter_name, first).casefold() or None
 
@@ -269,12 +270,12 @@ def _locations(raw: bytes) -> msgspec.Raw:
             parts = [place.get(part) for part in ("city", "region", "country")]
             named = [part for part in parts if isinstance(part, str) and part.strip()]
             texts.append(", ".join(named) or place.get("address"))
-    return members.encoded([text for text in texts if isinstance(text, str)])
+    return members.encode([text for text in texts if isinstance(text, str)])
 
 
 @functools.lru_cache(maxsize=10_000)
 def _benefits(raw: bytes) -> msgspec.Raw | None:
-    """A list of benefits as the one text that the vendor has."""
+    """Returns a list of benefits joined to one text, as in the vendor's job object."""
     if not raw.startswith(b"["):
         return None
-    return members.encoded("; ".join(one for one in json.loads(raw) if isinstance(one, str)))
+    return members.encode("; ".join(one for one in json.loads(raw) if isinstance(one, str)))

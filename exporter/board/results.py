@@ -1,4 +1,4 @@
-"""The pages of searches: which postings match, in which order, and their JSON texts."""
+"""Finds the pages of searches: the matching postings, their order and their JSON texts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from exporter.board import search as searches
 from exporter.contracts import hirebase
 from exporter.core import canonical
 
-_MOST_REMEMBERED = 16_000_000
-"""Numbers of postings kept for searches that are being read: 128 MB."""
+_MAX_CACHED_NUMBERS = 16_000_000
+"""Maximum posting numbers in the cache of searches: 8 bytes each, 128 MB in total."""
 _ORDERS = {
     "relevance": "number",
     "date_posted": "posted",
@@ -35,8 +35,8 @@ _LABELS = {
 }
 
 
-class Found(NamedTuple):
-    """One page: the postings' JSON texts, and how many postings and companies match in all."""
+class ResultPage(NamedTuple):
+    """JSON texts of a page's postings, and the total number of matching postings and companies."""
 
     documents: list[bytes]
     total: int
@@ -49,42 +49,45 @@ class _Matches(NamedTuple):
 
 
 class Results:
-    """Pages of searches, each read from one state of the board, in an order that holds still.
+    """Reads pages of searches, each from one snapshot of the board and in a total order.
 
-    The numbers of all postings that match are found once per search and state of the board, and
-    kept for the searches read last: so a page costs the same at any depth, and the totals cost
-    nothing. One connection a thread.
+    The numbers of all matching postings are computed once per search and version of the board, and
+    cached for the most recently used searches. So a page costs the same at any depth, and the
+    totals cost nothing. Each thread has its own connection.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = threading.local()
         self._lock = threading.Lock()
-        self._remembered: OrderedDict[tuple[int, str], Future[_Matches]] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, str], Future[_Matches]] = OrderedDict()
         self._labels: tuple[int, dict[str, list[str]]] | None = None
         self._labelling = threading.Lock()
 
-    def page(self, search: hirebase.JobSearch, page: int, limit: int, now: datetime) -> Found:
-        """Page `page` (from 1) of `limit` postings; empty, with the true totals, past the end.
+    def page(self, search: hirebase.JobSearch, page: int, limit: int, now: datetime) -> ResultPage:
+        """Returns page `page` (from 1) of `limit` postings; past the end, empty with true totals.
 
-        Raises Refused if the board cannot do what a filter asks.
+        Raises UnsupportedFilter for a filter that the board cannot apply.
         """
         connection = self._connection()
-        # One read transaction: what is found and what is read are the same state of the board.
+        # One read transaction, so that search and documents see the same version of the board.
         connection.execute("BEGIN")
         try:
             matches = self._matches(
-                connection, _question(search, now), lambda: _find(connection, search, now)
+                connection, _cache_key(search, now), lambda: _find(connection, search, now)
             )
             documents = _documents(connection, matches.numbers[_slice(page, limit)].tolist())
         finally:
             connection.execute("COMMIT")
-        return Found(documents, len(matches.numbers), matches.companies)
+        return ResultPage(documents, len(matches.numbers), matches.companies)
 
-    def expired(self, since: datetime, page: int, limit: int) -> Found:
-        """That page of the postings that the board first had as expired at `since` or later, in the
-        order in which it did, each as its `_id` alone. One whose moment is not known is among
-        them, whatever `since` is: to be told twice does less harm than never."""
+    def expired(self, since: datetime, page: int, limit: int) -> ResultPage:
+        """Returns a page of the postings that expired at `since` or later, with only their `_id`.
+
+        The expiry time is the time at which the board first stored the posting as expired; it also
+        determines the order. A posting with an unknown expiry time is always included, because a
+        duplicate does less harm than a missing posting.
+        """
         moment = int(since.timestamp() * 1_000_000)
         connection = self._connection()
         connection.execute("BEGIN")
@@ -101,12 +104,14 @@ class Results:
         finally:
             connection.execute("COMMIT")
         documents = [json.dumps({"_id": ids[number]}).encode() for number in numbers]
-        return Found(documents, len(matches.numbers), 0)
+        return ResultPage(documents, len(matches.numbers), 0)
 
     def labels(self) -> dict[str, list[str]]:
-        """What postings have for `industries`, `sub_industries` and `categories`: each label once,
-        in alphabetical order, spelled as in the first posting that has it. Found once per state of
-        the board."""
+        """Returns all labels of postings under `industries`, `sub_industries` and `categories`.
+
+        Each label occurs once, in alphabetical order, spelled as in the first posting that has it.
+        Computed once per version of the board.
+        """
         connection = self._connection()
         with self._labelling:
             connection.execute("BEGIN")
@@ -119,15 +124,15 @@ class Results:
             finally:
                 connection.execute("COMMIT")
 
-    def remembers(self, search: hirebase.JobSearch, now: datetime) -> bool:
-        """Whether a page of this search is only a read of its postings, of less than 1 ms."""
+    def is_cached(self, search: hirebase.JobSearch, now: datetime) -> bool:
+        """True if the matches of this search are cached, so that a page takes less than 1 ms."""
         version = database.meta(self._connection(), "version")
         with self._lock:
-            known = self._remembered.get((version, _question(search, now)))
+            known = self._cache.get((version, _cache_key(search, now)))
         return known is not None and known.done()
 
     def one(self, identity: str) -> bytes | None:
-        """The JSON text of the posting with this id, or None."""
+        """Returns the JSON text of the posting with this id, or None."""
         row = self._connection().execute(
             "SELECT json FROM documents JOIN postings USING (number) WHERE id = ?",
             (identity.encode(errors="replace").decode(),),
@@ -136,8 +141,8 @@ class Results:
         return found[0] if found else None
 
     @contextmanager
-    def state(self) -> Iterator[sqlite3.Connection]:
-        """This thread's connection, which sees one state of the board until the block ends."""
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Yields this thread's connection in a read transaction that lasts until the block ends."""
         connection = self._connection()
         connection.execute("BEGIN")
         try:
@@ -148,8 +153,10 @@ class Results:
     def numbers(
         self, connection: sqlite3.Connection, question: str, find: Callable[[], Iterable[int]]
     ) -> array[int]:
-        """The numbers of the postings that answer a question, in the order in which `find` gives
-        them; it is called once per question and state of the board."""
+        """Returns the posting numbers that `find` returns for `question`, in the same order.
+
+        `find` is called once per question and version of the board, then the result is cached.
+        """
         return self._matches(connection, question, lambda: _Matches(array("q", find()), 0)).numbers
 
     def _connection(self) -> sqlite3.Connection:
@@ -165,34 +172,34 @@ class Results:
     ) -> _Matches:
         name = (database.meta(connection, "version"), question)
         with self._lock:
-            known = self._remembered.get(name)
+            known = self._cache.get(name)
             if known is None:
-                mine = self._remembered[name] = Future[_Matches]()
+                mine = self._cache[name] = Future[_Matches]()
             else:
-                self._remembered.move_to_end(name)
+                self._cache.move_to_end(name)
         if known is not None:
             return known.result()
         try:
             mine.set_result(find())
         except BaseException as error:
             with self._lock:
-                self._remembered.pop(name, None)
+                self._cache.pop(name, None)
             mine.set_exception(error)
             raise
-        self._forget(name)
+        self._evict(name)
         return mine.result()
 
-    def _forget(self, keep: tuple[int, str]) -> None:
+    def _evict(self, keep: tuple[int, str]) -> None:
         with self._lock:
-            done = {name: entry for name, entry in self._remembered.items() if entry.done()}
+            done = {name: entry for name, entry in self._cache.items() if entry.done()}
             held = sum(len(entry.result().numbers) + 1_000 for entry in done.values())
             for name, entry in done.items():
-                if name != keep and (held > _MOST_REMEMBERED or name[0] < keep[0]):
+                if name != keep and (held > _MAX_CACHED_NUMBERS or name[0] < keep[0]):
                     held -= len(entry.result().numbers) + 1_000
-                    del self._remembered[name]
+                    del self._cache[name]
 
 
-def _question(search: hirebase.JobSearch, now: datetime) -> str:
+def _cache_key(search: hirebase.JobSearch, now: datetime) -> str:
     return canonical.digest(search.canonical(now))
 
 
@@ -201,7 +208,7 @@ def _slice(page: int, limit: int) -> slice:
 
 
 def _documents(connection: sqlite3.Connection, numbers: list[int]) -> list[bytes]:
-    # One statement for all: a hundred statements take twice as long.
+    # One statement for all numbers: a hundred single statements take twice as long.
     rows = connection.execute(
         "SELECT number, json FROM documents WHERE number IN (SELECT value FROM json_each(?))",
         (json.dumps(numbers),),
@@ -211,12 +218,12 @@ def _documents(connection: sqlite3.Connection, numbers: list[int]) -> list[bytes
 
 
 def _find(connection: sqlite3.Connection, search: hirebase.JobSearch, now: datetime) -> _Matches:
-    # The board has no ranking: what it calls relevance is the order in which postings came in. A
-    # posting that changes moves to the end, so a reader may see it twice and never misses it.
+    # The board has no ranking: its order by relevance is the order in which postings were stored. A
+    # changed posting moves to the end, so a client may read it twice but never misses it.
     condition = searches.condition(search, now)
     descending = search.sort_order == "desc"
     order = _ORDERS[search.sort_by or "relevance"]
-    # The number makes the order total, and so pages disjoint.
+    # The number as last sort key makes the order total, so that pages are disjoint.
     direction = "DESC" if descending else "ASC"
     rows = connection.execute(
         f"SELECT number, company FROM postings WHERE {condition.sql}"  # noqa: S608 - values bound
@@ -241,7 +248,7 @@ def _find_expired(connection: sqlite3.Connection, moment: int) -> _Matches:
 
 
 def _labels(connection: sqlite3.Connection, column: str) -> list[str]:
-    # The column has the labels ready to be compared; how they are spelled, only documents tell.
+    # The column contains comparison keys of the labels; only documents have the original spelling.
     found: dict[str, str] = {}
     rows = connection.execute(
         f"SELECT min(number), {column} FROM postings WHERE {column} != ''"  # noqa: S608 - a literal

@@ -1,4 +1,4 @@
-"""A job search as a condition on the board's tables."""
+"""Translates a job search into a condition on the board's tables."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from exporter.contracts import filters, hirebase
 _KM = {"mi": 1.609344, "km": 1.0, "degrees": 111.195}
 
 
-class Refused(ValueError):
-    """The board cannot do what a filter asks, and so does not answer as if it had."""
+class UnsupportedFilter(ValueError):
+    """The board cannot apply a filter, so it rejects the search instead of ignoring the filter."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -25,30 +25,33 @@ class Refused(ValueError):
 
 
 class Condition(NamedTuple):
-    """A piece of SQL that is true or false of a row of `postings`, and its values."""
+    """An SQL condition on a row of `postings`, with the values of its placeholders."""
 
     sql: str
     values: tuple[object, ...] = ()
 
 
 def condition(search: hirebase.JobSearch, now: datetime) -> Condition:
-    """What a posting has to meet: every filter of the search, or Refused.
+    """Returns the condition that a posting must meet: all filters of the search at once.
 
-    - `job_titles` and `keywords` (description, requirements, technologies, skills, benefits) and
-      `company_keywords` (description and services of the company): one entry has to match, with
-      all its words in any order; `-word` takes out the postings that have the word, in the entry
-      it stands in or, if it stands alone, in all. A title entry in double quotes has to occur
-      just so. Words are runs of letters and digits, whatever their case and accents.
-    - Companies, slugs, boards, categories and industries are compared whole, in any case. A value
-      that no posting has finds nothing.
-    - A posting that states no years or no salary, or no date, does not meet a filter on it, unless
+    - `job_titles`, `keywords` (description, requirements, technologies, skills, benefits) and
+      `company_keywords` (description and services of the company): at least one entry must match,
+      with all its words in any order. `-word` excludes postings with the word: from the matches of
+      its entry, or from all matches if the entry has only such words. A title entry in double
+      quotes must occur as a phrase. Words are runs of letters, digits, `+` and `#`; case and
+      accents do not matter.
+    - Companies, slugs, boards, categories and industries match by their whole value, in any case.
+    - A posting without years, salary or date does not match a filter on the missing value, unless
       `include_yoe` or `include_no_salary` is true. Ranges match if they overlap.
-    - Flags: false means the same as absent. Expired postings are found with `include_expired`.
-      `filter_incomplete_jobs` leaves out those without title, company or description.
-    - A location without coordinates is compared by its names: the board knows no map. With
-      coordinates (or a `bbox` and mode `box`) it is a circle (or box), and `strict` wants the names
-      as well, `weak` either.
-    - `return_raw_description` changes nothing, as postings are served whole; nor does `user_id`.
+    - Flags: false means the same as absent. Expired postings are found only with `include_expired`.
+      `filter_incomplete_jobs` excludes postings without title, company or description.
+    - A location without coordinates is compared by its names, because the board has no map data. A
+      location with coordinates is a circle, or a box in mode `box`; a `bbox` is a box in mode `box`
+      or if there are no coordinates. Mode `strict` requires the names as well as the area; mode
+      `weak` requires one of the two.
+    - `return_raw_description` has no effect, because postings are served whole, nor has `user_id`.
+
+    Raises UnsupportedFilter for a filter that the board cannot apply.
     """
     return all_of(
         [
@@ -63,12 +66,12 @@ def condition(search: hirebase.JobSearch, now: datetime) -> Condition:
 
 
 def all_of(parts: Iterable[Condition]) -> Condition:
-    """True if all are, however many."""
+    """Returns the condition that all parts are true; true without parts."""
     return _joined(list(parts), "AND", "1")
 
 
 def any_of(parts: Iterable[Condition]) -> Condition:
-    """True if one is, however many."""
+    """Returns the condition that at least one part is true; false without parts."""
     return _joined(list(parts), "OR", "0")
 
 
@@ -77,7 +80,7 @@ def _joined(parts: Sequence[Condition], word: str, empty: str) -> Condition:
         return Condition(empty)
     if len(parts) == 1:
         return parts[0]
-    # In halves: SQLite refuses expressions that are a thousand deep, as a plain chain would be.
+    # Joins in halves: SQLite rejects expressions nested 1,000 deep, as a plain chain would be.
     middle = len(parts) // 2
     left, right = (_joined(half, word, empty) for half in (parts[:middle], parts[middle:]))
     return Condition(f"({left.sql} {word} {right.sql})", left.values + right.values)
@@ -91,11 +94,11 @@ def _texts(search: hirebase.JobSearch) -> list[Condition]:
         (search.company_keywords, "company_words"),
     ):
         if entries:
-            found += _matching(filters.as_list(entries), table)
+            found += _word_conditions(filters.as_list(entries), table)
     return found
 
 
-def _matching(entries: list[str], table: str) -> list[Condition]:
+def _word_conditions(entries: list[str], table: str) -> list[Condition]:
     wanted, unwanted, positive = [], [], False
     for entry in entries:
         if table == "titles" and len(entry) > 2 and entry[0] == entry[-1] == '"':
@@ -106,13 +109,13 @@ def _matching(entries: list[str], table: str) -> list[Condition]:
         parts = entry.replace('"', " ").split()
         without = [part for part in parts if len(part) > 1 and part[0] == "-"]
         present = [token for part in parts if part not in without for token in words.tokens(part)]
-        absent = list(filter(None, (_together(words.tokens(part[1:])) for part in without)))
+        absent = list(filter(None, (_all_words(words.tokens(part[1:])) for part in without)))
         if len(without) == len(parts):
             unwanted += absent
             continue
         positive = True
         if present:
-            wanted.append(f"({' NOT '.join([_together(present), *absent])})")
+            wanted.append(f"({' NOT '.join([_all_words(present), *absent])})")
     found = []
     if positive and not wanted:
         found.append(Condition("0"))
@@ -123,7 +126,7 @@ def _matching(entries: list[str], table: str) -> list[Condition]:
     return found
 
 
-def _together(tokens: list[str]) -> str:
+def _all_words(tokens: list[str]) -> str:
     quoted = [f'"{token}"' for token in tokens]
     return f"({' AND '.join(quoted)})" if quoted else ""
 
@@ -151,14 +154,16 @@ def _lists(search: hirebase.JobSearch) -> list[Condition]:
         (search.sub_industry, "sub_industry"),
     ):
         if entries:
-            found.append(_holds(column, [key(entry) for entry in filters.as_list(entries)]))
+            found.append(_contains_any(column, [key(entry) for entry in filters.as_list(entries)]))
     for entries, column in (
         (search.job_types, "job_types"),
         (search.location_types, "location_types"),
     ):
         if entries:
             found.append(
-                _holds(column, [label_key(column, entry) for entry in filters.as_list(entries)])
+                _contains_any(
+                    column, [label_key(column, entry) for entry in filters.as_list(entries)]
+                )
             )
     for entries in (search.experience, search.experience_levels):
         if entries:
@@ -178,7 +183,7 @@ def _one_of(column: str, values: list[str]) -> Condition:
     )
 
 
-def _holds(column: str, values: list[str]) -> Condition:
+def _contains_any(column: str, values: list[str]) -> Condition:
     return any_of(Condition(f"instr({column}, ?)", (f"|{value}|",)) for value in values)
 
 
@@ -187,7 +192,9 @@ def _size(entry: str) -> Condition:
         r"\s*([0-9]{1,9})\s*(?:[-–]\s*([0-9]{1,9})|\+)\s*", entry.replace(",", "")
     )
     if not bounds:
-        raise Refused("company_types", f"A company size such as 11-50 or 1000+, not {entry!r}")
+        raise UnsupportedFilter(
+            "company_types", f"A company size such as 11-50 or 1000+, not {entry!r}"
+        )
     smallest, largest = int(bounds[1]), int(bounds[2]) if bounds[2] else None
     return _overlap("size", smallest, largest)
 
@@ -239,7 +246,9 @@ def _unless_unstated(name: str, wanted: Condition) -> Condition:
 
 def _flags(search: hirebase.JobSearch) -> list[Condition]:
     if search.hide_seen_jobs:
-        raise Refused("hide_seen_jobs", "The board does not know who has seen which postings")
+        raise UnsupportedFilter(
+            "hide_seen_jobs", "The board does not know who has seen which postings"
+        )
     asked = (
         (not search.include_expired, "NOT expired"),
         (search.visa, "visa"),
@@ -284,7 +293,7 @@ def _area(location: hirebase.Location, near: hirebase.GeoFilter) -> Condition | 
     if location.bbox and (near.mode == "box" or not location.coordinates):
         west, south, east, north = location.bbox
         within = "longitude BETWEEN ? AND ?"
-        if west > east:  # the box crosses the date line
+        if west > east:  # the box crosses the 180th meridian
             within = "(longitude >= ? OR longitude <= ?)"
         return Condition(f"({within} AND latitude BETWEEN ? AND ?)", (west, east, south, north))
     if not location.coordinates:
@@ -303,7 +312,7 @@ def _area(location: hirebase.Location, near: hirebase.GeoFilter) -> Condition | 
 def kilometres(
     longitude: float | None, latitude: float | None, to_longitude: float, to_latitude: float
 ) -> float | None:
-    """The way between two points in degrees along the surface of the earth; None from nowhere."""
+    """Returns the great-circle distance of two points in degrees; None if the first has none."""
     if longitude is None or latitude is None:
         return None
     here, there = math.radians(latitude), math.radians(to_latitude)

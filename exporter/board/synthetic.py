@@ -1,4 +1,4 @@
-"""Postings that nobody wrote, as many as wanted and as awkward as real ones."""
+"""Generates any number of synthetic postings, with the unusual content that real ones have."""
 
 from __future__ import annotations
 
@@ -111,15 +111,16 @@ _MEAN_BLOCKS = 4.5
 
 
 def synthesize(database_path: Path, rows: int, seed: int = 1) -> None:
-    """Makes the board hold exactly the synthetic postings 0 to `rows` - 1 of a seed.
+    """Fills the board with exactly the synthetic postings 0 to `rows` - 1 of a seed.
 
-    Posting i depends on (seed, i) alone. Does nothing if they are there already; otherwise those of
-    an earlier call are taken out. Postings loaded from files stay, unless they have the id of one.
+    Posting i depends only on (seed, i). Does nothing if the last call had the same arguments.
+    Otherwise deletes the synthetic postings of earlier calls first. Postings loaded from files are
+    kept, unless a synthetic posting has the same id. Raises ValueError if `rows` is negative.
     """
     if rows < 0:
         raise ValueError(f"rows should be 0 or more, not {rows}")
     database.prepare(database_path)
-    with database.writing(database_path) as connection:
+    with database.write_transaction(database_path) as connection:
         wanted = {"synthetic_rows": rows, "synthetic_seed": seed}
         if {name: database.meta(connection, name) for name in wanted} == wanted:
             return
@@ -151,16 +152,16 @@ def _companies() -> list[dict[str, Any]]:
 
 
 def generate(rows: int, seed: int = 1) -> Iterator[postings.Posting]:
-    """The synthetic postings 0 to `rows` - 1 of a seed, in order."""
+    """Yields the synthetic postings 0 to `rows` - 1 of a seed, in order."""
     blocks, companies = _blocks(), _companies()
     for number in range(rows):
         yield _posting(seed, number, blocks, companies)
 
 
 def _blocks() -> list[str]:
-    """Stretches of description, about 290 bytes each, put together once for all postings."""
+    """Returns blocks of description text, about 290 bytes each, shared by all postings."""
     rng = random.Random("blocks")  # noqa: S311 - not a secret
-    # One block in twelve, so that a third of the postings leave plain ASCII.
+    # One block in twelve is not ASCII, so that a third of the postings contain non-ASCII text.
     kinds = [(_FOREIGN_SUBJECTS, _FOREIGN_ENDS), *[(_SUBJECTS, _ENDS)] * 11]
     return [
         "".join(
@@ -174,7 +175,7 @@ def _blocks() -> list[str]:
 def _posting(
     seed: int, number: int, blocks: list[str], companies: list[dict[str, Any]]
 ) -> postings.Posting:
-    # Hashed, because neighbouring seeds of a Mersenne Twister begin alike.
+    # Hashes the seed, because a Mersenne Twister starts similarly for similar seeds.
     name = hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=20).digest()
     rng = random.Random(int.from_bytes(name))  # noqa: S311 - not a secret
     chance = rng.random
@@ -236,7 +237,7 @@ def _posting(
     cut = int(chance() * len(order))
     text = orjson.dumps(dict(order[cut:] + order[:cut]))
     if chance() < 0.1:
-        # Digits that no 64-bit number and no float keeps.
+        # Numbers that lose digits when they are parsed as 64-bit integers or floats.
         odd = f',"requisition":{2**64 + number * 10**9},"fte":1.10,"factor":-0.0,"rate":1E+2}}'
         text = text[:-1] + odd.encode()
     return postings.posting(identity, text, members)

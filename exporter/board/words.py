@@ -1,4 +1,4 @@
-"""The words that the board's text index makes of a text."""
+"""Splits texts into words exactly as the board's text index does."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import sqlite3
 import threading
 
 TOKENIZER = "tokenize=\"unicode61 remove_diacritics 2 tokenchars '+#'\""
-"""Words are runs of letters and digits in any case and accent; C++ and C# are words too."""
+"""FTS5 tokenizer: words are letters, digits, `+` and `#`; case and accents do not matter."""
 
 _thread = threading.local()
 
 
 def tokens(text: str) -> list[str]:
-    """The words of a text exactly as the index has them, in their order; none has a quote in it.
+    """Returns the words of a text in order, exactly as the index stores them.
 
-    SQLite's own tokenizer is asked: which characters are letters depends on its version, and a
-    word that it would cut in two is an error in an index without positions.
+    No word contains a quotation mark. Uses SQLite's own tokenizer, because the characters that
+    count as letters depend on its version. A word that the tokenizer would split in two causes an
+    error in an index without positions.
     """
     memory: sqlite3.Connection | None = getattr(_thread, "memory", None)
     if memory is None:

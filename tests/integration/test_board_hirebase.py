@@ -1,4 +1,4 @@
-"""What the board tells of expired postings and of the labels that its postings have."""
+"""Hirebase endpoints of the board for expired postings and for labels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def board(path: Path) -> Iterator[httpx.Client]:
 
 
 def load(path: Path, *found: dict[str, Any]) -> datetime:
-    """Load postings; the moment right after that."""
+    """Loads postings and returns the time right after the load."""
     boards.load(path, found)
     return datetime.now(UTC)
 
@@ -44,7 +44,7 @@ def expired(client: httpx.Client, since: datetime | str, **more: Any) -> list[st
     return [job["_id"] for job in answer.json()["jobs"]]
 
 
-def test_a_posting_has_expired_when_the_board_first_had_it_so(path: Path) -> None:
+def test_a_posting_expires_when_the_board_first_stores_it_as_expired(path: Path) -> None:
     # Given
     first = load(path, {"_id": "a", "expired": True}, {"_id": "b"}, {"_id": "c"})
     second = load(path, {"_id": "b", "expired": True})
@@ -56,7 +56,7 @@ def test_a_posting_has_expired_when_the_board_first_had_it_so(path: Path) -> Non
     assert (everything, later, nothing) == (["a", "b"], ["b"], [])
 
 
-def test_a_posting_that_changes_after_it_expired_has_not_expired_again(path: Path) -> None:
+def test_a_change_of_an_expired_posting_does_not_change_its_expiry_time(path: Path) -> None:
     # Given
     moment = load(path, {"_id": "a", "expired": True})
     load(path, {"_id": "a", "expired": True, "job_title": "Welder"})
@@ -66,7 +66,7 @@ def test_a_posting_that_changes_after_it_expired_has_not_expired_again(path: Pat
         assert expired(client, AGES_AGO) == ["a"]
 
 
-def test_a_posting_that_is_open_again_is_no_longer_told(path: Path) -> None:
+def test_a_posting_that_is_open_again_is_no_longer_listed_as_expired(path: Path) -> None:
     # Given
     load(path, {"_id": "a", "expired": True})
     load(path, {"_id": "a"})
@@ -74,7 +74,7 @@ def test_a_posting_that_is_open_again_is_no_longer_told(path: Path) -> None:
         # When / Then
         assert expired(client, AGES_AGO) == []
 
-    # When it expires anew
+    # When: the posting expires again
     moment = datetime.now(UTC)
     load(path, {"_id": "a", "expired": True})
     with board(path) as client:
@@ -82,8 +82,8 @@ def test_a_posting_that_is_open_again_is_no_longer_told(path: Path) -> None:
         assert expired(client, moment) == ["a"]
 
 
-def test_one_whose_moment_is_not_known_is_told_whatever_the_moment(path: Path) -> None:
-    # Given: a board of a version that did not write it down
+def test_an_expired_posting_with_unknown_expiry_time_is_always_listed(path: Path) -> None:
+    # Given: a file of an older version, which did not store expiry times
     load(path, {"_id": "a", "expired": True})
     with sqlite3.connect(path) as connection:
         connection.execute("DELETE FROM expiries")
@@ -96,7 +96,7 @@ def test_one_whose_moment_is_not_known_is_told_whatever_the_moment(path: Path) -
     assert found == ["a"]
 
 
-def test_the_pages_of_the_expired_hold_each_once_with_true_totals(path: Path) -> None:
+def test_the_pages_of_expired_postings_have_each_posting_once_and_true_totals(path: Path) -> None:
     # Given
     ids = [f"id {number}" for number in range(25)]
     load(path, *({"_id": identity, "expired": True} for identity in ids))
@@ -118,7 +118,7 @@ def test_the_pages_of_the_expired_hold_each_once_with_true_totals(path: Path) ->
     }
 
 
-def test_labels_are_told_once_each_in_order_as_they_are_spelled(path: Path) -> None:
+def test_labels_are_listed_once_in_alphabetical_order_with_their_spelling(path: Path) -> None:
     # Given
     company = {"industries": ["Tech, IT", "design"], "subindustries": ["A|B"]}
     load(
@@ -130,7 +130,7 @@ def test_labels_are_told_once_each_in_order_as_they_are_spelled(path: Path) -> N
     )
     with board(path) as client:
         # When
-        told = [
+        listed = [
             client.get(f"/v2/jobs/data/{name}", headers={"x-api-key": ""}).json()
             for name in ("industries", "categories")
         ]
@@ -138,14 +138,14 @@ def test_labels_are_told_once_each_in_order_as_they_are_spelled(path: Path) -> N
         after = client.get("/v2/jobs/data/industries").json()
 
     # Then
-    assert told == [
+    assert listed == [
         {"industries": ["design", "Tech, IT"], "sub_industries": ["A|B"]},
         {"categories": ["data", "Nursing", "Éditorial"]},
     ]
     assert after == {"industries": ["Design"], "sub_industries": []}
 
 
-def test_the_expired_are_not_told_without_a_key(path: Path) -> None:
+def test_expired_postings_need_a_key(path: Path) -> None:
     # Given
     with board(path) as client:
         # When

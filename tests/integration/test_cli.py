@@ -220,7 +220,7 @@ def test_a_file_of_postings_becomes_a_board(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done
     assert "2" in done.stderr
     kept = tmp_path / "new" / "board.sqlite"
-    with database.writing(kept) as connection:
+    with database.write_transaction(kept) as connection:
         (count,) = connection.execute("SELECT count(*) FROM postings").fetchone()
     assert count == 2
     document = Results(kept).one("2")

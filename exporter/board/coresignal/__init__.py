@@ -1,3 +1,3 @@
-"""The Coresignal read API of the board."""
+"""Coresignal API of the board: searches by filters or query DSL, and records by id."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Coresignal contract's filters as conditions on the board's tables."""
+"""Translates the Coresignal contract's filters into conditions on the board's tables."""
 
 from __future__ import annotations
 
@@ -6,38 +6,40 @@ import functools
 import sqlite3
 
 from exporter.board import coresignal_records, expressions, words
-from exporter.board.coresignal_records import site
+from exporter.board.coresignal_records import normalize_site
 from exporter.board.expressions import Expression, Term
 from exporter.board.postings import label_key
 from exporter.board.search import Condition, all_of, any_of
 from exporter.contracts.coresignal import JobFilters
 
 TABLES = "coresignal JOIN postings USING (number)"
-"""What the conditions are true or false of."""
-TEXTS = {
+"""Tables that the conditions refer to."""
+TEXT_COLUMNS = {
     "company_name": "company",
     "location": "location",
     "country": "coalesce((SELECT country FROM places"
     " WHERE places.number = postings.number AND place = 0), '')",
     "industry": "industry",
 }
-"""Where the words of a text filter are looked for, by filter."""
+"""Maps a text filter to the SQL expression that is searched for its words."""
 
 
 def condition(filters: JobFilters) -> Condition:
-    """What a posting has to meet: every filter. Raises expressions.Wrong.
+    """Returns the condition that a posting must meet: all filters at once.
 
-    - Texts are expressions: see expressions.parse. `keyword_description` is looked for in all that
-      the board calls keywords: description, requirements, technologies, skills and benefits.
-    - An employment type is compared whole, in any spelling of it (`Full-time`, `full time`).
-    - The country is that of the posting's first place, as its record says.
-    - `company_domain` is the host of the company's site, `company_exact_website` its whole address,
-      `company_professional_network_url` the `company_url` of the record.
-    - All times of a record are the posting's day, and one without a day meets no bound.
-    - No posting of the board is deleted.
+    - Text filters are expressions: see expressions.parse. `keyword_description` searches the
+      description, requirements, technologies, skills and benefits.
+    - An employment type must match as a whole, in any spelling (`Full-time`, `full time`).
+    - The country is that of the posting's first place, as in its record.
+    - `company_domain` is the host of the company's site, `company_exact_website` the site's whole
+      address, `company_professional_network_url` the `company_url` of the record.
+    - Every time in a record is the posting's day. A posting without a day matches no time bound.
+    - No posting of the board is deleted, so `deleted: true` matches nothing.
+
+    Raises expressions.InvalidExpression for an invalid text filter.
     """
     found = [
-        moment(operator, bound)
+        time_bound(operator, bound)
         for operator, bound in (
             (">=", filters.created_at_gte),
             ("<=", filters.created_at_lte),
@@ -51,80 +53,85 @@ def condition(filters: JobFilters) -> Condition:
     if filters.deleted:
         found.append(Condition("0"))
     if filters.title is not None:
-        found.append(titled(filters.title))
+        found.append(title_contains(filters.title))
     if filters.employment_type is not None:
-        found.append(employed(filters.employment_type))
+        found.append(employment_type_is(filters.employment_type))
     if filters.company_id is not None:
         found.append(Condition("company_id(company) = ?", (filters.company_id,)))
     if filters.company_domain is not None:
-        host = site(filters.company_domain).partition("/")[0]
+        host = normalize_site(filters.company_domain).partition("/")[0]
         found.append(Condition("instr(website || '/', ?) = 1", (f"{host}/",)))
     if filters.company_exact_website is not None:
-        found.append(Condition("website = ?", (site(filters.company_exact_website),)))
+        found.append(Condition("website = ?", (normalize_site(filters.company_exact_website),)))
     if filters.company_professional_network_url is not None:
-        wanted = site(filters.company_professional_network_url)
-        home = site(coresignal_records.PROFILES) + "/"
+        wanted = normalize_site(filters.company_professional_network_url)
+        home = normalize_site(coresignal_records.PROFILE_URL_PREFIX) + "/"
         found.append(Condition("company_slug <> '' AND ? || company_slug = ?", (home, wanted)))
-    for name, column in TEXTS.items():
+    for name, column in TEXT_COLUMNS.items():
         if (text := getattr(filters, name)) is not None:
-            found.append(says(column, text))
+            found.append(text_contains(column, text))
     if filters.keyword_description is not None:
-        found.append(described(filters.keyword_description))
+        found.append(keywords_contain(filters.keyword_description))
     return all_of(found)
 
 
-def moment(operator: str, bound: str) -> Condition:
-    """A bound on the time that stands for all times of a record."""
+def time_bound(operator: str, bound: str) -> Condition:
+    """Returns a condition on the posting's day, the only time that a record has."""
     return Condition(f"(posted <> '' AND posted || ' 00:00:00' {operator} ?)", (bound,))
 
 
-def says(column: str, text: str) -> Condition:
-    """Whether a column says what an expression wants."""
+def text_contains(column: str, text: str) -> Condition:
+    """Returns the condition that a column contains the texts of an expression."""
     expressions.parse(text)
-    return Condition(f"said(?, {column})", (text,))
+    return Condition(f"text_contains(?, {column})", (text,))
 
 
-def titled(text: str) -> Condition:
-    """Whether a title says what an expression wants."""
+def title_contains(text: str) -> Condition:
+    """Returns the condition that the title contains the texts of an expression."""
     return _indexed("titles", _query(expressions.parse(text), phrases=True))
 
 
-def employed(text: str) -> Condition:
-    """Whether the types of employment are what an expression wants."""
-    return _employed(expressions.parse(text))
+def employment_type_is(text: str) -> Condition:
+    """Returns the condition that the posting has the employment types of an expression."""
+    return _employment_type_is(expressions.parse(text))
 
 
-def described(text: str) -> Condition:
-    """Whether the keywords say it. Their index knows no order, so phrases are looked for in the
-    texts that it finds."""
+def keywords_contain(text: str) -> Condition:
+    """Returns the condition that the posting's keywords contain the texts of an expression.
+
+    The keyword index stores no word positions, so a phrase is checked in the documents of the
+    postings that the index finds.
+    """
     wanted = expressions.parse(text)
     found = _indexed("words", _query(wanted, phrases=False))
     if not _has_phrase(wanted):
         return found
     document = "(SELECT json FROM documents WHERE documents.number = postings.number)"
-    return all_of([found, Condition(f"keywords_say(?, {document})", (text,))])
+    return all_of([found, Condition(f"keywords_contain(?, {document})", (text,))])
 
 
-def register(connection: sqlite3.Connection) -> None:
-    """Makes known to a connection what the conditions call."""
-    connection.create_function("said", 2, _said, deterministic=True)
+def register_functions(connection: sqlite3.Connection) -> None:
+    """Registers the SQL functions of the conditions on a connection."""
+    connection.create_function("text_contains", 2, _text_contains, deterministic=True)
     connection.create_function("company_id", 1, coresignal_records.company_id, deterministic=True)
-    connection.create_function("keywords_say", 2, _keywords_say, deterministic=True)
+    connection.create_function("keywords_contain", 2, _keywords_contain, deterministic=True)
 
 
 @functools.lru_cache(maxsize=100_000)
-def _said(wanted: str, text: str) -> bool:
-    return expressions.said(expressions.parse(wanted), text)
+def _text_contains(wanted: str, text: str) -> bool:
+    return expressions.contained_in(expressions.parse(wanted), text)
 
 
-def _keywords_say(wanted: str, document: bytes) -> bool:
-    return expressions.said(expressions.parse(wanted), coresignal_records.keywords(document))
+def _keywords_contain(wanted: str, document: bytes) -> bool:
+    return expressions.contained_in(
+        expressions.parse(wanted), coresignal_records.keywords(document)
+    )
 
 
-def _employed(wanted: Expression) -> Condition:
+def _employment_type_is(wanted: Expression) -> Condition:
     if isinstance(wanted, Term):
         return Condition("instr(job_types, ?)", (f"|{label_key('job_types', wanted.text)}|",))
-    parts = map(_employed, wanted.parts)
+    parts = map(_employment_type_is, wanted.parts)
     return all_of(parts) if wanted.every else any_of(parts)
 
 
@@ -136,7 +143,7 @@ def _indexed(table: str, query: str | None) -> Condition:
 
 
 def _query(wanted: Expression, *, phrases: bool) -> str | None:
-    """The expression for a text index; None if no text can meet it."""
+    """Returns the expression as an FTS5 query; None if no text can match."""
     if isinstance(wanted, Term):
         tokens = words.tokens(wanted.text)
         if not tokens:

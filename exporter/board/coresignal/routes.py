@@ -1,4 +1,4 @@
-"""The board as a Coresignal API: searches that give ids, and the records of ids."""
+"""HTTP endpoints of the board's Coresignal API: searches that return ids, and records by id."""
 
 from __future__ import annotations
 
@@ -19,43 +19,45 @@ from starlette.concurrency import run_in_threadpool
 
 from exporter.board import answers, coresignal_records, database
 from exporter.board.coresignal import dsl, filters
-from exporter.board.expressions import Wrong
+from exporter.board.expressions import InvalidExpression
 from exporter.board.search import Condition
 from exporter.contracts.coresignal import MAX_IDS, JobFilters
 
 PREFIX = "/cdapi"
-"""How the paths of this contract begin."""
-PREVIEWED = 20
-_REMEMBERED = 16
-"""Searches whose ids are kept: 8 MB each for a million postings."""
-_LARGEST = 2**63 - 1
+"""Path prefix of this contract."""
+PREVIEW_SIZE = 20
+"""Records per page of a preview."""
+_MAX_CACHED_SEARCHES = 16
+"""Maximum searches whose ids are cached: 8 MB each for a million postings."""
+_MAX_INT64 = 2**63 - 1
 
 
 class Ids(NamedTuple):
-    """A page of a search."""
+    """Page of a search."""
 
     ids: list[int]
-    following: int | None
-    """What the next page comes after; None if there is none."""
+    next_after: int | None
+    """The `after` value of the next page; None on the last page."""
     total: int
+    """Number of matches on all pages."""
 
 
 class Records:
-    """The board's postings by record id. One connection a thread.
+    """Finds the board's postings by record id, with one connection per thread.
 
-    Searches give ids in ascending order. An id belongs to its posting for ever, so whatever is
-    replaced, added or taken out while pages are read, no posting that stays is missed or comes
-    twice. The ids of a search are found once per state of the board, so a page costs the same at
-    any depth.
+    Searches return ids in ascending order, and a posting keeps its id forever. So even if postings
+    are replaced, added or removed while a client reads the pages, a posting that stays is returned
+    exactly once. The ids of a search are computed once per version of the board, so a page costs
+    the same at any depth.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = threading.local()
-        self._found = lru_cache(maxsize=_REMEMBERED)(self._find)
+        self._cached_ids = lru_cache(maxsize=_MAX_CACHED_SEARCHES)(self._find)
 
     def page(self, wanted: Condition, after: int, size: int) -> Ids:
-        """The next `size` ids above `after` that meet the condition."""
+        """Returns the next `size` ids greater than `after` that match the condition."""
         ids = self._matching(wanted)
         first = bisect_right(ids, after)
         found = ids[first : first + size].tolist()
@@ -63,13 +65,13 @@ class Records:
         return Ids(found, found[-1] if more else None, len(ids))
 
     def preview(self, wanted: Condition, page: int) -> tuple[list[bytes], int]:
-        """The records of the PREVIEWED ids of page `page`, from 1, and how many there are."""
+        """Returns the PREVIEW_SIZE records of page `page` (from 1), and the number of matches."""
         ids = self._matching(wanted)
-        first = min((page - 1) * PREVIEWED, len(ids))
-        return self.collect(ids[first : first + PREVIEWED].tolist()), len(ids)
+        first = min((page - 1) * PREVIEW_SIZE, len(ids))
+        return self.collect(ids[first : first + PREVIEW_SIZE].tolist()), len(ids)
 
     def one(self, record_id: int, *, v1: bool = False) -> bytes | None:
-        """The record with that id, or None."""
+        """Returns the record with this id, or None."""
         row = self._connection().execute(
             "SELECT json FROM coresignal JOIN documents USING (number) WHERE record_id = ?",
             (record_id,),
@@ -78,7 +80,7 @@ class Records:
         return coresignal_records.record(record_id, found[0], v1=v1) if found else None
 
     def collect(self, ids: Sequence[int]) -> list[bytes]:
-        """The records of these ids, in their order; unknown ids are left out."""
+        """Returns the records of these ids in the same order, without the unknown ids."""
         rows = self._connection().execute(
             "SELECT record_id, json FROM coresignal JOIN documents USING (number)"
             " WHERE record_id IN (SELECT value FROM json_each(?))",
@@ -91,16 +93,16 @@ class Records:
         connection: sqlite3.Connection | None = getattr(self._thread, "connection", None)
         if connection is None:
             connection = database.reader(self._path)
-            filters.register(connection)
+            filters.register_functions(connection)
             self._thread.connection = connection
         return connection
 
     def _matching(self, wanted: Condition) -> array[int]:
         connection = self._connection()
-        # One read transaction: what is found belongs to the state whose number it is kept under.
+        # One read transaction, so that the cached ids belong to the version they are cached under.
         connection.execute("BEGIN")
         try:
-            return self._found(database.meta(connection, "version"), wanted)
+            return self._cached_ids(database.meta(connection, "version"), wanted)
         finally:
             connection.execute("COMMIT")
 
@@ -114,21 +116,23 @@ class Records:
 
 
 def router(path: Path) -> APIRouter:
-    """Under `/cdapi`, with `v2/job_base/` before each:
+    """Serves the Coresignal endpoints under `/cdapi`.
 
-    - `POST search/filter` (body: the filters; see JobFilters and coresignal_filters.condition)
-      gives an array of record ids. `items_per_page` is 1 to 1000, by default 1000; `after` is the
-      `x-next-page-after` of the page before, and the page without one is the last. `x-total-pages`
-      and `x-total-results` count the whole search.
-    - `POST search/es_dsl` gives the same for `{"query": …}`: see coresignal_dsl.condition.
-    - `POST search/filter/preview` and `POST search/es_dsl/preview` give the records themselves, 20
-      a `page`.
-    - `GET collect/{id}` gives a record, 404 if there is none with this id.
-    - `POST collect` (`{"ids": […]}`, at most 1000) gives the records of all ids that there are, in
-      the order of the list. It is the board's own: the vendor collects one by one.
+    Paths relative to `/cdapi/v2/job_base/`:
 
-    `POST v1/professional_network/job/search/filter` and `GET …/job/collect/{id}` are the older
-    names; the record of the latter has the older shape. Errors are `{"detail": text}`.
+    - `POST search/filter` (body: the filters; see JobFilters and filters.condition) returns an
+      array of record ids. `items_per_page` is 1 to 1000, by default 1000. `after` is the
+      `x-next-page-after` header of the previous page; the last page has no such header.
+      `x-total-pages` and `x-total-results` count the whole search.
+    - `POST search/es_dsl` returns the same for `{"query": …}`: see dsl.condition.
+    - `POST search/filter/preview` and `POST search/es_dsl/preview` return the records themselves,
+      20 per `page`.
+    - `GET collect/{id}` returns a record, or 404 if no record has this id.
+    - `POST collect` (`{"ids": […]}`, at most 1000) returns the records of all known ids, in the
+      order of the list. Only the board has this endpoint: the vendor collects one by one.
+
+    `POST v1/professional_network/job/search/filter` and `GET …/job/collect/{id}` are the contract's
+    older paths; the record of the latter has the older shape. Errors are `{"detail": text}`.
     """
     records = Records(path)
     routes = APIRouter(prefix=PREFIX)
@@ -136,19 +140,19 @@ def router(path: Path) -> APIRouter:
     @routes.post("/v2/job_base/search/filter")
     @routes.post("/v1/professional_network/job/search/filter")
     async def search_by_filters(request: Request) -> Response:
-        return await searched(request, _filtered(await _body(request)))
+        return await search_page(request, _filter_condition(await _json_body(request)))
 
     @routes.post("/v2/job_base/search/es_dsl")
     async def search_by_dsl(request: Request) -> Response:
-        return await searched(request, dsl.condition(await _body(request)))
+        return await search_page(request, dsl.condition(await _json_body(request)))
 
     @routes.post("/v2/job_base/search/filter/preview")
     async def preview_by_filters(request: Request) -> Response:
-        return await previewed(request, _filtered(await _body(request)))
+        return await preview_page(request, _filter_condition(await _json_body(request)))
 
     @routes.post("/v2/job_base/search/es_dsl/preview")
     async def preview_by_dsl(request: Request) -> Response:
-        return await previewed(request, dsl.condition(await _body(request)))
+        return await preview_page(request, dsl.condition(await _json_body(request)))
 
     @routes.get("/v2/job_base/collect/{record_id}")
     async def collect(record_id: str) -> Response:
@@ -161,91 +165,93 @@ def router(path: Path) -> APIRouter:
     @routes.post("/v2/job_base/collect")
     async def collect_many(request: Request) -> Response:
         try:
-            wanted = _Wanted.model_validate(await _body(request))
+            wanted = _CollectRequest.model_validate(await _json_body(request))
         except ValidationError as error:
-            raise _refused(error) from None
+            raise _invalid_body(error) from None
         found = await run_in_threadpool(records.collect, wanted.ids)
-        return answers.reply(b"[" + b",".join(found) + b"]")
+        return answers.json_response(b"[" + b",".join(found) + b"]")
 
-    async def searched(request: Request, wanted: Condition) -> Response:
-        size = _asked(request, "items_per_page", MAX_IDS, most=MAX_IDS)
-        after = _asked(request, "after", 0, most=_LARGEST)
+    async def search_page(request: Request, wanted: Condition) -> Response:
+        size = _int_parameter(request, "items_per_page", MAX_IDS, maximum=MAX_IDS)
+        after = _int_parameter(request, "after", 0, maximum=_MAX_INT64)
         found = await run_in_threadpool(records.page, wanted, after, size)
-        response = _counted(json.dumps(found.ids).encode(), found.total, size)
-        if found.following is not None:
-            response.headers["x-next-page-after"] = str(found.following)
+        response = _with_totals(json.dumps(found.ids).encode(), found.total, size)
+        if found.next_after is not None:
+            response.headers["x-next-page-after"] = str(found.next_after)
         return response
 
-    async def previewed(request: Request, wanted: Condition) -> Response:
-        page = _asked(request, "page", 1, most=_LARGEST)
+    async def preview_page(request: Request, wanted: Condition) -> Response:
+        page = _int_parameter(request, "page", 1, maximum=_MAX_INT64)
         found, total = await run_in_threadpool(records.preview, wanted, page)
-        return _counted(b"[" + b",".join(found) + b"]", total, PREVIEWED)
+        return _with_totals(b"[" + b",".join(found) + b"]", total, PREVIEW_SIZE)
 
     def one(record_id: str, *, v1: bool) -> Response:
-        # One indexed read: handing it to a thread and back would take longer.
-        number = _number(record_id, most=_LARGEST)
+        # A single indexed read is faster than a switch to a thread and back.
+        number = _number(record_id, maximum=_MAX_INT64)
         found = None if number is None else records.one(number, v1=v1)
         if found is None:
             raise HTTPException(404, f"There is no job with the id {record_id!r}")
-        return answers.reply(found)
+        return answers.json_response(found)
 
     return routes
 
 
-def refusal(status: int) -> Response:
-    """What this contract answers without a valid key, and after a crash."""
+def error_response(status: int) -> Response:
+    """Returns the error response of this contract for 401 (no valid key) or 500 (a crash)."""
     if status == 401:
-        return answers.detail(401, "Missing or invalid API key: send one as apikey")
-    return answers.detail(status, "Internal server error")
+        return answers.error(401, "Missing or invalid API key: send one as apikey")
+    return answers.error(status, "Internal server error")
 
 
-class _Wanted(BaseModel):
+class _CollectRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     ids: Annotated[
-        list[Annotated[int, Field(strict=True, ge=1, le=_LARGEST)]], Field(max_length=MAX_IDS)
+        list[Annotated[int, Field(strict=True, ge=1, le=_MAX_INT64)]], Field(max_length=MAX_IDS)
     ]
 
 
-def _filtered(body: object) -> Condition:
+def _filter_condition(body: object) -> Condition:
     try:
         return filters.condition(JobFilters.model_validate(body))
     except ValidationError as error:
-        raise _refused(error) from None
-    except Wrong as error:
+        raise _invalid_body(error) from None
+    except InvalidExpression as error:
         raise HTTPException(422, str(error)) from None
 
 
-async def _body(request: Request) -> object:
+async def _json_body(request: Request) -> object:
     try:
         return json.loads(await request.body())
     except (ValueError, RecursionError) as error:
         raise HTTPException(422, f"The body should be JSON: {error}") from None
 
 
-def _asked(request: Request, name: str, default: int, *, most: int) -> int:
+def _int_parameter(request: Request, name: str, default: int, *, maximum: int) -> int:
     text = request.query_params.get(name)
-    number = default if text is None else _number(text, most=most)
+    number = default if text is None else _number(text, maximum=maximum)
     if number is None:
-        raise HTTPException(422, f"{name} should be a whole number from 1 to {most}, not {text!r}")
+        raise HTTPException(
+            422, f"{name} should be a whole number from 1 to {maximum}, not {text!r}"
+        )
     return number
 
 
-def _number(text: str, *, most: int) -> int | None:
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most))):
+def _number(text: str, *, maximum: int) -> int | None:
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(maximum))):
         return None
     number = int(text)
-    return number if 1 <= number <= most else None
+    return number if 1 <= number <= maximum else None
 
 
-def _refused(error: ValidationError) -> HTTPException:
+def _invalid_body(error: ValidationError) -> HTTPException:
     problems = error.errors(include_url=False, include_input=False)
     said = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in problems)
     return HTTPException(422, said)
 
 
-def _counted(body: bytes, total: int, per_page: int) -> Response:
-    response = answers.reply(body)
+def _with_totals(body: bytes, total: int, per_page: int) -> Response:
+    response = answers.json_response(body)
     response.headers["x-total-results"] = str(total)
     response.headers["x-total-pages"] = str(-(-total // per_page))
     return response

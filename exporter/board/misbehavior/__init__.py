@@ -1,3 +1,3 @@
-"""Faults that the board shows on request: errors, broken bodies, false pages, drift."""
+"""Fault injection for the board: error responses, broken bodies, false pages, drift."""
 
 from __future__ import annotations

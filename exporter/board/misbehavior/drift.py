@@ -1,4 +1,4 @@
-"""Postings that change while the board is read."""
+"""Changes postings continuously while clients read the board."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from pathlib import Path
 
 from exporter.board import database, postings
 
-PREFIX = "drift-"
-"""How the ids of postings begin that exist only because of a drift."""
+ID_PREFIX = "drift-"
+"""Id prefix of the postings that a drift creates."""
 CHANGES = ("inserted", "updated", "deleted")
-_PAUSE = 0.05
-"""Seconds at least between two transactions: each makes the board search anew."""
+_MIN_PAUSE_SECONDS = 0.05
+"""Minimum seconds between two transactions, because each one invalidates the cached searches."""
 _log = logging.getLogger(__name__)
 
 
 class Drift(threading.Thread):
-    """Changes `rate` postings a second, none but those of a drift, until it is stopped.
+    """Inserts, updates and deletes `rate` postings per second until `stop` is called.
 
-    Those are synthetic and their ids begin with PREFIX; they stay when it ends, and the next one
-    goes on with them. What was done is added to `done`, by the names in CHANGES.
+    Changes only its own postings: synthetic ones whose ids begin with ID_PREFIX. These postings
+    remain after the drift has stopped, and the next drift changes them too. `done` counts the
+    changes under the names in CHANGES.
     """
 
     def __init__(self, path: Path, rate: float, seed: int, done: MutableMapping[str, int]) -> None:
@@ -36,19 +37,23 @@ class Drift(threading.Thread):
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """Returns when the last change is done."""
+        """Stops the drift and returns after its last change."""
         self._stopping.set()
         self.join()
 
     def run(self) -> None:
         rate = self._rate
         begin, made = time.monotonic(), 0
-        while not self._stopping.wait(max(begin + (made + 1) / rate - time.monotonic(), _PAUSE)):
+        while not self._stopping.wait(
+            max(begin + (made + 1) / rate - time.monotonic(), _MIN_PAUSE_SECONDS)
+        ):
             due = int((time.monotonic() - begin) * rate) - made
             try:
                 changes = self._change(due)
             except sqlite3.OperationalError as error:
-                _log.warning("the board's drift could not write and tries again: %s", error)
+                _log.warning(
+                    "the drift could not write to the board's database and will retry: %s", error
+                )
                 continue
             made += due
             for change in changes:
@@ -56,25 +61,25 @@ class Drift(threading.Thread):
 
     def _change(self, times: int) -> list[str]:
         changes = []
-        with database.writing(self._path) as connection:
+        with database.write_transaction(self._path) as connection:
             for _ in range(times):
-                # Read each time: a load or an earlier drift may have changed them.
+                # Reads them again each time: a load may have changed them in the meantime.
                 own = connection.execute(
                     "SELECT number, id FROM postings"
                     " WHERE id >= ? AND id < ? AND synthetic ORDER BY number",
-                    (PREFIX, PREFIX + "\U0010ffff"),
+                    (ID_PREFIX, ID_PREFIX + "\U0010ffff"),
                 ).fetchall()
                 change = self._chances.choice(CHANGES) if own else "inserted"
                 fresh = database.meta(connection, "last_number") + 1
                 if change == "inserted":
-                    self._write(connection, f"{PREFIX}{fresh}", fresh)
+                    self._write(connection, f"{ID_PREFIX}{fresh}", fresh)
                 elif change == "updated":
                     self._write(connection, self._chances.choice(own)[1], fresh)
                 else:
                     number = self._chances.choice(own)[0]
                     for table in ("documents", "places", "postings"):
                         connection.execute(f"DELETE FROM {table} WHERE number = ?", (number,))  # noqa: S608 - a literal
-                    database.changed(connection)
+                    database.bump_version(connection)
                 changes.append(change)
         return changes
 

@@ -1,4 +1,4 @@
-"""Faults on order: a board that answers searches late, wrongly, by halves or not at all."""
+"""Injects faults into the board's searches: delays, errors, false pages and cut connections."""
 
 from __future__ import annotations
 
@@ -25,63 +25,62 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from exporter.board.misbehavior import drift, lies
 
-_DRIP_SECONDS, _DRIPS = 4.0, 20
-_LONGEST_LATENCY = 60.0
-_FASTEST_DRIFT = 100.0
-_TRANSPORT = "exporter.board.transport"
+_DRIP_SECONDS, _DRIP_CHUNKS = 4.0, 20
+_MAX_LATENCY_SECONDS = 60.0
+_MAX_DRIFT_PER_SECOND = 100.0
+_TRANSPORT_KEY = "exporter.board.transport"
 _NUMBER = r"([0-9]+(?:\.[0-9]+)?)"
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What a board does wrong, and how often."""
+    """Faults to inject, and their rates."""
 
     text: str
-    """As it was ordered."""
+    """Text from which the spec was parsed."""
     latency: tuple[float, float]
-    """Seconds, the least and the most, by which each answer is late."""
+    """Minimum and maximum delay of each response, in seconds."""
     shares: Mapping[str, float]
-    """Percent of the searches by fault; together at most 100, for a search meets one at most."""
+    """Percent of searches per fault; at most 100 in total, as a search has at most one fault."""
     drift: float
-    """Postings changed a second."""
+    """Postings changed per second."""
     seed: int
 
 
 def parse(text: str) -> Spec:
-    """The spec that a text such as `latency=20ms-80ms,429=2%,reset=1%,drift=3/s,seed=7` means.
+    """Parses a spec such as `latency=20ms-80ms,429=2%,reset=1%,drift=3/s,seed=7`.
 
-    Entries are separated by commas, in any order, none of them twice; an empty text is a board
-    that does nothing wrong. `latency` is a time or a range of times, up to 60 s; `drift` is up to
-    100/s; `seed` is a whole number, by default 1. All other names are faults, each with its share
-    of the searches:
+    Entries are separated by commas, in any order, each name at most once; an empty text means no
+    faults. `latency` is a time or a range of times, up to 60 s; `drift` is up to 100/s; `seed` is a
+    whole number, by default 1. All other names are faults, each with its share of the searches:
 
-    - `429`, `503`: refused, with a Retry-After of a second, now and then written as a date;
-      `502`, `500`: refused without one.
-    - `reset`: the connection is reset in the middle of the body; `truncate`: it is closed there,
-      cleanly, with bytes still owed; `slow`: the body drips over four seconds.
-    - `html`: a 200 that is a web page; `shape`: a 200 of JSON in another shape.
-    - `empty`: no postings beside the true total; `short`: the last one to three of the page's
-      postings are missing, never all; `total`: a false total, with the number of pages that
-      follows from it, or where pages tell no total, a false number of postings on the page;
-      `cursor`: the cursor that was asked for comes again as the next. A page with nothing to take
-      away, or without a cursor, is left as it is.
+    - `429`, `503`: error with a `Retry-After` of 1 second, in a quarter of the cases as a date 2
+      seconds ahead; `502`, `500`: error without `Retry-After`.
+    - `reset`: the connection is reset in the middle of the body; `truncate`: the connection is
+      closed cleanly in the middle of the body; `slow`: the body is sent over four seconds.
+    - `html`: a 200 with a web page; `shape`: a 200 with JSON of another shape.
+    - `empty`: a page without postings but with the true total; `short`: the last one to three of
+      the page's postings are missing, but never all; `total`: a false total and page count, or for
+      pages without a total a false number of postings on the page; `cursor`: the next cursor equals
+      the requested cursor. These four leave a page unchanged if it cannot have the fault: it has no
+      postings to remove, or no cursor.
 
-    Raises ValueError, which says what to write instead.
+    Raises ValueError with the valid syntax for an invalid text.
     """
     given: dict[str, str] = {}
     for entry in filter(None, (part.strip() for part in text.split(","))):
         name, _, value = (part.strip() for part in entry.partition("="))
         if name not in (*_FAULTS, "latency", "drift", "seed"):
             known = ", ".join(("latency", *_FAULTS, "drift", "seed"))
-            raise ValueError(f"{name!r} is no fault of the board: choose from {known}")
+            raise ValueError(f"{name!r} is not a fault of the board: choose from {known}")
         if name in given:
-            raise ValueError(f"{name} is ordered twice: give it once")
+            raise ValueError(f"{name} is given twice: give it once")
         given[name] = value
     shares = {name: _share(name, given[name]) for name in _FAULTS if name in given}
     if sum(shares.values()) > 100 + 1e-9:
         raise ValueError(
-            f"the faults add up to {sum(shares.values()):g}% of the searches: a search meets one "
-            "fault at most, so lower some to 100% in all"
+            f"the faults add up to {sum(shares.values()):g}% of the searches: a search has "
+            "at most one fault, so lower some shares to 100% in total"
         )
     seed = given.get("seed", "1")
     if not re.fullmatch("[0-9]{1,18}", seed):
@@ -103,10 +102,10 @@ def _latency(value: str) -> tuple[float, float]:
     if matched:
         low = float(matched[1]) / (1000 if matched[2] == "ms" else 1)
         high = float(matched[3]) / (1000 if matched[4] == "ms" else 1) if matched[3] else low
-        if low <= high <= _LONGEST_LATENCY:
+        if low <= high <= _MAX_LATENCY_SECONDS:
             return low, high
     raise ValueError(
-        f"latency={value}: give a time of up to {_LONGEST_LATENCY:g}s or a range of times, "
+        f"latency={value}: give a time of up to {_MAX_LATENCY_SECONDS:g}s or a range of times, "
         "such as latency=50ms or latency=20ms-1.5s"
     )
 
@@ -114,54 +113,55 @@ def _latency(value: str) -> tuple[float, float]:
 def _drift(given: Mapping[str, str]) -> float:
     value = given.get("drift", "0/s")
     matched = re.fullmatch(f"{_NUMBER}/s", value)
-    if not matched or float(matched[1]) > _FASTEST_DRIFT:
+    if not matched or float(matched[1]) > _MAX_DRIFT_PER_SECOND:
         raise ValueError(
-            f"drift={value}: give up to {_FASTEST_DRIFT:g} changes a second, such as drift=3/s"
+            f"drift={value}: give up to {_MAX_DRIFT_PER_SECOND:g} changes a second, "
+            "such as drift=3/s"
         )
     return float(matched[1])
 
 
 class Protocol(H11Protocol):
-    """The server's side of a connection, which tells the app how to break it.
+    """Server protocol that passes the connection's transport to the app in `scope["state"]`.
 
-    An app may only send a response; a connection that breaks in the middle of one needs the
-    transport, and that is not part of what ASGI hands over.
+    An ASGI app can only send a response. To break the connection in the middle of a response, the
+    app needs the transport, which ASGI does not provide.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.app_state = {**self.app_state, _TRANSPORT: transport}
+        self.app_state = {**self.app_state, _TRANSPORT_KEY: transport}
 
 
 def attach(app: FastAPI, database_path: Path, spec: str) -> None:
-    """Makes the board's searches go wrong as `spec` says, until a `POST /faults` says otherwise.
+    """Injects the faults of `spec` into the app's searches until `POST /faults` replaces the spec.
 
-    `POST /faults` (body: `{"spec": text}`) begins anew with another spec: its first search meets
-    the fault that the first search of that spec and seed always meets, and all counts are zero.
-    That and `GET /faults` answer `{"spec", "searches", "done"}`: the spec in force, how many
-    searches it has seen, and how often each thing was done.
+    `POST /faults` (body: `{"spec": text}`) starts again with another spec: all counts are zero, and
+    the faults depend only on the spec, its seed and the number of the search. `POST /faults` and
+    `GET /faults` return `{"spec", "searches", "done"}`: the current spec, the number of searches
+    under it, and the number of times each fault or change was made.
 
-    A drift inserts, updates and deletes postings of its own, and those that a drift before it
-    left: synthetic ones whose ids begin with drift.PREFIX. All other postings hold still. In the
-    board's default order, new and updated postings stand last; in an order by date or by salary
-    they push others from page to page.
+    A drift inserts, updates and deletes its own postings and the postings that an earlier drift
+    left: synthetic ones whose ids begin with drift.ID_PREFIX. All other postings stay unchanged. In
+    the board's default order, new and updated postings come last; in an order by date or by salary
+    they move other postings from page to page.
 
-    The app must be served with Protocol. Raises ValueError for a spec that parse refuses.
+    The app must be served with Protocol. Raises ValueError for a spec that `parse` rejects.
     """
     faults = _Faults(database_path, parse(spec))
-    app.add_middleware(_Misbehaving, faults=faults)
+    app.add_middleware(_FaultMiddleware, faults=faults)
 
     @app.get("/faults")
     def show() -> dict[str, Any]:
-        return faults.told()
+        return faults.report()
 
     @app.post("/faults")
-    def order(wanted: _Order) -> dict[str, Any]:
-        faults.order(parse(wanted.spec))
-        return faults.told()
+    def replace(request: _SpecRequest) -> dict[str, Any]:
+        faults.apply_spec(parse(request.spec))
+        return faults.report()
 
 
-class _Order(BaseModel, extra="forbid"):
+class _SpecRequest(BaseModel, extra="forbid"):
     spec: str
 
     @field_validator("spec")
@@ -173,7 +173,7 @@ class _Order(BaseModel, extra="forbid"):
 
 @dataclass
 class _Run:
-    """What was done under one spec; requests that it began with stay with it."""
+    """Counts under one spec; a request is counted under the spec with which it started."""
 
     spec: Spec
     searches: int = 0
@@ -182,10 +182,10 @@ class _Run:
     )
 
     def next_search(self) -> tuple[random.Random, str | None]:
-        """The chances of this search and the fault that it meets, if any.
+        """Returns the random generator of the next search and its fault, if any.
 
-        They depend on the seed and the number of the search alone, so what happens to one search
-        takes nothing from the chances of the next.
+        Both depend only on the spec, its seed and the number of the search, so random numbers used
+        for one search do not change the faults of the next.
         """
         self.searches += 1
         chances = random.Random(f"{self.spec.seed}:{self.searches}")  # noqa: S311 - not a secret
@@ -198,7 +198,10 @@ class _Run:
 
 
 class _Faults:
-    """The spec in force and its drift. `begin` and `end` are called once, `order` by any thread."""
+    """Holds the current spec and its drift; any thread may call `apply_spec`.
+
+    `begin` and `end` are called once each.
+    """
 
     def __init__(self, database_path: Path, spec: Spec) -> None:
         self._path = database_path
@@ -207,9 +210,9 @@ class _Faults:
         self.run = _Run(spec)
 
     def begin(self) -> None:
-        self.order(self.run.spec)
+        self.apply_spec(self.run.spec)
 
-    def order(self, spec: Spec) -> None:
+    def apply_spec(self, spec: Spec) -> None:
         with self._lock:
             self._end_drift()
             self.run = _Run(spec)
@@ -217,7 +220,7 @@ class _Faults:
                 self._drift = drift.Drift(self._path, spec.drift, spec.seed, self.run.done)
                 self._drift.start()
 
-    def told(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         run = self.run
         return {"spec": run.spec.text, "searches": run.searches, "done": dict(run.done)}
 
@@ -232,7 +235,7 @@ class _Faults:
 
 
 class _Answer(NamedTuple):
-    """A whole answer that is about to be sent badly."""
+    """A complete response that will be sent with a fault."""
 
     start: Message
     body: bytes
@@ -245,14 +248,17 @@ class _Answer(NamedTuple):
         part = self.body[: int(len(self.body) * chances.uniform(0.2, 0.8)) or 1]
         await self.send({"type": "http.response.body", "body": part, "more_body": True})
 
-    async def gone(self) -> None:
-        """Returns when the server knows it too: it would blame an app that returns before."""
+    async def wait_for_disconnect(self) -> None:
+        """Waits until the server notices the disconnect.
+
+        If the app returned earlier, the server would log an error about an incomplete response.
+        """
         while (await self.receive())["type"] != "http.disconnect":
             pass
 
 
-class _Misbehaving:
-    """Passes searches on, except that each may be late and meet one fault."""
+class _FaultMiddleware:
+    """Passes requests to the app; delays searches and injects at most one fault into each."""
 
     def __init__(self, app: ASGIApp, faults: _Faults) -> None:
         self._app = app
@@ -260,22 +266,22 @@ class _Misbehaving:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, self._around(send))
+            await self._app(scope, receive, self._with_lifespan(send))
         elif scope["type"] == "http" and (scope["method"], scope["path"]) in lies.SHAPES:
             await self._search(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    def _around(self, send: Send) -> Send:
-        async def told(message: Message) -> None:
-            # Before the server hears of it: nobody runs what an app does after its last message.
+    def _with_lifespan(self, send: Send) -> Send:
+        async def run_and_send(message: Message) -> None:
+            # Runs before the message is sent: the server runs no code of the app after the last.
             if message["type"] == "lifespan.startup.complete":
                 self._faults.begin()
             elif message["type"] == "lifespan.shutdown.complete":
                 await run_in_threadpool(self._faults.end)
             await send(message)
 
-        return told
+        return run_and_send
 
     async def _search(self, scope: Scope, receive: Receive, send: Send) -> None:
         run = self._faults.run
@@ -286,11 +292,11 @@ class _Misbehaving:
         if fault is None:
             await self._app(scope, receive, send)
             return
-        if fault in _INSTEAD:
+        if fault in _REPLACEMENTS:
             run.done[fault] += 1
-            await _INSTEAD[fault](chances)(scope, receive, send)
+            await _REPLACEMENTS[fault](chances)(scope, receive, send)
             return
-        start, body = await self._whole(scope, receive)
+        start, body = await self._complete_answer(scope, receive)
         if fault in lies.LIES:
             search = scope["method"], scope["path"]
             cursor = QueryParams(scope["query_string"]).get("cursor")
@@ -304,10 +310,10 @@ class _Misbehaving:
             await send({"type": "http.response.body", "body": body})
             return
         run.done[fault] += 1
-        answer = _Answer(start, body, scope["state"][_TRANSPORT], receive, send)
-        await _CUTS[fault](chances, answer)
+        answer = _Answer(start, body, scope["state"][_TRANSPORT_KEY], receive, send)
+        await _TRANSMISSION_FAULTS[fault](chances, answer)
 
-    async def _whole(self, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
+    async def _complete_answer(self, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
         messages: list[Message] = []
 
         async def keep(message: Message) -> None:
@@ -317,10 +323,10 @@ class _Misbehaving:
         return messages[0], b"".join(message.get("body", b"") for message in messages[1:])
 
 
-def _refused(status: int, detail: str, chances: random.Random | None = None) -> Response:
+def _error_response(status: int, detail: str, chances: random.Random | None = None) -> Response:
     headers = {}
     if chances is not None:
-        # A date is cut to whole seconds: one second ahead may be past before it is read.
+        # A date has whole seconds, so a date one second ahead could be past when it is read.
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
         headers["Retry-After"] = date if chances.random() < 0.25 else "1"
     return Response(json.dumps({"detail": detail}), status, headers, "application/json")
@@ -339,45 +345,45 @@ def _another_shape(chances: random.Random) -> Response:
     return Response(json.dumps(chances.choice(shapes)), media_type="application/json")
 
 
-async def _reset(chances: random.Random, answer: _Answer) -> None:
+async def _reset_connection(chances: random.Random, answer: _Answer) -> None:
     await answer.send_part(chances)
-    if not answer.transport.is_closing():  # a socket that its client left takes no options
-        # Without lingering, closing is a reset; what a full buffer still holds is thrown away.
+    if not answer.transport.is_closing():  # a disconnected socket accepts no options
+        # With SO_LINGER 0, closing sends a reset and discards the data in the send buffer.
         answer.transport.get_extra_info("socket").setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
         )
         answer.transport.abort()
-    await answer.gone()
+    await answer.wait_for_disconnect()
 
 
-async def _truncate(chances: random.Random, answer: _Answer) -> None:
+async def _truncate_body(chances: random.Random, answer: _Answer) -> None:
     await answer.send_part(chances)
     answer.transport.close()
-    await answer.gone()
+    await answer.wait_for_disconnect()
 
 
-async def _drip(_: random.Random, answer: _Answer) -> None:
+async def _drip_body(_: random.Random, answer: _Answer) -> None:
     await answer.send(answer.start)
-    size = -(-len(answer.body) // _DRIPS)
+    size = -(-len(answer.body) // _DRIP_CHUNKS)
     for begin in range(0, len(answer.body), size):
-        await asyncio.sleep(_DRIP_SECONDS / _DRIPS)
+        await asyncio.sleep(_DRIP_SECONDS / _DRIP_CHUNKS)
         part = answer.body[begin : begin + size]
         await answer.send({"type": "http.response.body", "body": part, "more_body": True})
     await answer.send({"type": "http.response.body", "body": b""})
 
 
-_PAGE_OF_THE_WEB = "<!doctype html><title>Down for maintenance</title><h1>Back in a minute</h1>"
-_INSTEAD: Mapping[str, Callable[[random.Random], Response]] = {
-    "429": lambda chances: _refused(429, "Too many requests: wait for Retry-After", chances),
-    "503": lambda chances: _refused(503, "Overloaded: wait for Retry-After", chances),
-    "502": lambda _: _refused(502, "Bad gateway"),
-    "500": lambda _: _refused(500, "Internal server error"),
-    "html": lambda _: Response(_PAGE_OF_THE_WEB, media_type="text/html"),
+_HTML_PAGE = "<!doctype html><title>Down for maintenance</title><h1>Back in a minute</h1>"
+_REPLACEMENTS: Mapping[str, Callable[[random.Random], Response]] = {
+    "429": lambda chances: _error_response(429, "Too many requests: wait for Retry-After", chances),
+    "503": lambda chances: _error_response(503, "Overloaded: wait for Retry-After", chances),
+    "502": lambda _: _error_response(502, "Bad gateway"),
+    "500": lambda _: _error_response(500, "Internal server error"),
+    "html": lambda _: Response(_HTML_PAGE, media_type="text/html"),
     "shape": _another_shape,
 }
-_CUTS: Mapping[str, Callable[[random.Random, _Answer], Awaitable[None]]] = {
-    "reset": _reset,
-    "truncate": _truncate,
-    "slow": _drip,
+_TRANSMISSION_FAULTS: Mapping[str, Callable[[random.Random, _Answer], Awaitable[None]]] = {
+    "reset": _reset_connection,
+    "truncate": _truncate_body,
+    "slow": _drip_body,
 }
-_FAULTS: tuple[str, ...] = (*_INSTEAD, *_CUTS, *lies.LIES)
+_FAULTS: tuple[str, ...] = (*_REPLACEMENTS, *_TRANSMISSION_FAULTS, *lies.LIES)

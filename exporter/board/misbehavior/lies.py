@@ -1,4 +1,4 @@
-"""Pages that contradict themselves, in the shape of each contract."""
+"""Makes pages false or contradictory, in the shape of each contract."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import msgspec
 
 
 class Page(Protocol):
-    """The board's answer to a search; the postings keep every byte."""
+    """The board's response to a search, with the postings as unchanged bytes."""
 
     @property
     def rows(self) -> list[msgspec.Raw]:
-        """The page's postings, to be taken away from."""
+        """Postings of the page; removing items from this list removes them from the page."""
 
     def miscount(self, chances: random.Random) -> None:
-        """Makes the page's number of postings false, and what follows from it."""
+        """Makes the stated number of postings false, and the number of pages derived from it."""
 
-    def repeat(self, cursor: str) -> bool:
-        """Makes the page name that cursor as the next; False if it names none."""
+    def repeat_cursor(self, cursor: str) -> bool:
+        """Sets this cursor as the next one; returns False if the contract has no cursors."""
 
 
 class _Hirebase(msgspec.Struct):
@@ -36,10 +36,10 @@ class _Hirebase(msgspec.Struct):
         return self.jobs
 
     def miscount(self, chances: random.Random) -> None:
-        self.total_count = _false_total(chances, self.total_count, self.page * self.limit)
+        self.total_count = _false_count(chances, self.total_count, self.page * self.limit)
         self.total_pages = -(-self.total_count // self.limit)
 
-    def repeat(self, cursor: str) -> bool:  # noqa: ARG002
+    def repeat_cursor(self, cursor: str) -> bool:  # noqa: ARG002
         return False
 
 
@@ -60,11 +60,12 @@ class _Qwestly(msgspec.Struct):
         return self.data
 
     def miscount(self, chances: random.Random) -> None:
-        said = self.pagination
-        said.total_count = _false_total(chances, said.total_count, said.current_page * said.limit)
-        said.total_pages = -(-said.total_count // said.limit)
+        shown = self.pagination
+        end = shown.current_page * shown.limit
+        shown.total_count = _false_count(chances, shown.total_count, end)
+        shown.total_pages = -(-shown.total_count // shown.limit)
 
-    def repeat(self, cursor: str) -> bool:  # noqa: ARG002
+    def repeat_cursor(self, cursor: str) -> bool:  # noqa: ARG002
         return False
 
 
@@ -78,9 +79,9 @@ class _Bindbee(msgspec.Struct):
         return self.items
 
     def miscount(self, chances: random.Random) -> None:
-        self.page_size = _false_total(chances, self.page_size, 0)
+        self.page_size = _false_count(chances, self.page_size, 0)
 
-    def repeat(self, cursor: str) -> bool:
+    def repeat_cursor(self, cursor: str) -> bool:
         self.cursor = cursor
         return True
 
@@ -90,14 +91,16 @@ SHAPES: Mapping[tuple[str, str], type[Page]] = {
     ("GET", "/api/external/search/jobs"): _Qwestly,
     ("GET", "/api/ats/v1/jobs"): _Bindbee,
 }
-"""What each search answers, by its method and path."""
+"""Maps the method and path of a search to the shape of its pages."""
 
 
 def apply(
     fault: str, chances: random.Random, search: tuple[str, str], cursor: str | None, body: bytes
 ) -> bytes | None:
-    """A search's answer with the lie in it, or None if this page cannot have it. `cursor` is the
-    one that was asked for."""
+    """Returns a response body with the fault, or None if this page cannot have the fault.
+
+    `cursor` is the cursor of the request.
+    """
     page = msgspec.json.decode(body, type=SHAPES[search])
     return msgspec.json.encode(page) if LIES[fault](chances, page, cursor) else None
 
@@ -121,13 +124,17 @@ def _miscount(chances: random.Random, page: Page, _: str | None) -> bool:
     return True
 
 
-def _repeat(_: random.Random, page: Page, cursor: str | None) -> bool:
-    return cursor is not None and page.repeat(cursor)
+def _repeat_cursor(_: random.Random, page: Page, cursor: str | None) -> bool:
+    return cursor is not None and page.repeat_cursor(cursor)
 
 
-def _false_total(chances: random.Random, true: int, worst: int) -> int:
-    """Any but the true one. The worst makes a page the last, and nothing on it contradicts that."""
-    lies = {worst, 0, true // 2, true - 1, true + 1, true + 1000}
+def _false_count(chances: random.Random, true: int, page_end: int) -> int:
+    """Returns a random count other than the true one.
+
+    `page_end` is the count at which this page would be the last: a false total without any
+    contradiction on the page, and so the hardest to detect.
+    """
+    lies = {page_end, 0, true // 2, true - 1, true + 1, true + 1000}
     return chances.choice(sorted(lie for lie in lies if lie >= 0 and lie != true))
 
 
@@ -135,6 +142,6 @@ LIES: Mapping[str, Callable[[random.Random, Page, str | None], bool]] = {
     "empty": _leave_empty,
     "short": _leave_short,
     "total": _miscount,
-    "cursor": _repeat,
+    "cursor": _repeat_cursor,
 }
-"""By fault, what makes a page lie; it says whether the page could."""
+"""Maps a fault to a function that changes a page; the function returns False if it cannot."""

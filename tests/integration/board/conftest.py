@@ -1,4 +1,4 @@
-"""The boards that the tests here only read: one of five postings and a large one."""
+"""Read-only boards for the tests of this package: one with five postings and a large one."""
 
 from __future__ import annotations
 

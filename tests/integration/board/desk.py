@@ -1,4 +1,4 @@
-"""What the tests of the board share: five postings, a board that serves them, and its answers."""
+"""Helpers for the tests of the board: five postings, a served board, and searches on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each filter of a search finds."""
+"""Each search filter finds exactly the matching postings."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ from tests.integration.board.desk import LIVE, ids
         ({"visa": True, "job_types": ["Contract"]}, []),
     ],
 )
-def test_every_filter_finds_exactly_what_it_says(
+def test_every_filter_finds_exactly_the_matching_postings(
     board: httpx.Client, search: dict[str, Any], expected: list[str]
 ) -> None:
     # When

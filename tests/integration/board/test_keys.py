@@ -1,4 +1,4 @@
-"""The keys that open the board."""
+"""API keys: accepted headers, and 401 without a valid key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.integration.board.desk import KEY
         {"Authorization": f"ApiKey {KEY}"},
     ],
 )
-def test_a_key_opens_the_board_in_every_header_that_clients_use(
+def test_a_key_is_accepted_in_every_header_that_clients_use(
     board: httpx.Client, headers: dict[str, str]
 ) -> None:
     # When
@@ -34,7 +34,7 @@ def test_a_key_opens_the_board_in_every_header_that_clients_use(
     [{}, {"x-api-key": "wrong"}, {"Authorization": "Bearer"}, {"Authorization": f"Basic {KEY}"}],
 )
 @pytest.mark.parametrize("path", ["/v2/jobs/civil", "/nowhere"])
-def test_nothing_is_told_without_a_key(
+def test_a_request_without_a_valid_key_gets_401(
     board: httpx.Client, headers: dict[str, str], path: str
 ) -> None:
     # When

@@ -1,4 +1,4 @@
-"""Loads of postings from a file."""
+"""Loading postings from a file."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_member_that_has_the_vendors_name_is_never_changed_or_doubled(tmp_path
     assert served == original
 
 
-def test_a_damaged_date_is_kept_and_is_no_date_posted(tmp_path: Path) -> None:
+def test_an_invalid_date_is_kept_and_gives_no_date_posted(tmp_path: Path) -> None:
     # Given
     file = lines(tmp_path / "p.jsonl", [{"id": "a", "posted_at": "NYCHA has no rule."}])
     # When
@@ -106,7 +106,7 @@ def test_a_damaged_date_is_kept_and_is_no_date_posted(tmp_path: Path) -> None:
         (b'{"id":"a","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "nested too deeply"),
     ],
 )
-def test_one_bad_line_refuses_the_file_by_its_number_and_changes_nothing(
+def test_an_invalid_line_rejects_the_file_with_the_line_number_and_changes_nothing(
     tmp_path: Path, line: bytes, reason: str
 ) -> None:
     # Given
@@ -122,7 +122,7 @@ def test_one_bad_line_refuses_the_file_by_its_number_and_changes_nothing(
         assert answer(client)["jobs"] == [{"_id": "kept", "id": "kept", "v": 1}]
 
 
-def test_a_truncated_gzip_file_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+def test_a_truncated_gzip_file_is_rejected_and_changes_nothing(tmp_path: Path) -> None:
     # Given
     text = "".join(f'{{"id":"{number}","v":{number**9}}}\n' for number in range(9_000))
     file = tmp_path / "p.gz"
@@ -211,7 +211,7 @@ def test_a_board_starts_to_serve_while_another_process_is_loading(tmp_path: Path
     # Given
     path = tmp_path / "board.db"
     database.load(path, lines(tmp_path / "p.jsonl", POSTINGS))
-    with database.writing(path) as connection:
+    with database.write_transaction(path) as connection:
         connection.execute("DELETE FROM postings")
         # When
         with serving(path) as client:

@@ -1,4 +1,4 @@
-"""The pages of a search: their members, totals and order."""
+"""Pages of a search: members, totals and order."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_answer_has_the_vendors_members_and_the_true_totals(board: httpx.Cli
 
 
 @pytest.mark.parametrize("page", [3, 999, 10**30])
-def test_a_page_past_the_end_is_empty_and_tells_the_true_totals(
+def test_a_page_past_the_end_is_empty_and_has_the_true_totals(
     board: httpx.Client, page: int
 ) -> None:
     # When
@@ -36,7 +36,7 @@ def test_a_page_past_the_end_is_empty_and_tells_the_true_totals(
 
 
 def matches(posting: Mapping[str, Any], search: Mapping[str, Any]) -> bool:
-    """The filters used below, said once more in plain Python."""
+    """True if the posting matches the search; reimplements the filters used below in Python."""
     years, salary = posting.get("yoe_range") or {}, posting.get("salary_range") or {}
     low, high = years.get("min"), years.get("max")
     checks: dict[str, Callable[[Any], Any]] = {

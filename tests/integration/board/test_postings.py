@@ -10,7 +10,9 @@ from exporter.board import synthetic
 from tests.integration.board.desk import KEY
 
 
-def test_one_posting_is_found_by_its_id_and_a_missing_one_is_named(board: httpx.Client) -> None:
+def test_a_posting_is_found_by_its_id_and_an_unknown_id_is_a_404_that_names_the_id(
+    board: httpx.Client,
+) -> None:
     # When
     found, missing = board.get("/v2/jobs/bare"), board.get("/v2/jobs/no:such/id")
     # Then
@@ -19,7 +21,7 @@ def test_one_posting_is_found_by_its_id_and_a_missing_one_is_named(board: httpx.
     assert missing.json() == {"detail": "There is no job with the id 'no:such/id'"}
 
 
-def test_postings_are_served_as_their_very_bytes(large: httpx.Client) -> None:
+def test_postings_are_served_byte_for_byte(large: httpx.Client) -> None:
     # Given
     texts = {posting.id: posting.json for posting in synthetic.generate(30)}
     # When
@@ -44,7 +46,7 @@ def test_the_official_client_searches_and_reads_the_board(large: httpx.Client) -
         one = client.jobs.get(result[0].id or "")
         assert isinstance(one, hirebase.Job)
         with pytest.raises(hirebase.NotFoundError):
-            client.jobs.get("nobody")
+            client.jobs.get("unknown")
     # Then
     assert result.total_count >= len(result) > 0
     assert all("engineer" in (job.job_title or "").casefold() for job in result)

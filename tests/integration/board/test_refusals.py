@@ -1,4 +1,4 @@
-"""Searches that are refused."""
+"""Invalid searches are rejected with a 422."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ import pytest
         ),
     ],
 )
-def test_a_search_that_cannot_be_answered_is_refused_in_the_vendors_shape(
+def test_an_unsupported_search_is_rejected_in_the_vendors_shape(
     board: httpx.Client, search: dict[str, Any], problem: tuple[list[str], str, str]
 ) -> None:
     # When
@@ -49,7 +49,7 @@ def test_a_search_that_cannot_be_answered_is_refused_in_the_vendors_shape(
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"null", b'{"yoe":{"min":NaN}}', b'{"job_titles":["\\ud800"]}']
 )
-def test_a_body_that_is_no_search_is_refused_with_a_place_and_a_reason(
+def test_an_invalid_body_is_rejected_with_a_location_and_a_reason(
     board: httpx.Client, body: bytes
 ) -> None:
     # When

@@ -1,4 +1,4 @@
-"""A board that takes orders and is sound again after each test."""
+"""A board that accepts fault specs and is reset to no faults after each test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the board's faults share: a board on a socket, its orders and its answers."""
+"""Helpers for the tests of the board's faults: a served board, fault specs and raw responses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def order(client: httpx.Client, spec: str) -> None:
 
 
 def done(client: httpx.Client) -> dict[str, int]:
-    """How often each thing was done, without those that never were."""
+    """Returns how often each fault or change was made, without the zero counts."""
     counts: dict[str, int] = client.get("/faults").json()["done"]
     return {name: count for name, count in counts.items() if count}
 
@@ -43,7 +43,7 @@ def search(client: httpx.Client, **body: Any) -> httpx.Response:
 
 
 class Texts(msgspec.Struct):
-    """A page whose postings are bytes, as they were sent."""
+    """Page of a search with its postings as the bytes that were sent."""
 
     jobs: list[msgspec.Raw]
     total_count: int
@@ -61,7 +61,7 @@ def rows(page: Texts) -> list[bytes]:
 
 
 def raw_search(client: httpx.Client) -> tuple[int, bytes, type[Exception] | None]:
-    """Over a bare socket: the promised length, the body that came, and how it ended."""
+    """Searches over a bare socket: the announced length, the received body, and the final error."""
     body = b'{"limit":100}'
     request = (
         f"POST /v2/jobs/search HTTP/1.1\r\nHost: board\r\nx-api-key: {KEY}\r\n"

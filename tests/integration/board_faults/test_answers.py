@@ -1,4 +1,4 @@
-"""Answers that are refused, late, cut off or slow."""
+"""Faults of responses: errors, delays, cut connections and slow bodies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.waiting import until
 @pytest.mark.parametrize(
     ("name", "waits"), [("429", True), ("503", True), ("502", False), ("500", False)]
 )
-def test_a_refusal_says_when_to_come_back_if_its_kind_does(
+def test_429_and_503_have_a_retry_after_and_other_errors_do_not(
     board: httpx.Client, name: str, waits: bool
 ) -> None:
     # Given
@@ -41,14 +41,14 @@ def test_a_refusal_says_when_to_come_back_if_its_kind_does(
     assert done(board) == {name: 30}
 
 
-def test_late_answers_do_not_hold_up_one_another(board: httpx.Client) -> None:
+def test_delayed_responses_do_not_delay_each_other(board: httpx.Client) -> None:
     # Given
     order(board, "latency=400ms-500ms,429=50%")
     begin = time.monotonic()
     # When
     with ThreadPoolExecutor(10) as pool:
         took = list(pool.map(lambda _: search(board).elapsed.total_seconds(), range(10)))
-    # Then: refusals were late too
+    # Then: errors were delayed too
     assert min(took) >= 0.4
     assert time.monotonic() - begin < 2.5
     assert done(board)["latency"] == 10
@@ -70,7 +70,7 @@ def test_a_reset_comes_in_the_middle_of_the_body(
     assert [r.getMessage() for r in caplog.records if r.name.startswith("uvicorn")] == []
 
 
-def test_a_truncated_body_ends_with_a_clean_close_and_bytes_owed(
+def test_a_truncated_body_ends_with_a_clean_close_before_its_announced_length(
     board: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Given
@@ -86,7 +86,7 @@ def test_a_truncated_body_ends_with_a_clean_close_and_bytes_owed(
     assert [r.getMessage() for r in caplog.records if r.name.startswith("uvicorn")] == []
 
 
-def test_a_client_that_is_gone_before_its_fault_troubles_nobody(
+def test_a_client_that_disconnects_before_its_fault_causes_no_error(
     board: httpx.Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Given
@@ -102,7 +102,7 @@ def test_a_client_that_is_gone_before_its_fault_troubles_nobody(
     assert [r.getMessage() for r in caplog.records if r.levelname in ("WARNING", "ERROR")] == []
 
 
-def test_a_slow_body_drips_for_seconds_and_is_whole(board: httpx.Client) -> None:
+def test_a_slow_body_arrives_over_seconds_and_is_complete(board: httpx.Client) -> None:
     # Given
     whole = search(board).content
     order(board, "slow=100%")

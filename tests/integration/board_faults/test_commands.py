@@ -1,4 +1,4 @@
-"""The commands that start a board with faults."""
+"""Commands that start a board with faults."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_wrong_spec_on_the_command_line_starts_nothing(tmp_path: Path) -> None:
+def test_an_invalid_spec_on_the_command_line_starts_nothing(tmp_path: Path) -> None:
     # When
     board = run_cli("board", "serve", "--database", str(tmp_path / "b.db"), "--faults", "x=1%")
     stack = run_cli("up", "--data-dir", str(tmp_path / "up"), "--board-faults", "429=2")
     # Then
     assert (board.returncode, stack.returncode) == (1, 1)
-    assert "'x' is no fault of the board" in board.stderr
+    assert "'x' is not a fault of the board" in board.stderr
     assert "429=2: give a share" in stack.stderr
     assert not (tmp_path / "up").exists()
 
 
-def test_a_board_started_by_the_command_misbehaves(tmp_path: Path) -> None:
+def test_a_board_started_by_the_command_injects_faults(tmp_path: Path) -> None:
     # Given
     port = ports.find_free(1)[0]
     command = [
@@ -68,7 +68,7 @@ def test_a_board_started_by_the_command_misbehaves(tmp_path: Path) -> None:
 
 @pytest.mark.stack
 @pytest.mark.soak
-def test_a_stack_hands_the_spec_to_its_board(tmp_path: Path) -> None:
+def test_a_stack_passes_the_spec_to_its_board(tmp_path: Path) -> None:
     # Given
     command = [
         *(sys.executable, "-m", "exporter.cli", "up", "--data-dir", str(tmp_path / "up")),

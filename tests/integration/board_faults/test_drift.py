@@ -1,4 +1,4 @@
-"""The drift: postings that change while they are read."""
+"""Drift: postings that change while clients read them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def all_rows(client: httpx.Client, **body: Any) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_drift_changes_its_own_postings_and_no_other(tmp_path: Path) -> None:
+def test_a_drift_changes_only_its_own_postings(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
     synthetic.synthesize(path, ROWS)
@@ -40,13 +40,13 @@ def test_a_drift_changes_its_own_postings_and_no_other(tmp_path: Path) -> None:
         after = all_rows(client)
         time.sleep(0.3)
         assert all_rows(client) == after
-    own = [row for row in after if row["_id"].startswith(drift.PREFIX)]
+    own = [row for row in after if row["_id"].startswith(drift.ID_PREFIX)]
     assert own
     assert [row for row in after if row not in own] == before
     assert len({row["_id"] for row in after}) == len(after)
 
 
-def test_a_drift_keeps_its_pace_and_ends_with_the_board(tmp_path: Path) -> None:
+def test_a_drift_keeps_its_rate_and_ends_with_the_board(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
     synthetic.synthesize(path, 10)
@@ -61,7 +61,7 @@ def test_a_drift_keeps_its_pace_and_ends_with_the_board(tmp_path: Path) -> None:
     assert "board drift" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_drift_pushes_postings_from_page_to_page_in_an_order_by_date(tmp_path: Path) -> None:
+def test_a_drift_moves_postings_between_pages_in_an_order_by_date(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
     synthetic.synthesize(path, ROWS)

@@ -1,4 +1,4 @@
-"""Pages that are none, or that hold something else than they should."""
+"""Faults of pages: responses that are not pages, and pages with false content."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.integration.board_faults.desk import ROWS, done, order, rows, search, texts
 
 
-def test_a_web_page_is_a_200_that_is_no_json(board: httpx.Client) -> None:
+def test_the_html_fault_is_a_200_with_a_web_page(board: httpx.Client) -> None:
     # Given
     order(board, "html=100%")
     # When
@@ -22,7 +22,7 @@ def test_a_web_page_is_a_200_that_is_no_json(board: httpx.Client) -> None:
         answer.json()
 
 
-def test_another_shape_is_never_a_page_by_accident(board: httpx.Client) -> None:
+def test_the_shape_fault_never_returns_a_valid_page(board: httpx.Client) -> None:
     # Given
     order(board, "shape=100%")
     # When
@@ -46,7 +46,9 @@ def test_an_empty_page_keeps_the_true_total(board: httpx.Client) -> None:
     assert (page.total_count, page.page, page.total_pages) == (ROWS, 2, 3)
 
 
-def test_a_short_page_misses_its_last_rows_and_no_byte_of_the_others(board: httpx.Client) -> None:
+def test_a_short_page_lacks_its_last_rows_and_keeps_every_byte_of_the_others(
+    board: httpx.Client,
+) -> None:
     # Given
     whole = rows(texts(search(board)))
     order(board, "short=100%")
@@ -71,13 +73,13 @@ def test_a_false_total_is_too_high_or_too_low_and_the_rows_are_true(board: httpx
     totals = {page.total_count for page in pages}
     assert ROWS not in totals
     assert min(totals) < ROWS < max(totals)
-    assert 100 in totals, "the lie that makes this page the last"
+    assert 100 in totals, "the false total that makes this page the last"
     assert all(page.total_pages == -(-page.total_count // 100) for page in pages)
     assert all(rows(page) == whole for page in pages)
 
 
 @pytest.mark.parametrize("name", ["empty", "short"])
-def test_a_page_with_nothing_to_take_away_is_left_alone_and_not_counted(
+def test_a_page_without_rows_to_remove_is_unchanged_and_not_counted(
     board: httpx.Client, name: str
 ) -> None:
     # Given

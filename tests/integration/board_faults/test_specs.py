@@ -1,4 +1,4 @@
-"""The spec of the faults: what it may say, who may order it and which searches it meets."""
+"""Fault specs: their syntax, the key they need, and the searches they apply to."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.integration.board_faults.desk import ROWS, order, search, serving, te
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("lateness=5ms", "'lateness' is no fault of the board: choose from latency, 429,"),
-        ("404=1%", "'404' is no fault"),
-        ("=1%", "'' is no fault"),
+        ("lateness=5ms", "'lateness' is not a fault of the board: choose from latency, 429,"),
+        ("404=1%", "'404' is not a fault"),
+        ("=1%", "'' is not a fault"),
         ("429", "429=: give a share of the searches from 0% to 100%, such as 429=2%"),
         ("429=0.02", "429=0.02: give a share"),
         ("reset=101%", "reset=101%: give a share"),
@@ -26,7 +26,7 @@ from tests.integration.board_faults.desk import ROWS, order, search, serving, te
         ("reset=1e1%", "reset=1e1%: give a share"),
         ("reset=٣%", "reset=٣%: give a share"),
         ("429=60%,503=60%", "the faults add up to 120% of the searches"),
-        ("429=1%,429=2%", "429 is ordered twice"),
+        ("429=1%,429=2%", "429 is given twice"),
         ("latency=50", "latency=50: give a time of up to 60s or a range"),
         ("latency=80ms-20ms", "latency=80ms-20ms: give a time"),
         ("latency=61s", "latency=61s: give a time"),
@@ -37,9 +37,7 @@ from tests.integration.board_faults.desk import ROWS, order, search, serving, te
         ("seed=-1", "seed=-1: give a whole number"),
     ],
 )
-def test_a_spec_that_means_nothing_is_refused_with_what_to_write_instead(
-    spec: str, said: str
-) -> None:
+def test_an_invalid_spec_is_rejected_with_the_valid_syntax(spec: str, said: str) -> None:
     # When
     with pytest.raises(ValueError, match=r".+") as caught:
         faults.parse(spec)
@@ -47,7 +45,7 @@ def test_a_spec_that_means_nothing_is_refused_with_what_to_write_instead(
     assert str(caught.value).startswith(said)
 
 
-def test_a_spec_means_what_it_says() -> None:
+def test_a_spec_is_parsed_to_its_rates_and_seed() -> None:
     # When
     spec = faults.parse(" latency=20ms-1.5s, 429=2%,html=0.5%,reset=97.5%, drift=0.5/s ,seed=7,")
     # Then
@@ -56,7 +54,7 @@ def test_a_spec_means_what_it_says() -> None:
     assert (spec.drift, spec.seed) == (0.5, 7)
 
 
-def test_an_empty_spec_leaves_every_search_as_it_is(board: httpx.Client) -> None:
+def test_an_empty_spec_leaves_every_search_unchanged(board: httpx.Client) -> None:
     # Given
     order(board, "")
     # When
@@ -69,7 +67,7 @@ def test_an_empty_spec_leaves_every_search_as_it_is(board: httpx.Client) -> None
     assert set(seen["done"].values()) == {0}
 
 
-def test_the_same_seed_meets_the_same_faults_and_another_seed_others(board: httpx.Client) -> None:
+def test_equal_seeds_give_equal_faults_and_another_seed_gives_others(board: httpx.Client) -> None:
     # Given
     spec = "429=20%,500=20%,short=20%,total=20%"
 
@@ -86,7 +84,7 @@ def test_the_same_seed_meets_the_same_faults_and_another_seed_others(board: http
     assert first != other
 
 
-def test_each_fault_gets_about_its_share_and_a_search_meets_one_at_most(
+def test_each_fault_gets_about_its_share_and_a_search_has_at_most_one(
     board: httpx.Client,
 ) -> None:
     # Given
@@ -102,7 +100,7 @@ def test_each_fault_gets_about_its_share_and_a_search_meets_one_at_most(
     assert 6 <= seen["done"]["html"] <= 38
 
 
-def test_only_searches_go_wrong(board: httpx.Client) -> None:
+def test_faults_apply_only_to_searches(board: httpx.Client) -> None:
     # Given
     identity = search(board).json()["jobs"][0]["_id"]
     order(board, "500=100%,latency=5s")
@@ -115,7 +113,7 @@ def test_only_searches_go_wrong(board: httpx.Client) -> None:
     assert board.get("/faults").json()["searches"] == 0
 
 
-def test_a_spec_that_is_refused_leaves_the_one_before_in_force(board: httpx.Client) -> None:
+def test_a_rejected_spec_leaves_the_current_spec_active(board: httpx.Client) -> None:
     # Given
     order(board, "429=100%")
     for body in ({"spec": "lateness=1s"}, {"spec": "429=1%", "more": 1}, {}, {"spec": 3}):
@@ -124,11 +122,11 @@ def test_a_spec_that_is_refused_leaves_the_one_before_in_force(board: httpx.Clie
         # Then
         assert answer.status_code == 422
         assert answer.json()["detail"][0]["loc"][0] == "body"
-    assert "is no fault" in board.post("/faults", json={"spec": "x=1s"}).text
+    assert "is not a fault" in board.post("/faults", json={"spec": "x=1s"}).text
     assert search(board).status_code == 429
 
 
-def test_orders_are_taken_from_holders_of_the_key_only(board: httpx.Client) -> None:
+def test_a_fault_spec_is_accepted_only_with_a_valid_key(board: httpx.Client) -> None:
     # Given
     order(board, "500=100%")
     # When
@@ -143,7 +141,7 @@ def test_orders_are_taken_from_holders_of_the_key_only(board: httpx.Client) -> N
     assert board.get("/faults").json()["searches"] == 0
 
 
-def test_a_board_without_faults_takes_no_orders(tmp_path: Path) -> None:
+def test_a_board_without_faults_has_no_faults_endpoint(tmp_path: Path) -> None:
     # Given
     with serving(tmp_path / "board.db", None) as client:
         # When

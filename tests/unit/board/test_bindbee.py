@@ -1,4 +1,4 @@
-"""The board as a Bindbee ATS, seen through its socket."""
+"""Bindbee API of the board, tested over a real socket."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def remote_ids(jobs: list[dict[str, Any]]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def jobs(board: httpx.Client) -> dict[str, dict[str, Any]]:
-    """All jobs by the id of their posting."""
+    """Returns all jobs, keyed by the id of their posting."""
     return {job["remote_id"]: job for job in walk(board)}
 
 
@@ -127,7 +127,7 @@ def test_raw_data_and_custom_fields_come_only_when_asked_for(board: httpx.Client
         JOBS,
         params={"remote_id": "civil", "include_raw_data": True, "include_custom_fields": True},
     )
-    # Then: raw data are the posting, digit for digit
+    # Then: the raw data are the posting with unchanged digits
     assert "raw_data" not in plain
     assert f'"max": {2**70}' in whole.text
     job = whole.json()["items"][0]
@@ -157,12 +157,12 @@ def test_expanded_relations_are_objects_and_a_null_one_stays_null(board: httpx.C
     assert (job["hiring_managers"], job["recruiters"]) == (None, [{"email": "hr@example.com"}])
 
 
-def test_one_office_has_one_id_in_all_jobs_and_is_told_once_a_job(
+def test_an_office_has_one_id_in_all_jobs_and_is_listed_once_per_job(
     jobs: dict[str, dict[str, Any]],
 ) -> None:
     # When
     odd, civil = jobs["odd \U0001f600"]["offices"], jobs["civil"]["offices"]
-    # Then: places without a name are no offices
+    # Then: places without a name are not offices
     assert len(odd) == 2
     assert odd[0] == civil[1]
 
@@ -219,7 +219,7 @@ def test_only_what_was_written_later_is_modified_after(tmp_path: Path) -> None:
         before = {job["remote_id"]: job for job in walk(board)}
         moment = before["a"]["modified_at"]
         assert answer(board, modified_after=moment)["items"] == []
-        # A moment without a zone is one in UTC.
+        # A time without a zone is in UTC.
         earlier = datetime.fromisoformat(moment) - timedelta(microseconds=1)
         assert len(walk(board, modified_after=earlier.replace(tzinfo=None).isoformat())) == 2
         # When: one changes, one stays, one is new
@@ -238,7 +238,7 @@ def test_pages_follow_each_other_by_cursor_until_it_is_null(
     # When
     first = answer(board, page_size=3)
     second = answer(board, page_size=3, cursor=first["cursor"])
-    # Then: the cursor is the last id, as in the vendor's example, and a full last page is the last
+    # Then: the cursor is the last id, as in the vendor's example; a full last page has no cursor
     assert (len(first["items"]), len(second["items"])) == (3, 1)
     assert base64.b64decode(first["cursor"]).decode() == first["items"][-1]["id"]
     assert second["cursor"] is None
@@ -247,7 +247,7 @@ def test_pages_follow_each_other_by_cursor_until_it_is_null(
     assert len(jobs) == len(POSTINGS)
 
 
-def test_jobs_that_come_during_a_walk_neither_repeat_nor_hide_others(tmp_path: Path) -> None:
+def test_jobs_added_while_pages_are_read_neither_repeat_nor_hide_others(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
     boards.load(path, [{"_id": f"old-{number}"} for number in range(40)])
@@ -348,7 +348,9 @@ def test_the_key_comes_as_a_bearer_and_the_connector_token_beside_it(board: http
         assert len(response.headers["x-request-id"]) == 32
 
 
-def test_a_request_without_a_connector_token_is_told_what_is_missing(board: httpx.Client) -> None:
+def test_a_request_without_a_connector_token_gets_an_error_that_names_the_header(
+    board: httpx.Client,
+) -> None:
     # When
     response = httpx.get(
         f"{board.base_url}{JOBS}", headers={"authorization": f"Bearer {boards.KEY}"}
@@ -359,7 +361,7 @@ def test_a_request_without_a_connector_token_is_told_what_is_missing(board: http
     assert (detail["loc"], detail["type"]) == (["header", "x-connector-token"], "missing")
 
 
-def test_the_board_may_be_told_other_connector_tokens(tmp_path: Path) -> None:
+def test_connector_tokens_can_differ_from_the_keys(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
     database.prepare(path)
@@ -379,13 +381,13 @@ def test_two_hundred_requests_a_minute_are_answered_and_no_more(tmp_path: Path) 
     with boards.client(path, connector_tokens=["a", "b"]) as board:
         board.headers["x-connector-token"] = "a"
         # When
-        found = [board.get(JOBS) for _ in range(bindbee.RATE)]
+        found = [board.get(JOBS) for _ in range(bindbee.MAX_REQUESTS_PER_MINUTE)]
         refused = board.get(JOBS)
         other = board.get(JOBS, headers={"x-connector-token": "b"})
     # Then
     assert {response.status_code for response in found} == {200}
     remaining = [int(response.headers["x-ratelimit-remaining"]) for response in found]
-    assert remaining == list(range(bindbee.RATE - 1, -1, -1))
+    assert remaining == list(range(bindbee.MAX_REQUESTS_PER_MINUTE - 1, -1, -1))
     assert (refused.status_code, refused.json()) == (429, {"detail": "Rate limit exceeded"})
     assert refused.headers["x-ratelimit-limit"] == "200"
     assert refused.headers["x-ratelimit-remaining"] == "0"
@@ -393,12 +395,12 @@ def test_two_hundred_requests_a_minute_are_answered_and_no_more(tmp_path: Path) 
     assert begun + 59 <= resets_at <= time.time() + 61
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert len(refused.headers["x-request-id"]) == 32
-    # Each connector has an account of its own.
+    # Each connector token has its own limit.
     assert other.status_code == 200
     assert other.headers["x-ratelimit-remaining"] == "199"
 
 
-def test_the_account_is_full_again_a_minute_after_its_first_request() -> None:
+def test_the_limit_is_reset_a_minute_after_the_first_request() -> None:
     # Given
     now = [1_000.0]
     answered: list[tuple[int, dict[str, str]]] = []
@@ -412,12 +414,12 @@ def test_the_account_is_full_again_a_minute_after_its_first_request() -> None:
             headers = {name.decode(): value.decode() for name, value in message["headers"]}
             answered.append((message["status"], headers))
 
-    meter = bindbee.Meter(inner, ["a"], 2, now=lambda: now[0])
+    limiter = bindbee.RateLimiter(inner, ["a"], 2, now=lambda: now[0])
     scope = {"type": "http", "path": JOBS, "headers": [(b"x-connector-token", b"a")]}
     # When
     for moment in (1_000.0, 1_000.5, 1_059.9, 1_060.0):
         now[0] = moment
-        coroutine = meter(scope, None, send)  # type: ignore[arg-type]
+        coroutine = limiter(scope, None, send)  # type: ignore[arg-type]
         with pytest.raises(StopIteration):
             coroutine.send(None)
     # Then
@@ -426,13 +428,13 @@ def test_the_account_is_full_again_a_minute_after_its_first_request() -> None:
     assert answered[3][1]["x-ratelimit-reset"] == "1120"
 
 
-def test_a_board_that_was_filled_before_jobs_had_names_names_them(tmp_path: Path) -> None:
+def test_a_file_without_job_ids_gets_them_when_it_is_opened(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
     boards.load(path, POSTINGS)
     with boards.client(path) as board:
         before = {job["remote_id"]: job["offices"] for job in walk(board)}
-    with database.writing(path) as connection:
+    with database.write_transaction(path) as connection:
         for table in ("names", "offices", "moments"):
             connection.execute(f"DELETE FROM {table}")
     # When
@@ -445,13 +447,13 @@ def test_a_board_that_was_filled_before_jobs_had_names_names_them(tmp_path: Path
     assert len(found) == 2
 
 
-def test_a_page_costs_the_same_at_any_depth_and_reads_no_more_than_itself(tmp_path: Path) -> None:
+def test_a_page_costs_the_same_at_any_depth_and_reads_only_its_own_rows(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
     synthetic.synthesize(path, 2_000)
     connection = database.reader(path)
 
-    def steps(condition: Condition, most: int) -> tuple[int, list[bindbee_jobs.Found]]:
+    def steps(condition: Condition, limit: int) -> tuple[int, list[bindbee_jobs.StoredPosting]]:
         done = 0
 
         def step() -> int:
@@ -460,7 +462,7 @@ def test_a_page_costs_the_same_at_any_depth_and_reads_no_more_than_itself(tmp_pa
             return 0
 
         connection.set_progress_handler(step, 1)
-        found = bindbee_jobs.find(connection, condition, most)
+        found = bindbee_jobs.find(connection, condition, limit)
         connection.set_progress_handler(None, 1)
         return done, found
 
@@ -477,7 +479,7 @@ def test_a_page_costs_the_same_at_any_depth_and_reads_no_more_than_itself(tmp_pa
     assert one < first / 2
 
 
-def test_searches_go_wrong_on_order(tmp_path: Path) -> None:
+def test_faults_apply_to_searches(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
     boards.load(path, [{"_id": str(number)} for number in range(10)])
@@ -491,7 +493,7 @@ def test_searches_go_wrong_on_order(tmp_path: Path) -> None:
             seen[fault] = answer(board, page_size=4, cursor=true["cursor"])
         board.post("/faults", json={"spec": "429=100%"})
         slowed = board.get(JOBS)
-        told = board.get("/faults").json()
+        report = board.get("/faults").json()
     # Then
     assert (seen["empty"]["items"], seen["empty"]["page_size"]) == ([], 4)
     assert seen["short"]["items"] == following["items"][: len(seen["short"]["items"])]
@@ -501,4 +503,4 @@ def test_searches_go_wrong_on_order(tmp_path: Path) -> None:
     assert seen["cursor"] == {**following, "cursor": true["cursor"]}
     assert (slowed.status_code, "retry-after" in slowed.headers) == (429, True)
     assert "x-ratelimit-limit" in slowed.headers
-    assert told["done"]["429"] == 1
+    assert report["done"]["429"] == 1

@@ -1,4 +1,4 @@
-"""The board as a Coresignal API, asked over a real socket."""
+"""Coresignal API of the board, tested over a real socket."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def load(directory: Path, postings: list[dict[str, Any]]) -> Path:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A board with POSTINGS."""
+    """Serves a board with POSTINGS."""
     with serving(load(tmp_path_factory.mktemp("small"), POSTINGS)) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A board with 1,030 synthetic postings."""
+    """Serves a board with 1,030 synthetic postings."""
     path = tmp_path_factory.mktemp("large") / "board.sqlite"
     synthetic.synthesize(path, 1_030)
     with serving(path) as client:
@@ -255,7 +255,7 @@ for _ in range(30):
         ({"query": {"match": {"title": "x" * 15_000}}}, "15000 characters"),
     ],
 )
-def test_a_query_that_the_board_does_not_know_is_refused_by_its_name(
+def test_an_unsupported_query_is_rejected_with_the_name_of_the_part(
     small: httpx.Client, body: Any, claim: str
 ) -> None:
     # When
@@ -264,7 +264,7 @@ def test_a_query_that_the_board_does_not_know_is_refused_by_its_name(
     assert claim in refusal(answer)
 
 
-def test_as_many_clauses_as_the_vendor_takes_are_answered(small: httpx.Client) -> None:
+def test_a_query_with_600_clauses_is_answered(small: httpx.Client) -> None:
     # Given
     clauses = [{"term": {"id": 1}}] * 600 + [{"term": {"id": NUMBER["old"]}}]
     # When
@@ -284,7 +284,7 @@ def test_as_many_clauses_as_the_vendor_takes_are_answered(small: httpx.Client) -
     ],
 )
 @pytest.mark.parametrize("path", [SEARCH, f"{SEARCH}/preview"])
-def test_a_wrong_filter_is_named_in_one_text(
+def test_an_invalid_filter_is_named_in_the_error(
     small: httpx.Client, path: str, filters: Any, claim: str
 ) -> None:
     # When
@@ -294,7 +294,7 @@ def test_a_wrong_filter_is_named_in_one_text(
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000])
-def test_a_body_that_is_no_json_is_refused(small: httpx.Client, body: bytes) -> None:
+def test_a_body_that_is_not_json_is_rejected(small: httpx.Client, body: bytes) -> None:
     # When
     answer = small.post(SEARCH, content=body)
     # Then
@@ -308,7 +308,7 @@ def test_a_body_that_is_no_json_is_refused(small: httpx.Client, body: bytes) -> 
         "after=x", "after=-1", "after=99999999999999999999",
     ],
 )  # fmt: skip
-def test_a_wrong_parameter_is_named(small: httpx.Client, parameters: str) -> None:
+def test_an_invalid_parameter_is_named_in_the_error(small: httpx.Client, parameters: str) -> None:
     # When
     answer = small.post(f"{SEARCH}?{parameters}", json={})
     # Then
@@ -325,7 +325,7 @@ def pages(client: httpx.Client, per_page: int, path: str = SEARCH) -> list[list[
         parameters["after"] = answer.headers["x-next-page-after"]
 
 
-def test_pages_hold_every_id_once_and_the_last_names_no_other(large: httpx.Client) -> None:
+def test_pages_contain_every_id_once_and_the_last_page_has_no_next(large: httpx.Client) -> None:
     # When
     listed = pages(large, 103)
     # Then
@@ -335,7 +335,7 @@ def test_pages_hold_every_id_once_and_the_last_names_no_other(large: httpx.Clien
     assert len(numbers) == 1_030
 
 
-def test_a_page_holds_a_thousand_ids_unless_less_is_asked_for(large: httpx.Client) -> None:
+def test_a_page_has_a_thousand_ids_by_default(large: httpx.Client) -> None:
     # When
     answer = large.post(SEARCH, json={})
     # Then
@@ -344,14 +344,14 @@ def test_a_page_holds_a_thousand_ids_unless_less_is_asked_for(large: httpx.Clien
     assert answer.headers["x-total-pages"] == "2"
 
 
-def test_whoever_reads_pages_while_postings_change_misses_none_that_stays(tmp_path: Path) -> None:
+def test_postings_that_stay_are_read_once_even_if_others_change_meanwhile(tmp_path: Path) -> None:
     # Given
     postings = [{"_id": str(number), "date_posted": "2025-01-01"} for number in range(40)]
     path = load(tmp_path, postings)
     with serving(path) as client:
         answer = client.post(SEARCH, params={"items_per_page": 20}, json={})
         begun = answer.json()
-        # When: half of the postings are replaced by newer ones, and some are new
+        # When: half of the postings are replaced by newer versions, and new postings are added
         newer = [{**one, "date_posted": "2026-01-01"} for one in postings[::2]]
         load(tmp_path, [*newer, *({"_id": f"new-{number}"} for number in range(10))])
         after = answer.headers["x-next-page-after"]
@@ -445,7 +445,7 @@ def test_many_records_come_in_the_order_of_their_ids_without_the_unknown(
 
 
 @pytest.mark.parametrize("ids", [[0], ["1"], [True], [2**63], list(range(1, 1_002)), None])
-def test_many_ids_that_are_none_or_too_many_are_refused(small: httpx.Client, ids: Any) -> None:
+def test_invalid_ids_and_too_many_ids_are_rejected(small: httpx.Client, ids: Any) -> None:
     # When
     answer = small.post("/v2/job_base/collect", json={"ids": ids})
     # Then
@@ -474,7 +474,7 @@ def test_a_preview_holds_the_first_twenty_records(
     "headers",
     [{"apikey": KEY}, {"authorization": f"Bearer {KEY}"}, {"authorization": f"bearer  {KEY}"}],
 )
-def test_a_key_is_sent_in_either_way_of_the_vendor(
+def test_a_key_is_accepted_in_both_headers_of_the_vendor(
     small: httpx.Client, headers: dict[str, str]
 ) -> None:
     # When
@@ -483,15 +483,15 @@ def test_a_key_is_sent_in_either_way_of_the_vendor(
     assert answer.status_code == 200
 
 
-def test_without_a_key_nothing_is_told(small: httpx.Client) -> None:
+def test_a_search_without_a_key_gets_401(small: httpx.Client) -> None:
     # When
     answer = httpx.post(f"{small.base_url}{SEARCH.lstrip('/')}", json={})
     # Then
     assert "apikey" in refusal(answer, 401)
 
 
-def test_what_no_column_and_no_utf8_takes_still_comes_in_records(tmp_path: Path) -> None:
-    # Given: half of a surrogate pair, digits without end
+def test_records_contain_values_that_fit_neither_a_column_nor_utf8(tmp_path: Path) -> None:
+    # Given: half of a surrogate pair, and an integer of 401 digits
     odd = {
         "_id": "odd",
         "job_title": "half \ud83d",
@@ -510,7 +510,7 @@ def test_what_no_column_and_no_utf8_takes_still_comes_in_records(tmp_path: Path)
     assert named == [number]
 
 
-def test_a_posting_keeps_its_id_when_it_is_replaced_and_loses_it_when_it_goes(
+def test_a_replaced_posting_keeps_its_record_id_and_a_deleted_one_is_not_found(
     tmp_path: Path,
 ) -> None:
     # Given
@@ -520,9 +520,9 @@ def test_a_posting_keeps_its_id_when_it_is_replaced_and_loses_it_when_it_goes(
         # When
         load(tmp_path, [{"_id": "a", "job_title": "after"}])
         record = client.get(f"/v2/job_base/collect/{number}").json()
-        with database.writing(path) as connection:
+        with database.write_transaction(path) as connection:
             connection.execute("DELETE FROM postings")
-            database.changed(connection)
+            database.bump_version(connection)
         # Then
         assert record["title"] == "after"
         assert client.get(f"/v2/job_base/collect/{number}").status_code == 404
@@ -537,17 +537,17 @@ def test_two_postings_that_would_share_an_id_are_not_loaded(
     taken = coresignal_records.record_id("a")
     monkeypatch.setattr(coresignal_records, "record_id", lambda _: taken)
     # When
-    with pytest.raises(database.LoadError, match="two ids of postings give one record id"):
+    with pytest.raises(database.LoadError, match="two posting ids have the same record id"):
         load(tmp_path, [{"_id": "b"}])
     # Then
     with serving(path) as client:
         assert len(client.post(SEARCH, json={}).json()) == 1
 
 
-def test_a_board_of_before_is_served_too(tmp_path: Path) -> None:
-    # Given: a database without what this contract needs
+def test_a_file_of_an_older_version_is_served_too(tmp_path: Path) -> None:
+    # Given: a database without Coresignal records
     path = load(tmp_path, POSTINGS)
-    with database.writing(path) as connection:
+    with database.write_transaction(path) as connection:
         connection.execute("DELETE FROM coresignal")
         connection.execute("DELETE FROM meta WHERE name = 'coresignal'")
     # When

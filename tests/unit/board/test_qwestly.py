@@ -1,4 +1,4 @@
-"""The board as Qwestly's job search, seen through its socket."""
+"""Qwestly API of the board, tested over a real socket."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def found(client: httpx.Client, **parameters: Any) -> list[str]:
 
 @pytest.fixture(scope="module")
 def jobs(board: httpx.Client) -> dict[str, dict[str, Any]]:
-    """All jobs by the id of their posting."""
-    told = answer(board)["data"] + answer(board, status="expired")["data"]
-    return {job["source_id"]: job for job in told}
+    """Returns all jobs, keyed by the id of their posting."""
+    listed = answer(board)["data"] + answer(board, status="expired")["data"]
+    return {job["source_id"]: job for job in listed}
 
 
 def test_a_posting_is_shown_as_the_vendors_job_object(
@@ -160,7 +160,7 @@ def test_a_search_gives_the_most_relevant_first(board: httpx.Client) -> None:
     # When
     titles = found(board, search="software bridge painter")
     bridges = found(board, search="bridges")
-    # Then: one of the words is enough, each counts, and most in a title
+    # Then: one matching word is enough, each word adds to the score, and a title scores highest
     assert (set(titles[:2]), titles[2:]) == ({"two", "three"}, [OWN])
     assert bridges == [OWN, "two"]
 
@@ -226,7 +226,7 @@ def test_one_job_is_given_by_its_id(board: httpx.Client, jobs: dict[str, dict[st
     for source_id, job in jobs.items():
         # When
         response = board.get(f"{JOBS}/{job['_id']}")
-        # Then: whatever its status
+        # Then: the job is returned, whatever its status
         assert response.json() == {"success": True, "data": job}, source_id
     assert board.get(f"{JOBS}/{OWN.upper()}").json()["data"] == jobs[OWN]
 
@@ -255,7 +255,7 @@ def test_an_id_that_no_job_has_is_404_and_one_that_none_can_have_is_400(
         ({"authorization": f"Bearer {boards.KEY}"}, 200),
         ({"authorization": f"ApiKey {boards.KEY}"}, 200),
         ({"x-api-key": boards.KEY}, 200),
-        ({"authorization": "Bearer nobody"}, 401),
+        ({"authorization": "Bearer unknown"}, 401),
         ({"x-api-key": ""}, 401),
         ({}, 401),
     ],
@@ -272,7 +272,7 @@ def test_a_key_comes_in_one_of_three_ways_and_without_one_the_answer_is_null(
         assert response.headers["content-type"] == "application/json"
 
 
-def test_a_crash_is_told_in_the_vendors_shape(
+def test_a_crash_is_answered_in_the_vendors_shape(
     board: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
@@ -289,7 +289,7 @@ def test_a_crash_is_told_in_the_vendors_shape(
     assert "disk" not in response.text
 
 
-def test_a_page_reads_no_more_than_itself_once_its_search_is_known(tmp_path: Path) -> None:
+def test_a_page_of_a_cached_search_reads_only_its_own_rows(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
     synthetic.synthesize(path, 1_000)
@@ -314,7 +314,7 @@ def test_a_page_reads_no_more_than_itself_once_its_search_is_known(tmp_path: Pat
     assert first < whole / 40
 
 
-def test_searches_go_wrong_on_order(tmp_path: Path) -> None:
+def test_faults_apply_to_searches(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
     boards.load(path, [{"_id": str(number)} for number in range(10)])
@@ -336,6 +336,6 @@ def test_searches_go_wrong_on_order(tmp_path: Path) -> None:
     lied = seen["total"]["pagination"]
     assert lied["totalCount"] != 10
     assert lied["totalPages"] == -(-lied["totalCount"] // 4)
-    # Its pages have no cursor.
+    # The cursor fault has no effect, because Qwestly's pages have no cursor.
     assert seen["cursor"] == true
     assert (refused.status_code, one.status_code) == (503, 200)

@@ -1,3 +1,5 @@
+"""Synthetic postings: reproducible, unusual like real postings, and replaced as a set."""
+
 from __future__ import annotations
 
 import json
@@ -25,7 +27,7 @@ def stored(path: Path) -> list[tuple[int, str, bytes]]:
         ).fetchall()
 
 
-def test_posting_i_depends_on_the_seed_and_on_i_alone() -> None:
+def test_posting_i_depends_only_on_the_seed_and_on_i() -> None:
     # When
     few, many = list(synthetic.generate(5)), list(synthetic.generate(50))
     other = list(synthetic.generate(5, seed=2))
@@ -34,7 +36,9 @@ def test_posting_i_depends_on_the_seed_and_on_i_alone() -> None:
     assert not {posting.id for posting in few} & {posting.id for posting in other}
 
 
-def test_synthetic_postings_are_as_awkward_as_real_ones(rows: list[dict[str, Any]]) -> None:
+def test_synthetic_postings_have_unusual_content_like_real_postings(
+    rows: list[dict[str, Any]],
+) -> None:
     # Given
     texts = [posting.json.decode() for posting in synthetic.generate(ROWS)]
     everything = "".join(texts)
@@ -92,7 +96,7 @@ def test_other_synthetic_postings_replace_earlier_ones_and_leave_loaded_ones(
     assert {row[1] for row in stored(path)} == expected
 
 
-def test_a_negative_number_of_postings_is_refused(tmp_path: Path) -> None:
+def test_a_negative_number_of_postings_is_rejected(tmp_path: Path) -> None:
     # When
     with pytest.raises(ValueError, match="not -1"):
         synthetic.synthesize(tmp_path / "board.db", -1)
