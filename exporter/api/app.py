@@ -1,4 +1,4 @@
-"""The ASGI application: every surface over one engine."""
+"""Builds the ASGI application: every surface of the API over one export service."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ from exporter.store.redis.api_keys import KeyRing
 
 
 def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
-    """The API over an engine; whoever holds one of `keys` may call it.
+    """Returns the API over an export service; its surfaces accept the API keys of `keys`.
 
-    Errors are problem+json on our own paths and `{"detail": …}` elsewhere. /openapi.json documents
-    it all, and /docs shows that.
+    Health checks, metrics, the documentation and the lists under /v2/jobs/data/ need no key. Errors
+    are problem+json on native paths, one flat object on the pipeline contract's paths, and
+    `{"detail": …}` elsewhere. /openapi.json documents every operation, /docs shows that document.
     """
     app = _App(
         title="exporter",
@@ -45,7 +46,7 @@ def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
         version=metadata.version("exporter"),
         docs_url=None,
         redoc_url=None,
-        # A redirect would send a POST, and its key, to whatever host the request named.
+        # A redirect would send a POST, with its API key, to the host that the request named.
         redirect_slashes=False,
         lifespan=_lifespan,
     )
@@ -88,7 +89,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 class _App(FastAPI):
-    """What is called most is served before all layers of the framework."""
+    """Serves the most frequent requests before they reach the layers of the framework."""
 
     def build_middleware_stack(self) -> ASGIApp:
         return Shortcut(super().build_middleware_stack())

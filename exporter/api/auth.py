@@ -1,4 +1,4 @@
-"""Who calls: the API key of a request, in any of the four ways that clients send one."""
+"""Authenticates a request by its API key, in any of the four forms that clients send."""
 
 from __future__ import annotations
 
@@ -11,40 +11,41 @@ from exporter.store.redis.api_keys import ApiKey, KeyRing
 
 _SCHEMES = ("bearer", "apikey")
 _KEY_HEADERS = {b"authorization": "Authorization", b"x-api-key": "X-API-Key", b"apikey": "apikey"}
-"""Headers that a key may come in: as they arrive, and as they are named."""
+"""Headers that may carry a key: the name as received, and the name shown in errors."""
 _CHALLENGE = 'Bearer realm="exporter"'
 
 SCHEMES = {
     "bearer": {
         "type": "http",
         "scheme": "bearer",
-        "description": "`Authorization: Bearer KEY`; `Authorization: ApiKey KEY` means the same.",
+        "description": "`Authorization: Bearer KEY`, or `Authorization: ApiKey KEY`.",
     },
     "header": {
         "type": "apiKey",
         "in": "header",
         "name": "X-API-Key",
-        "description": "`apikey: KEY` means the same.",
+        "description": "`X-API-Key: KEY`, or `apikey: KEY`.",
     },
 }
-"""For the OpenAPI document: either will do."""
+"""Security schemes of the OpenAPI document; a request needs only one of them."""
 
 
 def reader(request: Request, keys: KeyRing | None = None) -> ApiKey:
-    """The caller, who may read. Raises Refusal 401 or 403.
+    """Returns the caller's API key, which has the scope `read`. Raises Refusal 401 or 403.
 
-    `keys` are those of a coroutine's turn; without them the caller's thread waits for Redis.
+    Coroutines pass the `keys` of their AsyncRunner. Without `keys`, the calling thread blocks until
+    Redis answers.
     """
     return _caller(request, "read", keys)
 
 
 def writer(request: Request, keys: KeyRing | None = None) -> ApiKey:
-    """The caller, who may create and cancel; see `reader`. Raises Refusal 401 or 403."""
+    """Returns the caller's API key, which has the scope `write`; otherwise like `reader`."""
     return _caller(request, "write", keys)
 
 
 def _caller(request: Request, scope: str, keys: KeyRing | None) -> ApiKey:
-    # Looked up each time: a key revoked a moment ago must not work now.
+    # Looked up at each request, so that a revoked key stops working at once.
     key = (keys or keys_of(request)).find(_secret(request.headers))
     if key is None:
         raise _unauthorized("the API key is wrong or was revoked", ', error="invalid_token"')
@@ -68,7 +69,7 @@ def _secret(headers: Headers) -> str:
         secret = raw_value.decode("latin-1").strip()
         name = _KEY_HEADERS[raw_name]
         if name == "Authorization":
-            # A proxy may use it for itself (Basic), so only our schemes count.
+            # A proxy may use Authorization for itself (Basic), so other schemes are ignored.
             scheme, _, secret = secret.partition(" ")
             secret = secret.strip() if scheme.lower() in _SCHEMES else ""
         if secret:
@@ -81,7 +82,8 @@ def _secret(headers: Headers) -> str:
     if len(found) > 1:
         names = " and ".join(sorted(set(found.values())))
         raise _unauthorized(
-            f"conflict: {names} hold different API keys; send one", ', error="invalid_request"'
+            f"conflict: {names} contain different API keys; send only one key",
+            ', error="invalid_request"',
         )
     return next(iter(found))
 

@@ -1,4 +1,4 @@
-"""A request's body: bounded while it is read, JSON before it is believed."""
+"""Reads request bodies: limits their size and validates them as JSON."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from exporter.api import errors
 from exporter.api.refusal import Refusal
 
 MAX_BODY_BYTES = 1024 * 1024
-"""Bytes of a body at most; far above any search that a person or a client writes."""
+"""Largest accepted body; far above any search that a person or a client writes."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read(request: Request) -> bytes:
-    """The whole body, of `MAX_BODY_BYTES` bytes at most. Raises Refusal 413.
+    """Returns the whole body, of at most `MAX_BODY_BYTES`. Raises Refusal 413 if it is larger.
 
-    A length that is announced is refused before a byte is read; one that is not, when it is over.
+    A Content-Length above the limit is refused before any byte is read. A body without
+    Content-Length is refused as soon as it exceeds the limit.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
@@ -39,15 +40,15 @@ TheBody = Annotated[bytes, Depends(read)]
 
 
 def parse(request: Request, body: bytes, model: type[Model]) -> Model:
-    """The body as the model. Raises Refusal, naming every wrong field.
+    """Returns the body as the model. Raises Refusal, which names every wrong field.
 
-    A wrong Content-Type is 415 and malformed JSON 400. On hirebase's paths both are 422 with a
-    list, as that vendor answers them: its documentation counts malformed JSON among the invalid
-    data. An absent Content-Type is taken for JSON. NaN, Infinity and half a surrogate pair are no
-    JSON. Of a key given twice the last counts.
+    A wrong Content-Type is refused with 415, malformed JSON with 400. On Hirebase's paths both are
+    refused with 422 and a list, because that vendor's documentation counts malformed JSON as
+    invalid data. A missing Content-Type means JSON. NaN, Infinity and lone surrogates are malformed
+    JSON. If a key occurs several times, the last value is used.
     """
     path: str = request.scope["path"]
-    told_apart = errors.is_native(path) or errors.is_bulk(path)
+    is_own_status = errors.is_native(path) or errors.is_bulk(path)
     media_type = request.headers.get("content-type", "application/json").partition(";")[0]
     media_type = media_type.strip().lower()
     if media_type != "application/json" and not (
@@ -55,7 +56,7 @@ def parse(request: Request, body: bytes, model: type[Model]) -> Model:
     ):
         detail = f"Content-Type is {media_type[:100]!r}: send application/json"
         raise Refusal(
-            415 if told_apart else 422,
+            415 if is_own_status else 422,
             "unsupported_media_type",
             detail,
             problems=[
@@ -65,8 +66,8 @@ def parse(request: Request, body: bytes, model: type[Model]) -> Model:
     try:
         data: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        detail = f"the body is no JSON: {error.msg} at character {error.pos}"
-        if told_apart:
+        detail = f"the body is not valid JSON: {error.msg} at character {error.pos}"
+        if is_own_status:
             raise Refusal(400, "json_invalid", detail) from None
         raise errors.invalid(
             [{"loc": ("body", error.pos), "msg": detail, "type": "json_invalid"}]
@@ -82,4 +83,4 @@ def parse(request: Request, body: bytes, model: type[Model]) -> Model:
 
 
 def _too_large() -> Refusal:
-    return Refusal(413, "body_too_large", f"the body is over {MAX_BODY_BYTES} bytes")
+    return Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes")

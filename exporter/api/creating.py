@@ -1,4 +1,4 @@
-"""Creating an export without a thread, where nothing is waited for but Redis."""
+"""Creates exports: on the event loop if only Redis must be awaited, otherwise in a thread."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from exporter.store.base import ExportStore, Idempotency
 from exporter.store.redis.api_keys import ApiKey
 
 MAX_INLINE_BODY_BYTES = 16 * 1024
-"""Bytes of a body that is looked at while everybody waits, which takes a millisecond at most."""
+"""Largest body parsed on the event loop, which blocks it for at most a millisecond."""
 UPSTREAM_CHECKED_FILTERS = frozenset({"industry", "sub_industry", "job_category"})
-"""Filters whose values a source asks its upstream for."""
+"""Filters whose values a source compares with lists that it fetches from its upstream."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 async def parse_body(request: Request, body: bytes, model: type[Model]) -> Model:
-    """The body as the model; see `bodies.parse`."""
+    """Returns the body as the model, parsed by `bodies.parse`; a large body in a thread."""
     if len(body) <= MAX_INLINE_BODY_BYTES:
         return bodies.parse(request, body, model)
     return await to_thread.run_sync(bodies.parse, request, body, model)
@@ -36,10 +36,11 @@ async def parse_body(request: Request, body: bytes, model: type[Model]) -> Model
 def runs_without_waiting(
     caller: ApiKey, body: bytes, asked: webhook_fields.WebhookFields, search: Mapping[str, Any]
 ) -> bool:
-    """Whether all that an export is made of is known without asking anybody.
+    """True if creating the export waits for nothing but Redis and the body is small.
 
-    A metered caller's is counted by the source first, a webhook's host looked up, and the values
-    of some filters compared with what the source knows.
+    Three kinds of requests wait for other services: a metered caller's search is first counted at
+    the source, the host of a webhook URL is resolved, and the values of `UPSTREAM_CHECKED_FILTERS`
+    are compared with the upstream's lists.
     """
     return (
         len(body) <= MAX_INLINE_BODY_BYTES
@@ -52,10 +53,11 @@ def runs_without_waiting(
 async def create(
     request: Request, make: Callable[[ExportService], Export], *, inline: bool
 ) -> Export:
-    """The export that an engine makes. Raises what it raises.
+    """Returns the export that `make` creates. Raises what `make` raises.
 
-    Unless it is `inline` a thread makes it. Otherwise an engine drafts it, whose store keeps what
-    it is to record, and that is then recorded while others are served.
+    With `inline` False, `make` runs in a thread. With `inline` True, `make` runs on the event loop
+    with a store that only remembers the record. The record is then written to the real store while
+    the event loop serves other requests.
     """
     service = service_of(request)
     if not inline:
@@ -67,12 +69,12 @@ async def create(
 
 
 class _DraftStore:
-    """As much of an ExportStore as creating takes; it records nothing."""
+    """The part of ExportStore that creating an export uses; remembers records in memory only."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.asked: list[tuple[Spec, Idempotency | None]] = []
-        """What was to be recorded."""
+        """Arguments of the calls of `create`, in order."""
 
     def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
         self.asked.append((spec, idempotency))

@@ -1,4 +1,4 @@
-"""What is around every request, whoever serves it."""
+"""Wraps every request: adds a request id and an answer to unexpected errors."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class Envelope:
-    """Around every request: its id, in the answer and in each log line, and an answer whatever
-    happens inside. What is put into `request.state.headers` stands in that answer, too.
+    """Gives every request an id, and an unexpected error a 500 answer.
 
-    The caller's X-Request-Id is kept if it is a plain token; anything else could forge log lines.
+    The id is in the answer's X-Request-Id and in each log line. The caller's own X-Request-Id is
+    kept if it is a plain token; any other text could forge log lines. Headers that handlers put
+    into `request.state.headers` are added to the answer. An error after the start of the answer is
+    raised again, because the status was already sent.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -33,8 +35,8 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
-        sane = _PLAIN_ID.fullmatch(given)
-        stamp = b"x-request-id", given if sane else secrets.token_hex(16).encode()
+        is_plain = _PLAIN_ID.fullmatch(given)
+        stamp = b"x-request-id", given if is_plain else secrets.token_hex(16).encode()
         request_id = stamp[1].decode()
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, headers={})
@@ -49,14 +51,14 @@ class Envelope:
                 message["headers"] = [*message["headers"], stamp]
             await send(message)
 
-        # Not taken back at the end: the server runs each request in a context of its own.
+        # Not unbound at the end: the server runs each request in a context of its own.
         structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             await self._app(scope, receive, stamped)
         except ClientDisconnect:
             log.info("api.client_left", method=scope["method"], path=scope["path"])
         except Exception as error:
-            # Written out here, because pretty tracebacks print local variables: keys, too.
+            # Formatted here: structlog's pretty tracebacks print local variables, including keys.
             log.error(  # noqa: TRY400
                 "api.unexpected",
                 request_id=request_id,

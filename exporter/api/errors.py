@@ -1,4 +1,4 @@
-"""Every error that a caller sees, in the shape of the surface it was met on."""
+"""Answers every error in the error shape of the surface that was called."""
 
 from __future__ import annotations
 
@@ -29,31 +29,33 @@ from exporter.errors import (
 from exporter.store.base import KeyReused, KeySpent
 
 MAX_PROBLEMS = 100
-"""Wrong fields named in one answer; a body full of nonsense gets no answer as long as itself."""
+"""Wrong fields listed in one answer, so that a large invalid body gets a short answer."""
 RETRY_AFTER_SECONDS = 5
-"""What Retry-After says while Redis or S3 is away."""
+"""Retry-After of an answer if no better value is known."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class DetailEntry(msgspec.Struct):
-    """One wrong field."""
+    """A wrong field."""
 
     loc: list[str | int]
-    """Where: `["body", "search", "yoe"]`."""
+    """Path of the field, for example `["body", "search", "yoe"]`."""
     msg: str
     type: str
 
 
 class Detail(msgspec.Struct):
-    """An error on every other path than those of our own contract: one text, or, on hirebase's,
-    a list of wrong fields (422)."""
+    """An error outside of the native and pipeline contracts: one text or a list of wrong fields.
+
+    The list is used on the paths of the Hirebase contract, if fields or headers are wrong.
+    """
 
     detail: str | list[DetailEntry]
 
 
 class ProblemEntry(msgspec.Struct, omit_defaults=True):
-    """One wrong field: in the body (`pointer`), the query string or a header."""
+    """A wrong field: in the body (`pointer`), the query string (`parameter`) or a header."""
 
     detail: str
     code: str
@@ -63,29 +65,31 @@ class ProblemEntry(msgspec.Struct, omit_defaults=True):
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """An error of our own contract, as RFC 9457 defines it. `code` is stable, texts are not."""
+    """An error of the native contract by RFC 9457. `code` is stable, texts may change."""
 
-    type: Annotated[str, msgspec.Meta(description="Always about:blank; read `code`.")]
+    type: Annotated[str, msgspec.Meta(description="Always about:blank; use `code` instead.")]
     title: str
     status: int
     detail: str
     code: str
-    request_id: Annotated[str, msgspec.Meta(description="Also in X-Request-Id and in our logs.")]
+    request_id: Annotated[
+        str, msgspec.Meta(description="Also in X-Request-Id and in the service's logs.")
+    ]
     errors: list[ProblemEntry] = []
 
 
 def is_native(path: str) -> bool:
-    """Whether a path answers errors as problem+json."""
+    """True if the path is of the native contract, whose errors are problem+json."""
     return (path == "/v1" or path.startswith("/v1/")) and not is_bulk(path)
 
 
 def is_pipeline(path: str) -> bool:
-    """Whether a path is of the pipeline contract, whose errors are flat."""
+    """True if the path is of the pipeline contract, whose errors are one flat object."""
     return path == "/api" or path.startswith("/api/")
 
 
 def is_bulk(path: str) -> bool:
-    """Whether a path is of the Coresignal contract, whose errors are one text each."""
+    """True if the path is of the Coresignal contract, whose errors are one text each."""
     return path.startswith(_BULK)
 
 
@@ -93,7 +97,7 @@ _BULK = ("/cdapi/", "/v1/professional_network/", "/v1/bulk_collect/", "/v2/data_
 
 
 def answer(request: Request, refusal: Refusal) -> Response:
-    """The refusal as the surface of the request's path writes it."""
+    """Returns the refusal as an answer in the error shape of the request's path."""
     problems = refusal.problems[:MAX_PROBLEMS]
     body: Problem | Detail | Flat
     if is_native(request.url.path):
@@ -138,7 +142,7 @@ def _entry(problem: FieldProblem) -> ProblemEntry:
 
 
 def invalid(problems: Sequence[FieldProblem]) -> Refusal:
-    """The refusal of a request whose fields are wrong: 422, naming each."""
+    """Returns the 422 refusal of a request with wrong fields; its text quotes the first three."""
     named = "; ".join(
         f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems[:3]
     )
@@ -147,7 +151,7 @@ def invalid(problems: Sequence[FieldProblem]) -> Refusal:
 
 
 def field_problems(error: ValidationError, model: type[BaseModel]) -> list[FieldProblem]:
-    """What pydantic found wrong with a body, each entry saying what to do."""
+    """Returns the problems that pydantic found in a body; an unknown field lists the known ones."""
     problems: list[FieldProblem] = []
     for found in error.errors(include_url=False, include_context=False, include_input=False):
         message = found["msg"]
@@ -158,18 +162,20 @@ def field_problems(error: ValidationError, model: type[BaseModel]) -> list[Field
 
 
 def missing(export_id: str) -> Refusal:
-    """The refusal of an export that is not there for this caller, whosever it is."""
+    """Returns the 404 refusal of an export that does not exist or belongs to another user."""
     return Refusal(
-        404, "not_found", f"no export of yours has the id {export_id[:100]!r}, or no longer"
+        404,
+        "not_found",
+        f"no export of yours has the id {export_id[:100]!r}; it may be deleted or expired",
     )
 
 
 def unexpected() -> Refusal:
-    """The refusal that stands for a failure of ours, and tells nothing of it."""
+    """Returns the 500 refusal of an unexpected failure, without any detail of the failure."""
     return Refusal(
         500,
         "internal",
-        "the service failed at this request; its operator finds why under the X-Request-Id",
+        "the service failed at this request; its log has the reason under the X-Request-Id",
     )
 
 
@@ -193,8 +199,8 @@ async def _http(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> list[str]:
-    # Starlette's own Allow names only the methods of the first route on the path. A path that is
-    # written out hides those with a parameter in its place.
+    # Starlette's own Allow names only the methods of the first matching route. Routes with exactly
+    # this path hide routes that have a parameter in its place.
     path = request.url.path
     routes = cast("Sequence[Route]", request.app.state.routes)
     own = [route for route in routes if route.path == path]
@@ -215,14 +221,14 @@ async def _store_unavailable(request: Request, error: Exception) -> Response:
     detail = "the record store does not answer; try again"
     if request.method == "POST":
         detail += (
-            ", with the same Idempotency-Key if you sent one; else look at your list first:"
-            " what you asked for may have taken effect"
+            ", with the same Idempotency-Key if you sent one. Without a key, look at your list"
+            " first: the request may have taken effect"
         )
     return _unavailable(request, "store_unavailable", detail)
 
 
 async def _key_reused(request: Request, _: Exception) -> Response:
-    detail = "this Idempotency-Key came with another request: send a new key for a new export"
+    detail = "this Idempotency-Key was used with another request: send a new key"
     return _wrong_key(request, 422, "idempotency_key_reused", detail)
 
 
@@ -248,11 +254,11 @@ async def _credits_spent(request: Request, error: Exception) -> Response:
 
 
 async def _source_failed(request: Request, error: Exception) -> Response:
-    """What an upstream did to a caller who waits for it, as it would have said so itself.
+    """Answers a caller whose request failed at the upstream, as the vendor would answer.
 
-    Its two kinds of 429 are told apart as it tells them apart: too fast has a Retry-After, a plan
-    that is used up the vendor's billing code. That it refuses *us* is no fault of the caller's:
-    502.
+    The vendor has two kinds of 429: a rate limit has Retry-After, a used-up plan has the header
+    X-Billing-Code. If the upstream refuses the service itself, the caller is not at fault, and the
+    answer is 502.
     """
     failure = cast("SourceError", error)
     log.warning("api.source_failed", error=str(error), status=failure.status)
@@ -285,7 +291,7 @@ def _unavailable(request: Request, code: str, detail: str) -> Response:
 
 
 def install(app: FastAPI, routes: Sequence[Route]) -> None:
-    """Make an app with these routes answer every expected error in its surface's shape."""
+    """Makes the app with these routes answer every expected error in its surface's shape."""
     app.state.routes = routes
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _http)
@@ -299,33 +305,33 @@ def install(app: FastAPI, routes: Sequence[Route]) -> None:
     app.add_exception_handler(CreditsSpent, _credits_spent)
 
 
-_MEANINGS = {
-    400: "The body is no JSON.",
-    401: "No key, a wrong or revoked one, or two that differ.",
+_STATUS_DESCRIPTIONS = {
+    400: "The request is malformed.",
+    401: "No API key, an unknown or revoked key, or two different keys.",
     402: "The key has too few credits left.",
-    403: "The key lacks the scope.",
-    404: "Nothing of the caller's has this id.",
-    405: "The method does not work here; Allow names those that do.",
-    409: "The request does not fit what is there; `detail` says how.",
-    413: "The body is too long.",
-    415: "The body's Content-Type is not one of those shown.",
+    403: "The key lacks the scope, or its plan does not include the request.",
+    404: "The caller has nothing with this id.",
+    405: "The path does not support this method; Allow lists the methods that it supports.",
+    409: "The request conflicts with the current state; `detail` says how.",
+    413: "The body is too large.",
+    415: "The body's Content-Type is not one of the documented types.",
     416: "The range begins beyond the end of the file.",
-    422: "Some field is wrong; each is named.",
+    422: "Fields are wrong; the answer names them.",
     429: "Too many requests (Retry-After), or the plan is used up (X-Billing-Code).",
     500: "The service failed; its log says why under the X-Request-Id.",
-    502: "The source answered what no source should.",
-    503: "Redis, S3 or the source does not answer; Retry-After says when to try again.",
-    505: "HTTP/1.0 cannot tell a whole file from one that broke off.",
+    502: "The source refused the service's request, or its answer was invalid.",
+    503: "Redis, S3 or the source is unavailable; Retry-After says when to try again.",
+    505: "The request uses HTTP/1.0, in which an incomplete file looks complete.",
 }
 
 
 def documented(
     shape: type[Problem | Detail | Flat], *statuses: int
 ) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI entries of some error statuses, and of those that any operation can answer."""
+    """Returns the OpenAPI entries of these error statuses and of those common to all operations."""
     media_type = "application/problem+json" if shape is Problem else "application/json"
     content = {media_type: {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}}}
     return {
-        status: {"description": _MEANINGS[status], "content": content}
+        status: {"description": _STATUS_DESCRIPTIONS[status], "content": content}
         for status in sorted({*statuses, 401, 403, 405, 500, 503})
     }

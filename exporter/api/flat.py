@@ -1,4 +1,4 @@
-"""The pipeline contract's errors: one flat object."""
+"""Errors of the pipeline contract: one flat object."""
 
 from __future__ import annotations
 
@@ -19,32 +19,37 @@ _CODES: Mapping[str, str] = {
     "store_unavailable": "SERVICE_UNAVAILABLE",
     "storage_unavailable": "SERVICE_UNAVAILABLE",
 }
-"""The contract's words for ours; all others are the same in capitals."""
+"""The contract's codes by our codes; every other code is the same in capitals."""
 
 
 class FlatEntry(msgspec.Struct):
-    """One wrong parameter."""
+    """A wrong parameter."""
 
     field: str
     message: str
-    value: Annotated[str, msgspec.Meta(description="What was given; the first, if several were.")]
+    value: Annotated[
+        str,
+        msgspec.Meta(description="The given value; the last one if there were several."),
+    ]
 
 
 class Flat(msgspec.Struct, rename="camel"):
-    """An error on the pipeline's paths. `code` is stable, texts are not."""
+    """An error on the paths of the pipeline contract. `code` is stable, texts may change."""
 
     code: str
     status: int
     message: str
     details: dict[str, Any]
     errors: list[FlatEntry]
-    request_id: Annotated[str, msgspec.Meta(description="Also in X-Request-Id and in our logs.")]
+    request_id: Annotated[
+        str, msgspec.Meta(description="Also in X-Request-Id and in the service's logs.")
+    ]
     timestamp: str
     api_version: str
 
 
 def flat(request: Request, refusal: Refusal) -> Flat:
-    """The refusal as this contract writes it."""
+    """Returns the refusal in the error shape of the pipeline contract."""
     fields = [(".".join(map(str, one["loc"][1:])), one["msg"]) for one in refusal.problems]
     given = request.query_params
     return Flat(

@@ -1,4 +1,4 @@
-"""Whether this process can serve: for load balancers and orchestrators, without a key."""
+"""Health checks for load balancers and orchestrators, which need no API key."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from exporter.errors import ExporterError
 from exporter.service.exports import ExportService
 
 DEADLINE_SECONDS = 2.0
+"""Longest wait for the answer of one dependency."""
 FRESH_SECONDS = 1.0
+"""Greatest age of a result that is reused."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(tags=["health"])
 
 
 class Probe:
-    """Asks one dependency, at most once at a time and once a second, whoever wants to know.
+    """Checks one dependency, one check at a time; the result is reused for `FRESH_SECONDS`.
 
-    It answers within `DEADLINE_SECONDS`, although the S3 client itself retries for longer: what
-    hangs keeps the one thread that this probe may have, never one that serves requests.
+    A result is available within `DEADLINE_SECONDS`, although the S3 client itself retries for
+    longer. A check that hangs occupies the only thread of this probe, never a thread that serves
+    requests.
     """
 
     def __init__(self, name: str, ask: Callable[[], object]) -> None:
@@ -37,7 +40,7 @@ class Probe:
         self._verdict, self._asked_at = "", float("-inf")
 
     async def verdict(self) -> str:
-        """`ok`, or in a few words what is wrong; the log has the whole text."""
+        """Returns `ok` or a short description of the failure; the log has the whole text."""
         if time.monotonic() - self._asked_at < FRESH_SECONDS:
             return self._verdict
         verdict = f"no answer within {DEADLINE_SECONDS:g} s"
@@ -46,7 +49,7 @@ class Probe:
                 await to_thread.run_sync(self._ask, abandon_on_cancel=True, limiter=self._thread)
                 verdict = "ok"
             except ExporterError as error:
-                # The text may name hosts, and whoever asks has shown no key.
+                # The text may name hosts, and the caller is not authenticated.
                 log.warning("health.unavailable", dependency=self._name, error=str(error))
                 verdict = "unavailable"
         self._verdict, self._asked_at = verdict, time.monotonic()
@@ -54,7 +57,7 @@ class Probe:
 
 
 class Health:
-    """The state of all that this process needs."""
+    """Checks all dependencies of this process: Redis and S3."""
 
     def __init__(self, service: ExportService) -> None:
         self._probes = {
@@ -63,7 +66,7 @@ class Health:
         }
 
     async def verdicts(self) -> dict[str, str]:
-        """What each dependency's probe says, all asked at once."""
+        """Returns the verdict on each dependency by its name; all checks run at the same time."""
         found: dict[str, str] = {}
 
         async def ask(name: str, probe: Probe) -> None:
@@ -77,7 +80,7 @@ class Health:
 
 @router.get(
     "/health",
-    summary="Whether Redis and S3 answer",
+    summary="Check Redis and S3",
     responses={
         200: {
             "description": "Both answer.",
@@ -86,7 +89,7 @@ class Health:
             },
         },
         503: {
-            "description": "At least one does not; its entry says so.",
+            "description": "At least one does not answer; its entry says so.",
             "content": {
                 "application/json": {
                     "example": {"status": "unavailable", "redis": "ok", "s3": "unavailable"}
@@ -96,20 +99,20 @@ class Health:
     },
 )
 async def health(request: Request) -> Response:
-    """200 if Redis and S3 answer, 503 naming the one that does not, always within seconds."""
+    """Answers 200 if Redis and S3 work, otherwise 503 with the failed one; within seconds."""
     verdicts = await request.app.state.health.verdicts()
-    well = all(verdict == "ok" for verdict in verdicts.values())
+    healthy = all(verdict == "ok" for verdict in verdicts.values())
     return responses.reply(
-        {"status": "ok" if well else "unavailable", **verdicts}, 200 if well else 503
+        {"status": "ok" if healthy else "unavailable", **verdicts}, 200 if healthy else 503
     )
 
 
 @router.get(
     "/v2/health",
-    summary="Whether the service answers, for Hirebase's command line",
+    summary="Check the service, for Hirebase's command line",
     responses={
         200: {
-            "description": "All is well.",
+            "description": "Redis and S3 answer.",
             "content": {"application/json": {"example": {"status": "ok", "version": "1.0.0"}}},
         },
         503: {
@@ -121,14 +124,14 @@ async def health(request: Request) -> Response:
     },
 )
 async def hirebase(request: Request) -> Response:
-    """The same verdict as `/health`, in the words that the vendor's command line reads."""
+    """Answers like `/health`, in the form that Hirebase's command line reads."""
     verdicts = await request.app.state.health.verdicts()
-    well = all(verdict == "ok" for verdict in verdicts.values())
-    told = {"status": "ok" if well else "unavailable", "version": metadata.version("exporter")}
-    return responses.reply(told, 200 if well else 503)
+    healthy = all(verdict == "ok" for verdict in verdicts.values())
+    body = {"status": "ok" if healthy else "unavailable", "version": metadata.version("exporter")}
+    return responses.reply(body, 200 if healthy else 503)
 
 
-@router.get("/health/live", summary="Whether the process lives")
+@router.get("/health/live", summary="Check that the process is alive")
 async def live() -> Response:
-    """200 as long as the process can answer at all: the one probe that may restart it."""
+    """Answers 200 while the process can answer at all; the only check to use for restarts."""
     return responses.reply({"status": "ok"})

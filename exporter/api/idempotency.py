@@ -1,4 +1,4 @@
-"""The Idempotency-Key header: however often a creation is tried, it takes effect once."""
+"""Reads the Idempotency-Key header, by which a repeated creation takes effect only once."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ PARAMETER: Mapping[str, Any] = {
     "required": False,
     "schema": {"type": "string", "pattern": _KEY_PATTERN, "maxLength": 2 * MAX_KEY_CHARS + 2},
     "description": (
-        'A new one for each creation that is meant, `"8e03978e-40d5"` or without quotes, 1 to 255'
-        " visible ASCII characters. For 24 hours the same request with the same key answers with"
-        " the export that the first one created, as it stands then, and `Idempotency-Replayed:"
-        " true`. Keys of two users never meet."
+        'A new key for each new export, `"8e03978e-40d5"` with or without the quotes, 1 to 255'
+        " visible ASCII characters. For 24 hours, the same request with the same key returns the"
+        " export that the first request created, in its current state, with"
+        " `Idempotency-Replayed: true`. The keys of different users are independent."
     ),
 }
-"""For the OpenAPI document of each operation that creates."""
+"""OpenAPI parameter of each operation that creates an export."""
 
 
 def read_key(request: Request, asked: BaseModel | None = None) -> Idempotency | None:
-    """What marks this request and its repetitions; None without the header.
+    """Returns the idempotency key and the fingerprint of the request; None without the header.
 
-    Two requests are the same if path and parsed body are: a field that is left out equals its
-    default, and order and blanks do not count. Raises Refusal for a key that is none.
+    Requests have the same fingerprint if their paths and parsed bodies are equal: an omitted field
+    equals its default, and the order of fields and whitespace make no difference. Raises Refusal
+    for an invalid key.
     """
     given = request.headers.getlist("idempotency-key")
     if not given:
@@ -61,8 +62,11 @@ def read_key(request: Request, asked: BaseModel | None = None) -> Idempotency | 
 
 
 def log_and_headers(export: Export, meant_id: str) -> Mapping[str, str]:
-    """Log that an export was created under the id meant for it, or that an earlier try had done so;
-    the headers that tell the caller which."""
+    """Logs that the export was created or replayed, and returns the headers of the answer.
+
+    `meant_id` is the id for a new export. An export with another id was created by an earlier
+    request with the same idempotency key; the headers then contain `Idempotency-Replayed: true`.
+    """
     replayed = export.id != meant_id
     log.info(
         "export.replayed" if replayed else "export.created",
@@ -78,7 +82,7 @@ def log_and_headers(export: Export, meant_id: str) -> Mapping[str, str]:
 def _invalid(request: Request) -> Refusal:
     detail = (
         f"Idempotency-Key should be one key of 1 to {MAX_KEY_CHARS} visible ASCII characters, "
-        "best a UUID, in double quotes or without"
+        "preferably a UUID, with or without double quotes"
     )
     return Refusal(
         400 if errors.is_native(request.url.path) else 422,

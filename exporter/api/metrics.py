@@ -1,7 +1,7 @@
-"""The service's numbers for Prometheus.
+"""Metrics of the service in the text format of Prometheus.
 
-No key is asked for, because scrapers have none: let it be reached from the inside network alone.
-It tells how much is done, never for whom.
+The endpoint needs no API key, because scrapers have none: make it reachable from the internal
+network only. The metrics count work and never name a user.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ COUNTERS: Mapping[str, str] = {
     "exports_replayed": "Creations answered with an export that the same idempotency key made.",
     "exports_finished": "Exports that published their file.",
     "exports_failed": "Exports that ended without a file.",
-    "exports_canceled": "Exports that ended because their owner withdrew them.",
-    "exports_deleted": "Exports that their owner deleted, in whatever state.",
-    "exports_cut": "Exports cut into partitions that are read side by side.",
-    "exports_rejoined": "Exports that were cut, and had to be read once more as one.",
-    "slices_claimed": "Slices that workers began.",
-    "takeovers": "Slices whose worker before did not let go in order.",
-    "leases_expired": "Leases of workers that were not heard of in time.",
-    "stalls": "Waits for an upstream or S3.",
-    "levels_risen": "Levels that exports rose because they were ready for long.",
+    "exports_canceled": "Exports that their owner canceled.",
+    "exports_deleted": "Exports that their owner deleted, in any state.",
+    "exports_cut": "Exports split into partitions that are read in parallel.",
+    "exports_rejoined": "Exports that were split and then had to be read again without partitions.",
+    "slices_claimed": "Slices that workers started.",
+    "takeovers": "Slices started after the previous worker did not release the export cleanly.",
+    "leases_expired": "Export leases that their worker did not renew in time.",
+    "stalls": "Times that an export paused to wait for an upstream or S3.",
+    "levels_risen": "Times that an export was raised one priority level because it waited long.",
     "rows": "Rows in the files of finished exports.",
     "file_bytes": "Bytes of the files of finished exports.",
-    "credits_reserved": "Credits taken from keys, for exports and for what costs at once.",
-    "credits_charged": "Credits paid for records.",
-    "credits_given_back": "Credits that exports had reserved and did not need.",
-    "webhooks_created": "Deliveries of webhooks that were begun.",
-    "webhooks_delivered": "Deliveries that the receiver answered with 2xx.",
-    "webhooks_failed": "Tries at a delivery that failed.",
-    "webhooks_dead": "Deliveries that were given up.",
-    "delivery_leases_expired": "Tries whose worker was not heard of in time.",
+    "credits_reserved": "Credits taken from keys, for exports and for immediate charges.",
+    "credits_charged": "Credits charged for records.",
+    "credits_given_back": "Credits that exports had reserved and did not use.",
+    "webhooks_created": "Webhook deliveries created for events.",
+    "webhooks_delivered": "Webhook deliveries that the receiver answered with 2xx.",
+    "webhooks_failed": "Failed webhook attempts after which another attempt was scheduled.",
+    "webhooks_dead": "Webhook deliveries that were given up.",
+    "delivery_leases_expired": "Webhook attempts whose worker did not report in time.",
     "files_cleaned": "Files deleted after their retention.",
-    "uploads_cleaned": "Open uploads aborted because their export lived no more.",
-    "strays_cleaned": "Objects deleted that were no export's file.",
+    "uploads_cleaned": "Multipart uploads aborted because their export had ended or was gone.",
+    "strays_cleaned": "Deleted objects that belonged to no export.",
 }
-"""What is counted, by the name that the store counts it under."""
+"""Help texts of the counters, by the names that the store uses."""
 
 
 @router.get("/metrics")
 def show(request: Request) -> Response:
-    """All counters and gauges; the same from every API process, for they are the store's."""
+    """Answers with all counters and gauges; the store holds them, so all processes agree."""
     store = service_of(request).store
     return Response(
         render(store.counters(), store.queue_counts()),
@@ -59,11 +59,11 @@ def show(request: Request) -> Response:
 
 
 def render(counters: Mapping[str, int], queue: QueueCounts) -> str:
-    """Everything in the text format of Prometheus, version 0.0.4.
+    """Returns all metrics in the text format of Prometheus, version 0.0.4.
 
-    Each name is `exporter_…`, that of a counter ends in `_total`. Counters start with the store's
-    first export and survive restarts of every process; each is the same whichever process is
-    asked, so take the maximum over processes, never the sum. The same goes for gauges.
+    Each name begins with `exporter_`; the name of a counter ends with `_total`. Counters start with
+    the store's first export and survive restarts of every process. All processes report the same
+    values, so aggregate counters and gauges by the maximum over processes, never by the sum.
     """
     return "".join(f"{line}\n" for line in _lines(counters, queue))
 
@@ -72,14 +72,16 @@ def _lines(counters: Mapping[str, int], queue: QueueCounts) -> Iterator[str]:
     for name, meaning in COUNTERS.items():
         yield from _family(f"exporter_{name}_total", "counter", meaning)
         yield f"exporter_{name}_total {counters.get(name, 0)}"
-    yield from _family("exporter_ready_exports", "gauge", "Exports ready for a worker, by level.")
+    yield from _family(
+        "exporter_ready_exports", "gauge", "Exports ready for a worker, by priority level."
+    )
     for level, exports in enumerate(queue.ready):
         yield f'exporter_ready_exports{{level="{level}"}} {exports}'
     gauges = {
-        "running_leases": ("Leases of workers at work.", queue.running),
+        "running_leases": ("Leases of exports that workers process.", queue.running),
         "waiting_exports": ("Exports that wait for an upstream or S3.", queue.waiting),
-        "wake_ups": ("Wake-ups that no worker heard yet.", queue.wakes),
-        "kept_files": ("Files not yet deleted after their retention.", queue.kept_files),
+        "wake_ups": ("Wake-ups that no worker has received yet.", queue.wakes),
+        "kept_files": ("Files that are not deleted yet.", queue.kept_files),
         "deleted_exports": ("Deleted exports whose objects are not removed yet.", queue.deleted),
     }
     for name, (meaning, value) in gauges.items():

@@ -1,4 +1,4 @@
-"""A request that is refused, before it has the shape of a surface."""
+"""Defines Refusal, an error answer that does not have the shape of a surface yet."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from exporter.errors import FieldProblem
 
 
 class Refusal(Exception):
-    """A request that gets an error for an answer.
+    """The request is answered with an error, in the error shape of its surface.
 
-    `problems` name the wrong fields; a location begins with `body`, `query` (the query string) or
-    `header`, as the vendor's does.
+    `problems` name the wrong fields. The location of each field begins with `body`, `query` (the
+    query string) or `header`, as in Hirebase's own errors.
     """
 
     def __init__(
@@ -32,4 +32,4 @@ class Refusal(Exception):
         self.problems = problems
         self.headers = dict(headers or {})
         self.details = dict(details or {})
-        """Facts for programs, where the contract has a place for them."""
+        """Machine-readable facts, for contracts whose errors have a field for them."""

@@ -1,4 +1,4 @@
-"""What the surfaces answer alike: a file, a moment, a page of a list, when to ask again."""
+"""Parts of answers that all surfaces share: files, timestamps, pages of lists, Retry-After."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ from exporter.store.base import RecordPage
 from exporter.store.redis.async_runner import AsyncRunner
 
 MAX_PAGE_SIZE = 100
+"""Largest number of entries on a page of a list."""
 MAX_PURGE_THREADS = 2
-"""Threads that remove files of deleted exports; while S3 hangs, no more than these hang with it."""
+"""Threads that remove files of deleted exports: the most that can hang while S3 hangs."""
 MIN_POLL_SECONDS, MAX_POLL_SECONDS = 2, 30
-"""Seconds within which a caller is asked to poll again."""
+"""Bounds of the Retry-After for an export that has not ended."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 Moment = Callable[[datetime], str]
 
 
 def naive(moment: datetime) -> str:
-    """UTC without a zone and with six fractional digits, as the vendor writes times.
+    """Returns the time in UTC, without a zone and with six fractional digits, as Hirebase does.
 
     >>> naive(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     '2026-01-02T03:04:05.000000'
@@ -44,7 +45,7 @@ def naive(moment: datetime) -> str:
 
 
 def zulu(moment: datetime) -> str:
-    """RFC 3339 in UTC.
+    """Returns the time as RFC 3339 in UTC, with six fractional digits.
 
     >>> zulu(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     '2026-01-02T03:04:05.000000Z'
@@ -53,12 +54,12 @@ def zulu(moment: datetime) -> str:
 
 
 def zulu_or_none(moment: datetime | None) -> str | None:
-    """The same of what may not have happened yet."""
+    """Returns `zulu(moment)`, or None if the moment is None."""
     return zulu(moment) if moment else None
 
 
 def zulu_seconds(moment: datetime) -> str:
-    """RFC 3339 in UTC, to the second.
+    """Returns the time as RFC 3339 in UTC, to the second.
 
     >>> zulu_seconds(datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC))
     '2026-01-02T03:04:05Z'
@@ -67,33 +68,35 @@ def zulu_seconds(moment: datetime) -> str:
 
 
 class File(msgspec.Struct):
-    """The file of a finished export and the proof that it is whole."""
+    """The file of a finished export and the proof that the file is complete."""
 
     download_url: Annotated[
         str | None,
         msgspec.Meta(
-            description="Works with a bare GET until `expiry_time`; signed anew at each poll."
-            " null once the file is deleted."
+            description="Works with a plain GET until `expiry_time`; signed anew at each poll."
+            " null after the file was deleted."
         ),
     ]
     file_size: Annotated[int, msgspec.Meta(description="Bytes.")]
     record_count: int
     expiry_time: Annotated[
         str | None,
-        msgspec.Meta(description="When `download_url` dies; in the past if the file is deleted."),
+        msgspec.Meta(
+            description="When `download_url` expires; in the past if the file is deleted."
+        ),
     ]
     file_name: str
     completeness: Completeness
     pages: Annotated[int, msgspec.Meta(description="Pages read from the source.")]
     guarded_cells: Annotated[
-        int, msgspec.Meta(description="Cells that got a leading apostrophe by `csv_safe`.")
+        int, msgspec.Meta(description="Cells that got a leading apostrophe because of `csv_safe`.")
     ]
     replaced_characters: Annotated[
-        int, msgspec.Meta(description="Characters that UTF-8 cannot carry, written as U+FFFD.")
+        int, msgspec.Meta(description="Characters that UTF-8 cannot encode, written as U+FFFD.")
     ]
     unmapped_fields: Annotated[
         dict[str, int],
-        msgspec.Meta(description="Fields that rows had beside the columns, and in how many rows."),
+        msgspec.Meta(description="Fields that have no column, each with its number of rows."),
     ]
     nulled_numbers: Annotated[
         int, msgspec.Meta(description="NaN and infinities, written as null in JSON files.")
@@ -101,10 +104,10 @@ class File(msgspec.Struct):
 
 
 def file(service: ExportService, export: Export, moment: Moment) -> File | None:
-    """The file of a finished export, with a URL signed now; None before it is finished.
+    """Returns the file of a finished export, with a URL signed now; None before the end.
 
-    After its retention the file is still described, without a URL and with the time that it went:
-    a client learns why there is nothing to download instead of meeting a dead link.
+    After its retention the file is still described, without a URL and with the time of its expiry,
+    so that a client learns why there is nothing to download.
     """
     result = export.result
     if result is None:
@@ -126,12 +129,14 @@ def file(service: ExportService, export: Export, moment: Moment) -> File | None:
 
 
 class Deleted(msgspec.Struct):
-    """An export that is not to be seen any more."""
+    """A deleted export, which no request returns any more."""
 
     id: str
     state: Annotated[
         State,
-        msgspec.Meta(description="`processing`: a worker has to stop first, and cleans up."),
+        msgspec.Meta(
+            description="`processing`: its files are removed after the worker has stopped."
+        ),
     ]
 
 
@@ -139,9 +144,10 @@ DELETED_EXAMPLE = {"id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11", "state": "finis
 
 
 def deleted(request: Request, user_id: str, export_id: str) -> Response:
-    """Delete the user's export: 202, and its file goes right after the answer is sent.
+    """Deletes the user's export, answers 202, and removes its file after the answer is sent.
 
-    If S3 does not answer then, the next cleaning removes it. Raises Refusal 404.
+    If S3 does not answer then, or a worker still processes the export, the next cleanup removes the
+    file. Raises Refusal 404 if the user has no such export.
     """
     service = service_of(request)
     state = service.delete(user_id, export_id)
@@ -165,7 +171,7 @@ def deleted(request: Request, user_id: str, export_id: str) -> Response:
 
 
 def retry_after_header(export: Export, now: datetime) -> dict[str, str]:
-    """The Retry-After header of an export that has not ended; nothing for one that has."""
+    """Returns the Retry-After header for an export, or no header after the export has ended."""
     if export.terminal:
         return {}
     seconds = MIN_POLL_SECONDS
@@ -176,7 +182,7 @@ def retry_after_header(export: Export, now: datetime) -> dict[str, str]:
 
 
 async def find_export(request: Request, export_id: str) -> Export:
-    """The caller's export, on whichever surface it was created. Raises Refusal 401, 403 or 404."""
+    """Returns the caller's export, created on any surface. Raises Refusal 401, 403 or 404."""
 
     def look(turn: AsyncRunner) -> Export:
         caller, export = turn.run_both(
@@ -190,27 +196,29 @@ async def find_export(request: Request, export_id: str) -> Export:
 
 
 def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A JSON answer."""
+    """Returns a JSON answer."""
     return Response(msgspec.json.encode(content), status, headers, "application/json")
 
 
 def shows(description: str, schema: str) -> dict[str, Any]:
-    """The OpenAPI entry of a JSON answer."""
+    """Returns the OpenAPI entry of a JSON answer with that schema."""
     content = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
     return {"description": description, "content": {"application/json": content}}
 
 
 def address(service: ExportService, path: str) -> str:
-    """A path of this API as its callers see it."""
+    """Returns the public URL of a path of this API."""
     return service.settings.public_url.rstrip("/") + path
 
 
 Limit = Annotated[
     int,
-    Query(ge=1, description=f"Entries on a page; more than {MAX_PAGE_SIZE} gives {MAX_PAGE_SIZE}."),
+    Query(
+        ge=1, description=f"Entries per page; a value over {MAX_PAGE_SIZE} means {MAX_PAGE_SIZE}."
+    ),
 ]
 Cursor = Annotated[
-    str | None, Query(max_length=1_000, description="The `next_cursor` of the page before.")
+    str | None, Query(max_length=1_000, description="The `next_cursor` of the previous page.")
 ]
 
 
@@ -226,13 +234,13 @@ def records(service: ExportService, user_id: str, limit: int, cursor: str | None
 
 
 def wrong_cursor() -> refusal.Refusal:
-    """The refusal of a cursor that no list of ours gave."""
-    message = "not a cursor of ours: send the next_cursor of the page before, or none"
+    """Returns the refusal of a cursor that no list of this API returned."""
+    message = "not a cursor of this list: send the next_cursor of the previous page, or no cursor"
     return errors.invalid([{"loc": ("query", "cursor"), "msg": message, "type": "value_error"}])
 
 
 def next_link(service: ExportService, path: str, limit: int, page: RecordPage) -> dict[str, str]:
-    """The Link header to the next page; nothing on the last."""
+    """Returns the Link header to the next page, or no header on the last page."""
     if page.next_cursor is None:
         return {}
     query = urlencode({"limit": min(limit, MAX_PAGE_SIZE), "cursor": page.next_cursor})

@@ -1,4 +1,4 @@
-"""The process behind `exporter api`."""
+"""Runs the API process of the command `exporter api`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ log = structlog.get_logger()
 
 
 def serve(host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serves the API until SIGTERM or SIGINT.
 
-    Raises ConfigurationError, with the mending command, for a Redis that may lose or evict
-    records. One that does not answer yet is no reason not to start: calls get 503 until it does.
+    Raises ConfigurationError, with the command that fixes it, if Redis may lose or evict records.
+    The API also starts while Redis does not answer: requests get 503 until Redis answers.
     """
     service = wiring.export_service()
     store = service.store = RedisStore.connect(load().redis_url, patient=False)

@@ -1,8 +1,8 @@
-"""The endpoints that are called most, found without looking through all routes.
+"""Passes the most frequent requests to their handlers without the framework's routing.
 
-Of a poll the framework's own layers took more time than all that the poll is about. Nothing of an
-endpoint is here but where it is: each is the function that the framework would call, errors become
-the same answers, and whatever is not plainly one of these requests goes the usual way.
+The framework's layers took more time for a poll than the poll itself. This module contains only the
+paths. The handlers are the functions that the framework would call, errors become the same answers,
+and every other request takes the usual way through the framework.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _GET_BY_PREFIX: dict[str, Callable[[Request, str], Awaitable[Response]]] = {
     "/v1/exports/": native.show,
     "/v2/tasks/": hirebase.show,
 }
-"""By what stands before the id."""
+"""Handlers of GET requests by the part of the path before the id."""
 _POST_BY_PATH: dict[str, Callable[[Request, bytes], Awaitable[Response]]] = {
     "/v1/exports": native.create,
     "/v2/jobs/export": hirebase.create,
@@ -34,7 +34,7 @@ _POST_BY_PATH: dict[str, Callable[[Request, bytes], Awaitable[Response]]] = {
 
 
 class Shortcut:
-    """Serves the requests of `endpoint` itself and leaves all others to an app."""
+    """Serves the requests that `endpoint` knows, and passes all others to the app."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -57,7 +57,7 @@ async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def endpoint(scope: Scope) -> Endpoint | None:
-    """What serves this request, if it is one of those called most."""
+    """Returns the handler of a frequent request; None for any other request."""
     if scope["type"] != "http" or scope["query_string"] or scope.get("root_path"):
         return None
     path: str = scope["path"]
@@ -80,7 +80,7 @@ async def _created(
 
 
 async def _answer(request: Request, error: Exception) -> Response:
-    """The answer that the app has for an error. Raises the error if it has none."""
+    """Returns the app's answer to an error. Raises the error if the app has no handler for it."""
     handlers = cast("FastAPI", request.app).exception_handlers
     for kind in type(error).__mro__:
         handler = handlers.get(kind)

@@ -1,7 +1,7 @@
-"""How a handler comes by the engine and the keys that its app was made with.
+"""Gives handlers the export service, the API keys and the stores of their app.
 
-Plain functions and no dependencies of FastAPI: each of those costs a poll as much as Redis does,
-and one that is no coroutine costs a second trip through the thread pool.
+These are plain functions instead of FastAPI dependencies: a dependency costs a poll as much time as
+Redis does, and a dependency that is not a coroutine uses the thread pool a second time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from exporter.webhooks.endpoint_store import Endpoints
 
 
 def bind(app: FastAPI, service: ExportService, keys: KeyRing) -> None:
-    """Give an app its engine and its keys."""
+    """Attaches the export service, the API keys and the stores to an app."""
     app.state.service = service
     app.state.keys = keys
     app.state.credits = Credits(keys.client)
@@ -38,40 +38,40 @@ def bind(app: FastAPI, service: ExportService, keys: KeyRing) -> None:
 
 
 def service_of(request: Request) -> ExportService:
-    """The engine that the request's app was made with."""
+    """Returns the export service of the request's app."""
     return cast("ExportService", request.app.state.service)
 
 
 def keys_of(request: Request) -> KeyRing:
-    """The keys that the request's app was made with."""
+    """Returns the API keys of the request's app."""
     return cast("KeyRing", request.app.state.keys)
 
 
 def runner_of(request: Request) -> AsyncRunner:
-    """How a coroutine comes by what Redis holds."""
+    """Returns the runner by which coroutines use Redis without blocking the event loop."""
     return cast("AsyncRunner", request.app.state.runner)
 
 
 def credits_of(request: Request) -> Credits:
-    """What the app's keys have left to spend."""
+    """Returns the credit accounts of the app's API keys."""
     return cast("Credits", request.app.state.credits)
 
 
 def limits_of(request: Request) -> RateLimits:
-    """How often the app's keys have asked."""
+    """Returns the rate limits of the app's API keys."""
     return cast("RateLimits", request.app.state.limits)
 
 
 def endpoints_of(request: Request) -> Endpoints:
-    """Whom webhooks of the app's exports are sent to."""
+    """Returns the store of webhook endpoints."""
     return cast("Endpoints", request.app.state.endpoints)
 
 
 def deliveries_of(request: Request) -> Deliveries:
-    """What was sent to them."""
+    """Returns the store of webhook deliveries."""
     return cast("Deliveries", request.app.state.deliveries)
 
 
 def guard_of(request: Request) -> Guard:
-    """Where webhooks may be sent to."""
+    """Returns the guard that checks the URLs of webhooks."""
     return cast("Guard", request.app.state.guard)

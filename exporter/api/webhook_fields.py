@@ -1,4 +1,4 @@
-"""The `webhook_url` of an export, on whichever surface: what may stand there, whom it names."""
+"""Validates `webhook_url` and `webhook_events`, the webhook fields of every export request."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from exporter.errors import FieldProblem
 from exporter.webhooks.addresses import ForbiddenAddress, Guard, NameUnresolved
 
 LOOKUP_SECONDS = 2.0
-"""That a caller waits for the name server. What it did not tell by then is asked at delivery."""
+"""Longest wait of a request for the name server. Each delivery looks the name up again."""
 MAX_LOOKUP_THREADS = 8
-"""Threads that one process lets wait for name servers. Beyond, nobody waits: who asks for exports
-and polls them needs threads, too, and anyone can own a name server that says nothing."""
+"""Threads of one process that may wait for name servers; further lookups are skipped.
+
+Requests that create and poll exports need threads, too, and an attacker can run a name server that
+never answers.
+"""
 MAX_EVENT_NAMES = 50
 MAX_EVENT_NAME_CHARS = 100
 
 WEBHOOK_URL_DESCRIPTION = (
-    "Where events of this export are sent, as Standard Webhooks says; what they are signed with"
-    " stands under the tag `webhooks`."
+    "URL to which the events of this export are sent, as Standard Webhooks defines. The endpoints"
+    " under the tag `webhooks` return the signing secret."
 )
 
 EventName = Annotated[str, Field(max_length=MAX_EVENT_NAME_CHARS)]
@@ -34,36 +37,40 @@ _lookups = threading.BoundedSemaphore(MAX_LOOKUP_THREADS)
 
 
 class WebhookFields(BaseModel):
-    """The two fields by which a request names whom to tell of its export."""
+    """The fields of a request that ask for webhooks about its export."""
 
     webhook_url: str | None = Field(None, description=WEBHOOK_URL_DESCRIPTION)
     webhook_events: list[EventName] | None = Field(
         None,
         max_length=MAX_EVENT_NAMES,
-        description="Which of them; default: all but `export.progress`.",
+        description="Events to send; default: all except `export.progress`.",
     )
 
 
 class RequestedWebhook(TypedDict):
-    """What the engine has to know of it, as arguments of its `create`."""
+    """The webhook arguments of `ExportService.create`."""
 
     webhook: Callable[[], Hook] | None
     wrong: Sequence[FieldProblem]
 
 
 def read_webhook(request: Request, user_id: str, asked: WebhookFields) -> RequestedWebhook:
-    """What the two fields ask for, and what is wrong with them. Nothing is recorded before the
-    engine calls `webhook`."""
+    """Validates the webhook fields and returns them as arguments of `ExportService.create`.
+
+    No endpoint is recorded until the export service calls `webhook`.
+    """
     url, events = asked.webhook_url, asked.webhook_events
     found: list[FieldProblem] = []
-    hears = event_names.DEFAULT_EXPORT_EVENTS
+    subscribed = event_names.DEFAULT_EXPORT_EVENTS
     if events is not None:
         try:
-            hears = event_names.check_events(events, event_names.EXPORT_EVENTS)
+            subscribed = event_names.check_events(events, event_names.EXPORT_EVENTS)
         except ValueError as error:
             found.append(problem("webhook_events", str(error)))
         if url is None:
-            found.append(problem("webhook_events", "give webhook_url, too: they are sent there"))
+            found.append(
+                problem("webhook_events", "give webhook_url, too: the events are sent to that URL")
+            )
     if url is None:
         return RequestedWebhook(webhook=None, wrong=found)
     forbidden = forbidden_reason(guard_of(request), url)
@@ -72,16 +79,16 @@ def read_webhook(request: Request, user_id: str, asked: WebhookFields) -> Reques
     endpoints = endpoints_of(request)
 
     def name() -> Hook:
-        return Hook(endpoints.named(user_id, url).id, hears)
+        return Hook(endpoints.named(user_id, url).id, subscribed)
 
     return RequestedWebhook(webhook=name, wrong=found)
 
 
 def forbidden_reason(guard: Guard, url: str) -> str | None:
-    """Why webhooks are not sent to that URL; None if they may be, as far as can be told now.
+    """Returns why webhooks must not be sent to the URL; None if no reason is known now.
 
-    A name that has no address yet is let pass: who sets a receiver up may do it in any order, and
-    each delivery looks again.
+    A name without an address is accepted, because users may set up a receiver in any order. Each
+    delivery checks the addresses again.
     """
     try:
         target = guard.check(url)
@@ -98,4 +105,5 @@ def forbidden_reason(guard: Guard, url: str) -> str | None:
 
 
 def problem(field: str, text: str) -> FieldProblem:
+    """Returns the text as a problem of that field."""
     return {"loc": (field,), "msg": text, "type": "value_error"}

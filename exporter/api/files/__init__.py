@@ -1,3 +1,3 @@
-"""Files on their way through the API: uploads, downloads, streams."""
+"""Files that pass through the API: uploads, downloads, streams."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stretches of stored files on their way through the API, whole or in ranges."""
+"""Serves stored files through the API, whole or in byte ranges."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from exporter.api.refusal import Refusal
 from exporter.storage.base import FileHeaders, Storage
 
 MAX_READ_THREADS = 16
-"""Pieces that are read from S3 at once by one process; while S3 hangs, no more threads do."""
+"""Threads of one process that read from S3: the most that can hang while S3 hangs."""
 STALL_SECONDS = 60.0
-"""How long a caller may take nothing of a file before the connection is cut: it holds one to S3."""
+"""Longest time for which a caller may read nothing before its connection is closed.
+
+Each download holds a connection to S3.
+"""
 
 _RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))", re.IGNORECASE)
 
@@ -28,7 +31,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class ServedFile(NamedTuple):
-    """Bytes of an object that are handed out as a file of their own."""
+    """A byte range of a stored object that callers download as a file of its own."""
 
     name: str
     key: str
@@ -36,16 +39,16 @@ class ServedFile(NamedTuple):
     size: int
     content_type: str
     tag: str
-    """Differs between any two files, and never changes for one; without quotes."""
+    """ETag without quotes: different for any two files, constant for one file."""
 
 
 def serve(request: Request, storage: Storage, stretch: ServedFile) -> Response:
-    """The answer to a GET or HEAD of a file: 200, 206 for a range, 304 for a file that the caller
-    has, and Refusal 416 for a range beyond its end.
+    """Returns the answer to a GET or HEAD of a file: 200, 206 for a range, 304 if unchanged.
 
-    The type is never a Content-Encoding: what is stored compressed stays so on the caller's disk.
-    Only a single range is cut out; of several, or one that is misspelled, RFC 9110 lets a server
-    send the whole. Without a range that `If-Range` allows, the whole is sent, too.
+    Raises Refusal 416 for a range beyond the end of the file. There is no Content-Encoding, so a
+    compressed file is saved compressed. Only a single range is served. For several ranges or a
+    malformed range the whole file is sent, which RFC 9110 allows. The whole file is also sent if
+    `If-Range` does not match.
     """
     tag = f'"{stretch.tag}"'
     headers = {
@@ -77,7 +80,7 @@ def serve(request: Request, storage: Storage, stretch: ServedFile) -> Response:
 
 
 def _range(header: str, size: int) -> range | None:
-    """The one range that is asked for; None for none, or none that is understood."""
+    """Returns the requested single range; None if the header is absent or malformed."""
     found = _RANGE.fullmatch(header.replace(" ", ""))
     if found is None:
         return None
@@ -93,18 +96,18 @@ def _range(header: str, size: int) -> range | None:
         raise Refusal(
             416,
             "range_not_satisfiable",
-            f"the file has {size} bytes, and {header[:100]!r} asks for none of them",
+            f"the file has {size} bytes, and the range {header[:100]!r} contains none of them",
             headers={"Content-Range": f"bytes */{size}"},
         )
     return wanted
 
 
 class _Streamed(Response):
-    """Sends pieces as they come from the store, none of them before the store has answered.
+    """Streams the pieces of a file; the answer starts only after S3 has answered.
 
-    What fails after the first byte leaves the answer shorter than its Content-Length, so that
-    nobody takes it for whole. The store's connection is given back when the last byte is sent and
-    also when the caller leaves, or takes nothing for a minute.
+    An error after the first byte leaves the answer shorter than its Content-Length, so that clients
+    detect the incomplete file. The connection to S3 is released after the last byte, when the
+    caller disconnects, or when the caller reads nothing for `STALL_SECONDS`.
     """
 
     def __init__(

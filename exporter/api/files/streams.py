@@ -1,4 +1,4 @@
-"""Bodies that are made while they are sent, piece by piece, in threads."""
+"""Streams bodies that threads produce piece by piece while the body is sent."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from exporter.api.errors import RETRY_AFTER_SECONDS
 from exporter.api.refusal import Refusal
 
 MAX_STREAMS = 8
-"""Bodies that one process makes at once: each holds a connection to its database."""
+"""Streams that one process serves at once; each stream holds a database connection."""
 MAX_READ_THREADS = 4
-"""Of them, those for which a thread works at this moment; callers that read slowly need none."""
+"""Threads that produce pieces at once; a stream whose caller reads slowly uses no thread."""
 STALL_SECONDS = 60.0
-"""How long a caller may take nothing before its connection is cut."""
+"""Longest time for which a caller may read nothing before its connection is closed."""
 _SEND_BYTES = 128 * 1024
-"""Bytes given to the connection at once: about what a caller that reads slowly holds of ours."""
+"""Bytes sent at once: about the memory that a caller occupies while it reads slowly."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class StreamLimits:
-    """The streams of one process. Made before its event loop runs."""
+    """Limits the streams of one process. Created before the event loop runs."""
 
     def __init__(self) -> None:
         self.streams = anyio.CapacityLimiter(MAX_STREAMS)
@@ -36,11 +36,11 @@ class StreamLimits:
 
 
 class Stream(Response):
-    """Sends a body of unknown length, and ends it as HTTP demands only if all of it was made.
+    """Streams a body of unknown length; the body ends correctly only if all of it was produced.
 
-    Nothing is sent before the first piece is there, so what fails until then is still answered as
-    an error. What fails later breaks the connection off before the body's end, which every client
-    reports. A caller that leaves, or takes nothing for a minute, ends the making.
+    Nothing is sent before the first piece exists, so an error before it is answered as an error. A
+    later error closes the connection before the end of the body, which every client reports.
+    Production stops when the caller disconnects or reads nothing for `STALL_SECONDS`.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Stream(Response):
         interrupt: Callable[[], None],
         headers: Mapping[str, str],
     ) -> None:
-        """`interrupt` may be called from another thread while a piece is made."""
+        """Stores the pieces; another thread calls `interrupt` while a piece is produced."""
         super().__init__(headers=headers)
-        # Of an empty body, which this is not.
+        # Starlette sets the length of an empty body here; this body has an unknown length.
         del self.headers["Content-Length"]
         self._pieces = pieces
         self._interrupt = interrupt
@@ -65,7 +65,7 @@ class Stream(Response):
             raise Refusal(
                 503,
                 "service_unavailable",
-                f"{MAX_STREAMS} exports are being sent already; try again",
+                f"{MAX_STREAMS} exports are already being sent, which is the maximum; try again",
                 headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
             ) from None
         try:
@@ -83,7 +83,7 @@ class Stream(Response):
                     nonlocal left
                     while (await receive())["type"] != "http.disconnect":
                         pass
-                    # The server says so at the end of an answer, too.
+                    # The server also reports a disconnect at the end of a complete answer.
                     if sent:
                         return
                     left = True
@@ -119,7 +119,7 @@ class Stream(Response):
                 if patience.cancelled_caught:
                     log.warning("stream.stalled", seconds=STALL_SECONDS)
                     raise ClientDisconnect
-            # Not held while the next one is made.
+            # Frees the memory of this piece before the next piece is produced.
             piece = body = b""
             piece = await to_thread.run_sync(next, self._pieces, None, limiter=threads)
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -1,4 +1,4 @@
-"""What callers upload: forms of several parts, read piece by piece, and lists of ids in them."""
+"""Reads uploads: multipart forms, piece by piece, and lists of ids within the forms."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from exporter.api.errors import invalid
 from exporter.api.refusal import Refusal
 
 Sink = Callable[[bytes], None]
-"""Takes the content of one part of a form, piece by piece."""
+"""Receives the content of one part of a form, piece by piece."""
 
 MAX_LINE_BYTES = 200
-"""Bytes of a line of a list of ids, at most."""
+"""Longest line of a list of ids."""
 MAX_ID_DIGITS = 18
-"""Of an id: what a signed 64-bit integer holds in any case."""
+"""Longest id: every number of this length fits into a signed 64-bit integer."""
 
 
 async def read(
@@ -30,13 +30,13 @@ async def read(
     max_bytes: int,
     repeatable: str = "",
 ) -> None:
-    """Give each part of a multipart/form-data body to the sink of its name, in bounded memory.
+    """Passes each part of a multipart/form-data body to the sink of its name, in bounded memory.
 
-    The part named `repeatable` may come more than once, and is then given with line feeds between.
+    The part named `repeatable` may occur several times; line feeds then separate its contents.
 
-    Raises Refusal: 400 for a body that is malformed or cut off (half a list of ids is a list,
-    too), 413 for one of more than `max_bytes` bytes, 422 for a part that has no sink or that comes
-    again, and whatever a sink raises.
+    Raises Refusal: 400 for a malformed or incomplete body (half of a list of ids would still be a
+    valid list), 413 for a body of more than `max_bytes`, 422 for a part that has no sink or occurs
+    again, and every Refusal of a sink.
     """
     _, options = parse_options_header(content_type)
     form = _Form(sinks, repeatable)
@@ -57,7 +57,7 @@ async def read(
         async for chunk in chunks:
             size += len(chunk)
             if size > max_bytes:
-                raise Refusal(413, "body_too_large", f"the body is over {max_bytes} bytes")
+                raise Refusal(413, "body_too_large", f"the body is larger than {max_bytes} bytes")
             parser.write(chunk)
     except FormParserError as error:
         raise _malformed(str(error)) from None
@@ -66,7 +66,7 @@ async def read(
 
 
 class _Form:
-    """Follows the parser from part to part."""
+    """Callbacks of the multipart parser, which pass each part to its sink."""
 
     def __init__(self, sinks: Mapping[str, Sink], repeatable: str) -> None:
         self.ended = False
@@ -101,7 +101,7 @@ class _Form:
         elif name in self._seen and name == self._repeatable:
             self._sink(b"\n")
         elif name in self._seen:
-            message = "it is given twice: give it once"
+            message = "the field occurs twice: send it once"
         self._seen.add(name)
         if message:
             raise invalid([{"loc": ("body", name[:100]), "msg": message, "type": "form_field"}])
@@ -115,11 +115,11 @@ class _Form:
 
 
 def _malformed(why: str) -> Refusal:
-    return Refusal(400, "form_malformed", f"the body is no multipart/form-data: {why}")
+    return Refusal(400, "form_malformed", f"the body is not valid multipart/form-data: {why}")
 
 
 class Text:
-    """A sink for a short text."""
+    """A sink for a short text of at most `max_bytes`."""
 
     def __init__(self, name: str, max_bytes: int) -> None:
         self._name = name
@@ -129,11 +129,13 @@ class Text:
     def __call__(self, data: bytes) -> None:
         self._data += data
         if len(self._data) > self._max_bytes:
-            raise Refusal(422, "invalid_request", f"{self._name} is over {self._max_bytes} bytes")
+            raise Refusal(
+                422, "invalid_request", f"{self._name} is larger than {self._max_bytes} bytes"
+            )
 
     @property
     def value(self) -> str:
-        """What has come so far. Raises Refusal if it is not UTF-8."""
+        """The text received so far. Raises Refusal if the text is not UTF-8."""
         try:
             return self._data.decode()
         except UnicodeDecodeError:
@@ -141,11 +143,11 @@ class Text:
 
 
 class IdLines:
-    """A sink for a list of ids: numbers, one a line, without a heading.
+    """A sink for a list of ids: one number per line, without a header line.
 
-    Lines end in LF or CRLF; a BOM, blanks around an id and blank lines at the end are passed over.
-    Anything else raises Refusal 400, naming the line and its text: a list that is not understood
-    entirely is not taken at all. 8 bytes are held for an id.
+    Lines end with LF or CRLF. A BOM, whitespace around an id and blank lines at the end are
+    ignored. Anything else raises Refusal 400 with the line's number and text: a list is accepted
+    completely or not at all. Each id occupies 8 bytes of memory.
     """
 
     def __init__(self, max_ids: int) -> None:
@@ -163,8 +165,10 @@ class IdLines:
             raise self._wrong(self._lines + 1, self._rest)
 
     def ids(self) -> Sequence[int]:
-        """All ids, in their order, once everything has come. Raises Refusal for a wrong last line,
-        for an id that is listed twice, and for a list of none."""
+        """Returns all ids in their order; called after the whole list was received.
+
+        Raises Refusal for a wrong last line, a duplicate id or an empty list.
+        """
         if self._rest:
             self._parse_line(self._rest)
             self._rest = b""
@@ -180,7 +184,7 @@ class IdLines:
             return
         if self._blank:
             raise self._wrong(self._blank, b"")
-        # bytes.isdigit knows no digits but 0 to 9; int() would also take signs and underscores.
+        # bytes.isdigit accepts only 0 to 9; int() would also accept signs and underscores.
         if not text.isdigit() or len(text) > MAX_ID_DIGITS:
             raise self._wrong(self._lines, text)
         if len(self._ids) == self._max_ids:
@@ -192,18 +196,19 @@ class IdLines:
         return Refusal(
             400,
             "id_list_malformed",
-            f"line {line} of the list of ids is {shown!r}: write one id on each line, as a number"
-            f" of up to {MAX_ID_DIGITS} digits, and no heading",
+            f"line {line} of the list of ids is {shown!r}: write one id per line, as a number of up"
+            f" to {MAX_ID_DIGITS} digits, without a header line",
         )
 
 
 def check_ids(ids: Sequence[int], max_ids: int) -> Sequence[int]:
-    """The ids, if they are distinct, at least one and at most so many; raises Refusal otherwise.
+    """Returns the ids if they are distinct and their number is 1 to `max_ids`.
 
-    The vendor documents 422 for a list with duplicates and 400 for one that is too long.
+    Raises Refusal otherwise. The vendor documents 422 for duplicate ids and 400 for a list that is
+    too long.
     """
     if not ids:
-        raise Refusal(422, "no_ids", "the list of ids is empty: give at least one")
+        raise Refusal(422, "no_ids", "the list of ids is empty: give at least one id")
     if len(ids) > max_ids:
         raise too_many(max_ids)
     for one, following in pairwise(sorted(ids)):
@@ -213,5 +218,5 @@ def check_ids(ids: Sequence[int], max_ids: int) -> Sequence[int]:
 
 
 def too_many(max_ids: int) -> Refusal:
-    """The refusal of a list that is too long, in the vendor's words."""
+    """Returns the refusal of a list that is too long, with the vendor's text."""
     return Refusal(400, "too_many_ids", f"File contains too many IDs. Maximum is {max_ids:,} IDs")

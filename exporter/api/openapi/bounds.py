@@ -1,7 +1,7 @@
-"""What our validators ask beyond the types of their fields, as far as JSON Schema can say it.
+"""Bounds of request fields in the OpenAPI document, as far as JSON Schema can express them.
 
-The validators decide, in words that tell what to do; this is for those who write a client by the
-document, or have one generated, and for those who test the one against the other.
+The validators enforce the bounds, with messages that say what to do. The document repeats the
+bounds for authors and generators of clients, and for tests that compare both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PRIORITY = {"minimum": exports.PRIORITIES[0], "maximum": exports.PRIORITIES[-1]
 _COLUMNS = {"items": {"minLength": 1}, "minItems": 1, "uniqueItems": True}
 _WEBHOOK = {"pattern": r"^https?://[!-~]+$", "maxLength": LONGEST_URL}
 _BLANK_OR_WEBHOOK = {"pattern": r"^(\s*|https?://[!-~]+)$", "maxLength": LONGEST_URL}
-"""A blank one is none: the vendor's templates leave it blank."""
+"""A blank URL means no webhook, because the vendor's templates leave the field blank."""
 _ID = {
     "anyOf": [
         {"type": "integer", "minimum": 0, "maximum": 10**uploads.MAX_ID_DIGITS - 1},
@@ -71,25 +71,25 @@ FIELDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         for bound in ("gte", "lte")
     },
 }
-"""By schema and property."""
+"""Bounds by schema and property."""
 
-# Not the fields of which one has to be there: generators take a choice between them for a choice
-# between objects without the other fields.
+# The rule "at least one of these fields" is not expressed field by field: client generators would
+# make a choice between objects of it, each without the other fields.
 SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "DslRequest": {"minProperties": 1},
     "Location": {"minProperties": 1},
 }
-"""By schema."""
+"""Bounds of whole objects, by schema."""
 
 PARAMETERS: Mapping[str, Mapping[str, Any]] = dict.fromkeys(("from", "to", "since"), _DAY_OR_MOMENT)
-"""By the name of a parameter in the query string."""
+"""Schemas of parameters in the query string, by name."""
 
 _FILTERS = ("JobSearch", "JobFilters", "Location", "Salary")
-"""Schemas in which no text may be blank."""
+"""Schemas whose texts must not be blank."""
 
 
 def narrow(document: dict[str, Any]) -> None:
-    """Add to the document what it does not say yet."""
+    """Adds the bounds to the document."""
     schemas = document["components"]["schemas"]
     for name in _FILTERS:
         for text in _texts(schemas[name]):
@@ -107,7 +107,7 @@ def narrow(document: dict[str, Any]) -> None:
 
 
 def _texts(schema: Any) -> Iterator[dict[str, Any]]:
-    """The schemas of free texts within a schema."""
+    """Yields the schemas of free texts within a schema."""
     if isinstance(schema, dict):
         if schema.get("type") == "string" and not schema.keys() & {"enum", "const"}:
             yield schema

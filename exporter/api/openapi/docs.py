@@ -1,7 +1,7 @@
-"""The page of documentation, /docs: Swagger UI over /openapi.json, from files of this machine.
+"""Serves the documentation page /docs: Swagger UI over /openapi.json, from local files.
 
-FastAPI's own page loads its script from another host, with which it shares the page, and so the key
-that is typed into it. Here a policy forbids the browser every other host.
+FastAPI's own page loads its script from another host. That script could read the API key that a
+user types into the page. Here a Content-Security-Policy forbids the browser every other host.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starlette.responses import Response
 router = APIRouter(include_in_schema=False)
 
 PACKAGE = "fastapi_swagger.resources"
-"""Carries Swagger UI's own release files; version 5, because version 4 reads no OpenAPI 3.1."""
+"""Package with Swagger UI's release files; version 5, as version 4 cannot read OpenAPI 3.1."""
 SECURITY = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self';"
@@ -26,9 +26,9 @@ SECURITY = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""Swagger UI has its icons as data: URLs; nothing else is inline."""
+"""Headers of the page. Swagger UI has its icons as `data:` URLs; nothing else is inline."""
 
-# All addresses are relative, so that the page works behind a proxy that adds a path, too.
+# All URLs are relative, so that the page also works behind a proxy that adds a path prefix.
 PAGE = b"""\
 <!doctype html>
 <html lang="en">
@@ -46,8 +46,8 @@ PAGE = b"""\
 </body>
 </html>
 """
-# Swagger UI asks a host of its makers to validate the document, unless it is told not to. Keys are
-# not kept: what a page has in the browser's storage outlives the visit.
+# Without `validatorUrl: null`, Swagger UI sends the document to its makers' host for validation.
+# API keys are not kept, because the browser's storage outlives the visit.
 SCRIPT = b"""\
 SwaggerUIBundle({
   url: "openapi.json",
@@ -68,19 +68,19 @@ TYPES = {
 
 @router.get("/docs")
 async def page() -> Response:
-    """The page."""
+    """Answers with the documentation page."""
     return Response(PAGE, media_type="text/html", headers=SECURITY)
 
 
 @router.get("/docs/page.js")
 async def script() -> Response:
-    """What starts Swagger UI on the page."""
+    """Answers with the script that starts Swagger UI on the page."""
     return _asset(SCRIPT, "text/javascript")
 
 
 @router.get("/docs/{name}")
 def asset(name: str) -> Response:
-    """A file of Swagger UI."""
+    """Answers with a file of Swagger UI. Raises HTTPException 404 for any other name."""
     if name not in TYPES:
         raise HTTPException(404)
     return _asset(_read(name), TYPES[name])

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI cannot know, because bodies are read and written by us."""
+"""Completes the OpenAPI document: FastAPI does not see the bodies that handlers read and write."""
 
 from __future__ import annotations
 
@@ -83,19 +83,19 @@ _EXAMPLES = {
     **webhook_resends.EXAMPLES,
 }
 _KEYLESS = ("/health", "/v2/health", "/v2/jobs/data/")
-"""How paths begin that need no key."""
+"""Beginnings of the paths that need no API key."""
 _INTRODUCTION = """\
-An export is made on one of the contracts below and can be polled on any of them by its owner.
+An export is created on one of the contracts below. Its owner can poll it on any of them.
 
-Every request but those of health needs an API key, in any of the ways under *Authorize*. Errors
-have the shape of the contract that they are met on. Each answer has an `X-Request-Id`, under which
-the service's logs know it. After 429 and 503, `Retry-After` says when to try again; a creation is
-tried again safely with the same `Idempotency-Key`.
+Every request needs an API key, in any of the ways under *Authorize*; only the health checks and the
+lists under `/v2/jobs/data/` need none. Errors have the shape of the contract of the path. Each
+answer has an `X-Request-Id`, which is also in the service's logs. After 429 and 503, `Retry-After`
+says when to try again. A creation can be repeated safely with the same `Idempotency-Key`.
 """
 
 
 def complete(app: FastAPI) -> None:
-    """Make the app's document whole: all schemas, examples, errors and the two ways of a key."""
+    """Adds all schemas, examples, errors and security schemes to the app's OpenAPI document."""
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _schemas() -> dict[str, Any]:
     )
     schemas: dict[str, Any] = answered | asked["$defs"]
     search, filters = ({"$ref": place.format(model.__name__)} for model in (JobSearch, JobFilters))
-    # Which of them a source takes follows from its type; that of a table takes neither.
+    # The type of the source decides which schema applies; a SQL source accepts neither.
     either = {"anyOf": [search, filters, {"type": "object"}]}
     for request, name, known in (
         (hirebase.TaskRequest, "search", {"allOf": [search]}),
@@ -144,17 +144,17 @@ def _fix_operations(paths: dict[str, Any]) -> None:
                 _document_keyless(operation["responses"])
             else:
                 operation["security"] = [{scheme: []} for scheme in auth.SCHEMES]
-            # FastAPI's own 422, which it documents for every path with a parameter.
+            # Removes FastAPI's own 422, which it documents for every path with a parameter.
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]
-    # Not given to FastAPI, because it drops every null, and the nulls are part of the contract.
+    # Added here, because FastAPI drops every null, and the nulls are part of the contract.
     for (path, method, status), example in _EXAMPLES.items():
         content = paths[path][method]["responses"][status]["content"]
         content["application/json"]["example"] = example
 
 
 def _document_keyless(responses: dict[str, Any]) -> None:
-    """Make the answers those of an operation that asks for no key."""
+    """Changes the documented answers to those of an operation that needs no API key."""
     common = errors.documented(errors.Detail)
     for status in (405, 500):
         responses.setdefault(str(status), common[status])

@@ -1,4 +1,4 @@
-"""What the OpenAPI document tells of each operation beyond its shapes: its name and its headers."""
+"""Operation ids, response headers and tags of the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 
 class Operation(NamedTuple):
-    """An operation of the document."""
+    """The id and the response headers of one operation of the document."""
 
     id: str
-    """What generated clients call it: published, so it never changes."""
+    """Published name that generated clients use; never changes."""
     headers: Mapping[str, tuple[str, ...]] = {}
-    """The headers of its answers by status, besides those of any operation."""
+    """Response headers by status, in addition to those common to all operations."""
     limit_headers: tuple[str, ...] = ()
-    """Those that say where a caller who was let in stands."""
+    """Headers about the caller's rate limit, on answers of any status except 401 and 405."""
 
 
 _TEXT: Mapping[str, Any] = {"type": "string"}
@@ -22,34 +22,46 @@ _NUMBER: Mapping[str, Any] = {"type": "integer", "minimum": 0}
 _TRUE: Mapping[str, Any] = {"type": "string", "enum": ["true"]}
 
 _HEADERS: Mapping[str, tuple[Mapping[str, Any], str]] = {
-    "X-Request-Id": (_TEXT, "Under which our logs know the request: the caller's own, or a new."),
-    "Retry-After": (_NUMBER, "Seconds after which to ask again."),
-    "Location": (_TEXT, "Where what was made, or is meant, can be found."),
-    "Link": (_TEXT, '`<…>; rel="next"`: the next page. Not there on the last.'),
-    "Allow": (_TEXT, "The methods that work here."),
-    "WWW-Authenticate": (_TEXT, "How to show a key, and what is wrong with the one shown."),
-    "Idempotency-Replayed": (_TRUE, "An earlier request with this Idempotency-Key made it."),
+    "X-Request-Id": (
+        _TEXT,
+        "Id of the request in the service's logs: the caller's own id or a new id.",
+    ),
+    "Retry-After": (_NUMBER, "Seconds to wait before the next request."),
+    "Location": (_TEXT, "URL of the created or existing resource."),
+    "Link": (_TEXT, '`<…>; rel="next"`: URL of the next page. Absent on the last page.'),
+    "Allow": (_TEXT, "Methods that the path supports."),
+    "WWW-Authenticate": (_TEXT, "How to send an API key, and what is wrong with the key sent."),
+    "Idempotency-Replayed": (
+        _TRUE,
+        "An earlier request with this Idempotency-Key created the export.",
+    ),
     "Preference-Applied": (_TEXT, "`respond-async`."),
-    "X-RateLimit-Limit": (_NUMBER, "Requests of the key that its window holds."),
-    "X-RateLimit-Remaining": (_NUMBER, "Of them, those that are left."),
-    "X-RateLimit-Reset": (_NUMBER, "When more are left: milliseconds since 1970."),
-    "X-Billing-Code": (_TEXT, "`limit_exceeded`: waiting does not help, but a larger plan."),
-    "X-Data-Request-Id": (_TEXT, "The data request that is under way."),
-    "ETag": (_TEXT, "Names the file's content."),
+    "X-RateLimit-Limit": (_NUMBER, "Requests that the key may send in one window."),
+    "X-RateLimit-Remaining": (_NUMBER, "Requests left in the window."),
+    "X-RateLimit-Reset": (
+        _NUMBER,
+        "Time at which more requests are allowed, in milliseconds since 1970.",
+    ),
+    "X-Billing-Code": (_TEXT, "`limit_exceeded`: waiting does not help; a larger plan is needed."),
+    "X-Data-Request-Id": (_TEXT, "Id of the data request that is in progress."),
+    "ETag": (_TEXT, "Identifies the content of the file."),
     "Accept-Ranges": (_TEXT, "`bytes`."),
-    "Content-Disposition": (_TEXT, "The name to save it under."),
-    "Content-Range": (_TEXT, "Which bytes of how many."),
-    "Hirebase-Usage-Feature": (_TEXT, "Of a metered key: what was used."),
-    "Hirebase-Usage-Meter": (_TEXT, "Of a metered key: the meter's name."),
-    "Hirebase-Usage-Unit": (_TEXT, "Of a metered key: what is counted."),
-    "Hirebase-Usage-Overage-Mode": (_TEXT, "Of a metered key: `block`."),
-    "Hirebase-Usage-Period-Start": (_TEXT, "Of a metered key: since when it is counted."),
-    "Hirebase-Usage-Period-End": (_TEXT, "Of a metered key: until when."),
-    "Hirebase-Usage-Included-Limit": (_NUMBER, "Of a metered key: what it may use in all."),
-    "Hirebase-Usage-Included-Used": (_NUMBER, "Of a metered key: what it has used of that."),
-    "Hirebase-Usage-Included-Remaining": (_NUMBER, "Of a metered key: what is left."),
-    "Hirebase-Usage-Overage-Used": (_NUMBER, "Of a metered key: 0."),
-    "Hirebase-Usage-Total-Used": (_NUMBER, "Of a metered key: what it has used."),
+    "Content-Disposition": (_TEXT, "Name under which to save the file."),
+    "Content-Range": (_TEXT, "Range of bytes, and size of the whole file."),
+    "Hirebase-Usage-Feature": (_TEXT, "Metered keys only: the feature that was used."),
+    "Hirebase-Usage-Meter": (_TEXT, "Metered keys only: the name of the meter."),
+    "Hirebase-Usage-Unit": (_TEXT, "Metered keys only: the unit that is counted."),
+    "Hirebase-Usage-Overage-Mode": (_TEXT, "Metered keys only: `block`."),
+    "Hirebase-Usage-Period-Start": (_TEXT, "Metered keys only: start of the period."),
+    "Hirebase-Usage-Period-End": (_TEXT, "Metered keys only: end of the period."),
+    "Hirebase-Usage-Included-Limit": (_NUMBER, "Metered keys only: units included in the period."),
+    "Hirebase-Usage-Included-Used": (_NUMBER, "Metered keys only: included units that are used."),
+    "Hirebase-Usage-Included-Remaining": (
+        _NUMBER,
+        "Metered keys only: included units that are left.",
+    ),
+    "Hirebase-Usage-Overage-Used": (_NUMBER, "Metered keys only: always 0."),
+    "Hirebase-Usage-Total-Used": (_NUMBER, "Metered keys only: all units used."),
 }
 _ALWAYS_SENT = "X-Request-Id"
 _UNMETERED_STATUSES = ("401", "405")
@@ -157,18 +169,21 @@ OPERATIONS: Mapping[str, Operation] = {
 }
 
 TAGS = (
-    ("exports", "Our own contract: any source, and all that is known of an export."),
+    ("exports", "The native contract: any source, and all details of an export."),
     ("hirebase", "The Hirebase contract: an export is a task. Its official client works here."),
     ("coresignal", "The Coresignal contract: postings in bulk, as files of gzipped JSON Lines."),
-    ("pipeline", "The pipeline contract: the caller's own rows, in the answer itself."),
-    ("webhooks", "Whom to tell of exports, signed as Standard Webhooks says, and what came of it."),
-    ("health", "Whether the service can serve. No key is needed."),
+    ("pipeline", "The pipeline contract: the caller's own rows, streamed in the answer."),
+    (
+        "webhooks",
+        "Receivers of signed events (Standard Webhooks) about exports, and their deliveries.",
+    ),
+    ("health", "Checks of the service. No API key is needed."),
 )
-"""The parts of the document, in its order, and what each is."""
+"""Names and descriptions of the document's tags, in the order of the document."""
 
 
 def describe(document: dict[str, Any]) -> None:
-    """Name the document's operations and say which headers their answers have."""
+    """Sets the tags, the operation ids and the response headers of the document."""
     document["tags"] = [{"name": name, "description": text} for name, text in TAGS]
     document["components"]["headers"] = {
         name: {"description": text, "schema": dict(schema), "required": name == _ALWAYS_SENT}

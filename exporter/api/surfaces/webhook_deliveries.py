@@ -1,4 +1,4 @@
-"""What became of each webhook, try by try."""
+"""Lists webhook deliveries with their state and their attempts."""
 
 from __future__ import annotations
 
@@ -20,57 +20,69 @@ from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, Delive
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
 MAX_SCANNED_DELIVERIES = 1_000
-"""Deliveries that one request for those of a state may look at."""
+"""Number of deliveries after which a request that filters by state stops scanning."""
 
 
 class WebhookAttempt(msgspec.Struct):
-    """One try."""
+    """An attempt to deliver a webhook."""
 
     at: str
     duration: Annotated[float, msgspec.Meta(description="Seconds.")]
-    status: Annotated[int | None, msgspec.Meta(description="null: no answer came.")]
+    status: Annotated[int | None, msgspec.Meta(description="HTTP status; null if no answer came.")]
     error: Annotated[
-        str | None, msgspec.Meta(description="Why it is no delivery; null: it is one.")
+        str | None, msgspec.Meta(description="Why the attempt failed; null if it succeeded.")
     ]
-    excerpt: Annotated[str, msgspec.Meta(description="How the answer's body began.")]
+    excerpt: Annotated[str, msgspec.Meta(description="Beginning of the answer's body.")]
 
 
 class WebhookDeliverySummary(msgspec.Struct):
-    """One event on its way to one endpoint."""
+    """The delivery of one event to one endpoint."""
 
     id: str
     message_id: Annotated[
-        str, msgspec.Meta(description="The header `webhook-id`, the same at each try.")
+        str, msgspec.Meta(description="The header `webhook-id`, the same at each attempt.")
     ]
     endpoint_id: str
-    export_id: Annotated[str | None, msgspec.Meta(description="null: it tells of no export.")]
+    export_id: Annotated[
+        str | None, msgspec.Meta(description="null if the event is not about an export.")
+    ]
     type: str
-    sequence: Annotated[int, msgspec.Meta(description="Place among the events of its export.")]
+    sequence: Annotated[int, msgspec.Meta(description="Position among the events of its export.")]
     state: DeliveryState
-    tries: Annotated[int, msgspec.Meta(description="Since it was made, or sent again by hand.")]
-    last_status: Annotated[int | None, msgspec.Meta(description="Of the latest try.")]
+    tries: Annotated[
+        int,
+        msgspec.Meta(description="Attempts since the delivery was created or sent again by hand."),
+    ]
+    last_status: Annotated[
+        int | None, msgspec.Meta(description="HTTP status of the latest attempt.")
+    ]
     last_error: str | None
     created_at: str
-    next_at: Annotated[str | None, msgspec.Meta(description="When it is tried next.")]
+    next_at: Annotated[str | None, msgspec.Meta(description="Time of the next attempt.")]
     finished_at: Annotated[
-        str | None, msgspec.Meta(description="When it was delivered or given up.")
+        str | None,
+        msgspec.Meta(description="Time at which the delivery succeeded or was given up."),
     ]
-    gave_up: Annotated[str | None, msgspec.Meta(description="Why it is dead.")]
+    gave_up: Annotated[str | None, msgspec.Meta(description="Why the delivery was given up.")]
 
 
 class WebhookDelivery(WebhookDeliverySummary):
-    """The same with what was sent, and all of its latest tries."""
+    """The delivery of one event to one endpoint, with its payload and latest attempts."""
 
     payload: Annotated[
         Any,
-        msgspec.Meta(description="The body, apart from a download URL, which is signed each time."),
+        msgspec.Meta(description="The body without a download URL, which each attempt signs anew."),
     ]
-    attempts: Annotated[list[WebhookAttempt], msgspec.Meta(description="The latest, oldest first.")]
+    attempts: Annotated[
+        list[WebhookAttempt], msgspec.Meta(description="The latest attempts, oldest first.")
+    ]
 
 
 class WebhookDeliveries(msgspec.Struct):
-    """Some deliveries, newest first. There are more as long as there is a cursor, however few are
-    on a page."""
+    """A page of deliveries, newest first.
+
+    More deliveries follow while `next_cursor` is set, even if a page has few entries or none.
+    """
 
     deliveries: list[WebhookDeliverySummary]
     next_cursor: str | None
@@ -102,6 +114,7 @@ def _fields(delivery: Delivery) -> dict[str, Any]:
 
 
 def full_view(delivery: Delivery) -> WebhookDelivery:
+    """Returns the delivery in the form that its owner sees, with its payload and attempts."""
     return WebhookDelivery(
         **_fields(delivery),
         payload=msgspec.Raw(delivery.body),
@@ -168,15 +181,17 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     ("/v1/webhook-deliveries", "get", "200"): {"deliveries": [_DEAD], "next_cursor": None},
     ("/v1/webhook-deliveries/{delivery_id}", "get", "200"): FULL_EXAMPLE,
 }
-"""What is answered, by path, method and status."""
+"""Example answers by path, method and status."""
 
 _LISTED = {
-    200: responses.shows("A page, newest first; Link leads to the next.", "WebhookDeliveries"),
+    200: responses.shows("A page, newest first; Link has the next page.", "WebhookDeliveries"),
     **errors.documented(Problem, 404, 422),
 }
 
 
-State = Annotated[DeliveryState | None, Query(description="Only those; default: all.")]
+State = Annotated[
+    DeliveryState | None, Query(description="Only deliveries in this state; default: all.")
+]
 
 
 @router.get(
@@ -192,7 +207,7 @@ def of_endpoint(
     limit: responses.Limit = 20,
     cursor: responses.Cursor = None,
 ) -> Response:
-    """What was sent to one endpoint, or is to be."""
+    """Lists the deliveries to one endpoint in any state, newest first."""
     caller, deliveries = auth.reader(request), deliveries_of(request)
     endpoint = webhooks.owned(request, caller.user_id, endpoint_id)
 
@@ -216,7 +231,7 @@ def of_export(
     limit: responses.Limit = 20,
     cursor: responses.Cursor = None,
 ) -> Response:
-    """What your endpoints were told of one export, or are to be."""
+    """Lists the deliveries about one export to all your endpoints, newest first."""
     caller, deliveries = auth.reader(request), deliveries_of(request)
     if service_of(request).find(caller.user_id, export_id) is None:
         raise errors.missing(export_id)
@@ -235,11 +250,11 @@ def of_export(
 )
 def dead(
     request: Request,
-    state: Annotated[Literal["dead"], Query(description="`dead`: what was given up.")] = "dead",
+    state: Annotated[Literal["dead"], Query(description="`dead`: given up.")] = "dead",
     limit: responses.Limit = 20,
     cursor: responses.Cursor = None,
 ) -> Response:
-    """What was given up, of all your endpoints, deleted ones included; the latest first."""
+    """Lists the dead deliveries to all your endpoints, deleted endpoints included, latest first."""
     caller, deliveries = auth.reader(request), deliveries_of(request)
 
     def read(most: int, after: str | None) -> DeliveryPage:
@@ -253,17 +268,18 @@ def dead(
     summary="Get a delivery",
     response_model=None,
     responses={
-        200: responses.shows("The delivery with its tries.", "WebhookDelivery"),
+        200: responses.shows("The delivery with its attempts.", "WebhookDelivery"),
         **errors.documented(Problem, 404),
     },
 )
 def show(request: Request, delivery_id: str) -> Response:
-    """One delivery: what was sent, and what came of each try."""
+    """Returns a delivery with its payload and the result of each attempt."""
     caller = auth.reader(request)
     return responses.reply(full_view(owned(request, caller.user_id, delivery_id)))
 
 
 def owned(request: Request, user_id: str, delivery_id: str) -> Delivery:
+    """Returns the user's delivery with that id. Raises Refusal 404 if the user has none."""
     delivery = deliveries_of(request).find(delivery_id)
     if delivery is None or delivery.user_id != user_id:
         raise missing(delivery_id)
@@ -271,10 +287,11 @@ def owned(request: Request, user_id: str, delivery_id: str) -> Delivery:
 
 
 def missing(delivery_id: str) -> Refusal:
+    """Returns the 404 refusal of a delivery that does not exist or belongs to another user."""
     return Refusal(
         404,
         "not_found",
-        f"no webhook delivery of yours has the id {delivery_id[:200]!r}, or no longer",
+        f"no webhook delivery of yours has the id {delivery_id[:200]!r}; it may be expired",
     )
 
 
@@ -286,10 +303,10 @@ def _page(
     cursor: str | None,
     state: DeliveryState | None,
 ) -> Response:
-    """A page of what `read` gives for a limit and a cursor. Raises Refusal for a wrong cursor.
+    """Answers with a page that `read` returns for a limit and a cursor.
 
-    The store keeps no list of each state. One that is rare is searched for in so many deliveries,
-    and then the caller goes on by the cursor.
+    The store has no index by state. A request scans about `MAX_SCANNED_DELIVERIES` for a rare
+    state; the caller then continues with the cursor. Raises Refusal for a wrong cursor.
     """
     limit = min(limit, responses.MAX_PAGE_SIZE)
     looked_at = 0

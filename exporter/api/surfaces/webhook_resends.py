@@ -1,4 +1,4 @@
-"""Sending webhooks by hand: a test, a delivery again, all that an endpoint missed."""
+"""Sends webhooks on request: a test, one delivery again, or all failed deliveries."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
 MAX_RECOVER_AGE = timedelta(days=14)
+"""Greatest age of the deliveries that `recover` sends again."""
 
 
 class RecoverRequest(BaseModel):
-    """Since when. An unknown field is refused, not ignored."""
+    """Start of the period whose failed deliveries are sent again. Unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     since: timestamps.Moment = Field(
-        description="A day, or a moment of ISO 8601, at most 14 days ago."
+        description="A date or an ISO 8601 timestamp, at most 14 days ago."
     )
 
 
 class Recovery(msgspec.Struct):
-    """What is sent again."""
+    """The result of a recovery."""
 
     recovered: Annotated[
         int,
         msgspec.Meta(
-            description=f"Deliveries that are tried anew, {MOST_RECOVERED:,} at most, oldest first."
+            description=f"Deliveries that are sent again, at most {MOST_RECOVERED:,}, oldest first."
         ),
     ]
 
@@ -74,7 +75,7 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     ("/v1/webhook-endpoints/{endpoint_id}/recover", "post", "202"): {"recovered": 12},
     ("/v1/webhook-deliveries/{delivery_id}/redeliver", "post", "202"): _AGAIN,
 }
-"""What is answered, by path, method and status."""
+"""Example answers by path, method and status."""
 
 
 @router.post(
@@ -83,12 +84,15 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     status_code=202,
     response_model=None,
     responses={
-        202: responses.shows("The delivery. Location says where it is seen.", "WebhookDelivery"),
+        202: responses.shows("The delivery. Location is its URL.", "WebhookDelivery"),
         **errors.documented(Problem, 404, 409),
     },
 )
 def test(request: Request, endpoint_id: str) -> Response:
-    """Send it `webhook.test` now, whatever it wants to hear and even if it is disabled."""
+    """Sends `webhook.test` to the endpoint now, even if the endpoint is disabled.
+
+    The `events` of the endpoint do not have to contain `webhook.test`.
+    """
     caller = auth.writer(request)
     endpoint = webhooks.owned(request, caller.user_id, endpoint_id)
     try:
@@ -101,18 +105,20 @@ def test(request: Request, endpoint_id: str) -> Response:
 
 @router.post(
     "/webhook-endpoints/{endpoint_id}/recover",
-    summary="Send again what an endpoint missed",
+    summary="Send failed deliveries again",
     status_code=202,
     response_model=None,
     openapi_extra=webhooks.json_request_body(RecoverRequest, {"since": "2026-03-01T00:00:00Z"}),
     responses={
-        202: responses.shows("How many are sent again.", "Recovery"),
+        202: responses.shows("The number of deliveries that are sent again.", "Recovery"),
         **errors.documented(Problem, 400, 404, 409, 413, 415, 422),
     },
 )
 def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
-    """Send again all that failed of what was first to be sent since then: what was given up, and
-    what waits for its next try."""
+    """Sends again the failed deliveries that were created since that time.
+
+    A delivery has failed if it was given up, or if it waits for its next attempt.
+    """
     caller = auth.writer(request)
     asked = parse(request, body, RecoverRequest)
     since, earliest = (
@@ -120,7 +126,7 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
         service_of(request).clock.now() - MAX_RECOVER_AGE,
     )
     if since < earliest:
-        text = f"that is over {MAX_RECOVER_AGE.days} days ago: give {earliest:%Y-%m-%dT%H:%M:%SZ}"
+        text = f"this is over {MAX_RECOVER_AGE.days} days ago: give {earliest:%Y-%m-%dT%H:%M:%SZ}"
         raise errors.invalid(
             [{"loc": ("body", "since"), "msg": f"{text} or later", "type": "value_error"}]
         )
@@ -146,8 +152,10 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
     },
 )
 def redeliver(request: Request, delivery_id: str) -> Response:
-    """Send it again now, whatever became of it, under the same `webhook-id`. One that is under way
-    is left alone."""
+    """Sends a delivery again now, in any state, with the same `webhook-id`.
+
+    A delivery with an attempt in progress is left unchanged.
+    """
     caller = auth.writer(request)
     delivery = webhook_deliveries.owned(request, caller.user_id, delivery_id)
     try:
@@ -157,7 +165,7 @@ def redeliver(request: Request, delivery_id: str) -> Response:
     if again is None:
         raise webhook_deliveries.missing(delivery_id)
     log.info(
-        "delivery.asked_again",
+        "delivery.redelivered",
         delivery_id=delivery.id,
         endpoint_id=delivery.endpoint_id,
         export_id=delivery.export_id,

@@ -1,4 +1,4 @@
-"""Whom to tell of one's exports: the endpoints that events are sent to, and their secrets."""
+"""Registers webhook endpoints, which receive events about exports, and manages their secrets."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ MAX_DESCRIPTION_CHARS = 500
 
 
 class EndpointRequest(BaseModel):
-    """A receiver of events. An unknown field is refused, not ignored."""
+    """A webhook endpoint to register. Unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    url: str = Field(
-        description="`https://HOST/PATH` of a host of the internet, on port 443 or 8443."
-    )
+    url: str = Field(description="`https://HOST/PATH` on a public host, with port 443 or 8443.")
     events: list[webhook_fields.EventName] | None = Field(
         None,
         max_length=webhook_fields.MAX_EVENT_NAMES,
-        description="What it wants to hear of all your exports; default: all but"
-        " `export.progress`, which comes every 10 seconds at most.",
+        description="Events of all your exports to send; default: all except"
+        " `export.progress`, which is sent every 10 seconds at most.",
     )
     ordered: bool = Field(
         False,
-        description="The events of one export come one after the other: one that cannot be"
-        " delivered holds back those after it until it is given up.",
+        description="Send the events of each export in order: an event that cannot be delivered"
+        " delays the later events of its export until it is given up.",
     )
     include_download_url: bool = Field(
-        False, description="`export.finished` brings a download URL, signed when it is sent."
+        False, description="Add a download URL to `export.finished`, signed when the event is sent."
     )
-    description: str = Field("", max_length=MAX_DESCRIPTION_CHARS, description="For you.")
+    description: str = Field(
+        "", max_length=MAX_DESCRIPTION_CHARS, description="A note for yourself."
+    )
 
 
 class RotateRequest(BaseModel):
-    """How a secret is replaced."""
+    """Options for the replacement of a secret. Unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -61,27 +61,27 @@ class RotateRequest(BaseModel):
         int(GRACE.total_seconds()),
         ge=0,
         le=int(LONGEST_GRACE.total_seconds()),
-        description="How long the secret so far signs, too, beside the new one; up to 7 days.",
+        description="Seconds for which the old secret also signs; up to 7 days.",
     )
 
 
 class WebhookEndpoint(msgspec.Struct):
-    """A receiver of events. Its secret is shown when it is made or rotated, and at `/secret`."""
+    """A webhook endpoint. Its secret is returned on creation, on rotation and at `/secret`."""
 
     id: str
     url: str
     events: Annotated[
         list[str],
         msgspec.Meta(
-            description="What it hears of all your exports. Empty if it is not `registered`: each"
-            " export that names it says what it hears of that one."
+            description="Events of all your exports that are sent to this endpoint. Empty if the"
+            " endpoint is not `registered`: each export then selects its own events."
         ),
     ]
     registered: Annotated[
         bool,
         msgspec.Meta(
-            description="Made here. Otherwise it was made for the `webhook_url` of an export, and"
-            " is gone some time after the last one."
+            description="True if you registered the endpoint. Otherwise it was created for the"
+            " `webhook_url` of an export, and is deleted some time after the last such export."
         ),
     ]
     ordered: bool
@@ -92,40 +92,43 @@ class WebhookEndpoint(msgspec.Struct):
     disabled_because: Annotated[
         DisableReason | None,
         msgspec.Meta(
-            description="`owner`: you wanted so. `gone`: it answered 410. `failing`: no delivery"
-            " succeeded for five days."
+            description="`owner`: you disabled the endpoint. `gone`: the endpoint answered 410."
+            " `failing`: no delivery succeeded for five days."
         ),
     ]
     failing_since: Annotated[
-        str | None, msgspec.Meta(description="Since when all deliveries failed; null: they do not.")
+        str | None,
+        msgspec.Meta(description="Start of the current run of failures; null if there is none."),
     ]
     created_at: str
 
 
 class WebhookEndpoints(msgspec.Struct):
-    """The caller's, oldest first."""
+    """The webhook endpoints of the caller, oldest first."""
 
     endpoints: list[WebhookEndpoint]
 
 
 class WebhookSecret(msgspec.Struct):
-    """What webhooks are signed with, as the libraries of Standard Webhooks take it."""
+    """The secret that signs webhooks, in the form that Standard Webhooks libraries accept."""
 
     secret: str
     replaced_until: Annotated[
         list[str],
-        msgspec.Meta(description="For each secret that it replaced, until when that signs, too."),
+        msgspec.Meta(
+            description="End of the grace period of each replaced secret that still signs."
+        ),
     ]
 
 
 class WebhookEndpointMade(WebhookEndpoint):
-    """A new receiver, with its secret."""
+    """A new webhook endpoint with its secret."""
 
-    secret: Annotated[str, msgspec.Meta(description="As `/secret` shows it.")]
+    secret: Annotated[str, msgspec.Meta(description="The same secret that `/secret` returns.")]
 
 
 def view(endpoint: Endpoint) -> WebhookEndpoint:
-    """An endpoint as its owner sees it, without its secrets."""
+    """Returns the endpoint in the form that its owner sees, without its secrets."""
     return WebhookEndpoint(**_fields(endpoint))
 
 
@@ -186,13 +189,13 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     },
     (f"{_ONE}/enable", "post", "200"): _ENDPOINT,
 }
-"""What is answered, by path, method and status."""
+"""Example answers by path, method and status."""
 
 
 def json_request_body(
     model: type[BaseModel], example: Any, *, required: bool = True
 ) -> dict[str, Any]:
-    """The OpenAPI entry of a JSON body."""
+    """Returns the OpenAPI entry of a JSON request body."""
     schema = {"$ref": f"#/components/schemas/{model.__name__}"}
     content = {"application/json": {"schema": schema, "example": example}}
     return {"requestBody": {"required": required, "content": content}}
@@ -212,7 +215,7 @@ def json_request_body(
     },
 )
 def create(request: Request, body: TheBody) -> Response:
-    """Tell this URL of all your exports from now on. `POST …/test` shows whether it works."""
+    """Registers a URL for events of all your exports from now on; `POST …/test` checks it."""
     caller = auth.writer(request)
     asked = parse(request, body, EndpointRequest)
     wrong = []
@@ -254,8 +257,10 @@ def create(request: Request, body: TheBody) -> Response:
     },
 )
 def index(request: Request) -> Response:
-    """All endpoints that you registered, and the latest of those made for the `webhook_url` of an
-    export, which each export names in its `webhook`."""
+    """Lists the endpoints that you registered, and the latest ones created for a `webhook_url`.
+
+    Each export with a `webhook_url` names its endpoint in its `webhook`.
+    """
     caller = auth.reader(request)
     found = endpoints_of(request).list(caller.user_id)
     return responses.reply(WebhookEndpoints([view(endpoint) for endpoint in found]))
@@ -271,7 +276,7 @@ def index(request: Request) -> Response:
     },
 )
 def show(request: Request, endpoint_id: str) -> Response:
-    """One endpoint, without its secret."""
+    """Returns an endpoint without its secret."""
     caller = auth.reader(request)
     return responses.reply(view(owned(request, caller.user_id, endpoint_id)))
 
@@ -281,13 +286,15 @@ def show(request: Request, endpoint_id: str) -> Response:
     summary="Get a webhook endpoint's secret",
     response_model=None,
     responses={
-        200: responses.shows("The secret in force.", "WebhookSecret"),
+        200: responses.shows("The current secret.", "WebhookSecret"),
         **errors.documented(Problem, 404),
     },
 )
 def secret(request: Request, endpoint_id: str) -> Response:
-    """What this endpoint's webhooks are verified with. The key needs the scope `write`: who knows
-    the secret can send what you take for ours."""
+    """Returns the secret that verifies this endpoint's webhooks.
+
+    The API key needs the scope `write`, because the secret allows its holder to forge webhooks.
+    """
     caller = auth.writer(request)
     return _with_secret(owned(request, caller.user_id, endpoint_id))
 
@@ -303,9 +310,10 @@ def secret(request: Request, endpoint_id: str) -> Response:
     },
 )
 def rotate(request: Request, endpoint_id: str, body: TheBody) -> Response:
-    """Sign with a new secret, and for the time of grace with the one so far, too.
+    """Replaces the secret; during the grace period, the old secret also signs.
 
-    Receivers verify with either meanwhile, so none has to change in the same moment.
+    Receivers can verify with either secret during the grace period, so they do not have to change
+    at the same moment.
     """
     caller = auth.writer(request)
     asked = parse(request, body or b"{}", RotateRequest)
@@ -327,7 +335,10 @@ def rotate(request: Request, endpoint_id: str, body: TheBody) -> Response:
     },
 )
 def disable(request: Request, endpoint_id: str) -> Response:
-    """Send it nothing from now on. What was on its way is given up and can be sent again later."""
+    """Disables an endpoint: no more events are sent to it.
+
+    Pending deliveries are given up and can be sent again later.
+    """
     caller = auth.writer(request)
     return _switched(endpoints_of(request).disable(endpoint_id, caller.user_id), endpoint_id)
 
@@ -342,7 +353,10 @@ def disable(request: Request, endpoint_id: str) -> Response:
     },
 )
 def enable(request: Request, endpoint_id: str) -> Response:
-    """Send it what happens from now on. For what it missed see `…/recover`."""
+    """Enables an endpoint for all events from now on.
+
+    `…/recover` sends its failed deliveries again.
+    """
     caller = auth.writer(request)
     return _switched(endpoints_of(request).enable(endpoint_id, caller.user_id), endpoint_id)
 
@@ -353,12 +367,12 @@ def enable(request: Request, endpoint_id: str) -> Response:
     status_code=204,
     response_model=None,
     responses={
-        204: {"description": "It is no more."},
+        204: {"description": "The endpoint is deleted."},
         **errors.documented(Problem, 404),
     },
 )
 def delete(request: Request, endpoint_id: str) -> Response:
-    """Forget an endpoint for good. What was on its way is given up."""
+    """Deletes an endpoint permanently; its pending deliveries are given up."""
     caller = auth.writer(request)
     if not endpoints_of(request).delete(endpoint_id, caller.user_id):
         raise missing(endpoint_id)
@@ -367,7 +381,7 @@ def delete(request: Request, endpoint_id: str) -> Response:
 
 
 def owned(request: Request, user_id: str, endpoint_id: str) -> Endpoint:
-    """The user's endpoint of that id. Raises Refusal 404, for another's as for none."""
+    """Returns the user's endpoint with that id. Raises Refusal 404 if the user has none."""
     endpoint = endpoints_of(request).find(endpoint_id, user_id)
     if endpoint is None:
         raise missing(endpoint_id)
@@ -375,6 +389,7 @@ def owned(request: Request, user_id: str, endpoint_id: str) -> Endpoint:
 
 
 def missing(endpoint_id: str) -> Refusal:
+    """Returns the 404 refusal of an endpoint that does not exist or belongs to another user."""
     return Refusal(
         404, "not_found", f"no webhook endpoint of yours has the id {endpoint_id[:100]!r}"
     )
@@ -395,5 +410,5 @@ def _with_secret(endpoint: Endpoint) -> Response:
     return responses.reply(_secret(endpoint), headers={"Cache-Control": "no-store"})
 
 
-def _log(what: str, endpoint_id: str, user_id: str) -> None:
-    log.info(what, endpoint_id=endpoint_id, user_id=user_id)
+def _log(event: str, endpoint_id: str, user_id: str) -> None:
+    log.info(event, endpoint_id=endpoint_id, user_id=user_id)

@@ -117,7 +117,7 @@ def test_what_is_no_json_of_the_right_type_and_length_is_refused_in_the_contract
         nowhere = api.http.get(f"{root}/nothing/of/that/kind")
 
         # Then
-        check_flat(cut, 400, "no JSON")
+        check_flat(cut, 400, "not valid JSON")
         check_flat(form, 415, "application/json")
         check_flat(long, 413)
         check_flat(method, 405)
