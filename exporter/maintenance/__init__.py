@@ -1,3 +1,3 @@
-"""What cleans the bucket and repairs the queue."""
+"""Cleaning of the bucket and repair of the queue."""
 
 from __future__ import annotations

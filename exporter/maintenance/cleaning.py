@@ -1,4 +1,4 @@
-"""Deleting what nobody may download any more, and what a crash left behind."""
+"""Deletes expired files, objects of deleted exports, and leftovers of crashes."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from exporter.store.base import ExportStore
 
 log = structlog.get_logger()
 
-BATCH = 100
-STEP = 20.0
-"""Seconds after which a step leaves the rest to the next run, so that each gets its turn."""
-WALKED = 10_000
-"""Objects of the bucket that one run looks at, for each of which it asks the store."""
+BATCH_SIZE = 100
+"""Objects or exports handled by one request."""
+STEP_SECONDS = 20.0
+"""Time limit of each step; the next run continues the step, so that every step gets its turn."""
+MAX_OBJECTS_PER_RUN = 10_000
+"""Maximum number of the bucket's objects that one run checks against the store."""
 
-USERS = 10
-"""Users whose lists are trimmed at once; Redis does nothing else meanwhile."""
+USERS_PER_TRIM = 10
+"""Users whose lists are trimmed by one call; Redis is blocked during the call."""
 
 _Value = TypeVar("_Value")
 
 
 class Cleaned(msgspec.Struct, frozen=True):
-    """What one cleaning removed."""
+    """Counts of removed items in one cleaning."""
 
     files: int
-    """Past their retention."""
+    """Files past their retention."""
     uploads: int
-    """Without a living export."""
+    """Multipart uploads without a running export."""
     deleted: int = 0
-    """Exports that their owners deleted, whose objects went now."""
+    """Exports deleted by their owners, whose objects were removed."""
     strays: int = 0
-    """Objects that are nobody's file."""
+    """Objects that belong to no published file and no running export."""
 
 
 def clean(
@@ -51,27 +52,30 @@ def clean(
     grace: timedelta,
     retention: timedelta = timedelta(days=7),
 ) -> Cleaned:
-    """Remove what nobody can ask for any more: files past their retention, objects of deleted
-    exports, uploads whose export lives no more, and objects that are no published file.
+    """Removes all objects and uploads in the bucket that are no longer needed.
 
-    Each step is bounded in time, and goes on in the next run; any number of runs may overlap. An
-    upload younger than `grace` is left alone: its export's first checkpoint may be on its way.
-    Objects are looked at `WALKED` a run: a bucket of a million is gone through in 100 runs. Those
-    of unknown exports go only once the store has known all for `retention`: a Redis that started
-    empty, or that is the wrong one, knows of no file and must not delete them all.
+    Removes files past their retention, objects of deleted exports, multipart uploads whose export
+    is not running, and stray objects, which are not the file of any export.
 
-    Raises StoreUnavailable or StorageUnavailable; what was done until then stays done.
+    Each step has a time limit and continues in the next run; runs may overlap. An upload younger
+    than `grace` is kept, because the first checkpoint of its export may not be stored yet. One run
+    checks MAX_OBJECTS_PER_RUN objects for strays: a bucket of a million objects takes 100 runs.
+    Objects of unknown exports are deleted only if the store's first export is at least `retention`
+    old: a Redis that started empty, or the wrong Redis, knows no file and must not delete all
+    files.
+
+    Raises StoreUnavailable or StorageUnavailable; completed deletions are not undone.
     """
 
     def in_time() -> Callable[[], bool]:
-        ends_at = clock.monotonic() + STEP
+        ends_at = clock.monotonic() + STEP_SECONDS
         return lambda: clock.monotonic() < ends_at
 
     cleaned = Cleaned(
         deleted=_purge_deleted(store, storage, in_time()),
         files=_delete_files(store, storage, in_time()),
         uploads=_abort_uploads(store, storage, clock, grace, in_time()),
-        strays=_walk(store, storage, clock, retention, in_time()),
+        strays=_delete_strays(store, storage, clock, retention, in_time()),
     )
     _trim_lists(store, in_time())
     if cleaned != Cleaned(files=0, uploads=0):
@@ -80,10 +84,9 @@ def clean(
 
 
 def purge(store: ExportStore, storage: Storage, export_id: str) -> bool:
-    """Remove all that a deleted export left in the bucket; False if another did so before.
+    """Removes all objects of a deleted export; False if another process has already done so.
 
-    Safe to run again. Raises StorageUnavailable or StoreUnavailable; it is then tried again by the
-    next cleaning.
+    Idempotent. Raises StorageUnavailable or StoreUnavailable; the next cleaning then tries again.
     """
     root = keys.prefix(export_id)
     for upload in storage.open_uploads(root):
@@ -95,14 +98,14 @@ def purge(store: ExportStore, storage: Storage, export_id: str) -> bool:
 
 def _purge_deleted(store: ExportStore, storage: Storage, in_time: Callable[[], bool]) -> int:
     purged = 0
-    while in_time() and (gone := store.deleted_exports(limit=BATCH)):
+    while in_time() and (gone := store.deleted_exports(limit=BATCH_SIZE)):
         purged += sum(purge(store, storage, export_id) for export_id in gone)
     return purged
 
 
 def _delete_files(store: ExportStore, storage: Storage, in_time: Callable[[], bool]) -> int:
     files = 0
-    while in_time() and (expired := store.expired_files(limit=BATCH)):
+    while in_time() and (expired := store.expired_files(limit=BATCH_SIZE)):
         storage.delete([export.result.key for export in expired if export.result is not None])
         forgotten = sum(store.forget_file(export.id) for export in expired)
         _count(store, "files_cleaned", forgotten)
@@ -131,14 +134,14 @@ def _abort_uploads(
     return aborted
 
 
-def _walk(
+def _delete_strays(
     store: ExportStore,
     storage: Storage,
     clock: Clock,
     retention: timedelta,
     in_time: Callable[[], bool],
 ) -> int:
-    """Go on through the bucket from where the last run stopped, and delete what is no file."""
+    """Deletes stray objects, from the position in the bucket where the last run stopped."""
     since = store.queue_counts().since
     knows_all = since is not None and clock.now() - since >= retention
 
@@ -159,15 +162,18 @@ def _walk(
         strays += len(stale)
         walked += len(batch)
         store.set_cleanup_cursor(batch[-1])
-        if walked >= WALKED or not in_time():
+        if walked >= MAX_OBJECTS_PER_RUN or not in_time():
             return strays
     store.set_cleanup_cursor("")
     return strays
 
 
 def _keys_after(storage: Storage, place: str) -> Iterator[str]:
-    """Our keys behind a place, in order. Listed by the first two digits of export ids: a walk that
-    goes on somewhere skips the pages of at most one 256th of the bucket."""
+    """Yields the keys of exports behind the key `place`, in order.
+
+    Keys are listed by the first two hexadecimal digits of the export id, so that at most 1/256 of
+    the bucket is listed again before the first key is found.
+    """
     digits = place.removeprefix(keys.ROOT)[:2]
     for digit in range(int(digits or "0", 16), 256):
         for info in storage.objects(f"{keys.ROOT}{digit:02x}"):
@@ -176,7 +182,7 @@ def _keys_after(storage: Storage, place: str) -> Iterator[str]:
 
 
 def _trim_lists(store: ExportStore, in_time: Callable[[], bool]) -> None:
-    while in_time() and store.trim_lists(users=USERS) == USERS:
+    while in_time() and store.trim_lists(users=USERS_PER_TRIM) == USERS_PER_TRIM:
         pass
 
 
@@ -191,5 +197,5 @@ def _count(store: ExportStore, what: str, by: int) -> None:
 
 def _batches(values: Iterable[_Value]) -> Iterator[list[_Value]]:
     values = iter(values)
-    while batch := list(islice(values, BATCH)):
+    while batch := list(islice(values, BATCH_SIZE)):
         yield batch

@@ -1,4 +1,4 @@
-"""The repair that needs no leader: every worker and API process runs it all the time."""
+"""Periodic repair of the queue, in every worker and API process and without a leader."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from exporter.store.base import ExportStore
 
 log = structlog.get_logger()
 
-INTERVAL = 2.0
-"""Seconds between two sweeps; with the lease it bounds how long a dead worker's export waits."""
+INTERVAL_SECONDS = 2.0
+"""Time between two sweeps; a dead worker's export waits at most for the lease and this time."""
 
 
 class Sweeper(threading.Thread):
-    """Makes exports with an expired lease, or whose waiting is over, ready again.
+    """Makes exports ready again after an expired lease or at the end of a wait.
 
-    Each step is idempotent and bounded, so any number of sweepers may run. A store that does not
-    answer is swept the next time.
+    Each sweep is idempotent and bounded, so any number of sweepers may run. If the store does not
+    answer, the sweep is skipped and the next sweep tries again. `then` is called after each sweep.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Sweeper(threading.Thread):
         store: ExportStore,
         *,
         then: Callable[[], None] | None = None,
-        interval: float = INTERVAL,
+        interval: float = INTERVAL_SECONDS,
     ) -> None:
         super().__init__(name="sweeper", daemon=True)
         self._store = store
@@ -49,5 +49,5 @@ class Sweeper(threading.Thread):
                 log.warning("sweep.leases_expired", count=swept.expired)
 
     def stop(self) -> None:
-        """End the thread soon; does not wait for it."""
+        """Requests the end of the thread, without waiting for it."""
         self._stop_asked.set()

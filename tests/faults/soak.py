@@ -25,7 +25,7 @@ import psutil
 import structlog
 
 from exporter.errors import ExporterError
-from exporter.maintenance.sweeper import INTERVAL
+from exporter.maintenance.sweeper import INTERVAL_SECONDS
 from tests.faults.cluster import LEASE, SLICE, Cluster
 from tests.faults.history import MUST_BE_ZERO, History, calm_files, kinds
 from tests.faults.takeovers import Takeovers
@@ -255,7 +255,7 @@ def _report(
     *,
     turns: float,
 ) -> bool:
-    bound = LEASE.total_seconds() + INTERVAL + SLACK
+    bound = LEASE.total_seconds() + INTERVAL_SECONDS + SLACK
     taken = takeovers.measured()
     ready = max((one.ready_after or 0 for one in taken), default=0.0)
     claimed = max((one.claimed_after or 0 for one in taken), default=0.0)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from exporter.maintenance.sweeper import INTERVAL
+from exporter.maintenance.sweeper import INTERVAL_SECONDS
 from tests.faults.cluster import LEASE, Cluster
 from tests.faults.history import Calm, History, calm_files, kinds
 from tests.faults.soak import upstream_faults
@@ -103,7 +103,7 @@ def test_workers_killed_one_after_the_other_cost_time_and_no_row(stage: Stage) -
     waits = [one.ready_after or 0 for one in takeovers.measured()]
     assert takeovers.waiting() == []
     assert len(waits) >= 3
-    assert max(waits) < LEASE.total_seconds() + INTERVAL + SLACK, waits
+    assert max(waits) < LEASE.total_seconds() + INTERVAL_SECONDS + SLACK, waits
 
 
 def test_a_worker_stopped_for_longer_than_its_lease_changes_nothing_when_it_wakes(

@@ -1,4 +1,4 @@
-"""What is deleted, and what is not."""
+"""Tests of cleaning: deleted and kept objects, uploads and records."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def open_upload(bench: Bench, owner: str) -> None:
     bench.storage.begin(f"exports/{owner}/1-ab/jobs.csv", FileHeaders("text/csv", "jobs.csv"))
 
 
-def test_a_file_is_kept_for_its_retention_and_not_a_moment_longer() -> None:
+def test_a_file_is_deleted_right_after_its_retention() -> None:
     # Given
     bench = finished()
     bench.clock.advance(WEEK - 60)
@@ -73,7 +73,7 @@ def test_cleaning_twice_cleans_once() -> None:
 
 def test_more_files_than_a_batch_are_all_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
-    monkeypatch.setattr(cleaning, "BATCH", 2)
+    monkeypatch.setattr(cleaning, "BATCH_SIZE", 2)
     bench = finished()
     for number in range(2, 6):
         bench.spec = msgspec.structs.replace(bench.spec, id=f"e{number}")
@@ -107,7 +107,7 @@ def test_a_file_that_could_not_be_deleted_is_deleted_the_next_time() -> None:
 
 
 @pytest.mark.parametrize("owner", ["gone", "e1"], ids=["never recorded", "ended"])
-def test_an_upload_whose_export_lives_no_more_is_aborted_after_its_grace(owner: str) -> None:
+def test_an_upload_without_a_running_export_is_aborted_after_the_grace(owner: str) -> None:
     # Given
     bench = finished()
     file = bench.bucket()
@@ -122,8 +122,8 @@ def test_an_upload_whose_export_lives_no_more_is_aborted_after_its_grace(owner: 
     assert bench.bucket() == file
 
 
-def test_the_upload_of_a_living_export_is_never_touched() -> None:
-    # Given: an export on its way, whose next worker is late by a day
+def test_the_upload_of_a_running_export_is_kept() -> None:
+    # Given: a running export whose next worker comes a day later
     bench = Bench(postings(200), seconds_a_page=5)
     bench.slice()
     before = bench.bucket()
@@ -138,7 +138,7 @@ def test_the_upload_of_a_living_export_is_never_touched() -> None:
     assert bench.export.state is State.FINISHED
 
 
-def test_what_others_keep_in_the_bucket_is_not_ours_to_delete() -> None:
+def test_objects_outside_the_prefix_of_exports_are_kept() -> None:
     # Given
     bench = finished()
     headers = FileHeaders("text/plain", "theirs.txt")
@@ -151,7 +151,7 @@ def test_what_others_keep_in_the_bucket_is_not_ours_to_delete() -> None:
     assert bench.bucket() == ["backups/theirs.txt", "open:backups/more.txt"]
 
 
-def test_what_a_deleted_export_left_is_removed_and_only_that() -> None:
+def test_only_the_objects_of_the_deleted_export_are_removed() -> None:
     # Given
     bench = finished()
     bench.spec = msgspec.structs.replace(bench.spec, id="e2")
@@ -168,7 +168,9 @@ def test_what_a_deleted_export_left_is_removed_and_only_that() -> None:
     assert cleaned(bench) == NOTHING
 
 
-def test_the_objects_of_a_deleted_export_are_removed_the_next_time_if_s3_is_away() -> None:
+def test_objects_of_a_deleted_export_are_removed_by_the_next_cleaning_after_an_outage_of_s3() -> (
+    None
+):
     # Given
     bench = finished()
     bench.memory_store.delete("e1", "u1")
@@ -203,7 +205,7 @@ def test_an_object_of_an_ended_export_that_is_not_its_file_is_deleted() -> None:
     assert bench.file()
 
 
-def test_an_object_of_a_living_export_is_never_a_stray() -> None:
+def test_an_object_of_a_running_export_is_not_a_stray() -> None:
     # Given
     bench = Bench(postings(200), seconds_a_page=5)
     bench.slice()
@@ -214,8 +216,8 @@ def test_an_object_of_a_living_export_is_never_a_stray() -> None:
     assert bench.bucket() == before
 
 
-def test_objects_of_unknown_exports_are_left_alone_until_the_store_has_known_all_for_long() -> None:
-    # Given: a store that began empty, beside a bucket that did not
+def test_objects_of_unknown_exports_are_kept_until_the_store_is_older_than_the_retention() -> None:
+    # Given: a store that started empty, and a bucket with an object
     bench = Bench(postings(5))
     stray(bench, "e5")
     # When / Then
@@ -228,12 +230,12 @@ def test_objects_of_unknown_exports_are_left_alone_until_the_store_has_known_all
     assert bench.bucket() == []
 
 
-def test_a_walk_through_a_large_bucket_goes_on_where_the_last_one_stopped(
+def test_the_check_of_a_large_bucket_continues_where_the_last_run_stopped(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given
-    monkeypatch.setattr(cleaning, "BATCH", 2)
-    monkeypatch.setattr(cleaning, "WALKED", 4)
+    monkeypatch.setattr(cleaning, "BATCH_SIZE", 2)
+    monkeypatch.setattr(cleaning, "MAX_OBJECTS_PER_RUN", 4)
     bench = finished()
     file = bench.bucket()
     for number in range(5):
@@ -242,14 +244,14 @@ def test_a_walk_through_a_large_bucket_goes_on_where_the_last_one_stopped(
     bench.clock.advance(WEEK - 60)
     # When
     strays = [cleaned(bench).strays for _ in range(5)]
-    # Then: the five unknown are walked over, then the five late are found, then all anew. The late
-    # lie before the file, whose fence is 1 with random digits
+    # Then: the five objects of unknown exports are skipped, then the five late objects are deleted,
+    # then the check starts again. The late objects sort before the file, whose fence begins with 1
     assert strays == [0, 3, 2, 0, 0]
     assert set(file) < set(bench.bucket())
     assert len(bench.bucket()) == 6
 
 
-def test_what_was_cleaned_is_counted() -> None:
+def test_removed_items_are_counted() -> None:
     # Given
     bench = finished()
     stray(bench, "e1")

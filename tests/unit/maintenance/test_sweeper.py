@@ -1,4 +1,4 @@
-"""The repair that every process runs."""
+"""Tests of the sweeper that every process runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOON = 0.005
 
 
 class Store:
-    """A store of which only the sweep is used; says when it was called."""
+    """A store with only a sweep; counts the calls and waits for them."""
 
     def __init__(self, sweep: Callable[[int], Swept]) -> None:
         self.calls = 0
@@ -62,7 +62,7 @@ def test_an_export_whose_worker_died_is_finished_by_another() -> None:
     assert bench.export.state is State.FINISHED
 
 
-def test_it_sweeps_again_and_again_until_it_is_stopped() -> None:
+def test_the_sweeper_repeats_until_it_is_stopped() -> None:
     # Given
     store = Store(lambda _: NOTHING)
     sweeper = Sweeper(cast("ExportStore", store), interval=SOON)
@@ -78,20 +78,20 @@ def test_it_sweeps_again_and_again_until_it_is_stopped() -> None:
     assert store.calls == calls
 
 
-def test_a_store_that_does_not_answer_is_swept_the_next_time() -> None:
+def test_a_sweep_that_failed_is_tried_again() -> None:
     # Given
     def sometimes(call: int) -> Swept:
         if call in (1, 2):
             raise StoreUnavailable("Redis did not answer")
         return NOTHING
 
-    store, told = Store(sometimes), threading.Event()
-    sweeper = Sweeper(cast("ExportStore", store), then=told.set, interval=SOON)
+    store, swept = Store(sometimes), threading.Event()
+    sweeper = Sweeper(cast("ExportStore", store), then=swept.set, interval=SOON)
     # When
     sweeper.start()
     store.wait(2)
-    # Then: what follows a sweep follows none that failed
-    assert told.wait(10)
+    # Then: `then` is not called after a failed sweep
+    assert swept.wait(10)
     assert store.calls >= 3
     sweeper.stop()
     sweeper.join(10)
@@ -105,7 +105,7 @@ def test_nothing_is_swept_before_the_first_interval_is_over() -> None:
     sweeper.start()
     sweeper.stop()
     sweeper.join(10)
-    # Then: and stopping does not wait for the interval
+    # Then: stopping does not wait for the interval
     assert not sweeper.is_alive()
     assert store.calls == 0
 
