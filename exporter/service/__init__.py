@@ -1,3 +1,3 @@
-"""The use cases that surfaces call: create, show, list, cancel, delete, link."""
+"""The use cases of the surfaces: create, retry, estimate, find, cancel, delete and link exports."""
 
 from __future__ import annotations

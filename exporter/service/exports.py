@@ -1,4 +1,4 @@
-"""The one engine under every surface: what a process needs to create and serve exports."""
+"""The service that all surfaces use to create, find, cancel, delete and link exports."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ from exporter.sources.id_list import IdList
 from exporter.storage.base import Storage
 from exporter.store.base import ExportStore, Idempotency
 
-MOST_COLUMNS = 1_000
+MAX_COLUMNS = 1_000
+"""Maximum number of columns of one export."""
 
 
 class ExportService:
-    """Creates, finds and cancels exports for all surfaces; holds no state of its own."""
+    """Creates, finds and cancels exports for all surfaces; keeps no state about them."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class ExportService:
         self._sources: dict[str, Source] = {}
 
     def source(self, name: str) -> Source:
-        """The source of that name. Raises ConfigurationError naming those that exist."""
+        """Returns the source with that name; raises ConfigurationError if it is not configured."""
         if name not in self._sources:
             try:
                 config = self.config.sources[name]
@@ -66,7 +67,10 @@ class ExportService:
         return self._sources[name]
 
     def reader(self, export: Export) -> Source:
-        """What an export reads from. Raises ConfigurationError like `source`."""
+        """Returns the source of an export's rows: its source, or its list of ids in that source.
+
+        Raises ConfigurationError like `source`.
+        """
         source = self.source(export.spec.source)
         if export.spec.ids is None:
             return source
@@ -101,23 +105,31 @@ class ExportService:
         webhook: Callable[[], Hook] | None = None,
         wrong: Sequence[FieldProblem] = (),
     ) -> Export:
-        """A queued export, recorded and in line; or the one that an earlier try of the same
-        request created, as it stands now: then its id is not `export_id`.
+        """Records and enqueues an export; returns its record.
 
-        `formats` are those that the surface knows. `limit` outranks the search's own. With `ids`,
-        which should be distinct, the postings of those are exported, in that order, and `search`
-        is not looked at. With `rows_per_file` the result names stretches of the file that are
-        whole by themselves. `webhook` is called when nothing is wrong any more: it may record the
-        endpoint that it names.
+        If an earlier attempt with the same idempotency key created the export, that export is
+        returned in its current state; its id is not `export_id` then.
 
-        Raises QueryError naming every wrong field, with locations under `search`, `format`,
-        `columns`, `priority`, `compression`, `limit` and `source`, after what the surface itself
-        found `wrong`; NotInPlan or CreditsSpent by the caller's plan; KeyReused or KeySpent for an
-        idempotency key that came with another request or whose export is no more; no export is
-        recorded then. A metered plan pays for each record: credits are set aside for the limit, or
-        else for as many as the source counts now, which is then the limit. Raises SourceError if
-        it has to be asked and does not answer, StoreUnavailable or StorageUnavailable if the
-        record or the ids could not be written, and what `webhook` raises.
+        `formats` are the formats of the surface. `limit` overrides the limit of the search. With
+        `ids`, which must be distinct, the postings with these ids are exported in that order and
+        `search` is ignored. With `rows_per_file` the result lists volumes of the file. `webhook` is
+        called after all fields are checked, because it may record an endpoint.
+
+        With a metered plan each record costs a credit: credits are reserved for the limit, or else
+        for the number of rows that the source counts now, which becomes the limit.
+
+        In each of these cases no export is recorded:
+
+        - QueryError: names every wrong field, under `search`, `format`, `columns`, `priority`,
+          `compression`, `limit` and `source`, after the problems of the surface in `wrong`;
+        - NotInPlan, CreditsSpent: the caller's plan does not allow the export;
+        - KeyReused, KeySpent: the idempotency key belongs to another request, or its export is
+          deleted or expired;
+        - SourceError: the rows must be counted, and the source does not answer;
+        - StorageUnavailable: the ids could not be stored;
+        - any error of `webhook`.
+
+        Raises StoreUnavailable if the store does not answer; the export may be recorded then.
         """
         plan.check(feature)
         checked = self._checked(
@@ -169,15 +181,17 @@ class ExportService:
             id_lists.write(self.storage, spec.id, ids)
         export = self.store.create(spec, idempotency)
         if ids is not None and export.id != spec.id:
-            # A crash before this line leaves an object without an export, which cleaning finds.
+            # A crash before this line leaves an object without an export; cleaning deletes it.
             id_lists.delete(self.storage, spec.id)
         return export
 
     def estimate(
         self, source: str, search: Mapping[str, Any], *, user_id: str, limit: int | None = None
     ) -> int | None:
-        """How many records an export of this search would hold now; None if the source does not
-        count. Costs nothing. Raises QueryError as `create` does, and SourceError.
+        """Returns the number of records of an export of this search, at the current time.
+
+        None if the source does not count. Costs no credits. Raises QueryError like `create`, and
+        SourceError.
         """
         checked = self._checked(
             user_id=user_id, source=source, search=search, problems=_limit_problems(limit)
@@ -192,13 +206,14 @@ class ExportService:
         idempotency: Idempotency | None = None,
         plan: Plan = plans.UNLIMITED,
     ) -> Export:
-        """A new export of exactly what another was asked, its dates and its webhook included; see
-        `create`.
+        """Creates a new export with the request of another, including dates and webhook.
 
-        Raises QueryError for one of listed ids: the list is deleted when an export ends.
+        Raises QueryError for an export of listed ids, because the list is deleted when an export
+        ends, and for an export without reserved credits if the plan is metered. Raises store
+        errors like `create`.
         """
         if export.spec.ids is not None:
-            text = "its list of ids is no more: send it again as a new export"
+            text = "the list of ids of this export is deleted: send it again as a new export"
             raise QueryError([_problem(("ids",), text)])
         spec = msgspec.structs.replace(
             export.spec,
@@ -208,7 +223,7 @@ class ExportService:
             concurrency=plan.concurrency,
         )
         if plan.metered and not spec.reserved:
-            text = "it was made without credits set aside: create it anew with your key"
+            text = "this export has no reserved credits: create a new export with your key"
             raise QueryError([_problem(("limit",), text)])
         return self.store.create(spec, idempotency)
 
@@ -220,7 +235,10 @@ class ExportService:
         search: Mapping[str, Any],
         problems: Iterable[FieldProblem],
     ) -> Search:
-        """The search made canonical. Raises QueryError with all problems, those given included."""
+        """Returns the canonical search.
+
+        Raises QueryError with all problems, including the given `problems`.
+        """
         found = list(problems)
         if source not in self.config.sources:
             known = ", ".join(sorted(self.config.sources)) or "none"
@@ -250,7 +268,7 @@ class ExportService:
         limit: int | None,
         ids: Sequence[str] | None,
     ) -> int:
-        """Credits to set aside: 0 unless the plan is metered, else at least 1."""
+        """Returns the credits to reserve: at least 1 if the plan is metered, else 0."""
         if not plan.metered:
             return 0
         if ids is not None:
@@ -258,46 +276,56 @@ class ExportService:
         else:
             most = limit if limit is not None else self._count(source, checked, None)
         if most is None:
-            text = f"source {source!r} does not say how many match, so a limit is needed"
+            text = f"source {source!r} does not count matching rows: give a limit"
             raise QueryError([_problem(("limit",), text)])
         return max(most, 1)
 
     def find(self, user_id: str, export_id: str) -> Export | None:
-        """The user's export of that id; another user's is None like one that never was."""
+        """Returns the user's export with that id; None if it does not exist or is another user's.
+
+        The two cases cannot be distinguished by the caller.
+        """
         export = self.store.get(export_id)
         return export if export is not None and export.user_id == user_id else None
 
     def cancel(self, user_id: str, export_id: str) -> Export | None:
-        """Ask for the end of the user's export; the record after that, None if not theirs."""
+        """Requests the cancellation of the user's export; returns the record after that.
+
+        None if the user has no export with that id.
+        """
         if self.find(user_id, export_id) is None:
             return None
         return self.store.request_cancel(export_id, keep_record=self.settings.record_retention)
 
     def delete(self, user_id: str, export_id: str) -> State | None:
-        """Hide the user's export for good, at once; its state, None if they have none of that id.
+        """Hides the user's export at once and permanently; returns its state.
 
-        Unless it is processing, `purge` may remove its file now; cleaning does so in any case.
+        None if the user has no export with that id. Unless the export is processing, `purge` may
+        remove its file now; otherwise the next cleaning removes it.
         """
         return self.store.delete(export_id, user_id)
 
     def purge(self, export_id: str) -> None:
-        """Remove all that a deleted export left in the bucket. Raises StorageUnavailable."""
+        """Removes all objects of a deleted export from the bucket.
+
+        Raises StorageUnavailable or StoreUnavailable; the next cleaning then tries again.
+        """
         cleaning.purge(self.store, self.storage, export_id)
 
     def link(self, export: Export) -> tuple[str, datetime] | None:
-        """A URL that downloads the file with a bare GET, signed now, and when it dies.
+        """Returns a newly signed URL that downloads the file by a plain GET, and its expiry.
 
-        It dies with the signature or with the file, whichever is first. None unless the file is
-        published and still kept.
+        The URL expires with the signature or with the file, whichever is first. None unless the
+        file is published and still kept.
         """
         now = self.clock.now()
         if export.state is not State.FINISHED or export.result is None:
             return None
         if export.file_expires_at is None or export.file_expires_at <= now:
             return None
-        dies = min(now + self.settings.link_ttl, export.file_expires_at)
-        seconds = max(1, int((dies - now).total_seconds()))
-        return self.storage.presign(export.result.key, seconds), dies
+        expires = min(now + self.settings.link_ttl, export.file_expires_at)
+        seconds = max(1, int((expires - now).total_seconds()))
+        return self.storage.presign(export.result.key, seconds), expires
 
 
 def _format_problems(name: str, formats: Sequence[str], compression: str) -> Iterator[FieldProblem]:
@@ -317,7 +345,8 @@ def _priority_problems(priority: int) -> Iterator[FieldProblem]:
 
 def _limit_problems(limit: int | None) -> Iterator[FieldProblem]:
     if limit is not None and limit < 1:
-        yield _problem(("limit",), f"limit {limit} is not 1 or more; leave it out for all")
+        text = f"limit {limit} is not 1 or more; leave the limit out to export all rows"
+        yield _problem(("limit",), text)
 
 
 def _problem(loc: Sequence[str | int], msg: str, kind: str = "value_error") -> FieldProblem:
@@ -327,8 +356,8 @@ def _problem(loc: Sequence[str | int], msg: str, kind: str = "value_error") -> F
 def _column_problems(columns: Sequence[str] | None) -> list[FieldProblem]:
     if columns is None:
         return []
-    if not 1 <= len(columns) <= MOST_COLUMNS:
-        return [_problem(("columns",), f"{len(columns)} columns; give 1 to {MOST_COLUMNS}")]
+    if not 1 <= len(columns) <= MAX_COLUMNS:
+        return [_problem(("columns",), f"{len(columns)} columns; give 1 to {MAX_COLUMNS}")]
     seen: set[str] = set()
     problems = []
     for place, name in enumerate(columns):

@@ -1,4 +1,4 @@
-"""Lists of ids that exports were asked for: one object each, as long as its export lives."""
+"""Stores the requested ids of an export as one object, until the export ends."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _HEADERS = FileHeaders(content_type="application/zlib", file_name="ids.txt.zz")
 
 
 def write(storage: Storage, export_id: str, ids: Sequence[str]) -> None:
-    """Keep the ids of an export that is about to be recorded. No id holds a line feed."""
+    """Stores the ids of an export before the export is recorded; no id may have a line feed."""
     data = zlib.compress("\n".join(ids).encode(), 1)
     storage.put_small(keys.input_key(export_id), data, _HEADERS)
 
 
 def read(storage: Storage, export_id: str) -> Sequence[str]:
-    """The ids, in their order. Raises StorageError if they are gone."""
+    """Returns the ids in their order; raises StorageError if the object does not exist."""
     return zlib.decompress(storage.read(keys.input_key(export_id))).decode().split("\n")
 
 
 def delete(storage: Storage, export_id: str) -> None:
-    """Forget the ids of an export that was not recorded."""
+    """Deletes the ids of an export that was not recorded."""
     storage.delete([keys.input_key(export_id)])
