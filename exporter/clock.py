@@ -1,4 +1,4 @@
-"""Time, injected, so that a test can wait 30 seconds in none."""
+"""Injected clocks: tests replace the machine's clock by one that never sleeps."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the engine reads the time and how it waits."""
+    """Source of time and sleep for the engine."""
 
     def now(self) -> datetime:
-        """The wall clock, always aware and in UTC."""
+        """Returns the wall clock time, in UTC and with a time zone."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back, for deadlines within this process."""
+        """Returns seconds that never decrease, for deadlines within this process."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait that many seconds."""
+        """Sleeps for that many seconds."""
 
 
 class SystemClock:
@@ -34,7 +34,7 @@ class SystemClock:
 
 
 class FakeClock:
-    """A clock that moves only when it is told to, or when somebody sleeps on it."""
+    """A clock for tests: moves only by `advance` and `sleep`, and never waits."""
 
     def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
         self._now = start
@@ -50,6 +50,6 @@ class FakeClock:
         self.advance(seconds)
 
     def advance(self, seconds: float) -> None:
-        """Move both clocks forward."""
+        """Moves the wall clock and the monotonic clock forward."""
         self._now += timedelta(seconds=seconds)
         self._elapsed += seconds

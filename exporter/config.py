@@ -1,4 +1,4 @@
-"""What an operator writes into the TOML file: the sources, and which surface exports from which."""
+"""The TOML file of the operator: the sources, and the source of each surface."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from pydantic import (
 
 from exporter.core.rates import Rate
 from exporter.errors import ConfigurationError
-from exporter.settings import Duration, parse_rate, said
+from exporter.settings import Duration, parse_rate, problem_text
 
-LONGEST_PAGE = timedelta(minutes=5)
-"""A slice that hangs is interrupted after a quarter of an hour, so a page must end well before."""
+MAX_PAGE_TIMEOUT = timedelta(minutes=5)
+"""Longest `page_timeout`; far below the 15 minutes after which a hanging slice is interrupted."""
 
 
 def _from_environment(value: Any) -> Any:
-    """`${VAR}` in a string is replaced by that environment variable."""
+    """Replaces `${VAR}` in a string by the value of that environment variable."""
     if not isinstance(value, str):
         return value
 
@@ -50,21 +50,23 @@ class _Source(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     page_size: int = Field(default=100, ge=1)
-    """The most rows that the upstream gives at once."""
+    """Maximum number of rows that the upstream returns in one page."""
     columns: tuple[str, ...] | None = None
-    """Columns of a CSV and their order; default: the contract's."""
+    """Columns of a CSV in order; default: the columns of the contract."""
     rate: Annotated[Rate, BeforeValidator(parse_rate)] | None = None
-    """Requests that all workers together may start, such as `100/60s`; default: the contract's
-    own bound, or none."""
+    """Rate limit of all workers together, such as `100/60s`; default: the contract's, or none."""
     tolerated_drift: float = Field(default=0.05, ge=0, le=1)
-    """Share of its rows by which a source read by page number may change during an export; the
-    export is then `partial` and says by how much. Beyond it, it fails. 0: any change fails it."""
+    """Share of its rows by which a source may change while it is read by page number.
+
+    With a smaller change the export is `partial` and reports the change; with a larger one it
+    fails. 0: any change fails the export.
+    """
 
     @field_validator("columns")
     @classmethod
     def _are_distinct(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if value is not None and (not all(value) or len(set(value)) < len(value)):
-            raise ValueError("every column needs a name of its own")
+            raise ValueError("every column needs a name that is not empty and not repeated")
         return value
 
 
@@ -75,18 +77,22 @@ class SourceConfig(_Source):
     base_url: Text
     api_key: Text = ""
     connector_token: Text = ""
-    """Of Bindbee: which end customer's jobs are read."""
+    """Bindbee only: token of the end customer whose jobs are read."""
     max_in_flight: int = Field(default=8, ge=1, le=64)
-    """Requests that one worker may have under way at once, where the contract can use several."""
+    """Maximum number of concurrent requests of one worker, if the contract allows several."""
     page_timeout: Duration = timedelta(seconds=60)
-    """How long a worker waits for one page, all tries together, before it lets the export wait.
-    One that must shut down waits for no more than that; a page that could be asked for smaller
-    gets half of what is left, so that the smaller ones have their turn."""
+    """Longest wait of a worker for one page, retries included, before the export waits.
+
+    A worker that shuts down waits no longer than that, too. If smaller pages are possible, each
+    request gets half of the remaining time, so that time is left for the smaller pages.
+    """
 
     @model_validator(mode="after")
     def _has_its_token(self) -> Self:
         if (self.type == "bindbee") != bool(self.connector_token):
-            raise ValueError("connector_token is needed by type bindbee, and by no other")
+            raise ValueError(
+                "connector_token is required with type bindbee, and not allowed with other types"
+            )
         return self
 
     @field_validator("base_url")
@@ -94,51 +100,57 @@ class SourceConfig(_Source):
     def _is_address(cls, value: str) -> str:
         try:
             url = urlsplit(value)
-            well = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+            valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
         except ValueError:
-            well = False
-        # Paths are put behind it, so a query would be cut apart.
-        if not well or "?" in value or "#" in value:
-            raise ValueError("it is no address of an API: write https://HOST or http://HOST:PORT")
+            valid = False
+        # Paths are appended to the address, so a query or fragment is not possible.
+        if not valid or "?" in value or "#" in value:
+            raise ValueError(
+                "this is not the address of an API: write https://HOST or http://HOST:PORT"
+            )
         return value
 
     @field_validator("api_key", "connector_token")
     @classmethod
     def _fits_a_header(cls, value: str) -> str:
-        # The HTTP client quotes a header that it refuses, and that text would reach users.
+        # The HTTP client quotes an invalid header in its error, and users would see the key there.
         value = value.strip()
         if not (value.isascii() and value.isprintable()):
-            raise ValueError("it holds characters that no HTTP header takes: copy the key again")
+            raise ValueError(
+                "the value has characters that are not allowed in an HTTP header: copy the key"
+                " again"
+            )
         return value
 
     @field_validator("page_timeout")
     @classmethod
-    def _lets_go_of_workers(cls, value: timedelta) -> timedelta:
-        if value > LONGEST_PAGE:
+    def _is_within_bounds(cls, value: timedelta) -> timedelta:
+        if value > MAX_PAGE_TIMEOUT:
             raise ValueError("a worker waits at most 5m for a page: lower page_size instead")
         return value
 
 
 class SqlConfig(_Source):
-    """A table of postings, each row with an owner: `[sources.NAME]` with type "sql"."""
+    """A table of postings in which each row has an owner: `[sources.NAME]` with type "sql"."""
 
     type: Literal["sql"]
     url: Text
-    """The database as SQLAlchemy names it, such as `postgresql+psycopg://USER:PASSWORD@HOST/DB`."""
+    """SQLAlchemy's URL of the database, such as `postgresql+psycopg://USER:PASSWORD@HOST/DB`."""
     table: Text = "jobs"
+    """Name of the table or view."""
     key: Text = "id"
-    """The column that no two rows share; rows are read in its order."""
+    """Column with a unique value in each row; rows are read in the order of this column."""
     owner: Text = "user_id"
-    """The column that holds the user whose row it is. Nobody reads another's."""
+    """Column with the id of the user who owns the row; a user's exports read only these rows."""
     page_size: int = Field(default=1_000, ge=1)
-    """Rows read by one statement: what is held in memory at once."""
+    """Rows read by one statement, and held in memory at the same time."""
 
 
 AnySource = Annotated[SourceConfig | SqlConfig, Field(discriminator="type")]
 
 
 class Surfaces(BaseModel):
-    """Which source each contract exports from: `[surfaces]` of the TOML file."""
+    """The source of each surface, by name: `[surfaces]` of the TOML file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -148,7 +160,7 @@ class Surfaces(BaseModel):
 
 
 class Config(BaseModel):
-    """The TOML file."""
+    """The content of the TOML file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -156,7 +168,7 @@ class Config(BaseModel):
     surfaces: Surfaces = Surfaces()
 
 
-LOCAL = """\
+LOCAL_CONFIG = """\
 [sources.board]
 type = "hirebase"
 base_url = "http://127.0.0.1:8810"
@@ -191,16 +203,20 @@ hirebase = "board"
 coresignal = "coresignal"
 pipeline = "pipeline"
 """
-"""What holds when there is no file: the board and the table of the local stack."""
+"""The configuration without a file: the board and the table of the local stack."""
 
 
 def load_config(path: Path | None) -> Config:
-    """The sources and surfaces. Raises ConfigurationError naming file, table and key."""
+    """Returns the sources and surfaces of the file, or LOCAL_CONFIG if there is no file.
+
+    Without a path, exporter.toml in the current directory is read if it exists. Raises
+    ConfigurationError that names file, table and key.
+    """
     if path is None and (default := Path("exporter.toml")).exists():
         path = default
     name = str(path) if path else "the built-in configuration"
     try:
-        text = path.read_text("utf-8") if path else LOCAL
+        text = path.read_text("utf-8") if path else LOCAL_CONFIG
         return Config.model_validate(tomllib.loads(text))
     except OSError as error:
         raise ConfigurationError(
@@ -209,12 +225,15 @@ def load_config(path: Path | None) -> Config:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{name} is not TOML: {error}") from None
     except ValidationError as error:
-        problems = "; ".join(f"{_place(dict(e))}: {said(e)}" for e in error.errors())
+        problems = "; ".join(f"{_place(dict(e))}: {problem_text(e)}" for e in error.errors())
         raise ConfigurationError(f"{name}: {problems}") from None
 
 
 def _place(problem: Mapping[str, Any]) -> str:
-    """Where in the file: pydantic names the type of a source as if it were a table."""
+    """Returns the place of an error in the file, such as `sources.board.page_size`.
+
+    pydantic's location has the type of a source as if it were a table; it is left out here.
+    """
     table, *rest = problem["loc"]
     if table == "sources" and problem["type"].startswith("union_tag"):
         rest.append("type")

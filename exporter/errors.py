@@ -49,11 +49,14 @@ from typing import TypedDict
 
 
 class FieldProblem(TypedDict):
-    """One thing wrong with a request: where, what, and a stable code."""
+    """A wrong field of a request."""
 
     loc: Sequence[str | int]
+    """Location of the field, such as `("search", "limit")`."""
     msg: str
+    """The problem, for people."""
     type: str
+    """Stable code of the problem, for programs."""
 
 
 class ExporterError(Exception):
@@ -61,48 +64,48 @@ class ExporterError(Exception):
 
 
 class SourceError(ExporterError):
-    """The upstream did not give the page that was asked for."""
+    """The upstream did not return the requested page."""
 
     status: int | None = None
-    """What it answered instead, if it answered another HTTP status than 200."""
+    """HTTP status of the upstream's answer, if the answer was not a 200; else None."""
 
 
 class SourceRefused(SourceError):
-    """The upstream will not answer this request, however often it is asked."""
+    """The upstream refuses this request; repeating it gives the same answer."""
 
 
 class SourceUnavailable(SourceError):
-    """The upstream did not answer now and may answer later."""
+    """The upstream did not answer; a later request may succeed."""
 
     def __init__(self, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-        """Seconds that the upstream asked us to wait, if it did."""
+        """Seconds to wait, as requested by the upstream; None if it requested no wait."""
 
 
 class PageTooLarge(SourceUnavailable):
-    """The upstream did not manage a page of this size."""
+    """The upstream did not answer a request for a page of this size; a smaller page may succeed."""
 
     def __init__(self, message: str, *, guess: bool = False) -> None:
         super().__init__(message)
         self.guess = guess
-        """Whether its size is only one of the possible reasons."""
+        """Whether the page's size is only one possible reason."""
 
 
 class SourceUntrue(SourceError):
-    """The upstream's answer contradicts itself or its contract, so no row of it is used."""
+    """The upstream's answer contradicts itself or its contract; none of its rows is used."""
 
 
 class SourceMoved(SourceUntrue):
-    """Rows were added or removed while the list was read in several places at once."""
+    """Rows of the source moved while its partitions were read in parallel."""
 
 
 class StorageError(ExporterError):
-    """The object store did not do what it was asked."""
+    """A request to the object store failed."""
 
 
 class StorageUnavailable(StorageError):
-    """The object store did not answer now and may answer later."""
+    """The object store did not answer; a later request may succeed."""
 
 
 class UploadGone(StorageError):
@@ -110,23 +113,23 @@ class UploadGone(StorageError):
 
 
 class ObjectExists(StorageError):
-    """A write that must create a new object found one under that key."""
+    """A conditional write failed, because an object with that key exists."""
 
 
 class StoreUnavailable(ExporterError):
-    """The record store did not answer; nothing is known about whether the call took effect."""
+    """The record store did not answer; the call may or may not have taken effect."""
 
 
 class LeaseLost(ExporterError):
-    """The right to write this export has ended or cannot be proven any more."""
+    """The lease of this export has ended, or can no longer be proven."""
 
 
 class ConfigurationError(ExporterError):
-    """A setting is wrong or missing; the message names it and says how to mend it."""
+    """A setting is wrong or missing; the message names the setting and the correction."""
 
 
 class QueryError(ExporterError):
-    """A request's search is not valid for its source."""
+    """A request has invalid fields; `problems` has one entry for each."""
 
     def __init__(self, problems: Sequence[FieldProblem]) -> None:
         self.problems = tuple(problems)

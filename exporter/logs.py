@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on stderr, with a stable action name."""
+"""Structured logs on stderr: one JSON object per line, with a stable action name, no secrets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import structlog
 
-# Applied to the finished line, so that nothing hides in a nested value or a traceback. No pattern
-# takes a backslash: it would be the first half of an escaped quote, and the line no JSON any more.
+# Applied to the finished line, so that a nested value or a traceback is searched as well. No
+# pattern matches a backslash: removing the first half of an escaped quote would break the JSON.
 _SECRETS = (
     (
         re.compile(r"https?://[^\s\\\"'<>]*x-amz-signature=[^\s\\\"'<>]*", re.IGNORECASE),
@@ -24,11 +24,12 @@ _SECRETS = (
     (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), "(a webhook's secret)"),
     (re.compile(r"://[^\s\\/@\"']*@"), "://(hidden)@"),
 )
-"""A presigned URL is a key to a file, ours and an address with a password are keys too."""
+"""Patterns of secrets, each with its replacement: presigned URLs, API keys, webhook secrets, and
+passwords in URLs. A presigned URL is a secret because it gives access to the file."""
 
 
-def hidden(line: str) -> str:
-    """The line without what would let its reader in anywhere.
+def redact(line: str) -> str:
+    """Returns the line with all secrets replaced.
 
     >>> hidden("cannot reach redis://:pa55@10.0.0.1/0")
     'cannot reach redis://(hidden)@10.0.0.1/0'
@@ -38,19 +39,22 @@ def hidden(line: str) -> str:
     return line
 
 
-def _hide(_logger: object, _method: str, line: str) -> str:
-    return hidden(line)
+def _redact_line(_logger: object, _method: str, line: str) -> str:
+    return redact(line)
 
 
 class _Formatter(logging.Formatter):
-    """What libraries log passes the same door."""
+    """Redacts the log lines of libraries."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return hidden(super().format(record))
+        return redact(super().format(record))
 
 
 def configure(process: str) -> None:
-    """Set up logging for this process, named in each line. Call once, first thing."""
+    """Sets up logging for this process; every line gets the process name.
+
+    Call once, before anything is logged.
+    """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -58,7 +62,7 @@ def configure(process: str) -> None:
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("action"),
         structlog.processors.JSONRenderer(sort_keys=True, ensure_ascii=False),
-        _hide,
+        _redact_line,
     ]
     structlog.configure(
         processors=shared,

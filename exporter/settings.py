@@ -1,4 +1,4 @@
-"""What an operator sets for every process: environment variables."""
+"""Settings of all processes, read from environment variables."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _seconds(value: object) -> object:
-    """Durations are written as `90`, `90s`, `15m`, `24h` or `7d`."""
+    """Parses a duration such as `90`, `90s`, `15m`, `24h` or `7d`."""
     if not isinstance(value, str):
         return value
     match = _DURATION.fullmatch(value)
     if match is None:
-        raise ValueError(f"{value!r} is no duration: write 90, 90s, 15m, 24h or 7d")
+        raise ValueError(f"{value!r} is not a duration: write 90, 90s, 15m, 24h or 7d")
     try:
         return timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
     except OverflowError:
-        raise ValueError(f"{value!r} is longer than a calendar") from None
+        raise ValueError(f"{value!r} is too long: write a shorter duration") from None
 
 
 def _days(value: timedelta) -> str:
     return f"{value.total_seconds() / 86400:g}d"
 
 
-def _some_time(value: timedelta) -> timedelta:
+def _positive(value: timedelta) -> timedelta:
     if value <= timedelta(0):
         raise ValueError("a duration must be longer than 0")
     return value
 
 
-Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_some_time)]
+Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_positive)]
 
 
 def _networks(value: object) -> object:
-    """Networks are written as `10.1.0.0/16, fd00::/8`; a single address is one, too."""
+    """Parses networks such as `10.1.0.0/16, fd00::/8`; a single address is a network, too."""
     if not isinstance(value, str):
         return value
     return tuple(ip_network(text.strip()) for text in value.split(",") if text.strip())
@@ -67,95 +67,119 @@ Network = IPv4Network | IPv6Network
 
 
 def parse_rate(value: object) -> object:
-    """Rates are written as `100/60s`, `5/s` or `1000/h`."""
+    """Parses a rate such as `100/60s`, `5/s` or `1000/h`."""
     if not isinstance(value, str):
         return value
     count, _, window = (text.strip() for text in value.partition("/"))
     match = _DURATION.fullmatch(f"1{window}" if window in _UNITS else window)
     requests = int(count) if re.fullmatch(r"[0-9]{1,9}", count) else 0
     seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
-    if not requests or not 0 < seconds <= LONGEST_WINDOW:
-        raise ValueError(f"{value!r} is no rate: write 100/60s, 5/s or 1000/h")
+    if not requests or not 0 < seconds <= MAX_RATE_WINDOW_SECONDS:
+        raise ValueError(f"{value!r} is not a rate: write 100/60s, 5/s or 1000/h")
     return Rate(requests, seconds)
 
 
-LONGEST_WINDOW = 7 * 86400
-"""Seconds. An export that waits longer for its next page fails at its deadline."""
+MAX_RATE_WINDOW_SECONDS = 7 * 86400
+"""Longest time window of a rate: an export that waits longer for a page reaches its deadline."""
 MAX_CONCURRENCY = 512
-"""Slices at once of one worker: its shared memory is made before their number is known."""
-SHORTEST_LEASE = timedelta(seconds=2)
+"""Maximum number of concurrent slices of one worker.
+
+The worker's shared memory is created before the configured number is known.
+"""
+MIN_LEASE = timedelta(seconds=2)
+"""Shortest lease: a shorter lease would be lost in a short pause of the worker."""
 SLICE_GRACE = timedelta(minutes=15)
-"""What a slice may take beyond its budget before it is thought to hang. Its last page, part and
-publishing wait for upstream and S3 in turn, each for a minute or more, and whoever takes over a
-file of many gigabytes first lets S3 copy it."""
-LEAST_WORKER_MEMORY = 256 * 1024 * 1024
-"""Python, the libraries and threads take 110 MB of data before the first page."""
+"""Time that a slice may take beyond its budget before it is treated as hanging.
+
+The last page, the last part and publishing wait for the upstream and S3 in turn, each for a minute
+or more; and at a takeover of a file of many gigabytes S3 first copies the file.
+"""
+MIN_WORKER_MEMORY_BYTES = 256 * 1024 * 1024
+"""Smallest memory limit of a worker process, in addition to the memory for parts.
+
+Python, the libraries and threads take 110 MB of data before the first page.
+"""
 
 
 class Settings(BaseSettings):
-    """Every setting, its default and what follows from it. Read from `EXPORTER_*` only."""
+    """All settings with their defaults; read from the variables `EXPORTER_*` only."""
 
     model_config = SettingsConfigDict(env_prefix="EXPORTER_", extra="ignore")
 
     redis_url: str = "redis://127.0.0.1:6379/0"
-    """Where records live. Must persist (AOF) and never evict; start-up refuses otherwise."""
+    """URL of the Redis that stores the records.
+
+    The Redis must persist (AOF) and must not evict keys; processes refuse to start otherwise.
+    """
     broker_url: str | None = None
-    """Where Celery's messages live; default: the next database of the same Redis."""
+    """URL of Celery's broker; default: the next database of the same Redis."""
     s3_endpoint_url: str | None = None
-    """None: AWS itself."""
+    """URL of the S3 service; None: AWS."""
     s3_public_endpoint_url: str | None = None
-    """The address of S3 as those who download see it, if it differs from ours."""
+    """URL of the S3 service in download links, if clients need another URL than the workers."""
     s3_bucket: str = "exports"
+    """Bucket that stores the files."""
     s3_region: str = "us-east-1"
+    """Region of the bucket."""
     public_url: str = "http://127.0.0.1:8800"
-    """The API as its callers see it; stands in links."""
+    """URL of the API in links, as callers reach it."""
     config: Path | None = None
-    """The sources' TOML file; default: exporter.toml in the current directory, if there."""
+    """TOML file of the sources; default: exporter.toml in the current directory, if it exists."""
     part_size: ByteSize = ByteSize(8 * 1024 * 1024)
-    """Bytes collected before a part is uploaded and committed: what a crash costs at most,
-    and the larger share of a worker's memory."""
+    """Bytes collected before a part is uploaded and committed.
+
+    A part is the most work that a crash costs, and the larger share of a worker's memory.
+    """
     partition_rows: int = Field(default=100_000, ge=0)
-    """An export of twice as many rows or more is cut into partitions of that many at least, which
-    several workers read at once, if its source is read by page number and announces its rows.
-    0: exports are never cut."""
+    """Minimum number of rows in a partition; 0: no export is partitioned.
+
+    An export with at least twice as many rows is split into partitions, which several workers read
+    in parallel, if its source is read by page number and announces a total.
+    """
     partitions: int = Field(default=16, ge=1, le=1_000)
-    """Partitions of one export at most."""
+    """Maximum number of partitions of one export."""
     slice_seconds: Duration = timedelta(seconds=30)
-    """How long an export holds a worker before others get their turn."""
+    """Time that a worker spends on one export before other exports get their turn."""
     lease_seconds: Duration = timedelta(seconds=30)
-    """How long a dead worker's export waits for another worker."""
+    """Duration of a lease: the export of a dead worker waits at most that long for another one."""
     link_ttl: Duration = timedelta(hours=24)
-    """How long a presigned download URL works after the poll that made it; 7 days at most."""
+    """Validity of a presigned download URL after the poll that created it; 7 days at most."""
     retention: Duration = timedelta(days=7)
-    """How long a finished file is kept."""
+    """Retention of a finished file."""
     record_retention: Duration = timedelta(days=30)
-    """How long the record of an ended export can be polled."""
+    """Retention of the record of an ended export, which can be polled for that time."""
     patience: Duration = timedelta(hours=6)
-    """How long an export waits for an upstream or S3 that does not answer, before it fails."""
+    """Longest wait for an upstream or S3 that does not answer, before the export fails."""
     deadline: Duration = timedelta(days=7)
-    """How long an export may take in all, waits included, before it fails."""
+    """Longest duration of an export, waits included, before it fails."""
     max_attempts: int = Field(default=5, ge=1)
-    """Workers that an export may lose without a committed part between them, before it fails."""
+    """Consecutive workers that an export may lose without a commit, before it fails."""
     tenant_slots: int = Field(default=0, ge=0)
-    """Slices of one user that may run at once; 0: no cap."""
+    """Maximum number of slices of one user that run at the same time; 0: no limit."""
     hirebase_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = Rate(100, 60)
-    """Requests of one API key on the paths of the Hirebase contract, polls of a task aside."""
+    """Rate limit of one API key on the paths of the Hirebase contract, except polls of a task."""
     pipeline_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = Rate(10, 3600)
-    """Exports that one API key may ask for on the path of the pipeline contract."""
+    """Rate limit of one API key for exports on the path of the pipeline contract."""
     worker_memory: ByteSize = ByteSize(1024**3)
-    """Bytes of data that one worker process may hold. A slice that wants more ends like a crash
-    instead of taking the machine with it. 0: no ceiling."""
+    """Maximum bytes of data in one worker process; 0: no limit.
+
+    A slice that needs more ends like a crashed slice, before the machine runs out of memory.
+    """
 
     webhook_allow_private: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = ()
-    """Networks that webhooks may reach although they are private, such as `10.1.0.0/16`, by plain
-    http and at any port too; a comma between two. Empty: the internet alone."""
+    """Private networks that webhooks may reach, such as `10.1.0.0/16`, separated by commas.
+
+    Plain http and any port are allowed there. Empty: webhooks reach public addresses only.
+    """
     webhook_allow_http: bool = False
-    """Whether webhooks may go to the internet by plain http, where anyone on the way reads them."""
+    """Whether webhooks may go to public addresses by plain http, which is readable in transit."""
     webhook_timeout: Duration = timedelta(seconds=20)
-    """How long one try of a webhook may take in all; 60 s at most."""
+    """Timeout of one attempt to deliver a webhook, in total; 60 s at most."""
     webhook_concurrency: int = Field(default=16, ge=2, le=64)
-    """Webhooks that one process sends at once; as many again, three times over, may wait for slow
-    receivers meanwhile."""
+    """Webhooks that one process sends at the same time.
+
+    Up to three times as many may additionally wait for slow receivers.
+    """
 
     @field_validator("redis_url", "broker_url")
     @classmethod
@@ -165,59 +189,69 @@ class Settings(BaseSettings):
         url = urlsplit(value)
         database = url.path.strip("/")
         if url.scheme not in ("redis", "rediss") or not (database.isdecimal() or not database):
-            raise ValueError("it is no URL of a Redis: write redis://HOST:PORT/DATABASE")
+            raise ValueError("this is not the URL of a Redis: write redis://HOST:PORT/DATABASE")
         return value
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Settings:
         if self.part_size < MIN_PART_BYTES:
             raise ValueError(
-                f"EXPORTER_PART_SIZE is {int(self.part_size)} bytes; S3 takes no part under 5 MiB"
+                f"EXPORTER_PART_SIZE is {int(self.part_size)} bytes, below S3's minimum of 5 MiB:"
+                " give 5MiB or more"
             )
         if self.retention > self.record_retention:
             raise ValueError(
                 f"EXPORTER_RETENTION is {_days(self.retention)} and EXPORTER_RECORD_RETENTION "
-                f"{_days(self.record_retention)}: a file must not outlive its record, or nothing "
-                "would know when to delete it; raise the second"
+                f"{_days(self.record_retention)}: a file must not outlive its record, because the "
+                "record has the time at which the file is deleted; raise the second"
             )
         if self.link_ttl > timedelta(seconds=MAX_LINK_SECONDS):
-            raise ValueError("EXPORTER_LINK_TTL is over 7d, the longest life of a presigned URL")
-        if self.lease_seconds < SHORTEST_LEASE:
             raise ValueError(
-                f"EXPORTER_LEASE_SECONDS is {self.lease_seconds.total_seconds():g}s; it is renewed "
-                "four times in that time, and a short pause of a worker would lose it: give "
-                f"{SHORTEST_LEASE.total_seconds():g}s or more"
+                "EXPORTER_LINK_TTL is over 7d, the longest validity of a presigned URL: give 7d or"
+                " less"
+            )
+        if self.lease_seconds < MIN_LEASE:
+            raise ValueError(
+                f"EXPORTER_LEASE_SECONDS is {self.lease_seconds.total_seconds():g}s; a lease is "
+                "renewed four times in that time, and a short pause of the worker would lose the "
+                f"lease: give {MIN_LEASE.total_seconds():g}s or more"
             )
         if self.webhook_timeout > timedelta(seconds=60):
-            raise ValueError("EXPORTER_WEBHOOK_TIMEOUT is over 60s, and a worker waits that long")
-        needed = LEAST_WORKER_MEMORY + 4 * self.part_size
+            raise ValueError(
+                "EXPORTER_WEBHOOK_TIMEOUT is over 60s, which would block a worker for too long:"
+                " give 60s or less"
+            )
+        needed = MIN_WORKER_MEMORY_BYTES + 4 * self.part_size
         if 0 < self.worker_memory < needed:
             raise ValueError(
                 f"EXPORTER_WORKER_MEMORY is {int(self.worker_memory)} bytes; with an "
                 f"EXPORTER_PART_SIZE of {int(self.part_size)} a worker process needs {needed}: "
-                "raise the first, lower the second, or give 0 for no ceiling"
+                "raise the first, lower the second, or give 0 for no limit"
             )
         return self
 
     @property
     def slice_soft_limit(self) -> timedelta:
-        """When a slice that seems to hang is interrupted; its lease is then given up."""
+        """Time after which a hanging slice is interrupted and its lease is given up."""
         return self.slice_seconds + SLICE_GRACE
 
     @property
     def slice_hard_limit(self) -> timedelta:
-        """When the process of a slice that did not hear the interruption is killed."""
+        """Time after which the process of a slice is killed, if the interruption had no effect."""
         return self.slice_soft_limit + timedelta(minutes=1)
 
     @property
     def webhook_url_retention(self) -> timedelta:
-        """How long the endpoint of a `webhook_url` is kept: as long as its export's record may be,
-        because a delivery can be sent again for that time."""
+        """Retention of the endpoint of a `webhook_url`.
+
+        As long as the record of its export may be kept, because a delivery can be sent again for
+        that time.
+        """
         return self.deadline + self.record_retention
 
     @property
     def broker(self) -> str:
-        """The URL of Celery's broker."""
+        """URL of Celery's broker."""
         if self.broker_url:
             return self.broker_url
         url = urlsplit(self.redis_url)
@@ -226,17 +260,22 @@ class Settings(BaseSettings):
 
 @lru_cache
 def load() -> Settings:
-    """The settings of this process. Raises ConfigurationError naming the variable."""
+    """Returns the settings of this process.
+
+    Raises ConfigurationError that names each wrong variable.
+    """
     try:
         return Settings()
     except ValidationError as error:
         problems = "; ".join(
-            f"EXPORTER_{'_'.join(map(str, e['loc'])).upper()}: {said(e)}" if e["loc"] else said(e)
+            f"EXPORTER_{'_'.join(map(str, e['loc'])).upper()}: {problem_text(e)}"
+            if e["loc"]
+            else problem_text(e)
             for e in error.errors()
         )
         raise ConfigurationError(problems) from None
 
 
-def said(problem: Mapping[str, Any]) -> str:
-    """What pydantic found wrong, without its prefix."""
+def problem_text(problem: Mapping[str, Any]) -> str:
+    """Returns the text of a pydantic error without pydantic's prefix."""
     return str(problem["msg"]).removeprefix("Value error, ")

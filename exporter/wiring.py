@@ -1,4 +1,4 @@
-"""Puts the real parts together, from the environment alone."""
+"""Creates the real services from the environment variables and the configuration file."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ log = structlog.get_logger()
 
 
 def export_service() -> ExportService:
-    """The engine over the Redis and S3 that the environment names; nothing is contacted yet.
+    """Returns the service for the configured Redis and S3, without connecting to them.
 
-    Raises ConfigurationError naming the wrong setting.
+    Raises ConfigurationError that names the wrong setting.
     """
     settings = load()
     clock = SystemClock()
@@ -47,9 +47,11 @@ def export_service() -> ExportService:
     )
 
 
-def warm(storage: Storage) -> None:
-    """In a thread of its own, sign one link that nobody gets: what boto3 knows of S3 takes it a
-    quarter of a second to read, which the first caller or the first export would wait for."""
+def warm_up(storage: Storage) -> None:
+    """Signs one unused link in a background thread, so that boto3 loads its data about S3.
+
+    Loading takes a quarter of a second, for which the first caller or export would wait otherwise.
+    """
 
     def sign() -> None:
         try:
@@ -61,22 +63,22 @@ def warm(storage: Storage) -> None:
 
 
 def guard(settings: Settings) -> OperatorGuard:
-    """What says where webhooks may go, when they are asked for and when they are sent."""
+    """Returns the guard that checks webhook addresses, at registration and at each delivery."""
     return private.guard(settings.webhook_allow_private, allow_http=settings.webhook_allow_http)
 
 
 def endpoints(settings: Settings, client: redis.Redis) -> Endpoints:
-    """Whom webhooks are sent to."""
+    """Returns the store of webhook endpoints."""
     return Endpoints(client, named_for=settings.webhook_url_retention)
 
 
 def deliveries(settings: Settings, client: redis.Redis) -> Deliveries:
-    """What was sent."""
+    """Returns the store of webhook deliveries."""
     return Deliveries(client, keep=settings.record_retention)
 
 
 def outbox(settings: Settings, store: RedisStore) -> Outbox:
-    """What is to be sent."""
+    """Returns the outbox of events that are not yet delivered."""
     return Outbox(
         store.client,
         keep=settings.record_retention,
@@ -85,9 +87,9 @@ def outbox(settings: Settings, store: RedisStore) -> Outbox:
 
 
 def deliverer() -> Deliverer:
-    """What sends webhooks, over the Redis that the environment names; nothing is contacted yet.
+    """Returns the sender of webhooks for the configured Redis, without connecting to it.
 
-    Raises ConfigurationError naming the wrong setting.
+    Raises ConfigurationError that names the wrong setting.
     """
     own = export_service()
     settings = own.settings
@@ -112,7 +114,7 @@ def deliverer() -> Deliverer:
 
 
 def storage(settings: Settings) -> S3Storage:
-    """The object store that the settings name."""
+    """Returns the object store of the settings, without connecting to it."""
     return S3Storage(
         settings.s3_bucket,
         endpoint_url=settings.s3_endpoint_url,
@@ -123,7 +125,7 @@ def storage(settings: Settings) -> S3Storage:
 
 
 def limits(settings: Settings) -> Limits:
-    """The numbers that a slice works by."""
+    """Returns the limits of a slice from the settings."""
     return Limits(
         part_size=int(settings.part_size),
         partition_rows=settings.partition_rows,

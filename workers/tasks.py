@@ -76,7 +76,7 @@ def _begin(**_: object) -> None:
 
 def warm(**_: object) -> None:
     """What a child that does exports begins beside its first slice."""
-    wiring.warm(service().storage)
+    wiring.warm_up(service().storage)
 
 
 @app.task(name="exporter.tick")

@@ -32,7 +32,7 @@ def serve(host: str, port: int) -> None:
     app = create_app(service, KeyRing(store.client))
     sweeper = Sweeper(store)
     sweeper.start()
-    wiring.warm(service.storage)
+    wiring.warm_up(service.storage)
     log.info("api.listening", host=host, port=port)
     uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning")
     sweeper.stop()

@@ -23,7 +23,7 @@ from typing import IO
 
 import redis
 
-from exporter.config import LOCAL
+from exporter.config import LOCAL_CONFIG
 from exporter.errors import ConfigurationError, ExporterError
 from exporter.local import ports, s3, sample
 from exporter.local.children import Child
@@ -394,7 +394,7 @@ def _write_config(directory: Path, board_port: int) -> Path:
         r"http://127\.0\.0\.1:\d+": f"http://127.0.0.1:{board_port}",
         r'"sqlite:///.*"': json.dumps(f"sqlite:///{directory / _PIPELINE_FILE}"),
     }
-    text = general = _CONFIG_HEADER + LOCAL
+    text = general = _CONFIG_HEADER + LOCAL_CONFIG
     kept = path.read_text("utf-8") if path.exists() else general
     for pattern, own in ours.items():
         text = re.sub(pattern, lambda _, own=own: own, text)  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What operators may read, and what no log line holds."""
+"""Tests of the log format, and of the redaction of secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _fail(value: object) -> None:
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
-    """Logging as a process of ours sets it up, and all that it wrote."""
+    """Configures logging as a process does; returns a function that reads the output."""
     stderr = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stderr)
     root = logging.getLogger()
@@ -96,7 +96,7 @@ def test_no_key_and_no_presigned_url_reaches_a_line(
     assert third.startswith("WARNING botocore: retrying ")
 
 
-def test_the_traceback_of_a_library_is_cleaned_too(
+def test_the_traceback_of_a_library_is_redacted(
     written: Callable[[], str],
 ) -> None:
     # When
@@ -110,7 +110,7 @@ def test_the_traceback_of_a_library_is_cleaned_too(
     assert not [secret for secret in SECRETS if secret in lines]
 
 
-def test_what_is_no_secret_is_left_as_it_is() -> None:
+def test_a_line_without_secrets_is_unchanged() -> None:
     # Given
     for line in (
         "https://jobs.example.com/a?src=x&ref=b",
@@ -119,15 +119,15 @@ def test_what_is_no_secret_is_left_as_it_is() -> None:
         '{"file_expires_at": "2026"}',
     ):
         # When
-        shown = logs.hidden(line)
+        shown = logs.redact(line)
         # Then
         assert shown == line
 
 
-def test_informative_chatter_of_libraries_is_not_written(
+def test_info_lines_of_libraries_are_not_written(
     written: Callable[[], str],
 ) -> None:
-    # When: httpx tells each URL that it asks
+    # When: httpx logs the URL of each request
     logging.getLogger("httpx").info("HTTP Request: GET %s", LINK)
     # Then
     assert written() == ""

@@ -1,4 +1,4 @@
-"""What an operator may set, and what they are told when it is wrong."""
+"""Tests of the settings and the TOML file, and of the texts of their errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ base_url = "http://127.0.0.1:8810"
 def nothing_set(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """No variable of ours, and a directory without a file of ours."""
+    """Removes all EXPORTER_* variables, and uses a directory without an exporter.toml."""
     for name in os.environ:
         if name.startswith("EXPORTER_") or name == "BOARD_KEY":
             monkeypatch.delenv(name)
@@ -90,7 +90,7 @@ def test_durations_are_written_as_a_number_and_a_unit(
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "5w", "1h30m", "PT5M", "1e3", "٣", "9" * 30])
-def test_what_is_no_duration_is_named_with_its_variable(
+def test_an_invalid_duration_is_named_with_its_variable(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     # When
@@ -124,7 +124,7 @@ def test_what_is_no_duration_is_named_with_its_variable(
         ("EXPORTER_WEBHOOK_CONCURRENCY", "1", r"EXPORTER_WEBHOOK_CONCURRENCY: .*equal to 2"),
     ],
 )
-def test_a_setting_out_of_bounds_is_named_and_mended_by_its_text(
+def test_the_error_of_a_setting_out_of_bounds_has_its_name_and_its_correction(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
 ) -> None:
     # When
@@ -187,7 +187,7 @@ def test_the_broker_is_the_next_database_of_the_same_redis(
     assert found.broker == broker
 
 
-def test_a_broker_of_its_own_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_url_of_a_separate_broker_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
     monkeypatch.setenv("EXPORTER_BROKER_URL", "redis://elsewhere:6379/4")
     # When
@@ -220,7 +220,7 @@ def test_exporter_toml_in_the_current_directory_is_the_default(tmp_path: Path) -
     assert list(found.sources) == ["mine"]
 
 
-def test_variables_stand_for_their_values_and_never_in_the_error(
+def test_variables_are_replaced_by_their_values_without_line_breaks(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     # Given
@@ -270,21 +270,21 @@ def test_a_mistake_in_the_file_is_named_with_file_table_and_key(
         *("http://[::1", "http://h/?key=1", "", "http://:80"),
     ],
 )
-def test_an_address_that_is_none_is_told_before_anything_is_asked(tmp_path: Path, url: str) -> None:
+def test_an_invalid_address_is_refused_before_any_request(tmp_path: Path, url: str) -> None:
     # When
     with pytest.raises(ConfigurationError) as error:
         config(tmp_path, BOARD.replace("http://127.0.0.1:8810", url))
     # Then
-    assert "sources.board.base_url: it is no address of an API" in str(error.value)
+    assert "sources.board.base_url: this is not the address of an API" in str(error.value)
 
 
 @pytest.mark.parametrize("key", [r"sk_\u00e9", r"sk_live\n1", r"sk_\u0000"])
-def test_a_key_that_fits_no_header_is_told_without_showing_it(tmp_path: Path, key: str) -> None:
+def test_a_key_that_fits_no_header_is_refused_without_showing_it(tmp_path: Path, key: str) -> None:
     # When
     with pytest.raises(ConfigurationError) as error:
         config(tmp_path, f'{BOARD}api_key = "{key}"\n')
     # Then
-    assert "sources.board.api_key: it holds characters" in str(error.value)
+    assert "sources.board.api_key: the value has characters" in str(error.value)
     assert "sk_" not in str(error.value)
 
 
@@ -297,7 +297,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str) -> None:
     assert f"EXPORTER_CONFIG names {tmp_path / name}, which cannot be read" in str(error.value)
 
 
-def test_a_file_in_another_encoding_is_told_so(tmp_path: Path) -> None:
+def test_a_file_in_another_encoding_is_refused_as_not_toml(tmp_path: Path) -> None:
     # When / Then
     with pytest.raises(ConfigurationError, match="is not TOML"):
         config(tmp_path, BOARD.encode("utf-16"))
