@@ -24,8 +24,10 @@ _SECRETS = (
     (re.compile(r"whsec_[A-Za-z0-9+/=_-]+"), "(a webhook's secret)"),
     (re.compile(r"://[^\s\\/@\"']*@"), "://(hidden)@"),
 )
-"""Patterns of secrets, each with its replacement: presigned URLs, API keys, webhook secrets, and
-passwords in URLs. A presigned URL is a secret because it gives access to the file."""
+"""Patterns of presigned URLs, API keys, webhook secrets and passwords, with their replacements.
+
+A presigned URL is a secret, because it gives access to the file.
+"""
 
 
 def redact(line: str) -> str:

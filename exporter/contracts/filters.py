@@ -54,7 +54,8 @@ def _text(value: object, what: str = "the value") -> str:
         refuse("string_blank", f"{what} is blank: leave the filter out instead")
     if len(value) > MAX_TEXT_CHARS:
         refuse(
-            "string_too_long", f"{what} has {len(value)} characters, the most is {MAX_TEXT_CHARS}"
+            "string_too_long",
+            f"{what} has {len(value)} characters, the maximum is {MAX_TEXT_CHARS}",
         )
     try:
         value.encode()
@@ -71,7 +72,7 @@ def _texts(value: object) -> str | list[str]:
             "list_type", f"Input should be a text or a list of texts, not {type(value).__name__}"
         )
     if len(value) > MAX_ENTRIES:
-        refuse("too_long", f"{len(value)} entries, the most is {MAX_ENTRIES}")
+        refuse("too_long", f"{len(value)} entries, the maximum is {MAX_ENTRIES}")
     return [_text(entry, f"entry {place}") for place, entry in enumerate(value, 1)]
 
 

@@ -126,7 +126,7 @@ class Location(Strict):
     @model_validator(mode="after")
     def _somewhere(self) -> Self:
         if not self.model_dump(exclude_none=True):
-            refuse("empty_location", "a location should name a city, a region or a country")
+            refuse("empty_location", "a location must name a city, a region or a country")
         return self
 
 
@@ -248,7 +248,7 @@ class JobSearch(Strict):
         two bounds is kept. Raises ValueError if `now` has no time zone.
         """
         if now.tzinfo is None:
-            raise ValueError(f"now should be aware of its time zone: {now.isoformat()}")
+            raise ValueError(f"now must have a time zone: {now.isoformat()}")
         result: dict[str, Any] = {}
         for name in type(self).model_fields:
             if name in _SPELLINGS.values() or name in ("days_ago", "page", "limit"):

@@ -18,8 +18,10 @@ STATES: Mapping[str, State] = {
     "export.canceled": State.CANCELED,
     "export.expired": State.FINISHED,
 }
-"""The state of the export at the time of each event; `export.expired` means that the file of a
-finished export was deleted."""
+"""State of the export at the time of each event.
+
+`export.expired` means that the file of a finished export was deleted.
+"""
 TERMINAL_EVENTS = frozenset({FINISHED, "export.failed", "export.canceled"})
 """Events that end an export."""
 FAILING, DISABLED = "endpoint.failing", "endpoint.disabled"

@@ -39,8 +39,10 @@ class State(StrEnum):
     Without a running worker the export stays queued. Its owner's cancel takes effect at once.
     """
     PROCESSING = "processing"
-    """Started by a worker. If the worker dies, the lease expires and another worker continues from
-    the checkpoint."""
+    """Started by a worker.
+
+    If the worker dies, the lease expires and another worker continues from the checkpoint.
+    """
     FINISHED = "finished"
     """The file is published and complete to a proven end. Terminal."""
     FAILED = "failed"
@@ -73,8 +75,10 @@ class Phase(StrEnum):
     READING = "reading"
     """A worker holds the lease and reads pages, or the export's partitions are being read."""
     WAITING = "waiting"
-    """Paused until `Export.retry_at`, because the upstream or S3 did not answer or asked for a
-    pause. No worker is occupied."""
+    """Paused until `Export.retry_at`; no worker is occupied.
+
+    The upstream or S3 did not answer, or asked for a pause.
+    """
     COMPLETING = "completing"
     """All rows are read; the file is being published."""
     DONE = "done"
@@ -122,8 +126,10 @@ class Dialect(msgspec.Struct, frozen=True):
     joined: bool = False
     """Whether the CSV cell of a list has its values joined by "; " instead of JSON text."""
     exported_at: str | None = None
-    """Time of the request, as text for the file; fixed here so that every worker writes the same
-    bytes. None: no such text."""
+    """Time of the request, as text for the file; None: no such text.
+
+    Fixed here, so that every worker writes the same bytes.
+    """
 
 
 class Completeness(msgspec.Struct, frozen=True):

@@ -357,12 +357,14 @@ def _column_problems(columns: Sequence[str] | None) -> list[FieldProblem]:
     if columns is None:
         return []
     if not 1 <= len(columns) <= MAX_COLUMNS:
-        return [_problem(("columns",), f"{len(columns)} columns; give 1 to {MAX_COLUMNS}")]
+        return [
+            _problem(("columns",), f"{len(columns)} columns are given; give 1 to {MAX_COLUMNS}")
+        ]
     seen: set[str] = set()
     problems = []
     for place, name in enumerate(columns):
         if not name:
-            problems.append(_problem(("columns", place), "a column needs a name"))
+            problems.append(_problem(("columns", place), "the name of a column is empty"))
         elif name in seen:
             problems.append(_problem(("columns", place), f"column {name!r} is given twice"))
         seen.add(name)
