@@ -69,7 +69,7 @@ def guard(settings: Settings) -> OperatorGuard:
 
 def endpoints(settings: Settings, client: redis.Redis) -> Endpoints:
     """Returns the store of webhook endpoints."""
-    return Endpoints(client, named_for=settings.webhook_url_retention)
+    return Endpoints(client, url_endpoint_ttl=settings.webhook_url_retention)
 
 
 def deliveries(settings: Settings, client: redis.Redis) -> Deliveries:
@@ -82,7 +82,7 @@ def outbox(settings: Settings, store: RedisStore) -> Outbox:
     return Outbox(
         store.client,
         keep=settings.record_retention,
-        named_for=settings.webhook_url_retention,
+        url_endpoint_ttl=settings.webhook_url_retention,
     )
 
 

@@ -258,7 +258,7 @@ def deliver() -> None:
         with pulse.busy():
             deliverer().run(
                 budget=DELIVERING * random.uniform(1, 2),  # noqa: S311 - so that two end apart
-                leaving=draining.asked,
+                is_draining=draining.asked,
                 hand_over=_ring_for_webhooks,
             )
     except StoreUnavailable as error:

@@ -79,7 +79,7 @@ def read_webhook(request: Request, user_id: str, asked: WebhookFields) -> Reques
     endpoints = endpoints_of(request)
 
     def name() -> Hook:
-        return Hook(endpoints.named(user_id, url).id, subscribed)
+        return Hook(endpoints.get_or_create(user_id, url).id, subscribed)
 
     return RequestedWebhook(webhook=name, wrong=found)
 

@@ -146,7 +146,7 @@ def test(
 
     with report_errors():
         log = _deliveries()
-        delivery = log.test(_found(_endpoints(), endpoint_id))
+        delivery = log.send_test(_found(_endpoints(), endpoint_id))
         deadline = time.monotonic() + wait
         while delivery.state not in (DeliveryState.DELIVERED, DeliveryState.DEAD):
             if time.monotonic() >= deadline:
@@ -165,7 +165,7 @@ def test(
 
 
 def _found(known: Endpoints, endpoint_id: str) -> Endpoint:
-    endpoint = known.known([endpoint_id]).get(endpoint_id)
+    endpoint = known.get_many([endpoint_id]).get(endpoint_id)
     if endpoint is None:
         raise _unknown(endpoint_id)
     return endpoint
@@ -178,7 +178,7 @@ def _unknown(endpoint_id: str) -> ExporterError:
 
 
 def _events(endpoint: Endpoint) -> str:
-    return "\n".join(endpoint.events) if endpoint.own else "those of exports that name it"
+    return "\n".join(endpoint.events) if endpoint.registered else "those of exports that name it"
 
 
 def _state(endpoint: Endpoint) -> str:

@@ -1,8 +1,8 @@
-"""The address guard: which URLs webhooks may be sent to, and which addresses stand behind them.
+"""Address guard: permits webhooks only to URLs and IP addresses of the internet (against SSRF).
 
-Whoever registers a webhook makes this service send a request from inside its network. What is
-checked here is therefore what is connected to: a name is looked up once, and the caller connects
-to the addresses that came out of the check.
+A user who registers a webhook makes this service send a request from inside its own network. The
+check therefore covers exactly the addresses that are connected to: a name is looked up once, and
+the caller connects only to the addresses that passed the check.
 """
 
 from __future__ import annotations
@@ -30,24 +30,28 @@ from exporter.errors import ExporterError
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Resolver = Callable[[str, int], Sequence[str]]
-"""From a name and a port to IP addresses as text. Raises OSError if there are none."""
+"""Function from a name and a port to IP addresses as text. Raises OSError if there are none."""
 
-LONGEST_URL = 2_000
-"""Characters."""
-LOOKUP_SECONDS = 5.0
-MOST_LOOKUPS = 16
-"""Names looked up at once by this process. The system's resolver cannot be interrupted: without a
-bound, a name server that says nothing would collect a thread for each webhook."""
+MAX_URL_CHARS = 2_000
+"""Longest URL of a webhook."""
+LOOKUP_TIMEOUT_SECONDS = 5.0
+"""Default timeout of one name look-up."""
+MAX_CONCURRENT_LOOKUPS = 16
+"""Name look-ups that run at once in this process.
 
-DENIED: tuple[tuple[Network, str], ...] = tuple(
+The system's resolver cannot be interrupted: without this limit, a name server that does not answer
+would block one more thread for each webhook.
+"""
+
+DENIED_NETWORKS: tuple[tuple[Network, str], ...] = tuple(
     (ip_network(network), what)
     for network, what in (
         ("0.0.0.0/8", "this network"),
         ("10.0.0.0/8", "private"),
         ("100.64.0.0/10", "behind a provider's NAT"),
-        ("127.0.0.0/8", "this machine itself"),
-        ("168.63.129.16/32", "what a cloud tells its virtual machines"),
-        ("169.254.0.0/16", "link-local, with what clouds tell their virtual machines"),
+        ("127.0.0.0/8", "loopback"),
+        ("168.63.129.16/32", "platform services of a cloud"),
+        ("169.254.0.0/16", "link-local, including the metadata services of clouds"),
         ("172.16.0.0/12", "private"),
         ("192.0.0.0/24", "protocol assignments"),
         ("192.0.2.0/24", "documentation"),
@@ -59,7 +63,7 @@ DENIED: tuple[tuple[Network, str], ...] = tuple(
         ("224.0.0.0/4", "multicast"),
         ("255.255.255.255/32", "broadcast"),
         ("240.0.0.0/4", "reserved"),
-        ("::/96", "unspecified, this machine itself, or IPv4 in an old disguise"),
+        ("::/96", "unspecified, loopback, or IPv4-compatible"),
         ("64:ff9b::/96", "IPv4 behind NAT64"),
         ("64:ff9b:1::/48", "IPv4 behind a local NAT64"),
         ("100::/64", "discarded"),
@@ -73,23 +77,28 @@ DENIED: tuple[tuple[Network, str], ...] = tuple(
         ("fe80::/10", "link-local"),
         ("fec0::/10", "site-local"),
         ("ff00::/8", "multicast"),
-        # Only 2000::/3 is given out for the internet. The rest holds further disguises of IPv4,
-        # such as ::ffff:0:127.0.0.1, and routes of one's own network.
-        ("::/3", "outside of the internet's addresses"),
-        ("4000::/2", "outside of the internet's addresses"),
-        ("8000::/1", "outside of the internet's addresses"),
+        # Only 2000::/3 is assigned to the internet. The rest contains further forms of IPv4
+        # addresses, such as ::ffff:0:127.0.0.1, and routes inside the local network.
+        ("::/3", "not assigned to the internet"),
+        ("4000::/2", "not assigned to the internet"),
+        ("8000::/1", "not assigned to the internet"),
     )
 )
-"""Networks that no webhook is sent to, unless the operator allows them; the first that holds an
-address is named. IPv4-mapped addresses are judged by the IPv4 address in them. Python's own
-`is_global` calls multicast, 6to4, NAT64 and the reserved part of IPv6 global."""
+"""Networks that webhooks are not sent to unless the operator allows them, with a description.
+
+Error texts name the first network that contains the address. An IPv4-mapped address is checked as
+the IPv4 address that it contains. Python's `is_global` is not sufficient: it is true for multicast,
+6to4, NAT64 and the reserved part of IPv6.
+"""
 
 INTERNAL_NAMES = (
     "localhost", "localdomain", "local", "internal", "intranet", "private", "corp", "home", "lan",
     "home.arpa",
 )  # fmt: skip
-"""Names and endings that never belong to a host of the internet (RFC 6761, 6762 appendix G,
-8375; ICANN reserved `internal`)."""
+"""Names and domain suffixes that never belong to a host of the internet.
+
+From RFC 6761, RFC 6762 appendix G and RFC 8375; `internal` is reserved by ICANN.
+"""
 
 _URL = re.compile(r"([^:/?#@]*)://([^/?#]*)([^#]*)(#.*)?")
 _AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
@@ -97,229 +106,252 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
-_lookups = threading.BoundedSemaphore(MOST_LOOKUPS)
+_lookups = threading.BoundedSemaphore(MAX_CONCURRENT_LOOKUPS)
 
 
 class ForbiddenAddress(ExporterError):
-    """Webhooks are not sent there; the text names host and rule, never path, query or password."""
+    """Webhooks must not be sent to this URL or address.
+
+    The error text contains the host and the rule, but never a path, a query or a password.
+    """
 
 
 class NameUnresolved(ExporterError):
-    """The host's name has no address now, or none was told in time."""
+    """The host name has no address now, or the name server did not answer in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A URL that passed the guard, in pieces: nobody needs to parse it a second time."""
+    """The components of a URL that passed the guard, so that it is parsed only once."""
 
     scheme: str
     host: str
-    """In ASCII and lower case: a name, or an IP address without brackets."""
+    """Name or IP address without brackets, in ASCII and lower case."""
     port: int
     path: str = field(repr=False)
-    """With the query. Left out of texts: many receivers put their secret there."""
+    """Path and query. Never part of a text: many receivers put a secret there."""
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """Value of the Host header: the port is omitted if it is the default of the scheme."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def origin(self) -> str:
-        """The part of the URL that may stand in texts."""
+        """Scheme, host and port: the part of the URL that texts may contain."""
         return f"{self.scheme}://{self.authority}"
 
 
 def look_up(host: str, port: int) -> Sequence[str]:
-    """What the system's resolver knows."""
+    """Returns the addresses that the system's resolver finds for a name."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(address[0]) for *_, address in found]
 
 
 @dataclass(frozen=True)
 class Guard:
-    """Lets no webhook out to an address that is not of the internet or of an allowed network.
+    """Permits webhooks only to addresses of the internet and of the allowed networks.
 
-    `allowed_networks` lifts DENIED for these networks only; an IPv4 address inside an IPv6 one is
-    still judged by itself. While there are any, internal names are judged by their addresses, as
-    all others are: a private network is of little use without its names.
+    `allowed_networks` are exempt from DENIED_NETWORKS; an IPv4 address that is embedded in an IPv6
+    address is still checked separately. If there are allowed networks, INTERNAL_NAMES are not
+    refused but checked by their addresses, because hosts of a private network have such names.
     """
 
     allow_http: bool = False
-    """Also `http://`, and then port 80."""
+    """True if `http://` is permitted, and with it port 80."""
     ports: Collection[int] = (443, 8443)
-    """A `range` will do. Others are closed because they speak other protocols, which can be made
-    to understand what is sent to them."""
+    """Permitted ports; may be a `range`.
+
+    Other ports are closed because their services speak other protocols, and some of them would
+    execute parts of an HTTP request as commands.
+    """
     allowed_networks: Collection[Network] = ()
     resolver: Resolver = look_up
 
     def check(self, url: str) -> Target:
-        """The URL's pieces, if webhooks may be sent there as far as can be told without asking
-        for the host's addresses. Raises ForbiddenAddress."""
-        if len(url) > LONGEST_URL:
+        """Returns the components of the URL if it is permitted, without looking up the host's name.
+
+        Raises ForbiddenAddress.
+        """
+        if len(url) > MAX_URL_CHARS:
             raise ForbiddenAddress(
-                f"a URL of {len(url)} characters is too long: give one of {LONGEST_URL} at most"
+                f"the URL has {len(url)} characters: the maximum is {MAX_URL_CHARS}"
             )
-        # Readers of URLs differ in what they make of these: some leave them out, some stop there,
-        # some take a backslash for a slash.
-        strange = re.search(r"[\x00-\x20\x7f\\]", url)
-        if strange:
+        # URL parsers treat these characters differently: some remove them, some stop there, some
+        # read a backslash as a slash.
+        forbidden = re.search(r"[\x00-\x20\x7f\\]", url)
+        if forbidden:
             raise ForbiddenAddress(
-                f"the URL has {strange[0]!r} at position {strange.start()}, which no URL may have"
+                f"the URL has {forbidden[0]!r} at position {forbidden.start()}: percent-encode or "
+                "remove it"
             )
         found = _URL.fullmatch(url)
         if found is None:
-            raise ForbiddenAddress("that is no URL: write https://HOST/PATH")
+            raise ForbiddenAddress("this is not a URL: write https://HOST/PATH")
         scheme, authority, path = found[1].lower(), found[2], found[3]
         _, at, place = authority.rpartition("@")
-        written, port = self._place(scheme, place)
+        written, port = self._host_and_port(scheme, place)
         if at:
             raise ForbiddenAddress(
-                f"the URL of {_cut(written)} has a user name or password before its host: leave "
-                "them out, webhooks prove themselves by their signature"
+                f"the URL of {_quote(written)} has a user name or password before its host: remove "
+                "them; receivers authenticate webhooks by their signature"
             )
         host = self._host(written)
         if found[4] is not None:
-            raise ForbiddenAddress(f"the URL of {host} ends with a #fragment: leave it out")
+            raise ForbiddenAddress(f"the URL of {host} ends with a #fragment: remove it")
         if not path.isascii():
             raise ForbiddenAddress(
-                f"the path or query of {host} has characters beyond ASCII: percent-encode them"
+                f"the path or query of {host} has non-ASCII characters: percent-encode them"
             )
         return Target(scheme, host, port, path if path.startswith("/") else f"/{path}")
 
-    def resolve(self, target: Target, within: float = LOOKUP_SECONDS) -> tuple[str, ...]:
-        """The addresses that the target's webhook may be sent to, each of them checked.
+    def resolve(self, target: Target, within: float = LOOKUP_TIMEOUT_SECONDS) -> tuple[str, ...]:
+        """Returns the checked addresses of the target; connect only to these.
 
-        The name is looked up once; connect to what this gives and nothing else. One refused
-        address refuses the name: which of them is used would be left to chance, or to whoever
-        runs its name server. Raises ForbiddenAddress, or NameUnresolved after `within` seconds.
+        The name is looked up once. If one address of a name is refused, the name is refused:
+        otherwise chance, or the operator of its name server, would decide which address is used.
+        Raises ForbiddenAddress for a refused address, and NameUnresolved if the name has no address
+        or the look-up takes more than `within` seconds.
         """
-        literal = _parsed(target.host)
-        addresses = [literal] if literal else self._looked_up(target, within)
+        literal = _parse_address(target.host)
+        addresses = [literal] if literal else self._resolve_name(target, within)
         for address in addresses:
-            self._demand(address, target.host)
+            self._check_address(address, target.host)
         return tuple(dict.fromkeys(map(str, addresses)))
 
-    def _place(self, scheme: str, place: str) -> tuple[str, int]:
-        """Host as it is written, and port."""
+    def _host_and_port(self, scheme: str, place: str) -> tuple[str, int]:
+        """Returns the host as written in the URL, and the port. Raises ForbiddenAddress."""
         found = _AUTHORITY.fullmatch(place)
         if found is None or not found[1]:
-            raise ForbiddenAddress(f"{_cut(place)} is no host with an optional port")
+            raise ForbiddenAddress(f"{_quote(place)} is not a host with an optional port")
         host = found[1]
         if scheme not in (("https", "http") if self.allow_http else ("https",)):
             raise ForbiddenAddress(
                 f"webhooks go to https:// only{', or http://' * self.allow_http}; the URL of "
-                f"{_cut(host)} begins with {_cut(scheme)}"
+                f"{_quote(host)} begins with {_quote(scheme)}"
             )
         port = int(found[2]) if found[2] else _DEFAULT_PORTS[scheme]
         if port not in self.ports and (scheme, port) != ("http", 80):
             open_ports = self.ports if isinstance(self.ports, range) else sorted(self.ports)
             raise ForbiddenAddress(
-                f"port {port} of {_cut(host)} is closed to webhooks; open are "
+                f"port {port} of {_quote(host)} is closed to webhooks; use one of "
                 f"{', '.join(map(str, open_ports[:20]))}"
             )
         return host, port
 
     def _host(self, written: str) -> str:
-        """The host as it is looked up. Raises ForbiddenAddress for internal names, refused
-        addresses, and addresses in a form that not all readers agree on."""
+        """Returns the host in the form that is looked up.
+
+        Raises ForbiddenAddress for internal names, refused addresses, and IPv4 addresses in a form
+        that parsers read differently.
+        """
         if written.startswith("["):
-            address = _parsed(written[1:-1])
+            address = _parse_address(written[1:-1])
             if not isinstance(address, IPv6Address) or address.scope_id is not None:
-                raise ForbiddenAddress(f"{_cut(written)} is no IPv6 address without a zone")
-            self._demand(address, written)
+                raise ForbiddenAddress(
+                    f"{_quote(written)} is not an IPv6 address, or has a zone: give one without it"
+                )
+            self._check_address(address, written)
             return str(address)
-        host = _ascii(written)
+        host = _to_ascii(written)
         labels = host.split(".")
         if _NUMBER.fullmatch(labels[-1]):
-            address = _parsed(host)
+            address = _parse_address(host)
             if address is None:
                 raise ForbiddenAddress(
-                    f"{_cut(written)} is an address in a form that readers differ about (127.1, "
-                    "0177.0.0.1 and 2130706433 may all be 127.0.0.1): write four decimal numbers"
+                    f"{_quote(written)} is an IPv4 address in an ambiguous form (127.1, 0177.0.0.1 "
+                    "and 2130706433 may all mean 127.0.0.1): write four decimal numbers"
                 )
-            self._demand(address, written)
+            self._check_address(address, written)
             return host
         if self.allowed_networks:
             return host
         if len(labels) == 1 or f".{host}".endswith(tuple(f".{name}" for name in INTERNAL_NAMES)):
             raise ForbiddenAddress(
-                f"{_cut(written)} is a name of an internal network, and webhooks go to hosts of "
-                "the internet"
+                f"{_quote(written)} is a name of an internal network: webhooks are sent only to "
+                "hosts of the internet"
             )
         return host
 
-    def _looked_up(self, target: Target, within: float) -> list[Address]:
-        told = _in_time(self.resolver, target.host, target.port, within)
-        if not told:
-            raise NameUnresolved(f"{target.host} has no address: its name server knows none")
-        found = [(text, _parsed(text)) for text in told]
+    def _resolve_name(self, target: Target, within: float) -> list[Address]:
+        result = _call_resolver(self.resolver, target.host, target.port, within)
+        if not result:
+            raise NameUnresolved(
+                f"{target.host} has no address: check the name and its DNS records"
+            )
+        found = [(text, _parse_address(text)) for text in result]
         for text, address in found:
             if address is None:
                 raise ForbiddenAddress(
-                    f"{target.host} leads to {_cut(text)}, which is no IP address"
+                    f"{target.host} resolves to {_quote(text)}, which is not an IP address"
                 )
         return [address for _, address in found if address]
 
-    def _demand(self, address: Address, host: str) -> None:
-        for layer in _layers(address):
+    def _check_address(self, address: Address, host: str) -> None:
+        for layer in _with_embedded_ipv4(address):
             if any(layer in network for network in self.allowed_networks):
                 continue
-            for network, what in DENIED:
+            for network, what in DENIED_NETWORKS:
                 if layer in network:
                     raise ForbiddenAddress(
-                        f"{_cut(host)} leads into {network} ({what}), where webhooks are not sent; "
-                        "the operator can allow networks with EXPORTER_WEBHOOK_ALLOW_PRIVATE"
+                        f"{_quote(host)} leads to an address in {network} ({what}), where webhooks "
+                        "are not sent; the operator can allow networks with "
+                        "EXPORTER_WEBHOOK_ALLOW_PRIVATE"
                     )
 
 
-def _in_time(resolver: Resolver, host: str, port: int, within: float) -> Sequence[str]:
-    """What the resolver tells within that many seconds; after that, nobody listens to it."""
-    told: Future[Sequence[str]] = Future()
+def _call_resolver(resolver: Resolver, host: str, port: int, within: float) -> Sequence[str]:
+    """Returns the resolver's addresses; after `within` seconds its result is ignored.
 
-    def ask() -> None:
+    Raises NameUnresolved if the look-up fails or takes longer.
+    """
+    answer: Future[Sequence[str]] = Future()
+
+    def call() -> None:
         try:
-            told.set_result(resolver(host, port))
+            answer.set_result(resolver(host, port))
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            told.set_exception(error)
+            answer.set_exception(error)
         finally:
             _lookups.release()
 
     deadline = time.monotonic() + within
     if not _lookups.acquire(timeout=max(within, 0)):
         raise NameUnresolved(
-            f"{host} was not looked up within {within:.0f} s: {MOST_LOOKUPS} names wait for an "
-            "answer already, so the name server may be down"
+            f"{host} was not looked up within {within:.0f} s: {MAX_CONCURRENT_LOOKUPS} other "
+            "look-ups are still waiting, so the name server may be down"
         )
     try:
-        # No pool: its threads would have to end before this process may.
-        threading.Thread(target=ask, name="webhook-lookup", daemon=True).start()
+        # Not a thread pool: the process could not exit before the threads of the pool end.
+        threading.Thread(target=call, name="webhook-lookup", daemon=True).start()
     except RuntimeError as error:
         _lookups.release()
         raise NameUnresolved(f"{host} cannot be looked up: {error}") from None
     try:
-        return told.result(timeout=max(deadline - time.monotonic(), 0))
+        return answer.result(timeout=max(deadline - time.monotonic(), 0))
     except TimeoutError:
-        raise NameUnresolved(f"no name server told of {host} within {within:.0f} s") from None
+        raise NameUnresolved(
+            f"{host} was not looked up within {within:.0f} s: the name server did not answer"
+        ) from None
     except (OSError, UnicodeError) as error:
         raise NameUnresolved(f"{host} cannot be looked up: {error}") from None
 
 
-def _parsed(text: str) -> Address | None:
+def _parse_address(text: str) -> Address | None:
     try:
         return ip_address(text)
     except ValueError:
         return None
 
 
-def _layers(address: Address) -> Iterator[Address]:
-    """The address, and the IPv4 addresses that a gateway on the way would make of it."""
+def _with_embedded_ipv4(address: Address) -> Iterator[Address]:
+    """Returns the address and the IPv4 addresses that a gateway would translate it to."""
     if isinstance(address, IPv4Address):
         yield address
         return
     if address.ipv4_mapped:
-        # Only a way to write the IPv4 address: the machine itself unwraps it.
+        # Only another notation of the IPv4 address: the operating system translates it.
         yield address.ipv4_mapped
         return
     yield address
@@ -327,26 +359,26 @@ def _layers(address: Address) -> Iterator[Address]:
         yield address.sixtofour
     if address.teredo:
         yield from address.teredo
-    in_the_end = int(address) >> 32 in (0, 0x64FF9B << 64) and int(address) > 1
-    if in_the_end:
+    embeds_ipv4 = int(address) >> 32 in (0, 0x64FF9B << 64) and int(address) > 1
+    if embeds_ipv4:
         yield IPv4Address(int(address) & 0xFFFF_FFFF)
 
 
-def _ascii(written: str) -> str:
-    """The host as name servers know it, in lower case."""
+def _to_ascii(written: str) -> str:
+    """Returns the host name in ASCII (IDNA) and lower case. Raises ForbiddenAddress."""
     try:
-        # Full-width digits, circled letters and soft hyphens become what they stand for.
+        # UTS 46 maps full-width digits and circled letters to ASCII, and removes soft hyphens.
         host = written if written.isascii() else idna.encode(written, uts46=True).decode("ascii")
     except idna.IDNAError as error:
-        raise ForbiddenAddress(f"{_cut(written)} is no host name: {error}") from None
+        raise ForbiddenAddress(f"{_quote(written)} is not a host name: {error}") from None
     host = host.lower()
     if len(host) > 253 or not all(map(_LABEL.fullmatch, host.split("."))):
         raise ForbiddenAddress(
-            f"{_cut(written)} is no host name: write labels of letters, digits and hyphens with "
-            "single dots between them and none at the end"
+            f"{_quote(written)} is not a host name: write labels of letters, digits and hyphens, "
+            "separated by single dots, without a dot at the end"
         )
     return host
 
 
-def _cut(text: str) -> str:
+def _quote(text: str) -> str:
     return repr(text if len(text) <= 100 else f"{text[:100]}…")

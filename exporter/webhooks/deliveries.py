@@ -1,4 +1,4 @@
-"""A delivery: one message on its way to one endpoint, with every try that was made."""
+"""Webhook deliveries: one message to one endpoint, with its state and its attempts."""
 
 from __future__ import annotations
 
@@ -9,67 +9,68 @@ import msgspec
 
 
 class DeliveryState(StrEnum):
-    """Where a delivery stands."""
+    """State of a delivery."""
 
     PENDING = "pending"
-    """Waits for its next try, or in an ordered endpoint for those before it. A delivering worker
-    moves it on; if none lives it stays, and is made when one comes back."""
+    """Waits for its next attempt or, at an ordered endpoint, for earlier events of its export.
+
+    A webhook worker continues it; without a running worker it stays pending.
+    """
     DELIVERING = "delivering"
-    """A try is under way. If its worker dies, the lease runs out and the try is made again."""
+    """An attempt is running. If its worker dies, the lease expires and the attempt is repeated."""
     DELIVERED = "delivered"
     """The receiver answered 2xx."""
     DEAD = "dead"
-    """Given up: after the last try, or because the endpoint is disabled or deleted. Whoever
-    redelivers or recovers it makes it pending again."""
+    """Given up; `gave_up` contains the reason. A redelivery or recovery makes it pending again."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One try and what came of it."""
+    """An attempt to deliver a webhook, with its result."""
 
     at: datetime
-    """When it began."""
+    """Start of the attempt."""
     duration: float
     """Seconds."""
     status: int | None = None
-    """None: no answer came."""
+    """HTTP status of the response; None if there was no response."""
     error: str | None = None
-    """Why it is no delivery; None: it is one."""
+    """Reason for the failure; None if the webhook was delivered."""
     excerpt: str = ""
-    """How the answer's body began."""
+    """Beginning of the response body, at most `delivering.MAX_EXCERPT_CHARS` characters."""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One delivery as the store knows it."""
+    """A delivery as stored, at the time it was read."""
 
     id: str
     """`{message_id}.{endpoint_id}`"""
     message_id: str
-    """What `webhook-id` says: the same at each try, and for each endpoint that is told."""
+    """Value of the `webhook-id` header: the same at each attempt and for each endpoint."""
     endpoint_id: str
     user_id: str
     export_id: str | None
-    """None: it tells of an endpoint, or is a test."""
+    """Export that the event is about; None for an event about an endpoint, and for a test."""
     type: str
     sequence: int
-    """Place among the events of its export."""
+    """Number of the event among the events of its export or endpoint; 1 for a test."""
     body: bytes
-    """The JSON that is sent, apart from a download URL."""
+    """JSON body as sent, but without `download_url`, which is added at each attempt."""
     state: DeliveryState
     tries: int
-    """Tries since it was created, or last asked for by hand."""
+    """Attempts since the delivery was created, or since its last redelivery or recovery."""
     attempts: tuple[Attempt, ...]
-    """The latest tries, oldest first."""
+    """The latest 20 attempts, oldest first."""
     created_at: datetime
     next_at: datetime | None
-    """When it is tried next; None unless pending."""
+    """Time of the next attempt; None unless the delivery is pending."""
     finished_at: datetime | None = None
-    """When it was delivered or given up."""
+    """Time at which the delivery became delivered or dead."""
     gave_up: str | None = None
-    """Why it is dead."""
+    """Reason for which the delivery is dead; None in other states."""
 
 
 class DeliveryPage(msgspec.Struct, frozen=True):
-    """Some deliveries, newest first."""
+    """A page of deliveries, newest first, with the cursor of the next page."""
 
     deliveries: tuple[Delivery, ...]
     next_cursor: str | None

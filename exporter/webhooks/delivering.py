@@ -1,4 +1,4 @@
-"""The loop that sends webhooks: turn events into deliveries, make the tries that are due."""
+"""Send loop of a webhook worker: turns events into deliveries and makes the due attempts."""
 
 from __future__ import annotations
 
@@ -28,42 +28,51 @@ from exporter.webhooks.sender import Outcome, Sender
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-MARGIN = timedelta(seconds=15)
-"""What a lease is longer than a try: for what stands before and after it."""
+LEASE_MARGIN = timedelta(seconds=15)
+"""Time by which a lease exceeds the timeout of an attempt, for the steps before and after it."""
 SLOW_RESPONSE_SECONDS = 5.0
-"""Seconds for an answer, from which on an endpoint shares the lane of those that fail."""
+"""Response time, in seconds, above which an endpoint is served in the slow lane."""
 MAX_INLINE_SECONDS = 2.0
-"""Seconds under way, after which a try gives its place to another and waits in a spare thread."""
-SPARE = 3
-"""Spare threads for each place."""
+"""Duration after which a running attempt counts as slow and no longer occupies a slot.
+
+The attempt continues in a spare thread, and another attempt can start in its slot.
+"""
+SPARE_THREADS_PER_SLOT = 3
+"""Spare threads for each slot of `Deliverer.concurrency`."""
 IDLE_EXIT = timedelta(seconds=1)
-"""How long an idle loop waits for the next event before it ends."""
+"""Time that an idle loop waits for the next event before it ends."""
 POLL_SECONDS = 0.1
-"""Seconds between two looks for new events while tries are under way."""
-BATCH = 100
-PUZZLED = timedelta(hours=1)
-"""How long an event of a record that this version cannot read is left to workers of another one."""
-LONGEST_EXCERPT = 1_000
-"""Characters of an answer that are kept with its try."""
+"""Longest wait, in seconds, between two checks for new events while attempts are running."""
+MAX_EVENTS_PER_READ = 100
+"""Events that one pass reads from the outbox."""
+UNREADABLE_EVENT_WAIT = timedelta(hours=1)
+"""Age up to which an event is postponed if this version of the worker cannot read its record.
+
+Workers of another version may read the record. An older event is dropped with an error in the log.
+"""
+MAX_EXCERPT_CHARS = 1_000
+"""Characters of a response body that are stored with its attempt."""
 
 
 class _Try(NamedTuple):
-    """A try under way."""
+    """A running attempt."""
 
     slow: bool
-    """Its endpoint failed or answered late the last time."""
+    """True if the previous attempt at the endpoint failed or its response was slow."""
     since: float
+    """Start of the attempt, by the monotonic clock."""
 
 
 @dataclass(frozen=True)
 class Deliverer:
-    """Tells every event to each endpoint that listens, at least once.
+    """Delivers every event at least once to each endpoint that subscribes to it.
 
-    `concurrency` tries are made at once. Receivers that are slow do not count: a try that takes
-    long goes on beside them, and at most half of all threads are for endpoints that failed or
-    answered late the last time. So no receiver holds up another one. `link` gives the download URL
-    of a finished export, None once the file is gone; it is asked at each try, so that no URL is
-    stored.
+    `concurrency` attempts run at once. An attempt that runs longer than MAX_INLINE_SECONDS
+    continues in a spare thread and no longer counts, and at most half of all threads serve
+    endpoints whose previous attempt failed or was slow. A slow receiver therefore does not delay
+    other receivers. `link` returns the download URL of a finished export, or None after the file
+    was deleted; it is called at each attempt, so that no URL is stored. `random_fraction` supplies
+    the jitter of the backoff.
     """
 
     outbox: Outbox
@@ -75,31 +84,32 @@ class Deliverer:
     public_url: str
     concurrency: int = 16
     timeout: timedelta = timedelta(seconds=20)
-    chance: Callable[[], float] = field(default=random.random)
+    random_fraction: Callable[[], float] = field(default=random.random)
 
     def run(
         self,
         *,
         budget: timedelta,
-        leaving: Callable[[], bool] = lambda: False,
+        is_draining: Callable[[], bool] = lambda: False,
         hand_over: Callable[[], None] = lambda: None,
     ) -> None:
-        """Work until nothing is due, the budget is spent, or `leaving` says so.
+        """Works until nothing is due, the budget is spent, or `is_draining` returns True.
 
-        In the last two cases `hand_over` is called before the tries under way are waited for, which
-        may take as long as the timeout. Raises StoreUnavailable, when those have ended.
+        In the last two cases `hand_over` is called before the loop waits for the running attempts,
+        which may take as long as the timeout. Raises StoreUnavailable after the running attempts
+        have ended.
         """
         ends_at = self.clock.monotonic() + budget.total_seconds()
         under_way: dict[Future[None], _Try] = {}
         with ThreadPoolExecutor(self._threads, thread_name_prefix="webhook") as pool:
             while True:
-                if leaving() or self.clock.monotonic() >= ends_at:
+                if is_draining() or self.clock.monotonic() >= ends_at:
                     hand_over()
                     return
                 done = [one for one in under_way if one.done()]
                 for one in done:
                     del under_way[one]
-                moved = self.fan_out() + self._begin(pool, under_way) + len(done)
+                moved = self.fan_out() + self._start_due(pool, under_way) + len(done)
                 if moved:
                     continue
                 if under_way:
@@ -108,57 +118,57 @@ class Deliverer:
                     return
 
     def fan_out(self) -> int:
-        """Turn the oldest events into deliveries; how many events that were."""
-        events = self.outbox.peek(BATCH)
-        taken = 0
+        """Turns the oldest events of the outbox into deliveries; returns the number of events."""
+        events = self.outbox.peek(MAX_EVENTS_PER_READ)
+        fanned_out = 0
         registered: dict[str, tuple[Endpoint, ...]] = {}
         for event in events:
             try:
                 bodies = self._bodies(event, registered)
             except Unreadable as error:
-                told = log.bind(export_id=event.subject_id, type=event.type)
-                if self.clock.now() - event.at < PUZZLED:
-                    told.warning("webhook.put_off", reason=str(error))
-                    self.outbox.put_off(event)
+                bound_log = log.bind(export_id=event.subject_id, type=event.type)
+                if self.clock.now() - event.at < UNREADABLE_EVENT_WAIT:
+                    bound_log.warning("webhook.event_postponed", reason=str(error))
+                    self.outbox.postpone(event)
                     break
-                told.exception("webhook.untold")
+                bound_log.exception("webhook.event_dropped")
                 bodies = {}
             if not self.outbox.fan_out(event, bodies):
-                break  # another process is at it
-            taken += 1
-        return taken
+                break  # another process has replaced the event already
+            fanned_out += 1
+        return fanned_out
 
     def _bodies(
         self, event: Event, registered: dict[str, tuple[Endpoint, ...]]
     ) -> Mapping[str, bytes]:
-        """What to tell whom; `registered` remembers the endpoints of users."""
+        """Returns the body for each endpoint id; `registered` caches the endpoints of users."""
 
-        def listening(user_id: str) -> list[str]:
+        def subscribed(user_id: str) -> list[str]:
             if user_id not in registered:
                 registered[user_id] = self.endpoints.registered(user_id)
             return [one.id for one in registered[user_id] if event.type in one.events]
 
         if not event.of_export:
-            subject = self.endpoints.known([event.subject_id]).get(event.subject_id)
+            subject = self.endpoints.get_many([event.subject_id]).get(event.subject_id)
             if subject is None:
                 return {}
             body = messages.endpoint_body(event, subject)
-            return {one: body for one in listening(subject.user_id) if one != subject.id}
+            return {one: body for one in subscribed(subject.user_id) if one != subject.id}
         export = self.store.get(event.subject_id)
         if export is None:
-            return {}  # Its owner deleted it since.
+            return {}  # The owner has deleted the export since the event.
         body = messages.export_body(event, export, self.public_url)
         hook = export.spec.webhook
-        named = [hook.endpoint_id] if hook and event.type in hook.events else []
-        return dict.fromkeys([*named, *listening(export.user_id)], body)
+        webhook_url_endpoint = [hook.endpoint_id] if hook and event.type in hook.events else []
+        return dict.fromkeys([*webhook_url_endpoint, *subscribed(export.user_id)], body)
 
     @property
     def _threads(self) -> int:
-        return (1 + SPARE) * self.concurrency
+        return (1 + SPARE_THREADS_PER_SLOT) * self.concurrency
 
-    def _begin(self, pool: ThreadPoolExecutor, under_way: dict[Future[None], _Try]) -> int:
-        """Begin what is due, as far as there is room; how many tries that were."""
-        begun = 0
+    def _start_due(self, pool: ThreadPoolExecutor, under_way: dict[Future[None], _Try]) -> int:
+        """Starts due attempts while threads are free; returns the number of started attempts."""
+        started = 0
         while len(under_way) < self._threads:
             now = self.clock.monotonic()
             slow = sum(
@@ -166,12 +176,14 @@ class Deliverer:
             )
             if len(under_way) - slow >= self.concurrency:
                 break
-            claimed = self.outbox.claim(lease=self.timeout + MARGIN, slow=2 * slow < self._threads)
+            claimed = self.outbox.claim(
+                lease=self.timeout + LEASE_MARGIN, slow=2 * slow < self._threads
+            )
             if claimed is None:
                 break
             under_way[pool.submit(self._try, claimed)] = _Try(claimed.slow, now)
-            begun += 1
-        return begun
+            started += 1
+        return started
 
     def _try(self, claimed: Claimed) -> None:
         with structlog.contextvars.bound_contextvars(
@@ -183,10 +195,10 @@ class Deliverer:
             try:
                 self._send_and_settle(claimed)
             except StoreUnavailable as error:
-                # The lease runs out, and the try is made again.
+                # The lease expires, and the attempt is repeated.
                 log.warning("webhook.unsettled", reason=str(error))
             except Exception:
-                # The lease runs out here, too: a defect costs this delivery, none of the others.
+                # The lease expires here as well: a defect affects this delivery only.
                 log.exception("webhook.crashed")
 
     def _send_and_settle(self, claimed: Claimed) -> None:
@@ -205,15 +217,15 @@ class Deliverer:
             duration=round(outcome.duration, 3),
             status=outcome.status,
             error=outcome.error,
-            excerpt=outcome.excerpt.decode("utf-8", "replace")[:LONGEST_EXCERPT],
+            excerpt=outcome.excerpt.decode("utf-8", "replace")[:MAX_EXCERPT_CHARS],
         )
         tries = delivery.tries + 1
         delay = self._delay(delivery, tries, outcome)
-        reaction = schedule.reaction(outcome)
+        reaction = schedule.classify(outcome)
         if outcome.delivered:
             state, gave_up = DeliveryState.DELIVERED, ""
         elif delay is None:
-            state, gave_up = DeliveryState.DEAD, _why(reaction, tries)
+            state, gave_up = DeliveryState.DEAD, _give_up_reason(reaction, tries)
         else:
             state, gave_up = DeliveryState.PENDING, ""
         settled = self.outbox.settle(
@@ -222,21 +234,21 @@ class Deliverer:
             state=state,
             health=_health(delivery, outcome, reaction),
             delay=timedelta(seconds=delay or 0),
-            rest=timedelta(seconds=schedule.SHORTEST_REST)
+            rest=timedelta(seconds=schedule.MIN_REST_SECONDS)
             if reaction is Reaction.THROTTLE
             else timedelta(0),
             gave_up=gave_up,
         )
-        told = log.bind(status=outcome.status, tries=tries, seconds=attempt.duration)
+        bound_log = log.bind(status=outcome.status, tries=tries, seconds=attempt.duration)
         if settled is None:
-            told.warning("webhook.lease_lost")
+            bound_log.warning("webhook.lease_lost")
             return
         if state is DeliveryState.DELIVERED:
-            told.info("webhook.delivered")
+            bound_log.info("webhook.delivered")
         elif state is DeliveryState.DEAD:
-            told.warning("webhook.dead", reason=outcome.error, gave_up=gave_up)
+            bound_log.warning("webhook.dead", reason=outcome.error, gave_up=gave_up)
         else:
-            told.info("webhook.failed", reason=outcome.error, retry_in=round(delay or 0, 1))
+            bound_log.info("webhook.failed", reason=outcome.error, retry_in=round(delay or 0, 1))
         if settled.warned:
             log.warning("endpoint.failing", user_id=endpoint.user_id)
         if settled.disabled is not None:
@@ -251,13 +263,13 @@ class Deliverer:
     def _delay(self, delivery: Delivery, tries: int, outcome: Outcome) -> float | None:
         if delivery.type == event_names.TEST:
             return None
-        return schedule.next_delay(tries, outcome, self.chance)
+        return schedule.next_delay(tries, outcome, self.random_fraction)
 
 
-def _why(reaction: Reaction, tries: int) -> str:
+def _give_up_reason(reaction: Reaction, tries: int) -> str:
     if reaction is Reaction.DISABLE:
-        return "the receiver answered that it is gone for good"
-    return f"try {tries} was the last"
+        return "the receiver answered 410 Gone"
+    return f"attempt {tries} was the last"
 
 
 def _health(delivery: Delivery, outcome: Outcome, reaction: Reaction) -> str:

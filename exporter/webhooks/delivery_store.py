@@ -1,4 +1,4 @@
-"""The log of deliveries, in Redis: what was sent to whom, and sending it again."""
+"""Stores webhook deliveries in Redis: reads them, sends them again, and sends test webhooks."""
 
 from __future__ import annotations
 
@@ -16,86 +16,98 @@ from exporter.webhooks import messages
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, DeliveryState
 from exporter.webhooks.endpoints import Endpoint, EndpointDisabled
 
-KEEP = timedelta(days=30)
-"""How long a delivery is kept once it is delivered or given up; settings may say otherwise."""
-MOST_RECOVERED = 10_000
-_BATCH = 200
+DELIVERY_RETENTION = timedelta(days=30)
+"""Default retention of a delivery after it is delivered or dead."""
+MAX_RECOVERED = 10_000
+"""Deliveries after which one recovery stops."""
+_RECOVER_BATCH = 200
 
 _attempt = msgspec.json.Decoder(Attempt)
 
 
 class Deliveries:
-    """What was sent, or is to be, with every try. Whose it is, is for the caller to check.
+    """Reads webhook deliveries of all users, and sends them again.
 
-    All methods raise StoreUnavailable, and may be sent twice by the client's retries.
+    The caller must check that an id belongs to the user. All methods raise StoreUnavailable; they
+    are safe to repeat, because the client's retries may send a command twice.
     """
 
-    def __init__(self, client: redis.Redis, *, keep: timedelta = KEEP) -> None:
+    def __init__(self, client: redis.Redis, *, keep: timedelta = DELIVERY_RETENTION) -> None:
         self._client = client
         self._keep = keep
         self._redo = script_loader.load_from_package(client, __package__, "redo")
         self._send_test = script_loader.load_from_package(client, __package__, "send_test")
 
     def find(self, delivery_id: str) -> Delivery | None:
-        """The delivery; None if there is none, or it is past its retention."""
-        return self._known([delivery_id]).get(delivery_id)
+        """Returns the delivery; None if it does not exist or its retention is over."""
+        return self._get_many([delivery_id]).get(delivery_id)
 
     def of_export(self, export_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
-        """What was told of one export, newest first. Raises ValueError for a cursor not made
-        here."""
+        """Returns the deliveries of events of one export, newest first.
+
+        Raises ValueError for a malformed cursor.
+        """
         return self._page(f"exporter:told:{export_id}", limit, cursor)
 
     def of_endpoint(
         self, endpoint_id: str, *, limit: int, cursor: str | None = None
     ) -> DeliveryPage:
-        """What was sent to one endpoint, newest first. Raises ValueError for a cursor not made
-        here."""
+        """Returns the deliveries to one endpoint, newest first.
+
+        Raises ValueError for a malformed cursor.
+        """
         return self._page(f"exporter:deliveries:{endpoint_id}", limit, cursor)
 
     def dead(self, user_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
-        """What was given up, of all endpoints of a user, the latest first. Raises ValueError for a
-        cursor not made here."""
+        """Returns the dead deliveries of all endpoints of a user, the latest to die first.
+
+        Raises ValueError for a malformed cursor.
+        """
         return self._page(f"exporter:dead:{user_id}", limit, cursor)
 
     def redeliver(self, delivery_id: str) -> Delivery | None:
-        """Send it again now, whatever became of it, under the same `webhook-id`; None if there is
-        no such delivery. One that is under way is left alone.
+        """Makes a delivery pending and due now, with the same `webhook-id`; None if it is unknown.
 
-        Raises EndpointDisabled if its endpoint is disabled or deleted.
+        Any state is accepted, except that a delivery whose attempt is running is not changed.
+        Raises EndpointDisabled if the endpoint is disabled or deleted.
         """
         delivery = self.find(delivery_id)
         if delivery is None:
             return None
-        self._again(delivery.endpoint_id, [delivery_id], failed=False)
+        self._redo_deliveries(delivery.endpoint_id, [delivery_id], failed=False)
         return self.find(delivery_id)
 
     def recover(self, endpoint_id: str, since: datetime) -> int:
-        """Send again, now, all that failed of what was first to be sent since that time, the oldest
-        MOST_RECOVERED of it; how many that is.
+        """Makes failed deliveries created since that time due now; returns their number.
 
-        Failed: given up, or waiting for another try. Raises EndpointDisabled.
+        Failed deliveries are dead, or pending after at least one failed attempt. The oldest are
+        recovered first, until MAX_RECOVERED is reached. Raises EndpointDisabled if the
+        endpoint is disabled or deleted.
         """
         key = f"exporter:deliveries:{endpoint_id}"
         after = f"{(since.astimezone(UTC) - records.EPOCH) // timedelta(microseconds=1)}"
         recovered = 0
-        while recovered < MOST_RECOVERED:
+        while recovered < MAX_RECOVERED:
             with errors.translate_errors():
                 found = cast(
                     "list[tuple[bytes, float]]",
                     self._client.zrangebyscore(
-                        key, after, "+inf", start=0, num=_BATCH, withscores=True
+                        key, after, "+inf", start=0, num=_RECOVER_BATCH, withscores=True
                     ),
                 )
-            recovered += self._again(endpoint_id, [one.decode() for one, _ in found], failed=True)
-            if len(found) < _BATCH:
+            recovered += self._redo_deliveries(
+                endpoint_id, [one.decode() for one, _ in found], failed=True
+            )
+            if len(found) < _RECOVER_BATCH:
                 break
             after = f"({int(found[-1][1])}"
         return recovered
 
-    def test(self, endpoint: Endpoint) -> Delivery:
-        """Send `webhook.test` to an endpoint, once and at once, even if it is disabled.
+    def send_test(self, endpoint: Endpoint) -> Delivery:
+        """Sends `webhook.test` to an endpoint now, with one attempt, even if it is disabled.
 
-        What becomes of it is in the delivery, and says nothing of the endpoint's health.
+        The result can be read from the delivery, and does not change the endpoint's health. Raises
+        EndpointDisabled if the endpoint is deleted.
         """
         message_id = f"msg_test_{secrets.token_hex(12)}"
         body = messages.test_body(endpoint, datetime.now(UTC))
@@ -103,10 +115,10 @@ class Deliveries:
             self._send_test(args=[endpoint.id, message_id, body, records.millis(self._keep)])
         delivery = self.find(f"{message_id}.{endpoint.id}")
         if delivery is None:
-            raise EndpointDisabled(f"endpoint {endpoint.id} is deleted: there is nobody to test")
+            raise EndpointDisabled(f"endpoint {endpoint.id} is deleted, so it cannot be tested")
         return delivery
 
-    def _again(self, endpoint_id: str, ids: Sequence[str], *, failed: bool) -> int:
+    def _redo_deliveries(self, endpoint_id: str, ids: Sequence[str], *, failed: bool) -> int:
         with errors.translate_errors():
             redone = cast("int", self._redo(args=[endpoint_id, int(failed), *ids]))
         if redone < 0:
@@ -129,8 +141,8 @@ class Deliveries:
                 )
             if not entries:
                 break
-            known = self._known([one.decode() for one, _ in entries])
-            # Deliveries expire by themselves, their entries here do not.
+            known = self._get_many([one.decode() for one, _ in entries])
+            # Skip expired deliveries: finished deliveries have a TTL, their list entries do not.
             found += [
                 (int(place), known[one.decode()]) for one, place in entries if one.decode() in known
             ]
@@ -141,7 +153,7 @@ class Deliveries:
             next_cursor=list_cursors.encode(page[-1][0]) if page and len(found) > limit else None,
         )
 
-    def _known(self, ids: Sequence[str]) -> Mapping[str, Delivery]:
+    def _get_many(self, ids: Sequence[str]) -> Mapping[str, Delivery]:
         with errors.translate_errors():
             pipe = self._client.pipeline(transaction=False)
             for one in ids:
@@ -151,7 +163,7 @@ class Deliveries:
 
 
 def read(delivery_id: str, fields: Mapping[bytes, bytes]) -> Delivery:
-    """A delivery from its fields."""
+    """Returns the delivery that is stored in these fields."""
     attempts = fields.get(b"attempts")
     gave_up = fields.get(b"gave_up")
     return Delivery(

@@ -1,4 +1,8 @@
-"""The endpoints that webhooks are sent to, in Redis."""
+"""Stores webhook endpoints in Redis.
+
+A registered endpoint receives events of all exports of its user. A `webhook_url` endpoint is
+created for the `webhook_url` of an export, and receives events of the exports that name that URL.
+"""
 
 from __future__ import annotations
 
@@ -16,27 +20,35 @@ from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks import signatures
 from exporter.webhooks.endpoints import DisableReason, Endpoint, Secret, TooManyEndpoints
 
-MOST_REGISTERED = 20
-"""Endpoints that one user may register: each event is copied for each."""
-MOST_NAMED = 100
-"""Endpoints of a `webhook_url` that are listed: there is one for each URL."""
-GRACE = timedelta(hours=24)
-LONGEST_GRACE = timedelta(days=7)
-NAMED_FOR = timedelta(days=37)
-"""How long the endpoint of a `webhook_url` is kept after the last export named it, or the last
-event went to it: as long as an export may take in all and its record may then be polled."""
+MAX_REGISTERED_ENDPOINTS = 20
+"""Limit of registered endpoints for each user: every event is copied for every endpoint."""
+MAX_LISTED_URL_ENDPOINTS = 100
+"""Limit of `webhook_url` endpoints in a list. Their number is not limited: one for each URL."""
+DEFAULT_ROTATION_GRACE = timedelta(hours=24)
+"""Default time for which a replaced secret still signs beside the new secret."""
+MAX_ROTATION_GRACE = timedelta(days=7)
+"""Longest time for which a replaced secret may still sign."""
+URL_ENDPOINT_TTL = timedelta(days=37)
+"""Default TTL of a `webhook_url` endpoint.
+
+The TTL restarts when an export names the URL and when an event is copied for the endpoint. It
+covers the longest duration of an export plus the retention of its record.
+"""
 
 
 class Endpoints:
-    """The endpoints of all users; each is seen and changed by its own user alone.
+    """Stores the webhook endpoints of all users.
 
-    What a change says of events holds for all that happens after it. All methods raise
-    StoreUnavailable, and may be sent twice by the client's retries.
+    Methods that take a `user_id` read and change only endpoints of that user. A change of an
+    endpoint applies to all later events. All methods raise StoreUnavailable; they are safe to
+    repeat, because the client's retries may send a command twice.
     """
 
-    def __init__(self, client: redis.Redis, *, named_for: timedelta = NAMED_FOR) -> None:
+    def __init__(
+        self, client: redis.Redis, *, url_endpoint_ttl: timedelta = URL_ENDPOINT_TTL
+    ) -> None:
         self._client = client
-        self._named_for = named_for
+        self._url_endpoint_ttl = url_endpoint_ttl
         self._make = script_loader.load_from_package(client, __package__, "make_endpoint")
         self._rotate = script_loader.load_from_package(client, __package__, "rotate_secret")
         self._switch = script_loader.load_from_package(client, __package__, "switch_endpoint")
@@ -52,60 +64,77 @@ class Endpoints:
         include_download_url: bool = False,
         description: str = "",
     ) -> Endpoint:
-        """Register an endpoint, which hears of all exports of its user from now on.
+        """Registers an endpoint, which receives events of all exports of its user from now on.
 
-        The URL is to be checked by the guard before. `secret`: one of the user's own instead of a
-        new one. Raises ValueError for unknown events, SecretRefused, TooManyEndpoints.
+        The caller must check the URL with the address guard first. `secret` replaces the generated
+        secret. Raises ValueError for unknown events, SecretRefused for a malformed secret, and
+        TooManyEndpoints if the user has MAX_REGISTERED_ENDPOINTS endpoints already.
         """
-        known = event_names.check_events(events)
+        checked = event_names.check_events(events)
         if secret is not None:
-            signatures.key(secret)
+            signatures.decode_secret(secret)
         fields = {
-            "events": script_loader.padded_words(known),
+            "events": script_loader.padded_words(checked),
             "secrets": f"0 {secret or signatures.new_secret()}",
             "description": codec.clean(description),
             **({"ordered": "1"} if ordered else {}),
             **({"download": "1"} if include_download_url else {}),
         }
-        return self._made(f"we_{secrets.token_hex(12)}", user_id, url, own=True, fields=fields)
+        return self._make_endpoint(
+            f"we_{secrets.token_hex(12)}", user_id, url, registered=True, fields=fields
+        )
 
-    def named(self, user_id: str, url: str) -> Endpoint:
-        """The endpoint of an export's `webhook_url`: the one that the user registered with that
-        URL, or else one made for it, the same each time.
+    def get_or_create(self, user_id: str, url: str) -> Endpoint:
+        """Returns the endpoint for an export's `webhook_url`, and creates it if necessary.
 
-        It is enabled again if it had failed or was gone; one that its owner disabled stays so.
+        An enabled endpoint that the user registered with the same URL is returned if there is one.
+        Otherwise the result is the `webhook_url` endpoint of that URL, whose id is derived from
+        user and URL and therefore always the same. A `webhook_url` endpoint that was disabled as
+        gone or failing is enabled again; one that its owner disabled stays disabled.
         """
         digest = hashlib.sha256(codec.encode((user_id, url))).hexdigest()
         fields = {
             "events": script_loader.padded_words([]),
             "secrets": f"0 {signatures.new_secret()}",
         }
-        return self._made(f"we_{digest[:24]}", user_id, url, own=False, fields=fields)
+        return self._make_endpoint(
+            f"we_{digest[:24]}", user_id, url, registered=False, fields=fields
+        )
 
     def find(self, endpoint_id: str, user_id: str) -> Endpoint | None:
-        """The user's endpoint of that id."""
-        found = self.known([endpoint_id]).get(endpoint_id)
+        """Returns the endpoint with that id; None if the user has no such endpoint."""
+        found = self.get_many([endpoint_id]).get(endpoint_id)
         return found if found is not None and found.user_id == user_id else None
 
     def list(self, user_id: str) -> tuple[Endpoint, ...]:
-        """The endpoints that a user registered, and the latest MOST_NAMED of those made for a
-        `webhook_url`; oldest first."""
+        """Returns the user's endpoints, oldest first.
+
+        Contains all registered endpoints, and at least the latest MAX_LISTED_URL_ENDPOINTS of the
+        `webhook_url` endpoints.
+        """
         with errors.translate_errors():
             pipe = self._client.pipeline(transaction=False)
             pipe.smembers(f"exporter:registered:{user_id}")
-            pipe.zrevrange(f"exporter:endpoints:{user_id}", 0, MOST_REGISTERED + MOST_NAMED - 1)
+            pipe.zrevrange(
+                f"exporter:endpoints:{user_id}",
+                0,
+                MAX_REGISTERED_ENDPOINTS + MAX_LISTED_URL_ENDPOINTS - 1,
+            )
             registered, latest = cast("tuple[set[bytes], list[bytes]]", pipe.execute())
-        found = self.known([one.decode() for one in registered.union(latest)]).values()
+        found = self.get_many([one.decode() for one in registered.union(latest)]).values()
         return tuple(sorted(found, key=lambda one: (one.created_at, one.id)))
 
     def registered(self, user_id: str) -> tuple[Endpoint, ...]:
-        """Those that hear of all exports of a user; disabled ones too."""
+        """Returns all registered endpoints of a user, including disabled endpoints."""
         with errors.translate_errors():
             ids = cast("set[bytes]", self._client.smembers(f"exporter:registered:{user_id}"))
-        return tuple(self.known(sorted(one.decode() for one in ids)).values())
+        return tuple(self.get_many(sorted(one.decode() for one in ids)).values())
 
-    def known(self, ids: Sequence[str]) -> Mapping[str, Endpoint]:
-        """Those that there are of these ids, in that order, whosever they are."""
+    def get_many(self, ids: Sequence[str]) -> Mapping[str, Endpoint]:
+        """Returns the endpoints with these ids, in that order and of any user.
+
+        Ids without an endpoint are omitted.
+        """
         with errors.translate_errors():
             pipe = self._client.pipeline(transaction=False)
             pipe.time()
@@ -118,18 +147,25 @@ class Endpoints:
         }
 
     def rotate(
-        self, endpoint_id: str, user_id: str, *, grace: timedelta = GRACE, secret: str | None = None
+        self,
+        endpoint_id: str,
+        user_id: str,
+        *,
+        grace: timedelta = DEFAULT_ROTATION_GRACE,
+        secret: str | None = None,
     ) -> Endpoint | None:
-        """A new secret is in force from now on; the one before signs beside it for `grace`.
+        """Replaces the secret; the previous secret still signs beside the new one for `grace`.
 
-        Raises ValueError for a grace below 0 or above LONGEST_GRACE, and SecretRefused.
+        Returns None if the user has no such endpoint. Raises ValueError for a grace below 0 or
+        above MAX_ROTATION_GRACE, and SecretRefused for a malformed secret.
         """
-        if not timedelta(0) <= grace <= LONGEST_GRACE:
+        if not timedelta(0) <= grace <= MAX_ROTATION_GRACE:
             raise ValueError(
-                f"a grace of {grace}: give 0 to {LONGEST_GRACE.days} days for the secret before"
+                f"a grace of {grace} is not allowed: give 0 to {MAX_ROTATION_GRACE.days} days, "
+                "during which the previous secret still signs"
             )
         if secret is not None:
-            signatures.key(secret)
+            signatures.decode_secret(secret)
         with errors.translate_errors():
             fields = self._rotate(
                 args=[
@@ -139,46 +175,60 @@ class Endpoints:
                     records.micros(grace),
                 ]
             )
-        return self._found(endpoint_id, fields)
+        return self._to_endpoint(endpoint_id, fields)
 
     def disable(self, endpoint_id: str, user_id: str) -> Endpoint | None:
-        """It hears nothing of what happens until it is enabled; what was on its way is given up as
-        its next try comes, and can be recovered."""
-        return self._switched(endpoint_id, user_id, "disable")
+        """Disables an endpoint: later events are not sent to it.
+
+        A pending delivery becomes dead when its next attempt is due, and can be recovered after the
+        endpoint is enabled. Returns None if the user has no such endpoint.
+        """
+        return self._switch_endpoint(endpoint_id, user_id, "disable")
 
     def enable(self, endpoint_id: str, user_id: str) -> Endpoint | None:
-        """It hears of what happens from now on, whyever it was disabled."""
-        return self._switched(endpoint_id, user_id, "enable")
+        """Enables an endpoint, whatever disabled it: later events are sent to it.
+
+        Returns None if the user has no such endpoint.
+        """
+        return self._switch_endpoint(endpoint_id, user_id, "enable")
 
     def delete(self, endpoint_id: str, user_id: str) -> bool:
-        """Nothing more is sent to it; False if the user has no such endpoint."""
-        return self._switched(endpoint_id, user_id, "delete") is not None
+        """Deletes an endpoint: nothing more is sent to it. False if there is no such endpoint."""
+        return self._switch_endpoint(endpoint_id, user_id, "delete") is not None
 
-    def _made(
-        self, endpoint_id: str, user_id: str, url: str, *, own: bool, fields: Mapping[str, str]
+    def _make_endpoint(
+        self,
+        endpoint_id: str,
+        user_id: str,
+        url: str,
+        *,
+        registered: bool,
+        fields: Mapping[str, str],
     ) -> Endpoint:
         arguments: list[str | int] = [
-            endpoint_id, user_id, int(own), url, MOST_REGISTERED, records.millis(self._named_for),
+            endpoint_id, user_id, int(registered), url, MAX_REGISTERED_ENDPOINTS,
+            records.millis(self._url_endpoint_ttl),
         ]  # fmt: skip
         for name, value in fields.items():
             arguments += [name, value]
         with errors.translate_errors():
-            how, *answer = cast("list[Any]", self._make(args=arguments))
-        if how == b"full":
+            result, *answer = cast("list[Any]", self._make(args=arguments))
+        if result == b"full":
             raise TooManyEndpoints(
-                f"there are {MOST_REGISTERED} registered endpoints already: delete one first"
+                f"the limit of {MAX_REGISTERED_ENDPOINTS} registered endpoints is reached: delete "
+                "an endpoint first"
             )
-        found_id, found = answer
-        endpoint = self._found(found_id.decode(), found)
+        found_id, fields_found = answer
+        endpoint = self._to_endpoint(found_id.decode(), fields_found)
         assert endpoint is not None
         return endpoint
 
-    def _switched(self, endpoint_id: str, user_id: str, how: str) -> Endpoint | None:
+    def _switch_endpoint(self, endpoint_id: str, user_id: str, action: str) -> Endpoint | None:
         with errors.translate_errors():
-            fields = self._switch(args=[endpoint_id, user_id, how])
-        return self._found(endpoint_id, fields)
+            fields = self._switch(args=[endpoint_id, user_id, action])
+        return self._to_endpoint(endpoint_id, fields)
 
-    def _found(self, endpoint_id: str, fields: object) -> Endpoint | None:
+    def _to_endpoint(self, endpoint_id: str, fields: object) -> Endpoint | None:
         pairs = cast("list[bytes]", fields)
         if not pairs:
             return None
@@ -188,7 +238,7 @@ class Endpoints:
 
 
 def read(endpoint_id: str, fields: Mapping[bytes, bytes], now: datetime) -> Endpoint:
-    """An endpoint from its fields, with the secrets that sign at that time."""
+    """Returns the endpoint that is stored in these fields, with the secrets that sign at `now`."""
     because = fields.get(b"disabled_because")
     signing = []
     for line in fields[b"secrets"].decode().split("\n"):
@@ -202,7 +252,7 @@ def read(endpoint_id: str, fields: Mapping[bytes, bytes], now: datetime) -> Endp
         url=fields[b"url"].decode(),
         events=tuple(fields[b"events"].decode().split()),
         secrets=tuple(signing),
-        own=fields[b"own"] == b"1",
+        registered=fields[b"own"] == b"1",
         ordered=b"ordered" in fields,
         include_download_url=b"download" in fields,
         description=fields.get(b"description", b"").decode(),

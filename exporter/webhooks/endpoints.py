@@ -1,4 +1,4 @@
-"""An endpoint: a URL that is told of exports, what it wants to hear, and what it verifies with."""
+"""Webhook endpoints: a URL, the events it subscribes to, and the secrets that sign its webhooks."""
 
 from __future__ import annotations
 
@@ -11,59 +11,66 @@ from exporter.errors import ExporterError
 
 
 class EndpointDisabled(ExporterError):
-    """The endpoint is disabled, so nothing is sent to it: enable it first."""
+    """The endpoint is disabled or deleted, so nothing is sent to it."""
 
 
 class TooManyEndpoints(ExporterError):
-    """The user has as many endpoints as one may have: delete one that is not needed."""
+    """The user has reached the limit of registered endpoints."""
 
 
 class DisableReason(StrEnum):
-    """Why an endpoint is disabled."""
+    """Reason for which an endpoint is disabled."""
 
     OWNER = "owner"
-    """Its owner wanted so."""
+    """The owner disabled the endpoint."""
     GONE = "gone"
-    """It answered 410: there is nobody any more."""
+    """The receiver answered 410 Gone."""
     FAILING = "failing"
-    """No delivery succeeded for days."""
+    """No delivery succeeded during `outbox.DISABLE_AFTER` (5 days)."""
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """What webhooks are signed with. Never to be logged."""
+    """A signing secret of an endpoint. Must never be logged; its repr hides the value."""
 
     value: str
     until: datetime | None = None
-    """When it stops signing; None for the one that is in force."""
+    """Time at which a replaced secret stops signing; None for the current secret."""
 
     def __repr__(self) -> str:
         return f"Secret(value=(hidden), until={self.until!r})"
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint as the store knows it."""
+    """An endpoint as stored, at the time it was read."""
 
     id: str
     user_id: str
     url: str
-    """May hold a secret in its path or query: not for logs."""
+    """Must not be logged: the path or query may contain a secret."""
     events: tuple[str, ...]
-    """What it wants to hear of all exports of its user. One that is not `own` hears what each
-    export that names it says instead."""
+    """Event types that a registered endpoint receives for all exports of its user.
+
+    Empty for a `webhook_url` endpoint: there, each export lists the events that are sent.
+    """
     secrets: tuple[Secret, ...]
-    """All that sign now: the one in force first, then those that it replaced a short while ago."""
-    own: bool
-    """Registered by its user, and hears of all of their exports. Otherwise it was made for the
-    `webhook_url` of exports and hears of those alone."""
+    """All secrets that sign now: the current secret, then those in their grace period."""
+    registered: bool
+    """True if the user registered the endpoint; it then receives events of all the user's exports.
+
+    False for an endpoint that was created for the `webhook_url` of exports; it receives events of
+    those exports only.
+    """
     ordered: bool = False
-    """The events of one export come one after the other. One that cannot be delivered holds back
-    those after it until it is given up."""
+    """True if the events of one export are delivered strictly in order.
+
+    An event that cannot be delivered blocks the later events of its export until it is dead.
+    """
     include_download_url: bool = False
-    """`export.finished` brings a download URL, signed when it is sent."""
+    """True if `export.finished` includes a download URL, which is presigned at each attempt."""
     description: str = ""
     created_at: datetime
     failing_since: datetime | None = None
-    """When the first of the deliveries failed that all failed since."""
+    """Start of the current run of consecutive failures; None after a success."""
     disabled_at: datetime | None = None
     disabled_reason: DisableReason | None = None
 

@@ -1,4 +1,4 @@
-"""What webhooks say: the events, and the JSON body of each."""
+"""JSON bodies of webhooks, one function for each kind of event."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from exporter.core.events import DISABLED, STATES, TEST, Event
 from exporter.core.exports import Export, State
 from exporter.webhooks.endpoints import Endpoint
 
-LONGEST_ERROR = 2_000
-"""Characters; a body stays below the 20 kB that receivers expect at most."""
+MAX_ERROR_CHARS = 2_000
+"""Longest error text in a body, so that a body stays below the 20 kB that receivers accept."""
 
 
 def export_body(event: Event, export: Export, public_url: str) -> bytes:
-    """What is told of an export. State, progress and counts are those of the event, although the
-    record may have gone on since; what is set once (outcome, result, error) is the record's."""
+    """Returns the body of an event about an export.
+
+    `state`, `progress` and row counts are those at the time of the event, even if the record has
+    changed since. Values that are set only once (outcome, result, error) are read from the record.
+    """
     state = STATES[event.type]
     result = export.result if state is State.FINISHED else None
     return _body(
@@ -39,14 +42,14 @@ def export_body(event: Event, export: Export, public_url: str) -> bytes:
             }
             if result
             else None,
-            "error": (export.error or "")[:LONGEST_ERROR] if state is State.FAILED else None,
+            "error": (export.error or "")[:MAX_ERROR_CHARS] if state is State.FAILED else None,
             "links": {"self": f"{public_url.rstrip('/')}/v1/exports/{quote(export.id, safe='')}"},
         },
     )
 
 
 def endpoint_body(event: Event, endpoint: Endpoint) -> bytes:
-    """What is told of an endpoint to the user's other ones."""
+    """Returns the body of an event about an endpoint, for the user's other endpoints."""
     url = urlsplit(endpoint.url)
     return _body(
         event.type,
@@ -54,7 +57,7 @@ def endpoint_body(event: Event, endpoint: Endpoint) -> bytes:
         {
             "id": endpoint.id,
             "sequence": event.sequence,
-            # Its path may be secret, and this goes to another receiver.
+            # Only the host: the path may be secret, and this body goes to another receiver.
             "host": url.hostname or "",
             "description": endpoint.description,
             "failing_since": _zulu(endpoint.failing_since) if endpoint.failing_since else None,
@@ -64,12 +67,12 @@ def endpoint_body(event: Event, endpoint: Endpoint) -> bytes:
 
 
 def test_body(endpoint: Endpoint, at: datetime) -> bytes:
-    """What is sent to try an endpoint."""
+    """Returns the body of `webhook.test`."""
     return _body(TEST, at, {"id": endpoint.id})
 
 
 def with_download_url(body: bytes, url: str | None) -> bytes:
-    """The body of `export.finished` with a download URL; null if the file is gone."""
+    """Returns the body of `export.finished` with `download_url` added; null if the file is gone."""
     message = msgspec.json.decode(body)
     message["data"]["download_url"] = url
     return msgspec.json.encode(message)

@@ -1,4 +1,4 @@
-"""The senders' side of webhooks, in Redis: what happened, who is told next, and what came of it."""
+"""Webhook outbox and delivery queue in Redis, as used by the webhook workers."""
 
 from __future__ import annotations
 
@@ -14,99 +14,108 @@ from exporter.core.events import TERMINAL_EVENTS, Event
 from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks import delivery_store, endpoint_store
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
-from exporter.webhooks.delivery_store import KEEP
-from exporter.webhooks.endpoint_store import NAMED_FOR
+from exporter.webhooks.delivery_store import DELIVERY_RETENTION
+from exporter.webhooks.endpoint_store import URL_ENDPOINT_TTL
 from exporter.webhooks.endpoints import DisableReason, Endpoint
 
 WARN_AFTER = timedelta(days=1)
-"""How long an endpoint fails before its owner hears of it."""
+"""Duration of consecutive failures after which `endpoint.failing` is emitted."""
 DISABLE_AFTER = timedelta(days=5)
-"""How long it fails before it is disabled."""
-FORGIVE_AFTER = timedelta(days=2)
-"""Without a failure for that long, the next one is the first. Tries of one webhook are at most that
-far apart."""
-MOST_LOST = 10
-"""Workers that a delivery may lose in a row before it is given up."""
+"""Duration of consecutive failures after which an endpoint is disabled."""
+MAX_FAILURE_GAP = timedelta(days=2)
+"""Longest time between two failures of one run of consecutive failures.
+
+A failure after a longer gap starts a new run. Two attempts of one webhook are never further apart.
+"""
+MAX_LOST_WORKERS = 10
+"""Consecutive attempts with a lost worker after which a delivery is dead."""
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """The right to make one try until the lease is over."""
+    """A claimed delivery: the right to make one attempt until the lease expires."""
 
     delivery: Delivery
     endpoint: Endpoint
     nonce: str
     slow: bool
-    """The endpoint failed or answered late the last time."""
+    """True if the previous attempt at the endpoint failed or its response was slow."""
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """What a settled try did to its endpoint."""
+    """Change of the endpoint that was caused by the result of an attempt."""
 
     warned: bool = False
     disabled: DisableReason | None = None
 
 
 class SweptDeliveries(msgspec.Struct, frozen=True):
-    """What one sweep found."""
+    """Result of one sweep."""
 
     expired: int
-    """Leases that ran out; their deliveries are due again."""
+    """Number of expired leases; their deliveries are due again, superseded, or dead."""
     ready: int
-    """1 if an event waits or a delivery is due now, else 0."""
+    """1 if an event is in the outbox or a delivery is due now, else 0."""
 
 
 class Outbox:
-    """Loses no event: each stays until its deliveries are recorded, in one step, and each of those
-    until it is delivered or given up.
+    """Transactional outbox and queue of webhook deliveries, with at-least-once delivery.
 
-    Any number of processes may share it. All methods raise StoreUnavailable, and may be sent twice
-    by the client's retries.
+    One script replaces an event by its deliveries, and a delivery stays stored until it is
+    delivered or dead, so no event is lost. Any number of processes may share the outbox. All
+    methods raise StoreUnavailable; they are safe to repeat, because the client's retries may send a
+    command twice.
     """
 
     def __init__(
-        self, client: redis.Redis, *, keep: timedelta = KEEP, named_for: timedelta = NAMED_FOR
+        self,
+        client: redis.Redis,
+        *,
+        keep: timedelta = DELIVERY_RETENTION,
+        url_endpoint_ttl: timedelta = URL_ENDPOINT_TTL,
     ) -> None:
         self._client = client
         self._keep = records.millis(keep)
-        self._named_for = records.millis(named_for)
+        self._url_endpoint_ttl = records.millis(url_endpoint_ttl)
         self._fan_out = script_loader.load_from_package(client, __package__, "fan_out")
-        self._put_off = script_loader.load_from_package(client, __package__, "put_off")
+        self._postpone = script_loader.load_from_package(client, __package__, "put_off")
         self._claim = script_loader.load_from_package(client, __package__, "claim_delivery")
         self._settle = script_loader.load_from_package(client, __package__, "settle_delivery")
         self._sweep = script_loader.load_from_package(client, __package__, "sweep_deliveries")
 
     def peek(self, limit: int = 100) -> tuple[Event, ...]:
-        """The events that wait longest, oldest first; none is removed."""
+        """Returns the oldest events of the outbox, oldest first, without removing them."""
         with errors.translate_errors():
             entries = cast("list[bytes]", self._client.lrange("exporter:outbox", 0, limit - 1))
-        return tuple(_event(entry) for entry in entries)
+        return tuple(_parse_event(entry) for entry in entries)
 
     def fan_out(self, event: Event, bodies: Mapping[str, bytes]) -> bool:
-        """Replace the oldest event by a delivery for each of these endpoints, unless it is disabled
-        meanwhile; False, and nothing is changed, if the event is not the oldest any more."""
+        """Replaces the oldest event by one delivery for each endpoint in `bodies`.
+
+        Endpoints that are disabled or deleted are skipped. Returns False and changes nothing if the
+        event is no longer the oldest.
+        """
         arguments: list[str | bytes | int] = [
             event.message_id,
             int(event.type in TERMINAL_EVENTS),
             self._keep,
-            self._named_for,
+            self._url_endpoint_ttl,
         ]
         for endpoint_id, body in bodies.items():
             arguments += [endpoint_id, body]
         with errors.translate_errors():
             return cast("int", self._fan_out(args=arguments)) >= 0
 
-    def put_off(self, event: Event) -> None:
-        """Let the events behind the oldest pass; nothing is changed if the event is not the oldest
-        any more."""
+    def postpone(self, event: Event) -> None:
+        """Moves the oldest event to the end of the outbox; no effect if it is not the oldest."""
         with errors.translate_errors():
-            self._put_off(args=[event.message_id])
+            self._postpone(args=[event.message_id])
 
     def claim(self, *, lease: timedelta, slow: bool = True) -> Claimed | None:
-        """The delivery that is due, of the endpoint that waits longest to be served; None if none
-        is.
+        """Claims a due delivery of the endpoint that has waited longest; None if nothing is due.
 
-        An endpoint is tried four times at once, once while it fails. With `slow` false, endpoints
-        that failed or answered late the last time are passed over.
+        The in-flight limit is 4 attempts for each endpoint, and 1 for an endpoint with consecutive
+        failures. With `slow` false, endpoints whose previous attempt failed or was slow are
+        skipped.
         """
         nonce = secrets.token_hex(8)
         with errors.translate_errors():
@@ -118,14 +127,16 @@ class Outbox:
             return None
         delivery_id, delivery, endpoint, time = answer
         if not endpoint:
-            return None  # It was deleted while this call was sent again: the sweep comes for it.
-        known = records.pairs(delivery)
-        whom = records.pairs(endpoint)
+            return None  # The endpoint was deleted during a retry; the sweep ends this lease.
+        delivery_fields = records.pairs(delivery)
+        endpoint_fields = records.pairs(endpoint)
         return Claimed(
-            delivery=delivery_store.read(delivery_id.decode(), known),
-            endpoint=endpoint_store.read(known[b"endpoint"].decode(), whom, records.moment(time)),
+            delivery=delivery_store.read(delivery_id.decode(), delivery_fields),
+            endpoint=endpoint_store.read(
+                delivery_fields[b"endpoint"].decode(), endpoint_fields, records.moment(time)
+            ),
             nonce=nonce,
-            slow=b"slow" in whom,
+            slow=b"slow" in endpoint_fields,
         )
 
     def settle(
@@ -139,15 +150,15 @@ class Outbox:
         rest: timedelta = timedelta(0),
         gave_up: str = "",
     ) -> Settled | None:
-        """Record a try; None, and nothing is changed, if the lease was over and is another's.
+        """Records the result of an attempt; None and no change if the lease was lost.
 
-        `state`: delivered, dead, or pending for the next try after `delay`. `rest`: how long the
-        endpoint is left alone. `health`, what the try says of the endpoint: `well`, `slow`,
-        `failed`, `gone`, `unknown`. One that has failed for DISABLE_AFTER is disabled, and so is
-        one that is gone; events tell the user's other endpoints.
+        `state` is the new state: delivered, dead, or pending with the next attempt after `delay`.
+        `rest` is the time during which the endpoint is not served. `health` is the verdict about
+        the endpoint: `well`, `slow`, `failed`, `gone` or `unknown`. An endpoint is disabled if it
+        is gone, or has failed for DISABLE_AFTER; events inform the user's other endpoints.
         """
         with errors.translate_errors():
-            became = cast(
+            change = cast(
                 "bytes",
                 self._settle(
                     args=[
@@ -162,34 +173,40 @@ class Outbox:
                         self._keep,
                         records.micros(WARN_AFTER),
                         records.micros(DISABLE_AFTER),
-                        records.micros(FORGIVE_AFTER),
+                        records.micros(MAX_FAILURE_GAP),
                     ]
                 ),
             ).decode()
-        if not became:
+        if not change:
             return None
-        what, _, because = became.partition(" ")
+        kind, _, reason = change.partition(" ")
         return Settled(
-            warned=became == "failing",
-            disabled=DisableReason(because) if what == "disabled" else None,
+            warned=change == "failing",
+            disabled=DisableReason(reason) if kind == "disabled" else None,
         )
 
     def sweep(self, *, limit: int = 100) -> SweptDeliveries:
-        """Make deliveries whose lease is over due again."""
+        """Makes deliveries with an expired lease due again.
+
+        After MAX_LOST_WORKERS expired leases in a row a delivery becomes dead.
+        """
         with errors.translate_errors():
-            answer = self._sweep(args=[limit, self._keep, MOST_LOST])
+            answer = self._sweep(args=[limit, self._keep, MAX_LOST_WORKERS])
         expired, ready = cast("list[int]", answer)
         return SweptDeliveries(expired=expired, ready=ready)
 
     def wait(self, timeout: timedelta) -> bool:
-        """Wait until something happens that webhooks tell of; False if nothing did in time."""
+        """Waits for a wake-up of the webhook workers; False if none came within `timeout`.
+
+        A script wakes them when it adds an event to the outbox or makes deliveries due by hand.
+        """
         with errors.translate_errors():
             return (
                 self._client.blpop(["exporter:ring"], timeout=timeout.total_seconds()) is not None
             )
 
 
-def _event(entry: bytes) -> Event:
+def _parse_event(entry: bytes) -> Event:
     kind, time, sequence, progress, rows, subject = entry.decode().split(" ", 5)
     at = records.moment(time.encode())
     return Event(kind, at, int(sequence), float(progress), int(rows), subject)

@@ -1,4 +1,4 @@
-"""The guard as an operator sets it: what else is open, in networks of one's own."""
+"""Address guard with the operator's settings: plain http and all ports in allowed networks."""
 
 from __future__ import annotations
 
@@ -6,33 +6,39 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
-from exporter.webhooks.addresses import LOOKUP_SECONDS, ForbiddenAddress, Guard, Network, Target
+from exporter.webhooks.addresses import (
+    LOOKUP_TIMEOUT_SECONDS,
+    ForbiddenAddress,
+    Guard,
+    Network,
+    Target,
+)
 
-_USUAL_PORTS = (443, 8443)
+_DEFAULT_PORTS = (443, 8443)
 _ALL_PORTS = range(1, 65_536)
 
 
 @dataclass(frozen=True)
 class OperatorGuard(Guard):
-    """Lets plain http and unusual ports out to the allowed networks only.
+    """Permits plain http and ports other than 443 and 8443 in the allowed networks only.
 
-    `http_anywhere` lifts the first of these: plain http, at its usual port, to the internet too.
+    With `http_anywhere`, plain http at port 80, 443 or 8443 is permitted to the internet as well.
     """
 
     http_anywhere: bool = False
 
-    def resolve(self, target: Target, within: float = LOOKUP_SECONDS) -> tuple[str, ...]:
+    def resolve(self, target: Target, within: float = LOOKUP_TIMEOUT_SECONDS) -> tuple[str, ...]:
         found = super().resolve(target, within)
-        is_usual = target.scheme == "https" and target.port in _USUAL_PORTS
-        is_plain = target.scheme == "http" and target.port in (80, *_USUAL_PORTS)
-        if is_usual or (is_plain and self.http_anywhere) or all(map(self._is_own, found)):
+        is_default = target.scheme == "https" and target.port in _DEFAULT_PORTS
+        is_plain = target.scheme == "http" and target.port in (80, *_DEFAULT_PORTS)
+        if is_default or (is_plain and self.http_anywhere) or all(map(self._is_allowed, found)):
             return found
         raise ForbiddenAddress(
-            f"{target.origin} is no https:// at port 443 or 8443: anything else is open in the "
-            "networks of EXPORTER_WEBHOOK_ALLOW_PRIVATE only"
+            f"{target.origin} is not https:// at port 443 or 8443: other schemes and ports are "
+            "permitted only in the networks of EXPORTER_WEBHOOK_ALLOW_PRIVATE"
         )
 
-    def _is_own(self, text: str) -> bool:
+    def _is_allowed(self, text: str) -> bool:
         address = ip_address(text)
         if isinstance(address, IPv6Address) and address.ipv4_mapped:
             address = address.ipv4_mapped
@@ -40,10 +46,10 @@ class OperatorGuard(Guard):
 
 
 def guard(allowed_networks: Collection[Network], *, allow_http: bool) -> OperatorGuard:
-    """The guard for webhooks, when they are registered and when they are sent."""
+    """Returns the guard that is applied when webhooks are registered and when they are sent."""
     return OperatorGuard(
         allow_http=allow_http or bool(allowed_networks),
-        ports=_ALL_PORTS if allowed_networks else _USUAL_PORTS,
+        ports=_ALL_PORTS if allowed_networks else _DEFAULT_PORTS,
         allowed_networks=tuple(allowed_networks),
         http_anywhere=allow_http,
     )

@@ -1,4 +1,4 @@
-"""When a webhook is tried again, and what an answer means for its endpoint: tables, no waiting."""
+"""Retry schedule of webhooks: backoff delays, and the reaction to each response status."""
 
 from __future__ import annotations
 
@@ -8,27 +8,30 @@ from enum import Enum, auto
 from exporter.webhooks.sender import Outcome
 
 MINUTE, HOUR = 60.0, 3600.0
-DELAYS = (
+RETRY_DELAY_SECONDS = (
     5.0, 5 * MINUTE, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 10 * HOUR, 14 * HOUR, 20 * HOUR, 24 * HOUR,
 )  # fmt: skip
-"""Seconds after each failed try; ten tries over three days, so that a receiver that broke on a
-Friday evening still hears of it."""
-TRIES = len(DELAYS) + 1
+"""Seconds between two attempts: entry 0 follows the first failed attempt.
+
+Ten attempts spread over three days, so that a receiver that fails on a Friday evening can be
+repaired on Monday without losing events.
+"""
+MAX_ATTEMPTS = len(RETRY_DELAY_SECONDS) + 1
 JITTER = 0.2
-"""Share of a delay by which it varies, so that what failed together is not tried together."""
-SHORTEST_REST = 60.0
-"""Seconds for a receiver that has too much to do."""
+"""Share of a delay by which it varies, so that deliveries that failed together spread out."""
+MIN_REST_SECONDS = 60.0
+"""Shortest pause, in seconds, for a receiver that is overloaded."""
 
 
 class Reaction(Enum):
-    """What the outcome of a try means."""
+    """Action that follows the outcome of an attempt."""
 
     DELIVERED = auto()
     RETRY = auto()
     THROTTLE = auto()
-    """Try again, and send this endpoint less: it has too much to do."""
+    """Retry later, and pause the whole endpoint: the receiver is overloaded."""
     DISABLE = auto()
-    """The receiver is gone for good: send this endpoint nothing more."""
+    """Disable the endpoint: the receiver is gone permanently."""
 
 
 REACTIONS: Mapping[int, Reaction] = {
@@ -37,33 +40,41 @@ REACTIONS: Mapping[int, Reaction] = {
     502: Reaction.THROTTLE,
     504: Reaction.THROTTLE,
 }
-"""By status. Any 2xx is DELIVERED; all else, redirects and no answer included, is RETRY."""
+"""Reactions by HTTP status.
+
+Any 2xx is DELIVERED. Redirects, all other statuses, and a missing response are RETRY.
+"""
 
 
-def reaction(outcome: Outcome) -> Reaction:
-    """What to do about this outcome."""
+def classify(outcome: Outcome) -> Reaction:
+    """Returns the reaction to the outcome of an attempt."""
     if outcome.delivered:
         return Reaction.DELIVERED
     return REACTIONS.get(outcome.status or 0, Reaction.RETRY)
 
 
 def next_delay(tries: int, outcome: Outcome, random: Callable[[], float]) -> float | None:
-    """Seconds from the end of try number `tries`, counted from 1, to the next; None: no next.
+    """Returns the seconds until the next attempt; None if there is no further attempt.
 
-    There is none after a delivery, from an endpoint that is gone, or after the last try: then the
-    webhook is dead. The delay is that of the table, JITTER more or less. A Retry-After is obeyed
-    as far as twice the table's delay and never shortens it; after it, and for a receiver with too
-    much to do, jitter only lengthens. `random` gives numbers from 0 up to 1.
+    `tries` is the number of attempts made so far, counted from 1; the delay starts at the end of
+    the latest attempt. There is no further attempt after a delivery, for an endpoint that is gone,
+    and after the last attempt: the webhook is then dead.
+
+    The delay comes from RETRY_DELAY_SECONDS, with JITTER in both directions; for an overloaded
+    receiver it is at least MIN_REST_SECONDS. A Retry-After header can at most double the delay, and
+    never shortens it. With a Retry-After header or an overloaded receiver, jitter only lengthens
+    the delay. `random` returns numbers from 0 (inclusive) to 1 (exclusive). Raises ValueError if
+    `tries` is below 1.
     """
     if tries < 1:
-        raise ValueError(f"{tries} tries were made: a delay follows the first at the earliest")
-    todo = reaction(outcome)
-    if todo in (Reaction.DELIVERED, Reaction.DISABLE) or tries >= TRIES:
+        raise ValueError(f"tries is {tries}: give the number of attempts made so far, at least 1")
+    reaction = classify(outcome)
+    if reaction in (Reaction.DELIVERED, Reaction.DISABLE) or tries >= MAX_ATTEMPTS:
         return None
-    base = DELAYS[tries - 1]
-    if todo is Reaction.THROTTLE:
-        base = max(base, SHORTEST_REST)
-    asked = outcome.retry_after
-    if asked is None and todo is Reaction.RETRY:
+    base = RETRY_DELAY_SECONDS[tries - 1]
+    if reaction is Reaction.THROTTLE:
+        base = max(base, MIN_REST_SECONDS)
+    requested = outcome.retry_after
+    if requested is None and reaction is Reaction.RETRY:
         return base * (1 - JITTER + 2 * JITTER * random())
-    return min(max(asked or 0.0, base) * (1 + JITTER * random()), 2 * base)
+    return min(max(requested or 0.0, base) * (1 + JITTER * random()), 2 * base)

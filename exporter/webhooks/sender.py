@@ -1,4 +1,4 @@
-"""One try of one webhook: a POST to a checked address, within a total deadline."""
+"""Sends one webhook once: a POST to a checked address, within a total deadline."""
 
 from __future__ import annotations
 
@@ -16,47 +16,53 @@ from exporter.clock import Clock
 from exporter.core import retry_after
 from exporter.webhooks.addresses import ForbiddenAddress, Guard, NameUnresolved, Target
 
-TIMEOUT = 20.0
-"""Seconds for one try: look-up, connection, TLS, request and answer together."""
-MOST_KEPT = 20_000
-"""Bytes of an answer that are kept; then the connection is closed."""
-LONGEST_RETRY_AFTER = 48 * 3600.0
-"""Seconds. No webhook waits longer for its next try, whatever it is told."""
-_SLICE = 1024
-"""Bytes written at once. The deadline is asked before each: a receiver that reads a byte now and
-then would stretch the single wait of a longer write."""
-_LONGEST_REASON = 200
+TIMEOUT_SECONDS = 20.0
+"""Default deadline of one attempt: name look-up, connection, TLS, request and response together."""
+MAX_EXCERPT_BYTES = 20_000
+"""Bytes of a response body that are read; after that the connection is closed."""
+MAX_RETRY_AFTER_SECONDS = 48 * 3600.0
+"""Longest Retry-After that is used; a longer value of the receiver is reduced to this."""
+_MAX_WRITE_BYTES = 1024
+"""Bytes in one write. The deadline is checked before each write.
+
+A receiver that reads one byte at a time would otherwise extend a single long write beyond the
+deadline.
+"""
+_MAX_LOCATION_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one try."""
+    """Outcome of one attempt."""
 
     status: int | None
-    """None: no answer came."""
+    """HTTP status of the response; None if there was no response."""
     duration: float
-    """Seconds, the look-up of the name included."""
+    """Seconds, including the name look-up."""
     excerpt: bytes = field(default=b"", repr=False)
-    """How the answer's body began, MOST_KEPT bytes at most; as it came, so it may be anything."""
+    """Beginning of the response body, at most MAX_EXCERPT_BYTES; arbitrary bytes."""
     retry_after: float | None = None
-    """Seconds that the receiver asked us to wait, if it did; LONGEST_RETRY_AFTER at most."""
+    """Seconds from the Retry-After header, at most MAX_RETRY_AFTER_SECONDS; None without one."""
     error: str | None = None
-    """Why it is no delivery, for the receiver's owner; None: it is one. Names the host, but never
-    the URL's path or query."""
+    """Reason for the failure, written for the receiver's owner; None after a delivery.
+
+    Contains the host, but never the path or query of the URL.
+    """
 
     @property
     def delivered(self) -> bool:
-        """Whether the receiver took it: any 2xx, and nothing else."""
+        """True if the receiver accepted the webhook, that is, if the status is 2xx."""
         return self.status is not None and 200 <= self.status < 300
 
 
 class Sender:
-    """Sends webhooks to where the guard lets them go. Threads may share it.
+    """Sends webhooks to addresses that the guard permits; safe to share between threads.
 
-    The guard is asked at each try, since names move; the connection is made to the addresses that
-    it checked, while Host, SNI and the certificate are those of the name. No redirect is followed;
-    cookies, and the environment's proxies and passwords, are not used. `tls` is for receivers with
-    certificates of one's own; default: the usual authorities.
+    The guard is called at each attempt, because the addresses of a name change. The connection is
+    made to the addresses that the guard checked, while Host, SNI and the certificate check use the
+    name. Redirects are not followed. Cookies, and proxies and passwords from the environment, are
+    not used. `tls` is for receivers with private certificates; the default trusts the usual
+    certificate authorities.
     """
 
     def __init__(
@@ -64,7 +70,7 @@ class Sender:
         guard: Guard,
         clock: Clock,
         *,
-        timeout: float = TIMEOUT,
+        timeout: float = TIMEOUT_SECONDS,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._guard = guard
@@ -73,10 +79,11 @@ class Sender:
         self._tls = tls
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """POST the body once, as it is, and tell what became of it within the timeout.
+        """Sends the body unchanged in one POST and returns the outcome within the timeout.
 
-        Raises nothing for what URL, name server, network or receiver do: it is in the outcome.
-        The body is JSON unless `headers` say otherwise; Host and User-Agent are always ours.
+        Failures of the URL, the name server, the network and the receiver are returned in the
+        outcome, not raised. The content type is JSON unless `headers` contain another. Host,
+        User-Agent, Content-Length, Accept-Encoding and Connection cannot be overridden.
         """
         began = self._clock.monotonic()
         answer = _Answer()
@@ -88,21 +95,23 @@ class Sender:
         except (ForbiddenAddress, NameUnresolved) as refused:
             error = str(refused)
         except httpcore.TimeoutException:
-            error = f"{where} gave no whole answer within {self._timeout:g} s"
+            error = f"{where} sent no complete response within {self._timeout:g} s"
         except httpcore.NetworkError as broken:
-            error = f"{where} could not be reached, or broke off: {broken}"
+            error = f"{where} could not be reached, or the connection broke: {broken}"
         except httpcore.RemoteProtocolError:
-            # The library quotes what came, which may be our own request with its secrets.
-            error = f"{where} closed the connection, or answered what is no HTTP"
-        # A status counts, however its body ends.
+            # The library quotes the response, which may echo our request with its secrets.
+            error = f"{where} closed the connection without a valid HTTP response"
+        # A status is valid even if its body is incomplete.
         if answer.status is not None:
-            error = _reason(answer, where)
+            error = _failure_reason(answer, where)
         return Outcome(
             answer.status,
             self._clock.monotonic() - began,
             bytes(answer.body),
             retry_after.read(
-                answer.headers.get("retry-after"), self._clock.now(), longest=LONGEST_RETRY_AFTER
+                answer.headers.get("retry-after"),
+                self._clock.now(),
+                longest=MAX_RETRY_AFTER_SECONDS,
             ),
             error,
         )
@@ -115,35 +124,39 @@ class Sender:
         deadline: float,
         answer: _Answer,
     ) -> None:
-        """Fill the answer as far as one comes."""
+        """Sends the request and fills `answer`, as far as the response arrives in time."""
 
-        def left() -> float:
+        def seconds_left() -> float:
             seconds = deadline - self._clock.monotonic()
             if seconds <= 0:
                 raise httpcore.ReadTimeout("timed out")
             return seconds
 
         request = _request(target, headers, body)
-        answer.own_path = target.path.partition("?")[0]
-        stream = _connect(self._guard.resolve(target, left()), target.port, left)
+        answer.request_path = target.path.partition("?")[0]
+        stream = _connect(self._guard.resolve(target, seconds_left()), target.port, seconds_left)
         try:
             if target.scheme == "https":
-                stream = stream.start_tls(self._tls or _authorities(), target.host, left())
-            connection = httpcore.HTTP11Connection(request.url.origin, _Stream(stream, left))
+                stream = stream.start_tls(
+                    self._tls or _default_tls_context(), target.host, seconds_left()
+                )
+            connection = httpcore.HTTP11Connection(
+                request.url.origin, _Stream(stream, seconds_left)
+            )
             answer.read_from(connection.handle_request(request))
         finally:
             stream.close()
 
 
 class _Answer:
-    """What came of an answer so far."""
+    """The part of a response that was received so far."""
 
     def __init__(self) -> None:
         self.status: int | None = None
         self.headers: dict[str, str] = {}
         self.body = bytearray()
-        self.own_path = ""
-        """What was asked for: it may be secret, and redirects repeat it."""
+        self.request_path = ""
+        """Path of the request: may be secret, and redirects can repeat it."""
 
     def read_from(self, response: httpcore.Response) -> None:
         self.status = response.status
@@ -153,41 +166,45 @@ class _Answer:
         }
         assert isinstance(response.stream, Iterable)
         for piece in response.stream:
-            self.body += piece[: MOST_KEPT - len(self.body)]
-            if len(self.body) == MOST_KEPT:
+            self.body += piece[: MAX_EXCERPT_BYTES - len(self.body)]
+            if len(self.body) == MAX_EXCERPT_BYTES:
                 return
 
 
 class _Stream(httpcore.NetworkStream):
-    """Asks before each wait how many seconds are left; no other timeouts are set."""
+    """Stream that uses the remaining seconds of the deadline as the timeout of each wait."""
 
-    def __init__(self, stream: httpcore.NetworkStream, left: Callable[[], float]) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, seconds_left: Callable[[], float]) -> None:
         self._stream = stream
-        self._left = left
+        self._seconds_left = seconds_left
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002
-        return self._stream.read(max_bytes, self._left())
+        return self._stream.read(max_bytes, self._seconds_left())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002
-        for at in range(0, len(buffer), _SLICE):
-            self._stream.write(buffer[at : at + _SLICE], self._left())
+        for at in range(0, len(buffer), _MAX_WRITE_BYTES):
+            self._stream.write(buffer[at : at + _MAX_WRITE_BYTES], self._seconds_left())
 
     def close(self) -> None:
         self._stream.close()
 
 
 def _connect(
-    addresses: tuple[str, ...], port: int, left: Callable[[], float]
+    addresses: tuple[str, ...], port: int, seconds_left: Callable[[], float]
 ) -> httpcore.NetworkStream:
-    """A connection to the first address that takes one. None may use up the time of the others."""
+    """Returns a connection to the first address that accepts one.
+
+    Each address gets an equal share of the remaining time, so that one silent address does not use
+    up the time of the next addresses.
+    """
     backend = httpcore.SyncBackend()
     *first, last = addresses
     for at, address in enumerate(first):
         try:
-            return backend.connect_tcp(address, port, left() / (len(addresses) - at))
+            return backend.connect_tcp(address, port, seconds_left() / (len(addresses) - at))
         except (httpcore.ConnectError, httpcore.ConnectTimeout):
             continue
-    return backend.connect_tcp(last, port, left())
+    return backend.connect_tcp(last, port, seconds_left())
 
 
 def _request(target: Target, headers: Mapping[str, str], body: bytes) -> httpcore.Request:
@@ -213,27 +230,27 @@ def _request(target: Target, headers: Mapping[str, str], body: bytes) -> httpcor
 
 
 @lru_cache(maxsize=1)
-def _authorities() -> ssl.SSLContext:
-    """Made once: reading all certificates takes longer than many a request."""
+def _default_tls_context() -> ssl.SSLContext:
+    """Returns the default TLS context, cached because reading all certificates is slow."""
     context = httpx.create_ssl_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
-def _reason(answer: _Answer, where: str) -> str | None:
-    """Why an answer with this status is no delivery; None: it is one."""
+def _failure_reason(answer: _Answer, where: str) -> str | None:
+    """Returns the reason for which a response with this status is a failure; None for 2xx."""
     status = answer.status or 0
     if 200 <= status < 300:
         return None
     if status not in range(300, 400) or "location" not in answer.headers:
-        return f"{where} answered {status}, and only 2xx is a delivery"
-    # Its query may be secret, so may a password.
-    pointed = re.split(r"[?#]", answer.headers["location"])[0]
-    pointed = re.sub(r"//[^/\\]*@", "//", pointed)
-    if len(answer.own_path) > 1:
-        pointed = pointed.replace(answer.own_path, "/(the same path)")
-    shown = "".join(c for c in pointed if c.isprintable())[:_LONGEST_REASON]
+        return f"{where} answered {status}, but only 2xx counts as delivered"
+    # Query and password of the location may be secret: remove both.
+    location = re.split(r"[?#]", answer.headers["location"])[0]
+    location = re.sub(r"//[^/\\]*@", "//", location)
+    if len(answer.request_path) > 1:
+        location = location.replace(answer.request_path, "/(the same path)")
+    shown = "".join(c for c in location if c.isprintable())[:_MAX_LOCATION_CHARS]
     return (
-        f"{where} answered {status} and pointed to {shown}; redirects are not followed: register "
-        "the URL that takes webhooks itself"
+        f"{where} answered {status} with a redirect to {shown}; redirects are not followed: "
+        "register the final URL instead"
     )

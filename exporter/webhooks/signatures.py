@@ -1,4 +1,4 @@
-"""Standard Webhooks 1.0.0: how a receiver knows that a webhook is ours, whole and fresh."""
+"""Signs webhooks as Standard Webhooks 1.0.0 defines: authentic, unchanged, and recent."""
 
 from __future__ import annotations
 
@@ -13,59 +13,65 @@ from secrets import token_bytes
 from exporter.errors import ExporterError
 
 PREFIX = "whsec_"
-SHORTEST_KEY, LONGEST_KEY = 24, 64
-"""Bytes, by the specification."""
+MIN_KEY_BYTES, MAX_KEY_BYTES = 24, 64
+"""Bounds of the length of a decoded secret, from the specification."""
 _MESSAGE_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
 class SecretRefused(ExporterError):
-    """A signing secret is not of the form that receivers' libraries read. Its text never quotes
-    the secret."""
+    """A signing secret has a format that receivers' libraries cannot read.
+
+    The error text never quotes the secret.
+    """
 
 
 def new_secret() -> str:
-    """A secret that nobody can guess, in the form that receivers' libraries read."""
+    """Returns a random secret of 32 bytes in the format `whsec_<base64>`."""
     return PREFIX + base64.b64encode(token_bytes(32)).decode()
 
 
-def key(secret: str) -> bytes:
-    """The bytes that the secret stands for. Raises SecretRefused, which says what is wrong."""
-    form = f"write {PREFIX} and the base64 of {SHORTEST_KEY} to {LONGEST_KEY} random bytes"
+def decode_secret(secret: str) -> bytes:
+    """Returns the key bytes of a `whsec_` secret. Raises SecretRefused with the reason."""
+    form = f"write {PREFIX} and the base64 of {MIN_KEY_BYTES} to {MAX_KEY_BYTES} random bytes"
     if not secret.startswith(PREFIX):
         raise SecretRefused(f"the signing secret does not begin with {PREFIX}: {form}")
     try:
         found = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except (binascii.Error, ValueError):
         raise SecretRefused(
-            f"what follows {PREFIX} in the signing secret is not standard base64 with its padding: "
-            f"{form}"
+            f"the signing secret is not standard base64 with padding after {PREFIX}: {form}"
         ) from None
-    if not SHORTEST_KEY <= len(found) <= LONGEST_KEY:
-        raise SecretRefused(f"the signing secret stands for {len(found)} bytes: {form}")
+    if not MIN_KEY_BYTES <= len(found) <= MAX_KEY_BYTES:
+        raise SecretRefused(f"the signing secret decodes to {len(found)} bytes: {form}")
     return found
 
 
 def sign(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> str:
-    """One `v1,` signature for each secret, separated by spaces.
+    """Returns one `v1,` signature for each secret, separated by spaces.
 
-    A receiver accepts any one of them, so that during a rotation the old and the new secret both
-    work. `timestamp` is of this try, in Unix seconds: receivers refuse one that is five minutes
-    old. Raises SecretRefused, and ValueError for an id or time that could be read in two ways.
+    A receiver accepts any of the signatures, so during a rotation the old and the new secret both
+    work. `timestamp` is the time of this attempt in Unix seconds: receivers refuse a timestamp that
+    is five minutes old. Raises SecretRefused for a malformed secret, and ValueError if there is no
+    secret, the message id has other characters than letters, digits, `_` and `-`, or the timestamp
+    is negative.
     """
     if not secrets:
-        raise ValueError("a webhook is signed with one secret at least")
-    # The parts are signed with dots between them, so an id with a dot could be another message's.
+        raise ValueError("there is no secret to sign with: give at least one")
+    # Dots separate the signed parts, so an id with a dot would make the signed text ambiguous.
     if not _MESSAGE_ID.fullmatch(message_id):
-        raise ValueError(f"{message_id!r} is no message id: use letters, digits, _ and -")
+        raise ValueError(f"{message_id!r} is not a message id: use letters, digits, _ and -")
     if timestamp < 0:
-        raise ValueError(f"{timestamp} is no time of today: give Unix seconds")
+        raise ValueError(f"timestamp {timestamp} is negative: give Unix seconds")
     signed = b"%s.%d.%s" % (message_id.encode(), timestamp, body)
-    return " ".join(f"v1,{_digest(key(secret), signed)}" for secret in secrets)
+    return " ".join(f"v1,{_digest(decode_secret(secret), signed)}" for secret in secrets)
 
 
 def headers(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The three headers of the specification. The body must be sent as it was signed, byte for
-    byte; the id is that of the message, the same at every try. Raises as `sign` does."""
+    """Returns the three headers of the specification for one attempt.
+
+    The body must be sent byte for byte as signed. The message id must be the same at every
+    attempt, because receivers use it to detect duplicates. Raises the errors of `sign`.
+    """
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(timestamp),

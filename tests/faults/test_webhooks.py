@@ -35,9 +35,9 @@ from tests.webhook_receiver import Behaviour, Connection, Received, Receiver, re
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
-SHORT_LEASE = (
-    "import datetime, exporter.webhooks.delivering as d; d.MARGIN = datetime.timedelta(seconds=2)"
-)
+SHORT_LEASE = """import datetime, exporter.webhooks.delivering as d
+d.LEASE_MARGIN = datetime.timedelta(seconds=2)
+"""
 """For the sender's process: what a dead one began is made again within 5 s, not 35."""
 
 

@@ -16,7 +16,7 @@ from exporter.api import webhook_fields
 from exporter.api.bodies import MAX_BODY_BYTES
 from exporter.core.events import DEFAULT_EVENTS, EVENTS
 from exporter.webhooks import signatures
-from exporter.webhooks.endpoint_store import MOST_REGISTERED
+from exporter.webhooks.endpoint_store import MAX_REGISTERED_ENDPOINTS
 from tests.integration.api_server import PUBLIC_URL, captured_logs
 from tests.integration.test_api_refusals import check_shape
 from tests.integration.webhook_service import ENDPOINTS, OUTSIDE, URL, Hooked
@@ -44,7 +44,7 @@ def test_a_new_endpoint_is_shown_with_its_secret_and_what_was_not_said_has_its_d
     made = answer.json()
     assert answer.headers["Location"] == f"{PUBLIC_URL}{ENDPOINTS}/{made['id']}"
     assert answer.headers["Cache-Control"] == "no-store"
-    assert len(signatures.key(made.pop("secret"))) == 32
+    assert len(signatures.decode_secret(made.pop("secret"))) == 32
     assert abs(moment(made.pop("created_at")) - datetime.now(UTC)) < timedelta(minutes=1)
     assert re.fullmatch(r"we_[0-9a-f]{24}", made.pop("id"))
     assert made == {
@@ -237,7 +237,7 @@ def test_what_is_no_json_object_of_a_sane_size_is_refused(
 
 def test_a_user_has_so_many_endpoints_and_no_more_until_one_is_deleted(desk: Hooked) -> None:
     # Given
-    made = [desk.register(f"{URL}/{n}")["id"] for n in range(MOST_REGISTERED)]
+    made = [desk.register(f"{URL}/{n}")["id"] for n in range(MAX_REGISTERED_ENDPOINTS)]
 
     # When
     full = desk.http.post(ENDPOINTS, json={"url": URL})
@@ -245,7 +245,7 @@ def test_a_user_has_so_many_endpoints_and_no_more_until_one_is_deleted(desk: Hoo
     # Then
     error = check_shape("native", full, 409)
     assert error["code"] == "too_many_endpoints"
-    assert str(MOST_REGISTERED) in error["detail"]
+    assert str(MAX_REGISTERED_ENDPOINTS) in error["detail"]
 
     # When
     desk.http.delete(f"{ENDPOINTS}/{made[0]}")

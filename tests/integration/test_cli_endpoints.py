@@ -118,7 +118,7 @@ def test_what_was_not_said_of_an_endpoint_has_its_default(
     ("arguments", "said"),
     [
         (("create", "--user", "ann", "https://10.0.0.1/"), "10.0.0.0/8 (private)"),
-        (("create", "--user", "ann", "nowhere"), "that is no URL"),
+        (("create", "--user", "ann", "nowhere"), "not a URL"),
         (("create", "--user", " ", "http://127.0.0.1:9/"), "--user is empty"),
         (
             ("create", "--user", "ann", "http://127.0.0.1:9/", "--event", "done"),
@@ -157,7 +157,7 @@ def sending(client: redis.Redis, ended: threading.Event) -> threading.Thread:
 
     def work() -> None:
         while not ended.is_set():
-            deliverer.run(budget=timedelta(seconds=2), leaving=ended.is_set)
+            deliverer.run(budget=timedelta(seconds=2), is_draining=ended.is_set)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -183,7 +183,7 @@ def test_a_test_says_what_came_of_it(command: Command, client: redis.Redis) -> N
     assert re.fullmatch(
         rf"msg_test_\w+\.{endpoint_id} was delivered: 204 in [\d.]+ s\n", good.stdout
     )
-    assert "answered 500, and only 2xx is a delivery" in one_error(bad)
+    assert "answered 500, but only 2xx counts as delivered" in one_error(bad)
     assert len(receiver.received) == 2
 
 

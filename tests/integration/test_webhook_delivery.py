@@ -23,7 +23,7 @@ from exporter.webhooks import delivering, private
 from exporter.webhooks.deliveries import DeliveryState
 from exporter.webhooks.delivering import Deliverer
 from exporter.webhooks.endpoints import DisableReason, Endpoint
-from exporter.webhooks.schedule import DELAYS, TRIES
+from exporter.webhooks.schedule import MAX_ATTEMPTS, RETRY_DELAY_SECONDS
 from exporter.webhooks.sender import Sender
 from tests.contract.store.given import claim, finish, spec
 from tests.contract.store.webhook_desk import Desk
@@ -65,7 +65,7 @@ def deliverer(
         public_url="https://exports.example.com",
         concurrency=concurrency,
         timeout=timeout,
-        chance=lambda: 0.5,
+        random_fraction=lambda: 0.5,
     )
 
 
@@ -160,7 +160,11 @@ def test_failures_are_tried_again_on_the_schedule_under_one_id_until_it_is_deliv
             desk.hurry()
         run(desk)
         # Then: 429 asks for 1 s and rests as the schedule says at least, 503 for at most twice that
-        expected = [*DELAYS[:5], DELAYS[5] * 1.1, DELAYS[6] * 2]
+        expected = [
+            *RETRY_DELAY_SECONDS[:5],
+            RETRY_DELAY_SECONDS[5] * 1.1,
+            RETRY_DELAY_SECONDS[6] * 2,
+        ]
         assert waits == pytest.approx(expected, abs=1.5)
         (delivery,) = desk.to(endpoint)
         assert delivery.state is DeliveryState.DELIVERED
@@ -183,13 +187,13 @@ def test_a_webhook_that_nobody_takes_is_given_up_after_ten_tries_and_can_be_reco
         endpoint = register(desk, receiver)
         desk.store.create(spec("e"))
         # When
-        for _ in range(TRIES + 3):
+        for _ in range(MAX_ATTEMPTS + 3):
             run(desk)
             desk.hurry()
         # Then
-        assert len(receiver.received) == TRIES
+        assert len(receiver.received) == MAX_ATTEMPTS
         (dead,) = desk.deliveries.dead("ann", limit=9).deliveries
-        assert (dead.state, dead.gave_up) == (DeliveryState.DEAD, "try 10 was the last")
+        assert (dead.state, dead.gave_up) == (DeliveryState.DEAD, "attempt 10 was the last")
         # ... and when the receiver is well again
         receiver.behaviours = [status(200)]
         assert desk.deliveries.recover(endpoint.id, dead.created_at) == 1
@@ -248,7 +252,7 @@ def test_a_name_that_leads_inside_is_refused_at_delivery_and_no_connection_is_ma
         assert receiver.connections == 0
     (delivery,) = desk.to(endpoint)
     assert delivery.state is DeliveryState.PENDING
-    assert "this machine itself" in str(delivery.attempts[0].error)
+    assert "loopback" in str(delivery.attempts[0].error)
 
 
 def test_a_test_is_tried_once_and_does_not_disable(desk: Desk) -> None:
@@ -256,7 +260,7 @@ def test_a_test_is_tried_once_and_does_not_disable(desk: Desk) -> None:
     with receiving(status(410)) as receiver:
         endpoint = register(desk, receiver)
         # When
-        delivery = desk.deliveries.test(endpoint)
+        delivery = desk.deliveries.send_test(endpoint)
         run(desk)
         # Then
         assert verified(receiver.received[0], endpoint)["type"] == "webhook.test"
@@ -278,7 +282,7 @@ def test_receivers_that_hang_delay_no_other_receiver(desk: Desk) -> None:
         sender = deliverer(desk, concurrency=8, timeout=timedelta(seconds=8))
         stopped = threading.Event()
         thread = threading.Thread(
-            target=lambda: sender.run(budget=timedelta(seconds=60), leaving=stopped.is_set)
+            target=lambda: sender.run(budget=timedelta(seconds=60), is_draining=stopped.is_set)
         )
         thread.start()
         try:
@@ -318,7 +322,7 @@ def test_what_is_under_way_ends_before_the_loop_does_and_its_successor_is_rung_f
         # When
         deliverer(desk).run(
             budget=timedelta(seconds=60),
-            leaving=lambda: bool(receiver.received),
+            is_draining=lambda: bool(receiver.received),
             hand_over=lambda: order.append("handed over"),
         )
         # Then
@@ -366,7 +370,7 @@ def test_a_record_that_this_version_cannot_read_holds_nobody_up(desk: Desk) -> N
         assert [delivery.export_id for delivery in desk.to(endpoint)] == ["plain"]
         assert [event.subject_id for event in desk.outbox.peek()] == ["strange"]
         # ... and not for ever
-        later = FakeClock(sender.clock.now() + delivering.PUZZLED)
+        later = FakeClock(sender.clock.now() + delivering.UNREADABLE_EVENT_WAIT)
         assert replace(sender, clock=later).fan_out() == 1
     assert desk.outbox.peek() == ()
 
@@ -406,7 +410,7 @@ def test_who_asks_at_once_sees_the_state_that_was_told_or_a_later_one(desk: Desk
         stopped = threading.Event()
         thread = threading.Thread(
             target=lambda: deliverer(desk, concurrency=1).run(
-                budget=timedelta(seconds=60), leaving=stopped.is_set
+                budget=timedelta(seconds=60), is_draining=stopped.is_set
             )
         )
         # When

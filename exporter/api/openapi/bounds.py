@@ -13,7 +13,7 @@ from exporter.api.files import uploads
 from exporter.contracts.filters import MAX_TEXT_CHARS
 from exporter.core import exports
 from exporter.formats import registry
-from exporter.webhooks.addresses import LONGEST_URL
+from exporter.webhooks.addresses import MAX_URL_CHARS
 
 _COUNT = {"minimum": 1}
 _DAY_OR_MOMENT = {
@@ -22,8 +22,8 @@ _DAY_OR_MOMENT = {
 _FORMAT = {"enum": list(registry.NAMES)}
 _PRIORITY = {"minimum": exports.PRIORITIES[0], "maximum": exports.PRIORITIES[-1]}
 _COLUMNS = {"items": {"minLength": 1}, "minItems": 1, "uniqueItems": True}
-_WEBHOOK = {"pattern": r"^https?://[!-~]+$", "maxLength": LONGEST_URL}
-_BLANK_OR_WEBHOOK = {"pattern": r"^(\s*|https?://[!-~]+)$", "maxLength": LONGEST_URL}
+_WEBHOOK = {"pattern": r"^https?://[!-~]+$", "maxLength": MAX_URL_CHARS}
+_BLANK_OR_WEBHOOK = {"pattern": r"^(\s*|https?://[!-~]+)$", "maxLength": MAX_URL_CHARS}
 """A blank URL means no webhook, because the vendor's templates leave the field blank."""
 _ID = {
     "anyOf": [

@@ -20,7 +20,7 @@ from exporter.api.state import deliveries_of, service_of
 from exporter.api.surfaces import webhook_deliveries, webhooks
 from exporter.contracts import timestamps
 from exporter.webhooks.deliveries import Delivery
-from exporter.webhooks.delivery_store import MOST_RECOVERED
+from exporter.webhooks.delivery_store import MAX_RECOVERED
 from exporter.webhooks.endpoints import EndpointDisabled
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -46,7 +46,7 @@ class Recovery(msgspec.Struct):
     recovered: Annotated[
         int,
         msgspec.Meta(
-            description=f"Deliveries that are sent again, at most {MOST_RECOVERED:,}, oldest first."
+            description=f"Deliveries that are sent again, at most {MAX_RECOVERED:,}, oldest first."
         ),
     ]
 
@@ -96,7 +96,7 @@ def test(request: Request, endpoint_id: str) -> Response:
     caller = auth.writer(request)
     endpoint = webhooks.owned(request, caller.user_id, endpoint_id)
     try:
-        delivery = deliveries_of(request).test(endpoint)
+        delivery = deliveries_of(request).send_test(endpoint)
     except EndpointDisabled as error:
         raise _disabled(error) from None
     log.info("endpoint.tested", endpoint_id=endpoint.id, user_id=caller.user_id)

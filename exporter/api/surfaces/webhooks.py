@@ -18,7 +18,7 @@ from exporter.api.errors import Problem
 from exporter.api.refusal import Refusal
 from exporter.api.state import endpoints_of, guard_of, service_of
 from exporter.core import events as event_names
-from exporter.webhooks.endpoint_store import GRACE, LONGEST_GRACE
+from exporter.webhooks.endpoint_store import DEFAULT_ROTATION_GRACE, MAX_ROTATION_GRACE
 from exporter.webhooks.endpoints import DisableReason, Endpoint, TooManyEndpoints
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -58,9 +58,9 @@ class RotateRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     grace_seconds: int = Field(
-        int(GRACE.total_seconds()),
+        int(DEFAULT_ROTATION_GRACE.total_seconds()),
         ge=0,
-        le=int(LONGEST_GRACE.total_seconds()),
+        le=int(MAX_ROTATION_GRACE.total_seconds()),
         description="Seconds for which the old secret also signs; up to 7 days.",
     )
 
@@ -138,7 +138,7 @@ def _fields(endpoint: Endpoint) -> dict[str, Any]:
         "id": endpoint.id,
         "url": endpoint.url,
         "events": list(endpoint.events),
-        "registered": endpoint.own,
+        "registered": endpoint.registered,
         "ordered": endpoint.ordered,
         "include_download_url": endpoint.include_download_url,
         "description": endpoint.description,

@@ -1,25 +1,30 @@
--- Stands between the common.lua of all scripts and each script of webhooks.
+-- Keys, fields and functions that all webhook scripts share.
 --
--- Fields of an endpoint: user, url, events, secrets (a line "{until} {secret}" for each, the one in
--- force first with until 0), own ('1' or '0'), ordered ('1'), download ('1'), description,
--- created_at; once they are known disabled_at, disabled_because, failing_since, failed_at (the
--- latest failure), warned ('1': endpoint.failing was emitted), sequence (of its own events); and to
--- share the senders out served_at (the latest claim), rest_until and slow ('1': its latest try
--- failed or took long).
+-- The loader places this file after the common.lua of exporter/store/redis and before each script.
 --
--- Fields of a delivery: endpoint, user, export ('' if it tells of none), type, message, sequence,
--- body, state, tries, created_at; once they are known next_at, finished_at, gave_up (why it is
--- dead), attempts (one JSON a line), lost (tries in a row whose worker died), fence (of the latest
--- claim), superseded ('1': a later event made it pointless while it was on its way).
+-- Fields of an endpoint, always set: user, url, events, secrets (one line "{until} {secret}" for
+-- each secret; the current secret is first and has until 0), own ('1': registered by its user, '0':
+-- made for the webhook_url of exports), created_at.
+-- Set for registered endpoints: description; and if true: ordered ('1'), download ('1').
+-- Set once known: disabled_at, disabled_because, failing_since, failed_at (the latest failure),
+-- warned ('1': endpoint.failing was emitted), sequence (number of the endpoint's own events).
+-- For scheduling: served_at (the latest claim), rest_until, slow ('1': the latest attempt failed or
+-- was slow).
 --
--- A try under way counts against its endpoint. What is claimed next is decided between endpoints
--- first: the one that waits longest since it was served, so that nobody's backlog is another's
--- delay. Those that fail or answer late have a lane of their own, so that the senders can keep some
--- of themselves free of them.
+-- Fields of a delivery, always set: endpoint, user, export ('' if the event is not about an
+-- export), type, message, sequence, body, state, tries, created_at.
+-- Set once known: next_at, finished_at, gave_up (reason for which it is dead), attempts (one JSON
+-- object per line), lost (consecutive attempts with a lost worker), fence (nonce of the latest
+-- claim), superseded ('1': a later event made the delivery obsolete during its attempt).
+--
+-- Scheduling: each endpoint has an in-flight limit. A claim first chooses the endpoint that has
+-- waited longest since it was served, so that the backlog of one endpoint does not delay others.
+-- Endpoints whose latest attempt failed or was slow are in the slow lane, so that the workers can
+-- reserve threads for the fast lane.
 
-local AT_ONCE = 4
+local MAX_IN_FLIGHT = 4
 local FAST, SLOW = 'exporter:lane:fast', 'exporter:lane:slow'
-local ATTEMPTS = 20
+local MAX_STORED_ATTEMPTS = 20
 local DAY = 86400000000
 
 local function endpoint(id)
@@ -34,27 +39,27 @@ local function delivery(id)
   return 'exporter:delivery:' .. id
 end
 
-local function due(address)
-  return 'exporter:due:' .. address
+local function due(endpoint_id)
+  return 'exporter:due:' .. endpoint_id
 end
 
-local function order(address, export)
-  return 'exporter:order:' .. address .. ':' .. export
+local function order(endpoint_id, export)
+  return 'exporter:order:' .. endpoint_id .. ':' .. export
 end
 
-local function latest(address)
-  return 'exporter:progress:' .. address
+local function latest_progress(endpoint_id)
+  return 'exporter:progress:' .. endpoint_id
 end
 
--- Writes down which events any of the user's registered endpoints wants to hear.
+-- Stores the union of the event types of the user's enabled registered endpoints.
 local function subscribe(user)
-  local wanted, heard_already = ' ', {}
+  local wanted, seen = ' ', {}
   for _, id in ipairs(redis.call('SMEMBERS', registered(user))) do
     local fields = redis.call('HMGET', endpoint(id), 'events', 'disabled_at')
     if fields[1] and not fields[2] then
       for name in string.gmatch(fields[1], '%S+') do
-        if not heard_already[name] then
-          heard_already[name] = true
+        if not seen[name] then
+          seen[name] = true
           wanted = wanted .. name .. ' '
         end
       end
@@ -66,77 +71,83 @@ local function subscribe(user)
   end
 end
 
--- Puts an endpoint where its earliest due delivery belongs; nowhere while it has enough to do.
-local function schedule_endpoint(address)
-  redis.call('ZREM', FAST, address)
-  redis.call('ZREM', SLOW, address)
-  local first = redis.call('ZRANGE', due(address), 0, 0, 'WITHSCORES')
+-- (Re)schedules an endpoint by its earliest due delivery. Not scheduled while its in-flight limit
+-- is reached. The limit is 1 during a run of consecutive failures.
+local function schedule_endpoint(endpoint_id)
+  redis.call('ZREM', FAST, endpoint_id)
+  redis.call('ZREM', SLOW, endpoint_id)
+  local first = redis.call('ZRANGE', due(endpoint_id), 0, 0, 'WITHSCORES')
   if not first[1] then
     return
   end
-  local fields = redis.call('HMGET', endpoint(address), 'slow', 'failing_since', 'served_at',
+  local fields = redis.call('HMGET', endpoint(endpoint_id), 'slow', 'failing_since', 'served_at',
     'rest_until')
-  local at_once = fields[2] and 1 or AT_ONCE
-  if tonumber(redis.call('HGET', 'exporter:delivering', address) or 0) >= at_once then
+  local limit = fields[2] and 1 or MAX_IN_FLIGHT
+  if tonumber(redis.call('HGET', 'exporter:delivering', endpoint_id) or 0) >= limit then
     return
   end
   local from = math.max(tonumber(first[2]), tonumber(fields[3] or 0), tonumber(fields[4] or 0))
-  redis.call('ZADD', fields[1] and SLOW or FAST, int(from), address)
+  redis.call('ZADD', fields[1] and SLOW or FAST, int(from), endpoint_id)
 end
 
--- Whether nothing that its endpoint is to hear earlier is in front of a delivery.
-local function is_first(address, export, id)
-  local first = redis.call('ZRANGE', order(address, export), 0, 0)[1]
-  return not first or first == id or not redis.call('ZSCORE', order(address, export), id)
+-- True if no earlier delivery of the same export blocks this one; always true if the endpoint is
+-- not ordered.
+local function is_first_in_order(endpoint_id, export, id)
+  local first = redis.call('ZRANGE', order(endpoint_id, export), 0, 0)[1]
+  return not first or first == id or not redis.call('ZSCORE', order(endpoint_id, export), id)
 end
 
--- Makes a delivery pending from that time on.
-local function line_up_delivery(id, at)
+-- Makes a delivery pending, with its next attempt at that time.
+local function make_delivery_pending(id, at)
   local fields = redis.call('HMGET', delivery(id), 'endpoint', 'export')
   redis.call('HSET', delivery(id), 'state', 'pending', 'next_at', int(at))
-  if is_first(fields[1], fields[2], id) then
+  if is_first_in_order(fields[1], fields[2], id) then
     redis.call('ZADD', due(fields[1]), int(at), id)
   end
   schedule_endpoint(fields[1])
 end
 
--- The same for one that may be new to its ordered endpoint's line, or comes back to it.
-local function join(id, at)
+-- Makes a delivery pending as make_delivery_pending does, and adds it to the order of its export if
+-- the endpoint is ordered. For new deliveries, and for finished ones that are sent again.
+local function enqueue_delivery(id, at)
   local fields = redis.call('HMGET', delivery(id), 'endpoint', 'export', 'sequence')
-  local address, export, sequence = fields[1], fields[2], fields[3]
-  if export ~= '' and redis.call('HGET', endpoint(address), 'ordered') == '1' then
-    local line = order(address, export)
+  local endpoint_id, export, sequence = fields[1], fields[2], fields[3]
+  if export ~= '' and redis.call('HGET', endpoint(endpoint_id), 'ordered') == '1' then
+    local line = order(endpoint_id, export)
     local first = redis.call('ZRANGE', line, 0, 0)[1]
     redis.call('ZADD', line, sequence, id)
     if first and first ~= id and redis.call('ZRANGE', line, 0, 0)[1] == id then
-      redis.call('ZREM', due(address), first)
+      redis.call('ZREM', due(endpoint_id), first)
     end
   end
-  line_up_delivery(id, at)
+  make_delivery_pending(id, at)
 end
 
--- Takes a delivery out of line; the next one of an ordered export steps forward.
-local function leave(id, address, export)
-  redis.call('ZREM', due(address), id)
-  if redis.call('ZREM', order(address, export), id) == 1 then
-    local next_one = redis.call('ZRANGE', order(address, export), 0, 0)[1]
-    local fields = next_one and redis.call('HMGET', delivery(next_one), 'state', 'next_at')
+-- Removes a delivery from the queue. At an ordered endpoint, the next delivery of the export is
+-- queued if it is pending.
+local function dequeue_delivery(id, endpoint_id, export)
+  redis.call('ZREM', due(endpoint_id), id)
+  if redis.call('ZREM', order(endpoint_id, export), id) == 1 then
+    local next_id = redis.call('ZRANGE', order(endpoint_id, export), 0, 0)[1]
+    local fields = next_id and redis.call('HMGET', delivery(next_id), 'state', 'next_at')
     if fields and fields[1] == 'pending' then
-      redis.call('ZADD', due(address), fields[2], next_one)
+      redis.call('ZADD', due(endpoint_id), fields[2], next_id)
     end
   end
-  schedule_endpoint(address)
+  schedule_endpoint(endpoint_id)
 end
 
--- No two share a place in a list, so a place is all that a page needs to go on from.
-local function list(key, id, time)
+-- Adds a delivery to a list with a unique score, so that a score is sufficient as a page cursor
+-- (keyset pagination).
+local function add_to_list(key, id, time)
   local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
   redis.call('ZADD', key, int(math.max(time, tonumber(newest[2] or 0) + 1)), id)
 end
 
+-- Moves a delivery to a final state and starts its retention. `keep` is in milliseconds.
 local function finish_delivery(id, state, time, keep, gave_up)
   local fields = redis.call('HMGET', delivery(id), 'endpoint', 'export', 'user')
-  leave(id, fields[1], fields[2])
+  dequeue_delivery(id, fields[1], fields[2])
   redis.call('HDEL', delivery(id), 'next_at')
   redis.call('HSET', delivery(id), 'state', state, 'finished_at', int(time))
   redis.call('PEXPIRE', delivery(id), keep)
@@ -145,25 +156,28 @@ local function finish_delivery(id, state, time, keep, gave_up)
     redis.call('HSET', delivery(id), 'gave_up', gave_up)
     local key = 'exporter:dead:' .. fields[3]
     redis.call('ZREMRANGEBYSCORE', key, '-inf', int(time - keep * 1000))
-    list(key, id, time)
+    add_to_list(key, id, time)
     redis.call('PEXPIRE', key, keep)
   end
 end
 
--- Removes every trace of a delivery.
+-- Deletes a delivery and its entries in all lists.
 local function forget_delivery(id)
   local fields = redis.call('HMGET', delivery(id), 'endpoint', 'export', 'user')
-  leave(id, fields[1], fields[2])
+  dequeue_delivery(id, fields[1], fields[2])
   redis.call('ZREM', 'exporter:deliveries:' .. fields[1], id)
   redis.call('ZREM', 'exporter:told:' .. fields[2], id)
   redis.call('ZREM', 'exporter:dead:' .. fields[3], id)
   redis.call('DEL', delivery(id))
 end
 
--- Of progress only the latest is of use, and none once the export is over: an earlier one that was
--- not delivered goes.
-local function supersede(address, export, id, over)
-  local before = redis.call('HGET', latest(address), export)
+-- Deletes the previous progress delivery of an export if a newer event makes it obsolete.
+--
+-- Only the latest progress is useful, and none after the export has ended (`over`). An attempt that
+-- is running is only marked as superseded. After the end, a progress delivery that is already
+-- delivered or dead is kept.
+local function supersede(endpoint_id, export, id, over)
+  local before = redis.call('HGET', latest_progress(endpoint_id), export)
   local state = before and redis.call('HGET', delivery(before), 'state')
   if state == 'delivering' then
     redis.call('HSET', delivery(before), 'superseded', '1')
@@ -171,32 +185,34 @@ local function supersede(address, export, id, over)
     forget_delivery(before)
   end
   if over then
-    redis.call('HDEL', latest(address), export)
+    redis.call('HDEL', latest_progress(endpoint_id), export)
   else
-    redis.call('HSET', latest(address), export, id)
+    redis.call('HSET', latest_progress(endpoint_id), export, id)
   end
 end
 
-local function make_delivery(id, address, user, export, kind, message, sequence, body, time, keep)
-  redis.call('HSET', delivery(id), 'endpoint', address, 'user', user, 'export', export,
+-- Creates a pending delivery, adds it to its lists, and queues it for `time`.
+local function make_delivery(id, endpoint_id, user, export, kind, message, sequence, body, time,
+    keep)
+  redis.call('HSET', delivery(id), 'endpoint', endpoint_id, 'user', user, 'export', export,
     'type', kind, 'message', message, 'sequence', sequence, 'body', body, 'tries', '0',
     'created_at', int(time))
-  local key = 'exporter:deliveries:' .. address
+  local key = 'exporter:deliveries:' .. endpoint_id
   redis.call('ZREMRANGEBYSCORE', key, '-inf', int(time - keep * 1000 - 14 * DAY))
-  list(key, id, time)
+  add_to_list(key, id, time)
   redis.call('PEXPIRE', key, int(keep + 14 * DAY / 1000))
   if export ~= '' then
-    list('exporter:told:' .. export, id, time)
+    add_to_list('exporter:told:' .. export, id, time)
     redis.call('PEXPIRE', 'exporter:told:' .. export, int(keep + 14 * DAY / 1000))
   end
-  join(id, time)
+  enqueue_delivery(id, time)
 end
 
--- Ends a try: it counts no more against its endpoint.
-local function let_go(id, address)
+-- Releases the lease of an attempt, which then no longer counts for the endpoint's in-flight limit.
+local function release_delivery_lease(id, endpoint_id)
   redis.call('ZREM', 'exporter:delivery_leases', id)
-  if redis.call('HINCRBY', 'exporter:delivering', address, -1) <= 0 then
-    redis.call('HDEL', 'exporter:delivering', address)
+  if redis.call('HINCRBY', 'exporter:delivering', endpoint_id, -1) <= 0 then
+    redis.call('HDEL', 'exporter:delivering', endpoint_id)
   end
 end
 
@@ -207,13 +223,13 @@ local function emit_of_endpoint(id, kind, time)
   end
 end
 
-local function disable(id, because, time)
+local function disable(id, reason, time)
   local fields = redis.call('HMGET', endpoint(id), 'user', 'disabled_at')
   if fields[1] and not fields[2] then
     redis.call('HDEL', endpoint(id), 'warned')
-    redis.call('HSET', endpoint(id), 'disabled_at', int(time), 'disabled_because', because)
+    redis.call('HSET', endpoint(id), 'disabled_at', int(time), 'disabled_because', reason)
     subscribe(fields[1])
-    if because ~= 'owner' then
+    if reason ~= 'owner' then
       emit_of_endpoint(id, 'endpoint.disabled', time)
     end
     return true

@@ -1,7 +1,9 @@
 -- fan_out(message, over '1' or '0', keep in ms, keep_endpoint in ms, endpoint, body, …)
---   -> deliveries made, or -1 if the message is not the oldest
+--   -> number of deliveries made, or -1 if the message is not the oldest
 --
--- Only the oldest entry is taken, so that any number of processes keep the order of the outbox.
+-- Replaces the oldest event of the outbox by one delivery for each endpoint; endpoints that are
+-- disabled or deleted are skipped. Because only the oldest event is accepted, any number of
+-- processes keep the order of the outbox. `over` says that the event ends its export.
 local message, over, keep, keep_endpoint = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3]), ARGV[4]
 
 local entry = redis.call('LINDEX', 'exporter:outbox', 0)
@@ -17,19 +19,19 @@ local export = string.sub(kind, 1, 7) == 'export.' and subject or ''
 local time = now()
 local made = 0
 for at = 5, #ARGV, 2 do
-  local address, body = ARGV[at], ARGV[at + 1]
-  local fields = redis.call('HMGET', endpoint(address), 'user', 'disabled_at', 'own')
+  local endpoint_id, body = ARGV[at], ARGV[at + 1]
+  local fields = redis.call('HMGET', endpoint(endpoint_id), 'user', 'disabled_at', 'own')
   if fields[1] and not fields[2] then
-    local id = message .. '.' .. address
+    local id = message .. '.' .. endpoint_id
     if fields[3] == '0' then
-      redis.call('PEXPIRE', endpoint(address), keep_endpoint)
+      redis.call('PEXPIRE', endpoint(endpoint_id), keep_endpoint)
     end
     if over or kind == 'export.progress' then
-      supersede(address, export, id, over)
+      supersede(endpoint_id, export, id, over)
     end
-    make_delivery(id, address, fields[1], export, kind, message, sequence, body, time, keep)
+    make_delivery(id, endpoint_id, fields[1], export, kind, message, sequence, body, time, keep)
     if kind == 'export.progress' then
-      redis.call('PEXPIRE', latest(address), keep_endpoint)
+      redis.call('PEXPIRE', latest_progress(endpoint_id), keep_endpoint)
     end
     made = made + 1
   end

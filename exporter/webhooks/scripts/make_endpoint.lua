@@ -1,8 +1,9 @@
 -- make_endpoint(id, user, own '1' or '0', url, most, keep in ms, name, value, …)
---   -> {'made', id, all fields}, or {'full'} if the user has `most` registered ones
+--   -> {'made', id, all fields}, or {'full'} if the user has `most` registered endpoints
 --
--- With own '0' it may be one that is there: a registered one of that URL, or the one of that id,
--- which is asked for once more and so is enabled again unless its owner disabled it.
+-- own '1' registers an endpoint; own '0' gets or creates the endpoint of a webhook_url. For own '0'
+-- an enabled registered endpoint with that URL is preferred. Otherwise the endpoint with that id is
+-- used: it is enabled again, unless its owner disabled it, and its TTL restarts.
 local id, user, own, url = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local most, keep = tonumber(ARGV[5]), tonumber(ARGV[6])
 
@@ -22,7 +23,8 @@ if redis.call('EXISTS', endpoint(id)) == 0 then
   redis.call('HSET', endpoint(id), 'user', user, 'own', own, 'url', url, 'created_at', int(time),
     unpack(ARGV, 7))
   local index = 'exporter:endpoints:' .. user
-  -- Those of a webhook_url expire by themselves, their place in the list does not.
+  -- Endpoints of a webhook_url have a TTL, their entries in the index do not. Each call removes up
+  -- to two expired entries.
   for _, oldest in ipairs(redis.call('ZRANGE', index, 0, 1)) do
     if redis.call('EXISTS', endpoint(oldest)) == 0 then
       redis.call('ZREM', index, oldest)
@@ -39,8 +41,8 @@ if redis.call('EXISTS', endpoint(id)) == 0 then
     redis.call('PEXPIRE', index, 2 * keep)
   end
 elseif own == '0' then
-  local because = redis.call('HGET', endpoint(id), 'disabled_because')
-  if because and because ~= 'owner' then
+  local reason = redis.call('HGET', endpoint(id), 'disabled_because')
+  if reason and reason ~= 'owner' then
     enable(id)
   end
 end

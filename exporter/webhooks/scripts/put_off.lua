@@ -1,4 +1,6 @@
--- put_off(message) -> 1 if it was the oldest of the outbox and is now the newest, else 0
+-- put_off(message) -> 1, or 0 if the message is not the oldest of the outbox
+--
+-- Moves the oldest event to the end of the outbox.
 local message = ARGV[1]
 
 local entry = redis.call('LINDEX', 'exporter:outbox', 0)

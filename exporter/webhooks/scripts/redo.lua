@@ -1,11 +1,12 @@
--- redo(endpoint, failed '1' or '0', id, …) -> how many are due now; -1 if the endpoint is disabled or
---   deleted
+-- redo(endpoint, failed '1' or '0', id, …)
+--   -> number of deliveries that are due now; -1 if the endpoint is disabled or deleted
 --
--- Deliveries of that endpoint begin their tries anew; with failed '1' only those that failed. One
--- that is under way is left alone.
-local address, failed = ARGV[1], ARGV[2] == '1'
+-- Makes deliveries of that endpoint pending and due now, with their attempts counted from 0. With
+-- failed '1' only dead deliveries, and pending ones with at least one failed attempt. Deliveries
+-- whose attempt is running are not changed.
+local endpoint_id, failed = ARGV[1], ARGV[2] == '1'
 
-local known = redis.call('HMGET', endpoint(address), 'user', 'disabled_at')
+local known = redis.call('HMGET', endpoint(endpoint_id), 'user', 'disabled_at')
 if not known[1] or known[2] then
   return -1
 end
@@ -16,12 +17,12 @@ for at = 3, #ARGV do
   local fields = redis.call('HMGET', delivery(id), 'state', 'attempts', 'endpoint')
   local state = fields[1]
   local has_failed = state == 'dead' or (state == 'pending' and fields[2])
-  if fields[3] == address and state ~= 'delivering' and (has_failed or not failed) then
+  if fields[3] == endpoint_id and state ~= 'delivering' and (has_failed or not failed) then
     redis.call('ZREM', 'exporter:dead:' .. known[1], id)
     redis.call('HDEL', delivery(id), 'finished_at', 'gave_up', 'lost')
     redis.call('HSET', delivery(id), 'tries', '0')
     redis.call('PERSIST', delivery(id))
-    join(id, time)
+    enqueue_delivery(id, time)
     redone = redone + 1
   end
 end

@@ -1,9 +1,10 @@
--- rotate_secret(id, user, secret, grace) -> all fields of the endpoint; none if there is none
+-- rotate_secret(id, user, secret, grace) -> all fields of the endpoint; {} if the user has none
 --
--- Those in force before sign for `grace` microseconds more. The second call with one secret changes
--- nothing.
+-- Replaces the current secret, which still signs for `grace` microseconds. Secrets that were
+-- replaced earlier keep their end. At most MAX_SECRETS secrets are kept, including the current one.
+-- Idempotent: a secret that the endpoint has already changes nothing.
 local id, user, secret, grace = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local MOST = 5
+local MAX_SECRETS = 5
 
 local fields = redis.call('HMGET', endpoint(id), 'user', 'secrets')
 if fields[1] ~= user then
@@ -19,7 +20,7 @@ for before, other in string.gmatch(fields[2], '(%d+) (%S+)') do
   if until_then == 0 then
     until_then = time + grace
   end
-  if until_then > time and #secrets < MOST then
+  if until_then > time and #secrets < MAX_SECRETS then
     table.insert(secrets, int(until_then) .. ' ' .. other)
   end
 end

@@ -1,7 +1,8 @@
--- sweep_deliveries(limit, keep in ms, most lost) -> {leases that ran out, 1 if there is work or 0}
+-- sweep_deliveries(limit, keep in ms, most) -> {number of expired leases, 1 if there is work or 0}
 --
--- Whoever held them may have delivered: it is tried again at once, and that try counts once. One
--- whose tries kill their workers is given up.
+-- Makes deliveries with an expired lease due now. The lost attempt may have reached the receiver
+-- (at-least-once delivery); it is not counted in `tries`. After `most` lost attempts in a row the
+-- delivery is dead, because its attempts may be the cause of the loss.
 local limit, keep, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local time = now()
@@ -12,15 +13,16 @@ for _, id in ipairs(expired) do
   if not fields[1] then
     redis.call('ZREM', 'exporter:delivery_leases', id)
   else
-    let_go(id, fields[1])
+    release_delivery_lease(id, fields[1])
     redis.call('HDEL', delivery(id), 'fence')
     count('delivery_leases_expired')
     if fields[2] then
       forget_delivery(id)
     elseif redis.call('HINCRBY', delivery(id), 'lost', 1) >= most then
-      finish_delivery(id, 'dead', time, keep, 'each worker that tried it was lost')
+      finish_delivery(id, 'dead', time, keep,
+        'the worker was lost in ' .. most .. ' attempts in a row')
     else
-      line_up_delivery(id, time)
+      make_delivery_pending(id, time)
     end
   end
 end

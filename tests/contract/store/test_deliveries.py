@@ -55,8 +55,8 @@ def test_an_event_that_nobody_can_read_now_lets_the_others_pass(desk: Desk) -> N
         desk.store.create(spec(export_id))
     first, second, third = desk.outbox.peek()
     # When
-    desk.outbox.put_off(first)
-    desk.outbox.put_off(first)
+    desk.outbox.postpone(first)
+    desk.outbox.postpone(first)
     # Then
     assert desk.outbox.peek() == (second, third, first)
 
@@ -281,13 +281,13 @@ def test_a_try_that_kills_every_worker_is_given_up(desk: Desk) -> None:
     desk.endpoint()
     desk.queue("e")
     # When
-    for _ in range(outbox.MOST_LOST):
+    for _ in range(outbox.MAX_LOST_WORKERS):
         lost = desk.claim()
         desk.lose()
     # Then
     known = desk.known(lost.delivery.id)
     assert known.state is DeliveryState.DEAD
-    assert known.gave_up == "each worker that tried it was lost"
+    assert known.gave_up == f"the worker was lost in {outbox.MAX_LOST_WORKERS} attempts in a row"
     assert desk.all_claims() == []
 
 

@@ -114,7 +114,7 @@ def test_a_test_is_sent_to_a_disabled_endpoint_too_and_says_nothing_of_its_healt
     endpoint = desk.endpoint()
     desk.endpoints.disable(endpoint.id, "ann")
     # When
-    delivery = desk.deliveries.test(endpoint)
+    delivery = desk.deliveries.send_test(endpoint)
     claimed = desk.claim()
     desk.give_up(claimed, "unknown")
     # Then

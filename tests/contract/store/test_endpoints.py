@@ -10,7 +10,7 @@ import pytest
 from exporter.core.events import DEFAULT_EVENTS, PROGRESS
 from exporter.webhooks import endpoint_store as stored
 from exporter.webhooks import signatures
-from exporter.webhooks.endpoint_store import LONGEST_GRACE, MOST_REGISTERED, Endpoints
+from exporter.webhooks.endpoint_store import MAX_REGISTERED_ENDPOINTS, MAX_ROTATION_GRACE, Endpoints
 from exporter.webhooks.endpoints import DisableReason, TooManyEndpoints
 from exporter.webhooks.signatures import SecretRefused
 from tests.contract.store.given import SHORT, spec
@@ -34,7 +34,7 @@ def test_an_endpoint_is_as_it_was_registered(desk: Desk) -> None:
     assert made == desk.known_endpoint(made) == desk.endpoints.list("ann")[0]
     assert (made.url, made.events) == (URL, ("export.finished", "export.failed"))
     assert [secret.value for secret in made.secrets] == [SECRET]
-    assert (made.own, made.ordered, made.include_download_url) == (True, True, True)
+    assert (made.registered, made.ordered, made.include_download_url) == (True, True, True)
     assert made.description == "naïve 🦊"
     assert made.enabled
     assert SECRET not in repr(made)
@@ -46,7 +46,7 @@ def test_unless_it_is_told_an_endpoint_hears_of_all_but_progress(desk: Desk) -> 
     # Then
     assert made.events == DEFAULT_EVENTS
     assert PROGRESS not in made.events
-    assert signatures.key(made.secrets[0].value)
+    assert signatures.decode_secret(made.secrets[0].value)
 
 
 def test_what_cannot_be_registered_is_refused_with_nothing_recorded(desk: Desk) -> None:
@@ -61,14 +61,14 @@ def test_what_cannot_be_registered_is_refused_with_nothing_recorded(desk: Desk) 
 
 def test_a_user_registers_a_bounded_number_and_no_other_user_s_count(desk: Desk) -> None:
     # Given
-    for _ in range(MOST_REGISTERED):
+    for _ in range(MAX_REGISTERED_ENDPOINTS):
         first = desk.endpoints.create("ann", URL)
     # When / Then
     with pytest.raises(TooManyEndpoints):
         desk.endpoints.create("ann", URL)
-    assert desk.endpoints.create("bob", URL).own
+    assert desk.endpoints.create("bob", URL).registered
     assert desk.endpoints.delete(first.id, "ann")
-    assert desk.endpoints.create("ann", URL).own
+    assert desk.endpoints.create("ann", URL).registered
 
 
 def test_nobody_sees_or_changes_the_endpoint_of_another(desk: Desk) -> None:
@@ -108,7 +108,7 @@ def test_after_the_grace_the_new_secret_signs_alone(desk: Desk) -> None:
     # Then
     assert at_once is not None
     assert [secret.value for secret in at_once.secrets] == [SECRET]
-    for grace in (-SHORT, LONGEST_GRACE + SHORT):
+    for grace in (-SHORT, MAX_ROTATION_GRACE + SHORT):
         with pytest.raises(ValueError, match="give 0 to 7 days"):
             desk.endpoints.rotate(endpoint.id, "ann", grace=grace)
 
@@ -153,11 +153,14 @@ def test_nothing_is_recorded_while_no_endpoint_of_a_user_is_enabled(desk: Desk) 
 
 def test_exports_that_name_one_url_share_its_endpoint(desk: Desk) -> None:
     # When
-    first, again = (desk.endpoints.named("ann", URL) for _ in range(2))
-    other_url, other_user = desk.endpoints.named("ann", f"{URL}/2"), desk.endpoints.named("b", URL)
+    first, again = (desk.endpoints.get_or_create("ann", URL) for _ in range(2))
+    other_url, other_user = (
+        desk.endpoints.get_or_create("ann", f"{URL}/2"),
+        desk.endpoints.get_or_create("b", URL),
+    )
     # Then
     assert first == again
-    assert (first.own, first.events) == (False, ())
+    assert (first.registered, first.events) == (False, ())
     assert len({first.id, other_url.id, other_user.id}) == 3
     assert first in desk.endpoints.list("ann")
     assert desk.endpoints.registered("ann") == ()
@@ -167,10 +170,10 @@ def test_the_endpoints_of_many_urls_hide_no_registered_one(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    monkeypatch.setattr(stored, "MOST_NAMED", 3)
-    monkeypatch.setattr(stored, "MOST_REGISTERED", 2)
+    monkeypatch.setattr(stored, "MAX_LISTED_URL_ENDPOINTS", 3)
+    monkeypatch.setattr(stored, "MAX_REGISTERED_ENDPOINTS", 2)
     registered = desk.endpoint()
-    named = [desk.endpoints.named("ann", f"{URL}/{n}") for n in range(8)]
+    named = [desk.endpoints.get_or_create("ann", f"{URL}/{n}") for n in range(8)]
     # When
     found = desk.endpoints.list("ann")
     # Then
@@ -181,31 +184,31 @@ def test_a_url_that_is_registered_is_not_told_twice(desk: Desk) -> None:
     # Given
     registered = desk.endpoint()
     # When
-    named = desk.endpoints.named("ann", URL)
+    named = desk.endpoints.get_or_create("ann", URL)
     desk.endpoints.disable(registered.id, "ann")
     # Then: unless it is disabled
     assert named.id == registered.id
-    assert desk.endpoints.named("ann", URL).id != registered.id
+    assert desk.endpoints.get_or_create("ann", URL).id != registered.id
 
 
 def test_who_names_an_endpoint_that_had_failed_asks_for_it_anew(desk: Desk) -> None:
     # Given
-    endpoint = desk.endpoints.named("ann", URL)
-    test = desk.deliveries.test(endpoint)
+    endpoint = desk.endpoints.get_or_create("ann", URL)
+    test = desk.deliveries.send_test(endpoint)
     assert test.endpoint_id == endpoint.id
     desk.give_up(desk.claim(), "gone")
     assert desk.known_endpoint(endpoint).disabled_reason is DisableReason.GONE
     # When / Then
-    assert desk.endpoints.named("ann", URL).enabled
+    assert desk.endpoints.get_or_create("ann", URL).enabled
     # ... and one whose owner disabled it stays as it is
     desk.endpoints.disable(endpoint.id, "ann")
-    assert desk.endpoints.named("ann", URL).disabled_reason is DisableReason.OWNER
+    assert desk.endpoints.get_or_create("ann", URL).disabled_reason is DisableReason.OWNER
 
 
 def test_an_endpoint_that_no_export_names_any_more_is_forgotten(desk: Desk) -> None:
     # Given
-    endpoints = Endpoints(desk.client, named_for=timedelta(seconds=1))
-    endpoint = endpoints.named("ann", URL)
+    endpoints = Endpoints(desk.client, url_endpoint_ttl=timedelta(seconds=1))
+    endpoint = endpoints.get_or_create("ann", URL)
     key = f"exporter:endpoint:{endpoint.id}"
     assert 0 < desk.client.pttl(key) <= 1_000
     # When
@@ -213,5 +216,5 @@ def test_an_endpoint_that_no_export_names_any_more_is_forgotten(desk: Desk) -> N
     time.sleep(0.01)
     # Then: and its place in the list goes with the next
     assert endpoints.list("ann") == ()
-    fresh = endpoints.named("ann", f"{URL}/2")
+    fresh = endpoints.get_or_create("ann", f"{URL}/2")
     assert desk.members("endpoints:ann") == {fresh.id}

@@ -125,7 +125,7 @@ def test_what_is_told_of_an_endpoint_does_not_give_its_address_away() -> None:
         url="https://hooks.example.com:8443/secret/path?token=1",
         events=(),
         secrets=(Secret("whsec_x"),),
-        own=True,
+        registered=True,
         created_at=AT,
         failing_since=AT,
         disabled_reason=DisableReason.FAILING,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.webhooks.schedule import DELAYS, Reaction, next_delay, reaction
+from exporter.webhooks.schedule import RETRY_DELAY_SECONDS, Reaction, classify, next_delay
 from exporter.webhooks.sender import Outcome
 
 
@@ -43,7 +43,7 @@ def test_only_2xx_is_a_delivery_and_only_410_is_for_good(
     status: int | None, expected: Reaction
 ) -> None:
     # Given / When / Then
-    assert reaction(answered(status)) is expected
+    assert classify(answered(status)) is expected
 
 
 @pytest.mark.parametrize("status", [200, 204, 410])
@@ -56,7 +56,7 @@ def test_what_was_delivered_or_is_gone_is_not_tried_again(status: int) -> None:
 @settings(max_examples=60, deadline=None)
 def test_a_delay_varies_by_a_fifth_at_most(tries: int, number: float, status: int | None) -> None:
     # Given
-    base = DELAYS[tries - 1]
+    base = RETRY_DELAY_SECONDS[tries - 1]
     # When
     delay = next_delay(tries, answered(status), lambda: number)
     # Then
@@ -74,7 +74,11 @@ def test_a_retry_after_counts_between_the_delay_and_twice_the_delay(
     tries: int, number: float, asked: float, status: int
 ) -> None:
     # Given
-    base = DELAYS[tries - 1] if status not in (429, 504) else max(DELAYS[tries - 1], 60)
+    base = (
+        RETRY_DELAY_SECONDS[tries - 1]
+        if status not in (429, 504)
+        else max(RETRY_DELAY_SECONDS[tries - 1], 60)
+    )
     # When
     delay = next_delay(tries, answered(status, asked), lambda: number)
     # Then: never before it asked, as far as it may ask
@@ -99,5 +103,5 @@ def test_a_receiver_with_too_much_to_do_has_a_minute_at_least(
 
 def test_a_delay_before_the_first_try_is_a_mistake() -> None:
     # Given / When / Then
-    with pytest.raises(ValueError, match="0 tries"):
+    with pytest.raises(ValueError, match="tries is 0"):
         next_delay(0, answered(500), middle)
