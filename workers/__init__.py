@@ -1,1 +1,3 @@
+"""Celery application of the workers: tasks, doorbells, watchdog, and the entry point."""
+
 from __future__ import annotations

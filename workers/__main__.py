@@ -1,7 +1,7 @@
-"""`python -m workers worker SLOTS|webhooks|beat`: the processes behind the `exporter` commands.
+"""Entry point of the worker processes: `python -m workers worker SLOTS|webhooks|beat`.
 
-`exporter worker`, `webhooks` and `beat` replace themselves by these; options and their help are
-there. Nothing else starts them.
+The commands `exporter worker`, `exporter webhooks` and `exporter beat` replace their process by one
+of these, and define the options. Nothing else starts these processes.
 """
 
 from __future__ import annotations
@@ -21,15 +21,20 @@ from exporter.store.redis.store import RedisStore
 log = structlog.get_logger()
 
 SENDER_PROCESSES = 2
-"""Processes that send webhooks: while one hands over and still waits for slow receivers, the other
-sends."""
+"""Child processes of a webhook worker.
+
+Two are needed: while one process hands over and waits for slow receivers, the other one sends.
+"""
 STORE_RETRY_SECONDS = 1.0
-"""Pause between two tries to reach Redis at start-up."""
+"""Seconds between two attempts to reach Redis at start-up."""
 
 
 def main() -> None:
-    """Run until SIGTERM. Exits with 78, and how to mend it on stderr, if the operator has to act:
-    a supervisor that starts it again changes nothing."""
+    """Runs the process until SIGTERM.
+
+    Exits with 78 if the configuration is wrong, with the remedy on stderr: the operator must act,
+    and a restart by the supervisor does not help.
+    """
     role, *options = sys.argv[1:]
     logs.configure(role)
     try:
@@ -44,22 +49,22 @@ def main() -> None:
 
 
 def _consume(slots: int | None) -> None:
-    """Run a Celery worker: of exports with this many processes, or of webhooks for None."""
-    # Imported only now: the app reads the settings while it is made.
+    """Runs a Celery worker for exports with `slots` child processes; for webhooks if None."""
+    # Imported only now, because `workers.app` reads the settings at import.
     from celery.signals import worker_process_init
 
     from workers import doorbell as doorbell
-    from workers import draining as draining  # registers its signal before the pool forks
+    from workers import draining as draining  # registers its signal handler before the fork
     from workers import tasks
     from workers.app import app
-    from workers.routing import QUEUE, WEBHOOKS
+    from workers.routing import QUEUE, WEBHOOK_QUEUE
 
     if slots is not None:
         worker_process_init.connect(tasks.warm)
     app.worker_main(
         [
             "worker",
-            f"--queues={WEBHOOKS if slots is None else QUEUE}",
+            f"--queues={WEBHOOK_QUEUE if slots is None else QUEUE}",
             f"--concurrency={SENDER_PROCESSES if slots is None else slots}",
             *(["--hostname=webhooks@%h"] if slots is None else []),
             "--without-gossip",
@@ -70,18 +75,18 @@ def _consume(slots: int | None) -> None:
 
 
 def _schedule() -> None:
-    """Run Celery beat."""
+    """Runs Celery beat."""
     from workers.app import app
 
-    # The schedule is in the code; beat insists on a file for when it last ran.
+    # The schedule is in the code, but beat requires a file for the times of its last runs.
     with tempfile.TemporaryDirectory(prefix="exporter-beat-") as directory:
         app.start(["beat", f"--schedule={Path(directory) / 'schedule'}", "--loglevel=WARNING"])
 
 
 def _check_settings() -> None:
-    """Raises ConfigurationError for what would let every task fail, or lose exports.
+    """Raises ConfigurationError for settings with which all tasks would fail or exports be lost.
 
-    Waits for a Redis that does not answer yet: what it would do with exports is not known before.
+    Waits until Redis answers, because its durability settings cannot be checked earlier.
     """
     found = settings.load()
     config.load_config(found.config)

@@ -1,4 +1,7 @@
-"""The Celery application: a fleet of processes that hear doorbells."""
+"""Configures the Celery application, whose messages are doorbells.
+
+A doorbell is a message that makes a worker claim work; see `workers.doorbell`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from workers import memory
 from workers.routing import QUEUE
 
 # Without this, a Redis restart can end a worker: closing the dead connection makes kombu 5.7
-# fail with AttributeError ('NoneType' object has no attribute 'hostname'), which it does not
-# count among the connection errors that it recovers from (celery/kombu issues 582 and 970).
+# raise AttributeError ('NoneType' object has no attribute 'hostname'), which is not in kombu's own
+# list of recoverable connection errors (celery/kombu issues 582 and 970).
 if AttributeError not in kombu_redis.Transport.connection_errors:
     kombu_redis.Transport.connection_errors += (AttributeError,)
 
@@ -23,8 +26,10 @@ BROKER_ERRORS: tuple[type[Exception], ...] = (
     RedisError,
     *kombu_redis.Transport.connection_errors,
 )
-"""What ringing raises when the broker is silent or full: kombu wraps what fails while it
-connects, not what fails while it asks."""
+"""Errors of sending a doorbell when the broker does not answer or is full.
+
+Kombu wraps errors of connecting in OperationalError, but not errors of commands.
+"""
 
 _settings = settings.load()
 _hard_limit = _settings.slice_hard_limit.total_seconds()
@@ -32,8 +37,8 @@ _hard_limit = _settings.slice_hard_limit.total_seconds()
 app = Celery("exporter", include=["workers.tasks"])
 app.conf.update(
     broker_url=_settings.broker,
-    # The record in the store is the truth. A message is a doorbell: it is acknowledged before
-    # the work, its result is nobody's, and its loss or doubling changes nothing.
+    # The store is the only source of truth. A message is only a doorbell: it is acknowledged before
+    # the work, has no result, and can be lost or duplicated without an effect.
     result_backend=None,
     task_ignore_result=True,
     task_acks_late=False,
@@ -46,32 +51,33 @@ app.conf.update(
     worker_pool="prefork",
     worker_max_tasks_per_child=200,
     worker_max_memory_per_child=memory.recycle_at(_settings.worker_memory),
-    # A child that is forked on a busy machine says that it is up after the default of 4 s.
+    # On a busy machine, a forked child can take longer than the default of 4 s to report ready.
     worker_proc_alive_timeout=30,
-    # A slice ends by itself long before; these are the last resort against one that hangs.
+    # Last resort against a slice that hangs: normally a slice ends long before these limits.
     task_soft_time_limit=_settings.slice_soft_limit.total_seconds(),
     task_time_limit=_hard_limit,
-    # SIGTERM sets the drain flag and waits for slices to hand over. A soft shutdown would cancel
-    # them in the middle of a page.
+    # SIGTERM sets the drain flag and waits until slices release their exports. A soft shutdown
+    # would cancel slices in the middle of a page.
     worker_soft_shutdown_timeout=0,
     worker_hijack_root_logger=False,
     worker_send_task_events=False,
-    # The lease decides who works on, not the link to the broker.
+    # A lost broker connection does not end a slice: the lease alone decides who may continue.
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,
-    # None: for ever. The default gives up after 100 tries and the worker exits.
+    # None: retry without limit. By default the worker exits after 100 tries.
     broker_connection_max_retries=None,
     broker_transport_options={
-        # One step for each priority; kombu's default knows only four.
+        # One step for each priority; kombu's default has only four steps.
         "priority_steps": list(range(10)),
-        # A doorbell that was fetched and not begun comes back; none waits longer than a slice.
+        # Visibility timeout, in seconds: a doorbell that a dead worker fetched but did not start is
+        # redelivered. A fetched doorbell waits at most for one slice, so the timeout is longer.
         "visibility_timeout": int(_hard_limit) + 60,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
         "socket_timeout": 5,
         "socket_connect_timeout": 3,
         "socket_keepalive": True,
-        # Without it a half-open connection is not noticed for minutes.
+        # Without this check, a half-open connection is not detected for minutes.
         "health_check_interval": 5,
         "retry_on_timeout": False,
     },

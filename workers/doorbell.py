@@ -1,9 +1,10 @@
-"""Carries wake-ups from the store to the broker, beside the worker's main thread.
+"""Relays wake-ups from the store to the broker, in threads beside the worker's main thread.
 
-The API only writes records, in one script that also leaves a wake-up in the store; it knows no
-broker. Any worker's relay takes the wake-up from there and rings. Both are best effort: the
-sweep rings again for exports that are ready and were not heard. For the workers that send webhooks
-it is the same, with wake-ups, relay and sweep of their own.
+A doorbell is a Celery message that makes a worker claim work; it names no export. The API does not
+use the broker: the script that stores a record also adds a wake-up to the store. The relay of any
+worker takes the wake-up from the store and sends a doorbell. Wake-ups and doorbells are best
+effort: the sweep adds new wake-ups for exports that are ready but were not claimed. Webhook workers
+use the same mechanism, with their own wake-ups, relay and sweep.
 """
 
 from __future__ import annotations
@@ -26,29 +27,45 @@ from exporter.store.base import Wake
 from exporter.store.redis.store import RedisStore
 from exporter.webhooks.outbox import Outbox
 from workers.app import BROKER_ERRORS, app
-from workers.routing import QUEUE, WEBHOOKS, broker_priority
+from workers.routing import QUEUE, WEBHOOK_QUEUE, broker_priority
 from workers.watchdog import Watchdog
 
 log = structlog.get_logger()
 
-ENOUGH = 64
-"""Doorbells on the broker above which none is added: each one serves whatever is best then."""
-TRIES = 2
-"""The first may only find out that its connection is dead; the sweep makes up for the last."""
-PATIENCE = timedelta(seconds=2)
-DUE_EVERY = timedelta(seconds=1)
-"""How late the next try of a webhook may begin."""
-ENOUGH_FOR_WEBHOOKS = 2
-"""Each one keeps a process sending for as long as there is anything to send."""
-PAUSE = 0.05
-"""Seconds between two rings for webhooks: while there is much to tell, one in many is enough."""
-PRESENCE = "exporter:workers:"
-SENDERS = "exporter:senders:"
-PRESENCE_SECONDS = 15
+MAX_WAITING_DOORBELLS = 64
+"""Doorbells in the queue at which no more are sent.
+
+More are unnecessary: a doorbell is not tied to an export, and the worker claims the best ready one.
+"""
+SEND_TRIES = 2
+"""Tries to send one doorbell: the first may only detect that its connection is dead.
+
+If the last one fails, the next sweep causes another doorbell.
+"""
+WAKE_TIMEOUT = timedelta(seconds=2)
+"""Longest wait for a wake-up before the relay checks whether it must stop."""
+OUTBOX_TIMEOUT = timedelta(seconds=1)
+"""Longest wait for a wake-up before the webhook relay sweeps.
+
+Bounds the time by which the next attempt of a due webhook is late.
+"""
+MAX_WAITING_WEBHOOK_DOORBELLS = 2
+"""Webhook doorbells in the queue at which no more are sent.
+
+Few are sufficient: one doorbell keeps a process sending until nothing is due.
+"""
+MIN_WEBHOOK_DOORBELL_INTERVAL_SECONDS = 0.05
+"""Shortest time between two webhook doorbells: during a burst, one serves many events."""
+WORKER_PRESENCE_PREFIX = "exporter:workers:"
+"""Prefix of the Redis keys of live workers that run exports."""
+SENDER_PRESENCE_PREFIX = "exporter:senders:"
+"""Prefix of the Redis keys of live webhook workers."""
+PRESENCE_TTL_SECONDS = 15
+"""TTL of a presence key: a worker counts as live for this time after its last sign of life."""
 
 
 class Relay(threading.Thread):
-    """Rings once for each wake-up in the store, unless enough doorbells wait already."""
+    """Sends one doorbell for each wake-up, unless MAX_WAITING_DOORBELLS are in the queue."""
 
     def __init__(self, store: RedisStore, celery: Celery) -> None:
         super().__init__(name="relay", daemon=True)
@@ -59,25 +76,31 @@ class Relay(threading.Thread):
     def run(self) -> None:
         while not self._stop_asked.is_set():
             try:
-                wake = self._store.next_wake(timeout=PATIENCE)
+                wake = self._store.next_wake(timeout=WAKE_TIMEOUT)
             except StoreUnavailable as error:
                 log.warning("relay.store_silent", reason=str(error))
                 self._stop_asked.wait(1)
                 continue
             if wake is not None:
-                self._ring(wake)
+                self._pass_on(wake)
 
     def stop(self) -> None:
-        """End the thread soon; does not wait for it."""
+        """Asks the thread to end, and does not wait for it."""
         self._stop_asked.set()
 
-    def _ring(self, wake: Wake) -> None:
+    def _pass_on(self, wake: Wake) -> None:
         priority = broker_priority(wake.priority)
-        ring(self._celery, "exporter.tick", QUEUE, enough=ENOUGH, priority=priority)
+        send_doorbell(
+            self._celery,
+            "exporter.tick",
+            QUEUE,
+            max_waiting=MAX_WAITING_DOORBELLS,
+            priority=priority,
+        )
 
 
 class WebhookRelay(threading.Thread):
-    """Rings while there are webhooks to send, sweeps their leases, and shows that it lives."""
+    """Sends doorbells while webhooks are due, sweeps delivery leases, and renews the presence."""
 
     def __init__(self, outbox: Outbox, celery: Celery, presence: Presence) -> None:
         super().__init__(name="webhook-relay", daemon=True)
@@ -87,10 +110,10 @@ class WebhookRelay(threading.Thread):
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
-        while not self._stop_asked.wait(PAUSE):
+        while not self._stop_asked.wait(MIN_WEBHOOK_DOORBELL_INTERVAL_SECONDS):
             self._presence.show()
             try:
-                rung = self._outbox.wait(DUE_EVERY)
+                is_woken = self._outbox.wait(OUTBOX_TIMEOUT)
                 swept = self._outbox.sweep()
             except StoreUnavailable as error:
                 log.warning("relay.store_silent", reason=str(error))
@@ -98,23 +121,33 @@ class WebhookRelay(threading.Thread):
                 continue
             if swept.expired:
                 log.warning("sweep.delivery_leases_expired", count=swept.expired)
-            if rung or swept.ready:
-                ring(self._celery, "exporter.deliver", WEBHOOKS, enough=ENOUGH_FOR_WEBHOOKS)
+            if is_woken or swept.ready:
+                send_doorbell(
+                    self._celery,
+                    "exporter.deliver",
+                    WEBHOOK_QUEUE,
+                    max_waiting=MAX_WAITING_WEBHOOK_DOORBELLS,
+                )
 
     def stop(self) -> None:
-        """End the thread soon; does not wait for it."""
+        """Asks the thread to end, and does not wait for it."""
         self._stop_asked.set()
 
 
-def ring(celery: Celery, task: str, queue: str, *, enough: int, priority: int = 0) -> None:
-    """Ask for a task, unless that many messages wait in its queue already. Raises nothing."""
-    for _ in range(TRIES):
+def send_doorbell(
+    celery: Celery, task: str, queue: str, *, max_waiting: int, priority: int = 0
+) -> None:
+    """Sends a message for a task, unless `max_waiting` messages are in its queue already.
+
+    Errors of the broker are logged, not raised.
+    """
+    for _ in range(SEND_TRIES):
         try:
-            # One connection for both: a second one that has gone silent costs its timeout too.
+            # One connection for both calls: a second connection could cost another timeout.
             with celery.connection_or_acquire() as connection:
-                # The stubs know only the calls that every transport shares.
+                # Any: the type stubs contain only the calls that all transports share.
                 channel: Any = connection.default_channel
-                if channel.queue_declare(queue).message_count < enough:
+                if channel.queue_declare(queue).message_count < max_waiting:
                     celery.send_task(task, queue=queue, priority=priority, connection=connection)
         except BROKER_ERRORS as error:
             log.warning("relay.broker_silent", reason=str(error))
@@ -123,22 +156,22 @@ def ring(celery: Celery, task: str, queue: str, *, enough: int, priority: int = 
 
 
 class Presence:
-    """Shows, for PRESENCE_SECONDS at a time, that a worker of this name lives."""
+    """Presence key of a worker: shows for PRESENCE_TTL_SECONDS that the worker is alive."""
 
-    def __init__(self, store: RedisStore, name: str, kind: str = PRESENCE) -> None:
+    def __init__(self, store: RedisStore, name: str, kind: str = WORKER_PRESENCE_PREFIX) -> None:
         self._store = store
         self._key = kind + name
 
     def show(self) -> None:
-        """Show it anew. Raises nothing: a sweep that calls this must outlive its Redis."""
+        """Renews the presence key. Errors of Redis are logged, not raised."""
         try:
-            self._store.client.set(self._key, "1", ex=PRESENCE_SECONDS)
+            self._store.client.set(self._key, "1", ex=PRESENCE_TTL_SECONDS)
         except RedisError as error:
             log.warning("presence.not_shown", reason=str(error))
 
 
-def broker_answers() -> bool:
-    """Whether a new connection to the broker works."""
+def can_reach_broker() -> bool:
+    """True if a new connection to the broker works."""
     try:
         with app.connection_for_write() as connection:
             channel: Any = connection.default_channel
@@ -149,8 +182,8 @@ def broker_answers() -> bool:
     return True
 
 
-_company: list[Relay | WebhookRelay | Sweeper | Watchdog] = []
-"""The threads beside a running worker."""
+_threads: list[Relay | WebhookRelay | Sweeper | Watchdog] = []
+"""Threads beside the main thread of a running worker."""
 
 
 @worker_ready.connect
@@ -163,19 +196,19 @@ def _start(sender: Any, **_: object) -> None:
     if QUEUE in queues:
         presence = Presence(store, name)
         relay, sweeper = Relay(store, app), Sweeper(store, then=presence.show)
-        watchdog = Watchdog(store, slots, [relay, sweeper], broker_answers=broker_answers)
-        _company.extend([relay, sweeper, watchdog])
+        watchdog = Watchdog(store, slots, [relay, sweeper], can_reach_broker=can_reach_broker)
+        _threads.extend([relay, sweeper, watchdog])
         presence.show()
-    if WEBHOOKS in queues:
+    if WEBHOOK_QUEUE in queues:
         outbox = wiring.outbox(found, store)
-        bell = WebhookRelay(outbox, app, Presence(store, name, SENDERS))
-        watchdog = Watchdog(outbox, slots, [bell], broker_answers=broker_answers)
-        _company.extend([bell, watchdog])
-    for thread in _company:
+        webhook_relay = WebhookRelay(outbox, app, Presence(store, name, SENDER_PRESENCE_PREFIX))
+        watchdog = Watchdog(outbox, slots, [webhook_relay], can_reach_broker=can_reach_broker)
+        _threads.extend([webhook_relay, watchdog])
+    for thread in _threads:
         thread.start()
 
 
 @worker_shutdown.connect
 def _stop(**_: object) -> None:
-    for thread in _company:
+    for thread in _threads:
         thread.stop()

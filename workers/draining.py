@@ -1,4 +1,4 @@
-"""The flag that asks every slice of this worker to hand over at its next page."""
+"""Drain flag: makes every slice of this worker release its export at the next page."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import multiprocessing
 
 from celery.signals import worker_shutting_down
 
-# Made at import, before the pool forks, so that the children share the parent's memory.
+# Created at import, before the pool forks, so that parent and children share the memory.
 _flag = multiprocessing.Value("b", 0, lock=False)
 
 
 @worker_shutting_down.connect
-def ask(**_: object) -> None:
-    """Ask every slice of this worker to hand over."""
+def request(**_: object) -> None:
+    """Sets the drain flag for all processes of this worker."""
     _flag.value = 1
 
 
-def asked() -> bool:
-    """Whether this worker is shutting down."""
+def requested() -> bool:
+    """True if this worker is shutting down."""
     return bool(_flag.value)

@@ -1,4 +1,4 @@
-"""What the children of a worker do, as its main process sees it."""
+"""Activity of a worker's child processes, in memory that its main process can read."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from billiard.process import current_process
 
 from exporter.settings import MAX_CONCURRENCY
 
-# Made at import, before the pool forks, so that the children share the parent's memory. Without
-# locks: a child that is killed while it holds one would stop all others.
+# Created at import, before the pool forks, so that parent and children share the memory. The number
+# of children is not known then, so there is a place for the largest number. Without locks: a child
+# that is killed while it holds a lock would block all other children.
 _claimed_at = multiprocessing.Value("d", 0.0, lock=False)
 _busy = multiprocessing.Array("b", MAX_CONCURRENCY, lock=False)
 
 
-def begin() -> None:
-    """This child is new in its slot, whatever became of the one before."""
+def reset_slot() -> None:
+    """Marks the slot of this new child process as idle; its previous child may have died busy."""
     _busy[_slot()] = 0
 
 
-def claiming() -> None:
-    """This child heard a doorbell and asks for work."""
-    # The monotonic clock is the machine's, so parent and children read the same one.
+def record_claim() -> None:
+    """Records that a child process received a doorbell and now claims work."""
+    # The monotonic clock is shared by all processes of the machine.
     _claimed_at.value = time.monotonic()
 
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """Within this block this child's slot is not idle."""
+    """Marks the slot of this child process as busy inside the block."""
     _busy[_slot()] = 1
     try:
         yield
@@ -39,16 +40,16 @@ def busy() -> Iterator[None]:
 
 
 def last_claim() -> float:
-    """When a child last asked for work, by the monotonic clock; 0 if none ever did."""
+    """Returns the monotonic time of the latest claim of any child; 0 if there was none."""
     return float(_claimed_at.value)
 
 
-def idle(slots: int) -> int:
-    """How many of the first `slots` slots do nothing."""
+def count_idle(slots: int) -> int:
+    """Returns the number of idle slots among the first `slots` slots."""
     return slots - sum(map(int, _busy[:slots]))
 
 
 def _slot() -> int:
-    # The pool numbers its children and gives a dead one's number to its successor. A process
-    # that is no child, as in tests, has none.
+    # The pool numbers its children and reuses the number of a dead child. A process that is not a
+    # child of a pool, as in tests, has no number and uses slot 0.
     return int(getattr(current_process(), "index", 0))

@@ -1,18 +1,22 @@
-"""Where doorbells go, and how our priorities read on the broker."""
+"""Names of the Celery queues, and the mapping of export priorities to broker priorities."""
 
 from __future__ import annotations
 
 QUEUE = "exporter"
-WEBHOOKS = "webhooks"
-"""The queue of the workers that send webhooks. They hear no other, and no other worker hears it: a
-slow receiver must not hold an export up."""
-MOST_URGENT = 9
+"""Queue of the workers that run slices of exports."""
+WEBHOOK_QUEUE = "webhooks"
+"""Queue of the webhook workers, which consume only this queue.
+
+Other workers do not consume it, so that a slow receiver does not delay exports.
+"""
+MAX_PRIORITY = 9
+"""Highest priority of an export, and lowest priority of a message on the broker."""
 
 
 def broker_priority(priority: int) -> int:
-    """The broker's number for one of ours: with Redis, kombu serves 0 first and 9 last.
+    """Returns the broker priority of an export priority: on Redis, kombu serves 0 first, 9 last.
 
     >>> broker_priority(9), broker_priority(0)
     (0, 9)
     """
-    return MOST_URGENT - min(max(priority, 0), MOST_URGENT)
+    return MAX_PRIORITY - min(max(priority, 0), MAX_PRIORITY)

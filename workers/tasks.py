@@ -1,4 +1,4 @@
-"""The tasks: hear a doorbell, work one slice; clean the bucket now and then; send webhooks."""
+"""Celery tasks: run one slice of an export, clean the bucket every hour, and send webhooks."""
 
 from __future__ import annotations
 
@@ -25,83 +25,91 @@ from exporter.store.base import Claim
 from exporter.webhooks.delivering import Deliverer
 from workers import draining, memory, pulse
 from workers.app import BROKER_ERRORS, app
-from workers.routing import WEBHOOKS
+from workers.routing import WEBHOOK_QUEUE
 
 log = structlog.get_logger()
 
 UPLOAD_GRACE = timedelta(hours=1)
-"""An upload without a live export is left alone this long."""
+"""Age below which a multipart upload without a live export is not aborted."""
 UNKNOWN_SOURCE_WAIT = timedelta(seconds=30)
-"""Between two looks whether some worker knows an export's source."""
-THREAD_STACK = 1024 * 1024
-"""Bytes for each thread of a process that sends webhooks."""
-DELIVERING = timedelta(minutes=5)
-"""How long one task sends webhooks while there are any, before it hands over to the next; up to
-twice that."""
-CRASH_WAIT = timedelta(seconds=1)
-"""Until the next try after a slice crashed, doubled with each further one in a row: a defect that
-passes by itself is not tried away within a second."""
+"""Time until an export is claimed again after a worker without its source released it."""
+THREAD_STACK_BYTES = 1024 * 1024
+"""Stack size of each thread of a webhook process."""
+MIN_DELIVER_BUDGET = timedelta(minutes=5)
+"""Shortest time for which one task sends webhooks before it hands over; the longest is twice that.
+
+A task ends earlier if nothing is due.
+"""
+MIN_CRASH_DELAY = timedelta(seconds=1)
+"""Delay before the next attempt after a slice crashed, doubled with each consecutive crash.
+
+The backoff keeps a temporary defect from using up all attempts within a second. The delay is at
+most the duration of a lease.
+"""
 
 
 @lru_cache(maxsize=1)
 def service() -> ExportService:
-    """This process's engine. Made in the child, never before the fork: sockets are not shared."""
+    """Returns the export service of this process, created at the first call.
+
+    The first call must come after the fork, because processes must not share sockets.
+    """
     return wiring.export_service()
 
 
 @lru_cache(maxsize=1)
 def deliverer() -> Deliverer:
-    """This process's sender of webhooks, made as the engine is."""
-    # Its threads only wait; with the usual 8 MiB each, they alone would reach the memory ceiling.
-    threading.stack_size(THREAD_STACK)
+    """Returns the webhook deliverer of this process, created at the first call after the fork."""
+    # The threads need little stack; with the default of 8 MiB each, they could reach the ceiling.
+    threading.stack_size(THREAD_STACK_BYTES)
     return wiring.deliverer()
 
 
 @lru_cache(maxsize=1)
 def worker_id() -> str:
-    """`worker-<8 characters>-<n>`, the form that the vendor's tasks show."""
+    """Returns `worker-<8 characters>-<process id>`, in the format of the vendor's tasks."""
     return f"worker-{secrets.token_hex(4)}-{os.getpid()}"
 
 
 @worker_process_init.connect
-def _begin(**_: object) -> None:
-    """What a child does before its first slice."""
+def _init_child(**_: object) -> None:
+    """Prepares a child process before its first task."""
     service.cache_clear()
     deliverer.cache_clear()
     worker_id.cache_clear()
-    pulse.begin()
-    memory.steady()
-    memory.bound(settings.load().worker_memory)
+    pulse.reset_slot()
+    memory.tune_allocator()
+    memory.set_ceiling(settings.load().worker_memory)
 
 
 def warm(**_: object) -> None:
-    """What a child that does exports begins beside its first slice."""
+    """Starts, in a child process that runs exports, the slow S3 set-up beside its first slice."""
     wiring.warm_up(service().storage)
 
 
 @app.task(name="exporter.tick")
 def tick() -> str | None:
-    """Work one slice of the best ready export, if there is one; then ring again.
+    """Runs one slice of the best ready export, if there is one, and sends the next doorbell.
 
-    The message names no export: the claim decides, so order and fairness are exact whatever
-    order the broker delivers in. Ringing again keeps as many doorbells as there are busy
-    workers until nothing is ready.
+    The message names no export: the claim chooses it, so that order and fairness do not depend on
+    the order in which the broker delivers messages. The next doorbell keeps one doorbell per busy
+    worker in circulation until nothing is ready. Returns how the slice ended; None without a slice.
     """
     try:
         with pulse.busy():
             ending = work()
     except MemoryError:
-        # What the slice held may not all be free again: the next one gets a new process. The
-        # error itself must not reach Celery, which raises it once more in the main process.
-        _ring_again()
+        # Memory of the slice may still be in use, so the next slice gets a new process. The error
+        # must not reach Celery, which would raise it again in the main process.
+        _send_next_doorbell()
         sys.exit(EX_RECYCLE)
     if ending is not None:
-        _ring_again()
+        _send_next_doorbell()
     return ending
 
 
-def _ring_again() -> None:
-    if draining.asked():
+def _send_next_doorbell() -> None:
+    if draining.requested():
         return
     try:
         tick.apply_async()
@@ -110,14 +118,15 @@ def _ring_again() -> None:
 
 
 def work() -> Ending | None:
-    """Claim and work one slice; None if nothing was ready or the store is silent.
+    """Claims an export and runs one slice; None if nothing was ready or the store did not answer.
 
-    A slice that crashes by a defect of ours ends as LOST: its export's attempt is counted and it
-    is ready again soon. MemoryError is raised after that, for this process has to end.
+    An unexpected exception ends the slice as LOST: the attempt is counted, and the export becomes
+    ready again soon. A MemoryError is handled in the same way and then raised, because this process
+    must end.
     """
     own = service()
     claimed_at = own.clock.monotonic()
-    pulse.claiming()
+    pulse.record_claim()
     try:
         claim = own.store.claim(
             worker_id(),
@@ -134,21 +143,22 @@ def work() -> Ending | None:
     ):
         log.info("slice.started", state=claim.export.state, clean=claim.clean)
         try:
-            return _slice(own, claim, claimed_at)
+            return _run_claimed(own, claim, claimed_at)
         except MemoryError as error:
-            memory.ease()
-            _crashed(own, claim, error)
+            memory.lift_ceiling()
+            _handle_crash(own, claim, error)
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and counted
-            _crashed(own, claim, error)
+        except Exception as error:  # noqa: BLE001 - every defect is logged and counted
+            _handle_crash(own, claim, error)
             return Ending.LOST
 
 
-def _slice(own: ExportService, claim: Claim, claimed_at: float) -> Ending:
+def _run_claimed(own: ExportService, claim: Claim, claimed_at: float) -> Ending:
     spec = claim.export.spec
     if claim.export.attempts >= 2 * own.settings.max_attempts:
-        # It was to be failed and its bucket emptied, and workers were lost even at that.
-        return _end(
+        # Beyond `max_attempts` a slice only fails the export and cleans up; workers were lost even
+        # then, so the export is failed here without a slice.
+        return _end_export(
             own,
             claim,
             State.FAILED,
@@ -158,7 +168,7 @@ def _slice(own: ExportService, claim: Claim, claimed_at: float) -> Ending:
     try:
         source = own.reader(claim.export)
     except ConfigurationError as error:
-        return _without_source(own, claim, str(error))
+        return _wait_for_source(own, claim, str(error))
     return run_slice(
         claim,
         source=source,
@@ -168,17 +178,17 @@ def _slice(own: ExportService, claim: Claim, claimed_at: float) -> Ending:
         clock=own.clock,
         limits=wiring.limits(own.settings),
         claimed_at=claimed_at,
-        draining=draining.asked,
+        draining=draining.requested,
     )
 
 
-def _crashed(own: ExportService, claim: Claim, error: Exception) -> None:
-    """Log the error, and let the lease run out soon instead of at its end.
+def _handle_crash(own: ExportService, claim: Claim, error: Exception) -> None:
+    """Logs the error, and shortens the lease so that it expires after the crash delay.
 
-    To the store that is a dead worker: the sweep counts the attempt, and whoever claims next
-    seals what this one may still have on its way.
+    The store then treats this worker as dead: the sweep counts the attempt, and the next worker
+    seals the upload against late writes of this one.
     """
-    wait = min(own.settings.lease_seconds, CRASH_WAIT * 2 ** min(claim.export.attempts, 16))
+    wait = min(own.settings.lease_seconds, MIN_CRASH_DELAY * 2 ** min(claim.export.attempts, 16))
     log.error(
         "slice.crashed",
         attempt=claim.export.attempts + 1,
@@ -191,33 +201,33 @@ def _crashed(own: ExportService, claim: Claim, error: Exception) -> None:
         log.warning("store.silent", reason=str(silent))
 
 
-def _without_source(own: ExportService, claim: Claim, reason: str) -> Ending:
-    """Let the export wait for a worker that knows its source; in the end, fail it.
+def _wait_for_source(own: ExportService, claim: Claim, reason: str) -> Ending:
+    """Releases the export for a worker that knows its source, or fails it after `patience`.
 
-    A new configuration reaches workers one by one. Were this an error of the task, the export
-    would be claimed, and its lease run out, for ever.
+    A new configuration reaches workers one by one, so a worker may not know a source yet. Raising
+    an error instead would repeat claims and expired leases without limit.
     """
     log.error("source.unknown", reason=reason)
     export, since = claim.export, claim.export.stalled_since
     if export.cancel_requested:
-        return _end(own, claim, State.CANCELED, None)
-    # The claim set updated_at, so both are times of the store; this machine's clock may be wrong.
+        return _end_export(own, claim, State.CANCELED, None)
+    # The claim set updated_at, so both times are from the store; the local clock may be wrong.
     if since is not None and export.updated_at - since > own.settings.patience:
-        return _end(own, claim, State.FAILED, reason)
+        return _end_export(own, claim, State.FAILED, reason)
     try:
-        held = own.store.release(
+        is_held = own.store.release(
             export.id, claim.fence, clean=claim.clean, retry_in=UNKNOWN_SOURCE_WAIT, reason=reason
         )
     except StoreUnavailable as error:
         log.warning("store.silent", reason=str(error))
         return Ending.LOST
-    return Ending.WAITING if held else Ending.LOST
+    return Ending.WAITING if is_held else Ending.LOST
 
 
-def _end(own: ExportService, claim: Claim, state: State, error: str | None) -> Ending:
-    """End an export that no slice can end. What it left in the bucket is cleaned up later."""
+def _end_export(own: ExportService, claim: Claim, state: State, error: str | None) -> Ending:
+    """Ends an export without a slice. The hourly cleanup removes its objects from the bucket."""
     try:
-        held = own.store.end(
+        is_held = own.store.end(
             claim.export.id,
             claim.fence,
             state,
@@ -227,12 +237,12 @@ def _end(own: ExportService, claim: Claim, state: State, error: str | None) -> E
     except StoreUnavailable as silent:
         log.warning("store.silent", reason=str(silent))
         return Ending.LOST
-    return Ending(state) if held else Ending.LOST
+    return Ending(state) if is_held else Ending.LOST
 
 
 @app.task(name="exporter.clean")
 def clean() -> None:
-    """Delete files past their retention and uploads without an export."""
+    """Deletes files past their retention, and aborts multipart uploads without a live export."""
     own = service()
     try:
         cleaning.clean(
@@ -246,27 +256,29 @@ def clean() -> None:
         log.warning("cleaning.postponed", reason=str(error))
 
 
-@app.task(name="exporter.deliver", queue=WEBHOOKS)
+@app.task(name="exporter.deliver", queue=WEBHOOK_QUEUE)
 def deliver() -> None:
-    """Send the webhooks that are due, until there is none.
+    """Sends due webhooks until nothing is due or the time budget is spent.
 
-    A worker runs two of these, which share out what is due. One whose time is over rings for its
-    successor before it waits for the tries that it has under way.
+    A webhook worker runs two of these tasks at once, which share the due deliveries. A task whose
+    budget is spent sends the doorbell of its successor first, and then waits for its running
+    attempts.
     """
-    pulse.claiming()
+    pulse.record_claim()
     try:
         with pulse.busy():
             deliverer().run(
-                budget=DELIVERING * random.uniform(1, 2),  # noqa: S311 - so that two end apart
-                is_draining=draining.asked,
-                hand_over=_ring_for_webhooks,
+                # Random, so that the two tasks do not end at the same time.
+                budget=MIN_DELIVER_BUDGET * random.uniform(1, 2),  # noqa: S311
+                is_draining=draining.requested,
+                hand_over=_send_webhook_doorbell,
             )
     except StoreUnavailable as error:
         log.warning("delivering.interrupted", reason=str(error))
 
 
-def _ring_for_webhooks() -> None:
-    if draining.asked():
+def _send_webhook_doorbell() -> None:
+    if draining.requested():
         return
     try:
         deliver.apply_async()

@@ -1,4 +1,4 @@
-"""Ends a worker that hears nothing although there is work, so that its supervisor restarts it."""
+"""Ends a worker that no longer claims work although work is ready, so that it is restarted."""
 
 from __future__ import annotations
 
@@ -15,74 +15,78 @@ from workers import draining, pulse
 
 log = structlog.get_logger()
 
-INTERVAL = 5.0
-"""Seconds between two looks."""
-DEAF_AFTER = 60.0
-"""Seconds without a claim, while work is ready and a slot idle, after which a worker is deaf. The
-slowest recovery from a broken link that was ever measured took 29 s."""
-GRACE = 10.0
-"""Seconds that slices under way have to hand over before the process ends."""
+INTERVAL_SECONDS = 5.0
+"""Seconds between two checks."""
+MAX_STUCK_SECONDS = 60.0
+"""Longest time without a claim while work is ready and a slot is idle; above it, the process ends.
+
+The slowest recovery from a broken broker connection that was measured took 29 s.
+"""
+DRAIN_GRACE_SECONDS = 10.0
+"""Seconds for which running slices may release their exports before the process ends."""
 EXIT_CODE = 70
+"""Exit code of a process that the watchdog ends (EX_SOFTWARE)."""
 
 
-class HasReady(Protocol):
-    """What a sweep found."""
+class ReadyCount(Protocol):
+    """Result of a sweep."""
 
     @property
     def ready(self) -> int:
-        """How much a worker could begin now."""
+        """Number of exports or deliveries that can start now, or 1 for at least one."""
 
 
-class Sweeps(Protocol):
-    """Where the work of a worker comes from: the exports, or the webhooks."""
+class Sweepable(Protocol):
+    """Queue of a worker: the store of exports, or the outbox of webhooks."""
 
-    def sweep(self) -> HasReady:
-        """Repair what dead workers left, and tell what is ready."""
+    def sweep(self) -> ReadyCount:
+        """Makes work of dead workers ready again, and returns how much is ready."""
 
 
 class Watchdog(threading.Thread):
-    """Ends this process with exit code 70 when its worker is deaf, or a thread beside it is dead.
+    """Ends this process with exit code 70 if its worker is stuck or one of its threads is dead.
 
-    Deaf: for DEAF_AFTER seconds work was ready, a slot was idle, and no child asked for work.
-    Libraries have hung like this after a broker restart, with nothing in their logs. A broker
-    that does not answer a new connection either is no deafness: a restart would not help.
+    A worker is stuck if for MAX_STUCK_SECONDS work was ready, a slot was idle, and no child process
+    claimed work. Broker libraries have hung in this way after a broker restart, without a line in
+    the log. While the broker does not answer a new connection, the worker is not considered stuck,
+    because a restart would not help.
     """
 
     def __init__(
         self,
-        store: Sweeps,
+        store: Sweepable,
         slots: int,
         beside: Sequence[threading.Thread],
         *,
-        broker_answers: Callable[[], bool],
+        can_reach_broker: Callable[[], bool],
     ) -> None:
         super().__init__(name="watchdog", daemon=True)
         self._store = store
         self._slots = slots
         self._beside = beside
-        self._broker_answers = broker_answers
+        self._can_reach_broker = can_reach_broker
         self._waiting_since: float | None = None
         self._stop_asked = threading.Event()
 
     def run(self) -> None:
-        while not self._stop_asked.wait(INTERVAL):
+        while not self._stop_asked.wait(INTERVAL_SECONDS):
             dead = [thread.name for thread in self._beside if not thread.is_alive()]
-            if draining.asked():
+            if draining.requested():
                 continue
             if dead:
                 log.critical("watchdog.thread_died", threads=dead)
                 self._end()
-            seconds = self.deaf_for(time.monotonic())
-            if seconds > DEAF_AFTER:
-                log.critical("watchdog.deaf", seconds=round(seconds))
+            seconds = self.stuck_seconds(time.monotonic())
+            if seconds > MAX_STUCK_SECONDS:
+                log.critical("watchdog.stuck", seconds=round(seconds))
                 self._end()
 
     def stop(self) -> None:
-        """End the thread soon; does not wait for it."""
+        """Asks the thread to end, and does not wait for it."""
         self._stop_asked.set()
 
-    def deaf_for(self, now: float) -> float:
-        """Seconds for which this worker let work lie, as far as the looks until now tell."""
+    def stuck_seconds(self, now: float) -> float:
+        """Returns the seconds for which the checks so far found ready work without a claim."""
         if not self._has_work_for_idle_slot():
             self._waiting_since = None
             return 0.0
@@ -91,18 +95,18 @@ class Watchdog(threading.Thread):
         return now - max(self._waiting_since, pulse.last_claim())
 
     def _has_work_for_idle_slot(self) -> bool:
-        if not pulse.idle(self._slots):
+        if not pulse.count_idle(self._slots):
             return False
         try:
-            # Any number of sweeps is harmless, and no other call tells what is ready.
-            return self._store.sweep().ready > 0 and self._broker_answers()
+            # Sweeps are idempotent, and no other call returns the amount of ready work.
+            return self._store.sweep().ready > 0 and self._can_reach_broker()
         except StoreUnavailable:
-            return False  # the sweeper beside us logs it
+            return False  # logged by the sweeper or relay thread
 
     def _end(self) -> None:
-        draining.ask()
-        deadline = time.monotonic() + GRACE
-        while pulse.idle(self._slots) < self._slots and time.monotonic() < deadline:
+        draining.request()
+        deadline = time.monotonic() + DRAIN_GRACE_SECONDS
+        while pulse.count_idle(self._slots) < self._slots and time.monotonic() < deadline:
             time.sleep(0.1)
-        # Not sys.exit: the main thread is what does not listen. The kernel ends the children.
+        # Not sys.exit: the main thread hangs and would not run it. The kernel ends the children.
         os._exit(EXIT_CODE)

@@ -12,15 +12,18 @@ from tests.faults.fleet import running, until
 
 pytestmark = pytest.mark.stack
 
-SOON = "from workers import watchdog; watchdog.INTERVAL = 0.3; watchdog.DEAF_AFTER = 2.0"
+SOON = """from workers import watchdog
+watchdog.INTERVAL_SECONDS = 0.3
+watchdog.MAX_STUCK_SECONDS = 2.0
+"""
 DEAF = f"""{SOON}
 from workers import doorbell
-ring, rung = doorbell.Relay._ring, []
+pass_on, passed_on = doorbell.Relay._pass_on, []
 def once(self, wake):
-    if not rung:
-        rung.append(wake)
-        ring(self, wake)
-doorbell.Relay._ring = once
+    if not passed_on:
+        passed_on.append(wake)
+        pass_on(self, wake)
+doorbell.Relay._pass_on = once
 """
 """A worker to which only its first doorbell comes through."""
 
@@ -38,7 +41,7 @@ def test_a_worker_that_hears_nothing_of_ready_work_exits_with_70_after_handing_o
         code = deaf.process.wait(30)
         # Then
         assert code == 70
-        [line] = deaf.said("watchdog.deaf")
+        [line] = deaf.said("watchdog.stuck")
         assert line["seconds"] >= 2
         [handed_over] = deaf.said("slice.released")
         assert handed_over["ending"] == "handed_over"
@@ -62,5 +65,5 @@ def test_neither_an_idle_worker_nor_a_busy_one_is_taken_for_deaf(
         until(lambda: fleet.ended(list(exports.values())), 40, "both, one after the other")
         # Then
         assert worker.alive
-        assert not worker.said("watchdog.deaf")
+        assert not worker.said("watchdog.stuck")
         fleet.assert_whole(exports)

@@ -408,7 +408,7 @@ def test_the_relay_adds_no_doorbell_when_enough_wait(
     fleet: Fleet, board: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    monkeypatch.setattr(doorbell, "ENOUGH", 3)
+    monkeypatch.setattr(doorbell, "MAX_WAITING_DOORBELLS", 3)
     fleet.configure({"board": board})
     store = fleet.engine.store
     assert isinstance(store, RedisStore)

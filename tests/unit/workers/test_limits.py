@@ -40,7 +40,7 @@ def test_a_slice_s_budget_ends_before_it_is_interrupted_and_that_before_it_is_ki
         ),
         (
             {"EXPORTER_WORKER_MEMORY": "200MiB"},
-            ["EXPORTER_WORKER_MEMORY is 209715200", "EXPORTER_PART_SIZE", "0 for no ceiling"],
+            ["EXPORTER_WORKER_MEMORY is 209715200", "EXPORTER_PART_SIZE", "0 for no limit"],
         ),
         (
             {"EXPORTER_PART_SIZE": "256MiB"},

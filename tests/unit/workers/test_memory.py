@@ -7,7 +7,7 @@ import sys
 
 HUNGRY = """
 from workers import memory
-memory.bound({ceiling})
+memory.set_ceiling({ceiling})
 kept = []
 try:
     for _ in range(64):
@@ -15,7 +15,7 @@ try:
     print("had all of it")
 except MemoryError:
     print("stopped at", 16 * len(kept))
-    memory.ease()
+    memory.lift_ceiling()
     kept.append(bytearray(512 * 1024**2))
     print("eased")
 """
@@ -86,7 +86,7 @@ print(mapped() - begun)
 
 def _mib(program: str, *, steady: bool) -> int:
     """What the program prints, with the process made steady at first or not."""
-    first = "memory.steady()" if steady else ""
+    first = "memory.tune_allocator()" if steady else ""
     done = subprocess.run(
         [sys.executable, "-c", program.format(first=first)],
         capture_output=True,
