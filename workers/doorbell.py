@@ -47,7 +47,7 @@ WAKE_TIMEOUT = timedelta(seconds=2)
 OUTBOX_TIMEOUT = timedelta(seconds=1)
 """Longest wait for a wake-up before the webhook relay sweeps.
 
-Bounds the time by which the next attempt of a due webhook is late.
+An attempt that becomes due while nothing wakes the relay starts up to this much late.
 """
 MAX_WAITING_WEBHOOK_DOORBELLS = 2
 """Webhook doorbells in the queue at which no more are sent.

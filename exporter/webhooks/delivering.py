@@ -54,7 +54,7 @@ MAX_EXCERPT_CHARS = 1_000
 """Characters of a response body that are stored with its attempt."""
 
 
-class _Try(NamedTuple):
+class _RunningAttempt(NamedTuple):
     """A running attempt."""
 
     slow: bool
@@ -68,9 +68,9 @@ class Deliverer:
     """Delivers every event at least once to each endpoint that subscribes to it.
 
     `concurrency` attempts run at once. An attempt that runs longer than MAX_INLINE_SECONDS
-    continues in a spare thread and no longer counts, and at most half of all threads serve
-    endpoints whose previous attempt failed or was slow. A slow receiver therefore does not delay
-    other receivers. `link` returns the download URL of a finished export, or None after the file
+    continues in a spare thread and no longer counts. While half of all threads run slow attempts,
+    no attempt is started at endpoints whose previous attempt failed or was slow. A slow receiver
+    therefore does not delay other receivers. `link` returns the download URL of a finished export, or None after the file
     was deleted; it is called at each attempt, so that no URL is stored. `random_fraction` supplies
     the jitter of the backoff.
     """
@@ -100,7 +100,7 @@ class Deliverer:
         have ended.
         """
         ends_at = self.clock.monotonic() + budget.total_seconds()
-        under_way: dict[Future[None], _Try] = {}
+        under_way: dict[Future[None], _RunningAttempt] = {}
         with ThreadPoolExecutor(self._threads, thread_name_prefix="webhook") as pool:
             while True:
                 if is_draining() or self.clock.monotonic() >= ends_at:
@@ -166,7 +166,9 @@ class Deliverer:
     def _threads(self) -> int:
         return (1 + SPARE_THREADS_PER_SLOT) * self.concurrency
 
-    def _start_due(self, pool: ThreadPoolExecutor, under_way: dict[Future[None], _Try]) -> int:
+    def _start_due(
+        self, pool: ThreadPoolExecutor, under_way: dict[Future[None], _RunningAttempt]
+    ) -> int:
         """Starts due attempts while threads are free; returns the number of started attempts."""
         started = 0
         while len(under_way) < self._threads:
@@ -181,11 +183,11 @@ class Deliverer:
             )
             if claimed is None:
                 break
-            under_way[pool.submit(self._try, claimed)] = _Try(claimed.slow, now)
+            under_way[pool.submit(self._attempt, claimed)] = _RunningAttempt(claimed.slow, now)
             started += 1
         return started
 
-    def _try(self, claimed: Claimed) -> None:
+    def _attempt(self, claimed: Claimed) -> None:
         with structlog.contextvars.bound_contextvars(
             delivery_id=claimed.delivery.id,
             endpoint_id=claimed.endpoint.id,
