@@ -69,10 +69,12 @@ class Deliverer:
 
     `concurrency` attempts run at once. An attempt that runs longer than MAX_INLINE_SECONDS
     continues in a spare thread and no longer counts. While half of all threads run slow attempts,
-    no attempt is started at endpoints whose previous attempt failed or was slow. A slow receiver
-    therefore does not delay other receivers. `link` returns the download URL of a finished export, or None after the file
-    was deleted; it is called at each attempt, so that no URL is stored. `random_fraction` supplies
-    the jitter of the backoff.
+    endpoints whose previous attempt failed or was slow must wait. A slow receiver therefore does
+    not delay other receivers.
+
+    `link` returns the download URL of a finished export, or None after the file was deleted; it is
+    called at each attempt, so that no URL is stored. `random_fraction` supplies the jitter of the
+    backoff.
     """
 
     outbox: Outbox
