@@ -1,4 +1,8 @@
-"""The seam between an upstream job API and the engine."""
+"""The interface of a source, and the pages and searches that pass through it.
+
+A source may be an upstream HTTP API, a SQL table or a list of ids. The export engine knows no more
+of it than `Source`.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +16,22 @@ from exporter.core.checkpoints import Cursor, Row
 
 
 class Page(msgspec.Struct, frozen=True):
-    """What a source returns at once."""
+    """The rows of one fetch, and the cursor of the page after them."""
 
     rows: Sequence[Row]
     next: Cursor
-    """Asks for the following page; None means that the source has proven its end."""
+    """The cursor of the following page; None if this page is proven to be the last."""
     total: int | None
-    """Rows that the source announces for the whole query, with this page; None if it never does."""
+    """Rows that match the whole query, as announced with this page; None if never announced."""
     unknown: Sequence[str] = ()
-    """Ids that were asked for and that the source does not have."""
+    """Requested ids that the source does not have."""
 
 
 class Search(msgspec.Struct, frozen=True):
-    """A checked search: what is stored and sent, and what is echoed to the caller."""
+    """A checked search, in the form that is stored and in the form that is echoed.
+
+    `query` is stored and sent upstream; `echo` is shown to the caller.
+    """
 
     query: dict[str, Any]
     echo: dict[str, Any]
@@ -33,57 +40,69 @@ class Search(msgspec.Struct, frozen=True):
 
 
 class Source(Protocol):
-    """Reads postings page by page. Stateless: all that a page needs travels in its cursor."""
+    """Reads postings page by page.
+
+    No fetch depends on an earlier fetch of the same instance: query and cursor hold all that a page
+    needs, so another process can continue.
+    """
 
     columns: tuple[str, ...]
-    """The declared fields of a row, which are the columns of a CSV, in order."""
+    """The declared fields of a row, in the order of the columns of a CSV."""
     identity: str | None
-    """The field that tells rows apart, if pages may repeat rows: those read by number do, when
-    the list changes meanwhile."""
+    """The field by which repeated rows are recognised; None if pages never repeat a row.
+
+    Numbered pages repeat rows when the list changes during the export.
+    """
     tolerated_drift: float
-    """The share of its rows by which the source may change while it is read, before the export
-    fails instead of ending as partial."""
+    """The share of its rows by which the source may change during an export.
+
+    Beyond this share the export fails instead of ending as partial.
+    """
 
     @property
     def lookup_size(self) -> int:
-        """How many ids `lookup` takes at once; 0: it cannot look up."""
+        """The most ids that one `lookup` accepts; 0 if the source cannot look up."""
 
     @property
     def read_ahead(self) -> int:
-        """How many pages may be asked for before their turn, at once and in threads. 0: none."""
+        """The most pages that may be fetched ahead, concurrently in threads; 0 for none."""
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:
-        """A caller's search made canonical. Raises QueryError naming each wrong field.
+        """Returns the caller's search in canonical form.
 
-        Where rows have owners, the canonical search matches rows of `user_id` only.
+        Where rows have owners, the canonical search matches rows of `user_id` only. Raises
+        QueryError, which names each wrong field.
         """
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """The cursor of the first page, sized so that few rows beyond `limit` are fetched."""
+        """Returns the first cursor; its page size causes few rows beyond `limit` to be fetched."""
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
-        """The page at that cursor.
+        """Returns the page at `cursor`.
 
-        Raises SourceRefused, SourceUnavailable or SourceUntrue; never returns an empty or
-        short page in place of an error.
+        Raises SourceRefused, SourceUnavailable or SourceUntrue. An error is always raised; an empty
+        or short page is never returned in place of an error.
         """
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:
-        """The cursor that the page at this one names as next, unless it is the last or had to be
-        made smaller; None if only reading tells."""
+        """Predicts the `next` of the page at `cursor` without fetching it; None if unknown.
+
+        The prediction is wrong if that page is the last, or had to be fetched as a smaller page.
+        """
 
     def count(self, query: Mapping[str, Any]) -> int | None:
-        """How many rows the query matches now, as the source says; None if it does not say.
+        """Returns how many rows match the query now; None if the source has no such count.
 
-        Reads no row that upstream bills. Raises as `fetch` does.
+        Reads no row that upstream bills. Raises the same errors as `fetch`.
         """
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:
-        """The postings of these ids, at most `lookup_size`, by id; one that the source does not
-        have is left out. Takes the fewest requests that upstream allows. Raises as `fetch` does.
+        """Returns postings by id, without the ids that the source does not have.
 
-        Where rows have owners, `query` says whose rows it may be; it is of no other use.
+        Accepts at most `lookup_size` ids and sends the fewest requests that upstream allows.
+        `query` only limits the rows to their owner, where rows have owners. Raises the same errors
+        as `fetch`.
         """
 
     def close(self) -> None:
-        """Give back connections."""
+        """Closes the connections of the source."""

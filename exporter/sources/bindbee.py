@@ -1,4 +1,4 @@
-"""Reading the jobs of a Bindbee connector, cursor by cursor."""
+"""A source that reads the jobs of a Bindbee connector, cursor by cursor."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ COLUMNS = (
     *("job_posting_urls", "remote_created_at", "remote_updated_at", "confidential", "departments"),
     *("offices", "hiring_managers", "recruiters", "raw_data"),
 )
-"""The job object as the vendor documents it, in its order."""
+"""The fields of a job, in the order of the vendor's documentation."""
 PATH = "/api/ats/v1/jobs"
 MAX_PAGE_SIZE = 200
-"""Jobs a page, and ids that one filter takes here: more would not fit into the line of a request
-that servers commonly read."""
+"""Jobs on one page, and ids in one filter.
+
+More ids would exceed the request line that servers commonly accept.
+"""
 _UUID = re.compile("-".join(f"[0-9a-f]{{{digits}}}" for digits in (8, 4, 4, 4, 12)))
 
 
@@ -44,11 +46,11 @@ class _Answer(msgspec.Struct):
 
 class _Place(msgspec.Struct):
     cursor: str | None
-    """The vendor's; None asks for the first page."""
+    """The vendor's cursor; None for the first page."""
     size: int
-    """The page size of the first request: the vendor wants the same in all of a walk."""
+    """The page size of the first request: the vendor requires one size for all pages of a list."""
     skip: int = 0
-    """Rows from here on that the caller did not ask for."""
+    """Rows from this page on that are skipped, because of the caller's offset."""
 
 
 def _moment(value: object) -> object:
@@ -66,14 +68,17 @@ def _moment(value: object) -> object:
 
 
 def _ids(value: object) -> object:
-    """A comma list, from that or from a list of texts."""
+    """Returns a list of stripped ids, from a comma-separated text or from a list of texts.
+
+    Leaves a value of another type to the model, which refuses it.
+    """
     if value is None or not isinstance(value, str | list | tuple):
         return value
     texts = value.split(",") if isinstance(value, str) else value
     if len(texts) > MAX_PAGE_SIZE:
         raise PydanticCustomError(
             "too_long",
-            "{count} ids, the most is {most}: export a longer list by its ids instead",
+            "{count} ids, but at most {most} are allowed: create an export of listed ids instead",
             {"count": len(texts), "most": MAX_PAGE_SIZE},
         )
     return [text.strip() if isinstance(text, str) else text for text in texts]
@@ -83,27 +88,31 @@ Ids = Annotated[Texts, BeforeValidator(_ids)]
 
 
 class JobSearch(BaseModel):
-    """Exactly the vendor's filters. `ids` and `offices` are comma lists or lists of texts; a flag
-    is a boolean, or "true" or "false". Null is an absent filter."""
+    """Validates the vendor's filters; null counts as an absent filter.
 
-    # A filter that is not understood would be ignored, and then rows be exported that nobody
-    # asked for.
+    `ids` and `offices` are comma-separated texts or lists of texts; a flag is a boolean, "true" or
+    "false".
+    """
+
+    # An ignored filter would export rows that the caller wanted to leave out.
     model_config = ConfigDict(extra="forbid")
 
     ids: Ids = None
     remote_id: Text = None
     code: Text = None
-    status: Text = Field(None, description="OPEN, CLOSED and others, also of the connector's own.")
+    status: Text = Field(
+        None, description="OPEN, CLOSED or another status, possibly defined by the connector."
+    )
     offices: Ids = None
     modified_after: Annotated[Text, BeforeValidator(_moment)] = Field(
-        None, description="A moment of ISO 8601; in UTC if it names no time zone."
+        None, description="An ISO 8601 date and time; in UTC without a time zone."
     )
     expand: Text = None
     include_raw_data: Flag = None
     include_custom_fields: Flag = None
 
     def canonical(self) -> dict[str, str]:
-        """The parameters of a request, texts all of them; absent filters are left out."""
+        """Returns the query parameters of a request, all as text, without absent filters."""
         given = {
             "ids": ",".join(dict.fromkeys(as_list(self.ids))),
             "remote_id": self.remote_id,
@@ -119,14 +128,14 @@ class JobSearch(BaseModel):
 
 
 class BindbeeSource:
-    """The jobs of one connector: `[sources.NAME]` with type "bindbee"."""
+    """Reads the jobs of one connector: `[sources.NAME]` with type "bindbee"."""
 
     read_ahead = 1
 
     def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
         self.columns = config.columns or COLUMNS
-        # The vendor promises no order, and a sync in the middle of a walk rewrites jobs: one may
-        # come again behind the cursor, as itself.
+        # The vendor guarantees no order, and a sync during an export rewrites jobs, so a job that
+        # was read may come again on a later page.
         self.identity: str | None = "id"
         self.tolerated_drift = config.tolerated_drift
         self.lookup_size = MAX_PAGE_SIZE
@@ -144,12 +153,12 @@ class BindbeeSource:
         self._read = reader(_Answer, "items")
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
-        """The vendor's filters made canonical; how many a page holds is not among them."""
+        """Returns the vendor's filters in canonical form; the page size is not a filter."""
         query = validate(JobSearch, raw).canonical()
         return Search(query=query, echo=query)
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """Pages of equal size that together just cover the limit."""
+        """Returns the first cursor; pages of equal size just cover offset and limit."""
         size = self._page_size
         if limit is not None:
             pages = -(-(limit + offset) // size)
@@ -157,7 +166,7 @@ class BindbeeSource:
         return msgspec.to_builtins(_Place(cursor=None, size=size, skip=offset))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
-        """The page. Only `cursor: null` is the end; a page without rows is not."""
+        """Returns the page at `cursor`; the end is `cursor: null`, not a page without rows."""
         at = msgspec.convert(cursor, _Place)
         place = {} if at.cursor is None else {"cursor": at.cursor}
         answer = self._ask({**query, "page_size": at.size, **place}, self._upstream.deadline())
@@ -169,15 +178,15 @@ class BindbeeSource:
         )
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
-        """None: only a page tells the next cursor."""
+        """Returns None: the next cursor is known only from the page."""
         return None
 
     def count(self, query: Mapping[str, Any]) -> int | None:  # noqa: ARG002
-        """None: the vendor tells no totals."""
+        """Returns None: the vendor announces no totals."""
         return None
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
-        """The jobs of these ids by one request, or by a few if upstream gives shorter pages."""
+        """Returns the jobs of these ids, by one request, or more if upstream splits the list."""
         wanted = {id_.casefold(): id_ for id_ in ids if _UUID.fullmatch(id_.casefold())}
         found: dict[str, Row] = {}
         asked = {"ids": ",".join(wanted), "page_size": max(len(wanted), 1)}
@@ -187,12 +196,16 @@ class BindbeeSource:
             for row in answer.items:
                 id_ = (text_of(row, "id") or "").casefold()
                 if id_ not in wanted:
-                    raise SourceUntrue(f"asked for {len(wanted)} ids, it gave the job {id_!r} too")
+                    raise SourceUntrue(
+                        f"upstream returned the job {id_!r}, which was not requested"
+                    )
                 found[wanted[id_]] = row
             if answer.cursor is None:
                 break
             if answer.cursor in seen:
-                raise SourceUntrue(f"the cursor {answer.cursor!r} came again in a list of ids")
+                raise SourceUntrue(
+                    f"upstream returned the cursor {answer.cursor!r} twice for a list of ids"
+                )
             seen.add(answer.cursor)
             asked["cursor"] = answer.cursor
         return found
@@ -205,10 +218,12 @@ class BindbeeSource:
             answer = self._read(body)
             if answer.page_size != len(answer.items):
                 raise SourceUntrue(
-                    f"{len(answer.items)} items where its page_size says {answer.page_size}"
+                    f"{len(answer.items)} items, but a page_size of {answer.page_size}"
                 )
             if answer.cursor is not None and answer.cursor == parameters.get("cursor"):
-                raise SourceUntrue(f"the cursor {answer.cursor!r} that was just asked for")
+                raise SourceUntrue(
+                    f"the next cursor {answer.cursor!r}, which is the cursor of this page"
+                )
             return answer
 
         path = f"{PATH}?{urlencode(parameters, safe=',[]')}"

@@ -1,4 +1,4 @@
-"""The values that a Hirebase upstream knows of filters that take no others."""
+"""The lists of allowed values that a Hirebase upstream publishes for some of its filters."""
 
 from __future__ import annotations
 
@@ -20,48 +20,53 @@ LISTS: Mapping[str, str] = {
     "industries": "/v2/jobs/data/industries",
     "categories": "/v2/jobs/data/categories",
 }
-"""Where upstream tells each list, by the list's name."""
+"""The path of each list at the upstream, by the list's name."""
 _FILTERS: Mapping[str, tuple[str, str]] = {
     "industry": ("industries", "industries"),
     "sub_industry": ("industries", "sub_industries"),
     "job_category": ("categories", "categories"),
 }
-"""By filter: which list, and which member of it."""
+"""The list of each filter, and the member of the list's JSON that holds the values."""
 LIST_TTL_SECONDS = 3600.0
-"""Seconds that a list is believed."""
+"""Age up to which a fetched list is used without asking upstream again."""
 RECHECK_SECONDS = 60.0
-"""Seconds after which it is asked for again before a value is refused; an upstream that did not
-tell it is left alone for as long."""
+"""Age from which a list is fetched again before a value is refused.
+
+Also the pause after a failed fetch, in which upstream is not asked for that list.
+"""
 MAX_SUGGESTIONS = 3
-"""Values that a refusal suggests at most."""
+"""Similar values that a refusal suggests."""
 
 
 class _CachedList(NamedTuple):
     asked_at: float
     body: bytes | None
-    """As upstream wrote it; None if it did not tell."""
+    """The list as upstream wrote it; None if no fetch has succeeded."""
     error: SourceError | None
 
 
 class Catalogue:
-    """What upstream lists, asked for when it is needed and remembered for an hour. Threads may
-    share it.
+    """The published lists, fetched on demand and cached for LIST_TTL_SECONDS. Thread-safe.
 
-    The vendor publishes no shape of these lists. Believed are an object with the members
-    `industries` and `sub_industries`, or `categories`, each a list of texts, and a bare list of
-    texts as the first of them; of any other shape, and of an empty list, nothing is concluded.
+    The vendor documents no shape for these lists. Two shapes are accepted: an object with the
+    members `industries` and `sub_industries`, or `categories`, each a list of texts; and a bare
+    list of texts, which counts as `industries` or `categories`. A list of another shape, and an
+    empty list, allows any value.
     """
 
     def __init__(self, ask: Callable[[str], bytes], clock: Clock) -> None:
-        """`ask` gives the body of a path, or raises SourceError, within seconds."""
+        """Stores `ask`, which returns the body at a path or raises SourceError, within seconds."""
         self._ask = ask
         self._clock = clock
         self._lock = threading.Lock()
         self._cached: dict[str, _CachedList] = {}
 
     def body(self, name: str, max_age: float = LIST_TTL_SECONDS) -> bytes:
-        """One of LISTS as upstream wrote it, at most `fresh` seconds ago unless it does not answer
-        now. Raises SourceError if it never did."""
+        """Returns one of LISTS as upstream wrote it, at most `max_age` seconds old.
+
+        An older copy is returned if upstream does not answer now. Raises SourceError if no fetch
+        has ever succeeded.
+        """
         with self._lock:
             kept, now = self._cached.get(name), self._clock.monotonic()
             believed = max_age if kept is not None and kept.error is None else RECHECK_SECONDS
@@ -73,11 +78,11 @@ class Catalogue:
         return kept.body
 
     def with_listed_spelling(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        """The canonical query with each value as upstream spells it: case, spaces and punctuation
-        may differ.
+        """Returns the canonical query with each value spelled as upstream lists it.
 
-        Raises QueryError for a value that upstream does not list; it names those that come near.
-        If upstream cannot be asked, or lists nothing, any value is as good as another.
+        Values match their listed spelling without regard to case, spaces and punctuation. Raises
+        QueryError for a value that upstream does not list; the error suggests similar values. If
+        upstream does not answer, or lists nothing, every value is accepted as it is.
         """
         result = dict(query)
         problems: list[FieldProblem] = []
@@ -100,7 +105,10 @@ class Catalogue:
     def _known(
         self, filter_name: str, max_age: float = LIST_TTL_SECONDS
     ) -> Mapping[str, str] | None:
-        """What upstream lists for a filter, by `queries.fold`; None if nobody can tell."""
+        """Returns the listed values of a filter, keyed by `filters.fold`.
+
+        None if upstream does not answer, or lists no values.
+        """
         name, member = _FILTERS[filter_name]
         try:
             body = self.body(name, max_age)
@@ -122,12 +130,12 @@ def _all_in(values: list[str], known: Mapping[str, str]) -> bool:
 
 def _values(body: bytes, name: str, member: str) -> list[str]:
     try:
-        told = msgspec.json.decode(body)
-        if isinstance(told, dict):
-            told = told.get(member)
+        values = msgspec.json.decode(body)
+        if isinstance(values, dict):
+            values = values.get(member)
         elif name != member:
-            told = []
-        return msgspec.convert(told, list[str])
+            values = []
+        return msgspec.convert(values, list[str])
     except msgspec.MsgspecError:
         return []
 

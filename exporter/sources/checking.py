@@ -1,4 +1,4 @@
-"""A caller's search against the model of its source."""
+"""Validation of a caller's search against the model of a source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(model: type[Model], raw: Mapping[str, Any]) -> Model:
-    """The search as the model reads it. Raises QueryError naming each wrong field."""
+    """Returns the search as an instance of `model`.
+
+    Raises QueryError, which names each wrong field; for an unknown filter it lists the known
+    filters.
+    """
     try:
         return model.model_validate(raw)
     except ValidationError as error:

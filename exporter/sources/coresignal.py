@@ -1,4 +1,4 @@
-"""Reading the Coresignal base jobs API: searches give ids, which are then collected."""
+"""A source that reads the Coresignal base jobs API: it searches ids, then collects records."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ COLUMNS = (
     "last_updated_ux", "redirected_url", "redirected_url_hash",
 )
 # fmt: on
-"""The record as the vendor documents it."""
+"""The fields of a record, as the vendor documents them."""
 
 SEARCH, DSL, COLLECT = (
     "/v2/job_base/search/filter",
@@ -42,8 +42,10 @@ SEARCH, DSL, COLLECT = (
     "/v2/job_base/collect",
 )
 _MAX_RECORDS_PER_CONNECTION = 10
-"""Records that one connection fetches, one after the other, for one page: at six seconds each they
-still come in time."""
+"""Records that one connection fetches for one page, one after the other.
+
+At six seconds a record, ten records still arrive within the page timeout.
+"""
 
 
 class _Ids(msgspec.Struct):
@@ -64,13 +66,13 @@ _identified = reader(_Identified, "")
 class _Cursor(msgspec.Struct):
     size: int
     after: str | None = None
-    """What upstream said to send for this page; None asks for the first."""
+    """The `after` value that upstream gave for this page; None for the first page."""
     read: int = 0
-    """Ids that came before this page."""
+    """Ids on the pages before this page."""
     skip: int = 0
-    """Of the next ids, those that the caller did not ask for."""
+    """Ids still to be skipped, because of the caller's offset."""
     left: int | None = None
-    """Records that the caller still wants, if not all."""
+    """Records still wanted; None without a limit."""
 
 
 class _IdPage(msgspec.Struct):
@@ -82,13 +84,13 @@ class _IdPage(msgspec.Struct):
 class CoresignalSource:
     """A search of a Coresignal-compatible upstream: `[sources.NAME]` with type "coresignal".
 
-    The vendor gives records one by one, and takes a credit for each; `max_in_flight` of them are
-    asked for at once. Our board also gives many in one answer: whether an upstream does is asked
-    once, with an empty list.
+    The vendor serves one record a request and bills one credit for each; at most `max_in_flight`
+    such requests run at once. The reference board also collects many records in one request.
+    Whether an upstream does so is found out once, by a request with an empty list of ids.
     """
 
     identity: str | None = None
-    """A search page begins behind the last id of the one before, so no row is on two pages."""
+    """None: a search page begins after the last id of the previous page, so no row repeats."""
     read_ahead = 1
 
     def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
@@ -105,16 +107,17 @@ class CoresignalSource:
             timeout=config.page_timeout.total_seconds(),
         )
         self._has_bulk_collect: bool | None = None
-        """Whether upstream collects many ids at once; None: not asked yet."""
+        """Whether upstream collects many ids in one request; None while that is unknown."""
         self.lookup_size = MAX_IDS
         self._threads: ThreadPoolExecutor | None = None
         self._read_ids = reader(_Ids, "")
         self._read_records = reader(_Records, "records")
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
-        """The vendor's filters made canonical; how many records are wanted is none of them.
+        """Returns the vendor's filters in canonical form; a limit is not one of the filters.
 
-        Or `{"es_dsl": {"query": …}}`, which goes upstream as it is: what it may say is upstream's.
+        Also accepts `{"es_dsl": {"query": …}}`. The Elasticsearch query is sent upstream unchanged
+        and checked there.
         """
         if "es_dsl" in raw:
             return _dsl(raw)
@@ -122,19 +125,19 @@ class CoresignalSource:
         return Search(query=query, echo=query)
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """The first page: no record is collected that the caller did not ask for."""
+        """Returns the cursor of the first page; records before `offset` are not collected."""
         return msgspec.to_builtins(_Cursor(size=self._page_size, skip=offset, left=limit))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
-        """One page of the search, and the records of its ids.
+        """Returns one page of the search, with the records of its ids.
 
-        A posting that is gone when its record is asked for is told as unknown. If the records do
-        not come in time, fewer are asked for, and so on all pages that follow. While the first
-        ids are passed over, which costs nothing, pages are empty.
+        An id whose record is gone is reported in `Page.unknown`. If the records do not arrive in
+        time, the page is made smaller, and so are all following pages. While the ids before the
+        offset are skipped, which costs no credits, pages have no rows.
 
-        The end is a search page that names no other. It must come when the announced total is
-        reached; where it comes earlier or later by no more than `tolerated_drift`, the list has
-        changed meanwhile, and the total is what was read.
+        The last page is the search page without a next page. It must come when the announced total
+        is reached. A difference of at most `tolerated_drift` is accepted as a change of the list;
+        the total of the last page is then the number of ids read.
         """
         at = msgspec.convert(cursor, _Cursor)
         deadline = self._upstream.deadline()
@@ -145,7 +148,7 @@ class CoresignalSource:
             try:
                 return self._page(query, at, size, deadline, paid)
             except PageTooLarge as error:
-                # What may have another reason than the size is tried with one other size only.
+                # If the size is only a possible reason, one smaller size is tried and no more.
                 if size == 1 or (error.guess and guessed):
                     raise
                 guessed, size = True, size // 2
@@ -179,7 +182,7 @@ class CoresignalSource:
         )
 
     def _search(self, query: Mapping[str, Any], at: _Cursor, size: int, deadline: float) -> _IdPage:
-        """One page of ids, if what it says can be true."""
+        """Returns one checked page of ids. Raises SourceUntrue if it contradicts itself."""
         parameters = {"items_per_page": size, **({} if at.after is None else {"after": at.after})}
 
         def read(body: bytes, headers: Mapping[str, str]) -> _IdPage:
@@ -198,32 +201,30 @@ class CoresignalSource:
     def _check(self, found: _IdPage, at: _Cursor, size: int) -> None:
         ids, total, read = found.ids, found.total, at.read + len(found.ids)
         if len(ids) > size:
-            raise SourceUntrue(f"{len(ids)} ids where {size} were asked for")
+            raise SourceUntrue(f"{len(ids)} ids, but at most {size} were requested")
         if len(set(ids)) < len(ids):
-            raise SourceUntrue("an id that stands twice on one page")
+            raise SourceUntrue("the same id twice on one page")
         if found.following is not None and (found.following == at.after or not ids):
             raise SourceUntrue(
-                f"a next page {found.following!r} that would be this one again, of {len(ids)} ids"
+                f"{len(ids)} ids and a next page {found.following!r}, which is this page again"
             )
-        # As much as rows may come and go while a list is read.
+        # The most ids that may be added or removed during the export.
         most = int(self.tolerated_drift * total)
         if read > total + most or (found.following is None and read < total - most):
             end = "the last page" if found.following is None else "a page"
-            raise SourceUntrue(
-                f"{end} that ends after {read} ids, where x-total-results is {total}"
-            )
+            raise SourceUntrue(f"{end} that ends after {read} ids, but x-total-results is {total}")
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
-        """None: only a page tells what follows it."""
+        """Returns None: the next cursor is known only from the page."""
         return None
 
     def count(self, query: Mapping[str, Any]) -> int:
-        """What the search says; searches are free."""
+        """Returns the total that a search announces; the vendor does not bill searches."""
         first = _Cursor(size=1)
         return self._search(query, first, first.size, self._upstream.deadline()).total
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
-        """The records of these ids; what is no number is no id."""
+        """Returns the records of these ids; an id that is not a number is never found."""
         deadline = self._upstream.deadline()
         self._detect_bulk_collect(deadline)
         numbers = {
@@ -236,7 +237,10 @@ class CoresignalSource:
         return {one: found[number] for one, number in numbers.items() if number in found}
 
     def _detect_bulk_collect(self, deadline: float) -> None:
-        """Find out whether upstream gives many records at once."""
+        """Finds out, once, whether upstream collects many records in one request.
+
+        Lowers `lookup_size` if it does not.
+        """
         if self._has_bulk_collect is not None:
             return
         try:
@@ -251,7 +255,7 @@ class CoresignalSource:
             self._has_bulk_collect = True
 
     def _check_address(self, deadline: float) -> None:
-        """Raise SourceRefused if base_url leads nowhere: each id would seem to be unknown there."""
+        """Raises SourceRefused if base_url is wrong, where every id would seem unknown."""
         try:
             self._search({}, _Cursor(size=1), 1, deadline)
         except SourceRefused as error:
@@ -261,8 +265,11 @@ class CoresignalSource:
     def _collect(
         self, ids: list[int], deadline: float, paid: dict[int, Row], *, can_shrink: bool
     ) -> Mapping[int, Row]:
-        """The records of those ids that upstream has; each that comes alone is put to the `paid`
-        ones at once, and none of these is asked for again."""
+        """Returns the records of the ids that upstream has.
+
+        Records that arrive one by one are added to `paid` at once, and records in `paid` are not
+        requested again.
+        """
         if not ids:
             return {}
         if not self._has_bulk_collect:
@@ -284,7 +291,11 @@ class CoresignalSource:
     def _collect_one_by_one(
         self, ids: list[int], deadline: float, paid: dict[int, Row], *, can_shrink: bool
     ) -> None:
-        """Half of the time is for these; fewer have their turn in the rest."""
+        """Collects the records of `ids` into `paid`, one request each, in threads.
+
+        With `can_shrink`, requests start in the first half of the remaining time only, so that the
+        other half is left for a smaller page. Records in `paid` are not requested again.
+        """
         now = self._clock.monotonic()
         last_start = now + (deadline - now) / 2 if can_shrink else deadline
         given_up = threading.Event()
@@ -303,7 +314,7 @@ class CoresignalSource:
 
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._in_flight, "coresignal")
-        # All are waited for: what made one give up is raised here, and what was paid is kept.
+        # All requests are awaited before an error is raised, so that paid records are kept.
         under_way = [self._threads.submit(one, wanted) for wanted in ids]
         wait(under_way)
         for each in under_way:
@@ -311,16 +322,16 @@ class CoresignalSource:
 
     def _check_time(self, last_start: float, records: int) -> None:
         if self._clock.monotonic() >= last_start:
-            raise PageTooLarge(f"{records} records, one by one, did not come in time")
+            raise PageTooLarge(f"{records} records, one request each, did not arrive in time")
 
     def _collect_one(self, wanted: int, deadline: float) -> Row | None:
         def read(body: bytes) -> Row:
-            told = _checked_records(
+            found = _checked_records(
                 self._read_records(b'{"records":[' + body + b"]}").records, [wanted]
             )
-            if not told:
+            if not found:
                 raise SourceUntrue("no record")
-            return told[wanted]
+            return found[wanted]
 
         try:
             return self._upstream.request("GET", f"{COLLECT}/{wanted}", read, deadline=deadline)
@@ -338,18 +349,18 @@ class CoresignalSource:
 def _total(headers: Mapping[str, str]) -> int:
     said = headers.get("x-total-results", "")
     if not (said.isascii() and said.isdigit()):
-        raise SourceUntrue(f"ids, and no number as their x-total-results, but {said[:40]!r}")
+        raise SourceUntrue(f"ids with an x-total-results that is not a number: {said[:40]!r}")
     return int(said)
 
 
 def _checked_records(records: Sequence[Row], ids: Sequence[int]) -> dict[int, Row]:
-    """The records by id, if each is one that was asked for, and none comes twice."""
+    """Returns the records by id. Raises SourceUntrue for an unrequested or repeated record."""
     asked = set(ids)
     found: dict[int, Row] = {}
     for record in records:
         identity = _identified(bytes(record)).id
         if identity not in asked or identity in found:
-            raise SourceUntrue(f"the record {identity}, which was not asked for or came twice")
+            raise SourceUntrue(f"the record {identity}, which was not requested or came twice")
         found[identity] = record
     return found
 
@@ -357,15 +368,15 @@ def _checked_records(records: Sequence[Row], ids: Sequence[int]) -> dict[int, Ro
 def _dsl(raw: Mapping[str, Any]) -> Search:
     asked = raw["es_dsl"]
     problems: list[FieldProblem] = [
-        {"loc": (name,), "msg": "give es_dsl alone, without filters", "type": "extra_forbidden"}
+        {"loc": (name,), "msg": "send es_dsl alone, without filters", "type": "extra_forbidden"}
         for name in raw
         if name != "es_dsl"
     ]
     if not isinstance(asked, Mapping) or not isinstance(asked.get("query"), Mapping):
-        text = 'an Elasticsearch query is an object with a "query" inside'
+        text = 'an Elasticsearch request must be an object with a "query" object'
         problems.append({"loc": ("es_dsl",), "msg": text, "type": "dict_type"})
     elif unknown := sorted(map(str, asked.keys() - {"query"})):
-        text = f"of an Elasticsearch request only query is taken, not {', '.join(unknown)[:200]}"
+        text = f"only `query` is accepted here, not {', '.join(unknown)[:200]}"
         problems.append({"loc": ("es_dsl",), "msg": text, "type": "value_error"})
     if problems:
         raise QueryError(problems)

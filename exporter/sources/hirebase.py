@@ -1,4 +1,4 @@
-"""Reading a Hirebase upstream: searches page by numbered page, expired postings, single ones."""
+"""A source that reads a Hirebase upstream: searches, expired postings and single postings."""
 
 from __future__ import annotations
 
@@ -43,29 +43,32 @@ COLUMNS = (
     "company_data",
 )
 # fmt: on
-"""The posting object as the vendor documents it; `_id` first, where the official client looks."""
+"""The fields of a posting, as the vendor documents them.
+
+`_id` is first, where the official client expects it.
+"""
 
 SEARCH, EXPIRED, JOB = "/v2/jobs/search", "/v2/jobs/expired-jobs", "/v2/jobs/"
 MAX_INTERACTIVE_SECONDS = 8.0
-"""Seconds for an answer that a caller of ours waits for, and no export."""
+"""Time for an upstream request on which a caller of the API waits."""
 MAX_CATALOGUE_SECONDS = 3.0
-"""Seconds that creating an export waits for a list that only helps to find mistakes early."""
+"""Time for fetching a list when an export is created; the list only finds mistakes early."""
 
 
 class Listing(NamedTuple):
-    """A page that is passed on."""
+    """A checked page that is passed on to the caller unchanged."""
 
     body: bytes
-    """As upstream wrote it, byte for byte."""
+    """The body as upstream wrote it, byte for byte."""
     rows: int
-    """How many postings it holds."""
+    """The number of postings on the page."""
 
 
 class HirebaseSource:
     """A search of a Hirebase-compatible upstream: `[sources.NAME]` with type "hirebase".
 
-    A search of `{"expired_since": …}` reads the identifiers of expired postings instead, which
-    upstream does not bill.
+    The search `{"expired_since": …}` reads the identifiers of expired postings instead; upstream
+    does not bill them.
     """
 
     def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
@@ -88,12 +91,12 @@ class HirebaseSource:
         self.catalogue = Catalogue(self._get_list, clock)
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
-        """A Hirebase search body made canonical.
+        """Returns a Hirebase search body in canonical form.
 
-        `limit` is the number of records wanted. `page` then means what it means in a search:
-        page 3 of limit 50 starts at record 101. A page above 1 without a limit has no such
-        meaning and is an error. So is an industry, sub-industry or category that upstream does
-        not list, unless it cannot be asked.
+        `limit` is the number of records wanted, and `page` counts pages of that size: page 3 of
+        limit 50 starts at record 101. Raises QueryError for a page above 1 without a limit, and for
+        an industry, sub-industry or category that upstream does not list. If upstream does not
+        answer, any such value is accepted.
         """
         if "expired_since" in raw:
             return _expired(raw)
@@ -101,7 +104,7 @@ class HirebaseSource:
         page = search.page or 1
         if page > 1 and search.limit is None:
             raise QueryError(
-                [{"loc": ("page",), "msg": f"page {page} needs a limit", "type": "value_error"}]
+                [{"loc": ("page",), "msg": f"page {page} needs `limit`", "type": "value_error"}]
             )
         return Search(
             query=self.catalogue.with_listed_spelling(search.canonical(now)),
@@ -111,16 +114,17 @@ class HirebaseSource:
         )
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """Pages of equal size that together just cover the limit: upstream bills each row."""
+        """Returns the first cursor; equal pages just cover the limit, because rows are billed."""
         return msgspec.to_builtins(first_place(limit, offset, self._page_size))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
-        """The page. Only an empty one is the last: a total that is too small by mistake would
-        otherwise end the export early, so the page past the end is asked for too. Upstream
-        answers it with no rows, which cost nothing, and the total once more.
+        """Returns the page at `cursor`; only a page without rows is the last.
 
-        A page that upstream does not manage is asked for in smaller pieces, and so are all that
-        follow: each row still comes once."""
+        The page after the end is fetched too, because a total that is too small by mistake would
+        otherwise end the export early. It has no rows, so it costs nothing, and the total again.
+        A page that upstream fails to serve is fetched as a smaller page, and so are all following
+        pages; each row still comes once.
+        """
         deadline = self._upstream.deadline()
         return fetch_or_shrink(
             msgspec.convert(cursor, Place),
@@ -128,7 +132,7 @@ class HirebaseSource:
         )
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:
-        """The page of the next number."""
+        """Returns the cursor of the page with the next number."""
         return next_cursor(cursor)
 
     def _fetch(
@@ -162,9 +166,9 @@ class HirebaseSource:
         )
 
     def count(self, query: Mapping[str, Any]) -> int:
-        """The total that a page far past the end announces: it holds no row, so it costs nothing.
+        """Returns the total of a page far beyond the end, which has no rows and costs nothing.
 
-        Gives up after PATIENCE, because somebody waits for it.
+        Ends after MAX_INTERACTIVE_SECONDS, because a caller waits for the count.
         """
         far = Place(page=1_000_000, size=self._page_size)
         page = self._fetch(query, far, self._interactive_deadline(), can_shrink=False)
@@ -172,9 +176,9 @@ class HirebaseSource:
         return page.total
 
     def listing(self, query: Mapping[str, Any], page: int, limit: int) -> Listing:
-        """One page as upstream wrote it, if it holds what it promises.
+        """Returns one page as upstream wrote it, after checking its rows against its total.
 
-        Gives up after PATIENCE. Raises as `fetch` does.
+        Ends after MAX_INTERACTIVE_SECONDS. Raises the same errors as `fetch`.
         """
         at = Place(page=page, size=limit)
 
@@ -184,11 +188,11 @@ class HirebaseSource:
         return self._ask(query, at, verified, deadline=self._interactive_deadline())
 
     def posting(self, id_: str) -> Row | None:
-        """The posting of that id, or None if upstream has none; gives up after PATIENCE."""
+        """Returns the posting with that id, or None; ends after MAX_INTERACTIVE_SECONDS."""
         return self._posting(id_, self._interactive_deadline())
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
-        """The postings of these ids, by one request each, several at once; see Source.lookup."""
+        """Returns the postings of these ids: one request for each id, several at once."""
         deadline = self._upstream.deadline()
         return self._lookups.run(ids, lambda id_: self._posting(id_, deadline))
 
@@ -197,10 +201,10 @@ class HirebaseSource:
 
     def _posting(self, id_: str, deadline: float) -> Row | None:
         def read(body: bytes) -> Row:
-            # As the only row of a page it is cut out as tolerantly as rows of pages are.
+            # Read as the only row of a page, so that odd JSON is accepted as it is on pages.
             rows = self._read(b'{"jobs":[' + body + b'],"total_count":1}').jobs
             if len(rows) != 1 or not bytes(rows[0]).startswith(b"{"):
-                raise SourceUntrue("something that is no posting")
+                raise SourceUntrue("something that is not a posting")
             return rows[0]
 
         try:

@@ -1,4 +1,4 @@
-"""The postings of a list of ids, in its order, from any source that can look them up."""
+"""Postings of a list of ids, in list order, from any source that has `lookup`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from exporter.sources.base import Page, Search, Source
 
 
 class IdList:
-    """Asks a source for listed ids, as many at once as it takes; those that it does not have are
-    reported with the page. Cursors are places in the list."""
+    """Reads listed ids from a source, `lookup_size` ids a page.
+
+    Ids that the source does not have are reported in `Page.unknown`. A cursor is an index into the
+    list.
+    """
 
     identity: str | None = None
-    """The list names each id once."""
+    """None, because the list has each id once."""
     tolerated_drift = 0.0
 
     def __init__(self, source: Source, load: Callable[[], Sequence[str]]) -> None:
-        """`load` is called once, when the first page is asked for; what it raises comes out of
-        `fetch`."""
+        """Stores `load`, which returns the ids and is called once, at the first use of the list.
+
+        An error that `load` raises comes out of `fetch`, `predict_next` or `count`.
+        """
         self.columns = source.columns
         self._source = source
         self._load = load
@@ -28,24 +33,24 @@ class IdList:
 
     @property
     def lookup_size(self) -> int:
-        """As many as the source takes, which may learn that only by asking."""
+        """The current `lookup_size` of the source, which may shrink after its first request."""
         return self._source.lookup_size
 
     @property
     def read_ahead(self) -> int:
-        """One at most: a lookup has as many requests under way as the source may have."""
+        """At most 1, because one lookup already uses all concurrent requests of the source."""
         return min(self._source.read_ahead, 1)
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:
-        """The source's own search."""
+        """Returns the search as the source checks it."""
         return self._source.search(raw, now, user_id=user_id)
 
     def start(self, limit: int | None, offset: int) -> Cursor:  # noqa: ARG002 - ids cost nothing
-        """The place itself."""
+        """Returns `offset`: the cursor is an index into the list."""
         return offset
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
-        """The postings of the ids at that place."""
+        """Returns the postings of the next `lookup_size` ids from index `cursor` on."""
         ids = self._listed()
         wanted = ids[cursor : cursor + self.lookup_size]
         found = self._source.lookup(wanted, query)
@@ -58,20 +63,23 @@ class IdList:
         )
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:
-        """The place behind that page, if the source takes as many ids then as now."""
+        """Returns the index after that page; None if that page is the last.
+
+        Wrong if the `lookup_size` of the source changes in between.
+        """
         end = cursor + self.lookup_size
         return end if end < len(self._listed()) else None
 
     def count(self, query: Mapping[str, Any]) -> int:  # noqa: ARG002
-        """As many as are listed."""
+        """Returns the length of the list."""
         return len(self._listed())
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The source's own."""
+        """Returns what `lookup` of the source returns."""
         return self._source.lookup(ids, query)
 
     def close(self) -> None:
-        """The source is not ours to close."""
+        """Does nothing: the source belongs to the caller."""
 
     def _listed(self) -> Sequence[str]:
         if self._ids is None:

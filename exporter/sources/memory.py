@@ -1,4 +1,4 @@
-"""A source over a list, for tests of everything above the seam."""
+"""A source over a list in memory, for tests of the code that reads from a `Source`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from exporter.sources.base import Page, Search
 
 
 class MemorySource:
-    """Gives its rows page by page; cursors are offsets. `announces` its total, or never does.
+    """Serves a list of rows page by page; a cursor is an offset.
 
-    With a `read_ahead` its pages may be asked for before their turn, as of a source that has
-    numbered pages.
+    With `announces`, each page has the total. With a `read_ahead` above 0, pages may be fetched
+    ahead, as from a source that has numbered pages.
     """
 
     identity: str | None = "_id"
@@ -40,15 +40,15 @@ class MemorySource:
         self._announces = announces
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
-        """Any search is valid and matches all rows."""
+        """Accepts any search; every search matches all rows."""
         return Search(query=dict(raw), echo=dict(raw))
 
     def start(self, limit: int | None, offset: int) -> Cursor:  # noqa: ARG002
-        """The offset itself."""
+        """Returns the offset, which is the cursor."""
         return offset
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:  # noqa: ARG002
-        """The rows from that offset on."""
+        """Returns the page of rows that begins at offset `cursor`."""
         self.fetched += 1
         end = cursor + self._page_size
         return Page(
@@ -58,18 +58,18 @@ class MemorySource:
         )
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:
-        """The offset behind that page."""
+        """Returns the offset after that page; None without `read_ahead`."""
         return cursor + self._page_size if self.read_ahead else None
 
     def count(self, query: Mapping[str, Any]) -> int | None:  # noqa: ARG002
-        """All rows, if they are announced."""
+        """Returns the number of rows; None if it is not announced."""
         return len(self._rows) if self._announces else None
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
-        """The rows whose `_id` is among the ids."""
+        """Returns the rows whose `_id` is among the ids, by id."""
         self.fetched += 1
         known = {str(msgspec.json.decode(row)["_id"]): row for row in self._rows}
         return {id_: known[id_] for id_ in ids if id_ in known}
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing: the list has no connections."""

@@ -1,4 +1,4 @@
-"""Reading Qwestly's job search, page by numbered page."""
+"""A source that reads Qwestly's job search, by numbered pages."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ COLUMNS = (
     *("metadata", "hm_additional_info", "llm_role_summary", "is_publicly_accessible"),
     *("created_at", "updated_at"),
 )
-"""The job object as the vendor documents it, in its order."""
+"""The fields of a job, in the order of the vendor's documentation."""
 PATH = "/api/external/search/jobs"
 MAX_PAGE_SIZE = 200
-"""Jobs a page."""
+"""Jobs on one page."""
 _OBJECT_ID = re.compile("[0-9a-f]{24}")
 _UNKNOWN = '"Job not found"'
 
@@ -67,10 +67,9 @@ def _object_id(value: str | None) -> str | None:
 
 
 class JobSearch(BaseModel):
-    """Exactly the vendor's filters; null is an absent one."""
+    """Validates the vendor's filters; null counts as an absent filter."""
 
-    # A filter that is not understood would be ignored, and then rows be exported that nobody
-    # asked for.
+    # An ignored filter would export rows that the caller wanted to leave out.
     model_config = ConfigDict(extra="forbid")
 
     status: Text = Field(None, description="If absent, upstream gives active jobs.")
@@ -81,7 +80,7 @@ class JobSearch(BaseModel):
 
 
 class QwestlySource:
-    """A job search: `[sources.NAME]` with type "qwestly"."""
+    """Reads a job search: `[sources.NAME]` with type "qwestly"."""
 
     def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
         self.columns = config.columns or COLUMNS
@@ -102,18 +101,20 @@ class QwestlySource:
         self._read_one = reader(_Single, "data")
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
-        """The vendor's filters made canonical; which page and how many are not among them."""
+        """Returns the vendor's filters in canonical form; page and limit are not filters."""
         query = validate(JobSearch, raw).model_dump(exclude_none=True)
         return Search(query=query, echo=query)
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """Pages of equal size that together just cover the limit."""
+        """Returns the first cursor; pages of equal size just cover the limit."""
         return msgspec.to_builtins(first_place(limit, offset, self._page_size))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
-        """The page. Only an empty one is the last: the page past the end is asked for too, and
-        tells the total once more. A page that upstream does not manage is asked for in smaller
-        pieces, and so are all that follow."""
+        """Returns the page at `cursor`; only a page without rows is the last.
+
+        The page after the end is fetched too, to read the total once more. A page that upstream
+        fails to serve is fetched as a smaller page, and so are all following pages.
+        """
         deadline = self._upstream.deadline()
         return fetch_or_shrink(
             msgspec.convert(cursor, Place),
@@ -121,17 +122,17 @@ class QwestlySource:
         )
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:
-        """The page of the next number."""
+        """Returns the cursor of the page with the next number."""
         return next_cursor(cursor)
 
     def count(self, query: Mapping[str, Any]) -> int:
-        """The total that a page of one job announces."""
+        """Returns the total that a page of one job announces."""
         page = self._page(query, Place(page=1, size=1), self._upstream.deadline())
         assert page.total is not None
         return page.total
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
-        """The jobs of these ids, by one request each, several at once."""
+        """Returns the jobs of these ids: one request for each id, several at once."""
         deadline = self._upstream.deadline()
         return self._lookups.run(ids, lambda id_: self._job(id_, deadline))
 
@@ -156,18 +157,18 @@ class QwestlySource:
     def _job(self, id_: str, deadline: float) -> Row | None:
         wanted = id_.casefold()
         if not _OBJECT_ID.fullmatch(wanted):
-            return None  # upstream would answer 400: it has no ids of another form
+            return None  # upstream answers 400 to an id of another form, and has no such job
 
         def read(body: bytes) -> Row:
             answer = self._read_one(body)
             if not answer.success or text_of(answer.data, "_id") != wanted:
-                raise SourceUntrue(f"something that is not the job {wanted}")
+                raise SourceUntrue(f"an answer that is not the job {wanted}")
             return answer.data
 
         try:
             return self._upstream.request("GET", f"{PATH}/{wanted}", read, deadline=deadline)
         except SourceRefused as error:
-            # A wrong base_url answers 404 too, and would make every id unknown.
+            # The text is checked too: with a wrong base_url every request is answered with 404.
             if error.status == 404 and _UNKNOWN in str(error):
                 return None
             raise

@@ -1,4 +1,4 @@
-"""Which class reads which type of source."""
+"""The types of sources, and the class that reads each type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exporter.sources.qwestly import QwestlySource
 
 
 def _sql(config: Any, clock: Clock, budget: Budget) -> Source:
-    # SQLAlchemy is a fifth of the time in which any process of ours starts.
+    # Imported on use: SQLAlchemy takes a fifth of the start-up time of a process.
     from exporter.sources.sql.source import SqlSource
 
     return SqlSource(config, clock, budget)
@@ -31,9 +31,9 @@ TYPES: Mapping[str, Callable[[Any, Clock, Budget], Source]] = {
 }
 
 RATES: Mapping[str, Rate] = {"bindbee": Rate(200, 60)}
-"""The requests that a contract grants all workers together, where it says."""
+"""The rate that a vendor's contract allows for all workers together, by type of source."""
 
 
 def make(config: AnySource, clock: Clock, budget: Budget = UNLIMITED) -> Source:
-    """The source that a configuration describes; each of its requests is taken from the budget."""
+    """Returns the source that `config` describes; each of its requests counts against `budget`."""
     return TYPES[config.type](config, clock, budget)

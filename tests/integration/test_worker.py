@@ -195,7 +195,7 @@ REFUSALS: dict[str, tuple[bytes, str]] = {
     "a wrong filter": (reply(422, {"detail": "job_titles: too long"}), "job_titles: too long"),
     "a web page": (reply(200, "<html>Welcome", content_type="text/html"), "Welcome"),
     "a used up plan": (reply(429, "no more", x_billing_code="limit_exceeded"), "no more"),
-    "a short page": (reply(200, {"jobs": [], "total_count": 7}), "promises 7"),
+    "a short page": (reply(200, {"jobs": [], "total_count": 7}), "implies 7"),
 }
 
 

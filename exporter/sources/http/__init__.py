@@ -1,3 +1,3 @@
-"""Pages read over HTTP: client, connections, JSON pages, numbered pages."""
+"""HTTP access to upstreams: client, connections, JSON pages and numbered pages."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Asking an upstream over HTTP: deadlines, a byte cap, and one table of what to do on a failure."""
+"""An HTTP client for one upstream, with deadlines, a byte limit and one table of retries."""
 
 from __future__ import annotations
 
@@ -36,58 +36,62 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 20.0
-"""Seconds without a single byte: the longest that one request holds a worker for an upstream
-that says nothing. A worker that shuts down hears of it between two pages only."""
+"""Time without a received byte after which a request is given up.
+
+Bounds how long a silent upstream blocks a worker, which notices a shutdown only between two pages.
+"""
 PAGE_TIMEOUT_SECONDS = 60.0
-"""Seconds for one page, all its tries and sizes together."""
+"""Time for one page, with all its retries and smaller sizes."""
 MAX_PAGE_BYTES = 128 * 1024 * 1024
-"""A page larger than this, after decompression, is not a page."""
+"""Size of a page after decompression; a larger answer is refused."""
 MAX_REFUSAL_BYTES = 64 * 1024
-"""Bytes read of an answer that is no page: enough to quote it."""
+"""Bytes that are read of an answer with another status than 200, to quote them in an error."""
 MAX_TRIES = 4
-"""Requests per page and size before the export lets its worker go and waits."""
+"""Requests for a page of one size, before the export is set to wait without a worker."""
 FIRST_RETRY_SECONDS = 0.25
-"""Seconds; doubled at each further try, the wait is drawn from zero up to it."""
+"""Upper bound of the first random wait between two tries; doubled after each try (backoff)."""
 MAX_RETRY_AFTER_SECONDS = 300.0
-"""Seconds: upstreams have been seen to ask for days by mistake."""
+"""Longest Retry-After that is obeyed; upstreams have asked for days by mistake."""
 
 
 _url = lru_cache(maxsize=64)(httpx.URL)
-"""Most sources ask the same address for page after page."""
+"""Parses a URL; cached, because most sources request the same address for each page."""
 
 
 class TooManyBytes(Exception):
-    """A page is larger than MOST_BYTES."""
+    """The upstream sent a page larger than MAX_PAGE_BYTES."""
 
 
 class Reaction(Enum):
-    """What to do about an answer that is not the page.
+    """The reaction to an answer that is not the requested page.
 
-    To ask again is to ask soon, or when the upstream's Retry-After says; if that is long, or the
-    tries run out, the export waits without a worker.
+    A retry follows after a backoff, or after the upstream's Retry-After if that is longer. If
+    Retry-After is long, or the tries are used up, the export waits without a worker.
     """
 
     ACCEPT = auto()
     RETRY = auto()
-    """Ask again."""
+    """Retry."""
     SLOW_DOWN = auto()
-    """Ask again, and let all workers of this source wait as long as it asks."""
+    """Retry, and pause all workers of this source for the time in Retry-After."""
     SMALLER_OR_RETRY = auto()
-    """It may have been too much at once: ask for less, or again if there is no less."""
+    """The page may be too large: request a smaller page, or retry if there is none."""
     RETRY_THEN_SMALLER = auto()
-    """Ask again; if it fails each time, ask for less, once."""
+    """Retry; if all tries fail, request a smaller page once."""
     SMALLER = auto()
-    """It is too much at once: ask for less, or give up if there is no less."""
+    """The page is too large: request a smaller page, or fail the export if there is none."""
     GIVE_UP = auto()
-    """Asking again cannot help: fail the export with what the upstream said."""
+    """A retry cannot help: fail the export with the upstream's text."""
     SPENT = auto()
-    """Waiting is useless until somebody pays: fail the export."""
+    """The plan at the upstream is used up: fail the export, because a retry cannot help."""
 
 
 QUOTA_HEADER = "x-billing-code"
 QUOTA_SPENT = "limit_exceeded"
-"""A 429 with this header at this value says that the plan is used up, not that we are too fast
-(the vendor's official client tells the two apart so)."""
+"""The value of QUOTA_HEADER on a 429 that means a used-up plan, not too many requests.
+
+The vendor's official client uses the same header to distinguish the two.
+"""
 
 REACTIONS: Mapping[int | tuple[int, str] | type[Exception], Reaction] = {
     200: Reaction.ACCEPT,
@@ -98,8 +102,8 @@ REACTIONS: Mapping[int | tuple[int, str] | type[Exception], Reaction] = {
     425: Reaction.RETRY,
     429: Reaction.SLOW_DOWN,
     (429, QUOTA_SPENT): Reaction.SPENT,
-    # Also what some upstreams answer when a query takes them too long; but mostly it passes by
-    # itself, and a page once made smaller stays small to the end of the export.
+    # Some upstreams answer 500 to a query that takes too long. Mostly a retry helps, and a page
+    # made smaller stays small to the end of the export, so retries come first.
     500: Reaction.RETRY_THEN_SMALLER,
     502: Reaction.RETRY,
     503: Reaction.RETRY,
@@ -112,26 +116,29 @@ REACTIONS: Mapping[int | tuple[int, str] | type[Exception], Reaction] = {
     523: Reaction.RETRY,
     524: Reaction.SMALLER_OR_RETRY,
     529: Reaction.RETRY,
-    # Connections that fail or break, and answers that are no HTTP.
+    # Failed or broken connections, and answers that are not HTTP.
     httpx.TransportError: Reaction.RETRY,
-    # Silence for READ_TIMEOUT, or an answer that does not end in time.
+    # No byte for READ_TIMEOUT_SECONDS, or an answer that is not complete at the deadline.
     httpx.ReadTimeout: Reaction.SMALLER_OR_RETRY,
     httpx.UnsupportedProtocol: Reaction.GIVE_UP,
-    # A key with a line break in it, for instance.
+    # For example an API key with a line break.
     httpx.LocalProtocolError: Reaction.GIVE_UP,
     httpx.DecodingError: Reaction.RETRY,
     TooManyBytes: Reaction.SMALLER,
     SourceUntrue: Reaction.RETRY,
 }
-"""By status, status and billing code, or error; an error without a row has that of its base, a
-status without one is GIVE_UP."""
+"""The reaction to each status, to a status with a billing code, and to each type of error.
+
+An error type without an entry has the reaction of its base class; a status without an entry has
+GIVE_UP.
+"""
 
 _FINAL = (Reaction.GIVE_UP, Reaction.SPENT, Reaction.SMALLER)
 _SMALLER_AT_ONCE = (Reaction.SMALLER, Reaction.SMALLER_OR_RETRY)
 
 
 class Upstream:
-    """One upstream's connections. Threads may share it."""
+    """Sends requests to one upstream, with retries. Thread-safe."""
 
     def __init__(
         self,
@@ -148,7 +155,7 @@ class Upstream:
         url = httpx.URL(base_url.rstrip("/"))
         self._name = str(url.copy_with(userinfo=b""))
         signed = f"{url.username}:{url.password}" if url.password else ""
-        # Of `Bearer KEY`, also the key.
+        # For a value such as `Bearer KEY`, the key alone is a secret too.
         sent = [form for value in headers.values() for form in (value, value.rpartition(" ")[2])]
         self._redactor = Redactor([*sent, url.password, signed])
         self._headers = httpx.Headers(
@@ -167,7 +174,7 @@ class Upstream:
         self._extensions = {"timeout": timeouts.as_dict()}
 
     def deadline(self) -> float:
-        """When a page asked for now must be there, on the clock's monotonic time."""
+        """Returns the deadline of a page that is requested now, in the clock's monotonic time."""
         return self._clock.monotonic() + self._timeout
 
     def request(
@@ -180,9 +187,9 @@ class Upstream:
         deadline: float | None = None,
         can_shrink: bool = False,
     ) -> T:
-        """What `read` makes of the answer's body, after some tries if need be.
+        """Returns `read(body)` of the answer, after retries if needed.
 
-        As `request_with_headers`, where the headers say nothing that matters.
+        Same as `request_with_headers`, for answers whose headers are not needed.
         """
         return self.request_with_headers(
             method,
@@ -203,15 +210,15 @@ class Upstream:
         deadline: float | None = None,
         can_shrink: bool = False,
     ) -> T:
-        """What `read` makes of the answer's body and headers, after some tries if need be.
+        """Returns `read(body, headers)` of the answer, after retries if needed.
 
-        `read` raises SourceUntrue for a body that cannot be what was asked for; then, too, the
-        upstream is asked again. Raises SourceRefused, SourceUnavailable, or the last SourceUntrue,
-        each with a text that users may read: none quotes a header that we send. All ends at the
-        deadline, by default that of a page asked for now.
+        `read` raises SourceUntrue for a body that cannot be the requested one; this is retried too.
+        All tries end at `deadline`, by default the deadline of a page that is requested now. Raises
+        SourceRefused, SourceUnavailable or the last SourceUntrue; their texts may be shown to users
+        and never contain a header that was sent.
 
-        Whoever `can_shrink` a page must catch PageTooLarge and ask for less by the same deadline;
-        each request has half of the time that is left then.
+        With `can_shrink`, the caller must catch PageTooLarge and request a smaller page by the same
+        deadline. Each request then gets half of the remaining time.
         """
         deadline = self.deadline() if deadline is None else deadline
         delay = FIRST_RETRY_SECONDS
@@ -244,23 +251,26 @@ class Upstream:
         raise AssertionError("unreachable: count never ends")
 
     def close(self) -> None:
-        """Close all connections."""
+        """Closes all connections."""
         self._transport.close()
 
     def _wait_for_budget(self, failure: SourceError | None) -> None:
-        """Sleep until the budget lets a request start. Raises SourceUnavailable if that is long,
-        which tells the failure because of which the upstream is asked again."""
+        """Sleeps until the rate budget allows the next request.
+
+        Raises SourceUnavailable if the wait is longer than MAX_SLEEP_SECONDS; its text includes
+        `failure`, the reason for this retry.
+        """
         try:
             wait = self._budget.reserve()
         except StoreUnavailable as error:
             raise SourceUnavailable(
-                f"{self._name} is not asked while its rate budget cannot be read: {error}"
+                f"no request was sent to {self._name}: its rate budget could not be read: {error}"
             ) from None
         if wait > MAX_SLEEP_SECONDS:
             before = "" if failure is None else f"; before that: {failure}"
             raise SourceUnavailable(
-                f"{self._name} takes no further request for {wait:.1f} s: its rate is used up, or "
-                f"it asked for a pause{before}",
+                f"the next request to {self._name} may start in {wait:.1f} s: its rate is used up, "
+                f"or it asked for a pause{before}",
                 retry_after=wait,
             )
         if wait > 0:
@@ -270,8 +280,8 @@ class Upstream:
         try:
             self._budget.pause_for(seconds)
         except StoreUnavailable as error:
-            # The others will hear it from the upstream; this export waits in any case.
-            log.warning("source.hold_untold", upstream=self._name, reason=str(error))
+            # The other workers get their own 429 from the upstream; this export waits in any case.
+            log.warning("source.pause_not_shared", upstream=self._name, reason=str(error))
 
     def _once(
         self,
@@ -281,12 +291,12 @@ class Upstream:
         json: Mapping[str, Any] | None,
         deadline: float,
     ) -> T:
-        """One request. Raises _Failed."""
+        """Sends one request and returns what `read` returns. Raises _Failed."""
         seconds = max(deadline - self._clock.monotonic(), 0)
         response: httpx.Response | None = None
         body = _Body()
-        # A client of httpx adds a third of a millisecond to each page: cookies, redirects, and
-        # addresses merged anew.
+        # Without httpx.Client, which adds a third of a millisecond to each page for cookies,
+        # redirects and the merging of URLs.
         request = httpx.Request(
             method,
             _url(self._name + path),
@@ -303,7 +313,7 @@ class Upstream:
             if response.status_code == 200:
                 return read(body.whole(), response.headers)
         except (httpx.TransportError, httpx.DecodingError, TooManyBytes, SourceUntrue) as error:
-            # Of a failure its status tells more than the end of its text would.
+            # With another status than 200, the status says more than the broken body.
             if response is None or response.status_code == 200:
                 what = str(error) or type(error).__name__
                 if isinstance(error, httpx.TimeoutException):
@@ -327,7 +337,7 @@ class Upstream:
         raise failed
 
     def _broken(self, path: str, what: str, response: httpx.Response | None, body: bytes) -> str:
-        """What came instead of a whole page, as far as it came."""
+        """Returns the error text for an answer that failed or is not the page."""
         path = path.partition("?")[0]
         what = self._redactor.excerpt(what.encode())
         if response is None:
@@ -337,7 +347,7 @@ class Upstream:
         )
         return (
             f"{self._name}{path} answered 200 ({kind}) with {what}; "
-            f"{len(body)} bytes came, which began: {self._redactor.excerpt(body)}"
+            f"{len(body)} bytes were received, beginning with: {self._redactor.excerpt(body)}"
         )
 
     def _refusal(self, path: str, response: httpx.Response, body: bytes) -> str:
@@ -345,12 +355,12 @@ class Upstream:
         said = f"{self._name}{path} answered {response.status_code}: {self._redactor.excerpt(body)}"
         if response.status_code in range(300, 400):
             target = self._redactor.excerpt(response.headers.get("location", "").encode())
-            said += f" (redirect to {target}: mend base_url)"
+            said += f" (redirect to {target}: correct base_url)"
         return said
 
 
 class _Failed(Exception):
-    """One request did not give the page."""
+    """A request did not return the page."""
 
     def __init__(
         self, reaction: Reaction, said: str, *, wait: float | None = None, untrue: bool = False
@@ -358,9 +368,9 @@ class _Failed(Exception):
         super().__init__(said)
         self.reaction = reaction
         self.wait = wait
-        """Seconds that the upstream asked us to wait, if it did."""
+        """Seconds in the upstream's Retry-After; None without one."""
         self.error: SourceError
-        """What to raise if the upstream is not asked again."""
+        """The error to raise if there is no further retry."""
         if reaction is Reaction.SPENT:
             self.error = SourceRefused(f"{said} (its plan is used up)")
         elif reaction in _FINAL:
@@ -372,7 +382,7 @@ class _Failed(Exception):
 
 
 class _Body:
-    """What has come of an answer. One piece, which most pages are, is not copied."""
+    """Collects the body of an answer; a body of one piece, the usual case, is not copied."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -391,7 +401,7 @@ class _Body:
 
 
 def _fill(body: _Body, response: httpx.Response) -> None:
-    """Read the answer; of one that is no page, only the beginning."""
+    """Reads the body; with another status than 200, only about MAX_REFUSAL_BYTES of it."""
     page = response.status_code == 200
     for piece in unpacked(response):
         body.add(piece)

@@ -1,8 +1,8 @@
-"""HTTP/1.1 as we speak it to an upstream: one connection, one request after the other.
+"""An HTTP/1.1 client connection that sends one request after another.
 
-The bytes of a body go from the socket straight into the `bytes` that are handed out; Python code
-sees only heads and the sizes of chunks. Whatever leaves open where an answer ends is refused: half
-a page, or the answer to another request, must never look like the page that was asked for.
+Body bytes go from the socket directly into the returned `bytes`; Python code parses only heads and
+chunk sizes. An answer with an ambiguous end is refused, because half a page, or the answer to
+another request, must never be taken for the requested page.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import httpx
 from exporter.sources.http.sockets import Socket
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Bytes of an answer's status and headers, those of provisional answers before it included; also
-of what stands around one chunk."""
+"""Size of the status line and headers of an answer, including provisional (1xx) answers before it.
+
+Also bounds each line between two chunks, and the trailers.
+"""
 MAX_PIECE_BYTES = 8 * 1024 * 1024
-"""Bytes of a plain page that are handed out at once: most come in one piece, and need no copy."""
+"""Size of one piece of an uncompressed page; most pages are one piece, which is not copied."""
 _BUFFER_BYTES = 64 * 1024
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -38,17 +40,17 @@ _LENGTH = re.compile(rb"\d{1,15}")
 
 
 class Head(NamedTuple):
-    """An answer's first line and headers."""
+    """The status line and headers of an answer."""
 
     version: bytes
     """b"HTTP/1.1" or b"HTTP/1.0"."""
     status: int
     reason: bytes
     headers: Headers
-    """Names in lower case."""
+    """Pairs of name and value; names are in lower case."""
 
     def values(self, name: bytes) -> list[bytes]:
-        """The members of all headers of that name, in lower case."""
+        """Returns the comma-separated members of all headers of that name, in lower case."""
         return [
             value.strip().lower()
             for key, values in self.headers
@@ -58,28 +60,28 @@ class Head(NamedTuple):
 
 
 class Connection:
-    """Asks over a line, which it owns. One thread at a time may use it."""
+    """Sends requests over one socket, which it owns. Not thread-safe."""
 
-    def __init__(self, line: Socket) -> None:
-        self.socket = line
-        self._incoming = _Incoming(line)
+    def __init__(self, socket: Socket) -> None:
+        self.socket = socket
+        self._incoming = _Incoming(socket)
         self._received_before: int | None = None
 
     @property
     def is_unused(self) -> bool:
-        """Whether nothing was asked yet."""
+        """True if no request was sent on this connection yet."""
         return self._received_before is None
 
     @property
     def no_bytes_received(self) -> bool:
-        """Whether not a byte came back of the latest request."""
+        """True if no byte was received since the latest request."""
         return self.socket.received == self._received_before
 
     def request(self, method: bytes, target: bytes, headers: Headers, body: bytes) -> Answer:
-        """The answer, its body still to be read.
+        """Sends a request and returns the answer, whose body is not read yet.
 
-        Raises LocalProtocolError before anything is sent, RemoteProtocolError for what is no
-        HTTP/1, and what a Line raises.
+        Raises LocalProtocolError, before anything is sent, for a malformed request;
+        RemoteProtocolError for an answer that is not HTTP/1; and the errors of Socket.
         """
         request = _serialized(method, target, headers, body)
         self._received_before = self.socket.received
@@ -87,7 +89,7 @@ class Connection:
         try:
             self.socket.send(request)
         except httpx.WriteError as error:
-            # Who refuses a request may answer, and close, before having read all of it.
+            # A server that refuses a request may answer and close before it has read all of it.
             broken = error
         try:
             return Answer(self._incoming, self._incoming.head(), method, last=broken is not None)
@@ -97,15 +99,17 @@ class Connection:
             raise
 
     def is_idle(self) -> bool:
-        """Whether it can be asked: it is open, and nothing came unasked for."""
+        """True if the connection is open and has received nothing since the last answer."""
         self.socket.drain_only = True
-        come = self._incoming.file.peek(1)
+        buffered = self._incoming.file.peek(1)
         self.socket.drain_only = False
-        return not come and self.socket.nothing_to_read()
+        return not buffered and self.socket.nothing_to_read()
 
     def tunnel(self, host: str) -> Connection:
-        """A connection to `host` through this one, whose other end passes on all bytes from now
-        on. Raises what `Socket.start_tls` raises."""
+        """Returns a TLS connection to `host` through this one, which is a proxy's tunnel now.
+
+        Raises the same errors as `Socket.start_tls`.
+        """
         self._incoming.file.detach()
         return Connection(self.socket.start_tls(host))
 
@@ -114,10 +118,10 @@ class Connection:
 
 
 class Answer:
-    """An answer's head, and its body as it comes: iterated once, in pieces of LARGEST at most.
+    """The head of an answer, and an iterator over its body, in pieces of at most MAX_PIECE_BYTES.
 
-    Raises RemoteProtocolError for a body that ends before its end, and what a Line raises, after
-    the bytes that did come.
+    The body can be iterated once. Raises RemoteProtocolError for a truncated body, and the errors
+    of Socket; the bytes received before an error are yielded first.
     """
 
     def __init__(self, incoming: _Incoming, head: Head, method: bytes, *, last: bool) -> None:
@@ -125,8 +129,8 @@ class Answer:
         self._incoming = incoming
         self._size, self._chunked = _framing(head, method)
         self._whole = self._size == 0
-        # Of anything but a page only the beginning is of use; what is packed is unpacked, and the
-        # deadline asked, by small steps.
+        # Small pieces for other statuses, of which only the beginning is used, and for compressed
+        # bodies, which are decompressed piece by piece.
         plain = head.status == 200 and not head.values(b"content-encoding")
         self._max_piece = MAX_PIECE_BYTES if plain else _BUFFER_BYTES
         self._last = (
@@ -139,8 +143,10 @@ class Answer:
 
     @property
     def leaves_idle(self) -> bool:
-        """Whether another request may follow: the body was read to its end, and the other side
-        did not say that it closes."""
+        """True if another request may follow on the connection.
+
+        The body must have been read to its end, and the server must not close the connection.
+        """
         return self._whole and not self._last
 
     def __iter__(self) -> Iterator[bytes]:
@@ -164,7 +170,7 @@ class Answer:
                 raise self._incoming.ended(f"after {size - left} of {size} bytes")
 
     def _chunks(self) -> Iterator[bytes]:
-        """The bytes of many chunks at once: servers make them of a few KiB, and some of one."""
+        """Yields the bytes of many chunks joined, because servers send chunks of a few KiB."""
         joined = io.BytesIO()
         try:
             while size := self._chunk_size():
@@ -175,7 +181,7 @@ class Answer:
                     joined = io.BytesIO()
                 text, _ = self._incoming.text(MAX_HEAD_BYTES, "after a chunk")
                 if text not in (b"\r\n", b"\n"):
-                    raise httpx.RemoteProtocolError(f"a chunk of {size} bytes that goes on")
+                    raise httpx.RemoteProtocolError(f"a chunk longer than its size of {size} bytes")
             self._incoming.fields(MAX_HEAD_BYTES)
         except httpx.TransportError:
             yield joined.getvalue()
@@ -186,7 +192,7 @@ class Answer:
         text, _ = self._incoming.text(MAX_HEAD_BYTES, "before a chunk")
         found = _CHUNK.fullmatch(text)
         if found is None:
-            raise httpx.RemoteProtocolError(f"a chunk that does not tell its size: {text!r}")
+            raise httpx.RemoteProtocolError(f"a chunk without a valid size: {text!r}")
         return int(found[1], 16)
 
     def _rest(self) -> Iterator[bytes]:
@@ -197,27 +203,27 @@ class Answer:
 
 
 class _Incoming:
-    """What a line says, read by lines of text and by counted bytes."""
+    """Buffered reading from a socket, by lines of text or by counted bytes."""
 
-    def __init__(self, line: Socket) -> None:
-        self.socket = line
-        self.file = io.BufferedReader(line, _BUFFER_BYTES)
+    def __init__(self, socket: Socket) -> None:
+        self.socket = socket
+        self.file = io.BufferedReader(socket, _BUFFER_BYTES)
 
     def head(self) -> Head:
-        """The head of the final answer: provisional ones are passed over."""
+        """Returns the head of the final answer; provisional (1xx) answers are skipped."""
         room = MAX_HEAD_BYTES
         while True:
             text, room = self.text(room, "before an answer")
             found = _STATUS.fullmatch(text)
             if found is None:
-                raise httpx.RemoteProtocolError(f"an answer that is no HTTP/1: {text!r}")
+                raise httpx.RemoteProtocolError(f"an answer that is not HTTP/1: {text!r}")
             headers, room = self.fields(room)
             status = int(found[2])
             if status >= 200 or status == 101:
                 return Head(b"HTTP/1." + found[1], status, found[3] or b"", headers)
 
     def fields(self, room: int) -> tuple[Headers, int]:
-        """Headers up to the empty line that ends them, and how much room they leave."""
+        """Returns the headers up to the empty line after them, and the bytes left of `room`."""
         fields: list[tuple[bytes, bytes]] = []
         while True:
             text, room = self.text(room, "within its headers")
@@ -226,14 +232,14 @@ class _Incoming:
             if found := _FIELD.fullmatch(text):
                 fields.append((found[1].lower(), found[2].strip(b" \t")))
             elif fields and text[:1] in (b" ", b"\t"):
-                # The standard has given up headers of several lines; some servers have not.
+                # The standard forbids headers of several lines, but some servers send them.
                 name, value = fields.pop()
                 fields.append((name, value + b" " + text.strip()))
             else:
-                raise httpx.RemoteProtocolError(f"a header that is none: {text!r}")
+                raise httpx.RemoteProtocolError(f"a malformed header line: {text!r}")
 
     def text(self, room: int, where: str) -> tuple[bytes, int]:
-        """A line with its end, and the room that it leaves."""
+        """Returns a line with its line break, and the bytes left of `room`."""
         text = self.file.readline(room)
         if text.endswith(b"\n"):
             return text, room - len(text)
@@ -242,7 +248,7 @@ class _Incoming:
         raise self.ended(where)
 
     def ended(self, where: str) -> httpx.TransportError:
-        """Why the line ended, and where."""
+        """Returns the error to raise for a connection that ended at `where`."""
         return self.socket.failure or httpx.RemoteProtocolError(
             f"the connection was closed {where}"
         )
@@ -254,17 +260,17 @@ def _serialized(method: bytes, target: bytes, headers: Headers, body: bytes) -> 
         sound = sound and _SENT_NAME.fullmatch(name) and _SENT_VALUE.fullmatch(value)
     if not sound:
         raise httpx.LocalProtocolError(
-            "a request that cannot be sent: its address, or a header, holds a line break or "
-            "another sign that has no place there (is the key right?)"
+            "the request cannot be sent: its URL or a header has a line break or another character "
+            "that is not allowed there (check the API key)"
         )
     fields = b"".join([b"%b: %b\r\n" % field for field in headers])
     return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (method, target, fields, body)
 
 
 def _framing(head: Head, method: bytes) -> tuple[int | None, bool]:
-    """How many bytes the body has, if that is told, and whether it comes in chunks.
+    """Returns the size of the body, None if unknown, and whether the body is chunked.
 
-    Where both are told the chunks count, as the standard has it.
+    If an answer has both, the chunks are used and the size is ignored, as the standard requires.
     """
     tunnelled = method == b"CONNECT" and head.status < 300
     if tunnelled or method == b"HEAD" or head.status < 200 or head.status in (204, 304):
@@ -272,11 +278,13 @@ def _framing(head: Head, method: bytes) -> tuple[int | None, bool]:
     packed = head.values(b"transfer-encoding")
     if packed:
         if packed != [b"chunked"]:
-            raise httpx.RemoteProtocolError(f"transfer-encoding {packed!r}, where only chunks go")
+            raise httpx.RemoteProtocolError(
+                f"transfer-encoding {packed!r}, but only chunked is accepted"
+            )
         return None, True
     sizes = set(head.values(b"content-length"))
     if not sizes:
         return None, False
     if len(sizes) > 1 or not _LENGTH.fullmatch(min(sizes)):
-        raise httpx.RemoteProtocolError(f"content-length {sorted(sizes)!r}")
+        raise httpx.RemoteProtocolError(f"an invalid content-length: {sorted(sizes)!r}")
     return int(sizes.pop()), False

@@ -1,4 +1,4 @@
-"""Cutting a page's JSON into the raw texts of its rows, without changing a byte of them."""
+"""Reading of JSON pages into raw rows, whose bytes stay unchanged."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ _NONE = msgspec.Raw(b"null")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"|[][{}]', re.DOTALL)
 _value = json.JSONDecoder(strict=False).raw_decode
-# Numbers that are only passed over stay text: Python reads no integer of more than 4,300 digits.
+# Skipped numbers stay text, because Python refuses integers of more than 4,300 digits.
 _passed = json.JSONDecoder(
     strict=False, parse_int=str, parse_float=str, parse_constant=str
 ).raw_decode
 
 
 def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
-    """A function that reads a page's body into its envelope, whose field `rows` holds raw rows,
-    or one of them.
+    """Returns a function that reads a page's body into `envelope`.
 
-    The fast path only slices; each row is a Raw. JSON that it refuses but that upstreams send all
-    the same (NaN, control characters in strings, a thousand levels of nesting) is sliced by the
-    standard library's scanner instead, and each row is bytes; what neither reads raises
-    SourceUntrue, saying what was there.
+    The field named `rows` holds the raw rows, or a single raw row. The fast path only slices, and
+    each row is a msgspec.Raw. Invalid JSON that upstreams do send (NaN, control characters in
+    strings, a thousand levels of nesting) is sliced by the standard library's scanner instead, and
+    each row is `bytes`. The function raises SourceUntrue for a body that neither can read.
     """
     fast = msgspec.json.Decoder(envelope)
     fields = frozenset(envelope.__struct_encode_fields__)
@@ -45,12 +44,12 @@ def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
                 found = _slice(body, rows, fields, alone=alone)
                 odd = found.get(rows)
                 if isinstance(odd, bytes | list):
-                    # msgspec lets no bytes pass for a Raw, and a Raw they must not become.
+                    # msgspec refuses bytes where a Raw is declared, so they are set afterwards.
                     found[rows] = _NONE if alone else []
                 page = msgspec.convert(found, envelope)
             except (ValueError, RecursionError, msgspec.ValidationError) as second:
                 wrong = second if isinstance(second, msgspec.ValidationError) else error
-                raise SourceUntrue(f"a body that is not the page asked for ({wrong})") from None
+                raise SourceUntrue(f"a body that is not the requested page ({wrong})") from None
             if isinstance(odd, bytes | list):
                 setattr(page, rows, odd)
             return page
@@ -59,7 +58,10 @@ def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
 
 
 def text_of(row: Row, name: str) -> str | None:
-    """A row's field of that name, if it is a text; reads what `reader` cuts out, however odd."""
+    """Returns the text in a row's field `name`; None if the field is absent or not a text.
+
+    Reads all rows that `reader` accepts, also invalid JSON.
+    """
     text = bytes(row).decode("utf-8", "surrogateescape")
     try:
         found, _ = _passed(text)
@@ -70,9 +72,11 @@ def text_of(row: Row, name: str) -> str | None:
 
 
 def _slice(body: bytes, rows: str, fields: frozenset[str], *, alone: bool) -> dict[str, Any]:
-    """Those fields of the top-level object, the elements of the array `rows` as raw bytes; or
-    `rows` itself, if it is one row `alone`."""
-    # surrogateescape carries bytes that are no UTF-8 through unchanged, back into the row.
+    """Returns the named fields of the top-level object, and the field `rows` as raw bytes.
+
+    `rows` is a list of raw elements; with `alone`, a value that is not a list is one raw row.
+    """
+    # surrogateescape keeps bytes that are not UTF-8 unchanged in the row.
     text = body.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     found: dict[str, Any] = {}
     at = start = _expect(text, 0, "{")
@@ -115,11 +119,11 @@ def _raw(text: str) -> bytes:
 
 
 def _end(text: str, at: int) -> int:
-    """Where the value that begins here ends."""
+    """Returns the index after the value that begins at `at`."""
     try:
         end: int = _passed(text, at)[1]
     except RecursionError:
-        # So deep, only brackets are counted; what is between them is for the format to read.
+        # For very deep nesting only brackets are counted; the format reads the rest.
         depth = 0
         for token in _NESTING.finditer(text, at):
             depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)

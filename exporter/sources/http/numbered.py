@@ -1,4 +1,4 @@
-"""Reading an upstream whose lists have numbered pages, and whose postings come one by one."""
+"""Page sizes and lookups for upstreams with numbered pages and one request for each posting."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ from exporter.sources.http.numbered_pages import Place, smaller_page
 log = structlog.get_logger()
 
 MAX_LOOKUP_IDS = 100
-"""Ids that one lookup takes, one request each."""
+"""Ids in one lookup, which sends one request for each id."""
 MAX_LOOKUP_SECONDS = 10.0
-"""How long a lookup may wait for its turns, where the source has a rate: its answers are lost if
-it does not come to its end."""
+"""Time that the requests of one lookup may take under the source's rate.
+
+A lookup that does not finish loses the answers it already has.
+"""
 
 
 def first_place(limit: int | None, offset: int, page_size: int) -> Place:
-    """Where pages of equal size begin that together just cover the limit, each at most
-    `page_size`."""
+    """Returns the place of the first page; pages of equal size just cover the limit.
+
+    Each page has at most `page_size` rows.
+    """
     size = page_size
     if limit is not None:
         pages = -(-limit // size)
@@ -34,10 +38,10 @@ def first_place(limit: int | None, offset: int, page_size: int) -> Place:
 
 
 def fetch_or_shrink(at: Place, ask: Callable[[Place, bool], Page]) -> Page:
-    """What `ask` gives for that page or, if upstream does not manage it, for its beginning.
+    """Returns the page at `at`, or a smaller page with the same beginning if upstream fails.
 
-    `ask` takes a place and whether there is a smaller one, and raises PageTooLarge if there is and
-    it should be tried.
+    `ask` fetches the page at a place. Its second argument says whether a smaller page exists; if
+    so, it raises PageTooLarge when that page should be tried.
     """
     whole = at
     while True:
@@ -45,7 +49,7 @@ def fetch_or_shrink(at: Place, ask: Callable[[Place, bool], Page]) -> Page:
         try:
             return ask(at, less is not None)
         except PageTooLarge as error:
-            # What may have another reason than the size is tried with one other size only.
+            # If the size is only a possible reason, one smaller size is tried and no more.
             if less is None or (error.guess and at is not whole):
                 raise
             log.warning("source.page_shrunk", size=at.size, smaller=less.size, reason=str(error))
@@ -53,17 +57,20 @@ def fetch_or_shrink(at: Place, ask: Callable[[Place, bool], Page]) -> Page:
 
 
 class Lookups(NamedTuple):
-    """How postings are asked for one by one."""
+    """The limits of lookups that send one request for each id."""
 
     size: int
-    """Ids that are taken at once."""
+    """Ids that one lookup accepts."""
     at_once: int
-    """Requests under way at once."""
+    """Requests of one lookup that run concurrently."""
 
     @classmethod
     def for_rate(cls, max_in_flight: int, rate: Rate | None) -> Lookups:
-        """As many as the rate, if there is one, lets through soon: a turn that is far away is not
-        waited for, and then the whole lookup begins anew."""
+        """Returns limits that `rate` can serve soon; without a rate, the largest limits.
+
+        A request that would have to wait longer than MAX_SLEEP_SECONDS for the rate is refused, and
+        then the whole lookup starts again.
+        """
         if rate is None:
             return cls(MAX_LOOKUP_IDS, max_in_flight)
         return cls(
@@ -72,7 +79,7 @@ class Lookups(NamedTuple):
         )
 
     def run(self, ids: Sequence[str], one: Callable[[str], Row | None]) -> Mapping[str, Row]:
-        """What `one` gives for each id, without those for which it gives None."""
+        """Returns the result of `one` for each id, without the ids for which the result is None."""
         with ThreadPoolExecutor(min(self.at_once, max(len(ids), 1))) as pool:
             asked = {id_: pool.submit(one, id_) for id_ in ids}
             try:

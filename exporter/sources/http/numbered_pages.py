@@ -1,4 +1,4 @@
-"""A page of a Hirebase upstream: where it is, and whether it holds what it promises."""
+"""Numbered pages: the cursor of a page, and the check of its rows against its total."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exporter.sources.base import Page
 
 
 class Answer(msgspec.Struct):
-    """A page of postings as upstream writes it, its postings not looked into."""
+    """A page of postings as a Hirebase upstream writes it; the postings are not parsed."""
 
     jobs: list[msgspec.Raw]
     total_count: Annotated[int, msgspec.Meta(ge=0)]
@@ -21,33 +21,33 @@ class Answer(msgspec.Struct):
 
 
 class Place(msgspec.Struct):
-    """Which page, and what of it: the cursor of a Hirebase source."""
+    """The cursor of a source with numbered pages."""
 
     page: int
-    """Counted from 1, as upstream counts."""
+    """Number of the page, from 1, as upstream counts."""
     size: int
     skip: int = 0
-    """Rows at the head of this page that the caller did not ask for."""
+    """Rows at the start of this page that are skipped, because of the caller's offset."""
     follows: bool = False
-    """Whether a page with rows came before this one."""
+    """Whether the page before this page had rows."""
 
 
 def check_page(answer: Answer, at: Place) -> Page:
-    """The page, if it holds exactly the rows that its own total promises for this place.
+    """Returns the page if it has exactly the rows that its own total implies for this place.
 
-    Raises SourceUntrue.
+    Raises SourceUntrue otherwise.
     """
     if answer.limit not in (None, at.size) or answer.page not in (None, at.page):
         raise SourceUntrue(
-            f"page {answer.page} of {answer.limit} rows where page {at.page} of {at.size} was "
-            "asked for (is page_size above what it takes?)"
+            f"page {answer.page} of {answer.limit} rows, but page {at.page} of {at.size} rows was "
+            "requested (if page_size is above the upstream's maximum, lower it)"
         )
     before = (at.page - 1) * at.size
     promised = min(max(answer.total_count - before, 0), at.size)
     if len(answer.jobs) != promised:
         raise SourceUntrue(
-            f"{len(answer.jobs)} rows on page {at.page} where its total_count of "
-            f"{answer.total_count} promises {promised}"
+            f"{len(answer.jobs)} rows on page {at.page}, but its total_count of "
+            f"{answer.total_count} implies {promised}"
         )
     if at.follows and answer.total_count <= before - at.size:
         raise SourceUntrue(
@@ -62,7 +62,7 @@ def check_page(answer: Answer, at: Place) -> Page:
 
 
 def next_cursor(cursor: Cursor) -> Cursor:
-    """The cursor of the page behind that one, if that one has rows."""
+    """Returns the cursor of the page after the page at `cursor`, assuming that one has rows."""
     return _next_place(msgspec.convert(cursor, Place))
 
 
@@ -71,11 +71,13 @@ def _next_place(at: Place) -> Cursor:
 
 
 def smaller_page(at: Place) -> Place | None:
-    """The beginning of that page as a page of the next smaller size, which divides this one so that
-    a page begins where this one does; None if there is no smaller one."""
+    """Returns the place of a smaller page with the same beginning; None if there is none.
+
+    Its size is the next smaller divisor of this page's size, so that a page begins at the same row.
+    """
     size = next((size for size in range(at.size // 2, 0, -1) if at.size % size == 0), None)
     if size is None:
         return None
-    # That the page before had rows says nothing about the last of them, so `follows` is dropped.
+    # `follows` is about the previous page of the old size, so it is not copied.
     page, skip = divmod((at.page - 1) * at.size + at.skip, size)
     return Place(page=page + 1, size=size, skip=skip)

@@ -1,4 +1,4 @@
-"""The connections to one upstream: opened directly or through a proxy, kept, and asked again."""
+"""A pool of connections to one upstream, opened directly or through a proxy."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from exporter.sources.http import sockets
 from exporter.sources.http.http1 import Connection, Headers
 
 KEEP_ALIVE_SECONDS = 15.0
-"""Seconds that an idle connection is kept."""
+"""Idle time after which a connection is closed instead of used again."""
 MAX_CONNECTIONS = 100
 
 _PORTS = {"http": 80, "https": 443}
 
 
 class Connections:
-    """At most MOST_CONNECTIONS to one origin. Threads may share them; a connection is one thread's
-    until it is given back.
+    """Keeps at most MAX_CONNECTIONS connections to one origin. Thread-safe.
 
-    They go through the proxy that the environment names for the origin, if it names one.
+    An acquired connection belongs to one thread until it is released. Connections go through the
+    proxy that the environment names for the origin, if there is one.
     """
 
     def __init__(self, url: httpx.URL, left: Callable[[], float]) -> None:
-        """`left` tells how many seconds the calling thread may still wait."""
+        """Stores `left`, which returns the seconds that the calling thread may still wait."""
         self._url = url
         self._left = left
         self._proxy = _proxy(url)
         self._slots = threading.Semaphore(MAX_CONNECTIONS)
         self._lock = threading.Lock()
         self._kept: list[tuple[Connection, float]] = []
-        """The one used last is last, and is used again first, so that the others expire."""
+        """Idle connections and the time of their release; the latest is last and is used first."""
         self._closed = False
 
     def acquire(self, timeouts: Mapping[str, float | None]) -> Connection:
-        """A connection that can be asked now; it must be given back.
+        """Returns a connection for one request; the caller must release it.
 
-        Raises PoolTimeout if all stay in use, ProxyError, and what a Line raises.
+        Raises PoolTimeout if all connections stay in use, ProxyError, and the errors of Socket.
         """
         if not self._slots.acquire(timeout=sockets.next_timeout(timeouts.get("pool"), self._left)):
             raise httpx.PoolTimeout(f"all {MAX_CONNECTIONS} connections stayed in use")
@@ -57,7 +57,7 @@ class Connections:
         return connection
 
     def release(self, connection: Connection, *, idle: bool) -> None:
-        """Keep the connection if it is `idle`, else close it."""
+        """Returns the connection to the pool if it is `idle`, else closes it."""
         with self._lock:
             keep = idle and not self._closed
             if keep:
@@ -67,15 +67,17 @@ class Connections:
         self._slots.release()
 
     def for_proxy(self, target: bytes, headers: Headers) -> tuple[bytes, Headers]:
-        """Target and headers as they are written: a proxy that is no tunnel wants the whole
-        address, and its password."""
+        """Returns target and headers in the form in which they are sent.
+
+        A proxy without a tunnel needs the full URL as target, and its own password.
+        """
         if self._proxy is None or self._url.scheme == "https":
             return target, headers
         origin = self._url.raw_scheme + b"://" + self._url.netloc
         return origin + target, [*headers, *self._proxy.headers]
 
     def close(self) -> None:
-        """Close those that are idle now, and the others as they are given back."""
+        """Closes idle connections now, and each other connection when it is released."""
         with self._lock:
             self._closed = True
             kept, self._kept = self._kept, []
@@ -118,19 +120,19 @@ class Connections:
             b"CONNECT", authority, [(b"Host", authority), *proxy.headers], b""
         ).head
         if head.status not in range(200, 300):
-            # Its words are left out: proxies repeat what they were sent.
+            # The proxy's text is left out, because proxies echo the headers that they receive.
             raise httpx.ProxyError(
                 f"the proxy {proxy.url.host} answered {_status_text(head.status)}"
             )
         if not connection.is_idle():
-            raise httpx.ProxyError(f"the proxy {proxy.url.host} spoke in the upstream's place")
+            raise httpx.ProxyError(f"the proxy {proxy.url.host} sent data in place of the upstream")
         return connection.tunnel(self._url.raw_host.decode("ascii"))
 
 
 class _Proxy(NamedTuple):
     url: httpx.URL
     headers: Headers
-    """What it must be sent to let us through."""
+    """Headers that the proxy requires, such as Proxy-Authorization."""
 
 
 def _proxy(url: httpx.URL) -> _Proxy | None:
@@ -142,8 +144,8 @@ def _proxy(url: httpx.URL) -> _Proxy | None:
     address = found if "://" in found else f"http://{found}"
     if not address.startswith(("http://", "https://")):
         raise ConfigurationError(
-            f"the environment's {url.scheme} proxy has no http:// or https:// address: mend "
-            f"{url.scheme}_proxy, or name {url.host} in no_proxy"
+            f"the environment's {url.scheme} proxy has no http:// or https:// URL: correct "
+            f"{url.scheme}_proxy, or add {url.host} to no_proxy"
         )
     proxy = httpx.URL(address)
     if not proxy.userinfo:

@@ -1,4 +1,4 @@
-"""What an error may quote of an upstream: one short printable line without our secrets."""
+"""Excerpts of upstream answers for errors: one short printable line without our secrets."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
 MAX_EXCERPT_CHARS = 300
-"""Characters of the upstream's answer that an error quotes."""
+"""Length of the excerpt of an upstream's answer in an error."""
 _HIDDEN = "(the API key)"
 _MAX_FORM_BYTES = 16
-"""Bytes of one character as a URL, JSON, HTML or Python may write it."""
+"""Length of one character as encoded in a URL, JSON, HTML or Python."""
 
 
 class Redactor:
-    """Takes secrets out of texts. Upstreams and proxies were seen to echo all headers of a request,
-    and the texts of errors are shown to users."""
+    """Replaces secrets in texts.
+
+    Upstreams and proxies have been seen to echo all headers of a request, and users see the texts
+    of errors.
+    """
 
     def __init__(self, secrets: Iterable[str]) -> None:
         whole = {secret for secret in secrets if secret}
         packed = {base64.b64encode(secret.encode()).decode().rstrip("=") for secret in whole}
-        # The longest first: one may be the head of another.
+        # The longest first, because one secret may be the beginning of another.
         ordered = sorted(whole | packed, key=len, reverse=True)
         self._max_secret_bytes = _MAX_FORM_BYTES * len(ordered[0]) if ordered else 0
         self._secret = re.compile(
@@ -30,22 +33,22 @@ class Redactor:
         )
 
     def redact(self, text: str) -> str:
-        """The text without any secret."""
+        """Returns the text with each secret replaced."""
         return self._secret.sub(_HIDDEN, text)
 
     def excerpt(self, body: bytes) -> str:
-        """How an answer begins."""
+        """Returns the beginning of an answer, printable and without secrets."""
         most = MAX_EXCERPT_CHARS * 4
-        # A secret across the cut is still found whole, and cut only after that.
+        # Redacted before the text is cut, so that a secret across the cut is recognised.
         text = self.redact(body[: most + self._max_secret_bytes].decode("utf-8", "replace"))[:most]
         shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         if not shown:
-            return "(an empty body)" if not body else "(nothing that can be shown)"
+            return "(an empty body)" if not body else "(nothing printable)"
         return shown[:MAX_EXCERPT_CHARS] + ("…" if len(shown) > MAX_EXCERPT_CHARS else "")
 
 
 def _forms(character: str) -> str:
-    """A pattern of all that may stand for that character."""
+    """Returns a pattern that matches every known encoding of the character."""
     if character.isalnum() and character.isascii():
         return character
     number = ord(character)

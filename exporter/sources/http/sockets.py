@@ -1,4 +1,4 @@
-"""The lines to an upstream: sockets whose every wait ends at a deadline, plain or under TLS."""
+"""Client sockets, plain or under TLS, whose every wait ends at a deadline."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MAX_WRITE_BYTES = 64 * 1024
-"""Bytes written at once. Over TLS one write counts as a single wait, however long it is."""
+"""Size of one write. Under TLS the timeout covers a whole write, however long it takes."""
 
 
 class Socket(io.RawIOBase):
-    """A connection to one address, whose every wait ends when `left`, in seconds, reaches zero.
+    """A connection to one address; every wait ends when `left()`, in seconds, reaches zero.
 
-    As a file it never raises: where reading fails it ends, so that what came before is not lost,
-    and `failure` tells why it ended. One thread at a time may use it.
+    As a file it reports a read error as the end of the stream, so that the bytes before the error
+    are not lost; `failure` then holds the error. Not thread-safe.
     """
 
     def __init__(self, end: socket.socket, left: Callable[[], float]) -> None:
         self._socket = end
         self._left = left
         self.timeouts: Mapping[str, float | None] = {}
-        """Seconds without a byte, by what is done: connect, read, write."""
+        """Seconds without progress, by operation: connect, read, write."""
         self.failure: httpx.TransportError | None = None
-        """Why no more can be read; None: the other side has closed the connection, or it has not
-        ended."""
+        """The error that ended reading; None if the stream is open or the other side closed it."""
         self.received = 0
-        """Bytes read so far."""
+        """Number of bytes read so far."""
         self.drain_only = False
-        """Reads as if it had ended, to tell what has been read from what is still to come."""
+        """If true, `readinto` returns the end without a read; shows what is buffered already."""
 
     def readable(self) -> bool:
         return True
@@ -56,7 +55,10 @@ class Socket(io.RawIOBase):
         return came
 
     def receive(self, buffer: WriteableBuffer) -> int:
-        """How many bytes came into the buffer; 0 at the end. Raises ReadTimeout or ReadError."""
+        """Reads into the buffer and returns the number of bytes, 0 at the end.
+
+        Raises ReadTimeout or ReadError.
+        """
         try:
             self._socket.settimeout(self._wait("read"))
             return self._socket.recv_into(buffer)
@@ -66,8 +68,10 @@ class Socket(io.RawIOBase):
             raise httpx.ReadError(str(error)) from error
 
     def send(self, data: bytes) -> None:
-        """Give all of it to the network. Raises ReadTimeout (at the deadline), WriteTimeout or
-        WriteError."""
+        """Sends all of `data`.
+
+        Raises ReadTimeout (at the deadline), WriteTimeout or WriteError.
+        """
         rest = memoryview(data)
         try:
             while rest:
@@ -79,7 +83,7 @@ class Socket(io.RawIOBase):
             raise httpx.WriteError(str(error)) from error
 
     def start_tls(self, host: str) -> Socket:
-        """The line under TLS, which takes this one's place; the certificate must be the host's.
+        """Returns a socket under TLS that replaces this one, after checking the host's certificate.
 
         Raises ReadTimeout (at the deadline), ConnectTimeout or ConnectError.
         """
@@ -98,7 +102,7 @@ class Socket(io.RawIOBase):
         return secure
 
     def nothing_to_read(self) -> bool:
-        """Whether nothing can be read now: neither bytes nor the end."""
+        """True if nothing can be read now, neither bytes nor the end of the stream."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         pending = isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()
@@ -113,7 +117,10 @@ class Socket(io.RawIOBase):
 
 
 def next_timeout(timeout: float | None, left: Callable[[], float]) -> float | None:
-    """Seconds that the next wait may last; None: for ever. Raises ReadTimeout if it may not."""
+    """Returns the seconds that the next wait may last; None for no limit.
+
+    Raises ReadTimeout if no time is left.
+    """
     remaining = left()
     if remaining <= 0:
         raise httpx.ReadTimeout("timed out")
@@ -125,15 +132,15 @@ def next_timeout(timeout: float | None, left: Callable[[], float]) -> float | No
 def connect(
     url: httpx.URL, timeouts: Mapping[str, float | None], left: Callable[[], float]
 ) -> Socket:
-    """A line to the first address of the URL's host that takes one, under TLS if it is https.
+    """Returns a socket to the first address of the host that accepts, under TLS for https.
 
-    Only the look-up of the name cannot be interrupted. Raises ReadTimeout (at the deadline),
+    The deadline does not interrupt the DNS lookup. Raises ReadTimeout (at the deadline),
     ConnectTimeout or ConnectError.
     """
     failure: httpx.TransportError = httpx.ConnectError(f"{url.host} has no address")
     port = url.port or (443 if url.scheme == "https" else 80)
     try:
-        # As bytes the name is looked up as it is: the URL has made it ASCII.
+        # As bytes, the host name is not encoded again: httpx.URL has made it ASCII.
         found = socket.getaddrinfo(url.raw_host, port, type=socket.SOCK_STREAM)
     except OSError as error:
         raise httpx.ConnectError(f"{url.host}: {error}") from error
@@ -158,8 +165,10 @@ def connect(
 
 
 class _TlsInTls(Socket):
-    """TLS inside a line that is under TLS itself, as through a proxy that is spoken to in TLS:
-    the two layers have to be pumped by hand, each wait being one of the outer line."""
+    """TLS inside another TLS connection, as needed for a tunnel through an https proxy.
+
+    Bytes are moved between the two layers by hand; every wait is a wait of the outer socket.
+    """
 
     def __init__(self, outer: Socket, host: str) -> None:
         super().__init__(outer._socket, outer._left)  # noqa: SLF001 - the same class
@@ -178,7 +187,7 @@ class _TlsInTls(Socket):
         try:
             came = self._pump(partial(self._tls.read, len(room)))
         except ssl.SSLEOFError:
-            return 0  # as the standard library has it where the other side just hangs up
+            return 0  # the standard library also reads a missing TLS close as the end
         except OSError as error:
             raise httpx.ReadError(str(error)) from error
         room[: len(came)] = came
@@ -202,7 +211,7 @@ class _TlsInTls(Socket):
         super().close()
 
     def _pump(self, act: Callable[[], T]) -> T:
-        """What `act` gives once the other side has said all that it waits for."""
+        """Calls `act` until it needs no more bytes from the other side; returns its result."""
         self._outer.timeouts = self.timeouts
         while True:
             try:
@@ -225,7 +234,7 @@ class _TlsInTls(Socket):
 
 @lru_cache(maxsize=1)
 def _tls_context() -> ssl.SSLContext:
-    """Made once: reading all certificates takes longer than many a request."""
+    """Returns the shared TLS context; reading all certificates takes longer than many requests."""
     context = httpx.create_ssl_context()
     context.set_alpn_protocols(["http/1.1"])
     return context

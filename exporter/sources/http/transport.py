@@ -1,4 +1,4 @@
-"""What goes over the wire to an upstream: answers that keep a deadline, bodies under a cap."""
+"""An httpx transport whose answers keep a deadline, and the decompression of bodies."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from exporter.sources.http.http1 import Answer, Connection
 from exporter.sources.http.pool import Connections
 
 MAX_UNPACKED_BYTES = 1024 * 1024
-"""Bytes unpacked at once. A packed chunk of 64 KiB may hold a thousand times that."""
+"""Size of one decompressed piece; 64 KiB of gzip may decompress to a thousand times as much."""
 
-# The package's type information takes its error for a value.
+# The package's type stubs declare `error` as a value, not as a type.
 _Unpackable = cast("type[Exception]", isal_zlib.error)
 
 
 class DeadlineTransport(httpx.BaseTransport):
-    """A transport to one origin, whose every wait on the network ends at the deadline of the
-    thread's request. Threads may share it.
+    """A transport to one origin; every network wait ends at the thread's deadline. Thread-safe.
 
-    The client's own timeouts start anew with each byte: against headers or bodies that drip they
-    never end. Only the resolver of host names cannot be interrupted. A request is sent again if
-    the connection that was kept for it turns out to be closed; so it is for searches, not for what
-    must happen at most once.
+    The timeouts of httpx restart with each byte, so they never end an answer that arrives byte by
+    byte. The deadline does not interrupt DNS lookups. A request is sent again if a kept connection
+    turns out to be closed, so this transport must not be used for requests that must take effect at
+    most once.
     """
 
     def __init__(self, url: httpx.URL) -> None:
@@ -38,7 +37,7 @@ class DeadlineTransport(httpx.BaseTransport):
 
     @contextmanager
     def with_deadline(self, left: Callable[[], float]) -> Iterator[None]:
-        """Requests of this thread end with ReadTimeout when `left`, in seconds, reaches zero."""
+        """Ends requests of this thread with ReadTimeout when `left()`, in seconds, reaches zero."""
         self._thread.left = left
         try:
             yield
@@ -50,7 +49,7 @@ class DeadlineTransport(httpx.BaseTransport):
         if url.scheme not in ("http", "https"):
             raise httpx.UnsupportedProtocol(f"unsupported protocol {url.scheme}://")
         if (url.scheme, url.netloc) != (self._url.scheme, self._url.netloc):
-            raise httpx.UnsupportedProtocol(f"{url.host} is not the upstream that keys are for")
+            raise httpx.UnsupportedProtocol(f"{url.host} is not the configured upstream")
         method = request.method.encode("ascii")
         target, headers = self._connections.for_proxy(url.raw_path, request.headers.raw)
         body = request.read()
@@ -62,7 +61,7 @@ class DeadlineTransport(httpx.BaseTransport):
                 answer = connection.request(method, target, headers, body)
             except (httpx.NetworkError, httpx.RemoteProtocolError):
                 self._connections.release(connection, idle=False)
-                # Closed at the other end just when it was asked again.
+                # Retried if the server closed a kept connection before it got this request.
                 if fresh or not connection.no_bytes_received:
                     raise
             except BaseException:
@@ -104,14 +103,14 @@ class _Body(httpx.SyncByteStream):
 
 
 def unpacked(response: httpx.Response) -> Iterator[bytes]:
-    """The body's bytes, unpacked; of a packed one at most PIECE at once.
+    """Yields the decompressed body; gzip in pieces of at most MAX_UNPACKED_BYTES.
 
-    Raises httpx.DecodingError if they are packed in another way than asked for, or cut off: a
-    body of which only the beginning came may look whole.
+    Raises httpx.DecodingError for another encoding than gzip, and for a truncated gzip body, whose
+    beginning could be taken for a whole page.
     """
     packing = response.headers.get("content-encoding", "identity").strip().lower()
     if packing not in ("gzip", "x-gzip", "identity", ""):
-        raise httpx.DecodingError(f"content-encoding {packing!r}, where only gzip was asked for")
+        raise httpx.DecodingError(f"content-encoding {packing!r}, but only gzip was requested")
     if packing in ("identity", ""):
         yield from response.iter_raw()
         return
@@ -121,7 +120,7 @@ def unpacked(response: httpx.Response) -> Iterator[bytes]:
         packed = chunk
         while packed:
             if unpacker is None:
-                # Some servers pad the end with zeros.
+                # Some servers pad the end of the body with zeros.
                 packed = packed.lstrip(b"\0") if members else packed
                 if not packed:
                     break
@@ -129,12 +128,12 @@ def unpacked(response: httpx.Response) -> Iterator[bytes]:
             try:
                 yield from _decompressed(unpacker, packed)
             except _Unpackable as error:
-                raise httpx.DecodingError(f"a gzip body that is none ({error})") from None
+                raise httpx.DecodingError(f"an invalid gzip body ({error})") from None
             packed = b""
             if unpacker.eof:
                 packed, unpacker = unpacker.unused_data, None
     if unpacker is not None:
-        raise httpx.DecodingError("a gzip body that was cut off")
+        raise httpx.DecodingError("a truncated gzip body")
 
 
 def _decompressed(unpacker: isal_zlib.Decompress, packed: bytes) -> Iterator[bytes]:
@@ -142,6 +141,6 @@ def _decompressed(unpacker: isal_zlib.Decompress, packed: bytes) -> Iterator[byt
         piece = unpacker.decompress(packed, MAX_UNPACKED_BYTES)
         yield piece
         packed = unpacker.unconsumed_tail
-        # All input may be read while the unpacker still holds output.
+        # The decompressor may have read all input and still hold output.
         if unpacker.eof or (not packed and len(piece) < MAX_UNPACKED_BYTES):
             return

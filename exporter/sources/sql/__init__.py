@@ -1,3 +1,3 @@
-"""Rows read from a SQL table."""
+"""A source that reads the rows of a SQL table."""
 
 from __future__ import annotations

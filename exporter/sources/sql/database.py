@@ -1,4 +1,4 @@
-"""A database that is only read, each time as it stood at one moment."""
+"""Read-only access to a database, in transactions that see one state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable
 
 MAX_CONNECT_SECONDS = 10
 MAX_STATEMENT_SECONDS = 300
-"""As long as a worker may wait for a page of any source."""
+"""Time of one statement; also the longest time that a page of any source may take."""
 MAX_CONNECTIONS = 16
 
 
@@ -25,10 +25,10 @@ class Missing(ConfigurationError, SourceRefused):
 
 
 class Database:
-    """The database behind a URL; nothing is contacted before the first `reading`.
+    """The database at a URL; the first `reading` opens the first connection.
 
-    No error's text holds the URL's password. Raises ConfigurationError for a URL that is none, or
-    whose driver is not installed.
+    No error text contains the URL's password. Raises ConfigurationError for an invalid URL, and for
+    a driver that is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -39,10 +39,10 @@ class Database:
             self._url = parsed
             self._engine = _engine(parsed)
         except (exc.ArgumentError, exc.NoSuchModuleError, ValueError) as error:
-            text = f"url is no database's that SQLAlchemy knows: {_name(error)}"
+            text = f"url is not a database URL that SQLAlchemy knows: {_name(error)}"
             raise ConfigurationError(text) from None
         except ImportError as error:
-            text = f"url needs a driver that is not installed ({error}): postgresql+psycopg is"
+            text = f"url needs a driver that is not installed ({error}): use postgresql+psycopg"
             raise ConfigurationError(text) from None
 
     @property
@@ -51,10 +51,10 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A connection whose statements all see one state, and can change nothing.
+        """Yields a read-only connection whose statements all see one state of the database.
 
-        Raises SourceUnavailable if the database does not answer, also out of the block, and
-        SourceRefused for what it will never answer.
+        Database errors inside the block are translated too: SourceUnavailable if the database does
+        not answer now, SourceRefused for an error that a retry cannot help.
         """
         try:
             with self._engine.connect() as connection:
@@ -72,17 +72,17 @@ class Database:
             raise SourceRefused(f"{self._label} refused: {self._driver_text(error)}") from None
 
     def columns(self, schema: str | None, table: str) -> dict[str, sa.types.TypeEngine[Any]]:
-        """The columns of a table or view, and their types. Raises Missing."""
+        """Returns the columns of a table or view and their types. Raises Missing."""
         with self.reading() as connection:
             try:
                 found = sa.inspect(connection).get_columns(table, schema)
             except exc.NoSuchTableError:
-                text = f"{self._label} has no table {table!r}: see `table` of the source"
+                text = f"{self._label} has no table {table!r}: correct `table` of the source"
                 raise Missing(text) from None
         return {column["name"]: column["type"] for column in found}
 
     def close(self) -> None:
-        """Close the connections that nobody uses."""
+        """Closes the connections that are not in use."""
         self._engine.dispose()
 
     @property
@@ -91,14 +91,17 @@ class Database:
         return f"the {self._engine.dialect.name} database {where}".rstrip()
 
     def _driver_text(self, error: exc.SQLAlchemyError) -> str:
-        """What the driver said, in one line. SQLAlchemy's own text has statement and values."""
+        """Returns the driver's text in one line, without the password.
+
+        SQLAlchemy's own text is not used, because it contains the statement and its values.
+        """
         said = " ".join(str(getattr(error, "orig", None) or error).split())
         password = self._url.password
         return said.replace(str(password), "***") if password else said
 
 
 def interrupt(connection: sa.Connection) -> None:
-    """End the statement that another thread runs on this connection; it fails there."""
+    """Cancels the statement that another thread runs on the connection; it raises there."""
     driver: Any = connection.connection.driver_connection
     stop = getattr(driver, "cancel", None) or getattr(driver, "interrupt", None)
     if stop is not None:
@@ -110,20 +113,20 @@ def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
         if not url.database or url.query:
             raise ConfigurationError(
-                "url must name a file and nothing else: write sqlite:///relative/path or "
+                "url must name a file, without parameters: write sqlite:///relative/path or "
                 "sqlite:////absolute/path"
             )
         return sa.create_engine(
             "sqlite://",
             creator=lambda: _sqlite(url.database or ""),
             poolclass=sa.QueuePool,
-            # The driver then begins no transactions of its own, so that ours are whole.
+            # The driver must not begin transactions, because `reading` begins them.
             isolation_level="AUTOCOMMIT",
             **sizes,
         )
     arguments: dict[str, Any] = {}
     if url.drivername == "postgresql+psycopg":
-        # Pools between us and the server lose prepared statements.
+        # Connection poolers such as PgBouncer lose prepared statements.
         arguments = {"prepare_threshold": None, "application_name": "exporter"}
         if "connect_timeout" not in url.query:
             arguments["connect_timeout"] = MAX_CONNECT_SECONDS
@@ -138,8 +141,8 @@ def _engine(url: sa.URL) -> sa.Engine:
 
 
 def _sqlite(path: str) -> sqlite3.Connection:
-    # mode=rw, because plain opening creates a file that is not there, and mode=ro cannot read a
-    # database in WAL mode that nobody else has open.
+    # mode=rw, because a plain open creates a missing file, and mode=ro cannot read a database in
+    # WAL mode that no other process has open.
     connection = sqlite3.connect(
         f"file:{quote(path)}?mode=rw",
         uri=True,
@@ -151,7 +154,7 @@ def _sqlite(path: str) -> sqlite3.Connection:
     return connection
 
 
-# Text may hold anything; no function of Python's own, because it is called for each cell.
+# Text may be invalid UTF-8. A partial of `str` is fast; it is called for each cell.
 _text = functools.partial(str, encoding="utf-8", errors="surrogateescape")
 
 

@@ -1,4 +1,4 @@
-"""Reading postings from a table that holds those of many users."""
+"""A source that reads one owner's postings from a SQL table with the postings of many users."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ from exporter.sources.sql.table import Key, Table
 class _Cursor(msgspec.Struct, omit_defaults=True):
     size: int
     skip: int = 0
-    """Rows passed over before the first page."""
+    """Rows that are skipped before the first page."""
     after: Key | None = None
-    """The key of the last row given; None before the first page."""
+    """The key of the last row read; None before the first page."""
     last: Key | None = None
-    """The highest key when the reading began."""
+    """The highest key at the first page."""
     total: int = 0
-    """Rows that matched when the reading began."""
+    """Rows that matched at the first page."""
     read: int = 0
-    """Rows given or passed over so far."""
+    """Rows read or skipped so far."""
 
 
 class SqlSource:
-    """Each row of the owner's that is there throughout the reading comes exactly once:
-    `[sources.NAME]` with type "sql".
+    """Reads each row of one owner exactly once, by keyset pagination.
 
-    Rows are read in the order of their key, so none is missed or doubled however the table changes
-    meanwhile. Of rows that come or go, some may be in the file: the totals at start and end show
-    it. One with a key above the highest at the start is left for the next export. A row whose
-    `deleted_at` is set is not there. The canonical search holds the owner, so nobody reads
-    another's rows, whichever surface they come by.
+    Configured by `[sources.NAME]` with type "sql". The guarantee holds for rows that exist during
+    the whole export, however the table changes. A row that is added or deleted meanwhile may or may
+    not be in the file; the totals at start and end show the difference. A row with a key above the
+    highest key at the start is left for the next export. A row whose `deleted_at` is set counts as
+    deleted. The canonical search contains the owner, so on every surface a user reads only their
+    own rows.
 
-    An index on owner and key, `WHERE deleted_at IS NULL`, makes all of it quick.
+    An index on owner and key, with `WHERE deleted_at IS NULL`, makes the statements fast.
     """
 
     identity: str | None = None
@@ -63,7 +63,7 @@ class SqlSource:
 
     def __init__(self, config: SqlConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
         self.columns = config.columns or COLUMNS
-        # Reading by key loses nothing to changes, so they fail an export only if that was asked.
+        # Keyset pagination loses no row to changes, so drift fails an export only if configured.
         strict = "tolerated_drift" in config.model_fields_set
         self.tolerated_drift = config.tolerated_drift if strict else float("inf")
         self._page_size = config.page_size
@@ -73,26 +73,28 @@ class SqlSource:
         self._table = Table(self._database, config)
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
-        """The filters made canonical, all optional: `status` and `source`, one or a list of the
-        contract's words; `from` and `to`, of `created_at`, the first included and the second not,
-        each a time or a date, which is its first moment in UTC. So windows that follow each other
-        share no row and leave none out.
+        """Returns the filters in canonical form; all filters are optional.
 
-        The contract plans filters and names none; these names are ours.
+        `status` and `source` accept one value of the contract or a list of them. `from` (inclusive)
+        and `to` (exclusive) bound `created_at`, so consecutive windows cover each row exactly once.
+        Each is a time, or a date, which means its first moment in UTC. The contract announces
+        filters without naming any, so the names are ours.
         """
         echo = _filters(raw)
         return Search(query={"user_id": user_id, **echo}, echo=echo)
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """Pages of equal size that together just cover the limit."""
+        """Returns the first cursor; pages of equal size just cover the limit."""
         size = self._page_size
         if limit is not None:
             size = -(-limit // -(-limit // size))
         return msgspec.to_builtins(_Cursor(size=size, skip=offset))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
-        """The page. It announces as many rows as matched when the reading began; the last page, as
-        many as there were in the end."""
+        """Returns the page at `cursor`, with the number of rows that matched at the first page.
+
+        The total is higher if more rows were read. On the last page it is the number of rows read.
+        """
         at = msgspec.convert(cursor, _Cursor)
         first = at.after is None
         self._wait_for_budget()
@@ -118,36 +120,38 @@ class SqlSource:
         return Page(rows=rows, next=msgspec.to_builtins(following), total=max(at.total, read))
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
-        """None: only a page tells its last key."""
+        """Returns None: the last key of a page is known only from the page."""
         return None
 
     def count(self, query: Mapping[str, Any]) -> int:
-        """The rows that match now."""
+        """Returns the number of rows that match now."""
         self._wait_for_budget()
         with self._database.reading() as connection:
             return self._table.count(connection, query)
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:
-        """The owner's rows with these keys, in one statement."""
+        """Returns the owner's rows with these keys, by one statement."""
         self._wait_for_budget()
         shape = self._table.shape(self.columns)
         with self._database.reading() as connection:
             return self._table.lookup(connection, shape, query, ids)
 
     def snapshot(self, query: Mapping[str, Any], columns: Sequence[str]) -> Snapshot:
-        """All rows that match, as they stand when it is entered."""
+        """Returns a context manager that reads all matching rows as of its entry."""
         return Snapshot(self._database, self._table, query, columns, self._page_size)
 
     def close(self) -> None:
         self._database.close()
 
     def _wait_for_budget(self) -> None:
-        """Sleep until the budget lets a statement start. Raises SourceUnavailable if that is
-        long."""
+        """Sleeps until the rate budget allows the next statement.
+
+        Raises SourceUnavailable if the wait is longer than MAX_SLEEP_SECONDS.
+        """
         try:
             wait = self._budget.reserve()
         except StoreUnavailable as error:
-            raise SourceUnavailable(f"the rate budget cannot be read: {error}") from None
+            raise SourceUnavailable(f"the rate budget could not be read: {error}") from None
         if wait > MAX_SLEEP_SECONDS:
             text = f"the source's rate is used up for {wait:.1f} s"
             raise SourceUnavailable(text, retry_after=wait)
@@ -156,10 +160,11 @@ class SqlSource:
 
 
 class Snapshot:
-    """The rows of one query as they stood at one moment, in bounded memory.
+    """Reads the rows of one query as of one moment, page by page in bounded memory.
 
-    A context manager, entered once; its steps may run in different threads, one at a time. Raises
-    as `SqlSource.fetch` does, at the latest when it is left.
+    A context manager that is entered once. Its methods may run in different threads, one at a time;
+    only `interrupt` may run at any time. Raises the same errors as `SqlSource.fetch`, at the latest
+    on exit.
     """
 
     def __init__(
@@ -171,7 +176,7 @@ class Snapshot:
         page_size: int,
     ) -> None:
         self.total = 0
-        """How many rows there are; known once entered."""
+        """Number of rows; set on entry."""
         self._database = database
         self._table = table
         self._query = query
@@ -185,7 +190,7 @@ class Snapshot:
         self._shape = self._table.shape(self._columns)
         with ExitStack() as held:
             connection = held.enter_context(self._database.reading())
-            # Before it goes back to the pool, where it is another's to interrupt.
+            # Runs before the connection returns to the pool, where `interrupt` must not reach it.
             held.callback(self._forget)
             with self._lock:
                 self._connection = connection
@@ -204,7 +209,7 @@ class Snapshot:
         self._held.__exit__(kind, error, trace)
 
     def pages(self) -> Iterator[Sequence[Row]]:
-        """All rows. Raises SourceUntrue instead of an end if they were not as many as counted."""
+        """Yields all rows by pages. Raises SourceUntrue at the end if their number differs."""
         assert self._connection is not None
         read, after = 0, None
         while True:
@@ -216,10 +221,10 @@ class Snapshot:
             if after is None:
                 break
         if read != self.total:
-            raise SourceUntrue(f"the table gave {read} rows after it had counted {self.total}")
+            raise SourceUntrue(f"the table returned {read} rows after a count of {self.total}")
 
     def interrupt(self) -> None:
-        """Make the step that another thread takes, or the next one, fail soon."""
+        """Makes the statement of another thread fail soon, or the next statement if none runs."""
         with self._lock:
             self._interrupted = True
             if self._connection is not None:
@@ -242,7 +247,9 @@ def _filters(raw: Mapping[str, Any]) -> dict[str, Any]:
             except ValueError as error:
                 problems.append(_problem(name, str(error)))
     if "from" in found and "to" in found and found["from"] >= found["to"]:
-        text = f"{found['to']} is not later than `from`, {found['from']}: no row is between them"
+        text = (
+            f"`to` must be later than `from`, but {found['to']} is not later than {found['from']}"
+        )
         problems.append(_problem("to", text))
     if problems:
         raise QueryError(problems)
@@ -257,7 +264,7 @@ def _among(known: Sequence[str]) -> Callable[[Any], list[str]]:
     def read(value: Any) -> list[str]:
         given = [value] if isinstance(value, str) else value
         if not isinstance(given, list) or not given:
-            raise ValueError(f"give one or a list of {', '.join(known)}")
+            raise ValueError(f"must be one value or a list of values; known: {', '.join(known)}")
         for one in given:
             if one not in known:
                 raise ValueError(f"unknown value {str(one)[:100]!r}; known: {', '.join(known)}")
@@ -272,9 +279,9 @@ def _moment(value: Any) -> str:
         aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(
-            f"{str(value)[:100]!r} is no date and no time: write 2026-03-01 or 2026-03-01T12:00:00Z"
+            f"{str(value)[:100]!r} is not a date or time: write 2026-03-01 or 2026-03-01T12:00:00Z"
         ) from None
-    # With all digits, so that texts compare as their times do.
+    # Always with six decimals, so that texts sort in the order of their times.
     return aware.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
@@ -284,4 +291,4 @@ _FILTER_READERS: Mapping[str, Callable[[Any], Any]] = {
     "status": _among(STATUSES),
     "source": _among(SOURCES),
 }
-"""The filters, and what reads each."""
+"""The filters, and the function that reads the value of each."""

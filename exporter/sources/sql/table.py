@@ -1,4 +1,4 @@
-"""The statements by which one table is read: an owner's rows, in the order of their key."""
+"""The statements that read one table: an owner's rows, in the order of their key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from exporter.sources.sql.database import Database, Missing
 from exporter.sources.sql.values import Reader, RowWriter
 
 Key = int | str
-"""A row's key, as it can stand in a cursor."""
+"""A row's key in the form that a cursor stores."""
 
 _DELETED = "deleted_at"
 _CREATED = "created_at"
@@ -32,15 +32,15 @@ _READERS: Mapping[str, Reader] = {
     "tags": sql_values.to_raw_list,
     **dict.fromkeys(_MOMENTS, sql_values.to_utc),
 }
-"""By name, because SQLite has neither booleans nor times nor lists."""
+"""Readers by column name, because SQLite has no booleans, times or lists."""
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 class Shape(NamedTuple):
-    """How to read some columns."""
+    """The selected columns, and the writer of their rows."""
 
     selected: Sequence[sa.ColumnElement[Any]]
-    """The key, then the columns."""
+    """The key first, then the columns."""
     write: RowWriter
 
 
@@ -51,10 +51,11 @@ class _Schema(NamedTuple):
 
 
 class Table:
-    """A table of a database, whose columns are looked up once, when first needed.
+    """A table of a database; its columns are looked up once, on first use.
 
-    Of a row whose `deleted_at` is set nothing is seen. All methods raise what `Database.reading`
-    does, and Missing for what the configuration or a query names and the table does not have.
+    Rows whose `deleted_at` is set are never read. All methods raise the errors of
+    `Database.reading`, and Missing for a column that the configuration or a query names and the
+    table does not have.
     """
 
     def __init__(self, database: Database, config: SqlConfig) -> None:
@@ -64,7 +65,7 @@ class Table:
         self._loaded: _Schema | None = None
 
     def shape(self, columns: Sequence[str]) -> Shape:
-        """How to read these columns, each value as what it means."""
+        """Returns how to select these columns and convert their values."""
         facts = self._schema()
         selected: list[sa.ColumnElement[Any]] = [facts.key]
         readers: dict[str, Reader] = {}
@@ -72,7 +73,7 @@ class Table:
             column: sa.ColumnElement[Any] = self._column(name, "columns")
             kind = facts.types[name]
             if isinstance(kind, sa.JSON):
-                # As text: what the driver makes of JSON loses digits.
+                # Selected as text, because drivers parse JSON and lose digits of numbers.
                 column = sa.cast(column, sa.Text)
                 readers[name] = sql_values.to_raw_json
             elif name in _READERS:
@@ -87,21 +88,21 @@ class Table:
         return Shape(selected, RowWriter(columns, readers))
 
     def count(self, connection: sa.Connection, query: Mapping[str, Any]) -> int:
-        """The rows that match. Raises SourceRefused if some have no key."""
+        """Returns the number of matching rows. Raises SourceRefused if some rows have no key."""
         facts = self._schema()
         counts = sa.func.count(), sa.func.count(facts.key)
         statement = sa.select(*counts).select_from(facts.clause).where(*self._matching(query))
         total, keyed = connection.execute(statement).one()
         if total != keyed:
             raise SourceRefused(
-                f"{total - keyed} rows have no {facts.key.name!r}, so they cannot be read in its "
-                "order: name another column as the source's `key`, or give them one"
+                f"{total - keyed} rows have no {facts.key.name!r} and cannot be read in its order: "
+                "name another column as the source's `key`, or fill the column"
             )
         return int(total)
 
     def last_key(self, connection: sa.Connection, query: Mapping[str, Any]) -> Key | None:
-        """The last key of the rows that match."""
-        # Not max(), which PostgreSQL does not have for UUIDs.
+        """Returns the highest key of the matching rows; None if no row matches."""
+        # ORDER BY instead of max(), which PostgreSQL does not have for UUIDs.
         key = self._schema().key
         statement = sa.select(key).where(*self._matching(query)).order_by(key.desc()).limit(1)
         found = connection.execute(statement).scalar()
@@ -118,15 +119,17 @@ class Table:
         last: Key | None = None,
         skip: int = 0,
     ) -> tuple[Sequence[Row], Key | None]:
-        """Rows in the order of their key, those above `after` and up to `last`; and the key of the
-        last one if others follow it. Raises SourceRefused if two rows share a key there."""
+        """Returns rows with `after` < key <= `last`, by key, and the last key if more rows follow.
+
+        Raises SourceRefused if the last row and the row after it have the same key.
+        """
         key = self._schema().key
         statement = sa.select(*shape.selected).where(*self._matching(query))
         if after is not None:
             statement = statement.where(key > _bind(after))
         if last is not None:
             statement = statement.where(key <= _bind(last))
-        # One more than wanted tells whether others follow.
+        # One row more than wanted shows whether more rows follow.
         statement = statement.order_by(key).limit(size + 1)
         found = connection.execute(statement.offset(skip) if skip else statement).all()
         rows = [shape.write(values) for _, *values in found[:size]]
@@ -134,8 +137,8 @@ class Table:
             return rows, None
         if found[size - 1][0] == found[size][0]:
             raise SourceRefused(
-                f"two rows have {found[size][0]!r} in {key.name!r}, so reading in its order would "
-                "lose some: name a column with distinct values as the source's `key`"
+                f"two rows have {found[size][0]!r} in {key.name!r}, so reading by this key would "
+                "lose rows: name a column with distinct values as the source's `key`"
             )
         return rows, self._cursor_key(found[size - 1][0])
 
@@ -146,7 +149,7 @@ class Table:
         query: Mapping[str, Any],
         ids: Sequence[str],
     ) -> Mapping[str, Row]:
-        """The rows with these keys, by the id that asked for them."""
+        """Returns the rows with these keys, by the requested id."""
         facts = self._schema()
         wanted = _keys(ids, facts.types[facts.key.name])
         among = facts.key.in_(_bind(list(wanted), expanding=True))
@@ -185,7 +188,7 @@ class Table:
                 column: sa.ColumnElement[Any] = self._column(_CREATED, "columns")
                 edge: sa.ColumnElement[Any] = _bind(self._bound_value(query[name]))
                 if self._database.is_sqlite:
-                    # It keeps times as text, of several spellings.
+                    # SQLite stores times as text, in several formats.
                     column, edge = sa.func.julianday(column), sa.func.julianday(edge)
                 yield column >= edge if name == "from" else column < edge
 
@@ -202,26 +205,26 @@ class Table:
         if isinstance(key, (int, str)):
             return key
         raise SourceRefused(
-            f"the key {self._config.key!r} holds {type(key).__name__}: name a column of integers, "
-            "texts or UUIDs as the source's `key`"
+            f"the key {self._config.key!r} has the type {type(key).__name__}: name a column of "
+            "integers, texts or UUIDs as the source's `key`"
         )
 
 
 def _require_column(types: Mapping[str, Any], config: SqlConfig, name: str, setting: str) -> None:
     if name not in types:
-        # Without the names that there are: users see why their export failed.
+        # The existing columns are not listed, because users see the error of their export.
         raise Missing(
-            f"table {config.table!r} has no column {name!r}: see `{setting}` of the source"
+            f"table {config.table!r} has no column {name!r}: correct `{setting}` of the source"
         )
 
 
 def _bind(value: Any, *, expanding: bool = False) -> sa.BindParameter[Any]:
-    # Without a type, PostgreSQL compares it as what the column is: a UUID, an enumeration, a text.
+    # Without a type, PostgreSQL infers the type of the column: UUID, enumeration or text.
     return sa.bindparam(None, value, type_=sa.types.NULLTYPE, unique=True, expanding=expanding)
 
 
 def _keys(ids: Sequence[str], kind: sa.types.TypeEngine[Any]) -> dict[Any, str]:
-    """The ids by the keys that they are; one that cannot be a key of that type is left out."""
+    """Returns the ids by key, without ids that cannot be a key of that type."""
     if isinstance(kind, sa.Integer):
         return {int(one): one for one in ids if _INTEGER.fullmatch(one)}
     if not isinstance(kind, sa.Uuid):

@@ -1,4 +1,4 @@
-"""A table's values as the JSON of a posting, none of them changed on the way."""
+"""Conversion of a table's values into the JSON of a posting, without loss."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import msgspec
 from exporter.errors import SourceRefused
 
 Reader = Callable[[Any], Any]
-"""What a column's values are read as; a value that it cannot read is given as it is stored."""
+"""Converts the values of a column; a value that it cannot convert is returned unchanged."""
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def to_bool(value: Any) -> Any:
-    """A boolean, where the database has none and keeps 0 and 1.
+    """Returns a boolean for 0 and 1, for databases without booleans.
 
     >>> truth(1), truth(0), truth("yes")
     (True, False, 'yes')
@@ -29,7 +29,7 @@ def to_bool(value: Any) -> Any:
 
 
 def to_utc(value: Any) -> Any:
-    """A time in UTC, from ISO 8601 text too; one without a zone is UTC already.
+    """Returns a time in UTC, also from ISO 8601 text; a time without a zone counts as UTC.
 
     >>> moment("2026-03-04 13:00:00+01:00")
     datetime.datetime(2026, 3, 4, 12, 0, tzinfo=datetime.timezone.utc)
@@ -44,19 +44,19 @@ def to_utc(value: Any) -> Any:
 
 
 def to_finite(value: Any) -> Any:
-    """A number that JSON has: NaN and infinities are null, as they are for binary floats."""
+    """Returns None for a decimal NaN or infinity, which JSON does not have, as for floats."""
     return None if isinstance(value, Decimal) and not value.is_finite() else value
 
 
 def to_raw_json(value: Any) -> Any:
-    """JSON that was stored as text, digit for digit."""
+    """Returns text that is JSON as raw JSON, so that numbers keep all their digits."""
     if not isinstance(value, str) or not _is_json(value):
         return value
     return msgspec.Raw(value.encode(errors="surrogateescape"))
 
 
 def to_raw_list(value: Any) -> Any:
-    """A list, where the database has none and keeps its JSON as text."""
+    """Returns text that is a JSON list as raw JSON, for databases without lists."""
     return to_raw_json(value) if isinstance(value, str) and value.lstrip()[:1] == "[" else value
 
 
@@ -65,7 +65,7 @@ def _is_json(text: str) -> bool:
         msgspec.json.decode(text)
     except (ValueError, RecursionError):
         try:
-            # What msgspec is too strict for, the formats still read.
+            # The formats accept some JSON for which msgspec is too strict.
             json.loads(text, parse_int=str)
         except (ValueError, RecursionError):
             return False
@@ -73,10 +73,10 @@ def _is_json(text: str) -> bool:
 
 
 class RowWriter:
-    """Turns the values of one row, in the order of `names`, into a JSON object.
+    """Converts the values of one row, in the order of `names`, into a JSON object.
 
-    Decimals keep their digits, times are ISO 8601 in UTC ending in Z, NaN is null. Raises
-    SourceRefused, naming the column, for a value that JSON does not have.
+    Decimals keep their digits, times are ISO 8601 in UTC with a final Z, NaN is null. Raises
+    SourceRefused, which names the column, for a value that JSON cannot express.
     """
 
     def __init__(self, names: Sequence[str], readers: Mapping[str, Reader]) -> None:
@@ -90,9 +90,9 @@ class RowWriter:
         for place, reader in self._readers:
             if read[place] is not None:
                 read[place] = reader(read[place])
-        # What cannot be written at once is written value by value, which finds the one that is odd.
+        # If the row cannot be encoded at once, each value is encoded alone, to find the cause.
         with contextlib.suppress(TypeError, ValueError):
-            # The encoder would write bytes as base64, which is none of the table's values.
+            # The encoder would write bytes as base64, which is not the value in the table.
             if bytes not in map(type, read):
                 return _encode(dict(zip(self._names, read, strict=True)))
         return _encode(
@@ -108,11 +108,11 @@ def _encoded_alone(name: str, value: Any) -> msgspec.Raw:
         if not isinstance(value, bytes):
             return msgspec.Raw(_encode(value))
     except UnicodeEncodeError:
-        # Text that is not UTF-8: as it is, because the formats replace and count such bytes.
+        # Text that is not UTF-8 is kept, because the formats replace and count such bytes.
         return msgspec.Raw(json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape"))
     except (TypeError, ValueError):
         pass
     raise SourceRefused(
-        f"column {name!r} holds {type(value).__name__}, which JSON does not have: leave it out of "
-        "the source's `columns`, or give it as text by a view"
+        f"column {name!r} has a value of type {type(value).__name__}, which JSON cannot express: "
+        "remove it from the source's `columns`, or convert it to text in a view"
     )

@@ -114,10 +114,13 @@ def test_only_a_null_cursor_is_the_end() -> None:
         ({"cursor": "", "page_size": 0, "items": []}, "length >= 1 - at `$.cursor`"),
         ({"cursor": 7, "page_size": 0, "items": []}, "got `int` - at `$.cursor`"),
         ({"cursor": None, "items": []}, "missing required field `page_size`"),
-        ({"cursor": None, "page_size": 1, "items": []}, "0 items where its page_size says 1"),
-        ({"cursor": None, "page_size": 4, "items": [{}]}, "1 items where its page_size says 4"),
+        ({"cursor": None, "page_size": 1, "items": []}, "0 items, but a page_size of 1"),
+        ({"cursor": None, "page_size": 4, "items": [{}]}, "1 items, but a page_size of 4"),
         ({"cursor": None, "page_size": 0, "items": None}, "got `null` - at `$.items`"),
-        ({"cursor": "same", "page_size": 0, "items": []}, "'same' that was just asked for"),
+        (
+            {"cursor": "same", "page_size": 0, "items": []},
+            "'same', which is the cursor of this page",
+        ),
         ({"detail": "ok"}, "missing required field"),
     ],
 )
@@ -321,9 +324,9 @@ def test_a_lookup_that_comes_in_several_pages_is_read_to_its_end() -> None:
 @pytest.mark.parametrize(
     ("answers", "claim"),
     [
-        ([said([IDS[9]])], "gave the job"),
-        ([said(IDS[:1], "a"), said([], "b"), said([], "a")], "came again"),
-        ([reply(200, {"cursor": None, "page_size": 1, "items": [{"ID": 1}]})], "gave the job"),
+        ([said([IDS[9]])], "returned the job"),
+        ([said(IDS[:1], "a"), said([], "b"), said([], "a")], "twice for a list"),
+        ([reply(200, {"cursor": None, "page_size": 1, "items": [{"ID": 1}]})], "returned the job"),
     ],
 )
 def test_a_lookup_that_cannot_be_the_answer_is_an_error(answers: list[bytes], claim: str) -> None:

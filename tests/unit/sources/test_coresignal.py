@@ -234,15 +234,15 @@ def test_ids_that_the_caller_did_not_ask_for_are_passed_over_without_collecting_
         (searched([], 9), "the last page that ends after 0 ids"),
         (searched([1, 2, 3, 4], 2), "the last page that ends after 4 ids"),
         (searched([1, 2, 3, 4], 3, 4), "a page that ends after 4 ids"),
-        (searched([1, 2, 3, 4, 5], 9, 5), "5 ids where 4 were asked for"),
-        (searched([1, 2, 2], 9, 2), "an id that stands twice"),
-        (searched([], 9, 4), "would be this one again"),
-        (searched([1, "2"], 9, 2), "not the page asked for"),
-        (searched([1, 2.5], 9, 2), "not the page asked for"),
-        (searched([0], 9, 2), "not the page asked for"),
-        (searched([1], "many"), "no number as their x-total-results, but 'many'"),
-        (listed([1]), "no number as their x-total-results, but ''"),
-        (reply(200, {"ids": [1]}, x_total_results="1"), "not the page asked for"),
+        (searched([1, 2, 3, 4, 5], 9, 5), "5 ids, but at most 4 were requested"),
+        (searched([1, 2, 2], 9, 2), "the same id twice"),
+        (searched([], 9, 4), "which is this page again"),
+        (searched([1, "2"], 9, 2), "not the requested page"),
+        (searched([1, 2.5], 9, 2), "not the requested page"),
+        (searched([0], 9, 2), "not the requested page"),
+        (searched([1], "many"), "x-total-results that is not a number: 'many'"),
+        (listed([1]), "x-total-results that is not a number: ''"),
+        (reply(200, {"ids": [1]}, x_total_results="1"), "not the requested page"),
     ],
 )
 def test_a_search_page_that_cannot_be_true_is_no_page(answer: bytes, claim: str) -> None:
@@ -262,7 +262,7 @@ def test_a_page_that_names_itself_as_the_next_is_no_page() -> None:
         first = one.fetch({}, one.start(None, 0))
         vendor.search = lambda *_: searched([5], 9, 4)  # type: ignore[method-assign]
         # When
-        with pytest.raises(SourceUntrue, match="would be this one again"):
+        with pytest.raises(SourceUntrue, match="which is this page again"):
             one.fetch({}, first.next)
 
 
@@ -281,11 +281,11 @@ def test_a_list_that_changed_by_less_than_tolerated_ends_with_what_was_read() ->
 @pytest.mark.parametrize(
     ("answer", "claim"),
     [
-        (listed([{"id": 1}, {"id": 7}]), "the record 7, which was not asked for"),
+        (listed([{"id": 1}, {"id": 7}]), "the record 7, which was not requested"),
         (listed([{"id": 1}, {"id": 1}]), "the record 1, which .* came twice"),
         (listed([{"title": "x"}]), "missing required field `id`"),
-        (listed([5]), "not the page asked for"),
-        (reply(200, {"records": []}), "not the page asked for"),
+        (listed([5]), "not the requested page"),
+        (reply(200, {"records": []}), "not the requested page"),
     ],
 )
 def test_records_that_were_not_asked_for_are_no_page(answer: bytes, claim: str) -> None:

@@ -75,13 +75,13 @@ def test_a_page_is_asked_for_as_the_vendor_documents_it() -> None:
 @pytest.mark.parametrize(
     ("answer", "claim"),
     [
-        (said(JOBS[:3], 9), "3 rows on page 1 where its total_count of 9 promises 4"),
-        (said([*JOBS, {"_id": "e"}], 9), "5 rows on page 1 where its total_count of 9 promises 4"),
-        (said([], 9), "0 rows on page 1 where its total_count of 9 promises 4"),
-        (said(JOBS, 3), "4 rows on page 1 where its total_count of 3 promises 3"),
-        (said(JOBS, 0), "4 rows on page 1 where its total_count of 0 promises 0"),
-        (said(JOBS[:2], 9, limit=2), "page None of 2 rows where page 1 of 4 was asked for"),
-        (said(JOBS, 9, page=2, limit=4), "page 2 of 4 rows where page 1 of 4 was asked for"),
+        (said(JOBS[:3], 9), "3 rows on page 1, but its total_count of 9 implies 4"),
+        (said([*JOBS, {"_id": "e"}], 9), "5 rows on page 1, but its total_count of 9 implies 4"),
+        (said([], 9), "0 rows on page 1, but its total_count of 9 implies 4"),
+        (said(JOBS, 3), "4 rows on page 1, but its total_count of 3 implies 3"),
+        (said(JOBS, 0), "4 rows on page 1, but its total_count of 0 implies 0"),
+        (said(JOBS[:2], 9, limit=2), "page None of 2 rows, but page 1 of 4 rows was requested"),
+        (said(JOBS, 9, page=2, limit=4), "page 2 of 4 rows, but page 1 of 4 rows was requested"),
         (said(JOBS), "missing required field `total_count`"),
         (said(JOBS, -1), "`int` >= 0 - at `$.total_count`"),
         (said([], -1), "`int` >= 0 - at `$.total_count`"),
@@ -103,7 +103,7 @@ def test_an_empty_page_in_the_middle_is_no_end() -> None:
     # Given
     with (
         reading(said([], 9, page=2, limit=4)) as (one, _),
-        pytest.raises(SourceUntrue, match="promises 4"),
+        pytest.raises(SourceUntrue, match="implies 4"),
     ):
         # When / Then
         one.fetch({}, {"page": 2, "size": PAGE_SIZE, "skip": 0})
@@ -113,7 +113,9 @@ def test_a_page_size_that_upstream_cuts_down_is_told_to_the_operator() -> None:
     # Given: it takes 2 at most, and says so only in its answer
     with (
         reading(said(JOBS[:2], 9, page=1, limit=2)) as (one, _),
-        pytest.raises(SourceUntrue, match=r"is page_size above what it takes\?"),
+        pytest.raises(
+            SourceUntrue, match=r"if page_size is above the upstream's maximum, lower it"
+        ),
     ):
         # When / Then
         one.fetch({}, FIRST)

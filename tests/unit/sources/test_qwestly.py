@@ -114,11 +114,11 @@ def test_the_page_past_the_end_is_asked_for_too() -> None:
 @pytest.mark.parametrize(
     ("answer", "claim"),
     [
-        (said(JOBS[:3]), "3 rows on page 1 where its total_count of 9 promises 4"),
-        (said([]), "0 rows on page 1 where its total_count of 9 promises 4"),
-        (said(JOBS, 3), "4 rows on page 1 where its total_count of 3 promises 3"),
-        (said(JOBS, page=2), "page 2 of 4 rows where page 1 of 4 was asked for"),
-        (said(JOBS[:2], limit=2), "page 1 of 2 rows where page 1 of 4 was asked for"),
+        (said(JOBS[:3]), "3 rows on page 1, but its total_count of 9 implies 4"),
+        (said([]), "0 rows on page 1, but its total_count of 9 implies 4"),
+        (said(JOBS, 3), "4 rows on page 1, but its total_count of 3 implies 3"),
+        (said(JOBS, page=2), "page 2 of 4 rows, but page 1 of 4 rows was requested"),
+        (said(JOBS[:2], limit=2), "page 1 of 2 rows, but page 1 of 4 rows was requested"),
         (said(JOBS, -1), "`int` >= 0 - at `$.pagination.totalCount`"),
         (said(JOBS, None), "got `null` - at `$.pagination.totalCount`"),
         (said(None), "got `null` - at `$.data`"),

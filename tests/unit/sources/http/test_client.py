@@ -326,7 +326,7 @@ def test_an_answer_that_breaks_off_each_time_is_described_as_far_as_it_came(
         serving(answer) as upstream,
         pytest.raises(
             SourceUnavailable,
-            match=r"answered 200 \(no content type\) with .{9,}; \d+ bytes came, which began: .+",
+            match=r"answered 200 \(no content type\) with .{9,}; \d+ bytes were received, beginning with: .+",
         ),
     ):
         # When
@@ -353,7 +353,7 @@ UNTRUE: dict[str, tuple[bytes, str]] = {
         r"answered 200 \(text/html\).*<h1>Back soon",
     ),
     "nothing": (reply(200, b""), r"no content type.*\(an empty body\)"),
-    "blanks": (reply(200, b" \n "), r"nothing that can be shown"),
+    "blanks": (reply(200, b" \n "), r"nothing printable"),
     "a body that ends with its connection, too early": (
         b'HTTP/1.0 200 OK\r\n\r\n{"well": tr',
         "answered 200",

@@ -190,7 +190,7 @@ def test_a_body_of_another_shape_is_refused_and_described(body: bytes, said: str
     with pytest.raises(SourceUntrue) as refused:
         read(body)
     # Then
-    assert "not the page asked for" in str(refused.value)
+    assert "not the requested page" in str(refused.value)
     assert said in str(refused.value)
 
 

@@ -542,7 +542,7 @@ def test_a_proxy_that_speaks_first_is_not_taken_for_the_upstream(
         with (
             asking("https://api.example.com") as upstream,
             # When / Then
-            pytest.raises(SourceUnavailable, match="spoke in the upstream's place"),
+            pytest.raises(SourceUnavailable, match="sent data in place of the upstream"),
         ):
             upstream.request("GET", "/", bytes)
 
@@ -577,7 +577,7 @@ def test_a_key_that_cannot_be_sent_is_told_at_once_and_not_shown() -> None:
     with listening(echoing) as listener:
         upstream = client.Upstream(at(listener), {"x-api-key": "open\nsesame"}, SystemClock())
         # When
-        with pytest.raises(SourceRefused, match="is the key right") as refused:
+        with pytest.raises(SourceRefused, match="check the API key") as refused:
             upstream.request("GET", "/", bytes)
         upstream.close()
     # Then

@@ -226,7 +226,7 @@ def test_a_proxy_of_a_kind_that_is_not_spoken_is_told_at_once(
     # Given
     monkeypatch.setenv("https_proxy", "socks5://ann:secret@proxy.example.com")
     # When
-    with pytest.raises(ConfigurationError, match="mend https_proxy") as refused:
+    with pytest.raises(ConfigurationError, match="correct https_proxy") as refused:
         http.Upstream("https://api.example.com", {}, SystemClock())
     # Then
     assert "secret" not in str(refused.value)

@@ -107,5 +107,5 @@ def test_a_snapshot_that_gives_fewer_rows_than_it_counted_has_no_end(
         monkeypatch.setattr(source._table, "page", short)
         pages = snapshot.pages()
         # Then
-        with pytest.raises(SourceUntrue, match="22 rows after it had counted 25"):
+        with pytest.raises(SourceUntrue, match="22 rows after a count of 25"):
             list(pages)

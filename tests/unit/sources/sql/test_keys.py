@@ -49,7 +49,9 @@ def test_a_key_that_no_cursor_can_hold_is_refused(postgres: Make) -> None:
     )
 
     # When / Then
-    with pytest.raises(SourceRefused, match="'id' holds datetime: name a column of integers"):
+    with pytest.raises(
+        SourceRefused, match="'id' has the type datetime: name a column of integers"
+    ):
         read(source)
 
 

@@ -118,11 +118,11 @@ def test_filters_compare_with_enumerations_of_the_database(postgres: Make) -> No
     [
         ({"status": "hired"}, "status", "unknown value 'hired'; known: saved, applied"),
         ({"status": ["saved", 1]}, "status", "unknown value '1'"),
-        ({"status": []}, "status", "give one or a list"),
+        ({"status": []}, "status", "one value or a list"),
         ({"source": "indeed"}, "source", "brightermonday, fuzu, linkedin, manual"),
         ({"from": "yesterday"}, "from", "write 2026-03-01 or 2026-03-01T12:00:00Z"),
-        ({"to": 5}, "to", "'5' is no date and no time"),
-        ({"from": "2026-03-02", "to": "2026-03-02T00:00:00Z"}, "to", "not later than `from`"),
+        ({"to": 5}, "to", "'5' is not a date or time"),
+        ({"from": "2026-03-02", "to": "2026-03-02T00:00:00Z"}, "to", "must be later than `from`"),
         ({"colour": "red"}, "colour", "unknown filter; known: from, to, status, source"),
     ],
 )

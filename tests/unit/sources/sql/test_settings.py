@@ -19,16 +19,16 @@ def test_a_table_that_is_not_there_is_an_error_of_the_configuration(make: Make) 
     source = make(NUMBERED, table="postings", columns=("id",))
 
     # When / Then
-    with pytest.raises(ConfigurationError, match=r"has no table 'postings': see `table`"):
+    with pytest.raises(ConfigurationError, match=r"has no table 'postings': correct `table`"):
         read(source)
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"columns": ("id", "colour")}, "no column 'colour': see `columns` of the source"),
-        ({"columns": ("id",), "owner": "tenant"}, "no column 'tenant': see `owner`"),
-        ({"columns": ("id",), "key": "uid"}, "no column 'uid': see `key`"),
+        ({"columns": ("id", "colour")}, "no column 'colour': correct `columns` of the source"),
+        ({"columns": ("id",), "owner": "tenant"}, "no column 'tenant': correct `owner`"),
+        ({"columns": ("id",), "key": "uid"}, "no column 'uid': correct `key`"),
         ({}, "no column 'company_name'"),
     ],
 )
@@ -102,9 +102,9 @@ def test_no_text_shows_the_password_of_the_url(postgres_url: str, made: list[Sql
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("no url at all s3cret", "no database's"),
-        ("nosuchbase://u:s3cret@h/d", "no database's"),
-        ("postgresql+psycopg://u:s3cret@h:port/d", "no database's"),
+        ("no url at all s3cret", "not a database URL"),
+        ("nosuchbase://u:s3cret@h/d", "not a database URL"),
+        ("postgresql+psycopg://u:s3cret@h:port/d", "not a database URL"),
         ("mysql+pymysql://u:s3cret@h/d", "driver that is not installed"),
         ("sqlite://", "must name a file"),
         ("sqlite:///jobs.sqlite?mode=memory", "must name a file"),

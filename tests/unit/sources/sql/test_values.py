@@ -101,7 +101,7 @@ def test_bytes_are_refused_by_the_name_of_their_column(
     )
 
     # When / Then
-    with pytest.raises(SourceRefused, match="column 'logo' holds bytes"):
+    with pytest.raises(SourceRefused, match="column 'logo' has a value of type bytes"):
         read(source)
 
 
@@ -116,7 +116,7 @@ def test_a_type_that_json_does_not_have_is_refused_by_the_name_of_its_column(
     )
 
     # When / Then
-    with pytest.raises(SourceRefused, match="column 'host' holds IPv4Address"):
+    with pytest.raises(SourceRefused, match="column 'host' has a value of type IPv4Address"):
         read(source)
 
 
