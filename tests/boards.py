@@ -1,4 +1,4 @@
-"""A board of the test's own on a real socket."""
+"""Serves a private board on a real socket for one test."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from exporter.board import app, database
 from exporter.board.misbehavior import faults
 
 KEY = "sk_test_board"
-"""The key, and the only connector token."""
+"""API key of the board, and its only connector token."""
 
 
 def load(path: Path, postings: Iterable[dict[str, Any]]) -> None:
-    """Adds postings to the board's file."""
+    """Adds postings to the board's database file."""
     lines = path.with_suffix(".jsonl")
     lines.write_text("".join(json.dumps(posting) + "\n" for posting in postings))
     database.load(path, lines)
@@ -32,8 +32,8 @@ def load(path: Path, postings: Iterable[dict[str, Any]]) -> None:
 def serving(
     path: Path, fault_spec: str | None = None, *, more_keys: Sequence[str] = (), **options: Any
 ) -> Iterator[str]:
-    """The address of that board, until the block ends; `options` are those of create_app."""
-    # Of a socket that does not name TCP, asyncio sends small answers 40 ms late.
+    """Yields the URL of a running board until the block ends; `options` are those of create_app."""
+    # Without IPPROTO_TCP, asyncio does not set TCP_NODELAY and sends small answers 40 ms late.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     served = app.create_app(path, [KEY, *more_keys], fault_spec, **options)
@@ -54,7 +54,7 @@ def serving(
 
 @contextmanager
 def client(path: Path, fault_spec: str | None = None, **options: Any) -> Iterator[httpx.Client]:
-    """A client of that board who holds the key and the token."""
+    """Yields a client of a running board that sends the key and the connector token."""
     headers = {"authorization": f"Bearer {KEY}", "x-connector-token": KEY}
     with (
         serving(path, fault_spec, **options) as url,

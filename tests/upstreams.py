@@ -1,4 +1,4 @@
-"""An upstream of the test's own: a real socket that answers byte for byte what it was told."""
+"""Upstream for one test: a real socket that sends the given bytes as answers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 
 class Asked(NamedTuple):
-    """One request as it arrived."""
+    """Request as received."""
 
     line: str
     headers: dict[str, str]
-    """Names in lower case."""
+    """Headers with names in lower case."""
     body: bytes
 
     @property
@@ -26,7 +26,7 @@ class Asked(NamedTuple):
 
 
 class Reset:
-    """Put last into an answer: the connection ends with a reset, not in order."""
+    """Marks the end of an answer: the connection is closed with a reset."""
 
 
 Answer = bytes | Iterable[bytes | Reset]
@@ -39,7 +39,7 @@ def reply(
     length: int | None = None,
     **headers: str,
 ) -> bytes:
-    """A whole answer; header names are given with underscores for hyphens."""
+    """Returns a complete response; header names have underscores instead of hyphens."""
     if isinstance(body, dict):
         body = json.dumps(body)
     raw = body.encode() if isinstance(body, str) else body
@@ -51,7 +51,7 @@ def reply(
 
 
 class Upstream:
-    """Gives its answers in turn, the last one again and again; remembers what it was asked."""
+    """Sends its answers in order and repeats the last one; records the requests in `asked`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -75,7 +75,7 @@ class Upstream:
 
 @contextmanager
 def serving(*answers: Answer | Callable[[Asked], Answer]) -> Iterator[Upstream]:
-    """An upstream on a free port of 127.0.0.1, until the block ends."""
+    """Serves an upstream on a free port of 127.0.0.1 until the block ends."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         upstream = Upstream(f"http://127.0.0.1:{listener.getsockname()[1]}")
         upstream.answers += answers
@@ -86,7 +86,7 @@ def serving(*answers: Answer | Callable[[Asked], Answer]) -> Iterator[Upstream]:
                     connection, _ = listener.accept()
                 except OSError:
                     return  # the block has ended
-                # The reader may have had enough before the end.
+                # The client may disconnect before the end of the answer.
                 with connection, contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     upstream.answer(connection)
 
@@ -95,7 +95,7 @@ def serving(*answers: Answer | Callable[[Asked], Answer]) -> Iterator[Upstream]:
         try:
             yield upstream
         finally:
-            # close() alone does not wake a thread that accepts.
+            # close() alone does not wake a thread that is blocked in accept().
             listener.shutdown(socket.SHUT_RDWR)
             thread.join()
 

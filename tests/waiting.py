@@ -1,4 +1,4 @@
-"""Waiting for what other threads and processes do."""
+"""Waits for effects of other threads and processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], seconds: float = 20.0, what: str = "it") -> T:
-    """What the condition gives as soon as that is true; asserts that it is so in time."""
+    """Returns the condition's value once it is true; fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"

@@ -1,4 +1,4 @@
-"""A receiver of webhooks that may do anything: a real HTTP server, one thread a connection."""
+"""Webhook receiver with programmable behavior: a real HTTP server, one thread per connection."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tests.upstreams import reply
 
 
 class Received(NamedTuple):
-    """One request as it arrived."""
+    """Request as received."""
 
     method: str
     path: str
-    """With the query."""
+    """Path with the query string."""
     headers: dict[str, str]
-    """Names in lower case."""
+    """Headers with names in lower case."""
     body: bytes
 
 
 class Connection:
-    """What a behaviour has of the connection whose request it answers."""
+    """Connection of one request, as a behaviour uses it to answer."""
 
     def __init__(self, sock: socket.socket, ended: threading.Event) -> None:
         self._sock = sock
@@ -36,11 +36,11 @@ class Connection:
         self._sock.sendall(data)
 
     def pause(self, seconds: float | None = None) -> bool:
-        """Wait, but not beyond the receiver's end; True if that has come."""
+        """Waits, at most until the receiver ends; True if the receiver has ended."""
         return self._ended.wait(seconds)
 
     def reset(self) -> None:
-        """End with a reset, not in order."""
+        """Closes the connection with a reset."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._sock.close()
 
@@ -49,30 +49,32 @@ Behaviour = Callable[[Connection], object]
 
 
 def status(code: int, body: bytes | str = b"", **headers: str) -> Behaviour:
-    """Answer this; header names are given with underscores for hyphens."""
+    """Answers with this status and body; header names have underscores instead of hyphens."""
     return lambda connection: connection.send(reply(code, body, length=None, **headers))
 
 
 def redirect(code: int, location: str) -> Behaviour:
+    """Answers with a redirect to `location`."""
     return status(code, location=location)
 
 
 def raw(*pieces: bytes) -> Behaviour:
-    """Send exactly these bytes and close."""
+    """Sends exactly these bytes, then closes the connection."""
     return lambda connection: connection.send(b"".join(pieces))
 
 
 def hang(connection: Connection) -> None:
-    """Say nothing."""
+    """Sends nothing and keeps the connection open."""
     connection.pause()
 
 
 def reset(connection: Connection) -> None:
+    """Resets the connection without an answer."""
     connection.reset()
 
 
 def broken_off(start: bytes) -> Behaviour:
-    """Begin an answer, then reset."""
+    """Sends the start of an answer, then resets the connection."""
 
     def behave(connection: Connection) -> None:
         connection.send(start)
@@ -83,7 +85,7 @@ def broken_off(start: bytes) -> Behaviour:
 
 
 def drip(start: bytes, drop: bytes, every: float = 0.05) -> Behaviour:
-    """Begin an answer that never ends."""
+    """Sends the start of an answer, then `drop` every `every` seconds without an end."""
 
     def behave(connection: Connection) -> None:
         connection.send(start)
@@ -94,7 +96,7 @@ def drip(start: bytes, drop: bytes, every: float = 0.05) -> Behaviour:
 
 
 def huge(code: int = 200, size: int = 10**12, letter: bytes = b"x") -> Behaviour:
-    """A body of that many bytes, for as long as somebody reads it."""
+    """Sends a body of `size` bytes while the client reads it."""
 
     def behave(connection: Connection) -> None:
         connection.send(reply(code, b"", length=size))
@@ -105,30 +107,30 @@ def huge(code: int = 200, size: int = 10**12, letter: bytes = b"x") -> Behaviour
 
 
 class Receiver:
-    """Behaves in turn as it was told, and in the last way again and again; remembers all."""
+    """Uses its behaviours in order and repeats the last one; records all requests."""
 
     def __init__(self, host: str, port: int, scheme: str, behaviours: list[Behaviour]) -> None:
         self.host = host
         self.port = port
         self.url = f"{scheme}://{host}:{port}/hooks"
         self.behaviours = behaviours
-        """May be changed while it runs."""
+        """Behaviours of the next requests; a test may change the list while the server runs."""
         self.received: list[Received] = []
         self.connections = 0
-        """Those accepted, whether or not a request came."""
+        """Number of accepted connections, with or without a request."""
         self.server_names: list[str | None] = []
-        """What TLS clients called us."""
+        """Server names (SNI) that TLS clients sent."""
         self._changed = threading.Condition()
 
     def take(self, received: Received) -> Behaviour:
-        """Remember the request and say how to answer it."""
+        """Records the request and returns the behaviour for its answer."""
         with self._changed:
             self.received.append(received)
             self._changed.notify_all()
             return self.behaviours[min(len(self.received), len(self.behaviours)) - 1]
 
     def wait_for(self, count: int, within: float = 20.0) -> list[Received]:
-        """The requests, as soon as there are that many."""
+        """Returns all requests once there are at least `count`; fails after `within` seconds."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.received) >= count, within), (
                 f"{len(self.received)} of {count} requests came within {within} s"
@@ -143,7 +145,7 @@ def receiving(
     port: int = 0,
     tls: ssl.SSLContext | None = None,
 ) -> Iterator[Receiver]:
-    """A receiver, by default on a free port, until the block ends. Answers 204 unless told."""
+    """Runs a receiver until the block ends, by default on a free port and with status 204."""
     ended = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -177,13 +179,13 @@ def receiving(
         request_queue_size = 64
 
         def server_bind(self) -> None:
-            # The base class looks its own name up.
+            # Replaces the base class's method, which also does a DNS lookup of the host name.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.socket.bind(self.server_address)
             self.server_address = self.socket.getsockname()
 
         def handle_error(self, request: Any, client_address: Any) -> None:
-            """A sender may refuse our certificate, or have had enough of an answer."""
+            """Ignores errors: a sender may reject the certificate or disconnect early."""
 
     with Server((host, port), Handler) as server:
         scheme = "http" if tls is None else "https"

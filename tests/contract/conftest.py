@@ -1,4 +1,4 @@
-"""The stores that the contract suites run against."""
+"""Storages that the contract tests run against: in memory and a real S3."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Bench(NamedTuple):
-    """A store under test, with a downloader and the time that it lives in."""
+    """Storage under test, with a download function and its clock."""
 
     storage: Storage
     prefix: str
-    """Every test has one of its own, so that none sees another's objects."""
+    """Key prefix of this test only, so that tests do not see each other's objects."""
     get: Callable[[str], tuple[int, Mapping[str, str], bytes]]
-    """A GET of a URL without any header of ours: status, headers, body."""
+    """Gets a URL without additional headers; returns status, headers and body."""
     clock: Clock
 
 

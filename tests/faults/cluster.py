@@ -1,4 +1,4 @@
-"""A whole service of real processes on free ports, each of which can be hurt."""
+"""Runs the whole service as real processes on free ports, and injects faults into each process."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from exporter.store.redis.store import RedisStore
 
 LEASE = timedelta(seconds=4)
 SLICE = timedelta(seconds=3)
-PART = 5 * 1024 * 1024
-PAGE = 100
+PART_BYTES = 5 * 1024 * 1024
+PAGE_ROWS = 100
 PARTITION_ROWS = 3_000
-"""An export of twice as many rows is cut."""
+"""Rows per partition; an export of at least twice as many rows is cut into partitions."""
 USERS = ("ada", "bert", "cleo")
-DRAIN_PATIENCE = 15.0
-"""Seconds that a worker told to end may take before it is killed; it should need 5 at most."""
+DRAIN_TIMEOUT_SECONDS = 15.0
+"""Seconds after SIGTERM until a worker is killed; a drain should take at most 5 seconds."""
 _BUCKET = "exports"
 _CONFIG = """\
 [sources.board]
@@ -52,27 +52,27 @@ tolerated_drift = 0.0
 
 
 class Cluster:
-    """Redis, S3, a board, one API and some workers; nothing of it outlives the `with` block.
+    """Redis, S3, a board, one API and some workers; all of them end with the `with` block.
 
-    Everything is as in production but the times and sizes: leases of 4 s, slices of 3 s, parts of
-    5 MiB. Each worker is a process tree of its own with one slice at a time. What ended is started
-    again by `supervise`, which the driver calls a few times a second.
+    Only times and sizes differ from production: leases of 4 s, slices of 3 s, parts of 5 MiB. Each
+    worker is a separate process tree that runs one slice at a time. `supervise` restarts processes
+    that have ended; the caller must call it a few times per second.
 
-    Use it from one thread, which must live as long as the cluster.
+    Use a cluster only from one thread, which must live as long as the cluster.
     """
 
     def __init__(
         self, directory: Path, *, workers: int = 4, rows: int = 30_000, faults: str = ""
     ) -> None:
-        # S3's admin port is the first, because it takes a second port far above.
+        # S3's admin port is the first, because it needs a second port, ADMIN_GRPC above.
         *side, redis_port, s3_port, board_port, api_port = _ports(len(s3.SIDE_PORTS) + 4)
         self.ended: Counter[str] = Counter()
-        """How workers ended, counted."""
+        """Number of ended workers by reason."""
         self.drains: list[float] = []
-        """Seconds from SIGTERM to the end, of each worker that was told to end and not excused."""
-        self._told: dict[Child, float] = {}
+        """Seconds from SIGTERM to the end of each worker, except drains during an outage."""
+        self._terminated_at: dict[Child, float] = {}
         self._killed: set[Child] = set()
-        self._excused: set[Child] = set()
+        self._ignored: set[Child] = set()
         self._paused: set[Child] = set()
         self._dir = directory.absolute()
         self._master = f"http://127.0.0.1:{side[s3.SIDE_PORTS.index('master.port')]}"
@@ -83,7 +83,7 @@ class Cluster:
         self.url = f"http://127.0.0.1:{api_port}"
         self._board_url = f"http://127.0.0.1:{board_port}"
         self._env = self._environment(access_key, secret_key)
-        # `storage` finds the key of our S3 where boto3 looks for it.
+        # boto3, which `storage` uses, reads the S3 credentials from the environment.
         self._own_keys = mock.patch.dict(
             os.environ, {name: value for name, value in self._env.items() if name[:3] == "AWS"}
         )
@@ -125,7 +125,7 @@ class Cluster:
         self._own_keys.start()
         self._dir.mkdir(parents=True, exist_ok=True)
         (self._dir / "exporter.toml").write_text(
-            _CONFIG.format(board=self._board_url, page=PAGE), "utf-8"
+            _CONFIG.format(board=self._board_url, page=PAGE_ROWS), "utf-8"
         )
         _bring_up([self.redis, self.s3, self.board])
         ring = KeyRing(self.store.client)
@@ -145,15 +145,15 @@ class Cluster:
     # -- workers -------------------------------------------------------------------------------
 
     def pids(self, number: int) -> set[int]:
-        """The process of a worker and those of its pool, as far as they run."""
+        """Returns the ids of a worker's running processes: the worker and its pool."""
         try:
             parent = psutil.Process(self.workers[number].pid)
             return {parent.pid, *(child.pid for child in parent.children(recursive=True))}
         except (psutil.NoSuchProcess, RuntimeError):
             return set()
 
-    def holds(self, number: int) -> bool:
-        """Whether a worker has an export under lease."""
+    def has_lease(self, number: int) -> bool:
+        """True if a worker has a lease on an export."""
         pids = self.pids(number)
         client = self.store.client
         for export_id in cast("list[bytes]", client.zrange("exporter:leases", 0, -1)):
@@ -163,67 +163,73 @@ class Cluster:
         return False
 
     def kill_worker(self, number: int) -> None:
-        """SIGKILL to the whole tree; `supervise` starts another."""
+        """Sends SIGKILL to a worker's process tree; `supervise` restarts the worker."""
         child = self.workers[number]
         self._killed.add(child)
         self._forget(child)
         child.kill()
 
     def kill_pool(self, number: int) -> None:
-        """SIGKILL to the pool process alone, as the kernel does when memory runs out."""
+        """Sends SIGKILL to the pool process only, as the kernel does when memory runs out."""
         for pid in self.pids(number) - {self.workers[number].pid}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def pause_worker(self, number: int) -> None:
-        """SIGSTOP to the whole tree."""
+        """Sends SIGSTOP to a worker's process tree."""
         child = self.workers[number]
         if _runs(child):
             self._paused.add(child)
             os.killpg(child.pid, signal.SIGSTOP)
 
     def continue_worker(self, number: int) -> None:
-        """SIGCONT to the whole tree; nothing if it was killed meanwhile."""
+        """Sends SIGCONT to a worker's process tree, unless the worker was killed meanwhile."""
         child = self.workers[number]
         if child in self._paused:
             self._paused.discard(child)
             os.killpg(child.pid, signal.SIGCONT)
 
     def term_worker(self, number: int) -> None:
-        """SIGTERM to the worker, as a deploy does; `supervise` starts another when it has ended."""
+        """Sends SIGTERM to a worker, as a deploy does; `supervise` restarts it after its end."""
         child = self.workers[number]
-        if _runs(child) and child not in self._told:
-            self._told[child] = time.monotonic()
+        if _runs(child) and child not in self._terminated_at:
+            self._terminated_at[child] = time.monotonic()
             child.terminate()
 
-    def excuse_drains(self) -> None:
-        """Redis or S3 is away, so a worker that was told to end may need its own patience."""
-        self._excused |= set(self._told)
+    def ignore_drain_times(self) -> None:
+        """Excludes the current drains from `drains`, as an outage of Redis or S3 delays them."""
+        self._ignored |= set(self._terminated_at)
 
     def is_paused(self, number: int) -> bool:
         return self.workers[number] in self._paused
 
-    def is_told(self, number: int) -> bool:
-        return self.workers[number] in self._told
+    def is_terminating(self, number: int) -> bool:
+        return self.workers[number] in self._terminated_at
 
     def supervise(self) -> None:
-        """Start again what has ended, and count why; does not wait until it is up."""
+        """Restarts ended workers and the API without waiting; counts ended workers by reason."""
         for child in self.workers:
             if _runs(child):
-                if time.monotonic() - self._told.get(child, time.monotonic()) < DRAIN_PATIENCE:
+                if (
+                    time.monotonic() - self._terminated_at.get(child, time.monotonic())
+                    < DRAIN_TIMEOUT_SECONDS
+                ):
                     continue
                 child.kill()
-            self.ended[self._why(child)] += 1
+            self.ended[self._end_reason(child)] += 1
             self._forget(child)
             self._killed.discard(child)
-            child.kill()  # whatever of its pool is left
+            child.kill()  # ends the remaining pool processes
             child.launch()
         if not _runs(self.api):
             self.api.kill()
             self.api.launch()
 
     def settle(self, patience: float = 60.0) -> None:
-        """Return when every worker and the API answer; those that were paused go on."""
+        """Continues paused workers, and waits until every worker and the API are ready.
+
+        Raises ChildError after `patience` seconds.
+        """
         for number in range(len(self.workers)):
             self.continue_worker(number)
         deadline = time.monotonic() + patience
@@ -235,29 +241,29 @@ class Cluster:
         raise ChildError(f"the cluster did not settle within {patience:g} s")
 
     def _forget(self, child: Child) -> None:
-        self._told.pop(child, None)
+        self._terminated_at.pop(child, None)
         self._paused.discard(child)
-        self._excused.discard(child)
+        self._ignored.discard(child)
 
-    def _why(self, child: Child) -> str:
+    def _end_reason(self, child: Child) -> str:
         if child in self._killed:
             return "killed"
-        if child not in self._told:
+        if child not in self._terminated_at:
             return "by itself"
-        took = time.monotonic() - self._told[child]
-        if child in self._excused:
-            return "told to, during an outage"
+        took = time.monotonic() - self._terminated_at[child]
+        if child in self._ignored:
+            return "terminated, during an outage"
         self.drains.append(took)
-        return "told to" if took < DRAIN_PATIENCE else "killed, for not draining"
+        return "terminated" if took < DRAIN_TIMEOUT_SECONDS else "killed, drain timeout"
 
     # -- the others ----------------------------------------------------------------------------
 
     def kill_api(self) -> None:
-        """SIGKILL; `supervise` starts another."""
+        """Sends SIGKILL to the API; `supervise` restarts it."""
         self.api.kill()
 
-    def order_faults(self, spec: str) -> None:
-        """Tell the board how to misbehave from now on; '' is a board that does nothing wrong."""
+    def set_faults(self, spec: str) -> None:
+        """Sets the board's fault spec; an empty text means no faults."""
         httpx.post(
             f"{self._board_url}/faults",
             json={"spec": spec},
@@ -266,25 +272,25 @@ class Cluster:
         ).raise_for_status()
 
     def delete_messages(self) -> None:
-        """All doorbells vanish: those on the broker and the wake-ups that nobody has heard."""
+        """Deletes all doorbells on the broker and all pending wake-ups in the store."""
         self.store.client.delete("exporter:wake")
         for queue in self._queues():
             self.broker.delete(queue)
 
     def duplicate_messages(self) -> None:
-        """Every doorbell on the broker is there twice; one at least is."""
+        """Duplicates every doorbell on the broker."""
         for queue in self._queues():
             messages = cast("list[bytes]", self.broker.lrange(queue, 0, -1))
             if messages:
                 self.broker.lpush(queue, *messages)
 
     def reclaim_disk(self) -> None:
-        """Make S3 give back the room of deleted objects, which it does by itself too late."""
+        """Makes S3 free the disk space of deleted objects, which it would do too late by itself."""
         with contextlib.suppress(httpx.HTTPError):
             httpx.get(f"{self._master}/vol/vacuum?garbageThreshold=0.1", timeout=60)
 
     def disk(self) -> int:
-        """Bytes on disk of all that the cluster keeps."""
+        """Returns the bytes on disk under the cluster's directory."""
         size = 0
         for folder, _, names in os.walk(self._dir):
             for name in names:
@@ -317,8 +323,8 @@ class Cluster:
             "AWS_ACCESS_KEY_ID": access_key,
             "AWS_SECRET_ACCESS_KEY": secret_key,
             "BOARD_KEY": self._board_key,
-            # The code beside these tests, not the tree that an editable install points at, which
-            # people edit while a soak runs.
+            # Runs the code next to these tests, not the tree of an editable install, which may be
+            # edited during a soak test.
             "PYTHONPATH": str(Path(__file__).parents[2]),
             "EXPORTER_CONFIG": str(self._dir / "exporter.toml"),
             "EXPORTER_REDIS_URL": self.redis.url,
@@ -328,11 +334,11 @@ class Cluster:
             "EXPORTER_PUBLIC_URL": self.url,
             "EXPORTER_LEASE_SECONDS": f"{LEASE.total_seconds():g}",
             "EXPORTER_SLICE_SECONDS": f"{SLICE.total_seconds():g}",
-            "EXPORTER_PART_SIZE": str(PART),
+            "EXPORTER_PART_SIZE": str(PART_BYTES),
             "EXPORTER_PARTITION_ROWS": str(PARTITION_ROWS),
             "EXPORTER_PARTITIONS": "4",
-            # Workers die here far more often than in any fleet; what an export that kills its
-            # workers itself comes to is test_fleet_poison's.
+            # Workers die far more often here than in production. test_fleet_poison tests exports
+            # that kill their workers.
             "EXPORTER_MAX_ATTEMPTS": "20",
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
@@ -350,7 +356,7 @@ class Cluster:
 
     def _worker(self, number: int) -> Child:
         def reports() -> bool:
-            # By process id: the mark of one that was killed stays for a while.
+            # Checks by process id, because the presence key of a killed worker stays for a while.
             mark = f"exporter:workers:{socket.gethostname()}:{child.pid}"
             try:
                 return bool(self.store.client.exists(mark))
@@ -389,10 +395,11 @@ def _healthy(url: str) -> Callable[[], bool]:
 
 
 def _ports(count: int) -> list[int]:
-    """Free ports, the first with a free one 10,000 above, below those of outgoing connections.
+    """Returns free ports below the range of outgoing connections.
 
-    Who connects to a server that was just killed gets a port of its own from the system; were that
-    one the server's, the connection would lead to itself, and the server could not come back.
+    For the first port, the port ADMIN_GRPC above is free too. The range matters: a client that
+    connects to a killed server gets a local port from the system. If that were the server's own
+    port, the client would connect to itself, and the server could not restart.
     """
     found: list[int] = []
     while len(found) < count:

@@ -1,4 +1,4 @@
-"""Real workers on a Redis that may be hurt, reading from an upstream that counts what it gives."""
+"""Runs real workers on a Redis that a test may disturb, with an upstream that counts requests."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from exporter.settings import Settings
 from exporter.store.redis.store import RedisStore
 from tests.conftest import S3
 
-PAGE = 20
-"""Rows on each page."""
+PAGE_ROWS = 20
+"""Rows per page of the upstream."""
 
 
 def until(condition: Callable[[], object], seconds: float, what: str = "") -> float:
-    """Wait for it; returns the seconds that it took."""
+    """Waits until the condition is true and returns the seconds; fails after `seconds`."""
     begin = time.monotonic()
     while not condition():
         assert time.monotonic() - begin < seconds, f"not within {seconds} s: {what}"
@@ -47,13 +47,13 @@ def until(condition: Callable[[], object], seconds: float, what: str = "") -> fl
 
 
 class Upstream:
-    """A job search whose rows are named for the search: `keywords: [NAME]` has rows NAME-0, …"""
+    """Upstream of job searches: `keywords: [NAME]` has rows with ids NAME-0, NAME-1 and so on."""
 
     def __init__(self) -> None:
         self.asked: Counter[tuple[str, int]] = Counter()
-        """How often each page of each search was asked for."""
+        """Number of requests for each page of each search."""
         self.asked_at: dict[str, float] = {}
-        """When each search was last asked for a page, by the monotonic clock."""
+        """Monotonic time of the last request of each search."""
         self.pages: dict[str, int] = {}
         self.delays: dict[str, float] = {}
         self.filler: dict[str, bytes] = {}
@@ -86,7 +86,7 @@ class Upstream:
         self.asked[name, page] += 1
         self.asked_at[name] = time.monotonic()
         time.sleep(self.delays[name])
-        total = self.pages[name] * PAGE
+        total = self.pages[name] * PAGE_ROWS
         rows = [
             b'{"_id":"%s-%d","description":"%s"}' % (name.encode(), n, self.filler[name])
             for n in range((page - 1) * size, min(page * size, total))
@@ -99,7 +99,7 @@ class Upstream:
         )
 
     def twice(self, *prefixes: str) -> dict[tuple[str, int], int]:
-        """The pages that were asked for more than once, of searches whose name begins so."""
+        """Returns the pages requested more than once, of searches with one of these prefixes."""
         return {
             (name, page): times
             for (name, page), times in self.asked.items()
@@ -113,14 +113,14 @@ class Upstream:
 
 
 class Worker:
-    """One worker process with its children, in a process group of its own."""
+    """A worker process with its children, in its own process group."""
 
     def __init__(
         self, fleet: Fleet, name: str, slots: int, patch: str, env: dict[str, str]
     ) -> None:
         self._fleet = fleet
         self.path = fleet.directory / f"{name}.log"
-        # A patch of the test's runs first: constants made short, a thread made deaf.
+        # A patch from the test runs first, for example to shorten a constant or block a thread.
         run = f"{patch}\nfrom workers.__main__ import main\nmain()"
         with self.path.open("ab") as log:
             self.process = subprocess.Popen(
@@ -147,7 +147,7 @@ class Worker:
         )
 
     def terminate(self) -> float:
-        """SIGTERM; returns the seconds until it had ended in order, with exit code 0."""
+        """Sends SIGTERM and returns the seconds until the worker ends; fails unless with code 0."""
         begin = time.monotonic()
         self.process.terminate()
         code = self.process.wait(60)
@@ -162,14 +162,14 @@ class Worker:
     def text(self) -> str:
         return self.path.read_text("utf-8", errors="replace")
 
-    def said(self, action: str) -> list[dict[str, Any]]:
-        """Its log lines of that action."""
+    def log_lines(self, action: str) -> list[dict[str, Any]]:
+        """Returns the worker's log lines with this action."""
         lines = [json.loads(line) for line in self.text().splitlines() if line.startswith("{")]
         return [line for line in lines if line.get("action") == action]
 
 
 class Fleet:
-    """Redis, S3, an upstream and the API's part of the service; workers are added by the test."""
+    """Redis, S3, an upstream and an ExportService; the test adds the workers."""
 
     def __init__(
         self,
@@ -188,8 +188,8 @@ class Fleet:
         config = directory / "exporter.toml"
         config.write_text(
             f'[sources.up]\ntype = "hirebase"\nbase_url = "{self.upstream.url}"\n'
-            # One page at a time, so that an export takes as long as a test needs.
-            f"page_size = {PAGE}\nmax_in_flight = 1\n"
+            # One request at a time, so that a test controls the duration of an export.
+            f"page_size = {PAGE_ROWS}\nmax_in_flight = 1\n"
         )
         redis_url = redis_through(port) if redis_through else self.redis.url
         self.env = {
@@ -213,7 +213,7 @@ class Fleet:
         with mock.patch.dict(os.environ, self.env, clear=True):
             settings = Settings()
             self._storage = wiring.storage(settings)
-            self._storage.check()  # takes the credentials while they are in the environment
+            self._storage.check()  # reads the credentials while they are in the environment
         self.engine = ExportService(
             settings=settings, config=load_config(config), store=self.store, storage=self._storage
         )
@@ -221,15 +221,15 @@ class Fleet:
         self._sweeper = Sweeper(self.store, interval=1.0)
 
     def worker(self, slots: int = 2, *, patch: str = "", wait: bool = True, **env: str) -> Worker:
-        """A new worker, ready unless told not to wait."""
+        """Starts a worker, and waits until it is ready unless `wait` is false."""
         one = Worker(self, f"worker-{len(self._workers)}", slots, patch, env)
         self._workers.append(one)
         if wait:
-            until(one.ready, 30, "a worker that shows its presence")
+            until(one.ready, 30, "a worker with a presence key")
         return one
 
     def create(self, name: str, pages: int, *, delay: float = 0.05, filler: bytes = b"") -> str:
-        """A new export of so many pages, each of which takes `delay` seconds; its id."""
+        """Creates an export of `pages` pages with `delay` seconds each, and returns its id."""
         self.upstream.pages[name] = pages
         self.upstream.delays[name] = delay
         self.upstream.filler[name] = filler
@@ -246,7 +246,7 @@ class Fleet:
         return all(self.record(one).terminal for one in export_ids)
 
     def ids(self, export_id: str) -> list[str]:
-        """The rows of the published file, in order."""
+        """Returns the row ids of the published file, in order."""
         export = self.record(export_id)
         assert export.state is State.FINISHED, f"{export.state}: {export.error}"
         assert export.result is not None
@@ -256,9 +256,9 @@ class Fleet:
         return [json.loads(line)["_id"] for line in lines]
 
     def assert_whole(self, exports: dict[str, str]) -> None:
-        """Each export, by the name of its search, holds every row once, in order."""
+        """Asserts that each export, by search name, contains every row once and in order."""
         for name, export_id in exports.items():
-            expected = [f"{name}-{n}" for n in range(self.upstream.pages[name] * PAGE)]
+            expected = [f"{name}-{n}" for n in range(self.upstream.pages[name] * PAGE_ROWS)]
             assert self.ids(export_id) == expected, name
 
     def start(self) -> None:
@@ -277,7 +277,7 @@ class Fleet:
 
 @contextmanager
 def running(directory: Path, s3: S3, **options: Any) -> Iterator[Fleet]:
-    """A fleet without workers yet, until the block ends."""
+    """Runs a fleet without workers until the block ends."""
     fleet = Fleet(directory, s3, **options)
     try:
         fleet.start()
@@ -287,7 +287,7 @@ def running(directory: Path, s3: S3, **options: Any) -> Iterator[Fleet]:
 
 
 class Proxy:
-    """A TCP relay that can go silent as a dropped route does: nothing is closed, nothing passes."""
+    """TCP proxy that can drop all data without closing connections, like a lost network route."""
 
     def __init__(self, port: int) -> None:
         self._target = port
@@ -297,11 +297,11 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.accepting = True
-        """Whether new connections pass."""
+        """False to accept new connections without connecting them to the target."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def drop(self) -> int:
-        """From now on nothing passes on the connections that are open now; how many those are."""
+        """Drops all further data on the open connections; returns the number of dropped ones."""
         self._dropped |= self._live
         return len(self._dropped)
 
@@ -348,6 +348,6 @@ class Proxy:
 
 @contextmanager
 def raw(url: str) -> Iterator[redis.Redis]:
-    """A plain client of that Redis database."""
+    """Yields a plain client of a Redis database."""
     with redis.Redis.from_url(url) as client:
         yield client

@@ -1,4 +1,4 @@
-"""What clients were told, and whether it was true."""
+"""Records what clients observe of their exports, and checks each observation and each file."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ MUST_BE_ZERO = (
 )
 
 
-def kinds(limits: Iterable[int]) -> dict[str, dict[str, Any]]:
-    """Requests by name: both formats at each limit, each compressed too, a search, and a file below
-    one part."""
+def request_kinds(limits: Iterable[int]) -> dict[str, dict[str, Any]]:
+    """Returns requests by name.
+
+    CSV and JSON at each limit, both also compressed; a search; and a file smaller than one part.
+    """
     found: dict[str, dict[str, Any]] = {}
     most = max(limits)
     for number in limits:
@@ -48,31 +50,31 @@ def kinds(limits: Iterable[int]) -> dict[str, dict[str, Any]]:
     return {name: {"source": "board", **request} for name, request in found.items()}
 
 
-class Calm(NamedTuple):
-    """The file of a request when nothing goes wrong, unpacked."""
+class ReferenceFile(NamedTuple):
+    """Decompressed file of a request, exported without any faults."""
 
     sha256: str
     size: int
     rows: int
 
 
-class _Got(NamedTuple):
-    """A file that was downloaded."""
+class _Download(NamedTuple):
+    """Digest and sizes of a downloaded file."""
 
     sha256: str
     size: int
-    """Of what it holds, unpacked; the digest is of that."""
+    """Decompressed bytes; the digest is of these bytes."""
     received: int
-    """Bytes that came."""
+    """Bytes received."""
 
 
-def calm_files(
+def export_references(
     cluster: Cluster, requests: Mapping[str, Mapping[str, Any]], folder: Path
-) -> dict[str, Calm]:
-    """Each request exported once, its rows counted in the file by the standard library."""
+) -> dict[str, ReferenceFile]:
+    """Exports each request once without faults, and counts the rows with the standard library."""
     client = next(iter(cluster.clients.values()))
     created = {name: client.create(request)["id"] for name, request in requests.items()}
-    found: dict[str, Calm] = {}
+    found: dict[str, ReferenceFile] = {}
     for name, export_id in created.items():
         request = requests[name]
         record = client.wait(export_id, lambda _: None)
@@ -81,13 +83,13 @@ def calm_files(
         size = record["result"]["file_size"]
         download(record["result"]["download_url"], packed, size, lambda _: None)
         with packed.open("rb") as pieces, file.open("wb") as out:
-            for piece in unpacked(iter(lambda: pieces.read(2**20), b""), _compression(request)):
+            for piece in decompress(iter(lambda: pieces.read(2**20), b""), _compression(request)):
                 out.write(piece)
         rows = count_rows(file, request["format"])
         assert rows == record["result"]["record_count"] > 0, record
         with file.open("rb") as whole:
             digest = hashlib.file_digest(whole, "sha256").hexdigest()
-        found[name] = Calm(digest, file.stat().st_size, rows)
+        found[name] = ReferenceFile(digest, file.stat().st_size, rows)
         plain = name.removesuffix(f" {_compression(request)}")
         assert found[name] == found.get(plain, found[name]), (name, found)
         packed.unlink()
@@ -95,9 +97,12 @@ def calm_files(
     return found
 
 
-def unpacked(pieces: Iterable[bytes], compression: str) -> Iterator[bytes]:
-    """What a file of that compression holds; all of a gzip file is one member, as some readers
-    want it. Raises ValueError if bytes are missing or left over."""
+def decompress(pieces: Iterable[bytes], compression: str) -> Iterator[bytes]:
+    """Yields the decompressed bytes of a file.
+
+    A gzip file must have exactly one member, because some readers support no more. Raises
+    ValueError if bytes are missing or follow the end.
+    """
     if compression == "none":
         yield from pieces
         return
@@ -115,36 +120,37 @@ def _compression(request: Mapping[str, Any]) -> str:
 
 
 @dataclass
-class Asked:
-    """An export as its owner sees it."""
+class TrackedExport:
+    """Export as its owner sees it."""
 
     user: str
     id: str
     kind: str
     progress: float = 0.0
     end: tuple[str, str | None] | None = None
-    """State and time of the end, once one was told."""
+    """State and time of the end, once a response has contained them."""
     checked: bool = False
     key: str | None = None
-    """Where the file is, until it is deleted here."""
+    """Key of the file in S3, until the history deletes it."""
 
 
 @dataclass
 class History:
-    """Posts, polls, downloads and compares; `table` says what went wrong.
+    """Creates, polls, downloads and compares exports; counts the results in `counts`.
 
-    With `discard` a file is deleted once it is compared, to bound the disk. Only the thread that
-    runs `work` or `settle` may use it; counts may be read by any.
+    `violations` returns the counts that must be zero and are not. With `discard`, a file is deleted
+    after the comparison, to limit disk usage. Only the thread that runs `work` or `settle` may use
+    a history; any thread may read the counts.
     """
 
     cluster: Cluster
-    calm: Mapping[str, Calm]
+    calm: Mapping[str, ReferenceFile]
     requests: Mapping[str, Mapping[str, Any]]
     seed: int = 1
     discard: bool = False
     counts: Counter[str] = field(default_factory=Counter)
-    complaints: list[str] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    asked: list[TrackedExport] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -153,7 +159,7 @@ class History:
     # -- what clients do -----------------------------------------------------------------------
 
     def work(self, at_once: int, stop: threading.Event) -> None:
-        """Keep so many exports under way until told to stop."""
+        """Keeps up to `at_once` exports running until `stop` is set."""
         while not stop.is_set():
             if len(self.unchecked) < at_once:
                 self.post(self._random.choice(sorted(self.requests)))
@@ -161,76 +167,78 @@ class History:
             stop.wait(0.3)
 
     def post(self, kind: str) -> bool:
-        """Create an export; False when nobody answered, and it may exist or not."""
+        """Creates an export; False without a response, when the export may or may not exist."""
         user = self._random.choice(sorted(self.cluster.clients))
         try:
             record = self.cluster.clients[user].create(self.requests[kind])
         except ServiceSilent:
             self.counts["posts unanswered"] += 1
             return False
-        self.asked.append(Asked(user, record["id"], kind))
+        self.asked.append(TrackedExport(user, record["id"], kind))
         self.counts["exports"] += 1
         return True
 
     @property
-    def unchecked(self) -> list[Asked]:
+    def unchecked(self) -> list[TrackedExport]:
         return [one for one in self.asked if not one.checked]
 
     def poll(self) -> None:
-        """Ask once for every export that is not yet terminal and compared."""
+        """Gets the state of each unchecked export, and checks those that have ended."""
         for one in self.unchecked:
             record = self._get(one)
             if record is not None and one.end is not None:
                 self._check(one, record)
 
     def settle(self, patience: float) -> None:
-        """Poll until all are terminal and compared; what is not by then is lost."""
+        """Polls until all exports are checked; after `patience` seconds, the others are lost."""
         deadline = time.monotonic() + patience
-        self._find_unanswered()
+        self._track_unanswered()
         while self.unchecked and time.monotonic() < deadline:
             self.poll()
             time.sleep(0.3)
         for one in self.unchecked:
-            self._complain("lost", one, "no end, or no file of it, when patience was over")
+            self._record_problem(
+                "lost", one, "not terminal, or file not readable, before the timeout"
+            )
             one.checked = True
 
-    def _get(self, one: Asked) -> dict[str, Any] | None:
+    def _get(self, one: TrackedExport) -> dict[str, Any] | None:
         try:
             record = self.cluster.clients[one.user].get(one.id)
         except ServiceSilent:
             return None
         except ServiceError as error:
-            self._complain("lost", one, str(error))
+            self._record_problem("lost", one, str(error))
             one.checked = True
             return None
         if record["progress"] < one.progress:
-            self._complain("went back", one, f"from {one.progress} to {record['progress']}")
+            self._record_problem("went back", one, f"from {one.progress} to {record['progress']}")
         one.progress = record["progress"]
         end = (record["state"], record["completed_at"])
         if one.end is None:
             one.end = end if record["state"] in TERMINAL else None
         elif one.end != end:
-            self._complain("revived", one, f"it ended as {one.end} and is {end}")
+            self._record_problem("revived", one, f"it ended as {one.end} and is {end}")
         return record
 
-    def _find_unanswered(self) -> None:
-        """Exports whose owner never heard that they were accepted must end as well."""
+    def _track_unanswered(self) -> None:
+        """Adds accepted exports whose POST got no response; these must end as well."""
         known = self._before | {one.id for one in self.asked}
         for export in self._recorded():
             if export.id not in known:
-                self.counts["accepted unheard"] += 1
-                self.asked.append(Asked(export.user_id, export.id, self._kind(export.spec)))
+                self.counts["accepted without response"] += 1
+                self.asked.append(TrackedExport(export.user_id, export.id, self._kind(export.spec)))
 
     # -- whether it was true -------------------------------------------------------------------
 
-    def _check(self, one: Asked, record: Mapping[str, Any]) -> None:
+    def _check(self, one: TrackedExport, record: Mapping[str, Any]) -> None:
         if record["state"] != "finished":
-            self._complain("failed", one, f"{record['state']}: {record['error']}")
+            self._record_problem("failed", one, f"{record['state']}: {record['error']}")
             one.checked = True
             return
         calm, result = self.calm[one.kind], record["result"]
         try:
-            got = self._downloaded(result["download_url"], _compression(self.requests[one.kind]))
+            got = self._download(result["download_url"], _compression(self.requests[one.kind]))
             stored = self.cluster.store.get(one.id)
             assert stored is not None
             assert stored.result is not None
@@ -239,44 +247,48 @@ class History:
                 self.cluster.storage.delete([one.key])
                 one.key = None
         except (httpx.HTTPError, StorageUnavailable, StoreUnavailable):
-            return  # S3 or Redis is away: at the next poll
+            return  # S3 or Redis is unavailable: the next poll tries again
         except (ValueError, zlib.error, zstandard.ZstdError) as error:
-            self._complain("byte-unequal", one, str(error))
+            self._record_problem("byte-unequal", one, str(error))
             one.checked = True
             return
         said = (result["record_count"], result["file_size"])
         beside = (said[0] - calm.rows, got.received - said[1], got.size - calm.size)
         if got.sha256 != calm.sha256:
-            self._complain("byte-unequal", one, f"{got.size} bytes, {calm.size} when calm")
+            self._record_problem("byte-unequal", one, f"{got.size} bytes, {calm.size} when calm")
         if min(beside) < 0:
-            self._complain("short", one, f"said {said}, got {got}, calm {calm}")
+            self._record_problem("short", one, f"said {said}, got {got}, calm {calm}")
         if max(beside) > 0:
-            self._complain("doubled", one, f"said {said}, got {got}, calm {calm}")
+            self._record_problem("doubled", one, f"said {said}, got {got}, calm {calm}")
         one.checked = True
         self.counts["finished"] += 1
         self.counts["rows"] += calm.rows
         self.counts["bytes"] += got.received
 
-    def _downloaded(self, url: str, compression: str) -> _Got:
+    def _download(self, url: str, compression: str) -> _Download:
         digest, size = hashlib.sha256(), 0
         with httpx.stream("GET", url, timeout=30, trust_env=False) as response:
             response.raise_for_status()
-            for chunk in unpacked(response.iter_raw(), compression):
+            for chunk in decompress(response.iter_raw(), compression):
                 digest.update(chunk)
                 size += len(chunk)
-            return _Got(digest.hexdigest(), size, response.num_bytes_downloaded)
+            return _Download(digest.hexdigest(), size, response.num_bytes_downloaded)
 
     def audit(self) -> None:
-        """After the end: nobody changed their mind, and the bucket holds the files and no more."""
+        """Checks after the end that no export changed, and that no data are missing or left over.
+
+        Counts missing files, orphaned objects before and after a cleanup, and remaining entries of
+        leases and queues in Redis.
+        """
         for one in self.asked:
             self._get(one)
         kept = {one.key for one in self.asked if one.key is not None}
         left = self._bucket()
         for key in sorted(kept - left):
             self.counts["missing"] += 1
-            self.complaints.append(f"missing: {key}")
+            self.problems.append(f"missing: {key}")
         self.counts["orphans before cleaning"] = len(left - kept)
-        self.complaints += [f"orphan before cleaning: {key}" for key in sorted(left - kept)]
+        self.problems += [f"orphan before cleaning: {key}" for key in sorted(left - kept)]
         cleaning.clean(self.cluster.store, self.cluster.storage, SystemClock(), grace=timedelta(0))
         self.counts["orphans after cleaning"] = len(self._bucket() - kept)
         client = self.cluster.store.client
@@ -287,12 +299,15 @@ class History:
             + sum(map(int, cast("list[bytes]", client.hvals("exporter:lined"))))
         )
 
-    def wrong(self) -> dict[str, int]:
-        """What must be zero and is not."""
+    def violations(self) -> dict[str, int]:
+        """Returns the counts that must be zero and are not."""
         return {name: self.counts[name] for name in MUST_BE_ZERO if self.counts[name]}
 
     def _bucket(self) -> set[str]:
-        """Objects, and open uploads marked so, but for those of exports before this history."""
+        """Returns the keys of objects and (with prefix `open:`) of open uploads.
+
+        Excludes those of exports that existed before this history.
+        """
         storage = self.cluster.storage
         found = {info.key: info.key for info in storage.objects(ROOT)}
         found |= {f"open:{one.key}": one.key for one in storage.open_uploads(ROOT)}
@@ -300,7 +315,7 @@ class History:
         return {name for name, key in found.items() if not key.startswith(before)}
 
     def _recorded(self) -> list[Export]:
-        """Every export of our users, as Redis has it."""
+        """Returns every export of the cluster's users from the store."""
         found: list[Export] = []
         for user in self.cluster.clients:
             cursor = None
@@ -313,7 +328,7 @@ class History:
         return found
 
     def _kind(self, spec: Spec) -> str:
-        """The name of the request that made this export."""
+        """Returns the name of the request that created this export."""
         by_columns = sorted(self.requests.items(), key=lambda one: "columns" not in one[1])
         for name, request in by_columns:
             if (
@@ -323,8 +338,8 @@ class History:
                 and _compression(request) == spec.compression
             ):
                 return name
-        raise AssertionError(f"nobody here asked for {spec}")
+        raise AssertionError(f"no request matches the export's {spec}")
 
-    def _complain(self, what: str, one: Asked, why: str) -> None:
+    def _record_problem(self, what: str, one: TrackedExport, why: str) -> None:
         self.counts[what] += 1
-        self.complaints.append(f"{what}: {one.id} ({one.kind}): {why}")
+        self.problems.append(f"{what}: {one.id} ({one.kind}): {why}")

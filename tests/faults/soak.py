@@ -1,8 +1,9 @@
-"""`python -m tests.faults.soak --minutes 30 --seed 1`: everything that can die, dies, for a while.
+"""Soak test with random faults: `python -m tests.faults.soak --minutes 30 --seed 1`.
 
-Exports are posted all the time, every few seconds something is killed, stopped or lost, and in the
-end all is left in peace until every export has ended. Then one table says what happened; the exit
-code is 1 when anything is not zero that must be.
+Creates exports continuously; every few seconds a process is killed or stopped, or messages are
+lost. Then the faults stop, and every export must end within a time limit. Prints a table of the
+results. Exits with 1 if a count that must be zero is not, or if a takeover took too long, and with
+2 if the soak test could not be completed.
 """
 
 from __future__ import annotations
@@ -27,33 +28,43 @@ import structlog
 from exporter.errors import ExporterError
 from exporter.maintenance.sweeper import INTERVAL_SECONDS
 from tests.faults.cluster import LEASE, SLICE, Cluster
-from tests.faults.history import MUST_BE_ZERO, History, calm_files, kinds
+from tests.faults.history import MUST_BE_ZERO, History, export_references, request_kinds
 from tests.faults.takeovers import Takeovers
 
-PAUSE = 3.0
-"""Seconds between two faults, on average."""
-SLACK = 3.0
-"""Seconds by which an export may be ready again later than after lease and sweep: for a machine
-that starts killed workers all the time."""
-SIZES = (2_000, 6_000, 13_000, 30_000)
-TURN = SLICE.total_seconds()
-"""Seconds that a ready export may wait for each other one before it is claimed: it may have a slice
-first, while all workers but one are dead, stopped or starting."""
+FAULT_INTERVAL_SECONDS = 3.0
+"""Average seconds between two faults."""
+SLACK_SECONDS = 3.0
+"""Additional seconds after lease and sweep interval until an export must be ready again.
+
+The machine is busy restarting killed workers.
+"""
+ROW_LIMITS = (2_000, 6_000, 13_000, 30_000)
+MAX_TURN_SECONDS = SLICE.total_seconds()
+"""Maximum seconds that a ready export waits for each other export before it is claimed.
+
+Each other export may run one slice first, while all workers but one are dead, stopped or starting.
+"""
 LATENCY = "latency=10ms-60ms"
-"""Without it two cores would do nothing but move bytes, and a disk would fill."""
+"""Delay of the board's responses; without it, two cores only move bytes and the disk fills up."""
 UPSTREAM_SHARES = {"429": 3, "503": 3, "reset": 1.5, "truncate": 1.5, "short": 0.5, "html": 0.5}
-"""In what proportion the board's faults come. A false total is not among them: an export that
-ends by its total, and meets one there, fails, and rightly so."""
-FALSE_TOTALS = 0.15
-"""Percent of the board's answers, beside the share of those faults: what makes an export that was
-cut be read as one. Hardly any ends by its total here."""
-PATIENCE = 300.0
-"""Seconds after the last fault in which every export must end."""
-TIDY_EVERY = 45.0
+"""Relative shares of the board's faults.
+
+False totals are not included: an export that ends by its total and gets a false total at its end
+must fail.
+"""
+FALSE_TOTALS_PERCENT = 0.15
+"""Percent of the board's responses with a false total, in addition to the other faults.
+
+A false total makes an export that was cut into partitions continue as one stream. Hardly any export
+in this test ends by its total.
+"""
+SETTLE_SECONDS = 300.0
+"""Seconds after the last fault within which every export must end."""
+RECLAIM_INTERVAL_SECONDS = 45.0
 
 
 class Chaos:
-    """Hurts a cluster at random; the same seed means the same faults in the same order."""
+    """Injects random faults into a cluster; equal seeds give equal faults in the same order."""
 
     def __init__(self, cluster: Cluster, takeovers: Takeovers, seed: int) -> None:
         self.done: Counter[str] = Counter()
@@ -75,35 +86,35 @@ class Chaos:
             "messages duplicated": (4, lambda _: self._cluster.duplicate_messages()),
         }
 
-    def strike(self) -> None:
-        """One fault, now."""
+    def inject_fault(self) -> None:
+        """Injects one random fault, unless the chosen fault is impossible at present."""
         number = self._random.randrange(len(self._cluster.workers))
         weights = [weight for weight, _ in self._kinds.values()]
         kind = self._random.choices(list(self._kinds), weights)[0]
         if kind.startswith("messages") and "redis" in self._away:
             return
         if kind.startswith("worker") and (
-            self._cluster.is_told(number) or self._cluster.is_paused(number)
+            self._cluster.is_terminating(number) or self._cluster.is_paused(number)
         ):
             return
         self._kinds[kind][1](number)
         self.done[kind] += 1
 
-    def tick(self) -> None:
-        """What was to happen by now happens."""
+    def run_due(self) -> None:
+        """Runs the scheduled actions that are due, such as the restart of a killed server."""
         while self._due and self._due[0][0] <= time.monotonic():
             heapq.heappop(self._due)[2]()
 
-    def calm(self) -> None:
-        """All that was to come back comes back, and nothing more is hurt."""
+    def recover(self) -> None:
+        """Runs all scheduled actions and waits until the cluster is ready."""
         while self._due:
             time.sleep(max(0.0, self._due[0][0] - time.monotonic()))
-            self.tick()
+            self.run_due()
         self._cluster.settle()
 
     @property
-    def all_there(self) -> bool:
-        """Whether Redis and S3 run."""
+    def servers_up(self) -> bool:
+        """True if Redis and S3 run."""
         return not self._away
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
@@ -111,11 +122,11 @@ class Chaos:
 
     def _kill_worker(self, number: int) -> None:
         pids = self._cluster.pids(number)
-        self._takeovers.killed(pids, lambda: self._cluster.kill_worker(number))
+        self._takeovers.kill_and_watch(pids, lambda: self._cluster.kill_worker(number))
 
     def _kill_pool(self, number: int) -> None:
         pids = self._cluster.pids(number)
-        self._takeovers.killed(pids, lambda: self._cluster.kill_pool(number))
+        self._takeovers.kill_and_watch(pids, lambda: self._cluster.kill_pool(number))
 
     def _pause(self, number: int) -> None:
         self._cluster.pause_worker(number)
@@ -125,7 +136,7 @@ class Chaos:
     def _term(self, number: int) -> None:
         self._cluster.term_worker(number)
         if self._away:
-            self._cluster.excuse_drains()
+            self._cluster.ignore_drain_times()
 
     def _restart(self, name: str) -> None:
         if name in self._away:
@@ -133,7 +144,7 @@ class Chaos:
         server = self._cluster.redis if name == "redis" else self._cluster.s3
         if name == "redis":
             self._takeovers.disturb()
-        self._cluster.excuse_drains()
+        self._cluster.ignore_drain_times()
         server.kill()
         self._away.add(name)
 
@@ -151,7 +162,7 @@ class Chaos:
 
 
 class Memory:
-    """Resident memory of the workers' processes over time."""
+    """Samples the resident memory of the workers' processes."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -168,7 +179,7 @@ class Memory:
         self._samples.append((time.monotonic(), max(sizes)))
 
     def peaks(self) -> tuple[float, float]:
-        """MB of the largest process in the first and in the last third."""
+        """Returns the MB of the largest process in the first and in the last third of the time."""
         begin, end = self._samples[0][0], self._samples[-1][0]
         third = (end - begin) / 3
         first = max(size for at, size in self._samples if at <= begin + third)
@@ -177,7 +188,7 @@ class Memory:
 
 
 def upstream_faults(percent: float, seed: int) -> str:
-    """What the board is told, so that this share of its answers is bad."""
+    """Returns the board's fault spec for a given percentage of faulty responses."""
     scale = percent / sum(UPSTREAM_SHARES.values())
     shares = (f"{name}={share * scale:.3f}%" for name, share in UPSTREAM_SHARES.items())
     return ",".join([LATENCY, *shares, f"seed={seed}"])
@@ -186,13 +197,14 @@ def upstream_faults(percent: float, seed: int) -> str:
 def soak(
     directory: Path, minutes: float, seed: int, percent: float, workers: int, at_once: int
 ) -> bool:
-    """Run it, print the table, and say whether all that must be zero is."""
-    requests = kinds(SIZES)
-    with Cluster(directory, workers=workers, rows=max(SIZES)) as cluster:
-        calm = calm_files(cluster, requests, directory)
-        _say(f"calm: {len(calm)} files, {sum(one.size for one in calm.values()) / 1e6:.0f} MB")
+    """Runs the soak test and prints the table; True if all requirements are met."""
+    requests = request_kinds(ROW_LIMITS)
+    with Cluster(directory, workers=workers, rows=max(ROW_LIMITS)) as cluster:
+        calm = export_references(cluster, requests, directory)
+        size = sum(one.size for one in calm.values())
+        _log(f"without faults: {len(calm)} files, {size / 1e6:.0f} MB")
         faults = upstream_faults(percent, seed)
-        cluster.order_faults(f"{faults},total={FALSE_TOTALS}%" if percent else faults)
+        cluster.set_faults(f"{faults},total={FALSE_TOTALS_PERCENT}%" if percent else faults)
         history = History(cluster, calm, requests, seed=seed, discard=True)
         takeovers = Takeovers(cluster.store.client)
         takeovers.start()
@@ -204,30 +216,32 @@ def soak(
         try:
             ends_at = time.monotonic() + minutes * 60
             chance = random.Random(seed + 1)
-            strike_at = tidy_at = time.monotonic() + PAUSE
+            strike_at = tidy_at = time.monotonic() + FAULT_INTERVAL_SECONDS
             while time.monotonic() < ends_at:
                 if not clients.is_alive():
                     raise RuntimeError("the clients' thread ended: see its error above")
-                chaos.tick()
+                chaos.run_due()
                 cluster.supervise()
                 now = time.monotonic()
                 if now >= strike_at:
-                    chaos.strike()
+                    chaos.inject_fault()
                     memory.sample()
-                    strike_at = time.monotonic() + chance.uniform(0.5, 2 * PAUSE - 0.5)
-                if now >= tidy_at and chaos.all_there:
+                    strike_at = time.monotonic() + chance.uniform(
+                        0.5, 2 * FAULT_INTERVAL_SECONDS - 0.5
+                    )
+                if now >= tidy_at and chaos.servers_up:
                     most_disk = max(most_disk, cluster.disk())
-                    # Aside, for S3 may take a minute, in which nobody would start what ended.
+                    # In a thread, because S3 may take a minute and `supervise` must go on running.
                     threading.Thread(target=cluster.reclaim_disk, daemon=True).start()
-                    tidy_at = time.monotonic() + TIDY_EVERY
-                    _say(f"{(ends_at - now) / 60:.1f} min left: {dict(history.counts)}")
+                    tidy_at = time.monotonic() + RECLAIM_INTERVAL_SECONDS
+                    _log(f"{(ends_at - now) / 60:.1f} min left: {dict(history.counts)}")
                 time.sleep(0.1)
-            cluster.order_faults("")
-            chaos.calm()
+            cluster.set_faults("")
+            chaos.recover()
         finally:
             stop.set()
             clients.join()
-        finishing = threading.Thread(target=history.settle, args=(PATIENCE,), name="clients")
+        finishing = threading.Thread(target=history.settle, args=(SETTLE_SECONDS,), name="clients")
         finishing.start()
         while finishing.is_alive():
             cluster.supervise()
@@ -240,7 +254,14 @@ def soak(
         history.counts["cut"] = counters.get("exports_cut", 0)
         history.counts["rejoined"] = counters.get("exports_rejoined", 0)
         return _report(
-            history, chaos, cluster, takeovers, memory, keys, most_disk, turns=at_once * TURN
+            history,
+            chaos,
+            cluster,
+            takeovers,
+            memory,
+            keys,
+            most_disk,
+            turns=at_once * MAX_TURN_SECONDS,
         )
 
 
@@ -255,21 +276,21 @@ def _report(
     *,
     turns: float,
 ) -> bool:
-    bound = LEASE.total_seconds() + INTERVAL_SECONDS + SLACK
+    bound = LEASE.total_seconds() + INTERVAL_SECONDS + SLACK_SECONDS
     taken = takeovers.measured()
     ready = max((one.ready_after or 0 for one in taken), default=0.0)
     claimed = max((one.claimed_after or 0 for one in taken), default=0.0)
     first, last = memory.peaks()
     counts = history.counts
     rows: list[tuple[str, object]] = [
-        ("exports accepted", counts["exports"] + counts["accepted unheard"]),
-        ("  of them without an answer", counts["accepted unheard"]),
+        ("exports accepted", counts["exports"] + counts["accepted without response"]),
+        ("  of them without a response", counts["accepted without response"]),
         ("posts unanswered", counts["posts unanswered"]),
         ("finished and compared", counts["finished"]),
         ("rows", counts["rows"]),
         ("bytes", counts["bytes"]),
-        ("cut into partitions, with those of the calm", counts["cut"]),
-        ("rejoined and read as one", counts["rejoined"]),
+        ("cut into partitions, including the run without faults", counts["cut"]),
+        ("rejoined to one stream", counts["rejoined"]),
         *sorted(chaos.done.items()),
         *((f"workers ended: {why}", count) for why, count in sorted(cluster.ended.items())),
         ("longest drain, s", f"{max(cluster.drains, default=0.0):.1f}"),
@@ -283,17 +304,17 @@ def _report(
         ("Redis keys at the end", keys),
         ("largest disk, MB", f"{disk / 1e6:.0f}"),
     ]
-    for complaint in history.complaints:
-        _say(complaint)
+    for complaint in history.problems:
+        _log(complaint)
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         must = "   must be 0" if name in MUST_BE_ZERO and value else ""
         sys.stdout.write(f"{name:{width}}  {value!s:>12}{must}\n")
     sys.stdout.flush()
-    return not history.wrong() and ready < bound and claimed < bound + turns
+    return not history.violations() and ready < bound and claimed < bound + turns
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")
     sys.stderr.flush()
 
@@ -301,18 +322,23 @@ def _say(line: str) -> None:
 def _percent(text: str) -> float:
     matched = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)%?", text)
     if not matched or float(matched[1]) > 50:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share from 0% to 50%")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0% to 50%")
     return float(matched[1])
 
 
 def main() -> int:
+    """Runs the soak test from the command line and returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--upstream-faults", type=_percent, default=5.0, metavar="SHARE")
     parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--at-once", type=int, default=6, help="Exports under way at a time.")
-    parser.add_argument("--keep", type=Path, help="Directory of data and logs, kept afterwards.")
+    parser.add_argument(
+        "--at-once", type=int, default=6, help="Number of exports that run at the same time."
+    )
+    parser.add_argument(
+        "--keep", type=Path, help="Directory for data and logs, which is kept after the test."
+    )
     asked = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with tempfile.TemporaryDirectory(prefix="exporter-soak-") as scratch:
@@ -327,7 +353,7 @@ def main() -> int:
                 asked.at_once,
             )
         except ExporterError as error:
-            _say(f"the soak broke off: {error}")
+            _log(f"the soak test was aborted: {error}")
             return 2
     return 0 if well else 1
 

@@ -1,4 +1,4 @@
-"""How long the exports of killed workers wait for another."""
+"""Measures how long the exports of killed workers wait for another worker."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import cast
 
 import redis
 
-_LOOK = 0.05
+_POLL_SECONDS = 0.05
 
 
 @dataclass
 class Takeover:
-    """One export whose worker was killed."""
+    """Export whose worker was killed."""
 
     export_id: str
     fence: bytes
     killed_at: float
     ready_after: float | None = None
-    """Seconds until a sweep had noticed."""
+    """Seconds until a sweep removed the dead worker's lease."""
     claimed_after: float | None = None
-    """Seconds until another worker had it."""
+    """Seconds until another worker claimed the export, or the export ended."""
     disturbed: bool = False
-    """Redis was killed too meanwhile, so the time says nothing about leases and sweeps."""
+    """True if Redis failed meanwhile, so that the times do not measure leases and sweeps."""
 
 
 class Takeovers(threading.Thread):
-    """Watches the records of exports whose workers were killed, in Redis itself."""
+    """Polls the records in Redis of exports whose workers were killed."""
 
     def __init__(self, client: redis.Redis) -> None:
         super().__init__(name="takeovers", daemon=True)
@@ -39,8 +39,8 @@ class Takeovers(threading.Thread):
         self._lock = threading.Lock()
         self._stop_asked = threading.Event()
 
-    def killed(self, pids: Collection[int], kill: Callable[[], None]) -> None:
-        """Kill the worker of these processes and watch the exports that it held."""
+    def kill_and_watch(self, pids: Collection[int], kill: Callable[[], None]) -> None:
+        """Kills the worker with these process ids, and watches the exports that it had leased."""
         kill()
         at = time.monotonic()
         try:
@@ -50,18 +50,18 @@ class Takeovers(threading.Thread):
                 if int(worker.rpartition(b"-")[2]) in pids
             ]
         except redis.RedisError:
-            return  # Redis is away: what waits for it waits for more than a lease
+            return  # Redis is unavailable: the wait would include more than a lease
         with self._lock:
             self._open += held
 
     def disturb(self) -> None:
-        """Redis is about to be killed."""
+        """Marks all open takeovers as disturbed; call it before killing Redis."""
         with self._lock:
             for one in self._open:
                 one.disturbed = True
 
     def measured(self) -> list[Takeover]:
-        """All that ended undisturbed."""
+        """Returns all completed takeovers that were not disturbed."""
         with self._lock:
             return [one for one in self._done if not one.disturbed]
 
@@ -70,7 +70,7 @@ class Takeovers(threading.Thread):
             return list(self._open)
 
     def run(self) -> None:
-        while not self._stop_asked.wait(_LOOK):
+        while not self._stop_asked.wait(_POLL_SECONDS):
             for one in self.waiting():
                 try:
                     self._look(one)

@@ -28,7 +28,7 @@ from exporter.storage.s3 import S3Storage
 from exporter.store.base import ExportStore
 from exporter.store.redis.store import RedisStore
 from tests.conftest import S3
-from tests.faults.history import unpacked
+from tests.faults.history import decompress
 from tests.harness import COLUMNS, LIMITS, Crash, Seams, _Watched
 
 DATABASE = 11
@@ -171,7 +171,7 @@ class Bench:
 
     def content(self) -> bytes:
         """The file, unpacked."""
-        return b"".join(unpacked([self.file()], self.spec.compression))
+        return b"".join(decompress([self.file()], self.spec.compression))
 
     def bucket(self) -> list[str]:
         """What the export has in the bucket: objects, and open uploads marked so."""

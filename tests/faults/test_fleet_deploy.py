@@ -30,8 +30,8 @@ def test_rolling_restarts_read_no_page_twice_but_those_under_way_and_take_nothin
 
         def works(worker: Worker) -> bool:
             """Whether some export is with this worker now."""
-            own = {line["fence"]: line["export_id"] for line in worker.said("slice.started")}
-            gone = {line["fence"] for line in worker.said("slice.released")}
+            own = {line["fence"]: line["export_id"] for line in worker.log_lines("slice.started")}
+            gone = {line["fence"] for line in worker.log_lines("slice.released")}
             return worker.alive and any(fence not in gone for fence in own)
 
         # When: three times the worker that works is told to end
@@ -43,10 +43,10 @@ def test_rolling_restarts_read_no_page_twice_but_those_under_way_and_take_nothin
             # Then
             assert took < EXIT + PAGE_SECONDS, took
         until(lambda: fleet.ended(list(exports.values())), 60, "the end")
-        slices = [line for one in workers for line in one.said("slice.started")]
+        slices = [line for one in workers for line in one.log_lines("slice.started")]
         assert len(slices) >= 2 + 3, "each restart handed an export over"
         assert all(line["clean"] for line in slices)
-        assert not any(one.said("sweep.leases_expired") for one in workers)
+        assert not any(one.log_lines("sweep.leases_expired") for one in workers)
         # A page that was asked for ahead is left behind by a worker that has to go.
         twice = fleet.upstream.twice()
         assert len(twice) <= 2 * 3, twice
@@ -78,8 +78,8 @@ def test_a_worker_whose_wall_clock_is_off_by_many_leases_disturbs_nobody(
         until(lambda: fleet.ended(list(exports.values())), 60, "the end")
         # Then
         for one in (skewed, right):
-            assert one.said("slice.started"), "both took part"
-            assert not one.said("slice.lost")
-            assert not one.said("sweep.leases_expired")
+            assert one.log_lines("slice.started"), "both took part"
+            assert not one.log_lines("slice.lost")
+            assert not one.log_lines("sweep.leases_expired")
         fleet.assert_whole(exports)
         assert fleet.upstream.twice() == {}

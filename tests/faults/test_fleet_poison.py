@@ -28,7 +28,7 @@ def test_an_export_that_kills_each_worker_fails_and_the_others_run_on(
         killed: set[str] = set()
 
         def kill_whoever_reads_it() -> bool:
-            for line in worker.said("slice.started"):
+            for line in worker.log_lines("slice.started"):
                 if line["export_id"] == poison and line["fence"] not in killed:
                     # The third claim is the one that fails it; it reads no page.
                     if len(killed) == 2:
@@ -70,7 +70,7 @@ def test_a_slice_that_wants_too_much_memory_ends_alone_and_its_process_is_replac
         # When: sooner than one lease would have run out
         until(lambda: fleet.ended([greedy, modest]), 60, "the end of both")
         # Then
-        crashes = worker.said("slice.crashed")
+        crashes = worker.log_lines("slice.crashed")
         assert [line["export_id"] for line in crashes] == [greedy] * 2
         assert all("MemoryError" in line["exception"] for line in crashes)
         export = fleet.record(greedy)

@@ -51,7 +51,7 @@ def test_a_redis_that_is_not_there_yet_is_waited_for(tmp_path: Path, s3_server: 
     with running(tmp_path, s3_server) as fleet:
         fleet.redis.kill()
         worker = fleet.worker(1, wait=False)
-        until(lambda: worker.said("redis.silent"), 30, "a worker that tells what it waits for")
+        until(lambda: worker.log_lines("redis.silent"), 30, "a worker that tells what it waits for")
         # When
         fleet.redis.start()
         # Then

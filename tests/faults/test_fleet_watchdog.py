@@ -41,9 +41,9 @@ def test_a_worker_that_hears_nothing_of_ready_work_exits_with_70_after_handing_o
         code = deaf.process.wait(30)
         # Then
         assert code == 70
-        [line] = deaf.said("watchdog.stuck")
+        [line] = deaf.log_lines("watchdog.stuck")
         assert line["seconds"] >= 2
-        [handed_over] = deaf.said("slice.released")
+        [handed_over] = deaf.log_lines("slice.released")
         assert handed_over["ending"] == "handed_over"
         assert fleet.record(under).checkpoint is not None
         assert fleet.record(under).attempts == 0
@@ -65,5 +65,5 @@ def test_neither_an_idle_worker_nor_a_busy_one_is_taken_for_deaf(
         until(lambda: fleet.ended(list(exports.values())), 40, "both, one after the other")
         # Then
         assert worker.alive
-        assert not worker.said("watchdog.stuck")
+        assert not worker.log_lines("watchdog.stuck")
         fleet.assert_whole(exports)

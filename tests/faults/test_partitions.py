@@ -18,7 +18,7 @@ from exporter.run import run_slice
 from exporter.run.run_slice import Ending
 from exporter.run.slices import Slice
 from exporter.sources.base import Page
-from tests.faults.history import unpacked
+from tests.faults.history import decompress
 from tests.harness import LIMITS, Bench, Crash, postings
 
 CUT = msgspec.structs.replace(LIMITS, partition_rows=60, partitions=4)
@@ -132,7 +132,7 @@ def test_a_worker_that_sleeps_at_any_seam_of_a_cut_export_changes_nothing_when_i
 
         # Then
         where = f"before call {place}, {call}"
-        assert b"".join(unpacked([bench.file()], compression)) == expected, where
+        assert b"".join(decompress([bench.file()], compression)) == expected, where
         assert left == [[bench.export.result.key if bench.export.result else ""]], where
         assert bench.memory_store.counters()["exports_finished"] == 1, where
 

@@ -12,7 +12,7 @@ import pytest
 
 from exporter.maintenance.sweeper import INTERVAL_SECONDS
 from tests.faults.cluster import LEASE, Cluster
-from tests.faults.history import Calm, History, calm_files, kinds
+from tests.faults.history import History, ReferenceFile, export_references, request_kinds
 from tests.faults.soak import upstream_faults
 from tests.faults.takeovers import Takeovers
 
@@ -29,16 +29,16 @@ class Stage(NamedTuple):
 
     cluster: Cluster
     requests: Mapping[str, Mapping[str, Any]]
-    calm: Mapping[str, Calm]
+    calm: Mapping[str, ReferenceFile]
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     directory = tmp_path_factory.mktemp("cluster")
-    requests = kinds(SIZES)
+    requests = request_kinds(SIZES)
     with Cluster(directory, workers=3, rows=max(SIZES)) as cluster:
-        calm = calm_files(cluster, requests, directory)
-        cluster.order_faults(upstream_faults(5, seed=7))
+        calm = export_references(cluster, requests, directory)
+        cluster.set_faults(upstream_faults(5, seed=7))
         yield Stage(cluster, requests, calm)
 
 
@@ -60,7 +60,7 @@ def _survives(stage: Stage, exports: int, hurt: Callable[[], None], seed: int = 
         clients.join()
     history.settle(120)
     history.audit()
-    assert history.wrong() == {}, history.complaints
+    assert history.violations() == {}, history.problems
     assert history.counts["finished"] == exports
 
 
@@ -77,7 +77,7 @@ def _holder(cluster: Cluster) -> int:
     while time.monotonic() < ends_at:
         cluster.supervise()
         for number in range(len(cluster.workers)):
-            if cluster.holds(number):
+            if cluster.has_lease(number):
                 return number
         time.sleep(0.02)
     raise AssertionError("no worker took an export within 30 s")
@@ -92,7 +92,7 @@ def test_workers_killed_one_after_the_other_cost_time_and_no_row(stage: Stage) -
     def hurt() -> None:
         for _ in range(8):
             number = _holder(cluster)
-            takeovers.killed(cluster.pids(number), partial(cluster.kill_worker, number))
+            takeovers.kill_and_watch(cluster.pids(number), partial(cluster.kill_worker, number))
             _elapse(cluster, 1.5)
 
     # When / Then
@@ -183,10 +183,10 @@ def test_a_rolling_deploy_ends_every_worker_in_order_and_soon(stage: Stage) -> N
         for _ in range(len(cluster.workers)):
             number = _holder(cluster)
             cluster.term_worker(number)
-            while cluster.is_told(number):
+            while cluster.is_terminating(number):
                 _elapse(cluster, 0.1)
 
     # When / Then
     _survives(stage, 6, hurt, seed=0)
-    assert cluster.ended == {"told to": len(cluster.workers)}
+    assert cluster.ended == {"terminated": len(cluster.workers)}
     assert max(cluster.drains) < DRAIN, cluster.drains

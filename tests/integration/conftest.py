@@ -1,4 +1,4 @@
-"""What the tests of the API share: one server a module, one fresh service a test."""
+"""Fixtures for the tests of the API: one server per module, one fresh service per test."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.integration.webhook_service import Hooked, hooked
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    """An HTTP server on a free port, whose app each test exchanges for its own."""
+    """Starts an HTTP server on a free port; each test replaces its app."""
     with Server().running() as running:
         yield running
 
 
 @pytest.fixture
 def api(server: Server, redis_server: RedisServer) -> Iterator[Service]:
-    """A service of the test's own, and keys of two users."""
+    """Starts a service for one test, with keys of two users."""
     with redis.Redis.from_url(redis_server.url.replace("/0", f"/{KEYS_DATABASE}")) as client:
         client.flushdb()
         with service(server, client) as running:
@@ -31,7 +31,7 @@ def api(server: Server, redis_server: RedisServer) -> Iterator[Service]:
 
 @pytest.fixture
 def desk(server: Server, redis_server: RedisServer, tmp_path: Path) -> Iterator[Hooked]:
-    """A service of the test's own with webhooks behind it, and keys of two users."""
+    """Starts a service with webhooks for one test, with keys of two users."""
     with redis.Redis.from_url(redis_server.url.replace("/0", f"/{KEYS_DATABASE}")) as client:
         client.flushdb()
         with hooked(server, client, tmp_path) as running:

@@ -1,4 +1,4 @@
-"""The export stores under test: the one in memory, and one in a real Redis."""
+"""Export stores that the contract tests run against: in memory and in a real Redis."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from exporter.webhooks.outbox import Outbox
 from tests.contract.store.given import (
     DATABASE,
     Elapse,
+    EmittedEvents,
     Listen,
-    Told,
 )
 from tests.contract.store.webhook_desk import Desk
 
@@ -58,7 +58,7 @@ def store(request: pytest.FixtureRequest, clock: FakeClock) -> ExportStore:
 
 @pytest.fixture
 def elapse(store: ExportStore, clock: FakeClock) -> Elapse:
-    """Lets that much time pass for the store, and a little more."""
+    """Returns a function that lets a duration plus 10 ms pass for the store."""
 
     def pass_by(duration: timedelta) -> None:
         seconds = duration.total_seconds() + 0.01
@@ -71,8 +71,8 @@ def elapse(store: ExportStore, clock: FakeClock) -> Elapse:
 
 
 @pytest.fixture
-def told(store: ExportStore) -> Told:
-    """All events so far."""
+def emitted(store: ExportStore) -> EmittedEvents:
+    """Returns a function that reads all events so far."""
 
     def events() -> list[Event]:
         if isinstance(store, MemoryStore):
@@ -85,7 +85,7 @@ def told(store: ExportStore) -> Told:
 
 @pytest.fixture
 def listen(store: ExportStore) -> Listen:
-    """Lets an endpoint of a user hear these events of all their exports."""
+    """Returns a function that subscribes a user's endpoint to events of all their exports."""
 
     def register(user: str, events: Iterable[str]) -> None:
         if isinstance(store, MemoryStore):
@@ -98,13 +98,13 @@ def listen(store: ExportStore) -> Listen:
 
 
 class Accounts(Protocol):
-    """The accounts of API keys, as the tests of both stores speak of them."""
+    """Credit accounts of API keys, with one interface for the tests of both stores."""
 
     def open(self, left: int | None) -> str:
-        """The id of a new key that may spend that many credits; None: any number."""
+        """Creates a key with `left` credits (None: unlimited) and returns its id."""
 
     def close(self, key_id: str) -> None:
-        """Revoke it."""
+        """Revokes the key."""
 
     def balance(self, key_id: str) -> Balance: ...
 

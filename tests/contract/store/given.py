@@ -1,4 +1,4 @@
-"""What the tests of the export stores are about: exports, and where they stand."""
+"""Test data for the contract tests of export stores: specs, checkpoints, claims and results."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ DATABASE = 3
 LEASE = timedelta(seconds=60)
 KEEP = timedelta(hours=1)
 SHORT = timedelta(seconds=0.15)
-"""A lease, a wait or a retention that a test sees the end of."""
+"""Duration of a lease, a wait or a retention whose end a test waits for."""
 
 Elapse = Callable[[timedelta], None]
-Told = Callable[[], list[Event]]
+EmittedEvents = Callable[[], list[Event]]
 Listen = Callable[[str, Iterable[str]], None]
 
 
@@ -99,7 +99,7 @@ def claim(store: ExportStore, lease: timedelta = LEASE, tenant_slots: int = 0) -
 
 
 def claim_ids(store: ExportStore, count: int, tenant_slots: int = 0) -> list[str]:
-    """The next exports in the order of claims, each ended at once."""
+    """Claims and finishes `count` exports, and returns their ids in the order of the claims."""
     ids = []
     for _ in range(count):
         claimed = claim(store, tenant_slots=tenant_slots)
@@ -119,17 +119,20 @@ def finish(store: ExportStore, claimed: Claim, keep_file: timedelta = KEEP, rows
     )
 
 
-def stretches(*rows: int) -> list[Partition]:
-    """Partitions of that many rows each, one behind the other."""
+def partitions_of(*rows: int) -> list[Partition]:
+    """Returns consecutive partitions with these numbers of rows."""
     return [
         Partition(place, sum(rows[:place]), count, sum(rows)) for place, count in enumerate(rows)
     ]
 
 
 def cut(store: ExportStore, export_id: str, *rows: int, priority: int = 0) -> None:
-    """A new export, first in line, that was cut into partitions of that many rows each."""
+    """Creates and claims an export, and cuts it into partitions with these numbers of rows.
+
+    The export must be the next to be claimed.
+    """
     store.create(spec(export_id, priority=priority))
-    assert store.cut(export_id, claim(store).fence, stretches(*rows)) is Verdict.CONTINUE
+    assert store.cut(export_id, claim(store).fence, partitions_of(*rows)) is Verdict.CONTINUE
 
 
 def names(events: list[Event]) -> list[str]:
@@ -143,7 +146,7 @@ def known(store: ExportStore, export_id: str) -> Export:
 
 
 def drain(store: ExportStore) -> list[tuple[str, int]]:
-    """All wake-ups that are there."""
+    """Takes all pending wake-ups and returns their export ids and priorities."""
     wakes = iter(lambda: store.next_wake(timeout=timedelta(0)), None)
     return [(wake.export_id, wake.priority) for wake in wakes]
 

@@ -15,9 +15,9 @@ from tests.contract.store.given import (
     cut,
     finish,
     known,
+    partitions_of,
     result,
     spec,
-    stretches,
 )
 
 NOW = timedelta(0)
@@ -27,11 +27,11 @@ def test_a_cut_asked_again_is_one_cut(store: ExportStore) -> None:
     # Given
     store.create(spec("e"))
     claimed = claim(store)
-    assert store.cut("e", claimed.fence, stretches(60, 40)) is Verdict.CONTINUE
+    assert store.cut("e", claimed.fence, partitions_of(60, 40)) is Verdict.CONTINUE
     finish(store, claim(store))
 
     # When
-    verdict = store.cut("e", claimed.fence, stretches(60, 40))
+    verdict = store.cut("e", claimed.fence, partitions_of(60, 40))
 
     # Then
     assert verdict is Verdict.CONTINUE
@@ -49,9 +49,9 @@ def test_a_stale_fence_cuts_and_rejoins_nothing(store: ExportStore) -> None:
 
     # When
     verdicts = [
-        store.cut("e", before.fence, stretches(60, 40)),
+        store.cut("e", before.fence, partitions_of(60, 40)),
         store.rejoin("e", before.fence),
-        store.cut("none", before.fence, stretches(60, 40)),
+        store.cut("none", before.fence, partitions_of(60, 40)),
         store.rejoin("none", before.fence),
     ]
 
@@ -84,14 +84,14 @@ def test_neither_a_partition_nor_what_was_cut_before_is_cut(store: ExportStore) 
 
     # When / Then
     with pytest.raises(ValueError, match="or is a partition"):
-        store.cut("e/0", partition.fence, stretches(60))
+        store.cut("e/0", partition.fence, partitions_of(60))
     finish(store, partition)
     whole = claim(store)
     with pytest.raises(ValueError, match="was cut before"):
-        store.cut("e", whole.fence, stretches(60))
+        store.cut("e", whole.fence, partitions_of(60))
     store.rejoin("e", whole.fence)
     with pytest.raises(ValueError, match="was cut before"):
-        store.cut("e", whole.fence, stretches(60))
+        store.cut("e", whole.fence, partitions_of(60))
 
 
 def test_a_rejoined_export_is_read_as_one_from_its_beginning(store: ExportStore) -> None:

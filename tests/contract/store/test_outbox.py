@@ -18,8 +18,8 @@ from tests.contract.store.given import (
     SHORT,
     STALE,
     Elapse,
+    EmittedEvents,
     Listen,
-    Told,
     checkpoint,
     claim,
     finish,
@@ -28,8 +28,8 @@ from tests.contract.store.given import (
 )
 
 
-def test_each_step_of_an_export_is_told_once_and_in_order(
-    store: ExportStore, told: Told, listen: Listen
+def test_each_step_of_an_export_is_emitted_once_and_in_order(
+    store: ExportStore, emitted: EmittedEvents, listen: Listen
 ) -> None:
     # Given
     listen("ann", EVENTS)
@@ -39,7 +39,7 @@ def test_each_step_of_an_export_is_told_once_and_in_order(
     store.commit("e", claimed.fence, checkpoint(3), lease=LEASE, progress=0.5)
     finish(store, claimed, rows=300)
     # Then
-    events = told()
+    events = emitted()
     assert names(events) == ["export.queued", "export.started", PROGRESS, "export.finished"]
     assert [event.sequence for event in events] == [1, 2, 3, 4]
     assert [(event.progress, event.rows) for event in events] == [
@@ -55,7 +55,7 @@ def test_each_step_of_an_export_is_told_once_and_in_order(
 
 
 def test_nothing_is_recorded_for_exports_that_nobody_listens_to(
-    store: ExportStore, told: Told, listen: Listen
+    store: ExportStore, emitted: EmittedEvents, listen: Listen
 ) -> None:
     # Given: somebody else listens, and one who wants to hear of failures alone
     listen("bob", EVENTS)
@@ -64,11 +64,11 @@ def test_nothing_is_recorded_for_exports_that_nobody_listens_to(
     store.create(spec("e"))
     finish(store, claim(store))
     # Then
-    assert told() == []
+    assert emitted() == []
 
 
 def test_an_export_that_names_an_endpoint_tells_what_that_wants(
-    store: ExportStore, told: Told
+    store: ExportStore, emitted: EmittedEvents
 ) -> None:
     # Given
     store.create(spec("e", webhook=Hook("we_1", ("export.started", "export.finished"))))
@@ -77,14 +77,14 @@ def test_an_export_that_names_an_endpoint_tells_what_that_wants(
     for _ in range(2):
         finish(store, claim(store))
     # Then
-    assert [(event.subject_id, event.type, event.sequence) for event in told()] == [
+    assert [(event.subject_id, event.type, event.sequence) for event in emitted()] == [
         ("e", "export.started", 1),
         ("e", "export.finished", 2),
     ]
 
 
 def test_a_creation_that_is_sent_again_tells_nothing_again(
-    store: ExportStore, told: Told, listen: Listen
+    store: ExportStore, emitted: EmittedEvents, listen: Listen
 ) -> None:
     # Given
     listen("ann", EVENTS)
@@ -96,12 +96,12 @@ def test_a_creation_that_is_sent_again_tells_nothing_again(
     with pytest.raises(KeyReused):
         store.create(spec("third"), Idempotency("k", "another"))
     # Then
-    assert [(event.subject_id, event.type) for event in told()] == [("e", "export.queued")]
+    assert [(event.subject_id, event.type) for event in emitted()] == [("e", "export.queued")]
 
 
 @pytest.mark.parametrize("write", STALE)
 def test_a_worker_that_lost_its_lease_tells_nothing(
-    store: ExportStore, told: Told, listen: Listen, elapse: Elapse, write: str
+    store: ExportStore, emitted: EmittedEvents, listen: Listen, elapse: Elapse, write: str
 ) -> None:
     # Given
     listen("ann", EVENTS)
@@ -110,15 +110,15 @@ def test_a_worker_that_lost_its_lease_tells_nothing(
     elapse(SHORT)
     store.sweep()
     claim(store)
-    before = told()
+    before = emitted()
     # When
     STALE[write](store, stale.fence)
     # Then
-    assert told() == before
+    assert emitted() == before
 
 
 def test_only_the_first_claim_is_a_start(
-    store: ExportStore, told: Told, listen: Listen, elapse: Elapse
+    store: ExportStore, emitted: EmittedEvents, listen: Listen, elapse: Elapse
 ) -> None:
     # Given
     listen("ann", EVENTS)
@@ -131,12 +131,12 @@ def test_only_the_first_claim_is_a_start(
     store.sweep()
     claim(store)
     # Then
-    assert names(told()) == ["export.queued", "export.started"]
+    assert names(emitted()) == ["export.queued", "export.started"]
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELED, State.FINISHED])
-def test_an_end_is_told_once_however_often_it_is_asked_for(
-    store: ExportStore, told: Told, listen: Listen, state: State
+def test_an_end_is_emitted_once_however_often_it_is_asked_for(
+    store: ExportStore, emitted: EmittedEvents, listen: Listen, state: State
 ) -> None:
     # Given
     listen("ann", EVENTS)
@@ -149,11 +149,11 @@ def test_an_end_is_told_once_however_often_it_is_asked_for(
         else:
             assert store.end("e", claimed.fence, state, keep_record=KEEP)
     # Then
-    assert names(told())[2:] == [f"export.{state}"]
+    assert names(emitted())[2:] == [f"export.{state}"]
 
 
-def test_a_withdrawal_before_the_start_is_told_once(
-    store: ExportStore, told: Told, listen: Listen
+def test_a_withdrawal_before_the_start_is_emitted_once(
+    store: ExportStore, emitted: EmittedEvents, listen: Listen
 ) -> None:
     # Given
     listen("ann", EVENTS)
@@ -162,11 +162,11 @@ def test_a_withdrawal_before_the_start_is_told_once(
     for _ in range(2):
         store.request_cancel("e", keep_record=KEEP)
     # Then
-    assert names(told()) == ["export.queued", "export.canceled"]
+    assert names(emitted()) == ["export.queued", "export.canceled"]
 
 
 def test_a_request_to_stop_is_not_told_before_it_has_stopped(
-    store: ExportStore, told: Told, listen: Listen
+    store: ExportStore, emitted: EmittedEvents, listen: Listen
 ) -> None:
     # Given
     listen("ann", EVENTS)
@@ -175,31 +175,31 @@ def test_a_request_to_stop_is_not_told_before_it_has_stopped(
     # When
     store.request_cancel("e", keep_record=KEEP)
     # Then
-    assert names(told()) == ["export.queued", "export.started"]
+    assert names(emitted()) == ["export.queued", "export.started"]
     store.end("e", claimed.fence, State.CANCELED, keep_record=KEEP)
-    assert names(told()) == ["export.queued", "export.started", "export.canceled"]
+    assert names(emitted()) == ["export.queued", "export.started", "export.canceled"]
 
 
 @pytest.mark.parametrize("running", [False, True])
 def test_a_deleted_export_tells_nothing_more(
-    store: ExportStore, told: Told, listen: Listen, running: bool
+    store: ExportStore, emitted: EmittedEvents, listen: Listen, running: bool
 ) -> None:
     # Given
     listen("ann", EVENTS)
     store.create(spec("e"))
     claimed = claim(store) if running else None
-    before = told()
+    before = emitted()
     # When
     store.delete("e", "ann")
     if claimed is not None:
         store.commit("e", claimed.fence, checkpoint(), lease=LEASE, progress=0.5)
         store.end("e", claimed.fence, State.CANCELED, keep_record=KEEP)
     # Then
-    assert told() == before
+    assert emitted() == before
 
 
-def test_a_file_that_is_forgotten_is_told_once(
-    store: ExportStore, told: Told, listen: Listen, elapse: Elapse
+def test_a_file_that_is_forgotten_is_emitted_once(
+    store: ExportStore, emitted: EmittedEvents, listen: Listen, elapse: Elapse
 ) -> None:
     # Given
     listen("ann", ["export.expired"])
@@ -210,11 +210,11 @@ def test_a_file_that_is_forgotten_is_told_once(
     forgotten = [store.forget_file("e") for _ in range(2)]
     # Then
     assert forgotten == [True, False]
-    assert [(event.type, event.progress) for event in told()] == [("export.expired", 1.0)]
+    assert [(event.type, event.progress) for event in emitted()] == [("export.expired", 1.0)]
 
 
-def test_progress_is_told_when_there_was_any_and_not_twice_within_ten_seconds(
-    store: ExportStore, told: Told, listen: Listen
+def test_progress_is_emitted_when_there_was_any_and_not_twice_within_ten_seconds(
+    store: ExportStore, emitted: EmittedEvents, listen: Listen
 ) -> None:
     # Given
     listen("ann", [PROGRESS])
@@ -226,11 +226,11 @@ def test_progress_is_told_when_there_was_any_and_not_twice_within_ten_seconds(
         store.commit("e", claimed.fence, checkpoint(page), lease=LEASE, progress=page / 10)
         store.renew("e", claimed.fence, lease=LEASE, progress=page / 9)
     # Then
-    assert [(event.progress, event.rows) for event in told()] == [(0.1, 100)]
+    assert [(event.progress, event.rows) for event in emitted()] == [(0.1, 100)]
 
 
-def test_progress_is_told_again_after_ten_seconds_if_there_was_more(
-    store: ExportStore, told: Told, listen: Listen, past: Callable[[timedelta], None]
+def test_progress_is_emitted_again_after_ten_seconds_if_there_was_more(
+    store: ExportStore, emitted: EmittedEvents, listen: Listen, past: Callable[[timedelta], None]
 ) -> None:
     # Given
     listen("ann", [PROGRESS])
@@ -240,14 +240,14 @@ def test_progress_is_told_again_after_ten_seconds_if_there_was_more(
     # When: first without news, then with
     past(timedelta(seconds=10))
     store.renew("e", claimed.fence, lease=LEASE)
-    assert len(told()) == 1
+    assert len(emitted()) == 1
     store.renew("e", claimed.fence, lease=LEASE, progress=0.3)
     # Then
-    assert [event.progress for event in told()] == [0.1, 0.3]
+    assert [event.progress for event in emitted()] == [0.1, 0.3]
 
 
 def test_a_takeover_that_goes_back_does_not_take_rows_back(
-    store: ExportStore, told: Told, listen: Listen, past: Callable[[timedelta], None]
+    store: ExportStore, emitted: EmittedEvents, listen: Listen, past: Callable[[timedelta], None]
 ) -> None:
     # Given
     listen("ann", EVENTS)
@@ -260,7 +260,7 @@ def test_a_takeover_that_goes_back_does_not_take_rows_back(
     store.end("e", claimed.fence, State.FAILED, error="no", keep_record=KEEP)
     # Then
     assert verdict is Verdict.CONTINUE
-    assert [event.rows for event in told()] == [0, 0, 500, 500]
+    assert [event.rows for event in emitted()] == [0, 0, 500, 500]
 
 
 @pytest.fixture

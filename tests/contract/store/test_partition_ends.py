@@ -15,8 +15,8 @@ from tests.contract.store.given import (
     drain,
     finish,
     known,
+    partitions_of,
     spec,
-    stretches,
 )
 
 
@@ -34,7 +34,7 @@ def test_an_export_that_its_owner_withdrew_is_not_cut_and_stays_with_its_worker(
     store.request_cancel("e", keep_record=KEEP)
 
     # When
-    verdict = store.cut("e", claimed.fence, stretches(60, 40))
+    verdict = store.cut("e", claimed.fence, partitions_of(60, 40))
 
     # Then
     assert verdict is Verdict.CANCEL

@@ -15,8 +15,8 @@ from tests.contract.store.given import (
     LEASE,
     SHORT,
     Elapse,
+    EmittedEvents,
     Listen,
-    Told,
     checkpoint,
     claim,
     cut,
@@ -25,9 +25,9 @@ from tests.contract.store.given import (
     finish,
     known,
     names,
+    partitions_of,
     result,
     spec,
-    stretches,
 )
 
 NOW = timedelta(0)
@@ -44,7 +44,7 @@ def test_a_cut_export_is_in_nobodys_hands_and_its_partitions_are_ready(store: Ex
     drain(store)
 
     # When
-    verdict = store.cut("e", claimed.fence, stretches(60, 40))
+    verdict = store.cut("e", claimed.fence, partitions_of(60, 40))
 
     # Then
     assert verdict is Verdict.CONTINUE
@@ -55,7 +55,7 @@ def test_a_cut_export_is_in_nobodys_hands_and_its_partitions_are_ready(store: Ex
     assert store.renew("e", claimed.fence, lease=LEASE) is Verdict.LOST
     first, second = store.partitions("e")
     assert (first.id, second.id) == ("e/0", "e/1")
-    assert [first.partition, second.partition] == stretches(60, 40)
+    assert [first.partition, second.partition] == partitions_of(60, 40)
     assert (first.spec, first.created_at) == (export.spec, export.created_at)
     assert (first.started_at, first.partitions) == (export.started_at, None)
     assert places((first, second)) == [(State.PROCESSING, Phase.READY)] * 2
@@ -72,7 +72,7 @@ def test_each_partition_is_claimed_once_and_the_export_not_before_all_have_ended
 
     # Then
     assert [one.export.id for one in claims] == ["e/0", "e/1"]
-    assert [one.export.partition for one in claims] == stretches(60, 40)
+    assert [one.export.partition for one in claims] == partitions_of(60, 40)
     assert all(one.clean and one.export.spec == spec("e") for one in claims)
     assert [one.export.phase for one in claims] == [Phase.READING] * 2
     assert store.claim("worker-2", lease=LEASE) is None
@@ -140,11 +140,13 @@ def test_getting_back_what_a_takeover_gave_up_moves_no_export(store: ExportStore
     assert store.renew("e/1", other.fence, lease=LEASE) is Verdict.CONTINUE
 
 
-def test_only_the_export_is_told_of(store: ExportStore, told: Told, listen: Listen) -> None:
+def test_events_are_emitted_only_for_the_whole_export(
+    store: ExportStore, emitted: EmittedEvents, listen: Listen
+) -> None:
     # Given
     listen("ann", EVENTS)
     store.create(spec("e", webhook=Hook("own", (PROGRESS,))))
-    store.cut("e", claim(store).fence, stretches(300, 100))
+    store.cut("e", claim(store).fence, partitions_of(300, 100))
     first, second = claim(store), claim(store)
 
     # When
@@ -153,8 +155,8 @@ def test_only_the_export_is_told_of(store: ExportStore, told: Told, listen: List
     finish(store, second, rows=100)
     finish(store, claim(store), rows=400)
 
-    # Then: progress within ten seconds is told once
-    events = told()
+    # Then: progress within ten seconds is emitted once
+    events = emitted()
     assert {event.subject_id for event in events} == {"e"}
     assert names(events) == ["export.queued", "export.started", PROGRESS, "export.finished"]
     assert [(event.progress, event.rows) for event in events[2:]] == [(0.375, 200), (1.0, 400)]
@@ -166,7 +168,7 @@ def test_an_ended_partition_keeps_all_it_knows_and_costs_nobody_anything(
     # Given
     key = accounts.open(500)
     store.create(spec("e", account=key, reserved=400))
-    store.cut("e", claim(store).fence, stretches(300, 100))
+    store.cut("e", claim(store).fence, partitions_of(300, 100))
     claimed = claim(store)
     store.commit("e/0", claimed.fence, checkpoint(3, 2), lease=LEASE, progress=0.9)
     before = {**store.counters()}
@@ -231,7 +233,7 @@ def test_partitions_take_turns_slots_and_levels_as_exports_do(
 ) -> None:
     # Given two of a user and plan with two slots, and one of somebody else
     store.create(spec("e", concurrency=2))
-    store.cut("e", claim(store).fence, stretches(10, 10, 10))
+    store.cut("e", claim(store).fence, partitions_of(10, 10, 10))
     fill(store, 1, "bob")
 
     # When

@@ -34,9 +34,9 @@ from tests.contract.store.given import (
     fill,
     finish,
     known,
+    partitions_of,
     result,
     spec,
-    stretches,
 )
 
 
@@ -184,7 +184,7 @@ def test_a_full_redis_cuts_no_export_and_lets_those_that_are_cut_end(client: red
     try:
         # When / Then
         with pytest.raises(StoreUnavailable, match="Redis is full"):
-            store.cut("e", claimed.fence, stretches(60, 40))
+            store.cut("e", claimed.fence, partitions_of(60, 40))
         assert store.renew("e", claimed.fence, lease=LEASE) is Verdict.CONTINUE
         assert (known(store, "e").partitions, store.partitions("e")) == (None, ())
         finish(store, claimed)
@@ -214,7 +214,7 @@ def test_a_cut_a_rejoin_and_the_end_of_a_partition_asked_again_take_effect_once(
     fence = claim(forgetful).fence
 
     # When / Then
-    assert lossy().cut("e", fence, stretches(60)) is Verdict.CONTINUE
+    assert lossy().cut("e", fence, partitions_of(60)) is Verdict.CONTINUE
     assert drain(forgetful) == [("e", 0), ("e/0", 0)]
     partition = lossy().claim("worker-1", lease=LEASE)
     assert partition is not None

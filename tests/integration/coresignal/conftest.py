@@ -1,4 +1,4 @@
-"""What the tests of the Coresignal contract share: a service whose source is a list."""
+"""Fixtures for the tests of the Coresignal contract: a service whose source is a list."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.integration.coresignal.desk import holding
 
 @pytest.fixture
 def api(server: Server, redis_server: RedisServer) -> Iterator[Service]:
-    """An API whose Coresignal source is a list, see `holding`."""
+    """Starts an API whose Coresignal source is a list, see `holding`."""
     with redis.Redis.from_url(redis_server.url.replace("/0", f"/{KEYS_DATABASE}")) as client:
         client.flushdb()
         clock = FakeClock()

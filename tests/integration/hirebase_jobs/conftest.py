@@ -1,4 +1,4 @@
-"""A service with a real board behind it, and the postings of that board."""
+"""Fixtures: a service with a real board as its source, and the postings of that board."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.integration.hirebase_jobs.desk import ROWS, behind
 
 @pytest.fixture(scope="package")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a board with synthetic postings."""
+    """Starts a board with synthetic postings and yields its URL."""
     database: Path = tmp_path_factory.mktemp("board") / "board.sqlite"
     synthetic.synthesize(database, ROWS)
     with boards.serving(database) as url:
@@ -26,7 +26,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="package")
 def postings() -> dict[str, dict[str, Any]]:
-    """Each posting of the board by its id, from the generator and not by way of the service."""
+    """Returns the board's postings by id, from the generator and not through the service."""
     return {posting.id: json.loads(posting.json) for posting in synthetic.generate(ROWS)}
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the pipeline contract share: a service over a table of jobs."""
+"""Fixtures for the tests of the pipeline contract: a service over a table of jobs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def keys(redis_server: RedisServer) -> Iterator[KeyRing]:
 
 @pytest.fixture
 def make(server: Server, keys: KeyRing, tmp_path: Path) -> Iterator[Make]:
-    """A service whose table is the sample's, emptied."""
+    """Yields a function that starts a service over the sample's table without rows."""
     made: list[Service] = []
 
     def service(rate: str = "10000/h", page_size: int = 100) -> Service:

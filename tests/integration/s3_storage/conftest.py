@@ -1,4 +1,4 @@
-"""An S3Storage over a real S3, with a faulty proxy between them."""
+"""Fixtures: an S3Storage that reaches a real S3 through a faulty proxy."""
 
 from __future__ import annotations
 

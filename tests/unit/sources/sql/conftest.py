@@ -1,4 +1,4 @@
-"""The sources under test: one over a fresh SQLite, and one over a fresh PostgreSQL."""
+"""SQL sources under test: one over a new SQLite database, one over a new PostgreSQL schema."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sqlite(file: Path, made: list[SqlSource]) -> Make:
-    """Runs statements on a fresh SQLite, then gives the source over it."""
+    """Returns a function that runs statements on a SQLite file and makes a source over it."""
 
     def make(*statements: str, **settings: Any) -> SqlSource:
         with closing(sqlite3.connect(file)) as connection, connection:
@@ -48,7 +48,7 @@ def sqlite(file: Path, made: list[SqlSource]) -> Make:
 
 @pytest.fixture
 def postgres(postgres_url: str, made: list[SqlSource]) -> Make:
-    """The same over PostgreSQL."""
+    """Returns a function that runs statements on an empty PostgreSQL and makes a source over it."""
 
     def make(*statements: str, **settings: Any) -> SqlSource:
         with psycopg.connect(postgres_url, autocommit=True) as connection:
@@ -69,7 +69,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 
 @pytest.fixture
 def write(request: pytest.FixtureRequest, file: Path) -> Callable[[str], None]:
-    """Changes the table behind the source's back."""
+    """Returns a function that changes the table over a connection of its own."""
 
     def run(statement: str) -> None:
         if file.exists():

@@ -1,4 +1,4 @@
-"""A table, and how the tests of its source ask for its rows."""
+"""Test table, and functions that read its rows through a source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def query(source: SqlSource, raw: Mapping[str, Any] | None = None, user: str = "
 
 
 def read(source: SqlSource, raw: Mapping[str, Any] | None = None, user: str = "u1") -> list[Any]:
-    """All rows of the query, parsed, page by page."""
+    """Reads all pages of a query and returns their parsed rows."""
     found: list[Any] = []
     asked, cursor = query(source, raw, user), source.start(None, 0)
     while cursor is not None:
