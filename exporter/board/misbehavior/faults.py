@@ -274,7 +274,7 @@ class _FaultMiddleware:
 
     def _with_lifespan(self, send: Send) -> Send:
         async def run_and_send(message: Message) -> None:
-            # Runs before the message is sent: the server runs no code of the app after the last.
+            # Acts before sending, because the server does not run the app after its last message.
             if message["type"] == "lifespan.startup.complete":
                 self._faults.begin()
             elif message["type"] == "lifespan.shutdown.complete":
