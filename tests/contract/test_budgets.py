@@ -1,4 +1,4 @@
-"""What every Budget promises: in memory on a clock that is told, and in a real Redis."""
+"""The contract of Budget, in memory on a fake clock and in a real Redis."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ from exporter.store.redis.rate_budgets import RedisBudgets
 
 DATABASE = 12
 SLACK = {"memory": 1e-6, "redis": 0.5}
-"""Seconds: Redis has its own clock, and this machine may be busy between asking and hearing."""
-"""Seconds that a request on the real clock may seem early, because another was late."""
+"""Seconds by which a request on the real clock may seem early or late.
+
+Redis has its own clock, and this machine may be busy between a request and its answer.
+"""
 
 
 class Subject(NamedTuple):
-    """A kind of budget, and the time that it lives in."""
+    """A kind of budget, and its clock."""
 
     open: OpenBudget
     again: OpenBudget
-    """As another worker would open it."""
+    """Opens the same budget as another worker."""
     clock: Clock
     slack: float
 
@@ -54,7 +56,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
 
 
 def starts(clock: Clock, *takers: Callable[[], float], count: int) -> list[float]:
-    """When that many requests start, asked for in turn, if everybody keeps to what was said."""
+    """Returns the start times of `count` requests of takers that obey the budget, in turn."""
     found: list[float] = []
     while len(found) < count:
         for take in takers:
@@ -81,14 +83,14 @@ def test_the_first_request_may_start_at_once_and_the_next_when_it_is_due(subject
 
 
 @pytest.mark.parametrize("rate", [Rate(10, 5), Rate(3, 2), Rate(1, 0.8)], ids=str)
-def test_no_window_holds_more_than_the_rate_whoever_asks(subject: Subject, rate: Rate) -> None:
+def test_no_window_holds_more_requests_than_the_rate(subject: Subject, rate: Rate) -> None:
     # Given
     one, other = subject.open("board", rate), subject.again("board", rate)
     # When
     found = starts(subject.clock, one.reserve, other.reserve, other.reserve, count=8)
     # Then
     assert most_within(found, rate.seconds - subject.slack) <= rate.requests
-    # And the rate is used: nothing is left out in between
+    # And the whole rate is used, without gaps
     assert found[-1] - found[0] == pytest.approx(7 * rate.interval, abs=2 * subject.slack)
 
 
@@ -125,7 +127,7 @@ def test_sources_do_not_share_a_budget(subject: Subject) -> None:
     assert wait == 0
 
 
-def test_a_hold_pauses_all_workers_of_the_source(subject: Subject) -> None:
+def test_a_pause_stops_all_workers_of_the_source(subject: Subject) -> None:
     # Given
     one, other = subject.open("board", Rate(100, 1)), subject.again("board", Rate(100, 1))
     # When
@@ -134,7 +136,7 @@ def test_a_hold_pauses_all_workers_of_the_source(subject: Subject) -> None:
     assert other.reserve() == pytest.approx(42, abs=subject.slack)
 
 
-def test_after_a_hold_requests_go_on_at_the_rate(subject: Subject) -> None:
+def test_after_a_pause_requests_continue_at_the_rate(subject: Subject) -> None:
     # Given
     budget = subject.open("board", Rate(10, 1))
     budget.pause_for(0.2)
@@ -144,7 +146,7 @@ def test_after_a_hold_requests_go_on_at_the_rate(subject: Subject) -> None:
     assert waits == pytest.approx([0.2, 0.3, 0.4], abs=subject.slack)
 
 
-def test_a_shorter_hold_takes_nothing_from_a_longer_one(subject: Subject) -> None:
+def test_a_shorter_pause_does_not_shorten_a_longer_one(subject: Subject) -> None:
     # Given
     budget = subject.open("board", Rate(100, 1))
     budget.pause_for(60)
@@ -155,7 +157,7 @@ def test_a_shorter_hold_takes_nothing_from_a_longer_one(subject: Subject) -> Non
     assert budget.reserve() == pytest.approx(60, abs=subject.slack)
 
 
-def test_many_threads_take_each_turn_once(subject: Subject) -> None:
+def test_many_threads_get_distinct_start_times(subject: Subject) -> None:
     # Given
     budget = subject.open("board", Rate(40, 1))
     waits: list[float] = []
@@ -175,7 +177,7 @@ def test_many_threads_take_each_turn_once(subject: Subject) -> None:
     assert max(waits) - min(waits) >= 1.475 - subject.slack
 
 
-def test_without_a_rate_nobody_waits_and_nobody_is_asked() -> None:
+def test_without_a_rate_every_request_starts_at_once() -> None:
     # When
     UNLIMITED.pause_for(60)
     # Then
@@ -194,7 +196,7 @@ def test_a_budget_leaves_nothing_behind_in_redis(client: redis.Redis) -> None:
 
 
 def test_a_full_redis_still_lets_requests_start(redis_server: RedisServer) -> None:
-    # Given: exports under way must end, for only that makes room
+    # Given: running exports must be able to end, because only that frees memory
     with redis.Redis.from_url(redis_server.url.removesuffix("/0"), db=DATABASE) as client:
         client.flushdb()
         budget = RedisBudgets(client).open("board", Rate(1_000, 1))
@@ -210,7 +212,7 @@ def test_a_full_redis_still_lets_requests_start(redis_server: RedisServer) -> No
     assert all(wait < 1 for wait in waits)
 
 
-def test_a_silent_redis_is_told_as_such() -> None:
+def test_a_redis_that_does_not_answer_is_an_error() -> None:
     # Given
     with redis.Redis(port=ports.find_free(1)[0], retry=Retry(NoBackoff(), 0)) as client:
         budget = RedisBudgets(client).open("board", Rate(100, 1))

@@ -1,4 +1,4 @@
-"""What every Source promises, asked of each of them."""
+"""The contract of Source, checked for each kind of source."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from exporter.sources.base import Page, Source
 from exporter.sources.memory import MemorySource
 
 ROWS = 230
-"""A multiple of few page sizes below."""
+"""Number of rows; a multiple of only a few of the page sizes below."""
 KEY = "sk_test_sources"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 POSTINGS = list(
     islice((one for one in synthetic.generate(2 * ROWS) if not one.columns.expired), ROWS)
 )
-"""None expired: not every contract can ask for those together with the others."""
+"""Postings of the board, none expired: not every contract can search both kinds at once."""
 
 
 class Make(Protocol):
@@ -40,21 +40,21 @@ class Make(Protocol):
 
 
 class Subject(NamedTuple):
-    """A kind of source; no instance that `make` gives knows of another."""
+    """A kind of source; the instances that `make` returns share no state."""
 
     make: Make
     ids: list[str]
-    """Of all its rows, in their order."""
+    """Ids of all rows, in order."""
     none: dict[str, Any] | None
-    """A search that matches nothing, if it can search."""
+    """A search that matches nothing; None if the source cannot search."""
     unknown: str
-    """An id of the form that its ids have, which no row has."""
+    """A well-formed id that no row has."""
     field: str = "_id"
-    """The field of a row that tells rows apart."""
+    """The field of a row that holds its id."""
     announces: bool = True
-    """Whether it tells how many rows there are."""
+    """Whether the source announces the number of rows."""
     owned: bool = False
-    """Whether its rows have owners, so that none is looked up by its id alone."""
+    """Whether rows have owners, so that a lookup needs the owner as well."""
 
     def id_of(self, row: Row) -> str:
         return str(json.loads(bytes(row))[self.field])
@@ -71,7 +71,7 @@ class Subject(NamedTuple):
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a board with POSTINGS."""
+    """Yields the URL of a board with POSTINGS."""
     folder = tmp_path_factory.mktemp("board")
     (folder / "postings.jsonl").write_bytes(b"\n".join(posting.json for posting in POSTINGS))
     database.load(folder / "board.sqlite", folder / "postings.jsonl")
@@ -106,7 +106,7 @@ _TABLES = {"sqlite": "sqlite_url", "postgres": "filled_postgres_url"}
 
 @pytest.fixture(scope="module")
 def sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A table with as many rows of u1 as of another user, between each other."""
+    """Returns the URL of a table with ROWS rows each of u1 and u2."""
     url = f"sqlite:///{tmp_path_factory.mktemp('sql') / 'rows.sqlite'}"
     _fill(url, "TEXT")
     return url
@@ -114,7 +114,7 @@ def sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def filled_postgres_url(postgres_url: str) -> str:
-    """The same table, its keys UUIDs."""
+    """Returns the URL of the same table in PostgreSQL, with UUID keys."""
     _fill(postgres_url.replace("postgresql:", "postgresql+psycopg:"), "UUID")
     return postgres_url
 
@@ -206,7 +206,7 @@ def test_the_end_is_a_page_without_a_next_cursor_and_only_that(subject: Subject)
     # Then
     counts = [len(page.rows) for page in found]
     assert counts[:3] == [100, 100, 30]
-    # A source may ask past the end to be sure of it.
+    # A source may fetch a page past the end to prove the end.
     assert counts[3:] in ([], [0])
     assert [page.next is None for page in found] == [False] * (len(found) - 1) + [True]
 
@@ -234,12 +234,12 @@ def test_rows_from_an_offset_are_the_next_ones_up_to_the_limit(
     found: list[str] = []
     for page in pages(subject.make(20), limit=limit, offset=offset):
         found += subject.read([page])
-        # Then: the total is that of the search, wherever the reading began
+        # Then: the total is that of the search, at any offset
         assert page.total == subject.total()
     assert found[:limit] == subject.ids[offset : offset + limit]
 
 
-def test_a_fresh_instance_goes_on_from_a_cursor_that_was_stored_as_json(subject: Subject) -> None:
+def test_a_new_instance_continues_from_a_cursor_that_was_stored_as_json(subject: Subject) -> None:
     # Given
     first = subject.make(40)
     query = first.search({}, NOW, user_id="u1").query
@@ -283,7 +283,7 @@ def test_a_page_size_changed_on_the_way_loses_nothing(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("offset", [0, 15])
-def test_a_cursor_known_ahead_is_the_one_that_the_page_names(subject: Subject, offset: int) -> None:
+def test_a_predicted_cursor_is_the_next_cursor_of_the_page(subject: Subject, offset: int) -> None:
     # Given
     source = subject.make(20)
     query = source.search({}, NOW, user_id="u1").query
@@ -291,19 +291,19 @@ def test_a_cursor_known_ahead_is_the_one_that_the_page_names(subject: Subject, o
     # When
     while cursor is not None:
         ahead, page = source.predict_next(cursor), source.fetch(query, cursor)
-        # Then: of a page that turns out to be the last it may be wrong
+        # Then: the prediction may be wrong only if the page is the last
         assert ahead is None or page.next in (ahead, None)
         known += ahead is not None and page.next is not None
         named += page.next is not None
         cursor = page.next
-    # And each of them is known, or none is
+    # And all cursors are predicted, or none
     assert known in (0, named)
 
 
 def test_a_search_that_matches_nothing_ends_with_its_first_page(subject: Subject) -> None:
     # Given
     if subject.none is None:
-        pytest.skip("it does not search")
+        pytest.skip("this source cannot search")
     # When
     found = pages(subject.make(100), subject.none)
     # Then
@@ -320,7 +320,7 @@ def test_the_columns_hold_the_id_first_and_none_twice(subject: Subject) -> None:
     assert len(set(columns)) == len(columns)
 
 
-def test_a_count_is_the_number_of_rows_if_the_source_tells_it(subject: Subject) -> None:
+def test_a_count_is_the_number_of_rows_if_the_source_announces_it(subject: Subject) -> None:
     # Given
     source = subject.make(100)
     query = source.search({}, NOW, user_id="u1").query
@@ -331,7 +331,7 @@ def test_a_count_is_the_number_of_rows_if_the_source_tells_it(subject: Subject) 
 
 
 def test_postings_are_looked_up_by_id_and_unknown_ids_are_left_out(subject: Subject) -> None:
-    # Given: ids from both ends, among them some that no posting has
+    # Given: ids from both ends, and ids that no posting has
     source = subject.make(100)
     wanted = [subject.unknown, *subject.ids[:3], "no id at all", subject.ids[-1]]
     # When

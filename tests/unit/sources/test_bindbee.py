@@ -1,4 +1,4 @@
-"""What the Bindbee source believes, and what it asks for."""
+"""The Bindbee source: the requests that it sends, and the answers that it accepts."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_every_page_is_asked_for_with_all_parameters_alike() -> None:
 
 
 def test_only_a_null_cursor_is_the_end() -> None:
-    # Given: short and empty pages, the last one full
+    # Given: short and empty pages, and a full last page
     answers = [said([], "a"), said(IDS[:1], "b"), said([], "c"), said(IDS[1:5])]
     with reading(*answers) as (one, _):
         pages, cursor = [], one.start(None, 0)
@@ -170,7 +170,7 @@ def test_a_long_retry_after_lets_the_export_wait_without_a_worker() -> None:
     assert len(upstream.asked) == 1
 
 
-def test_a_wrong_connector_token_is_told_in_upstreams_words_and_never_shown() -> None:
+def test_a_wrong_connector_token_is_reported_in_upstreams_words_and_never_shown() -> None:
     # Given
     refusal = reply(403, {"detail": "token_1 is for HRIS"})
     with reading(refusal) as (one, _), pytest.raises(SourceRefused) as refused:
@@ -182,7 +182,7 @@ def test_a_wrong_connector_token_is_told_in_upstreams_words_and_never_shown() ->
     assert "remote_id" not in str(refused.value)
 
 
-def test_a_walk_in_a_circle_ends_as_an_error() -> None:
+def test_a_cycle_of_cursors_is_an_error() -> None:
     # Given: cursors a, b, c, a, b, c and so on, each with rows
     circle = {None: "a", "a": "b", "b": "c", "c": "a"}
 
@@ -194,7 +194,7 @@ def test_a_walk_in_a_circle_ends_as_an_error() -> None:
         at = Checkpoint(cursor=one.start(None, 0))
         walk = PageReader(spec, at, identity=one.identity, tolerated_drift=0)
         # When
-        with pytest.raises(SourceUntrue, match="go round in a circle"):
+        with pytest.raises(SourceUntrue, match="form a cycle"):
             while not walk.ended:
                 walk.accept(one.fetch({}, walk.at.cursor))
     # Then
@@ -256,7 +256,7 @@ def test_a_search_is_stored_as_the_parameters_that_are_sent(
 ) -> None:
     # When
     search = source().search(raw, NOW, user_id="u1")
-    # Then: and once more, as a retry does
+    # Then: checking the result again changes nothing, as in a retry
     assert (search.query, search.echo, search.limit, search.offset) == (query, query, None, 0)
     assert source().search(query, NOW, user_id="u1").query == query
 
@@ -301,7 +301,7 @@ def test_two_hundred_ids_are_looked_up_by_one_request() -> None:
     assert one.lookup_size == 200
 
 
-def test_ids_that_no_job_can_have_are_not_asked_for() -> None:
+def test_ids_that_no_job_can_have_are_not_requested() -> None:
     # Given
     with reading(said([])) as (one, upstream):
         # When
@@ -336,7 +336,7 @@ def test_a_lookup_that_cannot_be_the_answer_is_an_error(answers: list[bytes], cl
         one.lookup(IDS[:2], {})
 
 
-def test_nobody_knows_how_many_jobs_there_are() -> None:
+def test_the_number_of_jobs_is_unknown() -> None:
     # When / Then
     assert source().count({}) is None
 

@@ -1,4 +1,4 @@
-"""What is concluded from the lists of values that an upstream tells."""
+"""The lists of allowed values that an upstream publishes, and the checks against them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOLD = {
 
 
 class Upstream:
-    """Tells its lists, counting how often it is asked."""
+    """Serves lists, and counts the requests."""
 
     def __init__(self, told: dict[str, Any] | None = None) -> None:
         self.told = told or json.loads(json.dumps(TOLD))
@@ -38,7 +38,7 @@ def made(upstream: Callable[[str], bytes]) -> tuple[Catalogue, FakeClock]:
     return Catalogue(upstream, clock), clock
 
 
-def test_known_values_leave_as_upstream_spells_them() -> None:
+def test_known_values_get_the_spelling_of_upstream() -> None:
     # Given
     catalogue, _ = made(Upstream())
 
@@ -61,7 +61,7 @@ def test_known_values_leave_as_upstream_spells_them() -> None:
     }
 
 
-def test_each_unknown_value_is_named_with_those_that_come_near() -> None:
+def test_each_unknown_value_is_named_with_similar_values() -> None:
     # Given
     catalogue, _ = made(Upstream())
 
@@ -88,7 +88,7 @@ def test_each_unknown_value_is_named_with_those_that_come_near() -> None:
     }
 
 
-def test_a_search_without_such_filters_asks_nothing() -> None:
+def test_a_search_without_such_filters_sends_no_request() -> None:
     # Given
     upstream = Upstream()
     catalogue, _ = made(upstream)
@@ -100,7 +100,7 @@ def test_a_search_without_such_filters_asks_nothing() -> None:
     assert upstream.asked == 0
 
 
-def test_a_list_is_asked_for_once_an_hour() -> None:
+def test_a_list_is_requested_once_an_hour() -> None:
     # Given
     upstream = Upstream()
     catalogue, clock = made(upstream)
@@ -129,7 +129,7 @@ def test_a_value_that_is_new_upstream_is_not_refused_for_an_hour() -> None:
     assert spelled == {"industry": ["Robots"]}
 
 
-def test_wrong_values_do_not_ask_upstream_each_time() -> None:
+def test_wrong_values_do_not_cause_a_request_each_time() -> None:
     # Given
     upstream = Upstream()
     catalogue, _ = made(upstream)
@@ -143,7 +143,9 @@ def test_wrong_values_do_not_ask_upstream_each_time() -> None:
     assert upstream.asked == 1
 
 
-def test_an_upstream_that_is_away_refuses_nothing_and_is_left_alone_for_a_minute() -> None:
+def test_while_upstream_is_down_every_value_is_accepted_and_a_minute_passes_between_requests() -> (
+    None
+):
     # Given
     upstream = Upstream()
     upstream.away = True
@@ -158,7 +160,7 @@ def test_an_upstream_that_is_away_refuses_nothing_and_is_left_alone_for_a_minute
     with pytest.raises(SourceUnavailable):
         catalogue.body("industries")
 
-    # When it is back
+    # When: upstream is available again
     upstream.away = False
     clock.advance(RECHECK_SECONDS)
 
@@ -166,7 +168,7 @@ def test_an_upstream_that_is_away_refuses_nothing_and_is_left_alone_for_a_minute
     assert json.loads(catalogue.body("industries")) == TOLD[LISTS["industries"]]
 
 
-def test_what_was_told_is_served_on_while_upstream_is_away() -> None:
+def test_the_last_copy_of_a_list_is_served_while_upstream_is_down() -> None:
     # Given
     upstream = Upstream()
     catalogue, clock = made(upstream)
@@ -185,7 +187,7 @@ def test_what_was_told_is_served_on_while_upstream_is_away() -> None:
     "told",
     [[], {}, {"industries": []}, {"industries": {"Design": 1}}, {"industries": [1]}, "x", None],
 )
-def test_of_an_empty_list_or_another_shape_nothing_is_concluded(told: object) -> None:
+def test_an_empty_list_or_another_shape_allows_every_value(told: object) -> None:
     # Given
     catalogue, _ = made(Upstream({LISTS["industries"]: told}))
 
@@ -196,7 +198,7 @@ def test_of_an_empty_list_or_another_shape_nothing_is_concluded(told: object) ->
     assert spelled == {"industry": ["Desing"], "sub_industry": ["Payment"]}
 
 
-def test_a_bare_list_is_of_industries_and_tells_nothing_of_sub_industries() -> None:
+def test_a_bare_list_holds_industries_and_allows_every_sub_industry() -> None:
     # Given
     catalogue, _ = made(Upstream({LISTS["industries"]: ["Design"]}))
 

@@ -1,4 +1,4 @@
-"""What the Coresignal source believes, what it asks for, and what it takes for a filter."""
+"""The Coresignal source: its requests, the answers that it accepts, and its filters."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class Vendor:
-    """An upstream with the records 1 to `total`, in an order by times of which all are one."""
+    """An upstream with the records 1 to `total`, sorted by a time that is equal for all."""
 
     def __init__(self, total: int, *, many: bool = False) -> None:
         self.ids = list(range(1, total + 1))
         self.gone: set[int] = set()
-        """Found by searches, and not there when they are collected."""
+        """Ids that searches return although their records are gone."""
         self.many = many
         self.lock = threading.Lock()
         self.collected: list[int] = []
@@ -116,7 +116,7 @@ def test_a_search_is_asked_for_as_the_vendor_documents_it() -> None:
         # When
         first = one.fetch({"title": "Welder"}, one.start(None, 0))
         one.fetch({"title": "Welder"}, first.next)
-    # Then: what upstream said of the next page is sent back as it was
+    # Then: the `after` value of upstream is sent back unchanged
     searches = [asked for asked in upstream.asked if "/search/" in asked.line]
     assert searches[1].line == "POST /v2/job_base/search/filter?items_per_page=4 HTTP/1.1"
     assert searches[1].headers["apikey"] == "key_1"
@@ -176,7 +176,7 @@ def test_records_come_in_the_order_of_the_search_each_once(many: bool) -> None:
     assert sorted(vendor.collected) == list(range(1, 11))
 
 
-def test_whether_records_come_many_at_once_is_asked_once() -> None:
+def test_bulk_collection_is_detected_once() -> None:
     # Given
     with reading(Vendor(10, many=True)) as (one, upstream):
         # When
@@ -190,7 +190,7 @@ def test_whether_records_come_many_at_once_is_asked_once() -> None:
 
 
 def test_no_record_is_collected_beyond_the_limit() -> None:
-    # Given: each costs a credit
+    # Given: each record costs a credit
     vendor = Vendor(10)
     with reading(vendor) as (one, _):
         # When
@@ -200,7 +200,7 @@ def test_no_record_is_collected_beyond_the_limit() -> None:
     assert vendor.collected == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_record_that_is_gone_by_now_is_told_as_unknown_and_another_takes_its_place() -> None:
+def test_a_record_that_is_gone_is_reported_as_unknown_and_another_takes_its_place() -> None:
     # Given
     vendor = Vendor(10)
     vendor.gone = {2, 3}
@@ -214,7 +214,7 @@ def test_a_record_that_is_gone_by_now_is_told_as_unknown_and_another_takes_its_p
     assert ids(second.rows) == [5, 6, 7]
 
 
-def test_ids_that_the_caller_did_not_ask_for_are_passed_over_without_collecting_them() -> None:
+def test_ids_before_the_offset_are_skipped_without_collecting_them() -> None:
     # Given
     vendor = Vendor(10)
     with reading(vendor) as (one, upstream):
@@ -245,7 +245,7 @@ def test_ids_that_the_caller_did_not_ask_for_are_passed_over_without_collecting_
         (reply(200, {"ids": [1]}, x_total_results="1"), "not the requested page"),
     ],
 )
-def test_a_search_page_that_cannot_be_true_is_no_page(answer: bytes, claim: str) -> None:
+def test_a_search_page_that_contradicts_itself_is_refused(answer: bytes, claim: str) -> None:
     # Given
     def upstream(asked: Asked) -> Answer:
         return answer if "/search/" in asked.line else listed([])
@@ -255,7 +255,7 @@ def test_a_search_page_that_cannot_be_true_is_no_page(answer: bytes, claim: str)
         one.fetch({}, one.start(None, 0))
 
 
-def test_a_page_that_names_itself_as_the_next_is_no_page() -> None:
+def test_a_page_that_names_itself_as_the_next_is_refused() -> None:
     # Given
     vendor = Vendor(9, many=True)
     with reading(vendor) as (one, _):
@@ -267,14 +267,14 @@ def test_a_page_that_names_itself_as_the_next_is_no_page() -> None:
 
 
 def test_a_list_that_changed_by_less_than_tolerated_ends_with_what_was_read() -> None:
-    # Given: one of the rows that were read is taken out afterwards
+    # Given: one of the rows already read is deleted
     vendor = Vendor(8, many=True)
     with reading(vendor, tolerated_drift=0.2) as (one, _):
         first = one.fetch({}, one.start(None, 0))
         vendor.ids.remove(1)
         # When
         second = one.fetch({}, first.next)
-    # Then: a total of 7 would contradict the 8 rows that came
+    # Then: a total of 7 would contradict the 8 rows read
     assert (first.total, second.total, second.next) == (8, 8, None)
 
 
@@ -288,7 +288,7 @@ def test_a_list_that_changed_by_less_than_tolerated_ends_with_what_was_read() ->
         (reply(200, {"records": []}), "not the requested page"),
     ],
 )
-def test_records_that_were_not_asked_for_are_no_page(answer: bytes, claim: str) -> None:
+def test_records_that_were_not_requested_are_refused(answer: bytes, claim: str) -> None:
     # Given
     def upstream(asked: Asked) -> Answer:
         if "/search/" in asked.line:
@@ -300,7 +300,7 @@ def test_records_that_were_not_asked_for_are_no_page(answer: bytes, claim: str) 
         one.fetch({}, one.start(None, 0))
 
 
-def test_another_record_than_the_one_asked_for_is_none() -> None:
+def test_another_record_than_the_requested_one_is_refused() -> None:
     # Given
     def upstream(asked: Asked) -> Answer:
         if "/search/" in asked.line:
@@ -313,7 +313,7 @@ def test_another_record_than_the_one_asked_for_is_none() -> None:
 
 
 def test_a_record_with_control_characters_comes_as_it_is() -> None:
-    # Given: which JSON does not allow, and the vendor warns of
+    # Given: a control character, which JSON does not allow and of which the vendor warns
     record = b'{"id": 1, "description": "tab\there", "fte": 1.10}'
 
     def upstream(asked: Asked) -> Answer:
@@ -344,7 +344,7 @@ def test_records_that_do_not_come_in_time_are_asked_for_in_smaller_pages_from_th
 
 
 def test_records_one_by_one_that_take_too_long_make_a_smaller_page_and_are_paid_once() -> None:
-    # Given: each record takes a quarter of the time for a page
+    # Given: each record takes a quarter of the time of a page
     vendor, clock = Vendor(10), FakeClock()
 
     def upstream(asked: Asked) -> Answer:
@@ -360,7 +360,7 @@ def test_records_one_by_one_that_take_too_long_make_a_smaller_page_and_are_paid_
         # When
         page = one.fetch({}, one.start(None, 0))
         one.close()
-    # Then: half of the time was for four
+    # Then: half of the time was spent on a page of four
     assert ids(page.rows) == [1, 2]
     assert page.next["size"] == 2
     assert vendor.collected == [1, 2]
@@ -386,7 +386,7 @@ def test_records_looked_up_one_by_one_end_at_the_deadline_of_a_page() -> None:
     assert len(vendor.collected) <= 3
 
 
-def test_an_error_of_one_record_is_that_of_the_page() -> None:
+def test_an_error_of_one_record_fails_the_page() -> None:
     # Given
     vendor = Vendor(4)
 
@@ -431,7 +431,7 @@ def test_a_count_takes_one_search_and_no_record() -> None:
 
 
 @pytest.mark.parametrize("many", [True, False])
-def test_what_is_no_id_is_looked_up_as_an_unknown_one(many: bool) -> None:
+def test_a_text_that_is_not_an_id_is_unknown(many: bool) -> None:
     # Given
     vendor = Vendor(9, many=many)
     with reading(vendor) as (one, _):
@@ -442,7 +442,7 @@ def test_what_is_no_id_is_looked_up_as_an_unknown_one(many: bool) -> None:
     assert sorted(vendor.collected) == [3, 7, 10]
 
 
-def test_as_many_are_looked_up_as_the_connections_can_serve_once_it_is_known() -> None:
+def test_the_lookup_size_shrinks_without_bulk_collection() -> None:
     # Given
     with reading(Vendor(9), max_in_flight=3) as (one, _):
         before = one.lookup_size
@@ -452,7 +452,7 @@ def test_as_many_are_looked_up_as_the_connections_can_serve_once_it_is_known() -
         assert (before, one.lookup_size) == (1000, 30)
 
 
-def test_an_address_that_leads_nowhere_is_told_where_each_id_would_seem_unknown() -> None:
+def test_a_wrong_address_is_an_error_where_every_id_would_seem_unknown() -> None:
     # Given
     nowhere = reading(reply(404, {"detail": "Not Found"}))
     with nowhere as (one, _), pytest.raises(SourceRefused, match="answered 404"):

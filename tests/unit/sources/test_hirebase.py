@@ -1,4 +1,4 @@
-"""What the Hirebase source believes, and what it asks for."""
+"""The Hirebase source: the requests that it sends, and the answers that it accepts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def source(url: str = "http://127.0.0.1:9", **more: Any) -> HirebaseSource:
 
 
 def listing(total: int) -> Any:
-    """An upstream that tells the truth about `total` postings."""
+    """Returns the answers of an upstream with `total` postings."""
 
     def answer(asked: Asked) -> Answer:
         page, limit = asked.json["page"], asked.json["limit"]
@@ -109,8 +109,8 @@ def test_an_empty_page_in_the_middle_is_no_end() -> None:
         one.fetch({}, {"page": 2, "size": PAGE_SIZE, "skip": 0})
 
 
-def test_a_page_size_that_upstream_cuts_down_is_told_to_the_operator() -> None:
-    # Given: it takes 2 at most, and says so only in its answer
+def test_a_page_size_above_upstreams_maximum_is_an_error_with_advice() -> None:
+    # Given: an upstream that serves at most 2 rows a page, as only its answer shows
     with (
         reading(said(JOBS[:2], 9, page=1, limit=2)) as (one, _),
         pytest.raises(
@@ -121,7 +121,7 @@ def test_a_page_size_that_upstream_cuts_down_is_told_to_the_operator() -> None:
         one.fetch({}, FIRST)
 
 
-def test_a_refused_page_size_is_told_in_the_words_of_upstream() -> None:
+def test_a_refused_page_size_is_reported_in_the_words_of_upstream() -> None:
     # Given
     detail = [{"loc": ["body", "limit"], "msg": "Limit cannot be greater than 2"}]
     with (
@@ -132,7 +132,7 @@ def test_a_refused_page_size_is_told_in_the_words_of_upstream() -> None:
         one.fetch({}, FIRST)
 
 
-def test_a_page_without_its_own_number_and_size_is_believed_if_the_total_agrees() -> None:
+def test_a_page_without_its_own_number_and_size_is_accepted_if_the_total_agrees() -> None:
     # Given
     with reading(said(JOBS, 4)) as (one, _):
         # When
@@ -141,21 +141,21 @@ def test_a_page_without_its_own_number_and_size_is_believed_if_the_total_agrees(
     assert (len(page.rows), page.next["page"], page.total) == (4, 2, 4)
 
 
-def test_a_total_that_is_too_small_for_once_ends_nothing() -> None:
-    # Given: a first page that claims to be all, which its rows do not contradict
+def test_one_total_that_is_too_small_does_not_end_the_list() -> None:
+    # Given: a first page with a total that is too small, but agrees with its rows
     with reading(said(JOBS, 4), said(JOBS, 9), said(JOBS[:1], 9), said([], 9)) as (one, _):
         # When
         pages, cursor = [], one.start(None, 0)
         while cursor is not None:
             pages.append(one.fetch({}, cursor))
             cursor = pages[-1].next
-    # Then: it is read to the end, and the totals tell of the lie
+    # Then: the list is read to its end, and the totals differ
     assert [len(page.rows) for page in pages] == [4, 4, 1, 0]
     assert [page.total for page in pages] == [4, 9, 9, 9]
 
 
-def test_an_empty_page_whose_total_denies_the_page_before_it_is_asked_for_again() -> None:
-    # Given: page 3 is past the end of 6, but for once the upstream says 2
+def test_an_empty_page_whose_total_contradicts_the_page_before_it_is_requested_again() -> None:
+    # Given: page 3 is past the end of 6 rows, but one answer has a total of 2
     with reading(said([], 2), said([], 6)) as (one, upstream):
         # When
         page = one.fetch({}, {"page": 3, "size": PAGE_SIZE, "skip": 0, "follows": True})
@@ -191,12 +191,12 @@ def test_an_offset_past_the_end_is_one_empty_page_with_the_true_total() -> None:
 def test_pages_from_an_offset_cover_the_limit_and_hardly_more(
     total: int, limit: int, offset: int, size: int
 ) -> None:
-    # Given: the pages that upstream would be asked for
+    # Given: the pages that would be requested
     one = HirebaseSource.__new__(HirebaseSource)
     one._page_size = size
     cursor = one.start(limit, offset)
     page, size_asked, skip = cursor["page"], cursor["size"], cursor["skip"]
-    # When: read until there are as many as wanted
+    # When: pages are read until the limit is reached
     first = (page - 1) * size_asked + skip
     pages = -(-(skip + limit) // size_asked)
     # Then

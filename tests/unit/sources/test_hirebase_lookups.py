@@ -1,4 +1,4 @@
-"""Single postings, expired ones and pages passed on: what a Hirebase source asks for them."""
+"""Requests of the Hirebase source for single postings, expired postings and pages passed on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def reading(*answers: Any) -> Iterator[tuple[HirebaseSource, Any]]:
 
 
 class Crowd:
-    """An upstream that answers many at once, and remembers how many that were."""
+    """An upstream that answers concurrently, and records the highest concurrency."""
 
     def __init__(self, answer: Callable[[str], tuple[int, bytes]], delay: float = 0.0) -> None:
         self.answer, self.delay = answer, delay
@@ -102,7 +102,7 @@ def test_the_postings_of_ids_come_by_id_and_unknown_ones_are_left_out() -> None:
     }
 
 
-def test_as_many_are_asked_for_at_once_as_is_configured_and_no_more() -> None:
+def test_at_most_max_in_flight_requests_run_at_once() -> None:
     # Given
     crowd = Crowd(lambda _: (200, b"{}"), delay=0.05)
     with crowd.serving() as url:
@@ -117,7 +117,7 @@ def test_as_many_are_asked_for_at_once_as_is_configured_and_no_more() -> None:
     assert crowd.asked == 24
 
 
-def test_an_id_is_one_step_of_the_path_whatever_it_holds() -> None:
+def test_an_id_with_any_characters_is_one_segment_of_the_path() -> None:
     # Given
     with reading(reply(200, {"_id": "x"})) as (one, upstream):
         # When
@@ -129,7 +129,7 @@ def test_an_id_is_one_step_of_the_path_whatever_it_holds() -> None:
     assert asked.headers["x-api-key"] == "sk_live_1"
 
 
-def test_a_refusal_of_one_is_that_of_all_and_asks_no_further() -> None:
+def test_a_refused_id_fails_the_lookup_and_stops_further_requests() -> None:
     # Given
     crowd = Crowd(lambda _: (403, b'{"detail":"not in your tier"}'), delay=0.01)
     with crowd.serving() as url:
@@ -162,7 +162,7 @@ def test_all_lookups_together_end_at_the_deadline() -> None:
 
 
 @pytest.mark.parametrize("body", [b"null", b'"x"', b"[]", b"{", b"", b"{},{}", b"{}],[{}"])
-def test_what_is_no_posting_is_never_taken_for_one(body: bytes) -> None:
+def test_an_answer_that_is_not_a_posting_is_refused(body: bytes) -> None:
     # Given
     with reading(reply(200, body)) as (one, _), pytest.raises(SourceUntrue):
         # When / Then
@@ -170,7 +170,7 @@ def test_what_is_no_posting_is_never_taken_for_one(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b'{"n":NaN}', b'{"t":"a\x01b"}', b' {"a": 1} \n'])
-def test_a_posting_with_surprises_is_taken_as_it_is(body: bytes) -> None:
+def test_odd_json_of_a_posting_is_kept_unchanged(body: bytes) -> None:
     # Given
     with reading(reply(200, body)) as (one, _):
         # When
@@ -184,7 +184,7 @@ def test_a_posting_with_surprises_is_taken_as_it_is(body: bytes) -> None:
     ("rate", "size"),
     [(None, MAX_LOOKUP_IDS), ("100/60s", 16), ("5/60s", 1), ("1000/s", MAX_LOOKUP_IDS)],
 )
-def test_with_a_rate_no_lookup_takes_longer_than_its_turns_come_soon(
+def test_a_lookup_is_limited_to_the_requests_that_its_rate_allows_soon(
     rate: str | None, size: int
 ) -> None:
     # When
@@ -194,7 +194,7 @@ def test_with_a_rate_no_lookup_takes_longer_than_its_turns_come_soon(
     assert one.lookup_size == size
 
 
-def test_a_lookup_at_a_rate_waits_for_its_turns_and_comes_to_its_end() -> None:
+def test_a_lookup_with_a_rate_waits_between_requests_and_finishes() -> None:
     # Given
     rate = Rate(100, 60)
     clock = FakeClock()
@@ -241,7 +241,7 @@ def test_expired_postings_are_read_page_by_page_from_their_own_path() -> None:
     assert len(upstream.asked) == 3
 
 
-def test_how_many_have_expired_is_told_by_a_page_past_the_end() -> None:
+def test_the_number_of_expired_postings_is_the_total_of_a_page_past_the_end() -> None:
     # Given
     with reading(reply(200, {"jobs": [], "total_count": 41})) as (one, upstream):
         # When
@@ -264,7 +264,7 @@ def test_how_many_have_expired_is_told_by_a_page_past_the_end() -> None:
         ),
     ],
 )
-def test_a_wrong_question_for_the_expired_is_named(
+def test_each_wrong_field_of_a_search_of_expired_postings_is_named(
     raw: dict[str, Any], loc: tuple[str], message: str
 ) -> None:
     # When
@@ -310,7 +310,7 @@ def test_a_page_that_contradicts_itself_is_not_passed_on() -> None:
     ],
     ids=["listing", "count", "posting"],
 )
-def test_whoever_waits_for_an_answer_waits_for_seconds_only(
+def test_interactive_requests_end_after_seconds(
     ask: Callable[[HirebaseSource], object],
 ) -> None:
     # Given

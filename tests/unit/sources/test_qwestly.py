@@ -1,4 +1,4 @@
-"""What the Qwestly source believes, and what it asks for."""
+"""The Qwestly source: the requests that it sends, and the answers that it accepts."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def asked_for(asked: Asked) -> tuple[str, dict[str, str]]:
 
 
 def listing(total: int) -> Any:
-    """An upstream that tells the truth about `total` jobs."""
+    """Returns the answers of an upstream with `total` jobs."""
 
     def answer(asked: Asked) -> Answer:
         _, sent = asked_for(asked)
@@ -101,7 +101,7 @@ def test_a_page_is_asked_for_as_the_vendor_documents_it() -> None:
     assert page.next == {"page": 2, "size": 4, "skip": 0, "follows": True}
 
 
-def test_the_page_past_the_end_is_asked_for_too() -> None:
+def test_the_page_past_the_end_is_requested_too() -> None:
     # Given
     with reading(listing(8)) as (one, upstream):
         # When
@@ -141,8 +141,8 @@ def test_a_page_that_contradicts_itself_is_asked_for_again_and_never_used(
     assert len(upstream.asked) > 1
 
 
-def test_a_page_that_is_too_much_is_read_in_pieces() -> None:
-    # Given: an upstream that manages no more than two jobs at once
+def test_a_page_that_is_too_large_is_read_as_smaller_pages() -> None:
+    # Given: an upstream that fails for pages of more than two jobs
     true = listing(9)
 
     def answer(asked: Asked) -> Answer:
@@ -156,8 +156,8 @@ def test_a_page_that_is_too_much_is_read_in_pieces() -> None:
     assert found == list(range(9))
 
 
-def test_a_missing_key_is_told_and_the_key_never_shown() -> None:
-    # Given: what the vendor answers without one
+def test_a_missing_key_is_reported_and_the_key_never_shown() -> None:
+    # Given: the vendor's answer to a request without a key
     with reading(reply(401, "null")) as (one, _), pytest.raises(SourceRefused) as refused:
         # When
         one.fetch({}, FIRST)
@@ -219,11 +219,11 @@ def test_each_wrong_field_of_a_search_is_named(raw: dict[str, Any], where: list[
 
 
 def single(asked: Asked) -> Answer:
-    """An upstream that has every job whose id does not begin with f."""
+    """Answers as an upstream that has every job whose id does not begin with f."""
     job_id = asked_for(asked)[0].removeprefix(f"{PATH}/")
     if job_id.startswith("f"):
         return NOT_FOUND
-    # A number that Python reads, and msgspec does not.
+    # A number that Python accepts and msgspec refuses.
     return reply(200, f'{{"success":true,"data":{{"_id":"{job_id}","n":NaN, "x":1.10}}}}')
 
 
@@ -235,14 +235,14 @@ def test_jobs_are_looked_up_by_one_request_each_and_unknown_ids_left_out() -> No
     with reading(single) as (one, upstream):
         # When
         found = one.lookup([*impossible, *unknown, *known, upper], {})
-    # Then: bytes as they came, and no request for ids that no job can have
+    # Then: unchanged bytes, and no request for ids that no job can have
     assert list(found) == [*known, upper]
     assert bytes(found[upper]) == b'{"_id":"507f1f77bcf86cd799439011","n":NaN, "x":1.10}'
     assert len(upstream.asked) == len(unknown) + len(known) + 1
 
 
 def test_as_many_lookups_are_under_way_at_once_as_configured_and_no_more() -> None:
-    # Given: an upstream that answers nobody until three ask
+    # Given: an upstream that answers no request before the third has arrived
     together, under_way, most = threading.Barrier(3, timeout=20), set[object](), 0
 
     class Handler(BaseHTTPRequestHandler):
@@ -260,7 +260,7 @@ def test_as_many_lookups_are_under_way_at_once_as_configured_and_no_more() -> No
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """Not to stderr."""
+            """Writes no log to stderr."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -293,7 +293,7 @@ def test_as_many_lookups_are_under_way_at_once_as_configured_and_no_more() -> No
 def test_only_the_vendors_own_404_says_that_a_job_is_unknown(
     answer: bytes, error: type[Exception], claim: str
 ) -> None:
-    # Given: a wrong address or a proxy would make every id unknown
+    # Given: a 404 of a wrong address or of a proxy, which would make every id unknown
     with reading(answer) as (one, _), pytest.raises(error, match=claim):
         # When / Then
         one.lookup(["a" * 24], {})
@@ -351,7 +351,7 @@ def test_an_export_holds_every_job_of_a_board_that_misbehaves(tmp_path: Path) ->
     # Given
     path = tmp_path / "board.db"
     boards.load(path, [{"_id": f"job {number}"} for number in range(95)])
-    # A false total that a page does not contradict is another matter: it fails the export.
+    # Without false totals that no page contradicts: these fail the export.
     spec = "429=9%,503=9%,reset=9%,truncate=9%,html=9%,shape=9%,empty=9%,short=9%"
     bench = Bench([], format="json")
     with boards.serving(path, spec) as url:

@@ -1,4 +1,4 @@
-"""Answers as servers write them, good and bad, byte for byte."""
+"""HTTP/1.1 answers of good and bad servers, byte for byte."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIVE = OK + b"Content-Length: 5\r\n\r\nhello"
 
 @contextmanager
 def connected(raw: bytes, *, closed: bool = True) -> Iterator[tuple[Connection, socket.socket]]:
-    """A connection to a server that has already said this, and nothing more."""
+    """Yields a connection to a server that has sent exactly these bytes."""
     ours, theirs = socket.socketpair()
     connection = Connection(Socket(ours, lambda: 5.0))
     with theirs:
@@ -36,7 +36,7 @@ def connected(raw: bytes, *, closed: bool = True) -> Iterator[tuple[Connection, 
 
 
 def read(raw: bytes, method: bytes = b"GET") -> tuple[int, bytes, bool]:
-    """Status, body, and whether another request may follow."""
+    """Returns status, body, and whether another request may follow."""
     with connected(raw) as (connection, _):
         answer = connection.request(method, b"/", [(b"Host", b"x")], b"")
         body = b"".join(answer)
@@ -148,14 +148,14 @@ REFUSED: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("raw", REFUSED.values(), ids=REFUSED)
-def test_what_leaves_its_end_open_is_refused(raw: bytes) -> None:
+def test_an_answer_with_an_ambiguous_end_is_refused(raw: bytes) -> None:
     # When / Then
     with pytest.raises(httpx.RemoteProtocolError):
         read(raw)
 
 
 def test_headers_of_blanks_only_take_no_time() -> None:
-    # Given: a pattern that looks for blanks at the end from each of them would take hours
+    # Given: a pattern that searches trailing blanks from each blank would take hours
     raw = OK + b"x:" + b" \t" * 30_000 + b"y\r\nContent-Length: 0\r\n\r\n"
     # When / Then
     assert read(raw) == (200, b"", True)
@@ -164,7 +164,9 @@ def test_headers_of_blanks_only_take_no_time() -> None:
 @pytest.mark.parametrize(
     "raw", [FIVE, CHUNKED + b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"], ids=["counted", "in chunks"]
 )
-def test_an_answer_cut_off_anywhere_is_never_whole_and_what_came_of_it_is_told(raw: bytes) -> None:
+def test_an_answer_cut_anywhere_is_never_whole_and_its_received_bytes_are_yielded(
+    raw: bytes,
+) -> None:
     for cut in range(len(raw)):
         # Given
         came = b""
@@ -181,7 +183,7 @@ def test_an_answer_cut_off_anywhere_is_never_whole_and_what_came_of_it_is_told(r
 
 
 def test_a_cut_after_the_size_of_a_body_without_length_is_no_error_of_http() -> None:
-    # When / Then: only the reader of the body can tell
+    # When / Then: only the reader of the body can detect the cut
     assert read(OK + b"\r\nhel") == (200, b"hel", False)
 
 

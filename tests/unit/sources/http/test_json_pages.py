@@ -1,4 +1,4 @@
-"""Cutting pages into rows: two readers, one result, and not a byte changed."""
+"""Slicing of pages into rows: two readers, one result, unchanged bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ quick = msgspec.json.Decoder(Envelope)
 
 BOM = b"\xef\xbb\xbf"
 SLOW = b'"odd":NaN'
-"""A member that only the slow reader takes; pages without it go to the quick one."""
+"""A member that only the slow reader accepts; pages without this member use the fast reader."""
 
 
 def rows(body: bytes) -> list[bytes]:
@@ -38,7 +38,7 @@ def page(*found: bytes, members: Sequence[bytes] = (b'"total_count":3',)) -> byt
 
 
 def _joined(blanks: Sequence[bytes], *pieces: bytes) -> bytes:
-    """The pieces with something blank between any two."""
+    """Joins the pieces with white space between each two."""
     return b"".join(
         piece + blanks[place % len(blanks)] for place, piece in enumerate(pieces)
     ).removesuffix(blanks[(len(pieces) - 1) % len(blanks)])
@@ -51,7 +51,7 @@ characters = st.sampled_from(
         *(b'\\"', b"\\\\", b"\\/", b"\\n", b"\\u0041", b"\\ud83c\\udf19"),
         # Halves of surrogate pairs, control characters, DEL and NUL.
         *(b"\\ud800", b"\\udc00", b"\x00", b"\t", b"\n", b"\x1f", b"\x7f"),
-        # Bytes that are no UTF-8: Latin-1, a cut sequence, an overlong one, an encoded surrogate.
+        # Invalid UTF-8: Latin-1, a truncated sequence, an overlong sequence, an encoded surrogate.
         *(b"\xe9", b"\xe2\x80", b"\xc0\x80", b"\xed\xa0\x80"),
     ]
 )
@@ -68,7 +68,7 @@ def containers(draw: st.DrawFn, inner: st.SearchStrategy[bytes]) -> bytes:
     values = draw(st.lists(inner, max_size=3))
     if draw(st.booleans()):
         return _joined(between, b"[", *_listed(values), b"]")
-    # Few names, so that some come twice.
+    # Few names, so that some occur twice.
     names = draw(
         st.lists(
             st.sampled_from([b'"a"', b'"\xc3\xa9"', b'""', b'"jobs"']),
@@ -213,7 +213,7 @@ CORPORA = os.environ.get("EXPORTER_TEST_CORPORA")
 
 @pytest.mark.skipif(not CORPORA, reason="EXPORTER_TEST_CORPORA names no folder of test files")
 def test_a_suite_of_json_files_is_cut_as_it_says() -> None:
-    # Given: y_ files are JSON, n_ files are not, of i_ files readers may think as they like
+    # Given: y_ files are valid JSON, n_ files are invalid, readers may accept or refuse i_ files
     files = sorted(Path(CORPORA or "").glob("**/JSONTestSuite/test_parsing/*.json"))
     assert len(files) > 300
     for file in files:

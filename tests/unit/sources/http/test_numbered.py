@@ -1,4 +1,4 @@
-"""Pages that are too much for an upstream at once come as smaller ones, each row once."""
+"""Pages that are too large for an upstream are read as smaller pages, each row once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def page(query: Mapping[str, Any], total: int) -> bytes:
 
 
 def upstream(total: int, most: int, failure: Answer) -> Callable[[Asked], Answer]:
-    """Manages pages of `most` rows."""
+    """Serves pages of at most `most` rows."""
 
     def answer(asked: Asked) -> Answer:
         return failure if asked.json["limit"] > most else reply(200, page(asked.json, total))
@@ -47,7 +47,7 @@ def upstream(total: int, most: int, failure: Answer) -> Callable[[Asked], Answer
 
 
 def read(one: HirebaseSource, cursor: Any) -> tuple[list[int], list[int]]:
-    """All rows from that cursor on, and the size of each page's cursor."""
+    """Returns all rows from the cursor on, and the page size of each cursor."""
     rows: list[int] = []
     sizes: list[int] = []
     while cursor is not None:
@@ -80,7 +80,7 @@ def test_a_page_that_is_too_large_is_asked_for_in_smaller_pieces_at_once(failure
     assert rows == list(range(230))
     assert [asked.json["limit"] for asked in served.asked[:4]] == [100, 50, 25, 25]
     assert clock.monotonic() == 0
-    # And the smaller size holds to the end
+    # And the smaller size stays to the end
     assert set(sizes) == {25}
     assert [
         (log["size"], log["smaller"]) for log in logs if log["event"] == "source.page_shrunk"
@@ -182,7 +182,7 @@ def test_a_page_of_one_row_cannot_shrink_and_is_refused_or_waited_for() -> None:
 
 
 def test_every_size_has_its_turn_before_the_deadline() -> None:
-    # Given: no size is managed
+    # Given: the upstream fails for every size
     def drip(_: Asked) -> Iterator[bytes]:
         yield reply(200, b"", length=10_000)
         while True:
@@ -197,13 +197,13 @@ def test_every_size_has_its_turn_before_the_deadline() -> None:
             one.fetch({}, one.start(None, 0))
         took = time.monotonic() - began
         one.close()
-    # Then: the sizes had 0.8, 0.4, 0.2, 0.1 and 0.1 s
+    # Then: the sizes got 0.8, 0.4, 0.2, 0.1 and 0.1 s
     assert [asked.json["limit"] for asked in served.asked][:4] == [100, 50, 25, 5]
     assert 1.5 < took < 2.6
 
 
 class Choosy:
-    """In place of the connection: does not manage some pages, as a list of dice tells."""
+    """Replaces the connection; fails for some pages, according to a list of random numbers."""
 
     def __init__(self, total: int, dice: list[bool]) -> None:
         self.total, self.dice = total, dice
@@ -242,5 +242,5 @@ def test_however_pages_shrink_each_row_comes_exactly_once(
     # Then
     assert rows == list(range(offset, total))
     assert sizes == sorted(sizes, reverse=True)
-    # And upstream, which bills each row, gave hardly more
+    # And upstream, which bills each row, sent hardly more rows
     assert choosy.billed <= len(rows) + start["skip"]

@@ -1,4 +1,4 @@
-"""Connections to an upstream that is asked again and again, by several threads, from afar."""
+"""Connections to an upstream that are kept, shared by threads and opened through proxies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ THREADS = 8
 
 @pytest.fixture(autouse=True)
 def _one_try(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that nothing is mended by asking again where it should not be broken."""
+    """Allows one try, so that a retry cannot hide a broken connection."""
     monkeypatch.setattr(client, "MAX_TRIES", 1)
 
 
@@ -50,13 +50,13 @@ def at(listener: Listener) -> str:
 
 
 def echoing(connection: socket.socket, _: int) -> None:
-    """Answers each request with its own body."""
+    """Echoes the body of each request."""
     while asked := request(connection):
         connection.sendall(kept(asked[1]))
 
 
 def in_threads(work: Any, count: int = THREADS) -> None:
-    """Do the work with each number below `count`, all at once; raise what one of them raises."""
+    """Runs `work` with each number below `count` in threads; raises the first error."""
     failures: list[BaseException] = []
 
     def run(number: int) -> None:
@@ -75,7 +75,7 @@ def in_threads(work: Any, count: int = THREADS) -> None:
 
 
 def test_threads_that_share_a_source_each_get_their_own_pages() -> None:
-    # Given: a source whose rows tell which page was asked for
+    # Given: a source whose rows contain the number of their page
     def talk(connection: socket.socket, _: int) -> None:
         while asked := request(connection):
             page = json.loads(asked[1])["page"]
@@ -111,7 +111,7 @@ def test_a_connection_goes_from_one_thread_to_the_next() -> None:
 
 
 def test_a_connection_that_was_closed_meanwhile_is_replaced_and_that_is_no_failure() -> None:
-    # Given: it does not say that it will close
+    # Given: a server that closes without announcing it
     def once(connection: socket.socket, number: int) -> None:
         asked = request(connection)
         assert asked is not None
@@ -129,7 +129,7 @@ def test_a_connection_that_was_closed_meanwhile_is_replaced_and_that_is_no_failu
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_connection_that_closes_just_as_it_is_asked_again_is_replaced(method: str) -> None:
-    # Given: a server that gives up idle connections, as a request is on its way
+    # Given: a server that closes an idle connection while a request is on its way
     def second_falls(connection: socket.socket, number: int) -> None:
         for turn in range(3):
             if request(connection) is None or (turn == 1 and number == 1):
@@ -175,7 +175,7 @@ def test_an_answer_that_has_begun_is_not_asked_for_again_in_silence() -> None:
 
 
 def test_bytes_beyond_an_answer_never_become_the_next_one() -> None:
-    # Given: each answer is followed by another, which nobody asked for
+    # Given: each answer is followed by an unrequested second answer
     def generous(connection: socket.socket, number: int) -> None:
         while request(connection):
             connection.sendall(kept({"connection": number}) + kept({"connection": "nobody's"}))
@@ -188,7 +188,7 @@ def test_bytes_beyond_an_answer_never_become_the_next_one() -> None:
 
 
 def test_an_answer_read_in_part_costs_its_connection() -> None:
-    # Given: of a refusal only the beginning is read, and the rest has not come yet
+    # Given: a refusal of which only the beginning is read and the rest has not arrived
     def refuse(connection: socket.socket, number: int) -> None:
         start = f"connection {number} ".encode().ljust(client.MAX_REFUSAL_BYTES * 2)
         while request(connection):
@@ -260,7 +260,7 @@ def test_who_waits_for_a_connection_waits_to_the_deadline_at_most(
         assert 0.3 <= time.monotonic() - began < 3
         done.set()
         first.join()
-        # And the turn is not lost
+        # And the slot is free again
         assert upstream.request("GET", "/", bytes) == b"{}"
 
 
@@ -293,7 +293,7 @@ def test_closing_hangs_up() -> None:
 
 
 def test_a_refusal_that_comes_before_the_request_was_read_is_heard() -> None:
-    # Given: it closes with most of the request unread
+    # Given: a server that closes with most of the request unread
     def refuse(connection: socket.socket, _: int) -> None:
         connection.recv(100)
         connection.sendall(b"HTTP/1.1 413 No\r\ncontent-length: 8\r\n\r\ntoo long")
@@ -319,7 +319,7 @@ def authority() -> trustme.CA:
 def trusted(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[ssl.SSLContext]:
-    """A server's side of TLS as localhost, by an authority that the environment names."""
+    """Returns a TLS server context for localhost, with a CA that the environment names."""
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
     sockets._tls_context.cache_clear()
@@ -458,7 +458,7 @@ def test_a_handshake_that_does_not_come_ends_at_the_deadline() -> None:
 
 
 class Proxy:
-    """Answers CONNECT, and passes on what comes after."""
+    """Answers CONNECT, then forwards all bytes."""
 
     def __init__(self, refusal: bytes = b"") -> None:
         self.heads: list[bytes] = []

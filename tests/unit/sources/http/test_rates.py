@@ -1,4 +1,4 @@
-"""Asking an upstream at a rate that all workers share."""
+"""Requests to an upstream under a rate that all workers share."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ask(upstream: Upstream, clock: FakeClock, budget: Budget) -> bytes:
 
 
 class Broken:
-    """A budget whose Redis is silent."""
+    """A budget whose Redis does not answer."""
 
     def __init__(self, *, takes: bool) -> None:
         self._takes = takes
@@ -82,7 +82,7 @@ def test_a_long_wait_is_left_to_the_export_and_nothing_is_sent(clock: FakeClock)
         assert waits.value.retry_after == 60
         assert len(upstream.asked) == 1
         assert clock.monotonic() == 0
-        # When: it comes back after just that time
+        # When: the export continues after exactly that time
         clock.advance(waits.value.retry_after)
         found = ask(upstream, clock, budget)
     # Then
@@ -176,7 +176,7 @@ def test_a_spent_plan_pauses_nobody_and_ends_the_export(clock: FakeClock) -> Non
     assert budgets.starts["board"] < 1
 
 
-def test_without_a_word_from_the_budget_nothing_is_sent(clock: FakeClock) -> None:
+def test_without_an_answer_of_the_budget_no_request_is_sent(clock: FakeClock) -> None:
     # Given
     with (
         serving(GOOD) as upstream,

@@ -1,4 +1,4 @@
-"""Upstreams that drip, flood, or say nothing: over real sockets and on the real clock."""
+"""Upstreams that send slowly, too much or nothing, over real sockets and on the real clock."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def _bomb(size: int) -> bytes:
 def test_a_bomb_is_cut_off_at_the_cap_and_takes_little_more_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Given: 200 MiB in less than one
+    # Given: 200 MiB, compressed to less than 1 MiB
     monkeypatch.setattr(http, "MAX_PAGE_BYTES", 16 * MIB)
     with serving(reply(200, _bomb(200 * MIB), content_encoding="gzip")) as upstream:
         tracemalloc.start()
@@ -165,13 +165,13 @@ def test_a_bomb_is_cut_off_at_the_cap_and_takes_little_more_memory(
 
 
 def test_a_gzip_of_very_many_members_takes_no_longer_than_its_size_asks_for() -> None:
-    # Given: each member that ends leaves the rest of its piece to be copied
+    # Given: after each gzip member the rest of its piece is copied
     body = gzip.compress(b"") * 250_000 + gzip.compress(b"{}")
     with serving(reply(200, body, content_encoding="gzip")) as upstream:
         began = time.process_time()
         # When
         found = ask(upstream)
-    # Then: in one piece it took minutes
+    # Then: fast; as one piece it took minutes
     assert found == b"{}"
     assert time.process_time() - began < 12
 

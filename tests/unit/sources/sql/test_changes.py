@@ -1,4 +1,4 @@
-"""Changes of a table while it is read: each row that stays is read once."""
+"""Changes of a table during an export: each row that stays is read once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.sources.sql.given import NUMBERED, Make, filled, query
 def test_rows_that_come_and_go_while_it_reads_cost_none_of_the_others(
     make: Make, write: Callable[[str], None]
 ) -> None:
-    # Given: two pages are read
+    # Given: two pages have been read
     source = make(NUMBERED, filled(50, first=11), columns=("id",), page_size=10)
     asked, reading = query(source), _reading(source)
     cursor, found = source.start(None, 0), []
@@ -28,7 +28,7 @@ def test_rows_that_come_and_go_while_it_reads_cost_none_of_the_others(
         found += [json.loads(bytes(row))["id"] for row in reading.accept(page)]
         cursor = page.next
 
-    # When: rows go before and behind that place, and come before and at the end
+    # When: rows are deleted before and after that key, and added before it and at the end
     write("DELETE FROM jobs WHERE id IN (11, 12, 40, 41, 42)")
     write(filled(3, first=5))
     write(filled(7, first=100))

@@ -1,4 +1,4 @@
-"""The keys of a table: they give each row its one place, or are refused."""
+"""The keys of a table: they define the order of rows, or are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search of a table: whose rows it finds, and which of them."""
+"""Searches of a table: the owner and the filters."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_deleted_rows_are_not_there(make: Make) -> None:
 def test_filters_take_the_first_edge_in_and_leave_the_second_out(
     make: Make, kind: str, raw: dict[str, Any], expected: list[int]
 ) -> None:
-    # Given: SQLite keeps each time in the spelling that it was given
+    # Given: SQLite keeps each time in the format in which it was written
     zone = "+00" if "ZONE" in kind else ""
     source = make(
         f"CREATE TABLE jobs (id INTEGER PRIMARY KEY, user_id TEXT, status TEXT, source TEXT,"

@@ -1,4 +1,4 @@
-"""The settings of a source: which of them cannot work, and what is said of it."""
+"""Settings of a source that cannot work, and the errors that they cause."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_column_that_is_not_there_is_named_with_its_setting(
     # Given
     source = sqlite(NUMBERED, **settings)
 
-    # When / Then: to the operator, and as the reason why an export failed
+    # When / Then: an error for the operator, and the reason of a failed export
     with pytest.raises(ConfigurationError, match=said):
         read(source)
     with pytest.raises(SourceRefused, match=said):

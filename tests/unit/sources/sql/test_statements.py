@@ -1,4 +1,4 @@
-"""The statements of a source: they change nothing, and end when their reader leaves."""
+"""The statements of a source: they change nothing and end when their reader stops."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_statement_is_ended_when_its_reader_has_left(sqlite: Make) -> None:
     snapshot.interrupt()
     reader.join(30)
 
-    # Then: and what was left can be read by others
+    # Then: and other connections can still read
     assert "interrupted" in str(caught[0])
     assert not reader.is_alive()
     with source._database.reading() as connection:

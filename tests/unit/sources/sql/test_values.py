@@ -1,4 +1,4 @@
-"""The values of a row: each as it is, or as its column means it."""
+"""The values of a row: unchanged, or converted by the type of their column."""
 
 from __future__ import annotations
 
