@@ -31,7 +31,9 @@ _WINDOW_SECONDS = 60.0
 _STATUSES = {"OPEN": "NOT expired", "CLOSED": "expired"}
 
 
-def router(pages: results.Results, connector_tokens: Collection[str]) -> APIRouter:
+def router(  # noqa: C901 - one nested function an endpoint
+    pages: results.Results, connector_tokens: Collection[str]
+) -> APIRouter:
     """Serves `GET /api/ats/v1/jobs` and `GET /api/ats/v1/jobs/{id}` as the vendor documents them.
 
     Jobs are ordered by their stable ids (keyset pagination): even if postings change while a client
@@ -54,7 +56,7 @@ def router(pages: results.Results, connector_tokens: Collection[str]) -> APIRout
     routes = APIRouter(prefix=PREFIX.rstrip("/"), dependencies=[Depends(authenticate)])
 
     @routes.get("/jobs")
-    def jobs(
+    def jobs(  # noqa: PLR0913 - one parameter a query parameter
         wanted: Annotated[RequestedFields, Depends(_requested_fields)],
         ids: str | None = None,
         remote_id: str | None = None,

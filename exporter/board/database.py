@@ -6,7 +6,7 @@ import gzip
 import itertools
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -162,19 +162,7 @@ def store(
             rows["titles"].append((number, posting.title))
             rows["words"].append((number, posting.words))
             rows["company_words"].append((number, posting.company_words))
-        for table in ("documents", "postings", "places", "expiries"):
-            connection.executemany(f"DELETE FROM {table} WHERE number = ?", gone)  # noqa: S608
-        for table, insert in _INSERTS.items():
-            try:
-                connection.executemany(insert, rows[table])
-            except sqlite3.IntegrityError as error:
-                if table != "coresignal":
-                    raise
-                # Record ids are hashes. With equal record ids only one posting would be found.
-                raise LoadError(
-                    f"two posting ids have the same record id in the Coresignal API ({error}): "
-                    "change the id that was added last. Nothing was loaded"
-                ) from error
+        _replace(connection, gone, rows)
     if number != before:
         names.record_write_time(connection, before + 1)
         if not before:
@@ -182,6 +170,27 @@ def store(
         set_meta(connection, "last_number", number)
         bump_version(connection)
     return LoadResult(loaded, replaced)
+
+
+def _replace(
+    connection: sqlite3.Connection,
+    gone: list[tuple[int]],
+    rows: Mapping[str, list[tuple[object, ...]]],
+) -> None:
+    """Deletes the postings with these numbers and inserts the rows of each table."""
+    for table in ("documents", "postings", "places", "expiries"):
+        connection.executemany(f"DELETE FROM {table} WHERE number = ?", gone)  # noqa: S608
+    for table, insert in _INSERTS.items():
+        try:
+            connection.executemany(insert, rows[table])
+        except sqlite3.IntegrityError as error:
+            if table != "coresignal":
+                raise
+            # Record ids are hashes. With equal record ids only one posting would be found.
+            raise LoadError(
+                f"two posting ids have the same record id in the Coresignal API ({error}): "
+                "change the id that was added last. Nothing was loaded"
+            ) from error
 
 
 def _backfill_records(connection: sqlite3.Connection) -> None:

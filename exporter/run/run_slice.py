@@ -24,7 +24,7 @@ __all__ = ["Ending", "Limits", "run_slice"]
 log = structlog.get_logger()
 
 
-def run_slice(
+def run_slice(  # noqa: PLR0913 - one parameter for each part that a slice works with
     claim: Claim,
     *,
     source: Source,

@@ -80,7 +80,7 @@ class ExportService:
 
         return IdList(source, load)
 
-    def create(
+    def create(  # noqa: PLR0913 - one parameter for each field of a request
         self,
         *,
         user_id: str,

@@ -115,7 +115,7 @@ class Records:
         return array("q", (row[0] for row in rows))
 
 
-def router(path: Path) -> APIRouter:
+def router(path: Path) -> APIRouter:  # noqa: C901 - one nested function an endpoint
     """Serves the Coresignal endpoints under `/cdapi`.
 
     Paths relative to `/cdapi/v2/job_base/`:

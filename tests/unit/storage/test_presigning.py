@@ -17,6 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from exporter.storage import presigning
+from tests import fast
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -55,8 +56,8 @@ def client(
 def both(s3: S3Client, bucket: str, key: str, seconds: int, moment: datetime) -> tuple[str, str]:
     """Returns our URL and the URL of boto3 for the same moment."""
     with (
-        mock.patch("time.time", lambda: moment.timestamp()),
-        mock.patch("botocore.auth.get_current_datetime", lambda: moment.replace(tzinfo=None)),
+        mock.patch("time.time", return_value=moment.timestamp()),
+        mock.patch("botocore.auth.get_current_datetime", return_value=moment.replace(tzinfo=None)),
     ):
         ours = presigning.url(s3, bucket, key, seconds)
         theirs = s3.generate_presigned_url(
@@ -94,7 +95,7 @@ ENDPOINTS = (
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=fast.examples(200))
 @given(
     endpoint=st.sampled_from(ENDPOINTS),
     region=st.sampled_from(["us-east-1", "eu-central-1", "cn-north-1", "auto"]),
