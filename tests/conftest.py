@@ -15,7 +15,38 @@ from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.local.s3 import S3Server
 from exporter.local.stack import Addresses, Stack
-from tests import postgres
+from tests import fast, postgres
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fast", action="store_true", help="Only tests that need nothing outside their process."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--fast"):
+        fast.begin()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        fast.mark(item)
+    if config.getoption("--fast"):
+        left_out = [item for item in items if item.get_closest_marker("external")]
+        items[:] = [item for item in items if not item.get_closest_marker("external")]
+        config.hook.pytest_deselected(items=left_out)
+
+
+@pytest.fixture(autouse=True)
+def _alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With --fast nothing outside this process can be used."""
+    if not request.config.getoption("--fast"):
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        fast.forbid(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

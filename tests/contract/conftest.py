@@ -50,7 +50,7 @@ def s3_storage(s3_server: S3) -> Iterator[S3Storage]:
         )
 
 
-@pytest.fixture(params=["memory", "s3"])
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.external)])
 def bench(request: pytest.FixtureRequest) -> Bench:
     prefix = f"{uuid.uuid4().hex}/"
     if request.param == "memory":

@@ -44,7 +44,7 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
         yield client
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.external)])
 def subject(request: pytest.FixtureRequest) -> Subject:
     if request.param == "memory":
         clock = FakeClock()
@@ -212,6 +212,7 @@ def test_a_full_redis_still_lets_requests_start(redis_server: RedisServer) -> No
     assert all(wait < 1 for wait in waits)
 
 
+@pytest.mark.external
 def test_a_redis_that_does_not_answer_is_an_error() -> None:
     # Given
     with redis.Redis(port=ports.find_free(1)[0], retry=Retry(NoBackoff(), 0)) as client:

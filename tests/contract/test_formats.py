@@ -24,9 +24,10 @@ from exporter.core.exports import Dialect
 from exporter.errors import ConfigurationError, SourceUntrue
 from exporter.formats import registry
 from exporter.formats.base import Format
+from tests import fast
 
 quick = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=fast.examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )  # a busy machine is no defect
 
 COLUMNS = ("_id", "job_title", "score", "skills", "salary", "remote", "note")

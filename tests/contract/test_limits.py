@@ -199,6 +199,7 @@ def test_a_full_redis_still_answers_those_who_poll(client: redis.Redis) -> None:
     assert [window.allowed for window in windows] == [True, True, False]
 
 
+@pytest.mark.external
 def test_a_silent_redis_is_told_as_such() -> None:
     # Given
     with redis.Redis(port=ports.find_free(1)[0], retry=Retry(NoBackoff(), 0)) as client:

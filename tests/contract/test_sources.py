@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import pytest
 import sqlalchemy as sa
 import uvicorn
+from _pytest.mark import ParameterSet
 
 from exporter.board import app, database, synthetic
 from exporter.clock import FakeClock
@@ -137,7 +138,13 @@ def _uuid(number: int) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
 
 
-@pytest.fixture(params=["memory", *_TABLES, *_UPSTREAMS])
+def _external(name: str) -> ParameterSet:
+    return pytest.param(name, marks=pytest.mark.external)
+
+
+@pytest.fixture(
+    params=["memory", "sqlite", _external("postgres"), *(_external(name) for name in _UPSTREAMS)]
+)
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     with ExitStack() as opened:
         if request.param == "memory":
@@ -353,6 +360,7 @@ def test_a_looked_up_posting_is_the_one_that_a_page_holds(subject: Subject) -> N
     assert {id_: bytes(row) for id_, row in found.items()} == {id_: rows[id_] for id_ in wanted}
 
 
+@pytest.mark.external
 def test_rows_are_the_bytes_that_the_board_serves(board: str) -> None:
     # Given
     config = SourceConfig(type="hirebase", base_url=board, api_key=KEY)

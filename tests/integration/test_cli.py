@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -52,11 +52,11 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def redis_url(redis_server: RedisServer) -> Iterator[str]:
+def redis_url(redis_server: RedisServer) -> str:
     url = redis_server.url.removesuffix("/0") + f"/{DATABASE}"
     with redis.Redis.from_url(url) as client:
         client.flushdb()
-    yield url
+    return url
 
 
 def one_error(done: subprocess.CompletedProcess[str], status: int = 1) -> str:

@@ -95,6 +95,7 @@ def test_a_lock_names_no_place_to_download_from(name: str) -> None:
     assert "index" not in text
 
 
+@pytest.mark.external
 def test_a_redis_with_our_configuration_keeps_all_and_evicts_nothing(tmp_path: Path) -> None:
     # Given a real server that reads the file; only where it lives is of this machine
     port = ports.find_free(1)[0]
@@ -231,6 +232,7 @@ def test_the_bucket_keeps_files_longer_than_the_service_does() -> None:
     assert patience > Settings().patience
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("name", ["deploy/setup", "deploy/demo", "deploy/test", ".ci/run"])
 def test_a_script_can_be_run_and_is_plain_sh(name: str) -> None:
     # Given
@@ -261,6 +263,7 @@ def a_program(path: Path, body: str) -> None:
     path.chmod(0o755)
 
 
+@pytest.mark.external
 def test_setup_installs_once_and_again_when_the_lock_changes(tmp_path: Path) -> None:
     # Given an environment whose Python writes down what it is asked
     root = a_copy(tmp_path)
@@ -281,6 +284,7 @@ def test_setup_installs_once_and_again_when_the_lock_changes(tmp_path: Path) -> 
     assert (first, second, third) == (2, 0, 2)
 
 
+@pytest.mark.external
 def test_setup_stops_with_the_remedy_when_there_is_no_new_python(tmp_path: Path) -> None:
     # Given a machine whose every Python is too old
     root = a_copy(tmp_path)
@@ -302,6 +306,7 @@ def test_setup_stops_with_the_remedy_when_there_is_no_new_python(tmp_path: Path)
     assert not (root / ".venv").exists()
 
 
+@pytest.mark.external
 def test_setup_leaves_no_half_environment_when_the_venv_module_is_missing(tmp_path: Path) -> None:
     # Given a Python that is new enough and has no venv, as Debian ships it
     root = a_copy(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,16 +23,15 @@ base_url = "http://127.0.0.1:8810"
 
 
 @pytest.fixture(autouse=True)
-def nothing_set(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Removes all EXPORTER_* variables, and uses a directory without an exporter.toml."""
     for name in os.environ:
         if name.startswith("EXPORTER_") or name == "BOARD_KEY":
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     settings.load.cache_clear()
-    request.addfinalizer(settings.load.cache_clear)
+    yield
+    settings.load.cache_clear()
 
 
 def refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> str:

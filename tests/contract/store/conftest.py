@@ -49,7 +49,7 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.external)])
 def store(request: pytest.FixtureRequest, clock: FakeClock) -> ExportStore:
     if request.param == "memory":
         return MemoryStore(clock)

@@ -227,6 +227,7 @@ def test_a_cut_a_rejoin_and_the_end_of_a_partition_asked_again_take_effect_once(
     assert (counters["exports_cut"], counters["exports_rejoined"]) == (1, 1)
 
 
+@pytest.mark.external
 def test_a_redis_that_does_not_answer_is_store_unavailable() -> None:
     # Given
     url = f"redis://127.0.0.1:{ports.find_free(1)[0]}/0"
@@ -244,6 +245,7 @@ def test_a_redis_that_does_not_answer_is_store_unavailable() -> None:
             call()
 
 
+@pytest.mark.external
 def test_one_that_is_not_patient_gives_up_a_redis_that_hangs_within_five_seconds() -> None:
     # Given a port that takes every connection and never says a word
     with socket.create_server(("127.0.0.1", 0)) as listener:

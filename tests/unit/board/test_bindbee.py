@@ -83,6 +83,7 @@ def jobs(board: httpx.Client) -> dict[str, dict[str, Any]]:
     return {job["remote_id"]: job for job in walk(board)}
 
 
+@pytest.mark.external
 def test_a_posting_is_shown_as_the_vendors_job_object(jobs: dict[str, dict[str, Any]]) -> None:
     # When
     job = jobs["civil"]
@@ -211,6 +212,7 @@ def test_filters_really_filter(board: httpx.Client, jobs: dict[str, dict[str, An
             assert remote_ids(found) == sorted(expected), parameters
 
 
+@pytest.mark.external
 def test_only_what_was_written_later_is_modified_after(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
@@ -247,6 +249,7 @@ def test_pages_follow_each_other_by_cursor_until_it_is_null(
     assert len(jobs) == len(POSTINGS)
 
 
+@pytest.mark.external
 def test_jobs_added_while_pages_are_read_neither_repeat_nor_hide_others(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
@@ -348,6 +351,7 @@ def test_the_key_comes_as_a_bearer_and_the_connector_token_beside_it(board: http
         assert len(response.headers["x-request-id"]) == 32
 
 
+@pytest.mark.external
 def test_a_request_without_a_connector_token_gets_an_error_that_names_the_header(
     board: httpx.Client,
 ) -> None:
@@ -361,6 +365,7 @@ def test_a_request_without_a_connector_token_gets_an_error_that_names_the_header
     assert (detail["loc"], detail["type"]) == (["header", "x-connector-token"], "missing")
 
 
+@pytest.mark.external
 def test_connector_tokens_can_differ_from_the_keys(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
@@ -373,6 +378,7 @@ def test_connector_tokens_can_differ_from_the_keys(tmp_path: Path) -> None:
     assert (own.status_code, key.status_code) == (200, 403)
 
 
+@pytest.mark.external
 def test_two_hundred_requests_a_minute_are_answered_and_no_more(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
@@ -428,6 +434,7 @@ def test_the_limit_is_reset_a_minute_after_the_first_request() -> None:
     assert answered[3][1]["x-ratelimit-reset"] == "1120"
 
 
+@pytest.mark.external
 def test_a_file_without_job_ids_gets_them_when_it_is_opened(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
@@ -479,6 +486,7 @@ def test_a_page_costs_the_same_at_any_depth_and_reads_only_its_own_rows(tmp_path
     assert one < first / 2
 
 
+@pytest.mark.external
 def test_faults_apply_to_searches(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"

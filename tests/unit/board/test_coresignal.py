@@ -15,6 +15,8 @@ from exporter.board import coresignal_records, database, synthetic
 from tests import boards
 from tests.boards import KEY
 
+pytestmark = pytest.mark.external
+
 SEARCH, DSL = "/v2/job_base/search/filter", "/v2/job_base/search/es_dsl"
 
 POSTINGS: list[dict[str, Any]] = [

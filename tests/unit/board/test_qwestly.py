@@ -70,6 +70,7 @@ def jobs(board: httpx.Client) -> dict[str, dict[str, Any]]:
     return {job["source_id"]: job for job in listed}
 
 
+@pytest.mark.external
 def test_a_posting_is_shown_as_the_vendors_job_object(
     board: httpx.Client, jobs: dict[str, dict[str, Any]]
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_search_gives_the_most_relevant_first(board: httpx.Client) -> None:
     assert bridges == [OWN, "two"]
 
 
+@pytest.mark.external
 def test_the_latest_written_come_first_and_then_the_lowest_id(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
@@ -249,6 +251,7 @@ def test_an_id_that_no_job_has_is_404_and_one_that_none_can_have_is_400(
     assert (response.status_code, response.json()) == (status, {"error": message})
 
 
+@pytest.mark.external
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -314,6 +317,7 @@ def test_a_page_of_a_cached_search_reads_only_its_own_rows(tmp_path: Path) -> No
     assert first < whole / 40
 
 
+@pytest.mark.external
 def test_faults_apply_to_searches(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"

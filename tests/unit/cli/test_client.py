@@ -22,6 +22,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "MAX_PAUSE_SECONDS", 0.001)
 
 
+@pytest.mark.external
 def test_a_watcher_sees_every_record_up_to_the_last() -> None:
     # Given
     seen: list[str] = []
@@ -35,6 +36,7 @@ def test_a_watcher_sees_every_record_up_to_the_last() -> None:
     assert {asked.headers["authorization"] for asked in service.asked} == {"Bearer exp_1"}
 
 
+@pytest.mark.external
 def test_a_service_that_is_restarted_meanwhile_is_asked_again() -> None:
     # Given: it vanishes, its proxy says so, then its store is not there yet
     away: list[Answer] = [
@@ -53,6 +55,7 @@ def test_a_service_that_is_restarted_meanwhile_is_asked_again() -> None:
     assert len(service.asked) == 5
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refusal_ends_the_watch_at_once(status: int) -> None:
     # Given
@@ -67,6 +70,7 @@ def test_a_refusal_ends_the_watch_at_once(status: int) -> None:
     assert len(service.asked) == 2
 
 
+@pytest.mark.external
 def test_a_download_gets_its_name_when_all_of_it_is_there(tmp_path: Path) -> None:
     # Given
     file = tmp_path / "jobs.csv"
@@ -86,6 +90,7 @@ def test_a_download_gets_its_name_when_all_of_it_is_there(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.external
 @pytest.mark.parametrize(
     ("answer", "said"),
     [

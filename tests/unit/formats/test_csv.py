@@ -16,6 +16,7 @@ from exporter.core.checkpoints import RowCounts
 from exporter.errors import SourceUntrue
 from exporter.formats import rows as rawjson
 from exporter.formats.csv import Csv
+from tests import fast
 
 
 def lines(*rows: bytes, columns: tuple[str, ...] = ("a", "b"), guard: bool = False) -> list[bytes]:
@@ -226,7 +227,9 @@ objects = st.lists(st.tuples(names, tokens), max_size=5).map(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=fast.examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(texts=st.lists(objects, max_size=6), guard=st.booleans(), damage=st.booleans())
 def test_the_bytes_do_not_depend_on_what_the_encoder_saw_before(
     texts: list[str], guard: bool, damage: bool
@@ -264,7 +267,9 @@ def is_an_object(row: bytes) -> bool:
         return False
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=fast.examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(text=objects, at=st.integers(0, 60), put=st.text('{}[]:,"\\ 0-.eN', max_size=2))
 def test_a_row_is_refused_exactly_if_the_standard_reader_refuses_it(
     text: str, at: int, put: str

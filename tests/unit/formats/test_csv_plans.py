@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from exporter.core.checkpoints import RowCounts
 from exporter.formats.csv import Csv
+from tests import fast
 
 COLUMNS = ("a", "b", "c", "d", "a")
 FORMULA = re.compile(r"[\t\r]|[ \t\n\r\v\f]*[=+\-@＝＋－＠]")
@@ -149,7 +150,9 @@ def elements_of(source: str) -> list[str]:
         at = end
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=fast.examples(120), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(rows=sources(), guard=st.booleans(), joined=st.booleans())
 def test_every_cell_equals_the_cell_of_the_standard_library_in_every_dialect(
     rows: list[bytes], guard: bool, joined: bool
@@ -174,7 +177,9 @@ def test_every_cell_equals_the_cell_of_the_standard_library_in_every_dialect(
     assert row_counts == oracle.row_counts
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=fast.examples(120), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(rows=sources(), guard=st.booleans(), joined=st.booleans())
 def test_the_bytes_do_not_depend_on_the_learned_kinds(
     rows: list[bytes], guard: bool, joined: bool

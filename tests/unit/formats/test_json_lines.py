@@ -14,6 +14,7 @@ from exporter.core.checkpoints import RowCounts
 from exporter.errors import SourceUntrue
 from exporter.formats.json import JsonLines
 from exporter.sources.http.json_pages import reader
+from tests import fast
 
 
 def encode(*rows: bytes, columns: tuple[str, ...] = ()) -> tuple[bytes, RowCounts]:
@@ -165,7 +166,9 @@ texts = st.lists(characters, max_size=5).map(lambda found: f'"{"".join(found)}"'
 values = texts | st.sampled_from(["1.10", "-0", "[1,\n 2]", "NaN", "18446744073709551616", "null"])
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=fast.examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 @given(
     rows=st.lists(st.lists(values, max_size=3), min_size=1, max_size=4),
     between=st.sampled_from([",", " ,\r\n"]),

@@ -82,6 +82,7 @@ def test_rows_come_in_order_whichever_page_arrives_first() -> None:
     assert 1 < upstream.most_at_once <= AHEAD
 
 
+@pytest.mark.external
 def test_the_first_page_is_asked_alone_and_then_as_many_as_may_be() -> None:
     # Given
     bench = Bench(postings(200), read_ahead=AHEAD)
@@ -193,6 +194,7 @@ def test_pages_that_are_large_are_not_all_asked_for_at_once(
     assert upstream.most_at_once == 2
 
 
+@pytest.mark.external
 def test_an_error_of_a_page_ahead_surfaces_when_its_turn_comes() -> None:
     # Given: the sixth page fails at once, and those before it take their time
     bench = Bench(postings(200), read_ahead=AHEAD)
@@ -257,6 +259,7 @@ def test_a_worker_that_shuts_down_does_not_wait_for_its_upstream(
     assert len(bench.bucket()) == 1
 
 
+@pytest.mark.external
 def test_a_cancel_ends_an_export_whose_upstream_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     # Given
     monkeypatch.setattr(threads, "POLL_SECONDS", 0.01)

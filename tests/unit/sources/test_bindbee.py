@@ -74,6 +74,7 @@ def rows(one: BindbeeSource, query: dict[str, Any]) -> list[str]:
     return found
 
 
+@pytest.mark.external
 def test_every_page_is_asked_for_with_all_parameters_alike() -> None:
     # Given
     raw = {"status": "IN REVIEW & more", "expand": "offices[id,name],recruiters", "ids": IDS[:2]}
@@ -93,6 +94,7 @@ def test_every_page_is_asked_for_with_all_parameters_alike() -> None:
     assert {asked.headers["x-connector-token"] for asked in upstream.asked} == {"token_1"}
 
 
+@pytest.mark.external
 def test_only_a_null_cursor_is_the_end() -> None:
     # Given: short and empty pages, and a full last page
     answers = [said([], "a"), said(IDS[:1], "b"), said([], "c"), said(IDS[1:5])]
@@ -107,6 +109,7 @@ def test_only_a_null_cursor_is_the_end() -> None:
     assert {page.total for page in pages} == {None}
 
 
+@pytest.mark.external
 @pytest.mark.parametrize(
     ("body", "claim"),
     [
@@ -141,6 +144,7 @@ def test_a_page_that_contradicts_itself_is_asked_for_again_and_never_used(
         assert len(one.fetch({}, at).rows) == 1
 
 
+@pytest.mark.external
 def test_after_a_429_the_same_cursor_is_asked_for_again_when_upstream_says() -> None:
     # Given
     slow = reply(429, {"detail": "Rate limit exceeded"}, Retry_After="2")
@@ -159,6 +163,7 @@ def test_after_a_429_the_same_cursor_is_asked_for_again_when_upstream_says() -> 
     assert clock.monotonic() >= 2
 
 
+@pytest.mark.external
 def test_a_long_retry_after_lets_the_export_wait_without_a_worker() -> None:
     # Given
     slow = reply(429, {"detail": "Rate limit exceeded"}, Retry_After="40")
@@ -170,6 +175,7 @@ def test_a_long_retry_after_lets_the_export_wait_without_a_worker() -> None:
     assert len(upstream.asked) == 1
 
 
+@pytest.mark.external
 def test_a_wrong_connector_token_is_reported_in_upstreams_words_and_never_shown() -> None:
     # Given
     refusal = reply(403, {"detail": "token_1 is for HRIS"})
@@ -182,6 +188,7 @@ def test_a_wrong_connector_token_is_reported_in_upstreams_words_and_never_shown(
     assert "remote_id" not in str(refused.value)
 
 
+@pytest.mark.external
 def test_a_cycle_of_cursors_is_an_error() -> None:
     # Given: cursors a, b, c, a, b, c and so on, each with rows
     circle = {None: "a", "a": "b", "b": "c", "c": "a"}
@@ -201,6 +208,7 @@ def test_a_cycle_of_cursors_is_an_error() -> None:
     assert len(upstream.asked) < 12
 
 
+@pytest.mark.external
 def test_a_job_that_a_sync_moves_behind_the_cursor_is_written_once() -> None:
     # Given
     with reading(said(IDS[:2], "a"), said([IDS[0], IDS[2]])) as (one, _):
@@ -288,6 +296,7 @@ def test_each_wrong_field_of_a_search_is_named(
     assert all(problem["msg"] and problem["type"] for problem in wrong.value.problems)
 
 
+@pytest.mark.external
 def test_two_hundred_ids_are_looked_up_by_one_request() -> None:
     # Given
     with reading(said(IDS[:150])) as (one, upstream):
@@ -301,6 +310,7 @@ def test_two_hundred_ids_are_looked_up_by_one_request() -> None:
     assert one.lookup_size == 200
 
 
+@pytest.mark.external
 def test_ids_that_no_job_can_have_are_not_requested() -> None:
     # Given
     with reading(said([])) as (one, upstream):
@@ -310,6 +320,7 @@ def test_ids_that_no_job_can_have_are_not_requested() -> None:
     assert (found, upstream.asked) == ({}, [])
 
 
+@pytest.mark.external
 def test_a_lookup_that_comes_in_several_pages_is_read_to_its_end() -> None:
     # Given
     with reading(said(IDS[:2], "a"), said([], "b"), said(IDS[2:3])) as (one, upstream):
@@ -321,6 +332,7 @@ def test_a_lookup_that_comes_in_several_pages_is_read_to_its_end() -> None:
     assert {parameters(asked)["ids"] for asked in upstream.asked} == {",".join(IDS[:4])}
 
 
+@pytest.mark.external
 @pytest.mark.parametrize(
     ("answers", "claim"),
     [
@@ -355,6 +367,7 @@ def test_all_workers_together_stay_within_the_vendors_rate() -> None:
     assert (rate.requests, rate.seconds) == (200, 60)
 
 
+@pytest.mark.external
 def test_an_export_holds_every_job_of_a_board_that_misbehaves(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"

@@ -110,6 +110,7 @@ def everything(one: CoresignalSource, limit: int | None = None) -> list[list[int
     return found
 
 
+@pytest.mark.external
 def test_a_search_is_asked_for_as_the_vendor_documents_it() -> None:
     # Given
     with reading(Vendor(9)) as (one, upstream):
@@ -130,6 +131,7 @@ def test_a_search_is_asked_for_as_the_vendor_documents_it() -> None:
     assert first.total == 9
 
 
+@pytest.mark.external
 def test_an_elasticsearch_query_goes_upstream_as_it_is() -> None:
     # Given
     dsl = {"query": {"match": {"title": "Welder"}}}
@@ -164,6 +166,7 @@ def test_an_elasticsearch_query_of_another_shape_is_named(
     assert [problem["loc"] for problem in refused.value.problems] == [loc]
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("many", [True, False])
 def test_records_come_in_the_order_of_the_search_each_once(many: bool) -> None:
     # Given
@@ -176,6 +179,7 @@ def test_records_come_in_the_order_of_the_search_each_once(many: bool) -> None:
     assert sorted(vendor.collected) == list(range(1, 11))
 
 
+@pytest.mark.external
 def test_bulk_collection_is_detected_once() -> None:
     # Given
     with reading(Vendor(10, many=True)) as (one, upstream):
@@ -189,6 +193,7 @@ def test_bulk_collection_is_detected_once() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.external
 def test_no_record_is_collected_beyond_the_limit() -> None:
     # Given: each record costs a credit
     vendor = Vendor(10)
@@ -200,6 +205,7 @@ def test_no_record_is_collected_beyond_the_limit() -> None:
     assert vendor.collected == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.external
 def test_a_record_that_is_gone_is_reported_as_unknown_and_another_takes_its_place() -> None:
     # Given
     vendor = Vendor(10)
@@ -214,6 +220,7 @@ def test_a_record_that_is_gone_is_reported_as_unknown_and_another_takes_its_plac
     assert ids(second.rows) == [5, 6, 7]
 
 
+@pytest.mark.external
 def test_ids_before_the_offset_are_skipped_without_collecting_them() -> None:
     # Given
     vendor = Vendor(10)
@@ -227,6 +234,7 @@ def test_ids_before_the_offset_are_skipped_without_collecting_them() -> None:
     assert sum("/search/" in asked.line for asked in upstream.asked) == 3
 
 
+@pytest.mark.external
 @pytest.mark.parametrize(
     ("answer", "claim"),
     [
@@ -255,6 +263,7 @@ def test_a_search_page_that_contradicts_itself_is_refused(answer: bytes, claim: 
         one.fetch({}, one.start(None, 0))
 
 
+@pytest.mark.external
 def test_a_page_that_names_itself_as_the_next_is_refused() -> None:
     # Given
     vendor = Vendor(9, many=True)
@@ -266,6 +275,7 @@ def test_a_page_that_names_itself_as_the_next_is_refused() -> None:
             one.fetch({}, first.next)
 
 
+@pytest.mark.external
 def test_a_list_that_changed_by_less_than_tolerated_ends_with_what_was_read() -> None:
     # Given: one of the rows already read is deleted
     vendor = Vendor(8, many=True)
@@ -278,6 +288,7 @@ def test_a_list_that_changed_by_less_than_tolerated_ends_with_what_was_read() ->
     assert (first.total, second.total, second.next) == (8, 8, None)
 
 
+@pytest.mark.external
 @pytest.mark.parametrize(
     ("answer", "claim"),
     [
@@ -300,6 +311,7 @@ def test_records_that_were_not_requested_are_refused(answer: bytes, claim: str) 
         one.fetch({}, one.start(None, 0))
 
 
+@pytest.mark.external
 def test_another_record_than_the_requested_one_is_refused() -> None:
     # Given
     def upstream(asked: Asked) -> Answer:
@@ -312,6 +324,7 @@ def test_another_record_than_the_requested_one_is_refused() -> None:
         one.fetch({}, one.start(None, 0))
 
 
+@pytest.mark.external
 def test_a_record_with_control_characters_comes_as_it_is() -> None:
     # Given: a control character, which JSON does not allow and of which the vendor warns
     record = b'{"id": 1, "description": "tab\there", "fte": 1.10}'
@@ -328,6 +341,7 @@ def test_a_record_with_control_characters_comes_as_it_is() -> None:
     assert [bytes(row) for row in page.rows] == [record]
 
 
+@pytest.mark.external
 def test_records_that_do_not_come_in_time_are_asked_for_in_smaller_pages_from_then_on() -> None:
     # Given
     vendor = Vendor(10, many=True)
@@ -343,6 +357,7 @@ def test_records_that_do_not_come_in_time_are_asked_for_in_smaller_pages_from_th
     assert found == [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]]
 
 
+@pytest.mark.external
 def test_records_one_by_one_that_take_too_long_make_a_smaller_page_and_are_paid_once() -> None:
     # Given: each record takes a quarter of the time of a page
     vendor, clock = Vendor(10), FakeClock()
@@ -366,6 +381,7 @@ def test_records_one_by_one_that_take_too_long_make_a_smaller_page_and_are_paid_
     assert vendor.collected == [1, 2]
 
 
+@pytest.mark.external
 def test_records_looked_up_one_by_one_end_at_the_deadline_of_a_page() -> None:
     # Given
     vendor, clock = Vendor(10), FakeClock()
@@ -386,6 +402,7 @@ def test_records_looked_up_one_by_one_end_at_the_deadline_of_a_page() -> None:
     assert len(vendor.collected) <= 3
 
 
+@pytest.mark.external
 def test_an_error_of_one_record_fails_the_page() -> None:
     # Given
     vendor = Vendor(4)
@@ -399,6 +416,7 @@ def test_an_error_of_one_record_fails_the_page() -> None:
         one.fetch({}, one.start(None, 0))
 
 
+@pytest.mark.external
 def test_an_untrue_search_is_asked_for_again() -> None:
     # Given
     vendor = Vendor(2, many=True)
@@ -418,6 +436,7 @@ def test_an_untrue_search_is_asked_for_again() -> None:
     assert ids(page.rows) == [1, 2]
 
 
+@pytest.mark.external
 def test_a_count_takes_one_search_and_no_record() -> None:
     # Given
     vendor = Vendor(9)
@@ -430,6 +449,7 @@ def test_a_count_takes_one_search_and_no_record() -> None:
     assert asked.line == "POST /v2/job_base/search/filter?items_per_page=1 HTTP/1.1"
 
 
+@pytest.mark.external
 @pytest.mark.parametrize("many", [True, False])
 def test_a_text_that_is_not_an_id_is_unknown(many: bool) -> None:
     # Given
@@ -442,6 +462,7 @@ def test_a_text_that_is_not_an_id_is_unknown(many: bool) -> None:
     assert sorted(vendor.collected) == [3, 7, 10]
 
 
+@pytest.mark.external
 def test_the_lookup_size_shrinks_without_bulk_collection() -> None:
     # Given
     with reading(Vendor(9), max_in_flight=3) as (one, _):
@@ -452,6 +473,7 @@ def test_the_lookup_size_shrinks_without_bulk_collection() -> None:
         assert (before, one.lookup_size) == (1000, 30)
 
 
+@pytest.mark.external
 def test_a_wrong_address_is_an_error_where_every_id_would_seem_unknown() -> None:
     # Given
     nowhere = reading(reply(404, {"detail": "Not Found"}))

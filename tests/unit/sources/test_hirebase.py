@@ -57,6 +57,7 @@ JOBS = [{"_id": "a"}, {"_id": "b"}, {"_id": "c"}, {"_id": "d"}]
 FIRST = {"page": 1, "size": PAGE_SIZE, "skip": 0}
 
 
+@pytest.mark.external
 def test_a_page_is_asked_for_as_the_vendor_documents_it() -> None:
     # Given
     with reading(listing(9)) as (one, upstream):
@@ -72,6 +73,7 @@ def test_a_page_is_asked_for_as_the_vendor_documents_it() -> None:
     assert page.next == {"page": 2, "size": PAGE_SIZE, "skip": 0, "follows": True}
 
 
+@pytest.mark.external
 @pytest.mark.parametrize(
     ("answer", "claim"),
     [
@@ -99,6 +101,7 @@ def test_a_page_that_contradicts_itself_is_never_used(answer: bytes, claim: str)
     assert len(upstream.asked) > 1
 
 
+@pytest.mark.external
 def test_an_empty_page_in_the_middle_is_no_end() -> None:
     # Given
     with (
@@ -109,6 +112,7 @@ def test_an_empty_page_in_the_middle_is_no_end() -> None:
         one.fetch({}, {"page": 2, "size": PAGE_SIZE, "skip": 0})
 
 
+@pytest.mark.external
 def test_a_page_size_above_upstreams_maximum_is_an_error_with_advice() -> None:
     # Given: an upstream that serves at most 2 rows a page, as only its answer shows
     with (
@@ -121,6 +125,7 @@ def test_a_page_size_above_upstreams_maximum_is_an_error_with_advice() -> None:
         one.fetch({}, FIRST)
 
 
+@pytest.mark.external
 def test_a_refused_page_size_is_reported_in_the_words_of_upstream() -> None:
     # Given
     detail = [{"loc": ["body", "limit"], "msg": "Limit cannot be greater than 2"}]
@@ -132,6 +137,7 @@ def test_a_refused_page_size_is_reported_in_the_words_of_upstream() -> None:
         one.fetch({}, FIRST)
 
 
+@pytest.mark.external
 def test_a_page_without_its_own_number_and_size_is_accepted_if_the_total_agrees() -> None:
     # Given
     with reading(said(JOBS, 4)) as (one, _):
@@ -141,6 +147,7 @@ def test_a_page_without_its_own_number_and_size_is_accepted_if_the_total_agrees(
     assert (len(page.rows), page.next["page"], page.total) == (4, 2, 4)
 
 
+@pytest.mark.external
 def test_one_total_that_is_too_small_does_not_end_the_list() -> None:
     # Given: a first page with a total that is too small, but agrees with its rows
     with reading(said(JOBS, 4), said(JOBS, 9), said(JOBS[:1], 9), said([], 9)) as (one, _):
@@ -154,6 +161,7 @@ def test_one_total_that_is_too_small_does_not_end_the_list() -> None:
     assert [page.total for page in pages] == [4, 9, 9, 9]
 
 
+@pytest.mark.external
 def test_an_empty_page_whose_total_contradicts_the_page_before_it_is_requested_again() -> None:
     # Given: page 3 is past the end of 6 rows, but one answer has a total of 2
     with reading(said([], 2), said([], 6)) as (one, upstream):
@@ -164,6 +172,7 @@ def test_an_empty_page_whose_total_contradicts_the_page_before_it_is_requested_a
     assert len(upstream.asked) == 2
 
 
+@pytest.mark.external
 def test_a_search_that_matches_nothing_is_one_empty_page() -> None:
     # Given
     with reading(listing(0)) as (one, _):
@@ -173,6 +182,7 @@ def test_a_search_that_matches_nothing_is_one_empty_page() -> None:
     assert (list(page.rows), page.next, page.total) == ([], None, 0)
 
 
+@pytest.mark.external
 def test_an_offset_past_the_end_is_one_empty_page_with_the_true_total() -> None:
     # Given
     with reading(listing(3)) as (one, _):

@@ -20,6 +20,8 @@ from exporter.sources.hirebase import HirebaseSource
 from exporter.sources.http.numbered import MAX_LOOKUP_IDS
 from tests.upstreams import Asked, reply, serving
 
+pytestmark = pytest.mark.external
+
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 

@@ -84,6 +84,7 @@ def walk(one: QwestlySource, query: dict[str, Any]) -> list[int]:
 JOBS = [{"_id": "a"}, {"_id": "b"}, {"_id": "c"}, {"_id": "d"}]
 
 
+@pytest.mark.external
 def test_a_page_is_asked_for_as_the_vendor_documents_it() -> None:
     # Given
     raw = {"search": "C++ & Köln", "status": "filled", "company_id": "ABCDEF" * 4}
@@ -101,6 +102,7 @@ def test_a_page_is_asked_for_as_the_vendor_documents_it() -> None:
     assert page.next == {"page": 2, "size": 4, "skip": 0, "follows": True}
 
 
+@pytest.mark.external
 def test_the_page_past_the_end_is_requested_too() -> None:
     # Given
     with reading(listing(8)) as (one, upstream):
@@ -111,6 +113,7 @@ def test_the_page_past_the_end_is_requested_too() -> None:
     assert [asked_for(asked)[1]["page"] for asked in upstream.asked] == ["1", "2", "3"]
 
 
+@pytest.mark.external
 @pytest.mark.parametrize(
     ("answer", "claim"),
     [
@@ -141,6 +144,7 @@ def test_a_page_that_contradicts_itself_is_asked_for_again_and_never_used(
     assert len(upstream.asked) > 1
 
 
+@pytest.mark.external
 def test_a_page_that_is_too_large_is_read_as_smaller_pages() -> None:
     # Given: an upstream that fails for pages of more than two jobs
     true = listing(9)
@@ -156,6 +160,7 @@ def test_a_page_that_is_too_large_is_read_as_smaller_pages() -> None:
     assert found == list(range(9))
 
 
+@pytest.mark.external
 def test_a_missing_key_is_reported_and_the_key_never_shown() -> None:
     # Given: the vendor's answer to a request without a key
     with reading(reply(401, "null")) as (one, _), pytest.raises(SourceRefused) as refused:
@@ -166,6 +171,7 @@ def test_a_missing_key_is_reported_and_the_key_never_shown() -> None:
     assert "sk_1" not in str(refused.value)
 
 
+@pytest.mark.external
 def test_the_total_of_a_page_of_one_job_is_the_count() -> None:
     # Given
     with reading(listing(9)) as (one, upstream):
@@ -227,6 +233,7 @@ def single(asked: Asked) -> Answer:
     return reply(200, f'{{"success":true,"data":{{"_id":"{job_id}","n":NaN, "x":1.10}}}}')
 
 
+@pytest.mark.external
 def test_jobs_are_looked_up_by_one_request_each_and_unknown_ids_left_out() -> None:
     # Given
     known, unknown = [f"{one:024x}" for one in range(9)], ["f" * 24, "F" * 24]
@@ -241,6 +248,7 @@ def test_jobs_are_looked_up_by_one_request_each_and_unknown_ids_left_out() -> No
     assert len(upstream.asked) == len(unknown) + len(known) + 1
 
 
+@pytest.mark.external
 def test_as_many_lookups_are_under_way_at_once_as_configured_and_no_more() -> None:
     # Given: an upstream that answers no request before the third has arrived
     together, under_way, most = threading.Barrier(3, timeout=20), set[object](), 0
@@ -275,6 +283,7 @@ def test_as_many_lookups_are_under_way_at_once_as_configured_and_no_more() -> No
     assert (len(found), most) == (9, 3)
 
 
+@pytest.mark.external
 @pytest.mark.parametrize(
     ("answer", "error", "claim"),
     [
@@ -317,6 +326,7 @@ def test_no_more_lookups_are_taken_than_a_rate_lets_through_soon(
     assert (lookups.size, lookups.at_once) == expected
 
 
+@pytest.mark.external
 def test_a_lookup_of_its_full_size_comes_to_its_end_within_a_slow_rate() -> None:
     # Given
     clock = FakeClock()
@@ -347,6 +357,7 @@ def test_pages_are_as_large_as_the_vendor_allows() -> None:
     assert cursor["size"] == 200
 
 
+@pytest.mark.external
 def test_an_export_holds_every_job_of_a_board_that_misbehaves(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"

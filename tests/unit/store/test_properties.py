@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import cast
 
 import msgspec
+import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -49,6 +50,8 @@ from exporter.store.memory.credit_accounts import MemoryAccounts
 from exporter.store.memory.store import MemoryStore
 from exporter.store.redis.credit_accounts import Credits
 from exporter.store.redis.store import RedisStore
+
+pytestmark = pytest.mark.external
 
 DATABASE = 4
 IDS = [f"e{n}" for n in range(8)]

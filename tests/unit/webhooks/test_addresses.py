@@ -21,6 +21,7 @@ from exporter.webhooks.addresses import (
     NameUnresolved,
     Target,
 )
+from tests import fast
 
 NUMBERS = "in an ambiguous form"
 NAMES = "internal network"
@@ -344,7 +345,7 @@ def test_every_other_neighbour_of_a_row_is_in_another_row() -> None:
 
 
 @given(st.ip_addresses())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=fast.examples(60), deadline=None)
 def test_what_python_holds_for_not_global_is_refused(address: Address) -> None:
     # Given
     inside = address.ipv4_mapped if isinstance(address, IPv6Address) else None
@@ -364,7 +365,7 @@ def test_what_some_pythons_hold_for_global_is_refused(address: str) -> None:
 
 
 @given(st.ip_addresses(v=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=fast.examples(60), deadline=None)
 def test_an_ipv4_address_is_judged_alike_in_every_ipv6_disguise(address: Address) -> None:
     # Given: an operator who reaches IPv4 through all the gateways there are
     gateways = ["::/96", "64:ff9b::/96", "2002::/16", "2001::/32", "2001::/23", "::/3"]

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from exporter.webhooks.schedule import RETRY_DELAY_SECONDS, Reaction, classify, next_delay
 from exporter.webhooks.sender import Outcome
+from tests import fast
 
 
 def answered(status: int | None, retry_after: float | None = None) -> Outcome:
@@ -53,7 +54,7 @@ def test_what_was_delivered_or_is_gone_is_not_tried_again(status: int) -> None:
 
 
 @given(tries=st.integers(1, 9), number=st.floats(0, 1), status=st.sampled_from([None, 302, 500]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=fast.examples(60), deadline=None)
 def test_a_delay_varies_by_a_fifth_at_most(tries: int, number: float, status: int | None) -> None:
     # Given
     base = RETRY_DELAY_SECONDS[tries - 1]
@@ -69,7 +70,7 @@ def test_a_delay_varies_by_a_fifth_at_most(tries: int, number: float, status: in
     asked=st.floats(0, 1e9),
     status=st.sampled_from([400, 429, 500, 503, 504]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=fast.examples(60), deadline=None)
 def test_a_retry_after_counts_between_the_delay_and_twice_the_delay(
     tries: int, number: float, asked: float, status: int
 ) -> None:

@@ -25,6 +25,7 @@ from exporter.local import ports
 from exporter.webhooks import sender, signatures
 from exporter.webhooks.addresses import Guard, Resolver
 from exporter.webhooks.sender import MAX_EXCERPT_BYTES, Outcome, Sender
+from tests import fast
 from tests.upstreams import reply
 from tests.webhook_receiver import (
     Behaviour,
@@ -40,6 +41,8 @@ from tests.webhook_receiver import (
     reset,
     status,
 )
+
+pytestmark = pytest.mark.external
 
 NAME = "hooks.example.com"
 BODY = '{"type":"export.finished","timestamp":"2026-01-01T00:00:00Z","data":{"é":1}}'.encode()
@@ -421,7 +424,7 @@ def test_the_wait_that_a_receiver_asks_for_is_told(said: str, seconds: float | N
 
 
 @given(st.text(st.characters(codec="latin-1"), max_size=40))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=fast.examples(50), deadline=None)
 def test_no_retry_after_is_too_strange(text: str) -> None:
     # Given / When
     found = retry_after.read(text, FakeClock().now(), longest=sender.MAX_RETRY_AFTER_SECONDS)

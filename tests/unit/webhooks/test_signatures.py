@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.webhooks import signatures
+from tests import fast
 
 BODY = '{"type":"export.finished","data":{"id":"exp_1","title":"Ingénieur 🚀"}}'.encode()
 ID = "msg_2Lh9KRb0pzN4LePd3XiA4v9Axj1"
@@ -43,7 +44,7 @@ def test_receivers_libraries_accept_what_is_signed(verifier: Verifier) -> None:
     key=st.binary(min_size=24, max_size=64),
     at=st.integers(0, 2**33),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=fast.examples(60), deadline=None)
 def test_the_libraries_sign_the_same_bytes_in_the_same_way(
     body: bytes, ids: str, key: bytes, at: int
 ) -> None:

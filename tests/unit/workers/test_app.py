@@ -82,6 +82,7 @@ def test_a_worker_recovers_from_the_error_with_which_this_kombu_closes_a_dead_li
     assert issubclass(AttributeError, BROKER_ERRORS)
 
 
+@pytest.mark.external
 def test_kombu_still_needs_the_guard_and_still_looks_where_it_is_put() -> None:
     # Given: a kombu that we have not touched
     untouched = (

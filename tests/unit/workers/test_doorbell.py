@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 from typing import cast
 
+import pytest
+
 from exporter.local import ports
 from exporter.maintenance.sweeper import Sweeper
 from exporter.store.base import ExportStore
 from exporter.store.redis.store import RedisStore
 from tests.harness import Bench, postings
 from workers import doorbell
+
+pytestmark = pytest.mark.external
 
 
 def test_a_sweep_goes_on_while_presence_cannot_be_shown() -> None:

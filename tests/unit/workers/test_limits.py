@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -14,11 +15,12 @@ from exporter.settings import Settings
 
 
 @pytest.fixture(autouse=True)
-def nothing_set(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in [name for name in os.environ if name.startswith("EXPORTER_")]:
         monkeypatch.delenv(name)
     settings.load.cache_clear()
-    request.addfinalizer(settings.load.cache_clear)
+    yield
+    settings.load.cache_clear()
 
 
 @pytest.mark.parametrize("budget", [timedelta(seconds=1), timedelta(seconds=30), timedelta(days=1)])

@@ -23,6 +23,8 @@ from exporter.local import ports
 from exporter.sources.http import client as http
 from tests.upstreams import Answer, Reset, Upstream, reply, serving
 
+pytestmark = pytest.mark.external
+
 KEY = "sk/a1B2&c3+d4="
 GOOD = reply(200, {"well": True}, content_type="application/json")
 

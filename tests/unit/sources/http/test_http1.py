@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from exporter.sources.http import http1
 from exporter.sources.http.http1 import Connection
 from exporter.sources.http.sockets import Socket
+from tests import fast
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -188,7 +189,7 @@ def test_a_cut_after_the_size_of_a_body_without_length_is_no_error_of_http() -> 
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=20), st.integers(1, 500))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=fast.examples(50), deadline=None)
 def test_chunks_come_out_whole_however_they_are_cut(chunks: list[bytes], most: int) -> None:
     # Given
     raw = b"".join(b"%X\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import SourceUntrue
 from exporter.sources.http.json_pages import reader
+from tests import fast
 
 
 class Envelope(msgspec.Struct):
@@ -90,7 +91,7 @@ values = st.recursive(scalars, containers, max_leaves=8)
 
 
 @given(st.lists(values, max_size=4), values, blanks, st.booleans(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=fast.examples(150), deadline=None)
 def test_both_readers_give_every_row_byte_for_byte(
     found: list[bytes], other: bytes, between: list[bytes], first: bool, bom: bool
 ) -> None:

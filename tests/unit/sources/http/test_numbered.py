@@ -21,7 +21,10 @@ from exporter.sources.base import Page
 from exporter.sources.hirebase import HirebaseSource
 from exporter.sources.http import client, numbered_pages
 from exporter.sources.http.json_pages import reader
+from tests import fast
 from tests.upstreams import Answer, Asked, reply, serving
+
+pytestmark = pytest.mark.external
 
 
 def source(url: str, page_size: int, clock: Clock | None = None, **more: Any) -> HirebaseSource:
@@ -227,7 +230,7 @@ class Choosy:
     offset=st.integers(0, 60),
     dice=st.lists(st.booleans(), max_size=30),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=fast.examples(200), deadline=None)
 def test_however_pages_shrink_each_row_comes_exactly_once(
     total: int, size: int, limit: int | None, offset: int, dice: list[bool]
 ) -> None:

@@ -27,6 +27,8 @@ from exporter.sources.hirebase import HirebaseSource
 from exporter.sources.http import client, pool, sockets
 from tests.listening import Listener, kept, listening, request
 
+pytestmark = pytest.mark.external
+
 THREADS = 8
 
 

@@ -59,6 +59,7 @@ class Broken:
         raise StoreUnavailable("Redis did not answer: timed out")
 
 
+@pytest.mark.external
 def test_requests_are_spaced_by_sleeping_while_the_wait_is_short(clock: FakeClock) -> None:
     # Given
     budget = MemoryBudgets(clock).open("board", Rate(2, 1))
@@ -70,6 +71,7 @@ def test_requests_are_spaced_by_sleeping_while_the_wait_is_short(clock: FakeCloc
     assert clock.monotonic() == 2
 
 
+@pytest.mark.external
 def test_a_long_wait_is_left_to_the_export_and_nothing_is_sent(clock: FakeClock) -> None:
     # Given
     budget = MemoryBudgets(clock).open("board", Rate(1, 60))
@@ -89,6 +91,7 @@ def test_a_long_wait_is_left_to_the_export_and_nothing_is_sent(clock: FakeClock)
     assert found == b"{}"
 
 
+@pytest.mark.external
 def test_tries_are_requests_too(clock: FakeClock) -> None:
     # Given
     budget = MemoryBudgets(clock).open("board", Rate(1, 1.5))
@@ -100,6 +103,7 @@ def test_tries_are_requests_too(clock: FakeClock) -> None:
     assert clock.monotonic() == 3
 
 
+@pytest.mark.external
 def test_a_long_wait_after_a_failure_tells_the_failure(clock: FakeClock) -> None:
     # Given
     budget = MemoryBudgets(clock).open("board", Rate(1, 60))
@@ -115,6 +119,7 @@ def test_a_long_wait_after_a_failure_tells_the_failure(clock: FakeClock) -> None
     assert len(upstream.asked) == 1
 
 
+@pytest.mark.external
 def test_a_429_that_names_a_time_pauses_all_workers_of_the_source(clock: FakeClock) -> None:
     # Given
     budgets = MemoryBudgets(clock)
@@ -130,6 +135,7 @@ def test_a_429_that_names_a_time_pauses_all_workers_of_the_source(clock: FakeClo
     assert len(upstream.asked) == 1
 
 
+@pytest.mark.external
 def test_a_short_pause_is_slept_by_all_workers(clock: FakeClock) -> None:
     # Given
     budgets = MemoryBudgets(clock)
@@ -143,6 +149,7 @@ def test_a_short_pause_is_slept_by_all_workers(clock: FakeClock) -> None:
     assert clock.monotonic() == pytest.approx(2.01)
 
 
+@pytest.mark.external
 @pytest.mark.parametrize(
     "answer",
     [
@@ -165,6 +172,7 @@ def test_other_failures_pause_only_the_worker_that_met_them(
     assert budgets.starts["board"] == pytest.approx(clock.monotonic() + 0.001)
 
 
+@pytest.mark.external
 def test_a_spent_plan_pauses_nobody_and_ends_the_export(clock: FakeClock) -> None:
     # Given
     budgets = MemoryBudgets(clock)
@@ -176,6 +184,7 @@ def test_a_spent_plan_pauses_nobody_and_ends_the_export(clock: FakeClock) -> Non
     assert budgets.starts["board"] < 1
 
 
+@pytest.mark.external
 def test_without_an_answer_of_the_budget_no_request_is_sent(clock: FakeClock) -> None:
     # Given
     with (
@@ -188,6 +197,7 @@ def test_without_an_answer_of_the_budget_no_request_is_sent(clock: FakeClock) ->
     assert upstream.asked == []
 
 
+@pytest.mark.external
 def test_a_pause_that_nobody_else_hears_of_is_kept_all_the_same(clock: FakeClock) -> None:
     # Given
     with serving(reply(429, retry_after="2"), GOOD) as upstream:

@@ -19,7 +19,10 @@ from exporter.clock import SystemClock
 from exporter.errors import ConfigurationError, PageTooLarge, SourceRefused, SourceUnavailable
 from exporter.sources.http import client as http
 from exporter.sources.http import transport
+from tests import fast
 from tests.upstreams import Answer, Asked, Upstream, reply, serving
+
+pytestmark = pytest.mark.external
 
 MIB = 1024**2
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\nconnection: close\r\n\r\n"
@@ -203,7 +206,7 @@ def test_an_error_page_without_end_is_read_as_far_as_it_is_quoted() -> None:
     cut=st.integers(1, 300),
     padding=st.sampled_from([b"", b"\0", bytes(600)]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=fast.examples(60), deadline=None)
 def test_packed_bodies_come_out_whole_however_they_are_cut(
     members: list[bytes], copies: int, piece: int, cut: int, padding: bytes
 ) -> None:

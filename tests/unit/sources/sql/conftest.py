@@ -61,7 +61,7 @@ def postgres(postgres_url: str, made: list[SqlSource]) -> Make:
     return make
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.external)])
 def make(request: pytest.FixtureRequest) -> Make:
     given: Make = request.getfixturevalue(request.param)
     return given

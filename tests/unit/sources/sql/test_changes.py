@@ -16,6 +16,7 @@ from exporter.sources.sql.source import SqlSource
 from tests.unit.sources.sql.given import NUMBERED, Make, filled, query
 
 
+@pytest.mark.external
 def test_rows_that_come_and_go_while_it_reads_cost_none_of_the_others(
     make: Make, write: Callable[[str], None]
 ) -> None:

@@ -19,7 +19,7 @@ from tests.unit.sources.sql.given import NUMBERED, Make, filled, ids, query
 COUNTED = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {}) "
 
 
-@pytest.mark.parametrize("name", ["sqlite", "postgres"])
+@pytest.mark.parametrize("name", ["sqlite", pytest.param("postgres", marks=pytest.mark.external)])
 def test_nothing_can_be_changed_by_reading(request: pytest.FixtureRequest, name: str) -> None:
     # Given
     source = request.getfixturevalue(name)(NUMBERED, filled(3), columns=("id",))
@@ -36,6 +36,7 @@ def test_nothing_can_be_changed_by_reading(request: pytest.FixtureRequest, name:
     assert ids(source) == [1, 2, 3]
 
 
+@pytest.mark.external
 def test_a_statement_is_ended_when_its_reader_has_left(sqlite: Make) -> None:
     # Given: rows that take minutes to count
     source = sqlite(
