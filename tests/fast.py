@@ -21,7 +21,7 @@ SERVERS = frozenset({"redis_server", "s3_server", "postgres_server", "stack"})
 FOLDERS = ("acceptance", "faults", "integration")
 """Folders of tests that are external as a whole."""
 
-settings.register_profile("fast", max_examples=20)
+settings.register_profile("fast", max_examples=10)
 
 _loop = {"fast": False}
 
@@ -33,13 +33,13 @@ def begin() -> None:
 
 
 def examples(number: int) -> int:
-    """Returns the number of examples of a property: at most 20 with --fast."""
-    return min(number, 20) if _loop["fast"] else number
+    """Returns the number of examples of a property: at most 10 with --fast."""
+    return min(number, 10) if _loop["fast"] else number
 
 
 def sample(places: Sequence[int]) -> Sequence[int]:
-    """Returns the places at which a test lets a process die: every seventh with --fast."""
-    return places[::7] if _loop["fast"] else places
+    """Returns the places at which a test lets a process die: every twelfth with --fast."""
+    return places[::12] if _loop["fast"] else places
 
 
 def mark(item: pytest.Item) -> None:
