@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from exporter.core import limits
 from exporter.core.rates import Rate
 from exporter.errors import ConfigurationError
 from exporter.storage.base import MAX_LINK_SECONDS, MIN_PART_BYTES
@@ -156,9 +157,13 @@ class Settings(BaseSettings):
     """Consecutive workers that an export may lose without a commit, before it fails."""
     tenant_slots: int = Field(default=0, ge=0)
     """Maximum number of slices of one user that run at the same time; 0: no limit."""
-    hirebase_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = Rate(100, 60)
+    hirebase_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = (
+        limits.HIREBASE_RATE.default
+    )
     """Rate limit of one API key on the paths of the Hirebase contract, except polls of a task."""
-    pipeline_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = Rate(10, 3600)
+    pipeline_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = (
+        limits.PIPELINE_RATE.default
+    )
     """Rate limit of one API key for exports on the path of the pipeline contract."""
     worker_memory: ByteSize = ByteSize(1024**3)
     """Maximum bytes of data in one worker process; 0: no limit.

@@ -10,8 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from exporter.api import errors
 from exporter.api.refusal import Refusal
+from exporter.core import limits
 
-MAX_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = limits.BODY_BYTES.default
 """Largest accepted body; far above any search that a person or a client writes."""
 
 Model = TypeVar("Model", bound=BaseModel)

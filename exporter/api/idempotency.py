@@ -12,13 +12,13 @@ from pydantic import BaseModel
 
 from exporter.api import errors
 from exporter.api.refusal import Refusal
-from exporter.core import canonical
+from exporter.core import canonical, limits
 from exporter.core.exports import Export
 from exporter.store.base import Idempotency
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-MAX_KEY_CHARS = 255
+MAX_KEY_CHARS = limits.IDEMPOTENCY_KEY_CHARS.default
 _QUOTED = re.compile(r'"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _BARE = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]*")
 _KEY_PATTERN = r'^("([\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255}"|[\x21\x23-\x7e][\x21-\x7e]{0,254})$'

@@ -16,13 +16,14 @@ from starlette.responses import Response
 
 from exporter.api import auth, errors, refusal
 from exporter.api.state import runner_of, service_of
+from exporter.core import limits
 from exporter.core.exports import Completeness, Export, Phase, State
 from exporter.errors import ExporterError
 from exporter.service.exports import ExportService
 from exporter.store.base import RecordPage
 from exporter.store.redis.async_runner import AsyncRunner
 
-MAX_PAGE_SIZE = 100
+MAX_PAGE_SIZE = limits.PAGE_SIZE.default
 """Largest number of entries on a page of a list."""
 MAX_PURGE_THREADS = 2
 """Threads that remove files of deleted exports: the most that can hang while S3 hangs."""

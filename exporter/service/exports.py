@@ -12,7 +12,7 @@ import msgspec
 
 from exporter.clock import Clock, SystemClock
 from exporter.config import Config
-from exporter.core import canonical, plans, rates
+from exporter.core import canonical, limits, plans, rates
 from exporter.core.exports import PRIORITIES, Dialect, Export, Hook, Spec, State
 from exporter.core.plans import Plan
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
@@ -26,7 +26,7 @@ from exporter.sources.id_list import IdList
 from exporter.storage.base import Storage
 from exporter.store.base import ExportStore, Idempotency
 
-MAX_COLUMNS = 1_000
+MAX_COLUMNS = limits.COLUMNS.default
 """Maximum number of columns of one export."""
 
 

@@ -15,12 +15,13 @@ from typing import Any, cast
 import redis
 
 from exporter.core import events as event_names
+from exporter.core import limits
 from exporter.store import codec
 from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks import signatures
 from exporter.webhooks.endpoints import DisableReason, Endpoint, Secret, TooManyEndpoints
 
-MAX_REGISTERED_ENDPOINTS = 20
+MAX_REGISTERED_ENDPOINTS = limits.REGISTERED_ENDPOINTS.default
 """Limit of registered endpoints for each user: every event is copied for every endpoint."""
 MAX_LISTED_URL_ENDPOINTS = 100
 """Limit of `webhook_url` endpoints in a list. Their number is not limited: one for each URL."""

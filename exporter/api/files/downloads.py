@@ -15,11 +15,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from exporter.api.refusal import Refusal
+from exporter.core import limits
 from exporter.storage.base import FileHeaders, Storage
 
 MAX_READ_THREADS = 16
 """Threads of one process that read from S3: the most that can hang while S3 hangs."""
-STALL_SECONDS = 60.0
+STALL_SECONDS = float(limits.STALL_SECONDS.default)
 """Longest time for which a caller may read nothing before its connection is closed.
 
 Each download holds a connection to S3.

@@ -14,12 +14,13 @@ from starlette.types import Receive, Scope, Send
 
 from exporter.api.errors import RETRY_AFTER_SECONDS
 from exporter.api.refusal import Refusal
+from exporter.core import limits
 
-MAX_STREAMS = 8
+MAX_STREAMS = limits.STREAMS.default
 """Streams that one process serves at once; each stream holds a database connection."""
 MAX_READ_THREADS = 4
 """Threads that produce pieces at once; a stream whose caller reads slowly uses no thread."""
-STALL_SECONDS = 60.0
+STALL_SECONDS = float(limits.STALL_SECONDS.default)
 """Longest time for which a caller may read nothing before its connection is closed."""
 _SEND_BYTES = 128 * 1024
 """Bytes sent at once: about the memory that a caller occupies while it reads slowly."""

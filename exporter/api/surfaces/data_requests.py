@@ -21,7 +21,7 @@ from exporter.api.bodies import TheBody, parse
 from exporter.api.files import uploads
 from exporter.api.refusal import Refusal
 from exporter.api.state import service_of
-from exporter.core import canonical
+from exporter.core import canonical, limits
 from exporter.core.exports import Export
 from exporter.core.plans import CreditsSpent
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
@@ -34,7 +34,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 FILE_RETENTION = timedelta(days=30)
 """Time during which files can be downloaded, any number of times."""
 ROWS_PER_FILE = 10_000
-MAX_UPLOAD_BYTES = 16 * 1024 * 1024
+MAX_UPLOAD_BYTES = limits.ID_LIST_BYTES.default
 """Maximum size of an uploaded list of ids, enough for a million ids."""
 MAX_CONCURRENT_ID_LISTS = 2
 """Id lists that one process turns into exports at a time; a long list needs 200 MB then."""

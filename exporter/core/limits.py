@@ -1,0 +1,182 @@
+"""The limits of the service: everything that one caller, request or connection can use up.
+
+This table is the only place of a limit's default. The code reads it here, settings take their
+defaults from here, and `deploy/LIMITS.md` is generated from here. To add a limit, add a constant of
+the type `Limit` and run `python -m exporter.core.limits > deploy/LIMITS.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from exporter.core.rates import Rate
+
+Value = TypeVar("Value", int, Rate)
+
+
+@dataclass(frozen=True)
+class Limit(Generic[Value]):
+    """One limit, with the answer to a caller who reaches it.
+
+    An answer has the error shape of the surface that was called, and says what to do.
+    """
+
+    name: str
+    """Name in documents."""
+    bounds: str
+    """What is bounded, and for whom: "of one request", "of one user" …"""
+    default: Value
+    unit: str
+    """Unit of the value, in the plural; empty for a rate."""
+    answer: str
+    """What a caller gets who reaches the limit, without status and code."""
+    status: int | None = None
+    """HTTP status of the answer; None: there is no answer, see `answer`."""
+    code: str | None = None
+    """Stable code of the answer, in shapes that have one."""
+    setting: str | None = None
+    """Field of `Settings` by which the operator changes the limit; None: it is fixed."""
+
+
+# Requests
+
+BODY_BYTES = Limit(
+    "body_bytes",
+    "body of one request, except lists of ids",
+    1024 * 1024,
+    "bytes",
+    "refused, before more than this is read",
+    413,
+    "body_too_large",
+)
+ID_LIST_BYTES = Limit(
+    "id_list_bytes",
+    "body of one request with a list of ids",
+    16 * 1024 * 1024,
+    "bytes",
+    "refused, before more than this is read",
+    413,
+    "body_too_large",
+)
+COLUMNS = Limit(
+    "columns",
+    "columns of one export",
+    1_000,
+    "columns",
+    "refused; the problem names the field",
+    422,
+    "invalid_request",
+)
+PAGE_SIZE = Limit(
+    "page_size",
+    "exports or deliveries on one page of a list",
+    100,
+    "records",
+    "lowered to the limit",
+)
+IDEMPOTENCY_KEY_CHARS = Limit(
+    "idempotency_key_chars",
+    "Idempotency-Key of one request",
+    255,
+    "characters",
+    "refused (422 on the paths of Hirebase and Coresignal); the problem names the header",
+    400,
+    "idempotency_key_invalid",
+)
+
+# Webhooks
+
+REGISTERED_ENDPOINTS = Limit(
+    "registered_endpoints",
+    "registered webhook endpoints of one user",
+    20,
+    "endpoints",
+    "refused: delete an endpoint first",
+    409,
+    "too_many_endpoints",
+)
+
+# Connections and threads of one API process
+
+STREAMS = Limit(
+    "streams",
+    "bodies of /api/export that one process sends at once",
+    8,
+    "streams",
+    "refused, with Retry-After",
+    503,
+    "service_unavailable",
+)
+STALL_SECONDS = Limit(
+    "stall_seconds",
+    "time for which a caller reads nothing of a streamed body",
+    60,
+    "seconds",
+    "the connection is closed before the end of the body",
+)
+
+# Requests in a time, by what is done
+
+HIREBASE_RATE = Limit(
+    "hirebase_rate",
+    "requests of one key on the paths of the Hirebase contract, except polls of a task",
+    Rate(100, 60),
+    "",
+    "refused, with Retry-After",
+    429,
+    "rate_limited",
+    setting="hirebase_rate",
+)
+PIPELINE_RATE = Limit(
+    "pipeline_rate",
+    "exports with one key on the path of the pipeline contract",
+    Rate(10, 3600),
+    "",
+    "refused, with Retry-After",
+    429,
+    "rate_limited",
+    setting="pipeline_rate",
+)
+
+LIMITS: tuple[Limit[Any], ...] = tuple(
+    value for value in tuple(globals().values()) if isinstance(value, Limit)
+)
+"""All limits, in the order of this file."""
+
+
+_HEAD = """\
+# Limits
+
+Everything that one caller can use up is bounded. Answers have the error shape of the contract that
+was called. A setting is an environment variable. This file is generated:
+`python -m exporter.core.limits > deploy/LIMITS.md`.
+
+| limit | bounds | default | setting | answer |
+|---|---|---|---|---|
+"""
+
+
+def document() -> str:
+    """Returns the text of `deploy/LIMITS.md`."""
+    return _HEAD + "".join(f"{line}\n" for line in _rows())
+
+
+def _rows() -> Iterator[str]:
+    for limit in LIMITS:
+        amount = f"{limit.default:,} {limit.unit}" if limit.unit else str(limit.default)
+        setting = f"`EXPORTER_{limit.setting.upper()}`" if limit.setting else "fixed"
+        code = f"{limit.status} `{limit.code}`: " if limit.status else ""
+        cells = (
+            f"`{limit.name}`",
+            limit.bounds,
+            amount,
+            setting,
+            code + limit.answer,
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    print(document(), end="")  # noqa: T201 - the generator of the document
