@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
-from datetime import datetime
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
+from exporter.contracts import timestamps
 from exporter.contracts.filters import Text
 
 MAX_IDS = 1_000
 """Maximum number of ids in one search page, and of ids that the board collects at once."""
 MAX_ID_DIGITS = 18
 """Maximum number of digits of an id: longer ids do not fit the integers of many databases."""
-_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 
 
 def _moment(value: object) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, str) and _MOMENT.fullmatch(value):
-        with suppress(ValueError):
-            datetime.fromisoformat(value)
-            return value
+    if value is None or (isinstance(value, str) and timestamps.is_spaced(value)):
+        return value
     raise PydanticCustomError("datetime_parsing", "Input should be a time as YYYY-MM-DD hh:mm:ss")
 
 

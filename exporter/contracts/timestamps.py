@@ -1,13 +1,16 @@
-"""Parses days and times of callers, and gives the one spelling that is stored."""
+"""Parses days and times of callers on all contracts, and gives the spelling that is stored."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from exporter.contracts import filters
+
+_SPACED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 
 
 def parse(text: str) -> datetime:
@@ -22,7 +25,7 @@ def parse(text: str) -> datetime:
         return aware.astimezone(UTC)
     except (ValueError, OverflowError):
         raise ValueError(
-            f"{text[:100]!r} is neither a day nor a time: write 2026-03-01 or 2026-03-01T09:30:00Z"
+            f"{text[:100]!r} is not a date or time: write 2026-03-01 or 2026-03-01T12:00:00Z"
         ) from None
 
 
@@ -34,6 +37,24 @@ def canonical(text: str) -> str:
     """
     moment = parse(text)
     return text if filters.is_day(text) else f"{moment.replace(tzinfo=None).isoformat()}Z"
+
+
+def sortable(moment: datetime) -> str:
+    """Returns a time with six decimals and a Z: such texts sort in the order of their times.
+
+    >>> sortable(parse("2026-03-01T02:00:00+02:00"))
+    '2026-03-01T00:00:00.000000Z'
+    """
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def is_spaced(text: str) -> bool:
+    """True for a time written exactly as YYYY-MM-DD hh:mm:ss, which Coresignal asks for."""
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return _SPACED.fullmatch(text) is not None
 
 
 Moment = Annotated[str, Field(max_length=64), AfterValidator(canonical)]

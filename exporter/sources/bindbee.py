@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from exporter.clock import Clock
 from exporter.config import SourceConfig
+from exporter.contracts import timestamps
 from exporter.contracts.filters import Flag, Text, Texts, as_list
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
@@ -57,14 +58,11 @@ def _moment(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        moment = datetime.fromisoformat(value.strip())
-        aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        whole = aware.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
-    except (ValueError, OverflowError):
+        return timestamps.sortable(timestamps.parse(value.strip()))
+    except ValueError:
         raise PydanticCustomError(
             "datetime_parsing", "Input should be a date and time such as 2024-02-21T21:22:12.993Z"
         ) from None
-    return f"{whole}Z"
 
 
 def _ids(value: object) -> object:

@@ -354,7 +354,7 @@ def test_all_that_failed_since_a_time_is_sent_again(desk: Hooked) -> None:
     ("since", "said"),
     [
         (None, "string"),
-        ("yesterday", "2026-03-01T09:30:00Z"),
+        ("yesterday", "2026-03-01T12:00:00Z"),
         (1_767_225_600, "string"),
         ("2020-01-01", "over 14 days ago"),
         ("x" * 65, "64"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from exporter.clock import Clock
 from exporter.config import SqlConfig
+from exporter.contracts import timestamps
 from exporter.contracts.pipeline import COLUMNS, SOURCES, STATUSES
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import MAX_SLEEP_SECONDS, UNLIMITED, Budget
@@ -274,15 +275,7 @@ def _among(known: Sequence[str]) -> Callable[[Any], list[str]]:
 
 
 def _moment(value: Any) -> str:
-    try:
-        moment = datetime.fromisoformat(value)
-        aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(
-            f"{str(value)[:100]!r} is not a date or time: write 2026-03-01 or 2026-03-01T12:00:00Z"
-        ) from None
-    # Always with six decimals, so that texts sort in the order of their times.
-    return aware.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return timestamps.sortable(timestamps.parse(value if isinstance(value, str) else repr(value)))
 
 
 _FILTER_READERS: Mapping[str, Callable[[Any], Any]] = {

@@ -89,7 +89,7 @@ def test_an_export_of_the_expired_is_a_task_of_its_own_type(jobs: Service) -> No
     ("body", "place", "message"),
     [
         ({"since": DAY, "notify": True}, "notify", "no e-mail is sent"),
-        ({"since": "soon"}, "since", "neither a day nor a time"),
+        ({"since": "soon"}, "since", "not a date or time"),
         ({}, "since", "required"),
         ({"since": DAY, "limit": 0}, "limit", "greater than or equal to 1"),
         ({"since": DAY, "format": "csv"}, "format", "unknown field"),

@@ -257,7 +257,7 @@ def test_the_number_of_expired_postings_is_the_total_of_a_page_past_the_end() ->
 @pytest.mark.parametrize(
     ("raw", "loc", "message"),
     [
-        ({"expired_since": "soon"}, ("expired_since",), "neither a day nor a time"),
+        ({"expired_since": "soon"}, ("expired_since",), "not a date or time"),
         ({"expired_since": 5}, ("expired_since",), "valid string"),
         (
             {"expired_since": "2026-03-01", "job_titles": ["x"]},
