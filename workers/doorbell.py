@@ -24,6 +24,7 @@ from exporter import settings, wiring
 from exporter.errors import StoreUnavailable
 from exporter.maintenance.sweeper import Sweeper
 from exporter.store.base import Wake
+from exporter.store.redis import keys
 from exporter.store.redis.store import RedisStore
 from exporter.webhooks.outbox import Outbox
 from workers.app import BROKER_ERRORS, app
@@ -56,10 +57,6 @@ Few are sufficient: one doorbell keeps a process sending until nothing is due.
 """
 MIN_WEBHOOK_DOORBELL_INTERVAL_SECONDS = 0.05
 """Shortest time between two webhook doorbells: during a burst, one serves many events."""
-WORKER_PRESENCE_PREFIX = "exporter:workers:"
-"""Prefix of the Redis keys of live workers that run exports."""
-SENDER_PRESENCE_PREFIX = "exporter:senders:"
-"""Prefix of the Redis keys of live webhook workers."""
 PRESENCE_TTL_SECONDS = 15
 """TTL of a presence key: a worker counts as live for this time after its last sign of life."""
 
@@ -158,7 +155,7 @@ def send_doorbell(
 class Presence:
     """Presence key of a worker: shows for PRESENCE_TTL_SECONDS that the worker is alive."""
 
-    def __init__(self, store: RedisStore, name: str, kind: str = WORKER_PRESENCE_PREFIX) -> None:
+    def __init__(self, store: RedisStore, name: str, kind: str = keys.WORKERS) -> None:
         self._store = store
         self._key = kind + name
 
@@ -201,7 +198,7 @@ def _start(sender: Any, **_: object) -> None:
         presence.show()
     if WEBHOOK_QUEUE in queues:
         outbox = wiring.outbox(found, store)
-        webhook_relay = WebhookRelay(outbox, app, Presence(store, name, SENDER_PRESENCE_PREFIX))
+        webhook_relay = WebhookRelay(outbox, app, Presence(store, name, keys.SENDERS))
         watchdog = Watchdog(outbox, slots, [webhook_relay], can_reach_broker=can_reach_broker)
         _threads.extend([webhook_relay, watchdog])
     for thread in _threads:

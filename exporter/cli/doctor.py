@@ -17,9 +17,8 @@ from exporter.settings import Settings, load
 from exporter.sources import registry
 from exporter.storage import keys as object_keys
 from exporter.storage.base import FileHeaders
+from exporter.store.redis import keys as redis_keys
 from exporter.store.redis.store import RedisStore
-
-WORKERS = "exporter:workers:*"
 
 
 class Finding(NamedTuple):
@@ -79,7 +78,7 @@ def _broker(settings: Settings) -> str:
 
 def _workers(settings: Settings) -> str:
     with redis.Redis.from_url(settings.redis_url, socket_timeout=3) as client:
-        alive = sum(1 for _ in client.scan_iter(WORKERS))
+        alive = sum(1 for _ in client.scan_iter(f"{redis_keys.WORKERS}*"))
     if not alive:
         raise ExporterError("no worker is alive: start one with `exporter worker`")
     return f"{alive} alive"

@@ -29,13 +29,12 @@ from exporter.local import ports, s3, sample
 from exporter.local.children import Child
 from exporter.local.redis import RedisServer
 from exporter.local.s3 import S3Server
+from exporter.store.redis import keys as redis_keys
 from exporter.store.redis.api_keys import KeyRing
 
 BUCKET = "exports"
 _MAX_PORT = 65_535
 _CONFIG_HEADER = "# Written by `exporter up`, and by the next one too unless you change it.\n"
-_WORKER_PRESENCE_KEYS = "exporter:workers:*"
-_SENDER_PRESENCE_KEYS = "exporter:senders:*"
 _PIPELINE_FILE = "pipeline.sqlite"
 _USER = "local"
 _STOPPED_FIRST = ("api", "beat", "worker", "webhooks")
@@ -188,9 +187,9 @@ class Stack:
         parts = [
             self._command("api", api, env, _health_check(self._port)),
             self._worker(
-                "worker", ["--concurrency", str(self._workers)], _WORKER_PRESENCE_KEYS, env
+                "worker", ["--concurrency", str(self._workers)], f"{redis_keys.WORKERS}*", env
             ),
-            self._worker("webhooks", [], _SENDER_PRESENCE_KEYS, env),
+            self._worker("webhooks", [], f"{redis_keys.SENDERS}*", env),
             self._command("beat", ["beat"], env, _ready_after(1.0)),
         ]
         if self._board:

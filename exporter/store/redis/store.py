@@ -32,7 +32,7 @@ from exporter.store.base import (
     check_reservation,
     weights,
 )
-from exporter.store.redis import durability, errors, records, script_loader
+from exporter.store.redis import durability, errors, keys, records, script_loader
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -145,7 +145,7 @@ class RedisStore:
 
     def get(self, export_id: str) -> Export | None:
         with errors.translate_errors():
-            fields = cast("dict[bytes, bytes]", self.client.hgetall(_record(export_id)))
+            fields = cast("dict[bytes, bytes]", self.client.hgetall(keys.export(export_id)))
         return records.read(fields) if fields and not _HIDDEN & fields.keys() else None
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
@@ -169,7 +169,7 @@ class RedisStore:
                     break
                 pipe = self.client.pipeline(transaction=False)
                 for member, _ in entries:
-                    pipe.hgetall(_record(member.decode()))
+                    pipe.hgetall(keys.export(member.decode()))
                 answers = cast("list[dict[bytes, bytes]]", pipe.execute())
                 places = [int(place) for _, place in entries]
                 before = places[-1]
@@ -214,7 +214,7 @@ class RedisStore:
         its record.
         """
         with errors.translate_errors():
-            tries = self.client.hincrby(_record(export_id), "unread", 1)
+            tries = self.client.hincrby(keys.export(export_id), "unread", 1)
         log.error("record.unreadable", export_id=export_id, tries=tries, reason=str(error))
         if tries < MAX_UNREADABLE_CLAIMS:
             self._run("release", export_id, fence, clean, records.micros(wait), str(error))
@@ -405,7 +405,3 @@ class RedisStore:
         safe = [codec.clean(one) if isinstance(one, str) else one for one in arguments]
         with errors.translate_errors():
             return self._scripts[script](args=safe)
-
-
-def _record(export_id: str) -> str:
-    return f"exporter:export:{export_id}"
