@@ -12,9 +12,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from exporter.api import errors, health, metrics, responses, state
-from exporter.api.envelope import Envelope
 from exporter.api.files import downloads, streams
 from exporter.api.openapi import docs, document
+from exporter.api.request_context import RequestContext
 from exporter.api.shortcut import Shortcut
 from exporter.api.surfaces import (
     coresignal,
@@ -77,7 +77,7 @@ def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
     )
     for router in routers:
         app.include_router(router)
-    app.add_middleware(Envelope)
+    app.add_middleware(RequestContext)
     document.complete(app)
     return app
 

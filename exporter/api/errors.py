@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
-from exporter.api.flat import Flat, flat
+from exporter.api.pipeline_errors import Flat, flat
 from exporter.api.refusal import Refusal
 from exporter.core.plans import CreditsSpent, NotInPlan
 from exporter.errors import (

@@ -18,7 +18,7 @@ _PLAIN_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-class Envelope:
+class RequestContext:
     """Gives every request an id, and an unexpected error a 500 answer.
 
     The id is in the answer's X-Request-Id and in each log line. The caller's own X-Request-Id is

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter.api import bodies
-from exporter.api.envelope import Envelope
+from exporter.api.request_context import RequestContext
 from exporter.api.surfaces import hirebase, native
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -38,7 +38,7 @@ class Shortcut:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._served = Envelope(_serve)
+        self._served = RequestContext(_serve)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app if endpoint(scope) is None else self._served

@@ -8,7 +8,7 @@ import msgspec
 from fastapi import FastAPI
 from pydantic.json_schema import models_json_schema
 
-from exporter.api import auth, errors, flat
+from exporter.api import auth, errors, pipeline_errors
 from exporter.api import responses as answers
 from exporter.api.openapi import bounds, operations
 from exporter.api.surfaces import (
@@ -53,7 +53,7 @@ _RESPONSE_TYPES = (
     webhook_deliveries.WebhookDeliveries,
     webhook_resends.Recovery,
     errors.Detail,
-    flat.Flat,
+    pipeline_errors.Flat,
     errors.Problem,
 )
 _REQUEST_MODELS = (

@@ -23,7 +23,7 @@ from starlette.responses import Response
 
 from exporter.api import auth, errors, responses, webhook_fields
 from exporter.api.files.streams import Stream
-from exporter.api.flat import Flat
+from exporter.api.pipeline_errors import Flat
 from exporter.api.refusal import Refusal
 from exporter.api.state import limits_of, service_of
 from exporter.api.surfaces import native
