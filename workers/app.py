@@ -15,11 +15,13 @@ from exporter import settings
 from workers import memory
 from workers.routing import QUEUE
 
-# Without this, a Redis restart can end a worker: closing the dead connection makes kombu 5.7
-# raise AttributeError ('NoneType' object has no attribute 'hostname'), which is not in kombu's own
-# list of recoverable connection errors (celery/kombu issues 582 and 970).
-if AttributeError not in kombu_redis.Transport.connection_errors:
-    kombu_redis.Transport.connection_errors += (AttributeError,)
+# Errors that end a worker unless they count as recoverable. AttributeError: after a Redis restart,
+# closing the dead connection makes kombu 5.7 raise it ('NoneType' object has no attribute
+# 'hostname'; celery/kombu issues 582 and 970). RedisError: a Redis that is full, read-only or
+# cannot write to its disk refuses commands, even the acknowledgement of a message.
+for _error in (AttributeError, RedisError):
+    if _error not in kombu_redis.Transport.connection_errors:
+        kombu_redis.Transport.connection_errors += (_error,)
 
 BROKER_ERRORS: tuple[type[Exception], ...] = (
     OperationalError,

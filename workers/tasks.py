@@ -7,6 +7,7 @@ import random
 import secrets
 import sys
 import threading
+import time
 from datetime import timedelta
 from functools import lru_cache
 
@@ -40,6 +41,8 @@ MIN_DELIVER_BUDGET = timedelta(minutes=5)
 
 A task ends earlier if nothing is due.
 """
+MAX_TICK = settings.SLICE_GRACE / 2
+"""Time after which one task runs no further slice, well before its time limit."""
 MIN_CRASH_DELAY = timedelta(seconds=1)
 """Delay before the next attempt after a slice crashed, doubled with each consecutive crash.
 
@@ -93,28 +96,34 @@ def tick() -> str | None:
 
     The message names no export: the claim chooses it, so that order and fairness do not depend on
     the order in which the broker delivers messages. The next doorbell keeps one doorbell per busy
-    worker in circulation until nothing is ready. Returns how the slice ended; None without a slice.
+    worker in circulation until nothing is ready. While the broker takes no doorbell, because it is
+    full or does not answer, this task runs the next slice itself for up to MAX_TICK. Returns how
+    the last slice ended; None without a slice.
     """
+    stop_at = time.monotonic() + MAX_TICK.total_seconds()
     try:
         with pulse.busy():
             ending = work()
+            while ending is not None and not _send_next_doorbell() and time.monotonic() < stop_at:
+                ending = work()
     except MemoryError:
         # Memory of the slice may still be in use, so the next slice gets a new process. The error
         # must not reach Celery, which would raise it again in the main process.
         _send_next_doorbell()
         sys.exit(EX_RECYCLE)
-    if ending is not None:
-        _send_next_doorbell()
     return ending
 
 
-def _send_next_doorbell() -> None:
+def _send_next_doorbell() -> bool:
+    """Sends the doorbell of the next slice; returns False if the broker does not take it."""
     if draining.requested():
-        return
+        return True  # Other workers claim what is ready.
     try:
         tick.apply_async()
     except BROKER_ERRORS as error:
         log.warning("doorbell.broker_silent", reason=str(error))
+        return False
+    return True
 
 
 def work() -> Ending | None:
