@@ -1,4 +1,4 @@
-"""Injected clocks: tests replace the machine's clock by one that never sleeps."""
+"""Injected clocks; tests use a clock that never sleeps instead of the machine's clock."""
 
 from __future__ import annotations
 

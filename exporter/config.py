@@ -81,10 +81,12 @@ class SourceConfig(_Source):
     max_in_flight: int = Field(default=8, ge=1, le=64)
     """Maximum number of concurrent requests of one worker, if the contract allows several."""
     page_timeout: Duration = timedelta(seconds=60)
-    """Longest wait of a worker for one page, retries included, before the export waits.
+    """Maximum time that a worker spends on one page, retries included.
 
-    A worker that shuts down waits no longer than that, too. If smaller pages are possible, each
-    request gets half of the remaining time, so that time is left for the smaller pages.
+    If the page has not arrived by then, the export's phase becomes waiting, and the worker is free
+    for other exports. A worker that shuts down waits no longer than this either. If the upstream
+    can be asked for smaller pages, each request gets half of the remaining time, so that time is
+    left for a smaller page.
     """
 
     @model_validator(mode="after")
@@ -143,7 +145,7 @@ class SqlConfig(_Source):
     owner: Text = "user_id"
     """Column with the id of the user who owns the row; a user's exports read only these rows."""
     page_size: int = Field(default=1_000, ge=1)
-    """Rows read by one statement, and held in memory at the same time."""
+    """Maximum number of rows that one statement reads; they are in memory at the same time."""
 
 
 AnySource = Annotated[SourceConfig | SqlConfig, Field(discriminator="type")]
@@ -203,14 +205,14 @@ hirebase = "board"
 coresignal = "coresignal"
 pipeline = "pipeline"
 """
-"""The configuration without a file: the board and the table of the local stack."""
+"""The configuration that applies without a file: the sources of the local stack."""
 
 
 def load_config(path: Path | None) -> Config:
     """Returns the sources and surfaces of the file, or LOCAL_CONFIG if there is no file.
 
     Without a path, exporter.toml in the current directory is read if it exists. Raises
-    ConfigurationError that names file, table and key.
+    ConfigurationError, whose text names the file and each wrong table and key.
     """
     if path is None and (default := Path("exporter.toml")).exists():
         path = default
@@ -232,7 +234,8 @@ def load_config(path: Path | None) -> Config:
 def _place(problem: Mapping[str, Any]) -> str:
     """Returns the place of an error in the file, such as `sources.board.page_size`.
 
-    pydantic's location has the type of a source as if it were a table; it is left out here.
+    pydantic's location also contains the type of the source, such as `hirebase`, after the name of
+    the source. It is not part of the file's structure, so it is removed.
     """
     table, *rest = problem["loc"]
     if table == "sources" and problem["type"].startswith("union_tag"):

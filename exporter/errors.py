@@ -67,7 +67,7 @@ class SourceError(ExporterError):
     """The upstream did not return the requested page."""
 
     status: int | None = None
-    """HTTP status of the upstream's answer, if the answer was not a 200; else None."""
+    """HTTP status of the upstream's answer; None without an answer and for status 200."""
 
 
 class SourceRefused(SourceError):
@@ -89,7 +89,7 @@ class PageTooLarge(SourceUnavailable):
     def __init__(self, message: str, *, guess: bool = False) -> None:
         super().__init__(message)
         self.guess = guess
-        """Whether the page's size is only one possible reason."""
+        """Whether the page's size is only a possible reason; if so, one smaller page is tried."""
 
 
 class SourceUntrue(SourceError):
@@ -109,7 +109,7 @@ class StorageUnavailable(StorageError):
 
 
 class UploadGone(StorageError):
-    """The multipart upload no longer exists: it was completed, sealed or aborted."""
+    """The multipart upload no longer exists, because it was completed or aborted."""
 
 
 class ObjectExists(StorageError):
@@ -117,11 +117,11 @@ class ObjectExists(StorageError):
 
 
 class StoreUnavailable(ExporterError):
-    """The record store did not answer; the call may or may not have taken effect."""
+    """The record store did not answer; the requested change may or may not have been made."""
 
 
 class LeaseLost(ExporterError):
-    """The lease of this export has ended, or can no longer be proven."""
+    """This worker's lease has ended, or this worker can no longer be sure that it still has it."""
 
 
 class ConfigurationError(ExporterError):

@@ -33,7 +33,7 @@ A presigned URL is a secret, because it gives access to the file.
 def redact(line: str) -> str:
     """Returns the line with all secrets replaced.
 
-    >>> hidden("cannot reach redis://:pa55@10.0.0.1/0")
+    >>> redact("cannot reach redis://:pa55@10.0.0.1/0")
     'cannot reach redis://(hidden)@10.0.0.1/0'
     """
     for pattern, instead in _SECRETS:
@@ -46,7 +46,7 @@ def _redact_line(_logger: object, _method: str, line: str) -> str:
 
 
 class _Formatter(logging.Formatter):
-    """Redacts the log lines of libraries."""
+    """Formats the log lines of libraries and replaces the secrets in them."""
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))

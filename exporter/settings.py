@@ -58,7 +58,7 @@ Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_posit
 
 
 def _networks(value: object) -> object:
-    """Parses networks such as `10.1.0.0/16, fd00::/8`; a single address is a network, too."""
+    """Parses networks such as `10.1.0.0/16, fd00::/8`; a single address means a network of one."""
     if not isinstance(value, str):
         return value
     return tuple(ip_network(text.strip()) for text in value.split(",") if text.strip())
@@ -88,12 +88,12 @@ MAX_CONCURRENCY = 512
 The worker's shared memory is created before the configured number is known.
 """
 MIN_LEASE = timedelta(seconds=2)
-"""Shortest lease: a shorter lease would be lost in a short pause of the worker."""
+"""Shortest allowed lease; a short pause of the worker would already end a shorter lease."""
 SLICE_GRACE = timedelta(minutes=15)
 """Time that a slice may take beyond its budget before it is treated as hanging.
 
-The last page, the last part and publishing wait for the upstream and S3 in turn, each for a minute
-or more; and at a takeover of a file of many gigabytes S3 first copies the file.
+At its end, a slice waits for the last page, for the last part and for publishing, each for a minute
+or more. A worker that takes over a file of many gigabytes also waits until S3 has copied it.
 """
 MIN_WORKER_MEMORY_BYTES = 256 * 1024 * 1024
 """Smallest memory limit of a worker process, in addition to the memory for parts.
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
     s3_endpoint_url: str | None = None
     """URL of the S3 service; None: AWS."""
     s3_public_endpoint_url: str | None = None
-    """URL of the S3 service in download links, if clients need another URL than the workers."""
+    """URL of the S3 service in download links, if clients use another URL than the workers."""
     s3_bucket: str = "exports"
     """Bucket that stores the files."""
     s3_region: str = "us-east-1"
@@ -140,9 +140,12 @@ class Settings(BaseSettings):
     partitions: int = Field(default=16, ge=1, le=1_000)
     """Maximum number of partitions of one export."""
     slice_seconds: Duration = timedelta(seconds=30)
-    """Time that a worker spends on one export before other exports get their turn."""
+    """Time that a worker spends on one export before it lets other exports have their turn."""
     lease_seconds: Duration = timedelta(seconds=30)
-    """Duration of a lease: the export of a dead worker waits at most that long for another one."""
+    """Duration of a lease.
+
+    The export of a dead worker stays unread for about that long, until another worker may claim it.
+    """
     link_ttl: Duration = timedelta(hours=24)
     """Validity of a presigned download URL after the poll that created it; 7 days at most."""
     retention: Duration = timedelta(days=7)
@@ -181,9 +184,9 @@ class Settings(BaseSettings):
     webhook_timeout: Duration = timedelta(seconds=20)
     """Timeout of one attempt to deliver a webhook, in total; 60 s at most."""
     webhook_concurrency: int = Field(default=16, ge=2, le=64)
-    """Webhooks that one process sends at the same time.
+    """Maximum number of webhooks that one process sends at the same time.
 
-    Up to three times as many may additionally wait for slow receivers.
+    In addition, up to three times as many may wait for slow receivers.
     """
 
     @field_validator("redis_url", "broker_url")
@@ -242,15 +245,15 @@ class Settings(BaseSettings):
 
     @property
     def slice_hard_limit(self) -> timedelta:
-        """Time after which the process of a slice is killed, if the interruption had no effect."""
+        """Time after which the process of a hanging slice is killed."""
         return self.slice_soft_limit + timedelta(minutes=1)
 
     @property
     def webhook_url_retention(self) -> timedelta:
-        """Retention of the endpoint of a `webhook_url`.
+        """Time for which the endpoint of a `webhook_url` is kept.
 
-        As long as the record of its export may be kept, because a delivery can be sent again for
-        that time.
+        It is kept as long as the record of its export may exist, because during that time a
+        delivery can be sent again.
         """
         return self.deadline + self.record_retention
 

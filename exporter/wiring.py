@@ -63,7 +63,7 @@ def warm_up(storage: Storage) -> None:
 
 
 def guard(settings: Settings) -> OperatorGuard:
-    """Returns the guard that checks webhook addresses, at registration and at each delivery."""
+    """Returns the check of webhook addresses that is made at registration and at each delivery."""
     return private.guard(settings.webhook_allow_private, allow_http=settings.webhook_allow_http)
 
 

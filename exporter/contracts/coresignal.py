@@ -11,7 +11,7 @@ from exporter.contracts import timestamps
 from exporter.contracts.filters import Text
 
 MAX_IDS = 1_000
-"""Maximum number of ids in one search page, and of ids that the board collects at once."""
+"""Maximum number of ids on one page of a search, and in one request for many records."""
 MAX_ID_DIGITS = 18
 """Maximum number of digits of an id: longer ids do not fit the integers of many databases."""
 

@@ -8,7 +8,10 @@ from exporter.contracts.timestamps import Moment
 
 
 class ExpiredSearch(BaseModel):
-    """All postings that expired at `expired_since` or later, at most `limit`."""
+    """The search for postings that expired at `expired_since` or later.
+
+    With `limit`, at most that many postings are returned.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

@@ -17,7 +17,7 @@ MAX_TEXT_CHARS = 1_000
 
 
 def fold(text: str) -> str:
-    """Returns a text without case, spaces, hyphens and other punctuation, for comparison.
+    """Returns the text in lower case and without spaces and punctuation, for comparison.
 
     >>> fold("Full-Time") == fold("full_time") == fold("FULL TIME")
     True
@@ -26,7 +26,7 @@ def fold(text: str) -> str:
 
 
 def as_list(value: str | Sequence[str] | None) -> list[str]:
-    """Returns the texts of a filter as a list; None gives an empty list."""
+    """Returns a filter's value as a list; one text becomes a list of one, None an empty list."""
     if value is None:
         return []
     return [value] if isinstance(value, str) else list(value)
@@ -42,7 +42,7 @@ def is_day(text: str) -> bool:
 
 
 def refuse(kind: str, message: str) -> NoReturn:
-    """Raises a validation error with that type and message."""
+    """Raises pydantic's validation error for one value, with the given error type and message."""
     # pydantic reads the message as a template: braces in a user's text would be a placeholder.
     raise PydanticCustomError(kind, "{message}", {"message": message})  # type: ignore[arg-type, unused-ignore]
 

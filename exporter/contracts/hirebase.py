@@ -231,21 +231,22 @@ class JobSearch(Strict):
         return echoed
 
     def canonical(self, now: datetime) -> dict[str, Any]:
-        """Returns the same dict for all spellings of a search; it is stored and sent upstream.
+        """Returns the canonical form of the search: the same dict for all its spellings.
 
-        The dict has only the given filters, in a fixed order, with the official client's names and
-        shapes: lists without repetitions for filters with several values; flags as `"true"` and
-        `"false"`; known labels in one spelling; `salary.currency` as `currency`.
-        `JobSearch(**canonical)` is valid and has an equal canonical dict.
+        This dict is stored and sent upstream. It has only the given filters, in a fixed order, with
+        the official client's names and shapes: lists without repetitions for filters with several
+        values; flags as `"true"` and `"false"`; known labels in one spelling; `salary.currency` as
+        `currency`. `JobSearch(**canonical)` is valid and has an equal canonical dict.
 
         `page` and `limit` are left out: they bound the rows that are read and do not change which
         rows match.
 
         An explicit `"false"` is kept, although the official client leaves false flags out.
 
-        `days_ago` becomes the day in UTC at `now`, so that an export that continues after midnight
-        keeps the same bound. The vendor's `date_posted` means "on or after", so the later of the
-        two bounds is kept. Raises ValueError if `now` has no time zone.
+        `days_ago` becomes the day in UTC that is so many days before `now`, so that an export that
+        continues after midnight keeps the same bound. The vendor's `date_posted` means "on or
+        after", so if both filters are given, the later day is kept. Raises ValueError if `now` has
+        no time zone.
         """
         if now.tzinfo is None:
             raise ValueError(f"now must have a time zone: {now.isoformat()}")

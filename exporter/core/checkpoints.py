@@ -13,19 +13,22 @@ Cursor = Any
 Row = msgspec.Raw | bytes
 """The JSON text of one posting (one JSON object), exactly as the source gave it.
 
-A `Raw` was cut out of a longer text by msgspec, so its syntax was checked; `bytes` are unchecked.
+msgspec has checked the JSON syntax of a `msgspec.Raw`; the syntax of `bytes` is unchecked.
 """
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
-    """An uploaded part; its part number is its position in `Checkpoint.parts`, counted from 1."""
+    """An uploaded part of a file; its part number is its position in `Checkpoint.parts`, from 1."""
 
     etag: str
     size: int
 
 
 class Tail(msgspec.Struct, frozen=True):
-    """Encoded pages too small for a part, kept as a separate object between two slices."""
+    """An object with the encoded rows after the last part, which are too few for a part.
+
+    The object is stored when a slice ends; the next slice reads it and continues after it.
+    """
 
     key: str
     size: int
@@ -83,9 +86,9 @@ class Packed(msgspec.Struct, frozen=True, omit_defaults=True):
     """Rows in the open volume."""
     crc: int = 0
     length: int = 0
-    """CRC-32 (`crc`, gzip only) and size in bytes (`length`) of the open volume before compression.
+    """Size of the open volume before compression, in bytes.
 
-    Both are 0 without compression.
+    `crc` is the CRC-32 of the same bytes (gzip only). Both are 0 without compression.
     """
     volumes: tuple[Volume, ...] = ()
     """Volumes that have ended."""
@@ -107,11 +110,14 @@ class Checkpoint(msgspec.Struct, frozen=True):
     rows: int = 0
     """Rows in all committed bytes."""
     fetched: int = 0
-    """Rows that the source returned, duplicates included, plus requested ids that it lacks."""
+    """Number of rows that the source returned, plus the requested ids that it does not have.
+
+    Duplicates and rows beyond the limit are included.
+    """
     duplicates: int = 0
     """Rows left out because a row with the same id came shortly before."""
     over_limit: int = msgspec.field(default=0, name="beyond")
-    """Rows of the last page that the limit cut off."""
+    """Number of rows on the last page that are not exported, because of the limit."""
     pages: int = 0
     """Pages read so far."""
     landmark: Cursor = None
@@ -119,9 +125,9 @@ class Checkpoint(msgspec.Struct, frozen=True):
     seen: str = ""
     """Digests of the latest row ids, in base64; used to remove duplicates."""
     head: str = ""
-    """Digests of the row ids of a partition's first page, in base64.
+    """Digests of the row ids on a partition's first page, in base64.
 
-    The partition before must not end with the same ids: then rows moved between the two.
+    If the previous partition ends with one of these ids, rows have moved between the partitions.
     """
     total_at_start: int | None = None
     """Rows that the source announced with the first page; None if it announces no total."""
@@ -134,7 +140,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     parts: tuple[Part, ...] = ()
     """Parts stored so far, in the order of the file."""
     tail: Tail | None = None
-    """Bytes behind the parts that were too few for a part of their own; None if there are none."""
+    """Object with the bytes after the last part; None if the parts hold all bytes."""
     row_counts: RowCounts = msgspec.field(default_factory=RowCounts, name="tally")
     packed: Packed = Packed()
     unknown: str = ""

@@ -18,7 +18,7 @@ STATES: Mapping[str, State] = {
     "export.canceled": State.CANCELED,
     "export.expired": State.FINISHED,
 }
-"""State of the export at the time of each event.
+"""The state of the export at each event, by the name of the event.
 
 `export.expired` means that the file of a finished export was deleted.
 """
@@ -27,12 +27,12 @@ TERMINAL_EVENTS = frozenset({FINISHED, "export.failed", "export.canceled"})
 FAILING, DISABLED = "endpoint.failing", "endpoint.disabled"
 EXPORT_EVENTS = tuple(STATES)
 EVENTS = (*EXPORT_EVENTS, FAILING, DISABLED)
-"""Events that a registered endpoint can subscribe to.
+"""Names of the events that a registered endpoint can subscribe to.
 
 An `endpoint.*` event reports on one endpoint and is sent to the same user's other endpoints.
 """
 TEST = "webhook.test"
-"""The event of a requested test delivery; sent whatever the endpoint subscribes to."""
+"""Name of the test event; it is sent on request, even to an endpoint without subscriptions."""
 DEFAULT_EVENTS = tuple(name for name in EVENTS if name != PROGRESS)
 DEFAULT_EXPORT_EVENTS = tuple(name for name in EXPORT_EVENTS if name != PROGRESS)
 
@@ -49,13 +49,13 @@ class Event(NamedTuple):
     progress: float
     """Progress of the export, 0.0 to 1.0."""
     rows: int
-    """Rows of the export in committed parts."""
+    """Number of rows that the export had read and stored durably at the time of the event."""
     subject_id: str
     """Id of the export or endpoint."""
 
     @property
     def message_id(self) -> str:
-        """Value of the `webhook-id` header: equal for each attempt and each endpoint."""
+        """Value of the `webhook-id` header; the same for every attempt and every endpoint."""
         return f"msg_{self.subject_id}_{self.sequence}"
 
     @property
@@ -65,9 +65,9 @@ class Event(NamedTuple):
 
 
 def check_events(names: Iterable[str], known: tuple[str, ...] = EVENTS) -> tuple[str, ...]:
-    """Returns the names in the order of `known`, without duplicates.
+    """Returns the given names without duplicates, in the order of `known`.
 
-    Raises ValueError if there is no name, or a name that is not in `known`.
+    Raises ValueError if no name is given, or a name that is not in `known`.
     """
     wanted = set(names)
     unknown = sorted(wanted.difference(known))

@@ -13,6 +13,8 @@ Glossary, as these words are used in this code:
 - slice: the work of one worker on one claimed export or partition, 30 s by default.
 - lease: a worker's right to write an export or partition, 30 s by default, renewed as it works.
 - fence: the fencing token of a lease: a counter that only grows, plus a random nonce.
+- doorbell: the Celery message that wakes a worker; losing or repeating it changes nothing.
+- seal: to complete a lost worker's upload early, so that its upload id can no longer be used.
 - volume: a byte range of the file that is a complete file by itself (see `Spec.rows_per_file`).
 - surface: a family of API endpoints with its own contract: native, hirebase, coresignal, pipeline.
 - user, tenant: the owner of exports and keys; "tenant" where users compete for workers.
@@ -68,16 +70,16 @@ TRANSITIONS: dict[State, frozenset[State]] = {
 
 
 class Phase(StrEnum):
-    """The current activity of an export; finer than `State`."""
+    """The current activity of an export, in more detail than `State`."""
 
     READY = "ready"
     """Waiting for a worker."""
     READING = "reading"
     """A worker holds the lease and reads pages, or the export's partitions are being read."""
     WAITING = "waiting"
-    """Paused until `Export.retry_at`; no worker is occupied.
+    """Paused until `Export.retry_at`; the export occupies no worker.
 
-    The upstream or S3 did not answer, or asked for a pause.
+    The reason of the pause: the upstream or S3 did not answer, or asked for a pause.
     """
     COMPLETING = "completing"
     """All rows are read; the file is being published."""
@@ -86,18 +88,18 @@ class Phase(StrEnum):
 
 
 class EndReason(StrEnum):
-    """The proof that no row follows."""
+    """The reason that proves that no further row belongs in the file."""
 
     NULL_CURSOR = "null_cursor"
-    """The last page named no next cursor; the source announces no total."""
+    """The last page has no next cursor, and the source announces no total to compare with."""
     TOTAL_REACHED = "total_reached"
-    """The last page named no next cursor, and as many rows were read as the source announced."""
+    """The last page has no next cursor, and the number of rows read is the announced total."""
     LIMIT_REACHED = "limit_reached"
     """The requested number of rows was written."""
 
 
 class Outcome(StrEnum):
-    """The completeness of a finished file, compared with the source's announcements."""
+    """The completeness of a finished file, judged by the totals that the source announced."""
 
     COMPLETE = "complete"
     """Every row of the source is in the file."""
@@ -124,11 +126,11 @@ class Dialect(msgspec.Struct, frozen=True):
     that people open.
     """
     joined: bool = False
-    """Whether the CSV cell of a list has its values joined by "; " instead of JSON text."""
+    """Whether a list in CSV is written as its values, joined by "; ", instead of as JSON text."""
     exported_at: str | None = None
-    """Time of the request, as text for the file; None: no such text.
+    """Time of the request, as text that the format writes into the file; None: no time.
 
-    Fixed here, so that every worker writes the same bytes.
+    The text is part of the request, so that every worker writes the same bytes.
     """
 
 
@@ -140,14 +142,15 @@ class Completeness(msgspec.Struct, frozen=True):
     exported: int
     """Rows in the file."""
     expected: int | None
-    """The source's last announced total, or the limit if that is smaller.
+    """Number of expected rows: the last total that the source announced, or a smaller limit.
 
     None if the source announced no total.
     """
     duplicates_removed: int
-    """Repeated rows that were left out, so that each row is in the file once.
+    """Number of repeated rows that were left out of the file.
 
-    A repetition is noticed within a window of recent rows only.
+    Only repetitions within the latest 1,000 rows are recognized; repetitions further apart come
+    from the source itself and are kept.
     """
     skipped: int
     """Requested ids that the source does not have.
@@ -174,16 +177,16 @@ class Result(msgspec.Struct, frozen=True):
     pages: int
     """Pages that were read."""
     volumes: tuple[Volume, ...] = ()
-    """With `Spec.rows_per_file`: the volumes, each downloadable as a separate file."""
+    """The volumes of the file, each downloadable by itself; empty without `Spec.rows_per_file`."""
     unknown_ids: Volume | None = None
-    """Requested ids that the source does not have: one id per line, compressed like the file.
+    """Byte range of the file that lists the requested ids that the source does not have.
 
-    None if there are none.
+    It has one id per line and is compressed like the file. None if the source has all ids.
     """
 
 
 class Hook(msgspec.Struct, frozen=True):
-    """The webhook of one export, beside the endpoints that its user registered for all exports."""
+    """The webhook of one export, in addition to the endpoints that its user has registered."""
 
     endpoint_id: str
     events: tuple[str, ...]
@@ -213,7 +216,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None
     """Maximum number of rows; None: all rows."""
     offset: int = 0
-    """Rows of the search to skip before the first exported row."""
+    """Number of rows at the beginning of the search result that are not exported."""
     ids: int | None = None
     """Number of postings requested by id; None: the postings that the query matches.
 
@@ -252,10 +255,10 @@ class Partition(msgspec.Struct, frozen=True):
     rows: int
     """Rows in the partition."""
     total: int
-    """Rows that the source announced for the whole search when the export was partitioned.
+    """Total that the source announced for the whole search when the export was partitioned.
 
-    If the source later announces another total, its rows have moved: the partitions are given up
-    and the export is read as one.
+    If the source later announces another total, its rows have moved: the partitions are dropped and
+    the export is read again without partitions.
     """
 
 
@@ -274,15 +277,18 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     worker_id: str | None = None
     """Id of the worker of the latest slice."""
     error: str | None = None
-    """Failed export: the reason of the failure. Waiting export: the reason of the wait."""
+    """Reason of the failure, in state failed; else the reason of the latest wait.
+
+    A checkpoint with progress clears the reason of a wait.
+    """
     attempts: int = 0
-    """Consecutive lost workers since the last committed checkpoint."""
+    """Number of workers in a row that lost their lease since the last checkpoint with progress."""
     stalls: int = 0
-    """Consecutive waits since the last committed checkpoint."""
+    """Number of waits in a row since the last checkpoint with progress."""
     stalled_since: datetime | None = None
-    """Start of the first of these consecutive waits."""
+    """Start of the first wait since the last checkpoint with progress; None without a wait."""
     retry_at: datetime | None = None
-    """End of the current wait, in phase waiting."""
+    """Time at which the current wait ends; None unless the phase is waiting."""
     cancel_requested: bool = False
     """Whether the owner asked to cancel the export while it was processing."""
     checkpoint: Checkpoint | None = None
@@ -290,8 +296,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     closing: Result | None = None
     """The result that is about to be published.
 
-    Written before the last S3 request: if the answer to that request is lost, the next worker
-    looks for the file of this result.
+    The result is stored before the last S3 request. If the answer to that request is lost, the next
+    worker checks whether the file of this result exists.
     """
     result: Result | None = None
     """The published file; None until finished."""
@@ -321,7 +327,7 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def progress(rows: int, total: int | None, limit: int | None) -> float:
-    """Returns the share of rows written, 0.99 at most: only a published export has progress 1.0.
+    """Returns the share of rows written, at most 0.99; 1.0 is reserved for a published export.
 
     The share is 0.0 if neither total nor limit is known.
 

@@ -13,11 +13,11 @@ FEATURES: dict[str, str] = {
     "bulk": "collecting postings in bulk, by filter or by ids",
     "pipeline": "exporting one's own rows",
 }
-"""Descriptions of the features that a plan may include, by the name that `exporter keys` takes."""
+"""Descriptions of the features that a plan may include, by their name in `exporter keys`."""
 
 
 class NotInPlan(ExporterError):
-    """The plan of the key does not include the request; the text names the plan's contents."""
+    """The plan of the key does not allow the request; the text lists what the plan includes."""
 
 
 class CreditsSpent(ExporterError):

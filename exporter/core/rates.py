@@ -10,18 +10,18 @@ from typing import Protocol
 from exporter.clock import Clock
 
 MAX_SLEEP_SECONDS = 2.0
-"""Longest sleep of a worker before a request to an upstream.
+"""Longest time that a worker sleeps before a request to an upstream.
 
-For a longer wait the export is released and its phase becomes waiting.
+For a longer wait, the worker releases the export, whose phase becomes waiting.
 """
 
 
 @dataclass(frozen=True)
 class Rate:
-    """At most `requests` requests in each period of `seconds`.
+    """A rate limit: at most `requests` requests in each period of `seconds`.
 
-    Requests are spaced evenly, and unused requests are not saved: there is no burst after a pause,
-    because an upstream whose time window begins at another moment would refuse a burst.
+    Requests are spaced evenly, and unused requests are not saved for later. There is thus no burst
+    after a pause: an upstream that counts in periods with another beginning could refuse a burst.
     """
 
     requests: int
@@ -40,17 +40,19 @@ class Budget(Protocol):
     """Schedules the requests to one source over all its workers."""
 
     def reserve(self) -> float:
-        """Returns the seconds until the next request may start.
+        """Reserves the next request and returns the seconds until it may start.
 
-        Up to MAX_SLEEP_SECONDS the request is reserved: sleep that long, then send the request.
-        Above it nothing is reserved: send nothing, and reserve again after that time. Raises
-        StoreUnavailable if the shared budget cannot be read; then no request may be sent.
+        If the result is at most MAX_SLEEP_SECONDS, the caller must sleep that long and then send
+        the request. If it is longer, no request is reserved: the caller must send nothing, and call
+        `reserve` again after that time. Raises StoreUnavailable if the shared budget cannot be
+        read; then no request may be sent.
         """
 
     def pause_for(self, seconds: float) -> None:
-        """Prevents new requests of all workers for that many seconds; reserved requests remain.
+        """Prevents all workers from reserving a request that starts within the next `seconds`.
 
-        Raises StoreUnavailable if the pause could not be shared with the other workers.
+        Requests that are already reserved may still be sent. Raises StoreUnavailable if the pause
+        could not be shared with the other workers.
         """
 
 
@@ -61,14 +63,14 @@ class Unlimited:
         return 0.0
 
     def pause_for(self, seconds: float) -> None:
-        """Does nothing: without a rate, each worker sees the upstream's refusals itself."""
+        """Does nothing: without a rate, each worker reacts to the upstream's refusals by itself."""
 
 
 UNLIMITED = Unlimited()
-"""The budget without a limit; stateless, so one instance is enough."""
+"""The only instance of `Unlimited` that is needed, because it has no state."""
 
 OpenBudget = Callable[[str, Rate], Budget]
-"""Returns the budget of the source with that name; all budgets of one name share their state."""
+"""A function that returns a source's budget; all budgets of one source share their state."""
 
 
 class MemoryBudgets:

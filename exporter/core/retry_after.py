@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 
 
 def read(value: str | None, now: datetime, *, longest: float) -> float | None:
-    """Returns the seconds to wait, `longest` at most; None without a valid header value.
+    """Returns the seconds to wait, at most `longest`; None if the header is absent or invalid.
 
     The value is a number of seconds or an HTTP date; a date in the past gives 0.
 

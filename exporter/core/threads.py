@@ -1,4 +1,4 @@
-"""Background threads for one call each, which their caller may abandon at any time."""
+"""Runs single calls in background threads; a caller may stop waiting for its call at any time."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 POLL_SECONDS = 0.5
-"""Time between two checks whether to continue waiting."""
+"""Seconds between two calls of `should_continue` while `wait` waits."""
 STACK_BYTES = 2 * 1024 * 1024
-"""Stack size of each thread.
+"""Size of the stack of each thread.
 
 The default of 8 MiB counts as data of the process: the stacks of a dozen threads would be a large
 share of the worker's memory limit.
@@ -24,10 +24,11 @@ _starting = threading.Lock()
 
 
 def start(call: Callable[[], T], name: str) -> Future[T]:
-    """Runs `call` in a new daemon thread; the future gets its return value or exception.
+    """Runs `call` in a new daemon thread and returns a future of its result.
 
-    The call runs in a copy of the current context (contextvars), so that the object store's guard
-    and the log's bound fields apply to it as well.
+    The future holds the return value of `call`, or the exception that it raised. The call runs in a
+    copy of the caller's context (contextvars), so the object store's guard and the fields bound to
+    the log apply to it too.
     """
     outcome: Future[T] = Future()
     context = contextvars.copy_context()
@@ -49,9 +50,10 @@ def start(call: Callable[[], T], name: str) -> Future[T]:
 
 
 def wait(outcome: Future[T], should_continue: Callable[[], bool]) -> bool:
-    """Waits until the future is done; True if it is, False once `should_continue` returns False.
+    """Waits for the future and returns True when it is done.
 
-    `should_continue` is called every POLL_SECONDS.
+    While the future is not done, `should_continue` is called every POLL_SECONDS. If it returns
+    False, the wait ends and this function returns False; the thread of the future keeps running.
     """
     while not futures.wait((outcome,), POLL_SECONDS).done:
         if not should_continue():

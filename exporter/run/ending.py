@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Ending(StrEnum):
-    """Outcome of a slice."""
+    """The way in which a slice ended."""
 
     FINISHED = "finished"
     """The file, or the object of the partition, is published."""
@@ -17,8 +17,8 @@ class Ending(StrEnum):
     HANDED_OVER = "handed_over"
     """More work remains: the slice's budget is used up, or this worker shuts down."""
     CUT = "cut"
-    """The export was cut into partitions; it continues when all of them have ended."""
+    """The export was divided into partitions; it continues when all of them have ended."""
     WAITING = "waiting"
     """The upstream or S3 needs time; the export becomes ready again after a delay."""
     LOST = "lost"
-    """Another worker owns the export, or may own it: this worker writes nothing more."""
+    """Another worker owns the export or may own it, so this worker writes nothing more."""

@@ -1,4 +1,4 @@
-"""The lease of a claimed export, and the store calls that its fence allows."""
+"""The lease of a claimed export, and the store calls of the worker that has the lease."""
 
 from __future__ import annotations
 
@@ -19,20 +19,23 @@ from exporter.store.base import Claim, ExportStore, Verdict
 log = structlog.get_logger()
 
 TRUSTED_SHARE = 0.8
-"""Share of a lease during which this process trusts it.
+"""Share of a lease's duration during which this process relies on the lease.
 
-The rest is a safety margin: clocks drift, a request may be under way, and only the store's own time
-decides.
+The rest is a safety margin, because clocks drift, a request may be on its way to S3, and the lease
+ends by the clock of the store, not by the clock of this process.
 """
 RENEWALS_PER_LEASE = 4
-"""Renewals per lease: three may fail before the lease is in danger."""
+"""Number of renewals sent during the duration of one lease, at equal intervals."""
 
 
 class Lease:
     """Decides from the local clock alone, without a request, if this process may still write."""
 
     def __init__(self, duration: timedelta, clock: Clock, granted_at: float) -> None:
-        """Starts a lease granted by a request sent at `granted_at` on the monotonic clock."""
+        """Starts a lease that the store granted in answer to a request sent at `granted_at`.
+
+        `granted_at` is a time of the monotonic clock.
+        """
         self.duration = duration
         self._clock = clock
         self._verdict = Verdict.CONTINUE
@@ -42,9 +45,10 @@ class Lease:
         self._deadline = asked_at + self.duration.total_seconds() * TRUSTED_SHARE
 
     def record(self, verdict: Verdict, asked_at: float) -> Verdict:
-        """Records the store's answer to a request sent at `asked_at`; returns the current verdict.
+        """Records the store's answer to a request sent at `asked_at`, and returns `verdict`.
 
-        LOST is final, and CANCEL can only become LOST. Both CONTINUE and CANCEL extend the lease.
+        CONTINUE and CANCEL confirm the lease from `asked_at` on. A recorded CANCEL is later
+        replaced only by LOST, and a recorded LOST is never replaced.
         """
         if verdict is Verdict.CONTINUE:
             self._trust_from(asked_at)
@@ -56,26 +60,26 @@ class Lease:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst verdict received so far.
+        """The worst verdict recorded so far, or LOST if the lease is not confirmed any more.
 
-        LOST as well if the store has not confirmed the lease within its trusted share.
+        The store's last confirmation counts for TRUSTED_SHARE of the lease's duration.
         """
         if self._verdict is not Verdict.LOST and self._clock.monotonic() > self._deadline:
             return Verdict.LOST
         return self._verdict
 
     def check(self) -> None:
-        """Raises LeaseLost unless this process certainly still owns the export."""
+        """Raises LeaseLost unless this process can be sure that it still owns the export."""
         if self.verdict is Verdict.LOST:
             raise LeaseLost("the lease expired: another worker may own this export now")
 
 
 @contextmanager
 def renewing(lease: Lease, renew: Callable[[], Verdict], clock: Clock) -> Iterator[None]:
-    """Renews the lease in a thread within this block and records each verdict in the lease.
+    """Renews the lease in a background thread until the block ends, and records each verdict.
 
-    If the store does not answer, the thread retries until the lease is lost. A shorter outage has
-    no effect.
+    If the store does not answer, the thread tries again until the lease is lost. An outage of the
+    store that ends earlier has no effect on the block.
     """
     stop = threading.Event()
     interval = lease.duration.total_seconds() / RENEWALS_PER_LEASE
@@ -103,19 +107,19 @@ def renewing(lease: Lease, renew: Callable[[], Verdict], clock: Clock) -> Iterat
 T = TypeVar("T")
 
 HEARTBEAT_SECONDS = 0.2
-"""Shortest time between two heartbeats that reach the store.
+"""Shortest time between two heartbeats that send a request to the store.
 
-Between them the verdict comes from the lease, which its own thread renews.
+A heartbeat in between returns the verdict of the lease, which a background thread renews.
 """
 STORE_RETRY_SECONDS = 0.5
 """Seconds between two attempts to reach the store while the lease is valid."""
 
 
 class LeasedExport:
-    """Sends every store call under one fence; raises LeaseLost as soon as that fence is stale.
+    """Sends all store calls of one worker under its fence; raises LeaseLost for a stale fence.
 
-    If the store does not answer, calls other than `cut` and `release` are retried for as long as
-    the lease is valid. A shorter outage costs only time.
+    If the store does not answer, every call except `cut` and `release` is repeated until it is
+    answered or the lease is lost. An outage that is shorter than the lease only delays the calls.
     """
 
     def __init__(
@@ -138,24 +142,29 @@ class LeasedExport:
 
     @contextmanager
     def renewing(self) -> Iterator[None]:
-        """Renews the lease in a thread within this block."""
+        """Renews the lease in a background thread until the block ends."""
         with renewing(self._lease, self._renewal(None), self._clock):
             yield
 
     def check(self) -> None:
-        """Raises LeaseLost unless this process certainly still owns the export."""
+        """Raises LeaseLost unless this process can be sure that it still owns the export."""
         self._lease.check()
 
     def now(self) -> datetime:
-        """Returns the time of the store's clock, derived from the claim.
+        """Returns the current time by the store's clock.
 
-        The clock of this machine may be hours off.
+        It is computed from the store's time of the claim and the monotonic clock, because this
+        machine's wall clock may be hours off.
         """
         since_claim = self._clock.monotonic() - self._claimed_at
         return self.export.updated_at + timedelta(seconds=since_claim)
 
     def heartbeat(self, progress: float) -> Verdict:
-        """Reports progress and returns the verdict; asks the store once per HEARTBEAT_SECONDS."""
+        """Reports progress to the store and returns its verdict: CONTINUE or CANCEL.
+
+        Less than HEARTBEAT_SECONDS after the last report, no request is sent and the verdict is
+        that of the lease. Raises LeaseLost if the lease is lost.
+        """
         now = self._clock.monotonic()
         if now < self._next_heartbeat_at:
             self.check()
@@ -164,13 +173,16 @@ class LeasedExport:
         return self._request_verdict(self._renewal(progress))
 
     def confirm(self) -> None:
-        """Returns only if the store itself confirms that this worker owns the export."""
+        """Raises LeaseLost unless the store confirms, now, that this worker owns the export."""
         self._request_verdict(self._renewal(None))
 
     def commit(
         self, checkpoint: Checkpoint, *, progress: float, closing: Result | None = None
     ) -> Verdict:
-        """Makes a checkpoint durable."""
+        """Stores the checkpoint durably and returns the store's verdict: CONTINUE or CANCEL.
+
+        Raises LeaseLost, with nothing stored, if the fence is stale.
+        """
         return self._request_verdict(
             lambda: self._store.commit(
                 self.export.id,
@@ -183,11 +195,12 @@ class LeasedExport:
         )
 
     def cut(self, partitions: Sequence[Partition]) -> Verdict | None:
-        """Hands the export over to partitions; returns None if the store cannot take them now.
+        """Divides the export into partitions and returns CONTINUE; this worker's lease then ends.
 
-        The request is not retried: a full store may refuse for long, and the export can be read
-        without partitions. If the store cut the export but its answer was lost, the next request
-        raises LeaseLost.
+        Returns CANCEL, with nothing changed, if the owner canceled the export. Returns None if the
+        store did not answer or is full; the worker then reads the export without partitions. The
+        request is not repeated in that case, because a full store may refuse for a long time. If
+        the store did divide the export but its answer was lost, the next request raises LeaseLost.
         """
         asked_at = self._clock.monotonic()
         self.check()
@@ -203,7 +216,10 @@ class LeasedExport:
         return self._retry_while_leased(lambda: self._store.partitions(self.export.id))
 
     def rejoin(self) -> Verdict:
-        """Drops the partitions, so that the export is read without them from its beginning."""
+        """Drops the partitions and returns CONTINUE: the export is read again without partitions.
+
+        Returns CANCEL, with nothing changed, if the owner canceled the export.
+        """
         return self._request_verdict(lambda: self._store.rejoin(self.export.id, self.fence))
 
     def end(
@@ -215,7 +231,7 @@ class LeasedExport:
         result: Result | None = None,
         error: str | None = None,
     ) -> None:
-        """Moves the export to a terminal state."""
+        """Moves the export to the terminal state `state`; raises LeaseLost for a stale fence."""
         ended = self._retry_while_leased(
             lambda: self._store.end(
                 self.export.id,
@@ -233,9 +249,9 @@ class LeasedExport:
             )
 
     def release(self, *, clean: bool, retry_in: timedelta | None, reason: str | None) -> None:
-        """Releases the export.
+        """Gives up the lease: the export is ready at once, or after `retry_in`.
 
-        Raises LeaseLost if the store refuses the fence or does not answer; in the latter case the
+        Raises LeaseLost if the fence is stale or the store does not answer; in the latter case the
         lease expires by itself.
         """
         try:

@@ -1,4 +1,4 @@
-"""The limits of a slice, and the waiting time that they allow an export."""
+"""The limits of a slice, and the computation of the time that an export must wait."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from exporter.core.exports import Export
 
 FIRST_WAIT_SECONDS = 2.0
 MAX_WAIT_SECONDS = 60.0
-"""First and longest wait of the backoff for an upstream or S3, in seconds."""
+"""Longest wait of the backoff for an upstream or S3, in seconds.
+
+The first wait takes FIRST_WAIT_SECONDS; each further wait in a row takes twice as long.
+"""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,9 +28,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     keep_file: timedelta
     keep_record: timedelta
     parts_ahead: int = 2
-    """Parts that may be in flight to the object store while the next part is made.
+    """Number of parts that may be on their way to the object store while the next part is made.
 
-    Each occupies memory.
+    Each of these parts occupies memory.
     """
 
     partition_rows: int = 0
@@ -45,11 +48,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def wait_or_reason(
         self, export: Export, now: datetime, reason: str, *, advanced: bool, at_least: float
     ) -> timedelta | str:
-        """Returns how long the export must wait, or the error text if it fails instead.
+        """Returns how long the export must wait, or the text of the error with which it must fail.
 
-        The wait is at least `at_least` seconds. It doubles with each wait in a row; `advanced`
-        means that the export has made progress since the previous wait, which resets the backoff.
-        The export fails if it has waited longer than `patience` or cannot end before its deadline.
+        The wait is at least `at_least` seconds and otherwise doubles with each wait in a row. With
+        `advanced`, the export has made progress since its last wait, so the wait counts as the
+        first. The export must fail if its waits in a row have lasted longer than `patience`, or if
+        the next wait would end after its deadline. `reason` is the cause of the wait, for the error
+        text.
         """
         stalls = 0 if advanced else export.stalls
         since = None if advanced else export.stalled_since

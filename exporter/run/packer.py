@@ -30,7 +30,10 @@ class FileEncoder:
     """
 
     def __init__(self, encoder: Format, spec: Spec, at: Checkpoint, buffer: bytearray) -> None:
-        """Resumes behind a checkpoint; `buffer` holds the tail that the last slice stored."""
+        """Continues the file after the checkpoint `at`.
+
+        `buffer` holds the tail that the last slice stored; it is empty without a tail.
+        """
         packed = at.packed
         if packed == Packed() and at.rows:
             # Checkpoints of version 0.1.0 have no volumes; they may be resumed during a deploy.
@@ -58,11 +61,11 @@ class FileEncoder:
 
     @property
     def volumes(self) -> tuple[Volume, ...]:
-        """Volumes that had ended when the buffer was last complete."""
+        """The volumes that have ended; complete only after `settle` or `close`."""
         return tuple(self._compressor.volumes)
 
     def add(self, rows: Sequence[Row], row_counts: RowCounts) -> None:
-        """Appends the rows. Raises SourceUntrue as `Format.encode` does."""
+        """Appends the rows to the file. Raises SourceUntrue if a row is not a JSON object."""
         steps: list[Callable[[], None]] = []
         while rows:
             if not self._is_open:
@@ -77,7 +80,10 @@ class FileEncoder:
         self._compressor.run(steps)
 
     def settle(self) -> Packed:
-        """Completes the buffer and returns the state from which another process can resume."""
+        """Waits until all added rows are in the buffer, and returns the state of the encoder.
+
+        Another process can resume the file from this state and the buffer.
+        """
         self._compressor.join()
         crc, length = self._compressor.pause(is_open=self._is_open)
         return Packed(
@@ -89,13 +95,13 @@ class FileEncoder:
         )
 
     def start_buffer(self) -> None:
-        """Starts a new buffer, after the caller has taken the current one."""
+        """Starts a new, empty buffer; the caller must have taken the old one before."""
         self._compressor.empty()
 
     def close(self, unknown: Sequence[str] = ()) -> Volume | None:
-        """Ends the file; ids in `unknown` are appended as a volume of their own, one a line.
+        """Ends the file; returns the volume that lists `unknown`, or None if `unknown` is empty.
 
-        Returns that volume, or None if `unknown` is empty.
+        That volume comes after all rows and has one id per line.
         """
         steps: list[Callable[[], None]] = []
         self._compressor.join()
@@ -143,7 +149,7 @@ class _Compressor:
         return self._stored + len(self.buffer)
 
     def run(self, steps: Sequence[Callable[[], None]]) -> None:
-        """Starts these steps; all earlier steps are complete when this returns."""
+        """Starts these steps; returns after all steps of earlier calls are complete."""
 
         def run_all() -> None:
             for step in steps:
@@ -171,7 +177,10 @@ class _Compressor:
         self.buffer += self._stream.compress(data)
 
     def end(self, tail: bytes, rows: int | None = None) -> None:
-        """Ends a volume. Without `rows` the volume is not recorded in `volumes`."""
+        """Ends the open volume with the bytes `tail`, and appends it to `volumes`.
+
+        Without `rows`, the number of its rows, the volume is not appended.
+        """
         self.compress(tail)
         self.buffer += self._stream.end()
         if rows is not None:

@@ -1,4 +1,4 @@
-"""Reading position of an export: selection of rows, duplicates, proof of the end."""
+"""Tracks the reading position of an export: selects rows, drops duplicates, proves the end."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ from exporter.errors import SourceUntrue
 from exporter.sources.base import Page
 
 DUPLICATE_WINDOW_ROWS = 1_000
-"""Latest rows whose ids are remembered to detect duplicates.
+"""Number of latest rows whose ids are remembered to detect duplicates.
 
-A list that grows while it is read by page number moves rows onto the next page, so a duplicate made
-by paging follows its first copy closely. Repetitions further apart come from the source itself and
-are kept.
+If a list grows while it is read by page number, rows move onto the next page and are read twice,
+one shortly after the other. Repetitions further apart come from the source itself and are kept.
 """
 DIGEST_BYTES = 8
-"""Bytes kept of each id.
+"""Number of bytes that are kept of the hash of each row id.
 
-A row is wrongly taken for a duplicate in one of 10^10 exports of a million rows.
+With this size, a row is wrongly taken for a duplicate in one of 10^10 exports of a million rows.
 """
 
 
@@ -52,11 +51,11 @@ class PageReader:
         return self.at.end_reason is not None
 
     def accept(self, page: Page) -> Sequence[Row]:
-        """Returns the rows of this page to write, each once, and moves behind the page.
+        """Returns the rows of the page that belong in the file; moves the position past the page.
 
-        Raises SourceUntrue, with the numbers, if the pages contradict each other: a cursor repeats,
-        the pages end with another number of rows than announced, or the list changed by more than
-        `tolerated_drift`.
+        Duplicates and rows beyond the limit are left out. Raises SourceUntrue, with the numbers in
+        its text, if the pages contradict each other: a cursor repeats, the pages end with another
+        number of rows than announced, or the list changed by more than `tolerated_drift`.
         """
         at = self.at
         fresh = (
@@ -96,12 +95,12 @@ class PageReader:
         return rows
 
     def checkpoint(self) -> Checkpoint:
-        """Returns the position as a checkpoint, with the recent and the unknown ids."""
+        """Returns a checkpoint of the position, with the recent row ids and the unknown ids."""
         seen = "" if self._recent_ids is None else self._recent_ids.stored()
         return self.at.evolve(seen=seen, unknown=_pack_ids(self.unknown))
 
     def completeness(self) -> Completeness:
-        """Returns the proof of completeness; valid once the reading has ended."""
+        """Returns the proof of completeness; may be called only after the last page."""
         at = self.at
         known = [n for n in (at.total_at_end, self._spec.limit) if n is not None]
         if at.rows == 0:
@@ -131,7 +130,11 @@ class PageReader:
         )
 
     def _drift_rows(self) -> int:
-        """Returns the rows by which the source visibly changed while it was read by page number."""
+        """Returns by how many rows the source has visibly changed while it was read.
+
+        This is the difference of its totals at start and end or, if larger, the number of
+        duplicates. 0 if the source announces no total.
+        """
         if self.at.total_at_start is None or self.at.total_at_end is None:
             return 0
         return max(abs(self.at.total_at_end - self.at.total_at_start), self.at.duplicates)
@@ -161,7 +164,7 @@ def _unpack_ids(stored: str) -> list[str]:
 
 
 class _RecentIds:
-    """Ids of the latest rows, as short digests."""
+    """Remembers the ids of the latest rows as short digests."""
 
     def __init__(self, identity: str, stored: str) -> None:
         self._id_of = _id_reader(identity)
@@ -170,7 +173,10 @@ class _RecentIds:
         self._known = set(self._order)
 
     def without_repeated(self, rows: Iterable[Row]) -> list[Row]:
-        """Returns the rows whose id is not among the recent ids, and every row without an id."""
+        """Returns the rows whose id is not among the recent ids, and remembers their ids.
+
+        Rows without an id are always returned.
+        """
         order, known, id_of = self._order, self._known, self._id_of
         kept: list[Row] = []
         for row in rows:
@@ -191,7 +197,10 @@ class _RecentIds:
 
 
 def _id_reader(name: str) -> Callable[[Row], bytes | None]:
-    """Returns a function that reads one field of a row as JSON text and skips the other values."""
+    """Returns a function that reads the field `name` of a row, as JSON text.
+
+    The function returns None if the field is absent or null, or if msgspec cannot read the row.
+    """
     shape = msgspec.defstruct(
         "Identified", [("id", msgspec.Raw, msgspec.field(default=msgspec.Raw(b""), name=name))]
     )

@@ -1,4 +1,4 @@
-"""Slices of an export that was cut: reading of one partition, and composition of the file."""
+"""Slices of a partitioned export: one reads a partition, one composes the file of all."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from exporter.store.base import Verdict
 log = structlog.get_logger()
 
 COPIES_PER_PART_AHEAD = 2
-"""Copies in flight for each part that may be in flight.
+"""Number of concurrent copies inside the object store for each part of `Limits.parts_ahead`.
 
 This load is below the capacity of a small store.
 """
 
 
 class PartitionSlice(Slice):
-    """Reads one partition of an export into an object of its own, which is not for download.
+    """Reads one partition of an export into an object of its own, which users cannot download.
 
-    The partition ends as canceled if its rows may not fit to those of the other partitions. The
-    export is then read without partitions.
+    If the source contradicts itself, for example because rows have moved between partitions, the
+    partition ends as canceled. The export is then read again without partitions.
     """
 
     def _first_checkpoint(self) -> Checkpoint:
@@ -67,9 +67,9 @@ class PartitionSlice(Slice):
 
 
 class CompositionSlice(Slice):
-    """Composes one file of the partitions' objects, inside the store, in order.
+    """Joins the objects of all partitions into one file by copies inside the object store.
 
-    The committed parts are the progress: they hold the first bytes of those objects.
+    The committed parts hold the bytes copied so far; the next slice continues after these bytes.
     """
 
     def _read(self) -> Ending:

@@ -1,9 +1,10 @@
-"""Plan of the partitions of an export, and checks that the partitions fit together.
+"""Plans the partitions of an export, and checks that their rows fit together.
 
-A list that is read by page number moves when rows are added or removed. A single reader, from the
-first page to the last, notices rows that come twice. Parallel readers do not notice this where one
-partition ends and the next begins. Partitions therefore tolerate no drift: if the list is seen to
-move, the partitions are dropped and the export is read again without partitions.
+In a list that is read by page number, rows move to other pages when rows are added or removed. A
+single reader, from the first page to the last, notices rows that come twice. Parallel readers do
+not notice this where one partition ends and the next begins. Partitions therefore tolerate no
+change: if rows are seen to move, the partitions are dropped and the export is read again without
+partitions.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from exporter.sources.base import Page
 def plan(
     spec: Spec, total: int, *, page_rows: int, min_rows: int, max_partitions: int
 ) -> list[Partition]:
-    """Returns partitions of whole pages and about equal length that cover the export.
+    """Returns partitions of whole pages and about equal length that cover all rows of the export.
 
-    `total` is the number of rows that the source announced, `page_rows` the rows of a page. Empty
-    if two partitions of `min_rows` rows are not possible, if `min_rows` or `page_rows` is 0, or if
-    the spec lists ids or limits the rows per file.
+    `total` is the number of rows that the source announced, `page_rows` the number of rows on a
+    page. Returns an empty list if the export is too small for two partitions of `min_rows` rows, if
+    `min_rows` or `page_rows` is 0, or if the spec lists ids or limits the rows per file.
     """
     rows = max(total - spec.offset, 0)
     if spec.limit is not None:
@@ -44,10 +45,11 @@ def plan(
 
 
 def partition_spec(spec: Spec, partition: Partition) -> Spec:
-    """Returns the spec of the export, limited to the rows of one partition.
+    """Returns a copy of the spec that selects only the rows of the partition.
 
-    The partition that reaches the announced total has no limit but the export's own: a source may
-    announce fewer rows than it has, so the end must be proven there.
+    The partition that contains the last announced row is not bounded by its own number of rows,
+    only by the limit of the export: a source may have more rows than it announced, so the end of
+    the list must be proven there.
     """
     offset = spec.offset + partition.offset
     limit: int | None = partition.rows
@@ -67,9 +69,9 @@ def initial_packed(partition: Partition) -> Packed:
 
 
 def check_unmoved(partition: Partition, page: Page, at: Checkpoint) -> None:
-    """Raises SourceMoved if the list has moved since the export was cut.
+    """Raises SourceMoved if the source has visibly changed since the export was partitioned.
 
-    `page` is the page just accepted, `at` the position behind it.
+    `page` is the page that was just accepted, `at` the position after it.
     """
     if page.total != partition.total:
         raise SourceMoved(
@@ -80,10 +82,11 @@ def check_unmoved(partition: Partition, page: Page, at: Checkpoint) -> None:
 
 
 def join(spec: Spec, pieces: Sequence[Export]) -> Checkpoint:
-    """Returns the checkpoint of an export of which all partitions, given in order, have ended.
+    """Returns the checkpoint of the whole export, made from the checkpoints of its partitions.
 
-    Raises SourceMoved if a partition did not finish or is short, or if two neighbors hold the same
-    rows where they meet.
+    `pieces` are all partitions in order; all must have ended. Raises SourceMoved if a partition did
+    not finish or has another number of rows than planned, or if a partition begins with rows with
+    which the previous one ends.
     """
     ends: list[Checkpoint] = []
     for one in pieces:

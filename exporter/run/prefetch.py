@@ -13,9 +13,9 @@ from exporter.core.exports import Spec
 from exporter.sources.base import Page, Source
 
 MAX_PREFETCHED_BYTES = 32 * 1024 * 1024
-"""Bytes of pages that are fetched or waiting.
+"""Maximum size of all pages that are being fetched or were fetched and are not yet used.
 
-A page still being fetched counts as the largest page so far.
+A page that is still being fetched counts as large as the largest page so far.
 """
 
 
@@ -25,29 +25,35 @@ class _Request(NamedTuple):
 
 
 class Prefetch:
-    """Returns pages in order; uses a prefetched page only if its cursor proves to be the next.
+    """Returns pages in order, and fetches the next pages in threads before they are needed.
 
-    Each page is fetched in a thread. A caller that stops abandons the threads: they finish their
-    read, and its result is ignored.
+    A prefetched page is used only if it was fetched with the cursor that the previous page names as
+    next. If the caller stops waiting, the threads still finish, and their results are ignored.
     """
 
     def __init__(self, source: Source, spec: Spec, keep_waiting: Callable[[], bool]) -> None:
-        """Calls `keep_waiting` from time to time while a page is awaited; False ends the wait."""
+        """Stores the source, the request and `keep_waiting`.
+
+        While `get` waits for a page, it calls `keep_waiting` every half second, and stops waiting
+        if that returns False.
+        """
         self._source = source
         self._spec = spec
         self._keep_waiting = keep_waiting
         self._requests: deque[_Request] = deque()
         self._page_rows = 0
-        """Rows of the largest page of the current page size."""
+        """Number of rows of the largest page since the size of pages last changed."""
         self._latest_rows = 0
-        """Rows of the latest page."""
+        """Number of rows of the latest page."""
         self._max_page_bytes = 0
-        """Bytes of the largest page so far."""
+        """Size of the largest page so far."""
 
     def get(self, cursor: Cursor) -> Page | None:
-        """Returns the page at that cursor, or None if `keep_waiting` ended the wait.
+        """Returns the page at that cursor.
 
-        Raises as `Source.fetch` does, never because of a later page.
+        Returns None if `keep_waiting` returned False before the page arrived. Raises the errors of
+        `Source.fetch` for this page only; an error of a later page is raised when that page is
+        requested. If the source has no `read_ahead`, the page is fetched in the calling thread.
         """
         if not self._source.read_ahead:
             return self._source.fetch(self._spec.query, cursor)
@@ -64,8 +70,8 @@ class Prefetch:
     def is_requested(self, cursor: Cursor) -> bool:
         """True if the page at that cursor is being fetched or has arrived.
 
-        Prefetched pages for another cursor are dropped: their cursors were guesses that proved
-        wrong.
+        If the next prefetched page has another cursor, all prefetched pages are dropped, because
+        their predicted cursors were wrong.
         """
         if self._requests and self._requests[0].cursor != cursor:
             self._requests.clear()
@@ -73,7 +79,7 @@ class Prefetch:
         return bool(self._requests)
 
     def request_ahead(self, at: Checkpoint) -> None:
-        """Requests the page at this position and the following pages that are certainly needed."""
+        """Starts to fetch the page at this position and the next pages certainly needed."""
         if not self._source.read_ahead:
             return
         if not self.is_requested(at.cursor):
@@ -86,7 +92,7 @@ class Prefetch:
             self._request(cursor)
 
     def _max_requests(self, at: Checkpoint) -> int:
-        """Returns how many pages may be in flight from this position on."""
+        """Returns the number of pages, from this position on, that may be requested in advance."""
         if any(one.page.done() and one.page.exception() is not None for one in self._requests):
             return 0  # the slice ends at the failed page
         if at.total_at_end is None or not self._page_rows or (at.pages == 1 and self._spec.offset):

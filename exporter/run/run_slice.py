@@ -1,4 +1,4 @@
-"""run_slice(): the work of a worker on one claim."""
+"""The function `run_slice`: the work of a worker on one claimed export."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ def run_slice(  # noqa: PLR0913 - one parameter for each part that a slice works
     claimed_at: float,
     draining: Callable[[], bool] = lambda: False,
 ) -> Ending:
-    """Works on a claimed export until it ends, its budget is used up, or its lease is lost.
+    """Works on a claimed export until it ends, its time is used up, or its lease is lost.
 
-    `claimed_at` is the monotonic time before the claim was sent: a worker that was stopped right
-    after its claim must not take the lease for a fresh one.
+    Returns the way in which the slice ended. `claimed_at` is the monotonic time before the claim
+    was sent, from which the lease is counted: a worker may be stopped for minutes right after its
+    claim, and must then not believe that the lease has just begun.
 
     The published file has the same bytes, whatever fails and however many slices it takes. Errors
     of the upstream, S3 and the store become a state of the export; only a bug of this code is

@@ -43,16 +43,23 @@ from exporter.store.base import Verdict
 log = structlog.get_logger()
 
 MAX_UNTRUE_WAITS = 3
-"""Waits in a row without progress, after which an untrue page fails the export."""
-MAX_DRAIN_SECONDS = 2.0
-"""Seconds that a worker which shuts down waits for parts in flight.
+"""Number of waits in a row after which a page that contradicts itself fails the export.
 
-Slower parts are left to the worker that takes over the export.
+Until then, an export whose page raised SourceUntrue waits and requests the page again.
+"""
+MAX_DRAIN_SECONDS = 2.0
+"""Time that a worker which shuts down waits for the upload of parts that were already sent.
+
+Parts that take longer are not committed; the next worker makes them again.
 """
 
 
 class Slice:
-    """Runs one slice; `saved` is the durable checkpoint, `at` the position of the reader."""
+    """Runs one slice of an export.
+
+    `saved` is the checkpoint that is stored durably; `at` is the position of the reader, which may
+    be some pages further.
+    """
 
     def __init__(
         self,
@@ -94,7 +101,7 @@ class Slice:
     # -- main loop -----------------------------------------------------------------------------
 
     def work(self) -> Ending:
-        """Runs the slice to its ending; raises LeaseLost if another worker may own the export."""
+        """Runs the slice and returns how it ended; raises LeaseLost if the lease is lost."""
         try:
             try:
                 try:
@@ -159,9 +166,10 @@ class Slice:
         return self._commit_stored()
 
     def _cut(self, page: Page) -> Ending | None:
-        """Cuts the rest of the export into partitions if that pays off.
+        """Divides the export into partitions after its first page, if the export is large enough.
 
-        Returns the ending of this slice, or None to continue without partitions.
+        Returns the ending of this slice if it has ended by that; returns None if the slice must
+        continue to read the export without partitions.
         """
         is_first = self.at.pages == 0 and self.export.partition is None
         if not is_first or self.export.partitions is not None or page.total is None:
@@ -184,18 +192,24 @@ class Slice:
         return Ending.CUT
 
     def _accept(self, page: Page) -> Sequence[Row]:
-        """Returns the rows of the page that belong into the file."""
+        """Returns the rows of the page that belong in the file."""
         return self.reader.accept(page)
 
     def _is_budget_spent(self) -> bool:
         return self.clock.monotonic() >= self.ends_at
 
     def _may_wait_for_page(self) -> bool:
-        """True if the wait for a page may continue."""
+        """True unless the worker shuts down or the export is canceled.
+
+        Raises LeaseLost if the lease is lost.
+        """
         return not self.draining() and self.held.heartbeat(self._progress()) is Verdict.CONTINUE
 
     def _may_wait_for_parts(self) -> bool:
-        """True if the wait for a part may continue."""
+        """True until the worker has been shutting down for MAX_DRAIN_SECONDS.
+
+        Raises LeaseLost if the lease is lost.
+        """
         self.held.check()
         if not self.draining():
             return True
@@ -224,10 +238,11 @@ class Slice:
         return self.file_encoder.ready_bytes >= part_size(self.limits.part_size, cut)
 
     def _commit_stored(self, *, all_: bool = False) -> Ending | None:
-        """Commits the stored parts, in order.
+        """Commits the checkpoints of all parts that are stored, in order.
 
-        Waits until there is room for another part, or with `all_` until all parts are committed.
-        Returns an ending if the slice must end now, else None.
+        Waits until another part may be sent, or with `all_` until all parts are committed. Returns
+        None if the slice can continue, and an ending if the slice has ended: the export was
+        canceled, or the worker shuts down and a part did not arrive in time.
         """
         committed = False
         while (
@@ -243,7 +258,10 @@ class Slice:
         return None
 
     def _commit(self, checkpoint: Checkpoint, closing: Result | None = None) -> Verdict:
-        """Makes the position durable: a crash loses no row or byte that the checkpoint names."""
+        """Stores the checkpoint durably and returns the store's verdict: CONTINUE or CANCEL.
+
+        After this, a crash loses no row or byte before the checkpoint.
+        """
         stale = self.saved.tail
         verdict = self.held.commit(checkpoint, progress=self._progress(), closing=closing)
         self.advanced = self.advanced or checkpoint.pages > self.saved.pages
@@ -286,7 +304,11 @@ class Slice:
         return self._finish(result)
 
     def _is_published(self, closing: Result) -> bool:
-        """True if an earlier worker published the file but did not receive the answer."""
+        """True if the object store has the file that an earlier worker was about to publish.
+
+        If the upload of that file is still open although all its parts are committed, it is
+        completed first.
+        """
         if self.saved.upload_id is not None and self.saved.end_reason is not None:
             self.file.complete(self.saved)
         return self.file.is_stored(closing.key, closing.file_size)
@@ -324,14 +346,17 @@ class Slice:
         return Ending.CANCELED
 
     def _event(self, name: str) -> str:
-        """Returns the log event name; a partition logs its own end, not the end of its export."""
+        """Returns the log event `export.NAME`, or `partition.NAME` in the slice of a partition."""
         return f"{'export' if self.export.partition is None else 'partition'}.{name}"
 
     def _hand_over(self) -> Ending:
         return self._store_uncommitted() or self._release(Ending.HANDED_OVER, clean=True)
 
     def _wait_for_source(self, reason: str, retry_after: float | None) -> Ending:
-        """Releases the worker until the upstream may answer again; keeps the rows read so far."""
+        """Stores the rows read so far and releases the export until the upstream may answer again.
+
+        Returns the ending of the slice.
+        """
         return self._store_uncommitted() or self._pause(reason, clean=True, retry_after=retry_after)
 
     def _pause(self, reason: str, *, clean: bool, retry_after: float | None = None) -> Ending:
@@ -378,9 +403,10 @@ class Slice:
             log.info("slice.took_over", rows=self.saved.rows, attempt=self.export.attempts)
 
     def _restart_lost_upload(self, reason: str) -> Ending:
-        """Restarts the export from its first row, because its upload has vanished.
+        """Restarts the export from its first row, because its multipart upload no longer exists.
 
-        A lifecycle rule of the bucket may abort an upload that stayed open for days.
+        A lifecycle rule of the bucket may abort an upload that stayed open for days. Returns the
+        ending of the slice.
         """
         log.warning("export.restarted", reason=reason, rows=self.saved.rows)
         self.held.confirm()
@@ -393,16 +419,16 @@ class Slice:
         self._commit(self._first_checkpoint())
 
     def _delete_files(self) -> None:
-        """Deletes all objects of this export, once the store has confirmed the ownership."""
+        """Deletes all objects of this export, after the store has confirmed this worker's lease."""
         # A part that arrived after the deletion would stay until the next bucket cleanup.
         self.uploader.settled(self._may_wait_for_parts)
         self.held.confirm()
         self.file.delete_all()
 
     def _store_uncommitted(self) -> Ending | None:
-        """Makes the pages behind the checkpoint durable, if there are any.
+        """Stores all pages after the last checkpoint durably, the last ones as a tail object.
 
-        Returns an ending if the slice ended meanwhile, else None.
+        Returns None, or an ending if the slice has ended by that.
         """
         ending = self._commit_stored(all_=True)
         if ending is not None or self.at.pages == self.saved.pages:
@@ -411,7 +437,10 @@ class Slice:
         return self._cancel() if self._commit(kept) is Verdict.CANCEL else None
 
     def _position(self) -> Checkpoint:
-        """Returns the position behind the last accepted page; completes the buffer."""
+        """Returns a checkpoint for the position after the last accepted page.
+
+        Afterwards the encoder's buffer holds all bytes up to that position that are in no part yet.
+        """
         return self.reader.checkpoint().evolve(
             row_counts=self.row_counts.copy(), packed=self.file_encoder.settle()
         )

@@ -16,10 +16,10 @@ from exporter.storage.composing import ObjectRange
 from exporter.storage.export_file import File
 
 MAX_UPLOADING_BYTES = 64 * 1024 * 1024
-"""Bytes of parts in flight while the next part is made.
+"""Maximum size of the parts that are being uploaded while the next part is made.
 
-Parts of very large files are larger; a part of the largest size must be stored before the next part
-is made.
+A single part of a very large file is larger than this (see `export_file.part_size`); then the next
+part is made only after that part is stored.
 """
 
 
@@ -28,7 +28,7 @@ class _Sent(NamedTuple):
     size: int
     """Bytes that the part occupies in memory."""
     part: Future[Part] | None
-    """None if this checkpoint needs no new part."""
+    """The running upload of the part; None if the checkpoint needs no new part."""
     closing: Result | None
 
 
@@ -40,16 +40,18 @@ class Stored(NamedTuple):
 
 
 class PartUploader:
-    """Stores parts in threads; returns their checkpoints in order, each after its part is stored.
+    """Uploads parts in threads, and returns their checkpoints in order.
 
-    Uploads of parts whose checkpoint was not returned may still complete in the background until
-    `settled()` has returned True.
+    A checkpoint is returned only after its part and all earlier parts are stored. Uploads whose
+    checkpoint was not returned may still complete in the background until `settled()` has returned
+    True.
     """
 
     def __init__(self, file: File, *, ahead: int, check: Callable[[], None]) -> None:
-        """Keeps at most `ahead` parts in flight while the next one is made.
+        """Allows at most `ahead` running uploads while the next part is made.
 
-        `check` is the guard of the object store; it raises LeaseLost after the lease.
+        `check` is called before each request to the object store; it must raise LeaseLost if the
+        lease is lost.
         """
         self._file = file
         self._ahead = ahead
@@ -62,9 +64,10 @@ class PartUploader:
         return len(self._sent)
 
     def send(self, at: Checkpoint, data: bytearray, closing: Result | None = None) -> None:
-        """Stores the next part, if `data` has any bytes; `at` is the position where the part ends.
+        """Starts the upload of `data` as the next part; `at` is the checkpoint after this part.
 
-        `data` must not change afterwards.
+        If `data` is empty, no part is made, and only the checkpoint is queued. The caller must not
+        change `data` afterwards.
         """
         at = self._with_upload(at)
         part: Future[Part] | None = None
@@ -74,7 +77,7 @@ class PartUploader:
         self._sent.append(_Sent(at, len(data), part, closing))
 
     def copy(self, at: Checkpoint, span: ObjectRange) -> None:
-        """Makes the next part from a range of another object, by a copy inside the store."""
+        """Starts a copy, inside the store, of a range of another object as the next part."""
         at = self._with_upload(at)
         number = self._number(at)
         part = self._start(lambda: self._file.copy(at, number, span))
@@ -83,10 +86,12 @@ class PartUploader:
     def next_stored(
         self, before: Checkpoint, keep_waiting: Callable[[], bool], *, all_: bool
     ) -> Stored | None:
-        """Returns the oldest checkpoint if its part is stored, extended by the parts of `before`.
+        """Returns the oldest checkpoint whose part is stored, and removes it from the queue.
 
-        Waits for the part while there is no room for another part, or with `all_` while any part is
-        in flight, and as long as `keep_waiting` returns True. Raises the error of a failed upload.
+        Its parts are those of `before`, the checkpoint committed last, plus its own part. Returns
+        None if the queue is empty or the oldest part is still being uploaded. If
+        `is_full(all_=all_)`, this method first waits for the oldest part, as long as `keep_waiting`
+        returns True. Raises the error of a failed upload.
         """
         if not self._sent:
             return None
@@ -104,7 +109,10 @@ class PartUploader:
         return Stored(at, oldest.closing)
 
     def is_full(self, *, all_: bool) -> bool:
-        """True if a part must be stored before the next is sent; with `all_`, if any is left."""
+        """True if a part must be stored before the next part may be sent.
+
+        With `all_`: True if any part is not yet returned by `next_stored`.
+        """
         if all_:
             return bool(self._sent)
         return (
@@ -113,14 +121,14 @@ class PartUploader:
         )
 
     def abandon(self) -> None:
-        """Prevents further requests for the parts in flight."""
+        """Makes all later requests of the running uploads fail; a sent request continues."""
         self._is_active = False
 
     def settled(self, keep_waiting: Callable[[], bool]) -> bool:
-        """Abandons all parts; returns True when none of them can reach the store any more.
+        """Abandons all uploads, waits for their threads, and returns True when all have ended.
 
-        Waits for that as long as `keep_waiting` returns True. The results of the uploads are
-        ignored.
+        Afterwards none of the parts can reach the object store any more. Returns False if
+        `keep_waiting` returned False first. The results of the uploads are ignored.
         """
         self.abandon()
         return all(one.part is None or threads.wait(one.part, keep_waiting) for one in self._sent)
