@@ -188,6 +188,8 @@ class Settings(BaseSettings):
 
     In addition, up to three times as many may wait for slow receivers.
     """
+    webhook_user_concurrency: int = Field(default=limits.USER_ATTEMPTS.default, ge=1)
+    """Webhooks of one user that all processes together send at the same time; others wait."""
 
     @field_validator("redis_url", "broker_url")
     @classmethod

@@ -83,6 +83,7 @@ def outbox(settings: Settings, store: RedisStore) -> Outbox:
         store.client,
         keep=settings.record_retention,
         url_endpoint_ttl=settings.webhook_url_retention,
+        user_limit=settings.webhook_user_concurrency,
     )
 
 

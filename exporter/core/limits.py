@@ -97,6 +97,14 @@ REGISTERED_ENDPOINTS = Limit(
     409,
     "too_many_endpoints",
 )
+USER_ATTEMPTS = Limit(
+    "user_attempts",
+    "webhooks of one user that all processes together send at the same time",
+    8,
+    "webhooks",
+    "the user's other webhooks wait",
+    setting="webhook_user_concurrency",
+)
 
 # Connections and threads of one API process
 

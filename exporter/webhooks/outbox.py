@@ -10,6 +10,7 @@ from typing import Any, cast
 import msgspec
 import redis
 
+from exporter.core import limits
 from exporter.core.events import TERMINAL_EVENTS, Event
 from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks import delivery_store, endpoint_store
@@ -29,6 +30,10 @@ A failure after a longer gap starts a new run. Two attempts of one webhook are n
 """
 MAX_LOST_WORKERS = 10
 """Consecutive attempts with a lost worker after which a delivery is dead."""
+
+
+MAX_USER_ATTEMPTS = limits.USER_ATTEMPTS.default
+"""Default limit of a user's attempts in flight, in all processes together."""
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -72,8 +77,10 @@ class Outbox:
         *,
         keep: timedelta = DELIVERY_RETENTION,
         url_endpoint_ttl: timedelta = URL_ENDPOINT_TTL,
+        user_limit: int = MAX_USER_ATTEMPTS,
     ) -> None:
         self._client = client
+        self._user_limit = user_limit
         self._keep = records.millis(keep)
         self._url_endpoint_ttl = records.millis(url_endpoint_ttl)
         self._fan_out = script_loader.load_from_package(client, __package__, "fan_out")
@@ -111,17 +118,20 @@ class Outbox:
             self._postpone(args=[event.message_id])
 
     def claim(self, *, lease: timedelta, slow: bool = True) -> Claimed | None:
-        """Claims a due delivery of the endpoint that has waited longest; None if nothing is due.
+        """Claims a due delivery of the user who has waited longest; None if nothing is due.
 
-        The in-flight limit is 4 attempts for each endpoint, and 1 for an endpoint with consecutive
-        failures. With `slow` false, endpoints whose previous attempt failed or was slow are
-        skipped.
+        Of that user's endpoints, the one that has waited longest is served. The in-flight limit is
+        `user_limit` attempts for each user, 4 for each endpoint, and 1 for an endpoint with
+        consecutive failures. With `slow` false, endpoints whose previous attempt failed or was slow
+        are skipped.
         """
         nonce = secrets.token_hex(8)
         with errors.translate_errors():
             answer = cast(
                 "list[Any]",
-                self._claim(args=[nonce, records.micros(lease), self._keep, int(slow)]),
+                self._claim(
+                    args=[nonce, records.micros(lease), self._keep, int(slow), self._user_limit]
+                ),
             )
         if len(answer) < 4:
             return None

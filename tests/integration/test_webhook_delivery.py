@@ -16,6 +16,7 @@ import redis
 from standardwebhooks.webhooks import Webhook
 
 from exporter.clock import FakeClock, SystemClock
+from exporter.core.exports import Hook
 from exporter.errors import StoreUnavailable
 from exporter.local.redis import RedisServer
 from exporter.store.redis.store import RedisStore
@@ -303,6 +304,34 @@ def test_receivers_that_hang_delay_no_other_receiver(desk: Desk) -> None:
     # ... and once all that hang are under way, nobody waits
     assert max(waits[4:]) < 1, waits
     assert sum(len(receiver.received) for receiver in hanging) >= 6
+
+
+def test_the_hanging_urls_of_one_user_delay_no_other_user(desk: Desk) -> None:
+    with receiving(hang) as hanging, receiving() as quick:
+        # Given: one user with more hanging endpoints than there are threads
+        for n in range(80):
+            endpoint = desk.endpoints.get_or_create("ann", f"{hanging.url}?{n}")
+            hook = Hook(endpoint.id, ("export.queued",))
+            desk.store.create(spec(f"hang-{n}", webhook=hook))
+        desk.endpoints.create("bob", quick.url, events=["export.queued"])
+        sender = deliverer(desk, concurrency=4, timeout=timedelta(seconds=4))
+        stopped = threading.Event()
+        thread = threading.Thread(
+            target=lambda: sender.run(budget=timedelta(seconds=60), is_draining=stopped.is_set)
+        )
+        thread.start()
+        try:
+            # When
+            hanging.wait_for(4)
+            began = time.monotonic()
+            desk.store.create(spec("quick", "bob"))
+            quick.wait_for(1)
+            waited = time.monotonic() - began
+        finally:
+            stopped.set()
+            thread.join()
+    # Then: bob waits at most until the attempts in the slots count as slow
+    assert waited < delivering.MAX_INLINE_SECONDS + 1, waited
 
 
 def test_what_is_under_way_ends_before_the_loop_does_and_its_successor_is_rung_for_first(

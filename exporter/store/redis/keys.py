@@ -55,7 +55,13 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
   exporter:order:{endpoint}:{export} zset  delivery -> sequence; unfinished deliveries of an
                                            ordered endpoint
   exporter:progress:{endpoint}     hash    export -> the delivery of its latest progress event
-  exporter:lane:{fast or slow}     zset    endpoint -> time from which it can be served
+  exporter:turns:{fast or slow}    zset    user -> time of the next turn; users with endpoints to
+                                           be served
+  exporter:turn:{user}             string  time of the user's latest turn; TTL 60 s
+  exporter:lane:{speed}:{user}     zset    endpoint -> time from which it can be served
+  exporter:lane:{speed}            zset    the same for endpoints of all users, as scheduled by
+                                           earlier versions
+  exporter:attempts:{user}         zset    delivery -> expiry of the lease of its attempt
   exporter:delivering              hash    endpoint -> number of attempts in flight
   exporter:delivery_leases         zset    delivery -> expiry of the lease of its attempt
   exporter:workers:{host}:{pid}    string  presence of a worker, with a TTL

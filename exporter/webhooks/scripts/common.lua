@@ -17,13 +17,14 @@
 -- object per line), lost (consecutive attempts with a lost worker), fence (nonce of the latest
 -- claim), superseded ('1': a later event made the delivery obsolete during its attempt).
 --
--- Scheduling: each endpoint has an in-flight limit. A claim first chooses the endpoint that has
--- waited longest since it was served, so that the backlog of one endpoint does not delay others.
--- Endpoints whose latest attempt failed or was slow are in the slow lane, so that the workers can
--- reserve threads for the fast lane.
+-- Scheduling: a claim first chooses the user who has waited longest since a turn, then that user's
+-- endpoint that has waited longest, so that neither the backlog of a user nor that of an endpoint
+-- delays others. Each user and each endpoint has an in-flight limit. Endpoints whose latest attempt
+-- failed or was slow are in the slow lane, so that the workers can reserve threads for the fast
+-- lane.
 
 local MAX_IN_FLIGHT = 4
-local FAST, SLOW = 'exporter:lane:fast', 'exporter:lane:slow'
+local SPEEDS = {'fast', 'slow'}
 local MAX_STORED_ATTEMPTS = 20
 local DAY = 86400000000
 
@@ -51,6 +52,26 @@ local function latest_progress(endpoint_id)
   return 'exporter:progress:' .. endpoint_id
 end
 
+-- Users with scheduled endpoints of that speed, by the time of their next turn.
+local function turns(speed)
+  return 'exporter:turns:' .. speed
+end
+
+-- A user's scheduled endpoints of that speed, by the time from which they can be served.
+local function lane(speed, user)
+  return 'exporter:lane:' .. speed .. ':' .. user
+end
+
+-- A user's attempts in flight, by the expiry of their leases.
+local function attempts_of(user)
+  return 'exporter:attempts:' .. user
+end
+
+-- Time of a user's latest turn. It is only compared with times of due deliveries, so it may expire.
+local function latest_turn(user)
+  return 'exporter:turn:' .. user
+end
+
 -- Stores the union of the event types of the user's enabled registered endpoints.
 local function subscribe(user)
   local wanted, seen = ' ', {}
@@ -71,23 +92,35 @@ local function subscribe(user)
   end
 end
 
+-- (Re)schedules a user by the earliest scheduled endpoint, but not before the user's latest turn.
+local function schedule_user(user)
+  local served = tonumber(redis.call('GET', latest_turn(user)) or 0)
+  for _, speed in ipairs(SPEEDS) do
+    redis.call('ZREM', turns(speed), user)
+    local first = redis.call('ZRANGE', lane(speed, user), 0, 0, 'WITHSCORES')
+    if first[1] then
+      redis.call('ZADD', turns(speed), int(math.max(tonumber(first[2]), served)), user)
+    end
+  end
+end
+
 -- (Re)schedules an endpoint by its earliest due delivery. Not scheduled while its in-flight limit
 -- is reached. The limit is 1 during a run of consecutive failures.
-local function schedule_endpoint(endpoint_id)
-  redis.call('ZREM', FAST, endpoint_id)
-  redis.call('ZREM', SLOW, endpoint_id)
+local function schedule_endpoint(endpoint_id, user)
+  for _, speed in ipairs(SPEEDS) do
+    redis.call('ZREM', lane(speed, user), endpoint_id)
+  end
   local first = redis.call('ZRANGE', due(endpoint_id), 0, 0, 'WITHSCORES')
-  if not first[1] then
-    return
+  if first[1] then
+    local fields = redis.call('HMGET', endpoint(endpoint_id), 'slow', 'failing_since', 'served_at',
+      'rest_until')
+    local limit = fields[2] and 1 or MAX_IN_FLIGHT
+    if tonumber(redis.call('HGET', 'exporter:delivering', endpoint_id) or 0) < limit then
+      local from = math.max(tonumber(first[2]), tonumber(fields[3] or 0), tonumber(fields[4] or 0))
+      redis.call('ZADD', lane(fields[1] and 'slow' or 'fast', user), int(from), endpoint_id)
+    end
   end
-  local fields = redis.call('HMGET', endpoint(endpoint_id), 'slow', 'failing_since', 'served_at',
-    'rest_until')
-  local limit = fields[2] and 1 or MAX_IN_FLIGHT
-  if tonumber(redis.call('HGET', 'exporter:delivering', endpoint_id) or 0) >= limit then
-    return
-  end
-  local from = math.max(tonumber(first[2]), tonumber(fields[3] or 0), tonumber(fields[4] or 0))
-  redis.call('ZADD', fields[1] and SLOW or FAST, int(from), endpoint_id)
+  schedule_user(user)
 end
 
 -- True if no earlier delivery of the same export blocks this one; always true if the endpoint is
@@ -99,12 +132,12 @@ end
 
 -- Makes a delivery pending, with its next attempt at that time.
 local function make_delivery_pending(id, at)
-  local fields = redis.call('HMGET', delivery(id), 'endpoint', 'export')
+  local fields = redis.call('HMGET', delivery(id), 'endpoint', 'export', 'user')
   redis.call('HSET', delivery(id), 'state', 'pending', 'next_at', int(at))
   if is_first_in_order(fields[1], fields[2], id) then
     redis.call('ZADD', due(fields[1]), int(at), id)
   end
-  schedule_endpoint(fields[1])
+  schedule_endpoint(fields[1], fields[3])
 end
 
 -- Makes a delivery pending as make_delivery_pending does, and adds it to the order of its export if
@@ -125,7 +158,7 @@ end
 
 -- Removes a delivery from the queue. At an ordered endpoint, the next delivery of the export is
 -- queued if it is pending.
-local function dequeue_delivery(id, endpoint_id, export)
+local function dequeue_delivery(id, endpoint_id, export, user)
   redis.call('ZREM', due(endpoint_id), id)
   if redis.call('ZREM', order(endpoint_id, export), id) == 1 then
     local next_id = redis.call('ZRANGE', order(endpoint_id, export), 0, 0)[1]
@@ -134,7 +167,7 @@ local function dequeue_delivery(id, endpoint_id, export)
       redis.call('ZADD', due(endpoint_id), fields[2], next_id)
     end
   end
-  schedule_endpoint(endpoint_id)
+  schedule_endpoint(endpoint_id, user)
 end
 
 -- Adds a delivery to a list with a unique score, so that a score is sufficient as a page cursor
@@ -147,7 +180,7 @@ end
 -- Moves a delivery to a final state and starts its retention. `keep` is in milliseconds.
 local function finish_delivery(id, state, time, keep, gave_up)
   local fields = redis.call('HMGET', delivery(id), 'endpoint', 'export', 'user')
-  dequeue_delivery(id, fields[1], fields[2])
+  dequeue_delivery(id, fields[1], fields[2], fields[3])
   redis.call('HDEL', delivery(id), 'next_at')
   redis.call('HSET', delivery(id), 'state', state, 'finished_at', int(time))
   redis.call('PEXPIRE', delivery(id), keep)
@@ -164,7 +197,7 @@ end
 -- Deletes a delivery and its entries in all lists.
 local function forget_delivery(id)
   local fields = redis.call('HMGET', delivery(id), 'endpoint', 'export', 'user')
-  dequeue_delivery(id, fields[1], fields[2])
+  dequeue_delivery(id, fields[1], fields[2], fields[3])
   redis.call('ZREM', 'exporter:deliveries:' .. fields[1], id)
   redis.call('ZREM', 'exporter:told:' .. fields[2], id)
   redis.call('ZREM', 'exporter:dead:' .. fields[3], id)
@@ -208,9 +241,11 @@ local function make_delivery(id, endpoint_id, user, export, kind, message, seque
   enqueue_delivery(id, time)
 end
 
--- Releases the lease of an attempt, which then no longer counts for the endpoint's in-flight limit.
-local function release_delivery_lease(id, endpoint_id)
+-- Releases the lease of an attempt, which then no longer counts for the in-flight limits of the
+-- endpoint and the user.
+local function release_delivery_lease(id, endpoint_id, user)
   redis.call('ZREM', 'exporter:delivery_leases', id)
+  redis.call('ZREM', attempts_of(user), id)
   if redis.call('HINCRBY', 'exporter:delivering', endpoint_id, -1) <= 0 then
     redis.call('HDEL', 'exporter:delivering', endpoint_id)
   end
@@ -240,6 +275,7 @@ end
 local function enable(id)
   redis.call('HDEL', endpoint(id), 'disabled_at', 'disabled_because', 'failing_since', 'failed_at',
     'warned', 'slow', 'rest_until')
-  subscribe(redis.call('HGET', endpoint(id), 'user'))
-  schedule_endpoint(id)
+  local user = redis.call('HGET', endpoint(id), 'user')
+  subscribe(user)
+  schedule_endpoint(id, user)
 end

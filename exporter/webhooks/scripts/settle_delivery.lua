@@ -15,7 +15,7 @@ local keep, warn_after = tonumber(ARGV[9]), tonumber(ARGV[10])
 local disable_after, max_failure_gap = tonumber(ARGV[11]), tonumber(ARGV[12])
 
 local fields = redis.call('HMGET', delivery(id), 'state', 'fence', 'endpoint', 'attempts',
-  'superseded')
+  'superseded', 'user')
 if fields[2] ~= nonce then
   return ''
 end
@@ -24,7 +24,7 @@ if fields[1] ~= 'delivering' then
 end
 local time = now()
 local endpoint_id = fields[3]
-release_delivery_lease(id, endpoint_id)
+release_delivery_lease(id, endpoint_id, fields[6])
 
 local attempts = fields[4] and fields[4] .. '\n' .. attempt or attempt
 local _, lines = string.gsub(attempts, '\n', '')

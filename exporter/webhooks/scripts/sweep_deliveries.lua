@@ -9,11 +9,11 @@ local time = now()
 local expired = redis.call('ZRANGEBYSCORE', 'exporter:delivery_leases', '-inf', int(time),
   'LIMIT', 0, limit)
 for _, id in ipairs(expired) do
-  local fields = redis.call('HMGET', delivery(id), 'endpoint', 'superseded')
+  local fields = redis.call('HMGET', delivery(id), 'endpoint', 'superseded', 'user')
   if not fields[1] then
     redis.call('ZREM', 'exporter:delivery_leases', id)
   else
-    release_delivery_lease(id, fields[1])
+    release_delivery_lease(id, fields[1], fields[3])
     redis.call('HDEL', delivery(id), 'fence')
     count('delivery_leases_expired')
     if fields[2] then
@@ -27,9 +27,11 @@ for _, id in ipairs(expired) do
   end
 end
 local work = redis.call('EXISTS', 'exporter:outbox')
-for _, lane in ipairs({FAST, SLOW}) do
-  if redis.call('ZRANGEBYSCORE', lane, '-inf', int(time), 'LIMIT', 0, 1)[1] then
-    work = 1
+for _, speed in ipairs(SPEEDS) do
+  for _, key in ipairs({turns(speed), 'exporter:lane:' .. speed}) do
+    if redis.call('ZRANGEBYSCORE', key, '-inf', int(time), 'LIMIT', 0, 1)[1] then
+      work = 1
+    end
   end
 end
 return {#expired, work}

@@ -17,6 +17,6 @@ if action == 'delete' then
   redis.call('ZREM', 'exporter:endpoints:' .. user, id)
   redis.call('SREM', registered(user), id)
   subscribe(user)
-  schedule_endpoint(id)
+  schedule_endpoint(id, user)
 end
 return fields

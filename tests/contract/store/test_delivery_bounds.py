@@ -181,7 +181,11 @@ def in_line(endpoint: Endpoint, delivery: Delivery) -> str:
 def check(desk: Desk, endpoints: list[Endpoint]) -> None:
     """Each pending delivery is due or behind another of its export; counts and lanes are right."""
     leased = desk.members("delivery_leases")
-    lanes = desk.members("lane:fast") | desk.members("lane:slow")
+    lanes: set[str] = set()
+    for speed in ("fast", "slow"):
+        found = {u: desk.members(f"lane:{speed}:{u}") for u in {one.user_id for one in endpoints}}
+        assert desk.members(f"turns:{speed}") == {user for user, lane in found.items() if lane}
+        lanes |= set().union(*found.values())
     for endpoint in endpoints:
         due = desk.members(f"due:{endpoint.id}")
         busy = 0

@@ -127,7 +127,7 @@ class Desk:
 
     def hurry(self) -> None:
         """Let every time come for which a delivery or an endpoint waits."""
-        for key in [*self.keys("due:*"), *self.keys("lane:*")]:
+        for key in [*self.keys("due:*"), *self.keys("lane:*"), *self.keys("turns:*")]:
             for member in self.members(key.decode().removeprefix("exporter:")):
                 self.client.zadd(key.decode(), {member: 1})
 
