@@ -1,3 +1,3 @@
-"""Celery application of the workers: tasks, doorbells, watchdog, and the entry point."""
+"""Celery application of the workers: its tasks, the messages that wake workers, and a watchdog."""
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Entry point of the worker processes: `python -m workers worker SLOTS|webhooks|beat`.
 
-The commands `exporter worker`, `exporter webhooks` and `exporter beat` replace their process by one
-of these, and define the options. Nothing else starts these processes.
+The commands `exporter worker`, `exporter webhooks` and `exporter beat` replace their own process by
+one of these processes, and define the options. Nothing else starts them.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ log = structlog.get_logger()
 SENDER_PROCESSES = 2
 """Child processes of a webhook worker.
 
-Two are needed: while one process hands over and waits for slow receivers, the other one sends.
+Two are needed: while one process waits for slow receivers at the end of its task, the other one
+sends.
 """
 STORE_RETRY_SECONDS = 1.0
 """Seconds between two attempts to reach Redis at start-up."""
 
 
 def main() -> None:
-    """Runs the process until SIGTERM.
+    """Runs the process that the command line names, until SIGTERM.
 
-    Exits with 78 if the configuration is wrong, with the remedy on stderr: the operator must act,
-    and a restart by the supervisor does not help.
+    Exits with status 78 if the configuration is wrong, with the remedy on stderr: the operator must
+    act, and a restart by the supervisor does not help.
     """
     role, *options = sys.argv[1:]
     logs.configure(role)
@@ -49,7 +50,11 @@ def main() -> None:
 
 
 def _consume(slots: int | None) -> None:
-    """Runs a Celery worker for exports with `slots` child processes; for webhooks if None."""
+    """Runs a Celery worker that writes exports in `slots` child processes.
+
+    With `slots` None, runs a Celery worker that sends webhooks, in SENDER_PROCESSES child
+    processes.
+    """
     # Imported only now, because `workers.app` reads the settings at import.
     from celery.signals import worker_process_init
 
@@ -75,7 +80,7 @@ def _consume(slots: int | None) -> None:
 
 
 def _schedule() -> None:
-    """Runs Celery beat."""
+    """Runs Celery beat, which starts the hourly cleanup."""
     from workers.app import app
 
     # The schedule is in the code, but beat requires a file for the times of its last runs.
@@ -84,7 +89,7 @@ def _schedule() -> None:
 
 
 def _check_settings() -> None:
-    """Raises ConfigurationError for settings with which all tasks would fail or exports be lost.
+    """Raises ConfigurationError if, with the settings, all tasks would fail or exports be lost.
 
     Waits until Redis answers, because its durability settings cannot be checked earlier.
     """

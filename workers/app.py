@@ -1,6 +1,7 @@
-"""Configures the Celery application, whose messages are doorbells.
+"""Configures the Celery application.
 
-A doorbell is a message that makes a worker claim work; see `workers.doorbell`.
+Its messages are doorbells: they wake a worker, which then chooses and claims work itself; see
+`workers.doorbell`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ BROKER_ERRORS: tuple[type[Exception], ...] = (
     RedisError,
     *kombu_redis.Transport.connection_errors,
 )
-"""Errors of sending a doorbell when the broker does not answer or is full.
+"""Exceptions that sending a message can raise if the broker does not answer or is full.
 
 Kombu wraps errors of connecting in OperationalError, but not errors of commands.
 """

@@ -1,4 +1,4 @@
-"""Relays wake-ups from the store to the broker, in threads beside the worker's main thread.
+"""Sends the Celery messages (doorbells) that wake workers, from threads beside the main thread.
 
 A doorbell is a Celery message that makes a worker claim work; it names no export. The API does not
 use the broker: the script that stores a record also adds a wake-up to the store. The relay of any
@@ -34,35 +34,43 @@ from workers.watchdog import Watchdog
 log = structlog.get_logger()
 
 MAX_WAITING_DOORBELLS = 64
-"""Doorbells in the queue at which no more are sent.
+"""Length of the queue of doorbells (messages that wake a worker) at which none is added.
 
 More are unnecessary: a doorbell is not tied to an export, and the worker claims the best ready one.
 """
 SEND_TRIES = 2
-"""Tries to send one doorbell: the first may only detect that its connection is dead.
+"""Tries to send one doorbell (message that wakes a worker).
 
-If the last one fails, the next sweep causes another doorbell.
+A second try is needed because the first may only detect that its connection is dead. If the last
+try fails, the next sweep causes another doorbell.
 """
 WAKE_TIMEOUT = timedelta(seconds=2)
-"""Longest wait for a wake-up before the relay checks whether it must stop."""
+"""Longest wait for a wake-up from the store before the relay checks whether it must stop."""
 OUTBOX_TIMEOUT = timedelta(seconds=1)
-"""Longest wait for a wake-up before the webhook relay sweeps.
+"""Longest wait for a wake-up from the outbox before the webhook relay sweeps.
 
-An attempt that becomes due while nothing wakes the relay starts up to this much late.
+No wake-up announces an attempt that becomes due by the passing of time, so it may start this much
+late.
 """
 MAX_WAITING_WEBHOOK_DOORBELLS = 2
-"""Webhook doorbells in the queue at which no more are sent.
+"""Length of the queue of messages that wake a webhook worker at which none is added.
 
-Few are sufficient: one doorbell keeps a process sending until nothing is due.
+Few are sufficient: one message keeps a process sending until nothing is due.
 """
 MIN_WEBHOOK_DOORBELL_INTERVAL_SECONDS = 0.05
-"""Shortest time between two webhook doorbells: during a burst, one serves many events."""
+"""Shortest time between two messages that wake a webhook worker.
+
+During a burst of events, one message is sufficient for many events.
+"""
 PRESENCE_TTL_SECONDS = 15
 """TTL of a presence key: a worker counts as live for this time after its last sign of life."""
 
 
 class Relay(threading.Thread):
-    """Sends one doorbell for each wake-up, unless MAX_WAITING_DOORBELLS are in the queue."""
+    """Thread that takes wake-ups from the store and sends a message that wakes a worker for each.
+
+    Nothing is sent while MAX_WAITING_DOORBELLS messages are in the queue.
+    """
 
     def __init__(self, store: RedisStore, celery: Celery) -> None:
         super().__init__(name="relay", daemon=True)
@@ -97,7 +105,11 @@ class Relay(threading.Thread):
 
 
 class WebhookRelay(threading.Thread):
-    """Sends doorbells while webhooks are due, sweeps delivery leases, and renews the presence."""
+    """Thread that wakes webhook workers while webhooks are due.
+
+    In the same loop it makes the deliveries of lost workers due again, and renews the presence key
+    that shows that this worker is alive.
+    """
 
     def __init__(self, outbox: Outbox, celery: Celery, presence: Presence) -> None:
         super().__init__(name="webhook-relay", daemon=True)
@@ -134,7 +146,7 @@ class WebhookRelay(threading.Thread):
 def send_doorbell(
     celery: Celery, task: str, queue: str, *, max_waiting: int, priority: int = 0
 ) -> None:
-    """Sends a message for a task, unless `max_waiting` messages are in its queue already.
+    """Sends a message that starts `task`, unless `max_waiting` messages are already in its queue.
 
     Errors of the broker are logged, not raised.
     """
@@ -153,14 +165,14 @@ def send_doorbell(
 
 
 class Presence:
-    """Presence key of a worker: shows for PRESENCE_TTL_SECONDS that the worker is alive."""
+    """Redis key that shows that a worker is alive; expires PRESENCE_TTL_SECONDS after `show`."""
 
     def __init__(self, store: RedisStore, name: str, kind: str = keys.WORKERS) -> None:
         self._store = store
         self._key = kind + name
 
     def show(self) -> None:
-        """Renews the presence key. Errors of Redis are logged, not raised."""
+        """Sets the presence key, or renews its TTL. Errors of Redis are logged, not raised."""
         try:
             self._store.client.set(self._key, "1", ex=PRESENCE_TTL_SECONDS)
         except RedisError as error:

@@ -1,4 +1,7 @@
-"""Drain flag: makes every slice of this worker release its export at the next page."""
+"""Flag of a worker that shuts down: each slice then releases its export at the next page.
+
+A slice is the work of one child process on one claimed export.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ _flag = multiprocessing.Value("b", 0, lock=False)
 
 @worker_shutting_down.connect
 def request(**_: object) -> None:
-    """Sets the drain flag for all processes of this worker."""
+    """Sets the flag, so that all processes of this worker release their exports."""
     _flag.value = 1
 
 

@@ -1,4 +1,4 @@
-"""Memory of a worker's child process: a ceiling, and an allocator setup that keeps it constant."""
+"""Memory of a worker's child process: a hard limit, and settings that keep memory use constant."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Buffers of parts exceed it. Most pages of rows do not, because each such block c
 for every 4 KiB.
 """
 TRIM_THRESHOLD_BYTES = 8 * 1024 * 1024
-"""Free bytes at the top of the heap that the process keeps for the next pages of rows."""
+"""Free bytes at the top of the heap that are kept for the next pages instead of returned."""
 # From malloc.h: M_ARENA_MAX (one heap for all threads), M_MMAP_THRESHOLD, M_TRIM_THRESHOLD.
 _MALLOC_OPTIONS = {-8: 1, -3: MMAP_THRESHOLD_BYTES, -1: TRIM_THRESHOLD_BYTES}
 
@@ -33,23 +33,24 @@ def tune_allocator() -> None:
 
 
 def set_ceiling(ceiling: int) -> None:
-    """Limits the data of this process to `ceiling` bytes (0: no limit); beyond, MemoryError.
+    """Limits the data of this process to `ceiling` bytes; 0 means no limit.
 
-    Linux counts the heap and private mappings as data, including the stacks of threads.
+    Above the limit, allocations raise MemoryError. Linux counts the heap and private mappings as
+    data, including the stacks of threads.
     """
     _set_soft_limit(ceiling or resource.RLIM_INFINITY)
 
 
 def lift_ceiling() -> None:
-    """Removes the ceiling, so that a process that reached it can log the error and exit."""
+    """Removes the limit of `set_ceiling`, so that a process that reached it can log and exit."""
     _set_soft_limit(resource.RLIM_INFINITY)
 
 
 def recycle_at(ceiling: int) -> int | None:
-    """Returns the resident KiB above which a child is replaced after a slice; None: never.
+    """Returns the resident memory, in KiB, above which a child process is replaced after its task.
 
     The result is half of the ceiling, so that memory left by one slice does not make the next slice
-    reach the ceiling.
+    reach the ceiling. Returns None, so that no child is replaced, if the ceiling is 0 (no limit).
     """
     return ceiling // 2 // 1024 or None
 

@@ -1,4 +1,4 @@
-"""Activity of a worker's child processes, in memory that its main process can read."""
+"""Which child processes of a worker are busy, in memory shared with its main process."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ _busy = multiprocessing.Array("b", MAX_CONCURRENCY, lock=False)
 
 
 def reset_slot() -> None:
-    """Marks the slot of this new child process as idle; its previous child may have died busy."""
+    """Marks the slot of this new child process as idle.
+
+    The previous child process in the same slot may have died while it was busy.
+    """
     _busy[_slot()] = 0
 
 
 def record_claim() -> None:
-    """Records that a child process received a doorbell and now claims work."""
+    """Records the current time: a child process was woken by a message and now claims work."""
     # The monotonic clock is shared by all processes of the machine.
     _claimed_at.value = time.monotonic()
 
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """Marks the slot of this child process as busy inside the block."""
+    """Context manager that marks the slot of this child process as busy inside its block."""
     _busy[_slot()] = 1
     try:
         yield
@@ -40,12 +43,15 @@ def busy() -> Iterator[None]:
 
 
 def last_claim() -> float:
-    """Returns the monotonic time of the latest claim of any child; 0 if there was none."""
+    """Returns the time of the latest claim of any child process, by the monotonic clock.
+
+    Returns 0 if no child process has claimed work yet.
+    """
     return float(_claimed_at.value)
 
 
 def count_idle(slots: int) -> int:
-    """Returns the number of idle slots among the first `slots` slots."""
+    """Returns the number of child processes that are idle, where `slots` is the number of all."""
     return slots - sum(map(int, _busy[:slots]))
 
 

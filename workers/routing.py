@@ -14,7 +14,10 @@ MAX_PRIORITY = 9
 
 
 def broker_priority(priority: int) -> int:
-    """Returns the broker priority of an export priority: on Redis, kombu serves 0 first, 9 last.
+    """Converts the priority of an export to the priority of a message on the broker.
+
+    The scales are opposite: 9 is the most urgent export, but kombu's Redis transport serves 0
+    first.
 
     >>> broker_priority(9), broker_priority(0)
     (0, 9)

@@ -31,18 +31,21 @@ from workers.routing import WEBHOOK_QUEUE
 log = structlog.get_logger()
 
 UPLOAD_GRACE = timedelta(hours=1)
-"""Age below which a multipart upload without a live export is not aborted."""
+"""Age below which the cleanup never aborts a multipart upload, even without a live export."""
 UNKNOWN_SOURCE_WAIT = timedelta(seconds=30)
-"""Time until an export is claimed again after a worker without its source released it."""
+"""Pause of an export after a worker that does not know its source has released it."""
 THREAD_STACK_BYTES = 1024 * 1024
-"""Stack size of each thread of a webhook process."""
+"""Stack size of each thread of a child process that sends webhooks."""
 MIN_DELIVER_BUDGET = timedelta(minutes=5)
-"""Shortest time for which one task sends webhooks before it hands over; the longest is twice that.
+"""Shortest time for which one task sends webhooks before the next task continues.
 
-A task ends earlier if nothing is due.
+Each task gets a random time between this and twice this. It ends earlier if nothing is due.
 """
 MAX_TICK = settings.SLICE_GRACE / 2
-"""Time after which one task runs no further slice, well before its time limit."""
+"""Time after which one run of the task `tick` starts no further slice.
+
+It is well below the task's time limit.
+"""
 MIN_CRASH_DELAY = timedelta(seconds=1)
 """Delay before the next attempt after a slice crashed, doubled with each consecutive crash.
 
@@ -62,7 +65,10 @@ def service() -> ExportService:
 
 @lru_cache(maxsize=1)
 def deliverer() -> Deliverer:
-    """Returns the webhook deliverer of this process, created at the first call after the fork."""
+    """Returns the webhook deliverer of this process, created at the first call.
+
+    The first call must come after the fork, because processes must not share sockets.
+    """
     # The threads need little stack; with the default of 8 MiB each, they could reach the ceiling.
     threading.stack_size(THREAD_STACK_BYTES)
     return wiring.deliverer()
@@ -70,7 +76,10 @@ def deliverer() -> Deliverer:
 
 @lru_cache(maxsize=1)
 def worker_id() -> str:
-    """Returns `worker-<8 characters>-<process id>`, in the format of the vendor's tasks."""
+    """Returns the id of this process in the format of the vendor's tasks.
+
+    The format is `worker-<8 random characters>-<process id>`.
+    """
     return f"worker-{secrets.token_hex(4)}-{os.getpid()}"
 
 
@@ -86,19 +95,23 @@ def _init_child(**_: object) -> None:
 
 
 def warm(**_: object) -> None:
-    """Starts, in a child process that runs exports, the slow S3 set-up beside its first slice."""
+    """Starts the slow set-up of the S3 client in the background, in a child that runs exports.
+
+    The set-up then runs while the first slice reads from its source.
+    """
     wiring.warm_up(service().storage)
 
 
 @app.task(name="exporter.tick")
 def tick() -> str | None:
-    """Runs one slice of the best ready export, if there is one, and sends the next doorbell.
+    """Runs one slice of the best ready export, and then wakes the next worker by a message.
 
-    The message names no export: the claim chooses it, so that order and fairness do not depend on
-    the order in which the broker delivers messages. The next doorbell keeps one doorbell per busy
-    worker in circulation until nothing is ready. While the broker takes no doorbell, because it is
-    full or does not answer, this task runs the next slice itself for up to MAX_TICK. Returns how
-    the last slice ended; None without a slice.
+    Returns how the last slice ended; None, without a message, if no export was ready. The message
+    that starts this task names no export: the claim chooses it, so that order and fairness do not
+    depend on the order in which the broker delivers messages. Sending the next message keeps one
+    message per busy worker in circulation until nothing is ready. While the broker takes no
+    message, because it is full or does not answer, this task runs the next slice itself for up to
+    MAX_TICK.
     """
     stop_at = time.monotonic() + MAX_TICK.total_seconds()
     try:
@@ -115,7 +128,11 @@ def tick() -> str | None:
 
 
 def _send_next_doorbell() -> bool:
-    """Sends the doorbell of the next slice; returns False if the broker does not take it."""
+    """Sends the message that starts the next slice, and returns True if the broker takes it.
+
+    While this worker shuts down, returns True without a message: other workers claim what is ready.
+    Returns False if the broker is full or does not answer.
+    """
     if draining.requested():
         return True  # Other workers claim what is ready.
     try:
@@ -127,11 +144,11 @@ def _send_next_doorbell() -> bool:
 
 
 def work() -> Ending | None:
-    """Claims an export and runs one slice; None if nothing was ready or the store did not answer.
+    """Claims an export, runs one slice of it, and returns how the slice ended.
 
-    An unexpected exception ends the slice as LOST: the attempt is counted, and the export becomes
-    ready again soon. A MemoryError is handled in the same way and then raised, because this process
-    must end.
+    Returns None if no export was ready or the store did not answer. An unexpected exception ends
+    the slice as LOST: the attempt is counted, and the export becomes ready again soon. A
+    MemoryError is handled in the same way and then raised, because this process must end.
     """
     own = service()
     claimed_at = own.clock.monotonic()
@@ -192,10 +209,10 @@ def _run_claimed(own: ExportService, claim: Claim, claimed_at: float) -> Ending:
 
 
 def _handle_crash(own: ExportService, claim: Claim, error: Exception) -> None:
-    """Logs the error, and shortens the lease so that it expires after the crash delay.
+    """Logs the error of a slice, and shortens its lease so that it expires after the crash delay.
 
     The store then treats this worker as dead: the sweep counts the attempt, and the next worker
-    seals the upload against late writes of this one.
+    completes the multipart upload early, so that late writes of this worker have no effect.
     """
     wait = min(own.settings.lease_seconds, MIN_CRASH_DELAY * 2 ** min(claim.export.attempts, 16))
     log.error(
@@ -211,10 +228,11 @@ def _handle_crash(own: ExportService, claim: Claim, error: Exception) -> None:
 
 
 def _wait_for_source(own: ExportService, claim: Claim, reason: str) -> Ending:
-    """Releases the export for a worker that knows its source, or fails it after `patience`.
+    """Releases an export whose source is not configured here, so that another worker continues it.
 
-    A new configuration reaches workers one by one, so a worker may not know a source yet. Raising
-    an error instead would repeat claims and expired leases without limit.
+    A new configuration reaches workers one by one, so a worker may not know a source yet. If no
+    worker knows the source for longer than the setting `patience`, the export fails. Raising an
+    error instead would repeat claims and expired leases without limit.
     """
     log.error("source.unknown", reason=reason)
     export, since = claim.export, claim.export.stalled_since
@@ -234,7 +252,11 @@ def _wait_for_source(own: ExportService, claim: Claim, reason: str) -> Ending:
 
 
 def _end_export(own: ExportService, claim: Claim, state: State, error: str | None) -> Ending:
-    """Ends an export without a slice. The hourly cleanup removes its objects from the bucket."""
+    """Sets the final state of a claimed export without running a slice.
+
+    Returns LOST if the lease was lost or the store did not answer. The hourly cleanup removes the
+    export's objects from the bucket.
+    """
     try:
         is_held = own.store.end(
             claim.export.id,
@@ -270,8 +292,8 @@ def deliver() -> None:
     """Sends due webhooks until nothing is due or the time budget is spent.
 
     A webhook worker runs two of these tasks at once, which share the due deliveries. A task whose
-    budget is spent sends the doorbell of its successor first, and then waits for its running
-    attempts.
+    budget is spent first sends the message that starts its successor, and then waits for its
+    running attempts.
     """
     pulse.record_claim()
     try:

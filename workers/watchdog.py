@@ -18,12 +18,12 @@ log = structlog.get_logger()
 INTERVAL_SECONDS = 5.0
 """Seconds between two checks."""
 MAX_STUCK_SECONDS = 60.0
-"""Longest time without a claim while work is ready and a slot is idle; above it, the process ends.
+"""Time without a claim, while work is ready and a child is idle, after which the process ends.
 
 The slowest recovery from a broken broker connection that was measured took 29 s.
 """
 DRAIN_GRACE_SECONDS = 10.0
-"""Seconds for which running slices may release their exports before the process ends."""
+"""Seconds that running slices get to release their exports before the watchdog ends the process."""
 EXIT_CODE = 70
 """Exit code of a process that the watchdog ends (EX_SOFTWARE)."""
 
@@ -33,23 +33,24 @@ class ReadyCount(Protocol):
 
     @property
     def ready(self) -> int:
-        """Number of exports or deliveries that can start now, or 1 for at least one."""
+        """Number of exports that can start now; for webhooks, 1 if a delivery can start, else 0."""
 
 
 class Sweepable(Protocol):
-    """Queue of a worker: the store of exports, or the outbox of webhooks."""
+    """Source of a worker's work: the store of exports, or the outbox of webhooks."""
 
     def sweep(self) -> ReadyCount:
-        """Makes work of dead workers ready again, and returns how much is ready."""
+        """Makes the work of dead workers ready again, and returns the amount of ready work."""
 
 
 class Watchdog(threading.Thread):
-    """Ends this process with exit code 70 if its worker is stuck or one of its threads is dead.
+    """Thread that ends this process with exit code 70 if its worker is stuck or a thread is dead.
 
-    A worker is stuck if for MAX_STUCK_SECONDS work was ready, a slot was idle, and no child process
-    claimed work. Broker libraries have hung in this way after a broker restart, without a line in
-    the log. While the broker does not answer a new connection, the worker is not considered stuck,
-    because a restart would not help.
+    A worker is stuck if for MAX_STUCK_SECONDS work was ready, a child process was idle, and no
+    child process claimed work. Broker libraries have hung in this way after a broker restart,
+    without a line in the log. While the broker does not answer a new connection, the worker is not
+    considered stuck, because a restart would not help. The threads are those that relay messages
+    and sweep.
     """
 
     def __init__(
@@ -86,7 +87,12 @@ class Watchdog(threading.Thread):
         self._stop_asked.set()
 
     def stuck_seconds(self, now: float) -> float:
-        """Returns the seconds for which the checks so far found ready work without a claim."""
+        """Checks for stuck work: returns the seconds for which ready work was not claimed.
+
+        The seconds count from the first of the checks in a row that found ready work and an idle
+        child process, or from a later claim. Returns 0 if there is no ready work or no idle child
+        process. `now` is the time by the monotonic clock.
+        """
         if not self._has_work_for_idle_slot():
             self._waiting_since = None
             return 0.0

@@ -1,3 +1,3 @@
-"""The HTTP API: every contract as a surface over one export service."""
+"""HTTP API: each contract is a family of endpoints ("surface") over the same export service."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Builds the ASGI application: every surface of the API over one export service."""
+"""Builds the ASGI application, which serves all contracts with one export service."""
 
 from __future__ import annotations
 
@@ -34,11 +34,13 @@ from exporter.store.redis.api_keys import KeyRing
 
 
 def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
-    """Returns the API over an export service; its surfaces accept the API keys of `keys`.
+    """Returns the ASGI app that serves all contracts with the given export service.
 
-    Health checks, metrics, the documentation and the lists under /v2/jobs/data/ need no key. Errors
-    are problem+json on native paths, one flat object on the pipeline contract's paths, and
-    `{"detail": …}` elsewhere. /openapi.json documents every operation, /docs shows that document.
+    A request is authenticated by one of the API keys in `keys`. Health checks, metrics, the
+    documentation and the lists under /v2/jobs/data/ need no key. Errors are problem+json on the
+    paths of the native contract, one flat object on the paths of the pipeline contract, and
+    `{"detail": …}` on all other paths. /openapi.json documents every operation, /docs shows that
+    document.
     """
     app = _App(
         title="exporter",
@@ -89,7 +91,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 class _App(FastAPI):
-    """Serves the most frequent requests before they reach the layers of the framework."""
+    """FastAPI app that answers its most frequent requests without FastAPI's routing."""
 
     def build_middleware_stack(self) -> ASGIApp:
         return Shortcut(super().build_middleware_stack())

@@ -1,4 +1,8 @@
-"""Authenticates a request by its API key, in any of the four forms that clients send."""
+"""Authenticates a request by its API key, which may be sent in one of four forms.
+
+The forms are `Authorization: Bearer KEY`, `Authorization: ApiKey KEY`, `X-API-Key: KEY` and
+`apikey: KEY`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from exporter.store.redis.api_keys import ApiKey, KeyRing
 
 _SCHEMES = ("bearer", "apikey")
 _KEY_HEADERS = {b"authorization": "Authorization", b"x-api-key": "X-API-Key", b"apikey": "apikey"}
-"""Headers that may carry a key: the name as received, and the name shown in errors."""
+"""Maps each header that may contain a key, in lower case, to its name in error texts."""
 _CHALLENGE = 'Bearer realm="exporter"'
 
 SCHEMES = {
@@ -31,16 +35,20 @@ SCHEMES = {
 
 
 def reader(request: Request, keys: KeyRing | None = None) -> ApiKey:
-    """Returns the caller's API key, which has the scope `read`. Raises Refusal 401 or 403.
+    """Returns the API key of the request, after checking that the key has the scope `read`.
 
-    Coroutines pass the `keys` of their AsyncRunner. Without `keys`, the calling thread blocks until
-    Redis answers.
+    Raises Refusal 401 if the request has no key, a wrong or revoked key, or two different keys, and
+    Refusal 403 if the key lacks the scope. Coroutines pass the `keys` of their AsyncRunner. Without
+    `keys`, the calling thread blocks until Redis answers.
     """
     return _caller(request, "read", keys)
 
 
 def writer(request: Request, keys: KeyRing | None = None) -> ApiKey:
-    """Returns the caller's API key, which has the scope `write`; otherwise like `reader`."""
+    """Returns the API key of the request, after checking that the key has the scope `write`.
+
+    The errors and the argument `keys` are those of `reader`.
+    """
     return _caller(request, "write", keys)
 
 

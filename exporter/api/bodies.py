@@ -41,12 +41,14 @@ TheBody = Annotated[bytes, Depends(read)]
 
 
 def parse(request: Request, body: bytes, model: type[Model]) -> Model:
-    """Returns the body as the model. Raises Refusal, which names every wrong field.
+    """Returns the JSON body, validated as an instance of `model`.
 
-    A wrong Content-Type is refused with 415, malformed JSON with 400. On Hirebase's paths both are
-    refused with 422 and a list, because that vendor's documentation counts malformed JSON as
-    invalid data. A missing Content-Type means JSON. NaN, Infinity and lone surrogates are malformed
-    JSON. If a key occurs several times, the last value is used.
+    Raises Refusal 422, which names every wrong field, if the body does not match the model. A
+    Content-Type other than JSON is refused with 415, and malformed JSON with 400. On the paths of
+    the Hirebase contract both are refused with 422 and a list of problems, because that vendor's
+    documentation counts malformed JSON as invalid data. A missing Content-Type means JSON. NaN,
+    Infinity and lone surrogates are malformed JSON. If a key occurs several times, the last value
+    is used.
     """
     path: str = request.scope["path"]
     is_own_status = errors.is_native(path) or errors.is_bulk(path)

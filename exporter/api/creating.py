@@ -19,7 +19,7 @@ from exporter.store.base import ExportStore, Idempotency
 from exporter.store.redis.api_keys import ApiKey
 
 MAX_INLINE_BODY_BYTES = 16 * 1024
-"""Largest body parsed on the event loop, which blocks it for at most a millisecond."""
+"""Largest body that is parsed on the event loop; parsing it blocks the loop for at most 1 ms."""
 UPSTREAM_CHECKED_FILTERS = frozenset({"industry", "sub_industry", "job_category"})
 """Filters whose values a source compares with lists that it fetches from its upstream."""
 
@@ -27,7 +27,10 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 async def parse_body(request: Request, body: bytes, model: type[Model]) -> Model:
-    """Returns the body as the model, parsed by `bodies.parse`; a large body in a thread."""
+    """Returns the JSON body, validated as an instance of `model` by `bodies.parse`.
+
+    A body of more than MAX_INLINE_BODY_BYTES is parsed in a thread, all others on the event loop.
+    """
     if len(body) <= MAX_INLINE_BODY_BYTES:
         return bodies.parse(request, body, model)
     return await to_thread.run_sync(bodies.parse, request, body, model)
@@ -36,11 +39,11 @@ async def parse_body(request: Request, body: bytes, model: type[Model]) -> Model
 def runs_without_waiting(
     caller: ApiKey, body: bytes, asked: webhook_fields.WebhookFields, search: Mapping[str, Any]
 ) -> bool:
-    """True if creating the export waits for nothing but Redis and the body is small.
+    """True if the export can be created on the event loop: small body, and only Redis is needed.
 
-    Three kinds of requests wait for other services: a metered caller's search is first counted at
-    the source, the host of a webhook URL is resolved, and the values of `UPSTREAM_CHECKED_FILTERS`
-    are compared with the upstream's lists.
+    Three kinds of requests need other services: a metered caller's search is first counted at the
+    source, the host of a webhook URL is resolved, and the values of `UPSTREAM_CHECKED_FILTERS` are
+    compared with the upstream's lists.
     """
     return (
         len(body) <= MAX_INLINE_BODY_BYTES
@@ -53,11 +56,12 @@ def runs_without_waiting(
 async def create(
     request: Request, make: Callable[[ExportService], Export], *, inline: bool
 ) -> Export:
-    """Returns the export that `make` creates. Raises what `make` raises.
+    """Creates an export by calling `make` with the export service, and returns the export.
 
-    With `inline` False, `make` runs in a thread. With `inline` True, `make` runs on the event loop
-    with a store that only remembers the record. The record is then written to the real store while
-    the event loop serves other requests.
+    With `inline` False, `make` runs in a thread, so it may block. With `inline` True, `make` runs
+    on the event loop and must not block: the store of its service only remembers the record, which
+    is written to the real store afterwards, while the event loop serves other requests. Raises what
+    `make` raises.
     """
     service = service_of(request)
     if not inline:
@@ -69,7 +73,7 @@ async def create(
 
 
 class _DraftStore:
-    """The part of ExportStore that creating an export uses; remembers records in memory only."""
+    """Stand-in for ExportStore: `create` remembers its arguments and writes nothing to Redis."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

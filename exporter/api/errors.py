@@ -1,4 +1,4 @@
-"""Answers every error in the error shape of the surface that was called."""
+"""Answers every error in the error shape of the contract to which the request's path belongs."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from exporter.errors import (
 from exporter.store.base import KeyReused, KeySpent
 
 MAX_PROBLEMS = 100
-"""Wrong fields listed in one answer, so that a large invalid body gets a short answer."""
+"""Most wrong fields that one answer lists, so that a large invalid body gets a short answer."""
 RETRY_AFTER_SECONDS = 5
-"""Retry-After of an answer if no better value is known."""
+"""Value of the Retry-After header if no better value is known."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -55,7 +55,7 @@ class Detail(msgspec.Struct):
 
 
 class ProblemEntry(msgspec.Struct, omit_defaults=True):
-    """A wrong field: in the body (`pointer`), the query string (`parameter`) or a header."""
+    """A wrong field of the body (`pointer`), or of the query string (`parameter`), or a header."""
 
     detail: str
     code: str
@@ -79,17 +79,17 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 
 def is_native(path: str) -> bool:
-    """True if the path is of the native contract, whose errors are problem+json."""
+    """True if the path belongs to the native contract, whose errors are problem+json."""
     return (path == "/v1" or path.startswith("/v1/")) and not is_bulk(path)
 
 
 def is_pipeline(path: str) -> bool:
-    """True if the path is of the pipeline contract, whose errors are one flat object."""
+    """True if the path belongs to the pipeline contract, whose errors are one flat object."""
     return path == "/api" or path.startswith("/api/")
 
 
 def is_bulk(path: str) -> bool:
-    """True if the path is of the Coresignal contract, whose errors are one text each."""
+    """True if the path belongs to the Coresignal contract, whose errors are one text each."""
     return path.startswith(_BULK)
 
 
@@ -151,7 +151,10 @@ def invalid(problems: Sequence[FieldProblem]) -> Refusal:
 
 
 def field_problems(error: ValidationError, model: type[BaseModel]) -> list[FieldProblem]:
-    """Returns the problems that pydantic found in a body; an unknown field lists the known ones."""
+    """Converts the errors that pydantic found in a body to field problems.
+
+    Each location begins with `body`. The message for an unknown field lists the fields of `model`.
+    """
     problems: list[FieldProblem] = []
     for found in error.errors(include_url=False, include_context=False, include_input=False):
         message = found["msg"]
@@ -254,11 +257,12 @@ async def _credits_spent(request: Request, error: Exception) -> Response:
 
 
 async def _source_failed(request: Request, error: Exception) -> Response:
-    """Answers a caller whose request failed at the upstream, as the vendor would answer.
+    """Returns the answer to a request that failed because the upstream of a source failed.
 
-    The vendor has two kinds of 429: a rate limit has Retry-After, a used-up plan has the header
-    X-Billing-Code. If the upstream refuses the service itself, the caller is not at fault, and the
-    answer is 502.
+    If the upstream is unavailable, the answer is 503 with Retry-After. The vendor has two kinds of
+    429, which are kept apart: after a rate limit the answer has Retry-After, and after a used-up
+    plan it has the header X-Billing-Code. A 422 of the upstream is passed on, because the caller's
+    search is wrong. Any other refusal is not the caller's fault, and the answer is 502.
     """
     failure = cast("SourceError", error)
     log.warning("api.source_failed", error=str(error), status=failure.status)
@@ -291,7 +295,10 @@ def _unavailable(request: Request, code: str, detail: str) -> Response:
 
 
 def install(app: FastAPI, routes: Sequence[Route]) -> None:
-    """Makes the app with these routes answer every expected error in its surface's shape."""
+    """Registers the handlers of all expected errors, which answer in the error shape of the path.
+
+    `routes` are all routes of the app; the answer 405 lists the methods that they support.
+    """
     app.state.routes = routes
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _http)
@@ -328,7 +335,11 @@ _STATUS_DESCRIPTIONS = {
 def documented(
     shape: type[Problem | Detail | Flat], *statuses: int
 ) -> dict[int | str, dict[str, Any]]:
-    """Returns the OpenAPI entries of these error statuses and of those common to all operations."""
+    """Returns the OpenAPI entries of an operation's error answers, whose body has this shape.
+
+    The entries are those of the given statuses and of the statuses that all operations may answer:
+    401, 403, 405, 500 and 503.
+    """
     media_type = "application/problem+json" if shape is Problem else "application/json"
     content = {media_type: {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}}}
     return {

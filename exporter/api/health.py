@@ -17,20 +17,20 @@ from exporter.errors import ExporterError
 from exporter.service.exports import ExportService
 
 DEADLINE_SECONDS = 2.0
-"""Longest wait for the answer of one dependency."""
+"""Longest wait for the answer of one dependency, in seconds."""
 FRESH_SECONDS = 1.0
-"""Greatest age of a result that is reused."""
+"""Age, in seconds, up to which the result of a check is returned again without a new check."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(tags=["health"])
 
 
 class Probe:
-    """Checks one dependency, one check at a time; the result is reused for `FRESH_SECONDS`.
+    """Checks one dependency, such as Redis, and reuses the result for `FRESH_SECONDS`.
 
     A result is available within `DEADLINE_SECONDS`, although the S3 client itself retries for
-    longer. A check that hangs occupies the only thread of this probe, never a thread that serves
-    requests.
+    longer. At most one check runs at a time, in the only thread of this probe: a check that hangs
+    never occupies a thread that serves requests.
     """
 
     def __init__(self, name: str, ask: Callable[[], object]) -> None:
@@ -40,7 +40,10 @@ class Probe:
         self._verdict, self._asked_at = "", float("-inf")
 
     async def verdict(self) -> str:
-        """Returns `ok` or a short description of the failure; the log has the whole text."""
+        """Returns `ok`, or a short text that says how the check failed.
+
+        The text for callers names no hosts; the log has the whole error.
+        """
         if time.monotonic() - self._asked_at < FRESH_SECONDS:
             return self._verdict
         verdict = f"no answer within {DEADLINE_SECONDS:g} s"
@@ -66,7 +69,7 @@ class Health:
         }
 
     async def verdicts(self) -> dict[str, str]:
-        """Returns the verdict on each dependency by its name; all checks run at the same time."""
+        """Returns the verdict on each dependency by its name; the checks run concurrently."""
         found: dict[str, str] = {}
 
         async def ask(name: str, probe: Probe) -> None:
@@ -99,7 +102,10 @@ class Health:
     },
 )
 async def health(request: Request) -> Response:
-    """Answers 200 if Redis and S3 work, otherwise 503 with the failed one; within seconds."""
+    """Answers 200 if Redis and S3 work, otherwise 503; the body has the result for each of them.
+
+    The answer arrives within seconds, even if Redis or S3 hangs.
+    """
     verdicts = await request.app.state.health.verdicts()
     healthy = all(verdict == "ok" for verdict in verdicts.values())
     return responses.reply(
@@ -124,7 +130,7 @@ async def health(request: Request) -> Response:
     },
 )
 async def hirebase(request: Request) -> Response:
-    """Answers like `/health`, in the form that Hirebase's command line reads."""
+    """Answers 200 or 503 like `/health`, with the body that Hirebase's command line expects."""
     verdicts = await request.app.state.health.verdicts()
     healthy = all(verdict == "ok" for verdict in verdicts.values())
     body = {"status": "ok" if healthy else "unavailable", "version": metadata.version("exporter")}
@@ -133,5 +139,8 @@ async def hirebase(request: Request) -> Response:
 
 @router.get("/health/live", summary="Check that the process is alive")
 async def live() -> Response:
-    """Answers 200 while the process can answer at all; the only check to use for restarts."""
+    """Answers 200 as long as this process answers requests, even if Redis or S3 does not work.
+
+    Use only this check to decide about restarts, because a restart does not repair Redis or S3.
+    """
     return responses.reply({"status": "ok"})

@@ -1,4 +1,4 @@
-"""Reads the Idempotency-Key header, by which a repeated creation takes effect only once."""
+"""Reads the Idempotency-Key header, with which a repeated request creates only one export."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ PARAMETER: Mapping[str, Any] = {
 def read_key(request: Request, asked: BaseModel | None = None) -> Idempotency | None:
     """Returns the idempotency key and the fingerprint of the request; None without the header.
 
-    Requests have the same fingerprint if their paths and parsed bodies are equal: an omitted field
-    equals its default, and the order of fields and whitespace make no difference. Raises Refusal
-    for an invalid key.
+    Two requests have the same fingerprint if their paths and their parsed bodies `asked` are equal.
+    An omitted field equals its default, and the order of fields and whitespace make no difference.
+    Raises Refusal for an invalid key or for several keys.
     """
     given = request.headers.getlist("idempotency-key")
     if not given:
@@ -62,10 +62,11 @@ def read_key(request: Request, asked: BaseModel | None = None) -> Idempotency | 
 
 
 def log_and_headers(export: Export, meant_id: str) -> Mapping[str, str]:
-    """Logs that the export was created or replayed, and returns the headers of the answer.
+    """Logs whether the export was created or replayed, and returns additional response headers.
 
-    `meant_id` is the id for a new export. An export with another id was created by an earlier
-    request with the same idempotency key; the headers then contain `Idempotency-Replayed: true`.
+    `meant_id` is the id that this request chose for a new export. If the export has another id, an
+    earlier request with the same idempotency key created it (a replay), and the headers contain
+    `Idempotency-Replayed: true`. Otherwise there are no additional headers.
     """
     replayed = export.id != meant_id
     log.info(

@@ -45,12 +45,12 @@ COUNTERS: Mapping[str, str] = {
     "uploads_cleaned": "Multipart uploads aborted because their export had ended or was gone.",
     "strays_cleaned": "Deleted objects that belonged to no export.",
 }
-"""Help texts of the counters, by the names that the store uses."""
+"""Maps the names of the store's counters to their help texts."""
 
 
 @router.get("/metrics")
 def show(request: Request) -> Response:
-    """Answers with all counters and gauges; the store holds them, so all processes agree."""
+    """Answers with all metrics, which are the same in every process: the store keeps the counts."""
     store = service_of(request).store
     return Response(
         render(store.counters(), store.queue_counts()),

@@ -19,11 +19,14 @@ _CODES: Mapping[str, str] = {
     "store_unavailable": "SERVICE_UNAVAILABLE",
     "storage_unavailable": "SERVICE_UNAVAILABLE",
 }
-"""The contract's codes by our codes; every other code is the same in capitals."""
+"""Maps this service's error codes to those of the pipeline contract.
+
+An error code that is missing here is only converted to upper case.
+"""
 
 
 class FlatEntry(msgspec.Struct):
-    """A wrong parameter."""
+    """A wrong parameter of the query string."""
 
     field: str
     message: str

@@ -1,4 +1,4 @@
-"""Defines Refusal, an error answer that does not have the shape of a surface yet."""
+"""Defines Refusal, the exception with which a handler answers a request with an error."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from exporter.errors import FieldProblem
 
 
 class Refusal(Exception):
-    """The request is answered with an error, in the error shape of its surface.
+    """Exception that makes the API answer the request with an error.
 
-    `problems` name the wrong fields. The location of each field begins with `body`, `query` (the
-    query string) or `header`, as in Hirebase's own errors.
+    The answer has the error shape of the contract to which the request's path belongs. `problems`
+    name the wrong fields. The location of each field begins with `body`, `query` (the query string)
+    or `header`, as in Hirebase's own errors.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Wraps every request: adds a request id and an answer to unexpected errors."""
+"""Middleware for every request: adds a request id, and answers unexpected errors with 500."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class RequestContext:
-    """Gives every request an id, and an unexpected error a 500 answer.
+    """Middleware that gives every request an id and answers an unexpected error with 500.
 
     The id is in the answer's X-Request-Id and in each log line. The caller's own X-Request-Id is
-    kept if it is a plain token; any other text could forge log lines. Headers that handlers put
-    into `request.state.headers` are added to the answer. An error after the start of the answer is
-    raised again, because the status was already sent.
+    kept if it is a plain token; any other text could forge log lines, so it is replaced by a random
+    id. Headers that handlers put into `request.state.headers` are added to the answer. An error
+    after the start of the answer is raised again, because the status was already sent.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -26,9 +26,9 @@ from exporter.store.redis.async_runner import AsyncRunner
 MAX_PAGE_SIZE = limits.PAGE_SIZE.default
 """Largest number of entries on a page of a list."""
 MAX_PURGE_THREADS = 2
-"""Threads that remove files of deleted exports: the most that can hang while S3 hangs."""
+"""Most threads that remove files of deleted exports, and so the most that block while S3 hangs."""
 MIN_POLL_SECONDS, MAX_POLL_SECONDS = 2, 30
-"""Bounds of the Retry-After for an export that has not ended."""
+"""Bounds of the Retry-After header of an export that has not ended."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 Moment = Callable[[datetime], str]
@@ -105,10 +105,11 @@ class File(msgspec.Struct):
 
 
 def file(service: ExportService, export: Export, moment: Moment) -> File | None:
-    """Returns the file of a finished export, with a URL signed now; None before the end.
+    """Returns the file of an export, with a newly signed URL; None unless the export is finished.
 
-    After its retention the file is still described, without a URL and with the time of its expiry,
-    so that a client learns why there is nothing to download.
+    `moment` converts the expiry time to text. After its retention the file is still described,
+    without a URL and with the time of its expiry, so that a client learns why there is nothing to
+    download.
     """
     result = export.result
     if result is None:
@@ -130,7 +131,7 @@ def file(service: ExportService, export: Export, moment: Moment) -> File | None:
 
 
 class Deleted(msgspec.Struct):
-    """A deleted export, which no request returns any more."""
+    """The id of an export that was deleted, and the state that the export had before."""
 
     id: str
     state: Annotated[
@@ -145,10 +146,11 @@ DELETED_EXAMPLE = {"id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11", "state": "finis
 
 
 def deleted(request: Request, user_id: str, export_id: str) -> Response:
-    """Deletes the user's export, answers 202, and removes its file after the answer is sent.
+    """Deletes the user's export and returns a 202 answer; its file is removed afterwards.
 
-    If S3 does not answer then, or a worker still processes the export, the next cleanup removes the
-    file. Raises Refusal 404 if the user has no such export.
+    The file is removed after the answer was sent. If S3 does not answer then, or a worker still
+    processes the export, the next cleanup removes the file. Raises Refusal 404 if the user has no
+    such export.
     """
     service = service_of(request)
     state = service.delete(user_id, export_id)
@@ -172,7 +174,7 @@ def deleted(request: Request, user_id: str, export_id: str) -> Response:
 
 
 def retry_after_header(export: Export, now: datetime) -> dict[str, str]:
-    """Returns the Retry-After header for an export, or no header after the export has ended."""
+    """Returns the Retry-After header for polls of an export; no header if the export has ended."""
     if export.terminal:
         return {}
     seconds = MIN_POLL_SECONDS
@@ -183,7 +185,11 @@ def retry_after_header(export: Export, now: datetime) -> dict[str, str]:
 
 
 async def find_export(request: Request, export_id: str) -> Export:
-    """Returns the caller's export, created on any surface. Raises Refusal 401, 403 or 404."""
+    """Returns the export with this id if it belongs to the caller, on any contract.
+
+    Raises Refusal 401 or 403 if the caller's API key is missing, wrong or without the scope `read`,
+    and Refusal 404 if the caller has no such export.
+    """
 
     def look(turn: AsyncRunner) -> Export:
         caller, export = turn.run_both(
@@ -197,12 +203,12 @@ async def find_export(request: Request, export_id: str) -> Export:
 
 
 def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Returns a JSON answer."""
+    """Returns a response with the content as JSON."""
     return Response(msgspec.json.encode(content), status, headers, "application/json")
 
 
 def shows(description: str, schema: str) -> dict[str, Any]:
-    """Returns the OpenAPI entry of a JSON answer with that schema."""
+    """Returns the OpenAPI entry of an answer in JSON, given the name of its schema."""
     content = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
     return {"description": description, "content": {"application/json": content}}
 
@@ -226,7 +232,7 @@ Cursor = Annotated[
 def records(service: ExportService, user_id: str, limit: int, cursor: str | None) -> RecordPage:
     """Returns a page of a user's exports, newest first, with at most `MAX_PAGE_SIZE` entries.
 
-    Raises Refusal 422 for a cursor that no list returned.
+    Raises Refusal 422 for an invalid cursor.
     """
     try:
         return service.store.list(user_id, limit=min(limit, MAX_PAGE_SIZE), cursor=cursor)
@@ -235,13 +241,13 @@ def records(service: ExportService, user_id: str, limit: int, cursor: str | None
 
 
 def wrong_cursor() -> refusal.Refusal:
-    """Returns the refusal of a cursor that no list of this API returned."""
+    """Returns the 422 refusal of an invalid cursor."""
     message = "not a cursor of this list: send the next_cursor of the previous page, or no cursor"
     return errors.invalid([{"loc": ("query", "cursor"), "msg": message, "type": "value_error"}])
 
 
 def next_link(service: ExportService, path: str, limit: int, page: RecordPage) -> dict[str, str]:
-    """Returns the Link header to the next page, or no header on the last page."""
+    """Returns the Link header with the URL of the next page; no header on the last page."""
     if page.next_cursor is None:
         return {}
     query = urlencode({"limit": min(limit, MAX_PAGE_SIZE), "cursor": page.next_cursor})

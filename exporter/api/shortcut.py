@@ -1,8 +1,8 @@
 """Passes the most frequent requests to their handlers without the framework's routing.
 
-The framework's layers took more time for a poll than the poll itself. This module contains only the
-paths. The handlers are the functions that the framework would call, errors become the same answers,
-and every other request takes the usual way through the framework.
+The framework's layers took more time for a poll than the poll itself. This module only maps paths
+to handlers. The handlers are the functions that the framework would call, errors become the same
+answers, and every other request takes the usual way through the framework.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _GET_BY_PREFIX: dict[str, Callable[[Request, str], Awaitable[Response]]] = {
     "/v1/exports/": native.show,
     "/v2/tasks/": hirebase.show,
 }
-"""Handlers of GET requests by the part of the path before the id."""
+"""Maps the part of a path before the id to the handler of GET requests."""
 _POST_BY_PATH: dict[str, Callable[[Request, bytes], Awaitable[Response]]] = {
     "/v1/exports": native.create,
     "/v2/jobs/export": hirebase.create,
@@ -34,7 +34,7 @@ _POST_BY_PATH: dict[str, Callable[[Request, bytes], Awaitable[Response]]] = {
 
 
 class Shortcut:
-    """Serves the requests that `endpoint` knows, and passes all others to the app."""
+    """ASGI app that answers the frequent requests (see `endpoint`) and passes others to `app`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -57,7 +57,10 @@ async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def endpoint(scope: Scope) -> Endpoint | None:
-    """Returns the handler of a frequent request; None for any other request."""
+    """Returns the handler of a frequent request; None for any other request.
+
+    Frequent requests get one export or task without a query string, or create an export.
+    """
     if scope["type"] != "http" or scope["query_string"] or scope.get("root_path"):
         return None
     path: str = scope["path"]

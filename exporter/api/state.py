@@ -73,5 +73,5 @@ def deliveries_of(request: Request) -> Deliveries:
 
 
 def guard_of(request: Request) -> Guard:
-    """Returns the guard that checks the URLs of webhooks."""
+    """Returns the address guard, which decides to which URLs webhooks may be sent."""
     return cast("Guard", request.app.state.guard)

@@ -16,9 +16,9 @@ from exporter.errors import FieldProblem
 from exporter.webhooks.addresses import ForbiddenAddress, Guard, NameUnresolved
 
 LOOKUP_SECONDS = 2.0
-"""Longest wait of a request for the name server. Each delivery looks the name up again."""
+"""Seconds for which a request waits for the name server. Each delivery looks the name up again."""
 MAX_LOOKUP_THREADS = 8
-"""Threads of one process that may wait for name servers; further lookups are skipped.
+"""Most threads of one process that wait for name servers; further look-ups are skipped.
 
 Requests that create and poll exports need threads, too, and an attacker can run a name server that
 never answers.
@@ -48,7 +48,11 @@ class WebhookFields(BaseModel):
 
 
 class RequestedWebhook(TypedDict):
-    """The webhook arguments of `ExportService.create`."""
+    """The two webhook arguments of `ExportService.create`.
+
+    `webhook` is a function that stores the endpoint and returns its id with the subscribed events;
+    None if the request asks for no webhook. `wrong` lists the problems of the webhook fields.
+    """
 
     webhook: Callable[[], Hook] | None
     wrong: Sequence[FieldProblem]
@@ -57,7 +61,8 @@ class RequestedWebhook(TypedDict):
 def read_webhook(request: Request, user_id: str, asked: WebhookFields) -> RequestedWebhook:
     """Validates the webhook fields and returns them as arguments of `ExportService.create`.
 
-    No endpoint is recorded until the export service calls `webhook`.
+    Wrong fields are returned, not raised. No endpoint is stored until the export service calls the
+    returned function `webhook`.
     """
     url, events = asked.webhook_url, asked.webhook_events
     found: list[FieldProblem] = []
@@ -85,9 +90,10 @@ def read_webhook(request: Request, user_id: str, asked: WebhookFields) -> Reques
 
 
 def forbidden_reason(guard: Guard, url: str) -> str | None:
-    """Returns why webhooks must not be sent to the URL; None if no reason is known now.
+    """Returns the reason for which webhooks must not be sent to the URL; None if it is permitted.
 
-    A name without an address is accepted, because users may set up a receiver in any order. Each
+    A host name that has no address yet is permitted, because users may set up a receiver in any
+    order. The name is not looked up while MAX_LOOKUP_THREADS threads wait for name servers. Each
     delivery checks the addresses again.
     """
     try:
@@ -105,5 +111,5 @@ def forbidden_reason(guard: Guard, url: str) -> str | None:
 
 
 def problem(field: str, text: str) -> FieldProblem:
-    """Returns the text as a problem of that field."""
+    """Returns a field problem with this field and message."""
     return {"loc": (field,), "msg": text, "type": "value_error"}

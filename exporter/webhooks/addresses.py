@@ -1,8 +1,9 @@
-"""Address guard: permits webhooks only to URLs and IP addresses of the internet (against SSRF).
+"""Address guard: decides to which URLs and IP addresses webhooks may be sent (against SSRF).
 
-A user who registers a webhook makes this service send a request from inside its own network. The
-check therefore covers exactly the addresses that are connected to: a name is looked up once, and
-the caller connects only to the addresses that passed the check.
+By default, webhooks are sent only to addresses of the internet. A user who registers a webhook
+makes this service send a request from inside its own network. The check therefore covers exactly
+the addresses that are connected to: a name is looked up once, and the caller connects only to the
+addresses that passed the check.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ MAX_URL_CHARS = 2_000
 LOOKUP_TIMEOUT_SECONDS = 5.0
 """Default timeout of one name look-up."""
 MAX_CONCURRENT_LOOKUPS = 16
-"""Name look-ups that run at once in this process.
+"""Most name look-ups that run at once in this process.
 
 The system's resolver cannot be interrupted: without this limit, a name server that does not answer
 would block one more thread for each webhook.
@@ -129,17 +130,17 @@ class Target:
     """Name or IP address without brackets, in ASCII and lower case."""
     port: int
     path: str = field(repr=False)
-    """Path and query. Never part of a text: many receivers put a secret there."""
+    """Path and query. Never part of a log or error text: many receivers put a secret there."""
 
     @property
     def authority(self) -> str:
-        """Value of the Host header: the port is omitted if it is the default of the scheme."""
+        """Value of the Host header; it has no port if the port is the default of the scheme."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port: the part of the URL that texts may contain."""
+        """Scheme, host and port: the part of the URL that logs and error texts may contain."""
         return f"{self.scheme}://{self.authority}"
 
 
@@ -172,7 +173,7 @@ class Guard:
     def check(self, url: str) -> Target:
         """Returns the components of the URL if it is permitted, without looking up the host's name.
 
-        Raises ForbiddenAddress.
+        Raises ForbiddenAddress, with the rule, if the URL is not permitted or is malformed.
         """
         if len(url) > MAX_URL_CHARS:
             raise ForbiddenAddress(
@@ -207,12 +208,12 @@ class Guard:
         return Target(scheme, host, port, path if path.startswith("/") else f"/{path}")
 
     def resolve(self, target: Target, within: float = LOOKUP_TIMEOUT_SECONDS) -> tuple[str, ...]:
-        """Returns the checked addresses of the target; connect only to these.
+        """Returns the IP addresses of the target after checking each; connect only to these.
 
-        The name is looked up once. If one address of a name is refused, the name is refused:
-        otherwise chance, or the operator of its name server, would decide which address is used.
-        Raises ForbiddenAddress for a refused address, and NameUnresolved if the name has no address
-        or the look-up takes more than `within` seconds.
+        The name is looked up once. If one of its addresses is refused, all are: otherwise chance,
+        or the operator of the name server, would decide which address is used. Raises
+        ForbiddenAddress for a refused address, and NameUnresolved if the name has no address or the
+        look-up takes more than `within` seconds.
         """
         literal = _parse_address(target.host)
         addresses = [literal] if literal else self._resolve_name(target, within)
@@ -221,7 +222,10 @@ class Guard:
         return tuple(dict.fromkeys(map(str, addresses)))
 
     def _host_and_port(self, scheme: str, place: str) -> tuple[str, int]:
-        """Returns the host as written in the URL, and the port. Raises ForbiddenAddress."""
+        """Splits the part of a URL between `//` and the path into host (as written) and port.
+
+        Raises ForbiddenAddress if there is no host, or if the scheme or the port is not permitted.
+        """
         found = _AUTHORITY.fullmatch(place)
         if found is None or not found[1]:
             raise ForbiddenAddress(f"{_quote(place)} is not a host with an optional port")
@@ -241,7 +245,7 @@ class Guard:
         return host, port
 
     def _host(self, written: str) -> str:
-        """Returns the host in the form that is looked up.
+        """Converts a host as written in a URL to the form that is looked up (ASCII, lower case).
 
         Raises ForbiddenAddress for internal names, refused addresses, and IPv4 addresses in a form
         that parsers read differently.
@@ -302,9 +306,10 @@ class Guard:
 
 
 def _call_resolver(resolver: Resolver, host: str, port: int, within: float) -> Sequence[str]:
-    """Returns the resolver's addresses; after `within` seconds its result is ignored.
+    """Returns the addresses that the resolver finds for a host within `within` seconds.
 
-    Raises NameUnresolved if the look-up fails or takes longer.
+    Raises NameUnresolved if the look-up fails or takes longer. A look-up that takes longer
+    continues in its thread, and its result is ignored.
     """
     answer: Future[Sequence[str]] = Future()
 
@@ -346,7 +351,10 @@ def _parse_address(text: str) -> Address | None:
 
 
 def _with_embedded_ipv4(address: Address) -> Iterator[Address]:
-    """Returns the address and the IPv4 addresses that a gateway would translate it to."""
+    """Yields the address and the IPv4 addresses in it, to which gateways would translate it.
+
+    For an IPv4-mapped IPv6 address, only the IPv4 address is yielded.
+    """
     if isinstance(address, IPv4Address):
         yield address
         return
@@ -365,7 +373,10 @@ def _with_embedded_ipv4(address: Address) -> Iterator[Address]:
 
 
 def _to_ascii(written: str) -> str:
-    """Returns the host name in ASCII (IDNA) and lower case. Raises ForbiddenAddress."""
+    """Returns a host name in ASCII (IDNA) and lower case.
+
+    Raises ForbiddenAddress if the text is not a host name.
+    """
     try:
         # UTS 46 maps full-width digits and circled letters to ASCII, and removes soft hyphens.
         host = written if written.isascii() else idna.encode(written, uts46=True).decode("ascii")

@@ -14,7 +14,7 @@ class DeliveryState(StrEnum):
     PENDING = "pending"
     """Waits for its next attempt or, at an ordered endpoint, for earlier events of its export.
 
-    A webhook worker continues it; without a running worker it stays pending.
+    Webhook workers make the attempts; without a running worker the delivery stays pending.
     """
     DELIVERING = "delivering"
     """An attempt is running. If its worker dies, the lease expires and the attempt is repeated."""
@@ -40,7 +40,7 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """A delivery as stored, at the time it was read."""
+    """A delivery as it was stored when it was read; later changes are not included."""
 
     id: str
     """`{message_id}.{endpoint_id}`"""

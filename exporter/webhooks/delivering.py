@@ -29,33 +29,40 @@ from exporter.webhooks.sender import Outcome, Sender
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 LEASE_MARGIN = timedelta(seconds=15)
-"""Time by which a lease exceeds the timeout of an attempt, for the steps before and after it."""
-SLOW_RESPONSE_SECONDS = 5.0
-"""Response time, in seconds, above which an endpoint is served in the slow lane."""
-MAX_INLINE_SECONDS = 2.0
-"""Duration after which a running attempt counts as slow and no longer occupies a slot.
+"""Time by which the lease of a delivery is longer than the timeout of an attempt.
 
-The attempt continues in a spare thread, and another attempt can start in its slot.
+The worker needs this time before and after the request to the receiver.
+"""
+SLOW_RESPONSE_SECONDS = 5.0
+"""Response time, in seconds, above which an endpoint counts as slow until its next fast response.
+
+Slow endpoints must wait while half of all threads run slow attempts.
+"""
+MAX_INLINE_SECONDS = 2.0
+"""Seconds after which a running attempt counts as slow and no longer as one of `concurrency`.
+
+The attempt continues in its thread, and another attempt can start in a spare thread.
 """
 SPARE_THREADS_PER_SLOT = 3
-"""Spare threads for each slot of `Deliverer.concurrency`."""
+"""Additional threads for each of the `Deliverer.concurrency` attempts that run at once."""
 IDLE_EXIT = timedelta(seconds=1)
-"""Time that an idle loop waits for the next event before it ends."""
+"""Time for which a loop with nothing to send waits for the next event before it ends."""
 POLL_SECONDS = 0.1
 """Longest wait, in seconds, between two checks for new events while attempts are running."""
 MAX_EVENTS_PER_READ = 100
-"""Events that one pass reads from the outbox."""
+"""Most events that are read from the outbox at once."""
 UNREADABLE_EVENT_WAIT = timedelta(hours=1)
-"""Age up to which an event is postponed if this version of the worker cannot read its record.
+"""Age up to which an event is postponed if this worker cannot read the record of its export.
 
-Workers of another version may read the record. An older event is dropped with an error in the log.
+Workers of another version may be able to read the record. An older event is dropped, with an error
+in the log.
 """
 MAX_EXCERPT_CHARS = 1_000
 """Characters of a response body that are stored with its attempt."""
 
 
 class _RunningAttempt(NamedTuple):
-    """A running attempt."""
+    """An attempt that is running, as the loop that started it remembers it."""
 
     slow: bool
     """True if the previous attempt at the endpoint failed or its response was slow."""
@@ -67,10 +74,10 @@ class _RunningAttempt(NamedTuple):
 class Deliverer:
     """Delivers every event at least once to each endpoint that subscribes to it.
 
-    `concurrency` attempts run at once. An attempt that runs longer than MAX_INLINE_SECONDS
-    continues in a spare thread and no longer counts. While half of all threads run slow attempts,
-    endpoints whose previous attempt failed or was slow must wait. A slow receiver therefore does
-    not delay other receivers.
+    At most `concurrency` attempts run at once, but an attempt that runs longer than
+    MAX_INLINE_SECONDS no longer counts: another can start in a spare thread. While half of all
+    threads run slow attempts, endpoints whose previous attempt failed or was slow must wait. A slow
+    receiver therefore does not delay other receivers.
 
     `link` returns the download URL of a finished export, or None after the file was deleted; it is
     called at each attempt, so that no URL is stored. `random_fraction` supplies the jitter of the
@@ -95,11 +102,11 @@ class Deliverer:
         is_draining: Callable[[], bool] = lambda: False,
         hand_over: Callable[[], None] = lambda: None,
     ) -> None:
-        """Works until nothing is due, the budget is spent, or `is_draining` returns True.
+        """Sends webhooks until nothing is due, the budget is spent, or `is_draining` returns True.
 
-        In the last two cases `hand_over` is called before the loop waits for the running attempts,
-        which may take as long as the timeout. Raises StoreUnavailable after the running attempts
-        have ended.
+        In the last two cases `hand_over` is called first; the method then waits for the running
+        attempts, which may take as long as the timeout. Raises StoreUnavailable, after the running
+        attempts have ended, if Redis does not answer.
         """
         ends_at = self.clock.monotonic() + budget.total_seconds()
         under_way: dict[Future[None], _RunningAttempt] = {}
@@ -120,7 +127,10 @@ class Deliverer:
                     return
 
     def fan_out(self) -> int:
-        """Turns the oldest events of the outbox into deliveries; returns the number of events."""
+        """Turns the oldest events of the outbox into deliveries; returns the number of events.
+
+        Stops early, without an error, at an event that is postponed or that another process took.
+        """
         events = self.outbox.peek(MAX_EVENTS_PER_READ)
         fanned_out = 0
         registered: dict[str, tuple[Endpoint, ...]] = {}
@@ -143,7 +153,11 @@ class Deliverer:
     def _bodies(
         self, event: Event, registered: dict[str, tuple[Endpoint, ...]]
     ) -> Mapping[str, bytes]:
-        """Returns the body for each endpoint id; `registered` caches the endpoints of users."""
+        """Maps the ids of the endpoints that must receive the event to its JSON body.
+
+        Empty if the export or endpoint of the event was deleted. `registered` caches the registered
+        endpoints by user id; this method adds to it.
+        """
 
         def subscribed(user_id: str) -> list[str]:
             if user_id not in registered:
@@ -171,7 +185,10 @@ class Deliverer:
     def _start_due(
         self, pool: ThreadPoolExecutor, under_way: dict[Future[None], _RunningAttempt]
     ) -> int:
-        """Starts due attempts while threads are free; returns the number of started attempts."""
+        """Starts due attempts while threads are free; returns the number of started attempts.
+
+        `under_way` contains the running attempts; this method adds the started ones.
+        """
         started = 0
         while len(under_way) < self._threads:
             now = self.clock.monotonic()

@@ -19,17 +19,18 @@ from exporter.webhooks.endpoints import Endpoint, EndpointDisabled
 DELIVERY_RETENTION = timedelta(days=30)
 """Default retention of a delivery after it is delivered or dead."""
 MAX_RECOVERED = 10_000
-"""Deliveries after which one recovery stops."""
+"""Number of deliveries after which one call of `recover` stops."""
 _RECOVER_BATCH = 200
 
 _attempt = msgspec.json.Decoder(Attempt)
 
 
 class Deliveries:
-    """Reads webhook deliveries of all users, and sends them again.
+    """Reads webhook deliveries of all users, and sends them again on request.
 
-    The caller must check that an id belongs to the user. All methods raise StoreUnavailable; they
-    are safe to repeat, because the client's retries may send a command twice.
+    The caller must check that an id belongs to the user. All methods raise StoreUnavailable if
+    Redis does not answer. They are safe to repeat, because the client's retries may send a command
+    twice.
     """
 
     def __init__(self, client: redis.Redis, *, keep: timedelta = DELIVERY_RETENTION) -> None:
@@ -39,7 +40,7 @@ class Deliveries:
         self._send_test = script_loader.load_from_package(client, __package__, "send_test")
 
     def find(self, delivery_id: str) -> Delivery | None:
-        """Returns the delivery; None if it does not exist or its retention is over."""
+        """Returns the delivery with this id; None if there is none or its retention is over."""
         return self._get_many([delivery_id]).get(delivery_id)
 
     def of_export(self, export_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
@@ -66,10 +67,11 @@ class Deliveries:
         return self._page(f"exporter:dead:{user_id}", limit, cursor)
 
     def redeliver(self, delivery_id: str) -> Delivery | None:
-        """Makes a delivery pending and due now, with the same `webhook-id`; None if it is unknown.
+        """Makes a delivery pending and due now, with the same `webhook-id`, and returns it.
 
-        Any state is accepted, except that a delivery whose attempt is running is not changed.
-        Raises EndpointDisabled if the endpoint is disabled or deleted.
+        Returns None if there is no delivery with this id. A delivery in any state is sent again,
+        but if an attempt is running, the delivery is returned unchanged. Raises EndpointDisabled if
+        the endpoint is disabled or deleted.
         """
         delivery = self.find(delivery_id)
         if delivery is None:
@@ -78,11 +80,11 @@ class Deliveries:
         return self.find(delivery_id)
 
     def recover(self, endpoint_id: str, since: datetime) -> int:
-        """Makes failed deliveries created since that time due now; returns their number.
+        """Makes the failed deliveries of an endpoint pending and due now; returns their number.
 
-        Failed deliveries are dead, or pending after at least one failed attempt. The oldest are
-        recovered first, until MAX_RECOVERED is reached. Raises EndpointDisabled if the
-        endpoint is disabled or deleted.
+        Included are deliveries created at `since` or later that are dead, or pending after at least
+        one failed attempt. The oldest are recovered first, and the method stops when MAX_RECOVERED
+        is reached. Raises EndpointDisabled if the endpoint is disabled or deleted.
         """
         key = f"exporter:deliveries:{endpoint_id}"
         after = f"{(since.astimezone(UTC) - records.EPOCH) // timedelta(microseconds=1)}"
@@ -104,10 +106,11 @@ class Deliveries:
         return recovered
 
     def send_test(self, endpoint: Endpoint) -> Delivery:
-        """Sends `webhook.test` to an endpoint now, with one attempt, even if it is disabled.
+        """Creates a delivery of `webhook.test` that is due now, and returns the delivery.
 
-        The result can be read from the delivery, and does not change the endpoint's health. Raises
-        EndpointDisabled if the endpoint is deleted.
+        A disabled endpoint receives it, too. There is only one attempt; its result can be read from
+        the delivery, and does not change the endpoint's health. Raises EndpointDisabled if the
+        endpoint is deleted.
         """
         message_id = f"msg_test_{secrets.token_hex(12)}"
         body = messages.test_body(endpoint, datetime.now(UTC))
@@ -163,7 +166,7 @@ class Deliveries:
 
 
 def read(delivery_id: str, fields: Mapping[bytes, bytes]) -> Delivery:
-    """Returns the delivery that is stored in these fields."""
+    """Converts the fields of a delivery's Redis hash to a Delivery."""
     attempts = fields.get(b"attempts")
     gave_up = fields.get(b"gave_up")
     return Delivery(

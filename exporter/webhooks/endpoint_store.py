@@ -22,9 +22,9 @@ from exporter.webhooks import signatures
 from exporter.webhooks.endpoints import DisableReason, Endpoint, Secret, TooManyEndpoints
 
 MAX_REGISTERED_ENDPOINTS = limits.REGISTERED_ENDPOINTS.default
-"""Limit of registered endpoints for each user: every event is copied for every endpoint."""
+"""Most registered endpoints of one user; each event is copied for every endpoint."""
 MAX_LISTED_URL_ENDPOINTS = 100
-"""Limit of `webhook_url` endpoints in a list. Their number is not limited: one for each URL."""
+"""Most `webhook_url` endpoints in a list. A user may have more: each URL has its own endpoint."""
 DEFAULT_ROTATION_GRACE = timedelta(hours=24)
 """Default time for which a replaced secret still signs beside the new secret."""
 MAX_ROTATION_GRACE = timedelta(days=7)
@@ -41,8 +41,8 @@ class Endpoints:
     """Stores the webhook endpoints of all users.
 
     Methods that take a `user_id` read and change only endpoints of that user. A change of an
-    endpoint applies to all later events. All methods raise StoreUnavailable; they are safe to
-    repeat, because the client's retries may send a command twice.
+    endpoint applies to all later events. All methods raise StoreUnavailable if Redis does not
+    answer. They are safe to repeat, because the client's retries may send a command twice.
     """
 
     def __init__(
@@ -65,10 +65,10 @@ class Endpoints:
         include_download_url: bool = False,
         description: str = "",
     ) -> Endpoint:
-        """Registers an endpoint, which receives events of all exports of its user from now on.
+        """Registers an endpoint for events of all exports of a user from now on, and returns it.
 
-        The caller must check the URL with the address guard first. `secret` replaces the generated
-        secret. Raises ValueError for unknown events, SecretRefused for a malformed secret, and
+        The caller must check the URL with the address guard first. By default the secret is
+        generated. Raises ValueError for unknown events, SecretRefused for a malformed secret, and
         TooManyEndpoints if the user has MAX_REGISTERED_ENDPOINTS endpoints already.
         """
         checked = event_names.check_events(events)
@@ -86,7 +86,7 @@ class Endpoints:
         )
 
     def get_or_create(self, user_id: str, url: str) -> Endpoint:
-        """Returns the endpoint for an export's `webhook_url`, and creates it if necessary.
+        """Returns the endpoint for the `webhook_url` of an export, and creates it if necessary.
 
         An enabled endpoint that the user registered with the same URL is returned if there is one.
         Otherwise the result is the `webhook_url` endpoint of that URL, whose id is derived from
@@ -132,9 +132,9 @@ class Endpoints:
         return tuple(self.get_many(sorted(one.decode() for one in ids)).values())
 
     def get_many(self, ids: Sequence[str]) -> Mapping[str, Endpoint]:
-        """Returns the endpoints with these ids, in that order and of any user.
+        """Maps ids to their endpoints, in the order of `ids` and whoever their owner is.
 
-        Ids without an endpoint are omitted.
+        An id without an endpoint is missing in the result.
         """
         with errors.translate_errors():
             pipe = self._client.pipeline(transaction=False)
@@ -155,10 +155,12 @@ class Endpoints:
         grace: timedelta = DEFAULT_ROTATION_GRACE,
         secret: str | None = None,
     ) -> Endpoint | None:
-        """Replaces the secret; the previous secret still signs beside the new one for `grace`.
+        """Replaces the secret of an endpoint and returns the changed endpoint.
 
-        Returns None if the user has no such endpoint. Raises ValueError for a grace below 0 or
-        above MAX_ROTATION_GRACE, and SecretRefused for a malformed secret.
+        The previous secret still signs beside the new one for `grace`. By default the new secret is
+        generated. Returns None, and changes nothing, if the user has no such endpoint. Raises
+        ValueError for a grace below 0 or above MAX_ROTATION_GRACE, and SecretRefused for a
+        malformed secret.
         """
         if not timedelta(0) <= grace <= MAX_ROTATION_GRACE:
             raise ValueError(
@@ -179,7 +181,7 @@ class Endpoints:
         return self._to_endpoint(endpoint_id, fields)
 
     def disable(self, endpoint_id: str, user_id: str) -> Endpoint | None:
-        """Disables an endpoint: later events are not sent to it.
+        """Disables an endpoint, so that later events are not sent to it, and returns the endpoint.
 
         A pending delivery becomes dead when its next attempt is due, and can be recovered after the
         endpoint is enabled. Returns None if the user has no such endpoint.
@@ -187,14 +189,18 @@ class Endpoints:
         return self._switch_endpoint(endpoint_id, user_id, "disable")
 
     def enable(self, endpoint_id: str, user_id: str) -> Endpoint | None:
-        """Enables an endpoint, whatever disabled it: later events are sent to it.
+        """Enables an endpoint, so that later events are sent to it, and returns the endpoint.
 
-        Returns None if the user has no such endpoint.
+        The reason for which it was disabled does not matter. Returns None if the user has no such
+        endpoint.
         """
         return self._switch_endpoint(endpoint_id, user_id, "enable")
 
     def delete(self, endpoint_id: str, user_id: str) -> bool:
-        """Deletes an endpoint: nothing more is sent to it. False if there is no such endpoint."""
+        """Deletes an endpoint, so that nothing more is sent to it, and returns True.
+
+        Returns False, and changes nothing, if the user has no such endpoint.
+        """
         return self._switch_endpoint(endpoint_id, user_id, "delete") is not None
 
     def _make_endpoint(
@@ -239,7 +245,10 @@ class Endpoints:
 
 
 def read(endpoint_id: str, fields: Mapping[bytes, bytes], now: datetime) -> Endpoint:
-    """Returns the endpoint that is stored in these fields, with the secrets that sign at `now`."""
+    """Converts the fields of an endpoint's Redis hash to an Endpoint.
+
+    Its secrets are those that sign at the time `now`.
+    """
     because = fields.get(b"disabled_because")
     signing = []
     for line in fields[b"secrets"].decode().split("\n"):

@@ -41,7 +41,7 @@ class Secret(msgspec.Struct, frozen=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint as stored, at the time it was read."""
+    """An endpoint as it was stored when it was read; later changes are not included."""
 
     id: str
     user_id: str

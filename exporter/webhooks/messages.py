@@ -72,7 +72,10 @@ def test_body(endpoint: Endpoint, at: datetime) -> bytes:
 
 
 def with_download_url(body: bytes, url: str | None) -> bytes:
-    """Returns the body of `export.finished` with `download_url` added; null if the file is gone."""
+    """Returns the body of `export.finished` with the field `download_url` added.
+
+    The value is null if `url` is None, because the file was deleted.
+    """
     message = msgspec.json.decode(body)
     message["data"]["download_url"] = url
     return msgspec.json.encode(message)

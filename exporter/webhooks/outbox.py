@@ -24,20 +24,23 @@ WARN_AFTER = timedelta(days=1)
 DISABLE_AFTER = timedelta(days=5)
 """Duration of consecutive failures after which an endpoint is disabled."""
 MAX_FAILURE_GAP = timedelta(days=2)
-"""Longest time between two failures of one run of consecutive failures.
+"""Longest time between two failures that belong to the same run of consecutive failures.
 
 A failure after a longer gap starts a new run. Two attempts of one webhook are never further apart.
 """
 MAX_LOST_WORKERS = 10
-"""Consecutive attempts with a lost worker after which a delivery is dead."""
+"""Number of consecutive attempts without a result after which a delivery is dead.
+
+An attempt has no result if its worker is lost, for example killed.
+"""
 
 
 MAX_USER_ATTEMPTS = limits.USER_ATTEMPTS.default
-"""Default limit of a user's attempts in flight, in all processes together."""
+"""Most attempts of one user that run at once, in all processes together, by default."""
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """A claimed delivery: the right to make one attempt until the lease expires."""
+    """A claimed delivery: its worker may make one attempt until the lease expires."""
 
     delivery: Delivery
     endpoint: Endpoint
@@ -47,7 +50,11 @@ class Claimed(msgspec.Struct, frozen=True):
 
 
 class Settled(msgspec.Struct, frozen=True):
-    """Change of the endpoint that was caused by the result of an attempt."""
+    """Change of the endpoint that was caused by the result of an attempt.
+
+    `warned` is true if the event `endpoint.failing` was emitted; `disabled` is the reason for which
+    the endpoint was disabled, or None if it was not.
+    """
 
     warned: bool = False
     disabled: DisableReason | None = None
@@ -65,10 +72,10 @@ class SweptDeliveries(msgspec.Struct, frozen=True):
 class Outbox:
     """Transactional outbox and queue of webhook deliveries, with at-least-once delivery.
 
-    One script replaces an event by its deliveries, and a delivery stays stored until it is
+    A single script replaces an event by its deliveries, and a delivery stays stored until it is
     delivered or dead, so no event is lost. Any number of processes may share the outbox. All
-    methods raise StoreUnavailable; they are safe to repeat, because the client's retries may send a
-    command twice.
+    methods raise StoreUnavailable if Redis does not answer. They are safe to repeat, because the
+    client's retries may send a command twice.
     """
 
     def __init__(
@@ -96,10 +103,10 @@ class Outbox:
         return tuple(_parse_event(entry) for entry in entries)
 
     def fan_out(self, event: Event, bodies: Mapping[str, bytes]) -> bool:
-        """Replaces the oldest event by one delivery for each endpoint in `bodies`.
+        """Replaces the oldest event by one delivery for each endpoint in `bodies`; returns True.
 
-        Endpoints that are disabled or deleted are skipped. Returns False and changes nothing if the
-        event is no longer the oldest.
+        `bodies` maps endpoint ids to JSON bodies; endpoints that are disabled or deleted are
+        skipped. Returns False, and changes nothing, if `event` is no longer the oldest event.
         """
         arguments: list[str | bytes | int] = [
             event.message_id,
@@ -113,17 +120,17 @@ class Outbox:
             return cast("int", self._fan_out(args=arguments)) >= 0
 
     def postpone(self, event: Event) -> None:
-        """Moves the oldest event to the end of the outbox; no effect if it is not the oldest."""
+        """Moves an event to the end of the outbox; no effect if it is not the oldest event."""
         with errors.translate_errors():
             self._postpone(args=[event.message_id])
 
     def claim(self, *, lease: timedelta, slow: bool = True) -> Claimed | None:
-        """Claims a due delivery of the user who has waited longest; None if nothing is due.
+        """Returns a due delivery of the user who has waited longest, claimed for one attempt.
 
-        Of that user's endpoints, the one that has waited longest is served. The in-flight limit is
-        `user_limit` attempts for each user, 4 for each endpoint, and 1 for an endpoint with
-        consecutive failures. With `slow` false, endpoints whose previous attempt failed or was slow
-        are skipped.
+        Of that user's endpoints, the one that has waited longest is served. Returns None if no
+        delivery can be claimed now. The attempts that run at once are limited: `user_limit` for
+        each user, 4 for each endpoint, and 1 for an endpoint with consecutive failures. With `slow`
+        false, endpoints whose previous attempt failed or was slow are skipped.
         """
         nonce = secrets.token_hex(8)
         with errors.translate_errors():
@@ -160,12 +167,13 @@ class Outbox:
         rest: timedelta = timedelta(0),
         gave_up: str = "",
     ) -> Settled | None:
-        """Records the result of an attempt; None and no change if the lease was lost.
+        """Records the result of an attempt, and returns the change of the endpoint that it caused.
 
-        `state` is the new state: delivered, dead, or pending with the next attempt after `delay`.
-        `rest` is the time during which the endpoint is not served. `health` is the verdict about
-        the endpoint: `well`, `slow`, `failed`, `gone` or `unknown`. An endpoint is disabled if it
-        is gone, or has failed for DISABLE_AFTER; events inform the user's other endpoints.
+        Returns None, and changes nothing, if the lease was lost. `state` is the new state:
+        delivered, dead, or pending with the next attempt after `delay`. `rest` is the time during
+        which the endpoint is not served. `health` is the verdict about the endpoint: `well`,
+        `slow`, `failed`, `gone` or `unknown`. An endpoint is disabled if it is gone, or has failed
+        for DISABLE_AFTER; events inform the user's other endpoints.
         """
         with errors.translate_errors():
             change = cast(
@@ -196,9 +204,9 @@ class Outbox:
         )
 
     def sweep(self, *, limit: int = 100) -> SweptDeliveries:
-        """Makes deliveries with an expired lease due again.
+        """Makes deliveries with an expired lease due again; returns counts of the result.
 
-        After MAX_LOST_WORKERS expired leases in a row a delivery becomes dead.
+        After MAX_LOST_WORKERS expired leases in a row, a delivery becomes dead instead.
         """
         with errors.translate_errors():
             answer = self._sweep(args=[limit, self._keep, MAX_LOST_WORKERS])
@@ -206,9 +214,10 @@ class Outbox:
         return SweptDeliveries(expired=expired, ready=ready)
 
     def wait(self, timeout: timedelta) -> bool:
-        """Waits for a wake-up of the webhook workers; False if none came within `timeout`.
+        """Waits for a wake-up of the webhook workers, and returns True when one arrives.
 
-        A script wakes them when it adds an event to the outbox or makes deliveries due by hand.
+        Returns False if no wake-up arrives within `timeout`. Scripts add a wake-up when they add an
+        event to the outbox, or when they make deliveries due at a user's request.
         """
         with errors.translate_errors():
             return (

@@ -46,7 +46,10 @@ class OperatorGuard(Guard):
 
 
 def guard(allowed_networks: Collection[Network], *, allow_http: bool) -> OperatorGuard:
-    """Returns the guard that is applied when webhooks are registered and when they are sent."""
+    """Returns the address guard used both when a webhook is registered and when it is sent.
+
+    With `allow_http`, plain http is also permitted outside of the allowed networks.
+    """
     return OperatorGuard(
         allow_http=allow_http or bool(allowed_networks),
         ports=_ALL_PORTS if allowed_networks else _DEFAULT_PORTS,

@@ -18,13 +18,16 @@ repaired on Monday without losing events.
 """
 MAX_ATTEMPTS = len(RETRY_DELAY_SECONDS) + 1
 JITTER = 0.2
-"""Share of a delay by which it varies, so that deliveries that failed together spread out."""
+"""Share of a delay by which it is varied at random.
+
+Deliveries that failed together are therefore not sent again at the same time.
+"""
 MIN_REST_SECONDS = 60.0
-"""Shortest pause, in seconds, for a receiver that is overloaded."""
+"""Shortest pause, in seconds, before the next attempt at an overloaded receiver."""
 
 
 class Reaction(Enum):
-    """Action that follows the outcome of an attempt."""
+    """Action that follows an attempt, depending on its outcome."""
 
     DELIVERED = auto()
     RETRY = auto()
@@ -40,9 +43,10 @@ REACTIONS: Mapping[int, Reaction] = {
     502: Reaction.THROTTLE,
     504: Reaction.THROTTLE,
 }
-"""Reactions by HTTP status.
+"""Maps an HTTP status to the reaction to it.
 
-Any 2xx is DELIVERED. Redirects, all other statuses, and a missing response are RETRY.
+Other statuses are not listed: any 2xx is DELIVERED; redirects, all other statuses, and a missing
+response are RETRY.
 """
 
 

@@ -124,7 +124,10 @@ class Sender:
         deadline: float,
         answer: _Answer,
     ) -> None:
-        """Sends the request and fills `answer`, as far as the response arrives in time."""
+        """Sends the request and stores in `answer` the part of the response that arrives in time.
+
+        Raises the errors of the guard and of httpcore, a timeout among them.
+        """
 
         def seconds_left() -> float:
             seconds = deadline - self._clock.monotonic()
@@ -156,7 +159,7 @@ class _Answer:
         self.headers: dict[str, str] = {}
         self.body = bytearray()
         self.request_path = ""
-        """Path of the request: may be secret, and redirects can repeat it."""
+        """Path of our request. It may be secret, and the location of a redirect may repeat it."""
 
     def read_from(self, response: httpcore.Response) -> None:
         self.status = response.status
@@ -172,7 +175,7 @@ class _Answer:
 
 
 class _Stream(httpcore.NetworkStream):
-    """Stream that uses the remaining seconds of the deadline as the timeout of each wait."""
+    """Stream whose reads and writes all time out at the same deadline, that of the attempt."""
 
     def __init__(self, stream: httpcore.NetworkStream, seconds_left: Callable[[], float]) -> None:
         self._stream = stream
@@ -192,10 +195,10 @@ class _Stream(httpcore.NetworkStream):
 def _connect(
     addresses: tuple[str, ...], port: int, seconds_left: Callable[[], float]
 ) -> httpcore.NetworkStream:
-    """Returns a connection to the first address that accepts one.
+    """Returns a connection to the first of the addresses that accepts one.
 
     Each address gets an equal share of the remaining time, so that one silent address does not use
-    up the time of the next addresses.
+    up the time of the next addresses. Raises the error of httpcore if the last address fails, too.
     """
     backend = httpcore.SyncBackend()
     *first, last = addresses
@@ -238,7 +241,10 @@ def _default_tls_context() -> ssl.SSLContext:
 
 
 def _failure_reason(answer: _Answer, where: str) -> str | None:
-    """Returns the reason for which a response with this status is a failure; None for 2xx."""
+    """Returns the reason for which a response with this status is a failure; None for 2xx.
+
+    `where` is the scheme, host and port of the receiver, for the text.
+    """
     status = answer.status or 0
     if 200 <= status < 300:
         return None

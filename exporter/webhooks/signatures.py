@@ -1,4 +1,7 @@
-"""Signs webhooks as Standard Webhooks 1.0.0 defines: authentic, unchanged, and recent."""
+"""Signs webhooks as Standard Webhooks 1.0.0 defines.
+
+With the signature a receiver can verify that a webhook is authentic, unchanged and recent.
+"""
 
 from __future__ import annotations
 

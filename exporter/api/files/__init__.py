@@ -1,3 +1,3 @@
-"""Files that pass through the API: uploads, downloads, streams."""
+"""Uploads to the API, downloads of stored files, and files streamed while they are produced."""
 
 from __future__ import annotations

@@ -19,11 +19,11 @@ from exporter.core import limits
 from exporter.storage.base import FileHeaders, Storage
 
 MAX_READ_THREADS = 16
-"""Threads of one process that read from S3: the most that can hang while S3 hangs."""
+"""Most threads of one process that read from S3, and so the most that block while S3 hangs."""
 STALL_SECONDS = float(limits.STALL_SECONDS.default)
-"""Longest time for which a caller may read nothing before its connection is closed.
+"""Seconds after which the connection of a caller that reads nothing is closed.
 
-Each download holds a connection to S3.
+Each download holds a connection to S3, which a caller must not hold forever.
 """
 
 _RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))", re.IGNORECASE)
@@ -46,10 +46,10 @@ class ServedFile(NamedTuple):
 def serve(request: Request, storage: Storage, stretch: ServedFile) -> Response:
     """Returns the answer to a GET or HEAD of a file: 200, 206 for a range, 304 if unchanged.
 
-    Raises Refusal 416 for a range beyond the end of the file. There is no Content-Encoding, so a
-    compressed file is saved compressed. Only a single range is served. For several ranges or a
-    malformed range the whole file is sent, which RFC 9110 allows. The whole file is also sent if
-    `If-Range` does not match.
+    Raises Refusal 416 if the file has none of the bytes of the requested range. The answer has no
+    Content-Encoding, so clients save a compressed file compressed. Only a single range is served.
+    For several ranges or a malformed range the whole file is sent, which RFC 9110 allows. The whole
+    file is also sent if `If-Range` does not match.
     """
     tag = f'"{stretch.tag}"'
     headers = {
@@ -81,7 +81,11 @@ def serve(request: Request, storage: Storage, stretch: ServedFile) -> Response:
 
 
 def _range(header: str, size: int) -> range | None:
-    """Returns the requested single range; None if the header is absent or malformed."""
+    """Returns the byte range that a Range header requests from a file of `size` bytes.
+
+    Returns None if the header is empty or malformed, or requests several ranges. Raises Refusal 416
+    if the file has none of the requested bytes.
+    """
     found = _RANGE.fullmatch(header.replace(" ", ""))
     if found is None:
         return None
@@ -104,11 +108,12 @@ def _range(header: str, size: int) -> range | None:
 
 
 class _Streamed(Response):
-    """Streams the pieces of a file; the answer starts only after S3 has answered.
+    """Answer that streams a file from S3 in pieces, and starts only after S3 has answered.
 
-    An error after the first byte leaves the answer shorter than its Content-Length, so that clients
-    detect the incomplete file. The connection to S3 is released after the last byte, when the
-    caller disconnects, or when the caller reads nothing for `STALL_SECONDS`.
+    A failure of S3 before the first piece can therefore still be answered with an error status. A
+    later error leaves the answer shorter than its Content-Length, so that clients detect the
+    incomplete file. The connection to S3 is released after the last byte, when the caller
+    disconnects, or when the caller reads nothing for `STALL_SECONDS`.
     """
 
     def __init__(

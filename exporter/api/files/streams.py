@@ -1,4 +1,4 @@
-"""Streams bodies that threads produce piece by piece while the body is sent."""
+"""Streams answers whose body is produced in threads, piece by piece, while it is sent."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from exporter.core import limits
 MAX_STREAMS = limits.STREAMS.default
 """Streams that one process serves at once; each stream holds a database connection."""
 MAX_READ_THREADS = 4
-"""Threads that produce pieces at once; a stream whose caller reads slowly uses no thread."""
+"""Most threads that produce pieces at once; a stream whose caller reads slowly uses no thread."""
 STALL_SECONDS = float(limits.STALL_SECONDS.default)
-"""Longest time for which a caller may read nothing before its connection is closed."""
+"""Seconds after which the connection of a caller that reads nothing is closed."""
 _SEND_BYTES = 128 * 1024
-"""Bytes sent at once: about the memory that a caller occupies while it reads slowly."""
+"""Most bytes sent at once: about the memory that a slowly reading caller occupies."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
 class StreamLimits:
-    """Limits the streams of one process. Created before the event loop runs."""
+    """Limits of one process: its streams, and the threads that produce their pieces.
+
+    Create this object before the event loop runs.
+    """
 
     def __init__(self) -> None:
         self.streams = anyio.CapacityLimiter(MAX_STREAMS)
@@ -37,11 +40,13 @@ class StreamLimits:
 
 
 class Stream(Response):
-    """Streams a body of unknown length; the body ends correctly only if all of it was produced.
+    """Answer that streams a body whose length is not known when the answer starts.
 
-    Nothing is sent before the first piece exists, so an error before it is answered as an error. A
-    later error closes the connection before the end of the body, which every client reports.
-    Production stops when the caller disconnects or reads nothing for `STALL_SECONDS`.
+    The end of the body is sent only if all of the body was produced. Nothing is sent before the
+    first piece exists, so an earlier error is answered with an error status. A later error closes
+    the connection before the end of the body, which every client reports as an error. Production
+    stops when the caller disconnects or reads nothing for `STALL_SECONDS`. Raises Refusal 503 if
+    MAX_STREAMS streams are already being sent.
     """
 
     def __init__(
@@ -51,7 +56,11 @@ class Stream(Response):
         interrupt: Callable[[], None],
         headers: Mapping[str, str],
     ) -> None:
-        """Stores the pieces; another thread calls `interrupt` while a piece is produced."""
+        """Stores an iterator over the pieces of the body.
+
+        When the caller disconnects, `interrupt` is called in another thread to abort the production
+        of the current piece.
+        """
         super().__init__(headers=headers)
         # Starlette sets the length of an empty body here; this body has an unknown length.
         del self.headers["Content-Length"]

@@ -14,10 +14,10 @@ from exporter.api.errors import invalid
 from exporter.api.refusal import Refusal
 
 Sink = Callable[[bytes], None]
-"""Receives the content of one part of a form, piece by piece."""
+"""Function that receives the content of one part of a form, piece by piece."""
 
 MAX_LINE_BYTES = 200
-"""Longest line of a list of ids."""
+"""Longest line of a list of ids, in bytes."""
 MAX_ID_DIGITS = 18
 """Longest id: every number of this length fits into a signed 64-bit integer."""
 
@@ -30,13 +30,15 @@ async def read(
     max_bytes: int,
     repeatable: str = "",
 ) -> None:
-    """Passes each part of a multipart/form-data body to the sink of its name, in bounded memory.
+    """Reads a multipart/form-data body and passes the content of each part to a sink.
 
-    The part named `repeatable` may occur several times; line feeds then separate its contents.
+    `sinks` maps the names of parts to their sinks. Memory use does not grow with the body. The part
+    named `repeatable` may occur several times; its sink then gets the contents separated by line
+    feeds.
 
-    Raises Refusal: 400 for a malformed or incomplete body (half of a list of ids would still be a
-    valid list), 413 for a body of more than `max_bytes`, 422 for a part that has no sink or occurs
-    again, and every Refusal of a sink.
+    Raises Refusal 400 for a malformed or incomplete body (half of a list of ids would still be a
+    valid list), 413 for a body of more than `max_bytes`, and 422 for a part that has no sink or
+    occurs again. Every Refusal of a sink is raised, too.
     """
     _, options = parse_options_header(content_type)
     form = _Form(sinks, repeatable)
@@ -119,7 +121,7 @@ def _malformed(why: str) -> Refusal:
 
 
 class Text:
-    """A sink for a short text of at most `max_bytes`."""
+    """A sink for a short text; raises Refusal 422 if the text has more than `max_bytes`."""
 
     def __init__(self, name: str, max_bytes: int) -> None:
         self._name = name
@@ -135,7 +137,7 @@ class Text:
 
     @property
     def value(self) -> str:
-        """The text received so far. Raises Refusal if the text is not UTF-8."""
+        """The text received so far. Raises Refusal 422 if the text is not UTF-8."""
         try:
             return self._data.decode()
         except UnicodeDecodeError:
@@ -165,9 +167,10 @@ class IdLines:
             raise self._wrong(self._lines + 1, self._rest)
 
     def ids(self) -> Sequence[int]:
-        """Returns all ids in their order; called after the whole list was received.
+        """Returns all ids in the order of the list.
 
-        Raises Refusal for a wrong last line, a duplicate id or an empty list.
+        Call this method after the whole list was passed to the sink. Raises Refusal if the last
+        line is malformed, an id occurs twice, or the list is empty.
         """
         if self._rest:
             self._parse_line(self._rest)
@@ -202,10 +205,10 @@ class IdLines:
 
 
 def check_ids(ids: Sequence[int], max_ids: int) -> Sequence[int]:
-    """Returns the ids if they are distinct and their number is 1 to `max_ids`.
+    """Returns the ids unchanged if all are different and their number is 1 to `max_ids`.
 
-    Raises Refusal otherwise. The vendor documents 422 for duplicate ids and 400 for a list that is
-    too long.
+    Raises Refusal 422 if the list is empty or an id occurs twice, and Refusal 400 if the list is
+    too long. The vendor documents these statuses for duplicate ids and for too many ids.
     """
     if not ids:
         raise Refusal(422, "no_ids", "the list of ids is empty: give at least one id")
@@ -218,5 +221,5 @@ def check_ids(ids: Sequence[int], max_ids: int) -> Sequence[int]:
 
 
 def too_many(max_ids: int) -> Refusal:
-    """Returns the refusal of a list that is too long, with the vendor's text."""
+    """Returns the 400 refusal of a list with more than `max_ids` ids, with the vendor's text."""
     return Refusal(400, "too_many_ids", f"File contains too many IDs. Maximum is {max_ids:,} IDs")

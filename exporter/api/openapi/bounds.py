@@ -71,7 +71,7 @@ FIELDS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         for bound in ("gte", "lte")
     },
 }
-"""Bounds by schema and property."""
+"""Maps schema names to property names, and these to the JSON Schema keywords to add."""
 
 # The rule "at least one of these fields" is not expressed field by field: client generators would
 # make a choice between objects of it, each without the other fields.
@@ -79,17 +79,17 @@ SCHEMAS: Mapping[str, Mapping[str, Any]] = {
     "DslRequest": {"minProperties": 1},
     "Location": {"minProperties": 1},
 }
-"""Bounds of whole objects, by schema."""
+"""Maps schema names to the JSON Schema keywords to add to the schema itself."""
 
 PARAMETERS: Mapping[str, Mapping[str, Any]] = dict.fromkeys(("from", "to", "since"), _DAY_OR_MOMENT)
-"""Schemas of parameters in the query string, by name."""
+"""Maps names of query string parameters to the schemas that replace FastAPI's."""
 
 _FILTERS = ("JobSearch", "JobFilters", "Location", "Salary")
-"""Schemas whose texts must not be blank."""
+"""Names of the schemas in which every free text must contain more than whitespace."""
 
 
 def narrow(document: dict[str, Any]) -> None:
-    """Adds the bounds to the document."""
+    """Adds all bounds of this module to an OpenAPI document, which is changed in place."""
     schemas = document["components"]["schemas"]
     for name in _FILTERS:
         for text in _texts(schemas[name]):
@@ -107,7 +107,7 @@ def narrow(document: dict[str, Any]) -> None:
 
 
 def _texts(schema: Any) -> Iterator[dict[str, Any]]:
-    """Yields the schemas of free texts within a schema."""
+    """Yields all string schemas within a schema, at any depth, except enums and constants."""
     if isinstance(schema, dict):
         if schema.get("type") == "string" and not schema.keys() & {"enum", "const"}:
             yield schema

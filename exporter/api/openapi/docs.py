@@ -26,7 +26,7 @@ SECURITY = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""Headers of the page. Swagger UI has its icons as `data:` URLs; nothing else is inline."""
+"""Headers of the page. Images may be `data:` URLs, as Swagger UI's icons are."""
 
 # All URLs are relative, so that the page also works behind a proxy that adds a path prefix.
 PAGE = b"""\

@@ -1,4 +1,7 @@
-"""Completes the OpenAPI document: FastAPI does not see the bodies that handlers read and write."""
+"""Completes the OpenAPI document with the parts that FastAPI does not know.
+
+The handlers read and write bodies themselves, so FastAPI does not know the schemas of the bodies.
+"""
 
 from __future__ import annotations
 
@@ -154,7 +157,11 @@ def _fix_operations(paths: dict[str, Any]) -> None:
 
 
 def _document_keyless(responses: dict[str, Any]) -> None:
-    """Changes the documented answers to those of an operation that needs no API key."""
+    """Removes 401 and 403 from the documented answers of an operation that needs no API key.
+
+    The statuses 405 and 500 are added, and answers without a schema get one. `responses` is changed
+    in place.
+    """
     common = errors.documented(errors.Detail)
     for status in (405, 500):
         responses.setdefault(str(status), common[status])

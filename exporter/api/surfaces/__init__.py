@@ -1,3 +1,3 @@
-"""The endpoints of the API, with a module for each contract or group of endpoints."""
+"""The endpoints of the API: one module for each contract, or for each part of a contract."""
 
 from __future__ import annotations

@@ -151,9 +151,10 @@ def _find_readable(request: Request, request_id: str) -> Export:
 
 
 def _served_files(export: Export) -> tuple[list[ServedFile], ServedFile | None]:
-    """Returns the files of a finished export, and the file of ids that its source does not have.
+    """Returns the files of a finished export, and the file of unknown ids (None: no such file).
 
-    Exports of other contracts have a single file, in the format of their request.
+    Unknown ids were requested, but the source does not have them. Exports of other contracts have a
+    single file, in the format of their request. An export without rows has no files.
     """
     spec, result = export.spec, export.result
     assert result is not None, export.state

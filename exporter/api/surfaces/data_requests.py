@@ -37,7 +37,7 @@ ROWS_PER_FILE = 10_000
 MAX_UPLOAD_BYTES = limits.ID_LIST_BYTES.default
 """Maximum size of an uploaded list of ids, enough for a million ids."""
 MAX_CONCURRENT_ID_LISTS = 2
-"""Id lists that one process turns into exports at a time; a long list needs 200 MB then."""
+"""Most id lists that one process turns into exports at once; a long list needs 200 MB for that."""
 MAX_DSL_CHARS = 15_000
 """Maximum length of an Elasticsearch query, as the vendor documents."""
 MAX_FORM_FIELD_BYTES = 4_000
@@ -47,11 +47,11 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Version(NamedTuple):
-    """The differences between the older and the current version of the contract."""
+    """A version of the contract: the older (V1) or the current one (V2), which differ in limits."""
 
     surface: str
     path: str
-    """Path under which data requests are found by their id."""
+    """Beginning of the path of a data request, which its id follows."""
     max_ids: int
     max_rows: int | None
     """Maximum number of rows that a search may match; None: no maximum."""
@@ -137,9 +137,10 @@ class DataRequest(msgspec.Struct):
 def by_filter(request: Request, body: TheBody) -> Response:
     """Collects all postings that match the filters.
 
-    On the current paths a request may match up to 10,000 postings. If more match, the list of files
-    gets 422, as the vendor documents; with a metered key the request itself gets 422. The older
-    paths have no maximum and split the postings into several files.
+    On the current paths a request may match up to 10,000 postings. If more match, the request for
+    the list of files is answered with 422, as the vendor documents; with a metered key, this
+    request itself is answered with 422. The older paths have no maximum and split the postings into
+    several files.
     """
     caller = auth.writer(request)
     asked = parse(request, body, FilterRequest)
@@ -217,7 +218,7 @@ def _parse_id_form(fields: Mapping[str, str]) -> IdsRequest:
 
 
 def _parse_form_fields(fields: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the fields that are not blank; `webhook_events` becomes a list of names."""
+    """Returns the fields of a form that are not blank; `webhook_events` becomes a list of names."""
     given: dict[str, Any] = {name: text for name, text in fields.items() if text.strip()}
     if "webhook_events" in given:
         given["webhook_events"] = given["webhook_events"].replace(",", " ").split()
@@ -249,13 +250,16 @@ def _create_from_ids(
 def _create_from_search(
     request: Request, caller: ApiKey, asked: _Limited, search: Mapping[str, Any]
 ) -> Response:
-    """Creates a data request. Raises Refusal 409 if the caller's same search is in progress.
+    """Creates a data request for a search, and returns the response with its id.
 
-    The vendor documents this 409. A caller's own Idempotency-Key replaces the check, because the
-    caller then decides which requests are the same. Without the header, the key is built from the
-    search and the number of its earlier data requests, because a search that has ended may be
-    collected again. The store compares the key in the step that creates the export, so two
-    concurrent requests cannot both create one. The store remembers a key for a day.
+    Raises Refusal 409, as the vendor documents, if an identical search of the caller is in
+    progress. This check is omitted if the caller sends an Idempotency-Key, because the caller then
+    decides which requests are the same.
+
+    The check uses an idempotency key of our own, made of the search and of the number of its
+    earlier data requests, because a search that has ended may be collected again. The store
+    compares the key in the step that creates the export, so two concurrent requests cannot both
+    create one. The store remembers a key for a day.
     """
     version, limit = version_of(request), asked.limit
     if version.max_rows is not None:
@@ -298,7 +302,10 @@ def _idempotency(request: Request, asked: _Options, **rest: Any) -> Idempotency 
 def _read_webhook(
     request: Request, caller: ApiKey, asked: _Options
 ) -> webhook_fields.RequestedWebhook:
-    """Returns the requested webhook. Raises Refusal, before any request to the source."""
+    """Returns the webhook that the request asks for.
+
+    Raises Refusal if `webhook_url` or `webhook_events` is wrong; the source is not called before.
+    """
     wanted = webhook_fields.read_webhook(request, caller.user_id, asked)
     if wanted["wrong"]:
         raise _to_error(service_of(request), QueryError(wanted["wrong"]))
@@ -308,10 +315,11 @@ def _read_webhook(
 def _affordable_limit(
     request: Request, caller: ApiKey, search: Mapping[str, Any], limit: int | None
 ) -> int | None:
-    """Returns the limit, which for a metered key is lowered to the number of matching postings.
+    """Returns the limit; with a metered key, lowered to the number of matching postings.
 
     Credits are reserved for the limit, so a limit above the number of matches would reserve too
-    many. Raises Refusal if too many postings match, before any credits are reserved.
+    many. The limit is lowered only if it exceeds the maximum of the contract's version. Raises
+    Refusal 422 if more postings match than this maximum, before any credits are reserved.
     """
     service, most = service_of(request), version_of(request).max_rows
     if not caller.plan.metered or most is None or limit is None or limit <= most:
@@ -359,10 +367,11 @@ def _create(
     hook: webhook_fields.RequestedWebhook,
     ids: Sequence[str] | None = None,
 ) -> tuple[str, Export]:
-    """Returns the id meant for a new export, and the export; its id differs after a replay.
+    """Creates the export of a data request; returns the id chosen for it, and the export.
 
-    The vendor reports missing credits when files are requested. This service raises Refusal 402
-    before any work is done.
+    The export has another id if an earlier request with the same idempotency key created it (a
+    replay). Raises Refusal 402 if the key has too few credits, before any work is done; the vendor
+    reports missing credits only when files are requested.
     """
     service, version, meant = service_of(request), version_of(request), str(uuid.uuid4())
     try:
@@ -392,10 +401,10 @@ def _create(
 
 
 def _to_error(service: ExportService, error: QueryError) -> Exception:
-    """Returns the exception for a wrong search.
+    """Returns the exception to raise for a search that the export service rejected.
 
-    The exception is a Refusal with this contract's field names, or ConfigurationError if the source
-    is not configured.
+    The exception is a Refusal with this contract's field names, or ConfigurationError if the
+    contract's source is not configured.
     """
     problems: list[FieldProblem] = []
     for problem in error.problems:

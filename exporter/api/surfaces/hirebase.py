@@ -331,9 +331,11 @@ async def enqueue(
     inline: bool,
     **wanted: Any,
 ) -> Response:
-    """Creates an export and returns the response with its task. Raises Refusal.
+    """Creates an export and returns the 202 response with its task.
 
+    `asked` is the request body, from which the webhook and the idempotency fingerprint are read.
     `wanted` are further arguments of `ExportService.create`; `inline` is that of `creating.create`.
+    Raises Refusal if the body is invalid or the caller has too few credits.
     """
     service = service_of(request)
     export_id = str(uuid.uuid4())
@@ -374,7 +376,7 @@ async def enqueue(
 
 
 def to_refusal(service: ExportService, problems: Sequence[FieldProblem]) -> refusal.Refusal:
-    """Returns the refusal of a request body with these problems.
+    """Returns the 422 refusal of a request body with these problems.
 
     Raises ConfigurationError for a problem with the source: callers do not name a source in this
     contract, so only the operator can fix that.

@@ -1,4 +1,4 @@
-"""The searches and lookups of the Hirebase contract, forwarded to the source of its exports.
+"""The searches and lookups of the Hirebase contract, forwarded to this contract's source.
 
 A caller waits for each response, so the source must respond within seconds; an export waits much
 longer. Postings are returned byte for byte as the source wrote them.
@@ -42,7 +42,7 @@ MAX_EXPIRED_PAGE_SIZE = 100
 
 
 class ExpiredRequest(webhook_fields.WebhookFields):
-    """The start of the period and the delivery of an export of expired postings."""
+    """A request for an export of expired postings. Unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -52,7 +52,7 @@ class ExpiredRequest(webhook_fields.WebhookFields):
 
 
 class Listing(msgspec.Struct):
-    """A page of postings as the source wrote them; the source may add fields to these."""
+    """A page of postings as the source wrote them; there may be more fields than these."""
 
     jobs: list[dict[str, Any]]
     total_count: int
@@ -192,8 +192,8 @@ async def search(request: Request, body: TheBody) -> Response:
 async def estimate(request: Request, body: TheBody) -> Response:
     """Returns the price of an export: the number of matching postings, at most `limit`. Free.
 
-    Without a limit all matching postings are counted, because an export would write all of them; a
-    search without a limit returns 10. The vendor does not document which of the two it means.
+    Without a limit, all matching postings are counted, because an export without a limit writes all
+    of them. The vendor does not document this case; a search without a limit returns only 10.
     """
 
     def ask() -> Response:
@@ -260,7 +260,7 @@ async def expired_jobs(
     page: Annotated[int, Query(ge=1)] = 1,
     limit: Annotated[int, Query(ge=1, le=MAX_EXPIRED_PAGE_SIZE)] = MAX_EXPIRED_PAGE_SIZE,
 ) -> Response:
-    """Lists the ids of the postings that have expired since then. Free."""
+    """Lists the ids of the postings that have expired since the time `since`. Free."""
 
     def ask() -> Response:
         caller, service = hirebase_usage.reader(request), service_of(request)
@@ -381,7 +381,11 @@ async def job(request: Request, job_id: str) -> Response:
 
 
 def _source(service: ExportService) -> HirebaseSource:
-    """Returns the source of this contract. Raises Refusal 404 if it cannot be searched."""
+    """Returns the configured source of the Hirebase contract.
+
+    Raises Refusal 404 if the source can only be exported, not searched, and ConfigurationError if
+    it is not configured.
+    """
     name = service.config.surfaces.hirebase
     if name not in service.config.sources:
         raise hirebase.to_refusal(service, [{"loc": ("source",), "msg": name, "type": "missing"}])
@@ -392,7 +396,10 @@ def _source(service: ExportService) -> HirebaseSource:
 
 
 def _source_query(service: ExportService, asked: JobSearch) -> Mapping[str, Any]:
-    """Returns the search as a source takes it; page 2 or later gets the default limit."""
+    """Converts the body of a search to the filters that a source accepts.
+
+    If the request asks for page 2 or later without a limit, the limit is DEFAULT_PAGE_SIZE.
+    """
     limit = asked.limit or (DEFAULT_PAGE_SIZE if (asked.page or 1) > 1 else None)
     return {**asked.canonical(service.clock.now()), "page": asked.page, "limit": limit}
 

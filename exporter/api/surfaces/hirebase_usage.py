@@ -35,7 +35,7 @@ PERIOD_END = "9999-12-31T23:59:59Z"
 
 
 class Meter(NamedTuple):
-    """The vendor's names for one kind of usage."""
+    """The vendor's names for one kind of usage, such as searches or exports."""
 
     feature: str
     event_name: str
@@ -47,14 +47,19 @@ EXPORTS = Meter("exports", "m_exports", "Exports")
 
 
 def reader(request: Request) -> ApiKey:
-    """Counts the request and returns the caller, who may read. Raises Refusal 401, 403 or 429."""
+    """Returns the caller's API key, which has the scope `read`, and counts the request.
+
+    Adds the rate-limit headers to the response. Raises Refusal 401 or 403 like `auth.reader`, and
+    Refusal 429 over the rate limit.
+    """
     return _count_request(request, auth.reader(request))
 
 
 def writer(request: Request, turn: AsyncRunner | None = None) -> ApiKey:
-    """Counts the request and returns the caller, who may write. Raises Refusal 401, 403 or 429.
+    """Returns the caller's API key, which has the scope `write`, and counts the request.
 
-    A coroutine passes `turn`; without `turn` the calling thread waits for Redis.
+    The headers and errors are those of `reader`. A coroutine passes `turn`; without `turn` the
+    calling thread waits for Redis.
     """
     if turn is None:
         return _count_request(request, auth.writer(request))
@@ -77,7 +82,7 @@ def _count_request(request: Request, caller: ApiKey, limits: RateLimits | None =
 
 
 def check_balance(request: Request, caller: ApiKey, meter: Meter, records: int) -> None:
-    """Raises Refusal 429 if a metered caller has too few credits for that many records."""
+    """Raises Refusal 429 if the caller's key is metered and has fewer credits than `records`."""
     if caller.plan.metered:
         balance = credits_of(request).balance(caller.id)
         if balance.left is not None and balance.left < records:
@@ -85,9 +90,10 @@ def check_balance(request: Request, caller: ApiKey, meter: Meter, records: int) 
 
 
 def charge(request: Request, caller: ApiKey, meter: Meter, records: int) -> None:
-    """Takes the credits for records that are about to be returned, and adds the usage headers.
+    """Takes one credit for each of the records to be returned, and adds the usage headers.
 
-    Raises Refusal 429 if another request has spent these credits in the meantime.
+    The headers are added only for a metered key. Raises Refusal 429, and takes nothing, if another
+    request has spent the credits in the meantime.
     """
     try:
         credits_of(request).charge(caller.id, records)
@@ -103,11 +109,12 @@ def add_usage_headers(request: Request, caller: ApiKey, meter: Meter) -> None:
 
 
 def quota_spent(request: Request, caller: ApiKey, meter: Meter, needed: int) -> Refusal:
-    """Returns the refusal of a request for which the caller has too few credits.
+    """Returns the 429 refusal of a request for which the caller has too few credits.
 
-    The vendor uses 429 with a billing code and 402. The official client understands only the 429
-    as a quota, for which a caller can ask for fewer records; it understands 402 as an account
-    without a plan. There is no Retry-After header, because waiting does not help.
+    The vendor documents two answers to this: 429 with a billing code, and 402. The official client
+    reports the 429 as a used-up quota, after which a caller can ask for fewer records, but the 402
+    as an account without a plan, so the 429 is used. There is no Retry-After header, because
+    waiting does not help.
     """
     balance = credits_of(request).balance(caller.id)
     _set_usage_headers(request, caller, meter, balance)

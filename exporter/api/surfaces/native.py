@@ -306,7 +306,8 @@ async def create(request: Request, body: TheBody) -> Response:
 def retry(request: Request, export_id: str) -> Response:
     """Creates a new export with the request of an export that failed or was canceled.
 
-    Dates that were relative keep the values of the first export. The new export has its own id.
+    Relative dates of the request keep the values that they had in the first export. The new export
+    has its own id.
     """
     caller, service = auth.writer(request), service_of(request)
     mark = idempotency.read_key(request)
@@ -333,7 +334,7 @@ def _created_response(service: ExportService, export: exports.Export, export_id:
 
 
 def body_problem(problem: FieldProblem) -> FieldProblem:
-    """Returns the problem with its location in the request body.
+    """Returns a problem of the export service with the field name and location of this contract.
 
     The service calls the filters `search`, as Hirebase does; this contract calls them `query`.
     """

@@ -331,7 +331,11 @@ def _prefers_async(request: Request) -> bool:
 
 
 def _accepts_gzip(header: str) -> bool:
-    """True if the Accept-Encoding header allows gzip, by name or else by `*`."""
+    """True if the Accept-Encoding header allows gzip.
+
+    The entry `gzip` decides, otherwise `x-gzip`, otherwise `*`. Without any of them gzip is not
+    allowed.
+    """
     allowed: dict[str, bool] = {}
     for one in header.lower().split(","):
         name, _, quality = one.replace(" ", "").partition(";q=")
@@ -362,7 +366,7 @@ def _source(service: ExportService) -> SqlSource:
 def _create_export(
     request: Request, service: ExportService, asked: _ParsedQuery, now: datetime
 ) -> Response:
-    """Creates an export of the same jobs for workers to make, and returns the 202 response."""
+    """Creates an export of the same jobs, which a worker writes later; returns the response 202."""
     caller = auth.writer(request)
     source = service.config.surfaces.pipeline
     _source(service)
@@ -393,9 +397,10 @@ def _create_export(
 
 
 def _file_pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -> Generator[bytes]:
-    """Yields the file piece by piece; the first piece is ready when the jobs are counted.
+    """Yields the bytes of the file in pieces; the first piece is ready when the jobs are counted.
 
-    Raises Refusal 500 if the database fails before the first piece, and SourceError after that.
+    Raises Refusal 500 if the database fails before the first piece, and SourceError if it fails
+    later.
     """
     begun, row_counts, written, size = time.monotonic(), RowCounts(), 0, 0
     started = False

@@ -20,7 +20,7 @@ from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, Delive
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
 MAX_SCANNED_DELIVERIES = 1_000
-"""Number of deliveries after which a request that filters by state stops scanning."""
+"""Number of deliveries after which a request for deliveries in one state stops scanning."""
 
 
 class WebhookAttempt(msgspec.Struct):
@@ -303,10 +303,12 @@ def _page(
     cursor: str | None,
     state: DeliveryState | None,
 ) -> Response:
-    """Answers with a page that `read` returns for a limit and a cursor.
+    """Returns the response with a page of deliveries, filtered by `state` if it is not None.
 
-    The store has no index by state. A request scans about `MAX_SCANNED_DELIVERIES` for a rare
-    state; the caller then continues with the cursor. Raises Refusal for a wrong cursor.
+    `read` returns a page of the list in any state, given a limit and a cursor. The store has no
+    index by state, so a request stops after about `MAX_SCANNED_DELIVERIES`, even if its page is not
+    full; the caller then continues with the cursor of the page. Raises Refusal 422 for an invalid
+    cursor.
     """
     limit = min(limit, responses.MAX_PAGE_SIZE)
     looked_at = 0

@@ -115,9 +115,9 @@ def test(request: Request, endpoint_id: str) -> Response:
     },
 )
 def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
-    """Sends again the failed deliveries that were created since that time.
+    """Sends again the failed deliveries that were created since the time `since` of the request.
 
-    A delivery has failed if it was given up, or if it waits for its next attempt.
+    A delivery has failed if it was given up, or if it waits for another attempt after a failed one.
     """
     caller = auth.writer(request)
     asked = parse(request, body, RecoverRequest)

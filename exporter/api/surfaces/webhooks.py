@@ -122,7 +122,7 @@ class WebhookSecret(msgspec.Struct):
 
 
 class WebhookEndpointMade(WebhookEndpoint):
-    """A new webhook endpoint with its secret."""
+    """A new webhook endpoint and its secret."""
 
     secret: Annotated[str, msgspec.Meta(description="The same secret that `/secret` returns.")]
 
@@ -215,7 +215,10 @@ def json_request_body(
     },
 )
 def create(request: Request, body: TheBody) -> Response:
-    """Registers a URL for events of all your exports from now on; `POST …/test` checks it."""
+    """Registers an endpoint: a URL that receives events of all your exports from now on.
+
+    To check the URL, send a test with `POST /v1/webhook-endpoints/{endpoint_id}/test`.
+    """
     caller = auth.writer(request)
     asked = parse(request, body, EndpointRequest)
     wrong = []
