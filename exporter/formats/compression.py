@@ -12,11 +12,15 @@ from isal import isal_zlib
 from exporter.core.checkpoints import Packed
 
 _ISAL_LEVEL = 1
-"""Compression level of isal: 20 times as fast as zlib's default, for a file a quarter larger."""
-_ZSTD_LEVEL = 3
-"""Compression level of zstd: a third slower than level 1, for a file a tenth smaller.
+"""Compression level of isal.
 
-The next level with a better ratio takes twice the time.
+It is 20 times as fast as the default of zlib; the file becomes a quarter larger.
+"""
+_ZSTD_LEVEL = 3
+"""Compression level of zstd.
+
+It is a third slower than level 1, and the file becomes a tenth smaller. The next level that makes
+the file smaller takes twice the time.
 """
 
 
@@ -30,19 +34,19 @@ class Stream(Protocol):
         """Compresses data of the open volume; some of it may stay in the compressor's buffer."""
 
     def pause(self) -> bytes:
-        """Flushes the buffer, so that all data so far can be decompressed without later bytes."""
+        """Returns the bytes after which all data so far can be decompressed without later bytes."""
 
     def end(self) -> bytes:
         """Ends the open volume."""
 
     def state(self) -> tuple[int, int]:
-        """Returns CRC-32 and length of the open volume's data before compression."""
+        """Returns CRC-32 and size, before compression, of the data in the open volume so far."""
 
 
 def stream(name: str, at: Packed) -> Stream:
-    """Returns a compressor that continues at the saved position.
+    """Returns a compressor that continues a file at the saved position `at`.
 
-    Raises KeyError for an unknown name.
+    Raises KeyError if `name` is not the name of a compression.
     """
     makers: Mapping[str, Callable[[Packed], Stream]] = {"none": Plain, "gzip": Gzip, "zstd": Zstd}
     return makers[name](at)
@@ -73,8 +77,8 @@ class Plain:
 class Gzip:
     """Writes each volume as one gzip member.
 
-    A pause is a full flush: later bytes do not refer to earlier data, so a new compressor can
-    continue there.
+    A pause is a full flush: bytes after it do not refer to data before it, so another compressor
+    can continue there.
     """
 
     # Method deflate, no file name and no time (so that equal rows give equal bytes), unknown OS.

@@ -22,14 +22,15 @@ _FORMULA = re.compile(r"[\t\r]|[ \t\n\r\v\f]*[=+\-@＝＋－＠]")
 _texts = msgspec.json.Decoder(list[str]).decode
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _MIN_SURPRISES, _ROWS_PER_SURPRISE = 3, 32
-"""Limits from which on a text field is tested on its own instead of together with other fields.
+"""Limits from which on a text field is tested separately in each row.
 
-A surprise is a cell that needs more care than the plan has. The field changes with at least
-_MIN_SURPRISES surprises, and more than one in _ROWS_PER_SURPRISE rows: writing a row a second time
-costs as much as about thirty tests of one field.
+Text fields are tested for special characters together, by one search. A row in which a field needs
+more than quotes for a comma (a surprise) is written a second time, which costs as much as about
+thirty separate tests. A field is therefore tested separately after _MIN_SURPRISES surprises, if
+they came in more than one of _ROWS_PER_SURPRISE rows.
 """
 _LOOK_AHEAD_ROWS = 32
-"""Rows after a refused row that are read before a new plan is made."""
+"""Number of rows that are read after a refused row, to learn their fields, before a new plan."""
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -38,20 +39,20 @@ class Csv:
 
     Cells: null or an absent field is an empty cell; an empty string is `""`; a string is its text;
     a number has the source's digits; NaN and infinities have the source's spelling; a list or
-    object is the source's JSON text, without whitespace around line breaks. Only cells that need
-    quotes are quoted. In a file with one column null is `""`, because readers skip an empty line.
-    Fields that are not among the columns are counted by name. If a row has two fields with the
-    same name, the last one is written.
+    object is the source's JSON text, in which line breaks between values are removed together with
+    the whitespace around them. Only cells that need quotes are quoted. In a file with one column
+    null is `""`, because readers skip an empty line. Fields that are not among the columns are
+    counted by name. If a row has two fields with the same name, the last one is written.
 
     With `joined`, the cell of a list is its values joined by "; ", before any quoting; a null in
     the list is an empty text, and an empty list is an empty string. A value that contains "; "
     cannot be distinguished from two values.
 
-    With `guard`, a string that a spreadsheet would run as a formula gets a leading apostrophe:
-    a string that begins with TAB or CR, or, after any whitespace, with = + - @ or their full-width
+    With `guard`, a string that a spreadsheet would run as a formula gets a leading apostrophe: a
+    string that begins with TAB or CR, or, after any whitespace, with = + - @ or their full-width
     forms. Plain numbers in strings ("-5", "+1.5e3") and JSON numbers are not changed.
 
-    Raises ConfigurationError without columns.
+    The constructor raises ConfigurationError if there are no columns.
     """
 
     content_type = "text/csv; charset=utf-8"
@@ -110,7 +111,10 @@ class Csv:
     def _slow(
         self, rows: Sequence[Row], index: int, extras: Counter[str], row_counts: RowCounts
     ) -> bytes:
-        """Returns the line of a row that the plan refused: a new kind of field, or unusual JSON."""
+        """Returns the line of a row that the plan refused.
+
+        Reasons of a refusal are a field of a new kind and JSON that msgspec does not accept.
+        """
         _, fields = rawjson.read(rows[index], index)
         extras.update(fields.keys() - set(self._columns))
         if csv_plan.learn(self._learned, fields, joined=self._joined):
@@ -156,7 +160,7 @@ class Csv:
         return _quoted(rawjson.clean(rawjson.compact(source), row_counts))
 
     def _text(self, value: str, row_counts: RowCounts) -> str:
-        """Returns the cell of a string."""
+        """Returns the cell of a string: guarded, quoted and in valid UTF-8 as needed."""
         if not value:
             return '""'
         if (
@@ -171,7 +175,7 @@ class Csv:
 
 
 def _join(source: str) -> str:
-    """Returns the values of a JSON list as one text."""
+    """Returns the values of a JSON list as one text, separated by "; "."""
     try:
         if source.startswith('["'):
             return "; ".join(_texts(source))

@@ -107,7 +107,10 @@ _TYPES: Mapping[Kind, Any] = {
 }
 _NULL = msgspec.Raw(b"null")
 _CAREFUL_KINDS: Mapping[Kind, Kind] = {"text": "wild", "number": "loose", "nest": "loose"}
-"""The kind as which a cell is written when each cell is tested on its own."""
+"""For a kind of field, the kind as which `make_careful` writes it.
+
+Cells of the other kinds are written as in the plan.
+"""
 
 Line = Callable[[Any, RowCounts], bytes]
 Text = Callable[[str, RowCounts], str]
@@ -122,15 +125,15 @@ class Plan(NamedTuple):
     ]
     """Appends the lines of the rows to a list.
 
-    At a row that does not fit, msgspec's error is raised; the lines of the rows before that row
-    are appended.
+    Raises msgspec's error at the first row that does not fit the plan; the lines of the rows before
+    that row have been appended by then.
     """
     plain: Mapping[str, str]
-    """The fields that are tested together: name in the struct -> name in the source."""
+    """Fields that are tested together: the source's name of each, by its name in the struct."""
 
 
 def learn(learned: Learned, fields: Mapping[str, str], *, joined: bool) -> bool:
-    """Adds the kinds of a row's fields to `learned`; True if that changed anything.
+    """Adds the kinds of a row's fields to `learned`; returns True if `learned` has changed.
 
     `fields` has the JSON text of each value by field name.
     """
@@ -205,7 +208,7 @@ def make(
     guard: bool,
     joined: bool,
 ) -> Plan:
-    """Returns the plan for rows that have only learned fields; the plan refuses other rows."""
+    """Returns the plan for rows that have only the learned fields; it refuses other rows."""
     names = {name: f"f{i}" for i, (name, _) in enumerate(learned)}
     row_type = msgspec.defstruct(
         "Row",
@@ -249,7 +252,7 @@ def make_careful(
     guard: bool,
     joined: bool,
 ) -> Callable[[Any, Text, Text, RowCounts], bytes]:
-    """Returns a function that writes the line of one decoded row and tests each cell on its own."""
+    """Returns a function that writes the line of one decoded row, testing each cell separately."""
     cells = [(field, _CAREFUL_KINDS.get(kind, kind)) for field, kind in _cells(columns, learned)]
     raws, body = _body(cells, guard=guard, joined=joined)
     code = ["def line(row, text, cell, counts):", *raws, *body, "return line"]
@@ -274,7 +277,7 @@ def _namespace(columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _cells(columns: Sequence[str], learned: Sequence[tuple[str, Kind]]) -> list[tuple[str, Kind]]:
-    """Returns the struct's field and its kind for each column."""
+    """Returns, for each column, the name of its field in the struct and the kind of the field."""
     found = {name: (f"f{i}", kind) for i, (name, kind) in enumerate(learned)}
     return [found.get(name, ("", "null")) for name in columns]
 
@@ -338,9 +341,10 @@ def _body(
 
 
 def _slices(sliced: Sequence[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    """Returns the code that decodes slices of the source to texts with doubled quotes.
+    """Returns generated code that decodes the JSON texts of some fields, with doubled quotes.
 
-    All slices are decoded in one step, because each step costs more than the bytes it handles.
+    The code joins these texts and decodes them in one step, because a step costs more than the
+    bytes that it handles.
     """
     if not sliced:
         return [], []
@@ -404,7 +408,7 @@ def _long(v: str, field: str, *, guard: bool) -> list[str]:
 
 
 def _join(cells: Sequence[tuple[str, Kind]], nothing: str) -> str:
-    """Returns the code that joins the cells; cells that are already bytes are not encoded again."""
+    """Returns generated code that joins the cells to a line; cells made as bytes stay bytes."""
     parts: list[str] = []
     together = ""
     for c, (_, kind) in enumerate(cells):

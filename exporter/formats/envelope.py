@@ -14,8 +14,9 @@ class Envelope:
     """Writes `{"exported_at": …, "jobs": […], "total": N}`, in UTF-8, with one posting per line.
 
     Rows are written as in JSON Lines, with unchanged values. `total` is the number of postings
-    written. It comes last, because it is not known before the last row. A caller that knows the
-    total passes `total`; the field then comes before `jobs`, as in the contract.
+    written. The field is written after `jobs`, because the number is not known before the last row.
+    If the constructor gets the number as `total`, the field is written before `jobs`, as in the
+    contract.
     """
 
     content_type = "application/json"

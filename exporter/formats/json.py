@@ -93,7 +93,7 @@ class JsonLines:
 
 
 class _Shape:
-    """Selects the columns of rows that have the same fields in the same order."""
+    """The columns of rows that have the same fields in the same order, and where they are found."""
 
     def __init__(self, keys: Sequence[tuple[str, bytes]], fields: Mapping[str, object]) -> None:
         found = [(name, key.replace(b"%", b"%%")) for name, key in keys if name in fields]
@@ -102,7 +102,7 @@ class _Shape:
             operator.itemgetter(*[name for name, _ in found]) if found else _nothing
         )
         self.rows = 0
-        """Number of such rows in the page."""
+        """Number of rows of the page that have these fields in this order."""
 
 
 def _nothing(fields: Mapping[str, msgspec.Raw]) -> tuple[()]:  # noqa: ARG001
@@ -110,7 +110,7 @@ def _nothing(fields: Mapping[str, msgspec.Raw]) -> tuple[()]:  # noqa: ARG001
 
 
 def _normalized(line: bytes, row_counts: RowCounts) -> bytes:
-    """Returns a valid JSON row as one line of UTF-8; unchanged if it is one already."""
+    """Returns a valid JSON row as one line of UTF-8; a row that is already so is not changed."""
     try:
         if 0x0A in line or 0x0D in line:
             line = msgspec.json.format(line, indent=-1)

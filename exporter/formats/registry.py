@@ -29,7 +29,7 @@ class UnknownFormat(ConfigurationError, KeyError):
 
 
 def make(name: str, dialect: Dialect, columns: Sequence[str]) -> Format:
-    """Returns the format with that name for these columns; without columns it writes whole rows.
+    """Returns the format with that name for these columns; without columns it writes all fields.
 
     Raises UnknownFormat for a name that is not in `NAMES`, ConfigurationError for a CSV without
     columns.

@@ -45,10 +45,11 @@ _value = json.JSONDecoder(
 
 
 def read(row: Row, index: int) -> tuple[str, dict[str, str]]:
-    """Returns the row's JSON text, and the JSON text of each field's value by name.
+    """Returns the text of a row, and the JSON text of each value by the name of its field.
 
-    A byte that is not UTF-8 is read as a lone surrogate, which `utf8` replaces and counts when it
-    is written. Raises SourceUntrue if the row, number `index` of its page, is not a JSON object.
+    A byte that is not UTF-8 becomes a lone surrogate in the text; `utf8` replaces and counts it
+    when it is written. Raises SourceUntrue if the row is not a JSON object; the error text contains
+    `index`, the number of the row on its page.
     """
     raw = bytes(row)
     source = raw.decode(errors="surrogateescape")
@@ -63,10 +64,11 @@ def read(row: Row, index: int) -> tuple[str, dict[str, str]]:
 
 
 def members(source: str) -> dict[str, str]:
-    """Returns the JSON text of each value of a JSON object; of equal names, the last counts.
+    """Returns the JSON text of each value of a JSON object, by the name of its field.
 
-    Accepts the same text as Python's own reader, including NaN, infinities and raw control
-    characters in strings. Raises ValueError if the text is not exactly one object.
+    If a name comes twice, the last value counts. Accepts the same text as Python's own reader,
+    including NaN, infinities and raw control characters in strings. Raises ValueError if the text
+    is not exactly one object.
     """
     found: dict[str, str] = {}
     mark, position = _past(source, 0, "{")
@@ -102,9 +104,10 @@ def elements(source: str) -> list[str]:
 
 
 def _past(source: str, position: int, marks: str) -> tuple[str, int]:
-    """Returns the next mark after any whitespace, and the position after it.
+    """Skips whitespace and one of the characters `marks`; returns it and the position after it.
 
-    Raises ValueError if the next character is not one of `marks`.
+    Whitespace after the character is skipped too. Raises ValueError if another character comes
+    first.
     """
     found = _MARK.match(source, position)
     if found is None or found[1] not in marks:
@@ -113,7 +116,7 @@ def _past(source: str, position: int, marks: str) -> tuple[str, int]:
 
 
 def _end(source: str, start: int) -> int:
-    """Returns the position behind the value that begins at `start`."""
+    """Returns the position after the value that begins at `start`."""
     try:
         end: int = _value(source, start)[1]
     except RecursionError:
@@ -128,7 +131,7 @@ def _end(source: str, start: int) -> int:
 
 
 def string(token: str) -> str:
-    """Returns the value of a JSON string; a lone surrogate is kept."""
+    """Returns the value of a string given as JSON text; a lone surrogate is kept."""
     value: str = _value(token)[0]
     return value
 
@@ -149,18 +152,21 @@ def utf8(value: str, row_counts: RowCounts) -> bytes:
 
 
 def compact(source: str) -> str:
-    """Returns the JSON text without line breaks outside of strings and whitespace around them."""
+    """Returns the JSON text without line breaks between its values.
+
+    Whitespace around these line breaks is removed too; strings are not changed.
+    """
     if "\n" not in source and "\r" not in source:
         return source
     return _REPAIR.sub(lambda found: "" if found[0][0] in " \t\r\n" else found[0], source)
 
 
 def one_line(source: str, row_counts: RowCounts) -> str:
-    """Returns the JSON text as one line for every reader.
+    """Returns the JSON text in a form that every reader takes for one line of valid JSON.
 
-    Only line breaks change: outside of strings they are dropped together with the whitespace around
-    them; inside strings control characters and U+0085, U+2028, U+2029 are escaped. NaN and
-    infinities, which are not JSON, become null and are counted.
+    Line breaks between values are removed together with the whitespace around them. In strings,
+    control characters, U+0085, U+2028 and U+2029 are escaped. NaN and infinities, which are not
+    JSON, become null and are counted. Nothing else is changed.
     """
     if not ("NaN" in source or "Infinity" in source or _LINE_BREAKS.search(source)):
         return source
@@ -178,7 +184,11 @@ def one_line(source: str, row_counts: RowCounts) -> str:
 
 
 def count_unmapped(extras: Mapping[str, int], row_counts: RowCounts) -> None:
-    """Adds a page's fields that are not among the columns to the counts, by name."""
+    """Adds the numbers of rows with unmapped fields to the counts, by field name.
+
+    An unmapped field is not among the columns. `extras` has the number of rows with each such
+    field.
+    """
     counts = row_counts.unmapped_fields
     for name, rows in extras.items():
         key = name if name in counts or len(counts) < MAX_UNMAPPED else OTHER_FIELDS

@@ -19,29 +19,33 @@ from exporter.store.base import ExportStore
 log = structlog.get_logger()
 
 BATCH_SIZE = 100
-"""Objects or exports handled by one request."""
+"""Number of objects or exports that one request handles."""
 STEP_SECONDS = 20.0
-"""Time limit of each step; the next run continues the step, so that every step gets its turn."""
+"""Time limit of each step of a cleaning.
+
+A step that is not finished continues in the next cleaning; with the limit, every step gets its
+turn.
+"""
 MAX_OBJECTS_PER_RUN = 10_000
-"""Maximum number of the bucket's objects that one run checks against the store."""
+"""Number of objects of the bucket that one cleaning compares with the records."""
 
 USERS_PER_TRIM = 10
-"""Users whose lists are trimmed by one call; Redis is blocked during the call."""
+"""Number of users whose lists one call trims; Redis serves no other request meanwhile."""
 
 _Value = TypeVar("_Value")
 
 
 class Cleaned(msgspec.Struct, frozen=True):
-    """Counts of removed items in one cleaning."""
+    """Numbers of things that one cleaning has removed."""
 
     files: int
-    """Files past their retention."""
+    """Number of files whose retention had ended."""
     uploads: int
-    """Multipart uploads without a running export."""
+    """Number of multipart uploads that belonged to no running export."""
     deleted: int = 0
-    """Exports deleted by their owners, whose objects were removed."""
+    """Number of exports, deleted by their owners, whose objects were removed."""
     strays: int = 0
-    """Objects that belong to no published file and no running export."""
+    """Number of objects that belonged to no published file and no running export."""
 
 
 def clean(
@@ -54,17 +58,18 @@ def clean(
 ) -> Cleaned:
     """Removes all objects and uploads in the bucket that are no longer needed.
 
-    Removes files past their retention, objects of deleted exports, multipart uploads whose export
-    is not running, and stray objects, which are not the file of any export.
+    These are files past their retention, objects of deleted exports, multipart uploads whose export
+    is not running, and stray objects, which belong to no published file and no running export.
 
     Each step has a time limit and continues in the next run; runs may overlap. An upload younger
     than `grace` is kept, because the first checkpoint of its export may not be stored yet. One run
     checks MAX_OBJECTS_PER_RUN objects for strays: a bucket of a million objects takes 100 runs.
-    Objects of unknown exports are deleted only if the store's first export is at least `retention`
-    old: a Redis that started empty, or the wrong Redis, knows no file and must not delete all
-    files.
+    Objects of exports without a record are deleted only if the store's first export is at least
+    `retention` old. Otherwise the store may be a Redis that started empty, or the wrong Redis; it
+    knows no file, and all files would be deleted.
 
-    Raises StoreUnavailable or StorageUnavailable; completed deletions are not undone.
+    Raises StoreUnavailable or StorageUnavailable if one of them does not answer; what was removed
+    before stays removed.
     """
 
     def in_time() -> Callable[[], bool]:
@@ -84,9 +89,11 @@ def clean(
 
 
 def purge(store: ExportStore, storage: Storage, export_id: str) -> bool:
-    """Removes all objects of a deleted export; False if another process has already done so.
+    """Removes all objects of a deleted export; returns True.
 
-    Idempotent. Raises StorageUnavailable or StoreUnavailable; the next cleaning then tries again.
+    Returns False if another process has already recorded that the objects are removed. Repeating
+    the call changes nothing. Raises StorageUnavailable or StoreUnavailable if one of them does not
+    answer; the next cleaning then tries again.
     """
     root = keys.prefix(export_id)
     for upload in storage.open_uploads(root):
@@ -141,7 +148,7 @@ def _delete_strays(
     retention: timedelta,
     in_time: Callable[[], bool],
 ) -> int:
-    """Deletes stray objects, from the position in the bucket where the last run stopped."""
+    """Deletes stray objects, beginning at the position in the bucket where the last run stopped."""
     since = store.queue_counts().since
     knows_all = since is not None and clock.now() - since >= retention
 
@@ -169,7 +176,7 @@ def _delete_strays(
 
 
 def _keys_after(storage: Storage, place: str) -> Iterator[str]:
-    """Yields the keys of exports behind the key `place`, in order.
+    """Yields the object keys of exports that come after the key `place`, in order.
 
     Keys are listed by the first two hexadecimal digits of the export id, so that at most 1/256 of
     the bucket is listed again before the first key is found.

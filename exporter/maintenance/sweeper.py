@@ -1,4 +1,4 @@
-"""Periodic repair of the queue, in every worker and API process and without a leader."""
+"""Periodic repair of the queue; runs in every worker and API process, without a leader."""
 
 from __future__ import annotations
 
@@ -13,14 +13,19 @@ from exporter.store.base import ExportStore
 log = structlog.get_logger()
 
 INTERVAL_SECONDS = 2.0
-"""Time between two sweeps; a dead worker's export waits at most for the lease and this time."""
+"""Time between two sweeps.
+
+After the death of its worker, an export waits at most for the end of its lease and then for this
+time.
+"""
 
 
 class Sweeper(threading.Thread):
-    """Makes exports ready again after an expired lease or at the end of a wait.
+    """A thread that sweeps the queue: makes exports ready whose lease or wait has ended.
 
     Each sweep is idempotent and bounded, so any number of sweepers may run. If the store does not
-    answer, the sweep is skipped and the next sweep tries again. `then` is called after each sweep.
+    answer, the sweep is skipped and the next sweep tries again. After each successful sweep, the
+    function `then` is called.
     """
 
     def __init__(

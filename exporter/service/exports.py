@@ -31,7 +31,10 @@ MAX_COLUMNS = limits.COLUMNS.default
 
 
 class ExportService:
-    """Creates, finds and cancels exports for all surfaces; keeps no state about them."""
+    """Creates, finds, cancels and deletes exports for all surfaces.
+
+    All state of the exports is in the record store; the service only caches sources.
+    """
 
     def __init__(
         self,
@@ -67,9 +70,10 @@ class ExportService:
         return self._sources[name]
 
     def reader(self, export: Export) -> Source:
-        """Returns the source of an export's rows: its source, or its list of ids in that source.
+        """Returns the source from which the rows of an export are read.
 
-        Raises ConfigurationError like `source`.
+        This is the source of the request. For an export of listed ids it is an `IdList`, which
+        looks up each id in that source. Raises ConfigurationError if the source is not configured.
         """
         source = self.source(export.spec.source)
         if export.spec.ids is None:
@@ -107,16 +111,18 @@ class ExportService:
     ) -> Export:
         """Records and enqueues an export; returns its record.
 
-        If an earlier attempt with the same idempotency key created the export, that export is
-        returned in its current state; its id is not `export_id` then.
+        If an earlier attempt with the same idempotency key created the export, the record of that
+        export is returned, with its current state; its id then differs from `export_id`.
 
-        `formats` are the formats of the surface. `limit` overrides the limit of the search. With
-        `ids`, which must be distinct, the postings with these ids are exported in that order and
-        `search` is ignored. With `rows_per_file` the result lists volumes of the file. `webhook` is
-        called after all fields are checked, because it may record an endpoint.
+        `formats` are the formats that the surface allows. `limit` overrides the limit of the
+        search. With `ids`, which must be distinct, the postings with these ids are exported in that
+        order and `search` is ignored. With `rows_per_file` the result lists volumes of the file.
+        `webhook` returns the webhook of the export; it is called only after all fields were found
+        valid, because it may record an endpoint.
 
-        With a metered plan each record costs a credit: credits are reserved for the limit, or else
-        for the number of rows that the source counts now, which becomes the limit.
+        With a metered plan each record costs a credit. Credits are reserved for as many records as
+        the limit. Without a limit, the source counts the matching rows now, and that number becomes
+        the limit.
 
         In each of these cases no export is recorded:
 
@@ -129,7 +135,8 @@ class ExportService:
         - StorageUnavailable: the ids could not be stored;
         - any error of `webhook`.
 
-        Raises StoreUnavailable if the store does not answer; the export may be recorded then.
+        Raises StoreUnavailable if the store does not answer; in that case the export may or may not
+        be recorded.
         """
         plan.check(feature)
         checked = self._checked(
@@ -188,10 +195,10 @@ class ExportService:
     def estimate(
         self, source: str, search: Mapping[str, Any], *, user_id: str, limit: int | None = None
     ) -> int | None:
-        """Returns the number of records of an export of this search, at the current time.
+        """Returns the number of records that an export of this search would have now.
 
-        None if the source does not count. Costs no credits. Raises QueryError like `create`, and
-        SourceError.
+        Returns None if the source cannot count its rows. Costs no credits. Raises QueryError like
+        `create`, and SourceError if the source does not answer.
         """
         checked = self._checked(
             user_id=user_id, source=source, search=search, problems=_limit_problems(limit)
@@ -206,11 +213,12 @@ class ExportService:
         idempotency: Idempotency | None = None,
         plan: Plan = plans.UNLIMITED,
     ) -> Export:
-        """Creates a new export with the request of another, including dates and webhook.
+        """Creates a new export with the same request as the given export, and returns its record.
 
-        Raises QueryError for an export of listed ids, because the list is deleted when an export
-        ends, and for an export without reserved credits if the plan is metered. Raises store
-        errors like `create`.
+        Dates that were computed for the first request, and its webhook, stay the same. Raises
+        QueryError if the given export is one of listed ids, because the list was deleted when that
+        export ended. Also raises QueryError if the plan is metered and the given export has no
+        reserved credits. Raises the errors of the store like `create`.
         """
         if export.spec.ids is not None:
             text = "the list of ids of this export is deleted: send it again as a new export"
@@ -235,9 +243,10 @@ class ExportService:
         search: Mapping[str, Any],
         problems: Iterable[FieldProblem],
     ) -> Search:
-        """Returns the canonical search.
+        """Returns the search in canonical form, after its source has validated it.
 
-        Raises QueryError with all problems, including the given `problems`.
+        Raises QueryError with the given `problems` and those that the source finds, if there are
+        any.
         """
         found = list(problems)
         if source not in self.config.sources:
@@ -268,7 +277,11 @@ class ExportService:
         limit: int | None,
         ids: Sequence[str] | None,
     ) -> int:
-        """Returns the credits to reserve: at least 1 if the plan is metered, else 0."""
+        """Returns the credits to reserve: the largest possible number of records, but at least 1.
+
+        Returns 0 if the plan is not metered. Raises QueryError if a limit is needed, because the
+        source cannot count its rows.
+        """
         if not plan.metered:
             return 0
         if ids is not None:
@@ -281,17 +294,18 @@ class ExportService:
         return max(most, 1)
 
     def find(self, user_id: str, export_id: str) -> Export | None:
-        """Returns the user's export with that id; None if it does not exist or is another user's.
+        """Returns the user's export with that id.
 
-        The two cases cannot be distinguished by the caller.
+        Returns None if there is no such export or if it belongs to another user; the caller cannot
+        distinguish these two cases.
         """
         export = self.store.get(export_id)
         return export if export is not None and export.user_id == user_id else None
 
     def cancel(self, user_id: str, export_id: str) -> Export | None:
-        """Requests the cancellation of the user's export; returns the record after that.
+        """Requests the cancellation of the user's export; returns the record after the request.
 
-        None if the user has no export with that id.
+        Returns None, and changes nothing, if the user has no export with that id.
         """
         if self.find(user_id, export_id) is None:
             return None
@@ -300,23 +314,25 @@ class ExportService:
     def delete(self, user_id: str, export_id: str) -> State | None:
         """Hides the user's export at once and permanently; returns its state.
 
-        None if the user has no export with that id. Unless the export is processing, `purge` may
-        remove its file now; otherwise the next cleaning removes it.
+        Returns None, and changes nothing, if the user has no export with that id. If the export is
+        not processing, the caller may call `purge` to delete its file at once; otherwise the next
+        cleaning deletes the file.
         """
         return self.store.delete(export_id, user_id)
 
     def purge(self, export_id: str) -> None:
-        """Removes all objects of a deleted export from the bucket.
+        """Deletes all objects of a deleted export from the bucket.
 
-        Raises StorageUnavailable or StoreUnavailable; the next cleaning then tries again.
+        Raises StorageUnavailable or StoreUnavailable if one of them does not answer; the next
+        cleaning then tries again.
         """
         cleaning.purge(self.store, self.storage, export_id)
 
     def link(self, export: Export) -> tuple[str, datetime] | None:
         """Returns a newly signed URL that downloads the file by a plain GET, and its expiry.
 
-        The URL expires with the signature or with the file, whichever is first. None unless the
-        file is published and still kept.
+        The URL expires with its signature or at the end of the file's retention, whichever is
+        first. Returns None if the file is not yet published or no longer kept.
         """
         now = self.clock.now()
         if export.state is not State.FINISHED or export.result is None:

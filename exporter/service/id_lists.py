@@ -12,16 +12,19 @@ _HEADERS = FileHeaders(content_type="application/zlib", file_name="ids.txt.zz")
 
 
 def write(storage: Storage, export_id: str, ids: Sequence[str]) -> None:
-    """Stores the ids of an export before the export is recorded; no id may have a line feed."""
+    """Stores the ids of an export as one object; must be called before the export is recorded.
+
+    No id may contain a line feed, because the object has one id per line.
+    """
     data = zlib.compress("\n".join(ids).encode(), 1)
     storage.put_small(keys.input_key(export_id), data, _HEADERS)
 
 
 def read(storage: Storage, export_id: str) -> Sequence[str]:
-    """Returns the ids in their order; raises StorageError if the object does not exist."""
+    """Returns the stored ids in order; raises StorageError if the object does not exist."""
     return zlib.decompress(storage.read(keys.input_key(export_id))).decode().split("\n")
 
 
 def delete(storage: Storage, export_id: str) -> None:
-    """Deletes the ids of an export that was not recorded."""
+    """Deletes the stored ids of an export that was not recorded."""
     storage.delete([keys.input_key(export_id)])

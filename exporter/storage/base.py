@@ -14,7 +14,7 @@ import msgspec
 from exporter.core.checkpoints import Part
 
 MAX_LINK_SECONDS = 7 * 24 * 3600
-"""Longest lifetime of a presigned URL of S3; `presign` cuts longer ones to this."""
+"""Longest lifetime of a presigned URL of S3; `presign` shortens longer lifetimes to this."""
 MIN_PART_BYTES = 5 * 1024**2
 """Smallest size that S3 accepts for every part but the last."""
 MAX_PARTS = 10_000
@@ -45,9 +45,10 @@ class FileHeaders(msgspec.Struct, frozen=True):
 
     @property
     def disposition(self) -> str:
-        """Content-Disposition by RFC 6266: any name is kept, and none can add a header.
+        """Content-Disposition header by RFC 6266, which suggests the file name to browsers.
 
-        Control characters and folder separators of any system become underscores.
+        Any file name can be used, and no file name can add another header. Control characters and
+        the folder separators of all systems become underscores.
         """
         name = "".join("_" if c in "/\\" or not c.isprintable() else c for c in self.file_name)
         # Old clients stop at a quote, and some decode percent signs: both are replaced here.
@@ -62,11 +63,11 @@ _guard: ContextVar[Callable[[], None] | None] = ContextVar("storage_guard", defa
 
 @contextmanager
 def guarded(check: Callable[[], None]) -> Iterator[None]:
-    """Calls `check` before every request to the object store in this block, retries included.
+    """Calls `check` before each request that the block sends to the object store, retries included.
 
-    A worker that was stopped for a minute wakes up inside the retry loop of the S3 client. No other
-    code of the exporter runs between that pause and the next write, so the guard must check the
-    lease there.
+    The block fails with the error that `check` raises. This is where the lease must be checked: a
+    worker that was stopped for a minute may wake up inside the retry loop of the S3 client, and no
+    other code of the exporter runs between that pause and the next write.
     """
     token = _guard.set(check)
     try:
@@ -76,7 +77,7 @@ def guarded(check: Callable[[], None]) -> Iterator[None]:
 
 
 def check_guard() -> None:
-    """Calls the guard and raises its error; implementations call this before each request."""
+    """Calls the `check` of the surrounding `guarded` block; storages do so before each request."""
     check = _guard.get()
     if check is not None:
         check()
@@ -85,8 +86,8 @@ def check_guard() -> None:
 class Storage(Protocol):
     """Stores files.
 
-    Every method raises StorageUnavailable if the store does not answer in time, after retries of
-    its own, and the guard's error once the lease is over.
+    Every method raises StorageUnavailable if the store does not answer in time, after some retries.
+    Inside a `guarded` block, every method also raises the errors of the guard, such as LeaseLost.
     """
 
     def begin(self, key: str, headers: FileHeaders) -> str:
@@ -105,29 +106,30 @@ class Storage(Protocol):
     ) -> tuple[Part, ...]:
         """Copies an object inside the store into an open upload, as parts numbered from `first` on.
 
-        With `span` only those bytes are copied, as one part; a span shorter than the object has at
-        least MIN_PART_BYTES.
+        Returns these parts. With `span`, only these bytes of the object are copied, as one part.
+        Unless the span is the whole object, it must have at least MIN_PART_BYTES.
         """
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Joins the parts into one object, if no object has that key yet.
 
-        Raises UploadGone if the upload no longer exists, ObjectExists if the key is taken. Both may
-        also follow a success whose answer was lost: `head` shows if the object is there.
+        Raises UploadGone if the upload no longer exists, ObjectExists if the key is taken. Both
+        errors are also possible after an earlier call that succeeded but whose answer was lost:
+        `head` then shows that the object exists.
         """
 
     def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:
         """Stores a whole object at once. Raises ObjectExists if other bytes have this key."""
 
     def read(self, key: str) -> bytes:
-        """Returns the whole object; meant for tails, which are smaller than a part."""
+        """Returns the whole object; meant for tails only, because they are smaller than a part."""
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
         """Yields bytes `start` to `end` (exclusive) of an object in pieces, in bounded memory.
 
-        The object is requested before this returns, so that the caller can still answer with an
-        error. If the body breaks off, the remaining bytes are requested again. The iterator may
-        raise StorageUnavailable; it never ends early.
+        The object is requested before this method returns, so that the caller can still answer with
+        an error. If the download breaks off, the remaining bytes are requested again. If that fails
+        too, the iterator raises StorageUnavailable; it never ends before `end` without an error.
         """
 
     def abort(self, key: str, upload_id: str) -> None:

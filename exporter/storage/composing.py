@@ -11,7 +11,7 @@ from exporter.storage.base import ObjectInfo
 COPY_STEP_BYTES = 64 * 1024**2
 """Bytes that one step copies. A worker can shut down only between two steps."""
 MAX_STEPS = 5_000
-"""Upper bound of the copy steps: the parts of the largest file stay below the 10,000 of S3."""
+"""Maximum number of copy steps; it keeps the largest file below the 10,000 parts of S3."""
 
 
 class ObjectRange(msgspec.Struct, frozen=True):
@@ -22,23 +22,28 @@ class ObjectRange(msgspec.Struct, frozen=True):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """Source of the next part: ranges to read and store again, or one range to copy."""
+    """The work that makes the next part of the composed object.
+
+    Either `read`, ranges of bytes that must be read and stored again, or `copy`, one range that is
+    copied inside the store.
+    """
 
     read: tuple[ObjectRange, ...] = ()
     copy: ObjectRange | None = None
 
     @property
     def size(self) -> int:
-        """Bytes of that part."""
+        """Size of the part in bytes."""
         return sum(len(one.span) for one in (*self.read, *((self.copy,) if self.copy else ())))
 
 
 def plan_steps(sources: Sequence[ObjectInfo], done: int, *, min_bytes: int) -> Iterator[Step]:
     """Yields the steps that turn the objects, in order, into the parts of one object.
 
-    `done` is the number of bytes that exist already. Each step makes at least `min_bytes` bytes,
-    except the last step, which ends the file and may read fewer. Objects smaller than that are
-    joined with the bytes that follow.
+    `done` is the number of bytes that the existing parts hold; the steps continue after them. Each
+    step makes at least `min_bytes` bytes; only the last step, which ends the file, may make fewer.
+    An object that is smaller than `min_bytes` is read and stored again, together with bytes of the
+    next object.
     """
     piece = max(
         COPY_STEP_BYTES, 2 * min_bytes, -(-sum(source.size for source in sources) // MAX_STEPS)

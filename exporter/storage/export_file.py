@@ -1,8 +1,8 @@
-"""File of one export inside the object store: parts, tail, seal, publication.
+"""The file of one export inside the object store: parts, tail, seal, publication.
 
-Keys are `exports/<export id>/<fence>/<name>`. The fence in the key makes a second worker harmless:
-two workers never write the same key, and the upload of the worker that lost its lease is sealed
-before the next worker writes.
+Keys are `exports/<export id>/<fence>/<name>`. Since the key contains the fence, two workers never
+write the same key. Before a new worker writes, it seals the upload of the worker that lost its
+lease: it completes that upload early, so that its upload id can no longer be used.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def part_size(base: int, uploaded: int) -> int:
 class File:
     """Writes the file of one export under one fence.
 
-    Bytes count as durable only once a checkpoint names them.
+    Stored bytes belong to the file only if a committed checkpoint names them.
     """
 
     def __init__(
@@ -51,26 +51,26 @@ class File:
         """Object key of the file, unless this worker resumes an upload of an earlier worker."""
 
     def with_upload(self, at: Checkpoint) -> Checkpoint:
-        """Returns the checkpoint with an open upload; opens one if the checkpoint has none."""
+        """Returns the checkpoint with an upload; opens a new upload if the checkpoint has none."""
         if at.upload_id is not None and at.key is not None:
             return at
         return at.evolve(key=self.key, upload_id=self._storage.begin(self.key, self._headers))
 
     def put(self, at: Checkpoint, number: int, data: bytearray) -> Part:
-        """Uploads a part, numbered from 1, into the open upload of the checkpoint."""
+        """Uploads a part into the upload of the checkpoint; `number` counts parts from 1."""
         assert at.key is not None
         assert at.upload_id is not None
         return self._storage.put_part(at.key, at.upload_id, number, data)
 
     def copy(self, at: Checkpoint, number: int, span: ObjectRange) -> Part:
-        """Copies a range of another object inside the store, as a part of the open upload."""
+        """Copies a range of another object, inside the store, into the upload of the checkpoint."""
         assert at.key is not None
         assert at.upload_id is not None
         (part,) = self._storage.copy_parts(span.source, at.key, at.upload_id, number, span.span)
         return part
 
     def read_ranges(self, ranges: Sequence[ObjectRange]) -> bytearray:
-        """Returns the bytes of ranges of other objects, in order."""
+        """Returns the bytes of several ranges of other objects, joined in order."""
         data = bytearray()
         for one in ranges:
             for piece in self._storage.stream(one.source.key, one.span.start, one.span.stop):
@@ -78,15 +78,18 @@ class File:
         return data
 
     def store_tail(self, at: Checkpoint, data: bytearray) -> Checkpoint:
-        """Stores pages that are too few for a part until the next slice."""
+        """Stores encoded rows that are too few for a part, as an object for the next slice.
+
+        Returns the checkpoint with that object as its tail.
+        """
         key = f"{self._own}tail-{at.pages}"
         self._put_once(key, data)
         return at.evolve(tail=Tail(key=key, size=len(data)))
 
     def read_tail(self, at: Checkpoint) -> bytearray:
-        """Returns the tail that the last slice stored; empty if there is none.
+        """Returns the bytes that the last slice stored as a tail; no bytes if there is no tail.
 
-        Raises StorageError if its size differs from the checkpoint.
+        Raises StorageError if the size of the tail differs from the checkpoint.
         """
         if at.tail is None:
             return bytearray()
@@ -111,7 +114,7 @@ class File:
                 raise
 
     def complete(self, at: Checkpoint) -> None:
-        """Joins the parts into one object; succeeds as well if an earlier try did so."""
+        """Joins the parts into one object; does nothing if an earlier call has already done so."""
         assert at.key is not None
         assert at.upload_id is not None
         try:
@@ -133,12 +136,13 @@ class File:
             )
 
     def take_over(self, at: Checkpoint) -> Checkpoint | None:
-        """Resumes from the checkpoint of a worker that may still be alive, under this fence.
+        """Returns a checkpoint, under this fence, from which this worker can continue the file.
 
-        The upload of that worker is sealed: it is completed with exactly the committed parts, so
-        its upload id is invalid and no part can be added or replaced. The sealed object is then
-        copied inside the store into a new upload. Safe to repeat after a crash at any point.
-        Returns None if the committed parts no longer exist: the file must then be restarted.
+        `at` is the checkpoint of the previous worker, which may still be alive. First, its upload
+        is sealed: it is completed with exactly the committed parts, so that its upload id is
+        invalid and no part can be added or replaced. The sealed object is then copied inside the
+        store into a new upload. The call can be repeated after a crash at any point. Returns None
+        if the committed parts no longer exist; the file must then be restarted.
         """
         for upload in self._storage.open_uploads(self._prefix):
             if upload.upload_id != at.upload_id:
@@ -170,11 +174,11 @@ class File:
             self._storage.delete(stale)
 
     def delete_leftovers(self, *, keep: str) -> None:
-        """Deletes everything but the published file at `keep`.
+        """Deletes all objects and uploads of the export except the published file at `keep`.
 
         If the store refuses, a warning is logged and the bucket cleanup deletes the rest later.
-        Raises StorageUnavailable if the store does not answer: the export then waits and is found
-        published at its next slice.
+        Raises StorageUnavailable if the store does not answer: the export then waits, and its next
+        slice finds that the file is published.
         """
         try:
             self.delete_all(keep=keep)

@@ -1,4 +1,4 @@
-"""Object store in memory, for tests of the code above the `Storage` interface."""
+"""An object store in memory, for tests of the code that uses the `Storage` interface."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class _Upload(msgspec.Struct, frozen=True):
 
 
 class MemoryStorage:
-    """Behaves as a strict S3 does: a call that succeeds here succeeds there.
+    """Behaves like a strict S3: a call that succeeds here also succeeds in S3.
 
     `part_size_min` is the smallest size of every part but the last; tests of small files lower it.
     `before` is called before an operation takes effect, so its error simulates a request that never
-    arrived. `after` is called afterwards, so its error simulates a lost answer.
+    arrived. `after` is called after the operation, so its error simulates a lost answer.
     """
 
     def __init__(self, clock: Clock, *, part_size_min: int = MIN_PART_BYTES) -> None:
@@ -86,9 +86,9 @@ class MemoryStorage:
         first: int,
         span: range | None = None,
     ) -> tuple[Part, ...]:
-        """Copies an object or a span of it into an open upload.
+        """Copies an object, or the bytes `span` of it, into an open upload; returns the parts.
 
-        A whole object becomes two parts if both halves are large enough.
+        A whole object becomes two parts if both halves are large enough for a part.
         """
         with self._operation("copy_parts", key):
             data = self._find(source.key).data
@@ -185,7 +185,7 @@ class MemoryStorage:
                 yield OpenUpload(upload.key, upload_id, upload.started_at)
 
     def presign(self, key: str, seconds: int) -> str:
-        """Returns a URL that `fetch` answers for that many seconds, at most 7 days."""
+        """Returns a URL that `fetch` accepts for that many seconds, at most 7 days."""
         expires = int(self._clock.now().timestamp()) + min(seconds, MAX_LINK_SECONDS)
         return f"memory://{quote('/' + key)}?expires={expires}&signature={self._sign(key, expires)}"
 
@@ -212,7 +212,7 @@ class MemoryStorage:
 
     @contextmanager
     def _operation(self, name: str, key: str) -> Iterator[None]:
-        """Runs one request: calls the guard, then runs the whole block under the lock."""
+        """Runs the block as one request: calls the guard, then runs the block under the lock."""
         check_guard()
         if self.before is not None:
             self.before(name, key)

@@ -1,4 +1,4 @@
-"""Presigned URLs, equal to those of boto3 and made at a thirtieth of the cost."""
+"""Presigned URLs, byte for byte those of boto3, made at a thirtieth of the cost."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _PORTS = {"http": 80, "https": 443}
 def url(client: S3Client, bucket: str, key: str, seconds: int) -> str:
     """Returns the URL that boto3 would return now for a GET of the key, byte for byte.
 
-    The reference is `client.generate_presigned_url("get_object", …)`. The credentials are those of
-    the client, refreshed when they are due. Plain Signature Version 4 over one host is signed here.
-    Everything else (older signatures, directory buckets, hooks that change the request) is detected
-    once for each client and bucket and left to boto3. A key that boto3 refuses is left to boto3 as
-    well. Raises the errors of boto3.
+    boto3's URL is that of `client.generate_presigned_url("get_object", …)`. The credentials are
+    those of the client; they are refreshed when they are due. This module signs only in the usual
+    case: Signature Version 4, and all objects at one host. Other cases (older signatures, directory
+    buckets, hooks that change the request) are detected once for each client and bucket, and boto3
+    then makes the URL. boto3 also gets each key that it would refuse, and its errors are raised.
     """
     signers = _signers.setdefault(client, {})
     if bucket not in signers:
@@ -46,10 +46,10 @@ def url(client: S3Client, bucket: str, key: str, seconds: int) -> str:
 
 
 class _Signer:
-    """Signs GETs of the objects of one bucket at the address that boto3 uses for it."""
+    """Signs GET requests for the objects of one bucket, at the address that boto3 uses for it."""
 
     def __init__(self, base: str, region: str, requests: RequestSigner) -> None:
-        """Takes the URL up to the key as `base`."""
+        """Stores `base`, the URL of the bucket up to the key."""
         self._base = base
         self._region = region
         self._requests = requests
@@ -97,7 +97,7 @@ class _Signer:
 
 
 class _SigningKey(NamedTuple):
-    """Signing key of some credentials for one day."""
+    """The signing key that Signature Version 4 derives from some credentials for one day."""
 
     date: str
     credentials: ReadOnlyCredentials | None
@@ -108,9 +108,9 @@ _signers: WeakKeyDictionary[S3Client, dict[str, _Signer | None]] = WeakKeyDictio
 
 
 def _make_signer(client: S3Client, bucket: str) -> _Signer | None:
-    """Returns a signer for the bucket, or None if boto3 signs its URLs in another way.
+    """Returns a signer for the bucket, or None if only boto3 can sign its URLs.
 
-    The address and the region come from a URL that boto3 signs.
+    The address and the region are taken from a URL that boto3 has signed.
     """
     captured: dict[str, Any] = {}
 

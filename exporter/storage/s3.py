@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 COPY_PIECE_BYTES = 64 * 1024**2
-"""Bytes that one request copies inside the store.
+"""Number of bytes that one request copies inside the store.
 
-S3 allows 5 GiB, but answers only after the whole copy. A busy SeaweedFS was measured at 24 MB/s:
-the read timeout is long enough for this size even on a store that is six times slower.
+S3 allows 5 GiB, but answers only after the whole copy. A busy SeaweedFS was measured at 24 MB/s.
+With this size, the read timeout is long enough even for a store that is six times slower.
 """
 MAX_COPY_PIECES = 2000
 """Largest number of parts made from one copied object.
@@ -52,9 +52,12 @@ Most of the 10,000 parts of an upload stay free for new data.
 
 CONNECT_TIMEOUT_SECONDS = 3.0
 READ_TIMEOUT_SECONDS = 20.0
-"""Seconds without a byte of the answer, after which a try counts as failed."""
+"""Time without a byte of the answer after which a request counts as failed."""
 CHECK_RETRY_SECONDS = 5.0
-"""Seconds for which each request of `check` is retried, so that a failing start reports soon."""
+"""Time for which each request of `check` is retried.
+
+It is short, so that a process that cannot start reports its error soon.
+"""
 FIRST_BACKOFF_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 5.0
 """Longest wait between two tries of a request."""
@@ -91,7 +94,7 @@ class S3Storage:
         self._clients: dict[tuple[int, str | None], S3Client] = {}
 
     def check(self) -> None:
-        """Returns if these credentials can list and write the bucket.
+        """Raises an error unless these credentials can list and write the bucket.
 
         Raises ConfigurationError with the necessary correction if the store refuses, and
         StorageUnavailable if it does not answer within about 5 s. Leaves nothing in the bucket.
@@ -168,11 +171,11 @@ class S3Storage:
         first: int,
         span: range | None = None,
     ) -> tuple[Part, ...]:
-        """Copies an object inside the store into an open upload, as parts from `first` on.
+        """Copies an object inside the store into an open upload, as parts numbered from `first` on.
 
-        With `span` only those bytes are copied, as the part `first`. No part is smaller than 5 MiB,
-        unless the object or the span is; an empty object yields no part. Raises UploadGone if the
-        upload no longer exists.
+        Returns these parts; there are none for an empty object. With `span`, only these bytes of
+        the object are copied, as the part `first`. No part is smaller than 5 MiB, unless the object
+        or the span is smaller. Raises UploadGone if the upload no longer exists.
         """
         pieces = copy_ranges(source.size) if span is None else [span]
         return tuple(
@@ -204,9 +207,10 @@ class S3Storage:
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Joins the parts into one object, if no object has that key yet.
 
-        Raises UploadGone if the upload no longer exists, ObjectExists if the key is taken. Both may
-        also follow a success whose answer was lost: `head` shows if the object is there. Raises
-        StorageError, with the code of the store, if a part is missing, replaced or too small.
+        Raises UploadGone if the upload no longer exists, ObjectExists if the key is taken. Both
+        errors are also possible after an earlier call that succeeded but whose answer was lost:
+        `head` then shows that the object exists. Raises StorageError, with the code of the store,
+        if a part is missing, replaced or too small.
         """
         self._call(
             "CompleteMultipartUpload",
@@ -249,9 +253,9 @@ class S3Storage:
                 raise
 
     def read(self, key: str) -> bytes:
-        """Returns the whole object.
+        """Returns the whole object; if the download breaks off, the object is read again.
 
-        A body that breaks off is read again. Raises StorageError if the object does not exist.
+        Raises StorageError if the object does not exist.
         """
         return self._call(
             "GetObject",
@@ -353,8 +357,8 @@ class S3Storage:
     def presign(self, key: str, seconds: int) -> str:
         """Returns a URL that a plain GET can read for that many seconds; makes no request.
 
-        The lifetime is cut to 7 days, the limit of S3. With temporary credentials, such as those of
-        a role, the URL expires no later than the credentials.
+        The lifetime is shortened to 7 days, the limit of S3. With temporary credentials, such as
+        those of a role, the URL expires no later than the credentials.
         """
         try:
             return presigning.url(
@@ -374,7 +378,7 @@ class S3Storage:
         request: Callable[[S3Client], T],
         retry_seconds: float = s3_failures.RETRY_SECONDS,
     ) -> T:
-        """Returns the answer to a request; retries as long as its kind of failure allows.
+        """Returns the answer to a request, after retries if its kind of failure allows them.
 
         All tries end within `retry_seconds`.
         """

@@ -1,4 +1,4 @@
-"""Download of a byte range that is requested again where it breaks off."""
+"""Download of a byte range; if the download breaks off, the remaining bytes are requested again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporter.errors import StorageUnavailable
 
 PIECE_BYTES = 256 * 1024
 MAX_EMPTY_ANSWERS = 3
-"""Answers in a row without a single byte, after which the download fails."""
+"""Number of answers in a row without a single byte after which the download fails."""
 
 
 def stream_range(
@@ -19,9 +19,10 @@ def stream_range(
 ) -> Iterator[bytes]:
     """Yields exactly the bytes `start` to `end` (exclusive), in pieces.
 
-    `open_body` opens the body from a position on, up to `end`. Its first call is made before this
-    returns, so its errors are raised at once. The iterator raises the errors of later calls, or
-    StorageUnavailable; it never ends early. Closing the iterator releases the connection.
+    `open_body(position)` must request the bytes from `position` to `end`. Its first call is made
+    before this function returns, so its errors are raised at once. If later calls fail, the
+    iterator raises their errors; if they repeatedly bring no bytes, it raises StorageUnavailable.
+    It never ends before `end` without an error. Closing the iterator releases the connection.
     """
     return _pieces(open_body, open_body(start), start, end)
 

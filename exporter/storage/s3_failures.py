@@ -1,4 +1,4 @@
-"""Classification of the failures of an S3."""
+"""Decides, for each kind of failure of an S3, on the error, the retry time and the advice."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from botocore.parsers import ResponseParserError
 from exporter.errors import ObjectExists, StorageError, StorageUnavailable, UploadGone
 
 RETRY_SECONDS = 60.0
-"""Seconds for which a request is retried while the store may recover."""
+"""Time for which a request is retried if the store may recover by itself."""
 OPERATOR_RETRY_SECONDS = 4.0
-"""Seconds for which a refusal is retried that only an operator can correct.
+"""Time for which a request is retried if only an operator can correct the cause.
 
-New credentials and new buckets take a moment to be known in the whole store.
+A retry can help here too: new credentials and new buckets take a moment to be known in the whole
+store.
 """
 
 
@@ -132,11 +133,11 @@ _EXCEPTIONS: Mapping[type[BaseException], Reaction] = {
     boto.ProfileNotFound: _KEYS,
     boto.ParamValidationError: _BUCKET,
 }
-"""Reactions by the nearest base class, for failures without an answer of the store."""
+"""Reactions to failures without an answer of the store, by the nearest base class."""
 
 
 def classify(error: Exception) -> tuple[Reaction, str]:
-    """Returns the reaction to a failure, and its cause as text."""
+    """Returns the reaction to the failure, and the cause of the failure as text."""
     if isinstance(error, boto.ClientError):
         code = error.response["Error"].get("Code", "")
         status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
