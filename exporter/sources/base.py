@@ -1,7 +1,7 @@
-"""The interface of a source, and the pages and searches that pass through it.
+"""The interface of a source, with the pages and searches that it exchanges.
 
-A source may be an upstream HTTP API, a SQL table or a list of ids. The export engine knows no more
-of it than `Source`.
+A source may be an upstream HTTP API, a SQL table or a list of ids. The export engine uses a source
+only through `Source`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Page(msgspec.Struct, frozen=True):
 
     rows: Sequence[Row]
     next: Cursor
-    """The cursor of the following page; None if this page is proven to be the last."""
+    """The cursor of the following page; None if this page is certainly the last."""
     total: int | None
     """Rows that match the whole query, as announced with this page; None if never announced."""
     unknown: Sequence[str] = ()
@@ -28,9 +28,9 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Search(msgspec.Struct, frozen=True):
-    """A checked search, in the form that is stored and in the form that is echoed.
+    """A valid search: `query` for the source, `echo` for the caller.
 
-    `query` is stored and sent upstream; `echo` is shown to the caller.
+    `query` is stored and sent upstream. `echo` is the form that answers to the caller contain.
     """
 
     query: dict[str, Any]
@@ -42,64 +42,69 @@ class Search(msgspec.Struct, frozen=True):
 class Source(Protocol):
     """Reads postings page by page.
 
-    No fetch depends on an earlier fetch of the same instance: query and cursor hold all that a page
-    needs, so another process can continue.
+    A page depends only on query and cursor, not on pages that the same instance fetched before.
+    Another process can therefore continue with the same query and cursor.
     """
 
     columns: tuple[str, ...]
-    """The declared fields of a row, in the order of the columns of a CSV."""
+    """The fields of a row that the source declares, in the order of the columns of a CSV."""
     identity: str | None
-    """The field by which repeated rows are recognised; None if pages never repeat a row.
+    """The field that is equal in repeated rows; None if pages never repeat a row.
 
     Numbered pages repeat rows when the list changes during the export.
     """
     tolerated_drift: float
     """The share of its rows by which the source may change during an export.
 
-    Beyond this share the export fails instead of ending as partial.
+    With a smaller change the export is `partial`; with a larger change it fails.
     """
 
     @property
     def lookup_size(self) -> int:
-        """The most ids that one `lookup` accepts; 0 if the source cannot look up."""
+        """Maximum number of ids that one `lookup` accepts; 0 if the source has no lookup by id."""
 
     @property
     def read_ahead(self) -> int:
-        """The most pages that may be fetched ahead, concurrently in threads; 0 for none."""
+        """Maximum number of pages that may be fetched in advance, in concurrent threads."""
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:
-        """Returns the caller's search in canonical form.
+        """Validates a search of a caller and returns its canonical form.
 
-        Where rows have owners, the canonical search matches rows of `user_id` only. Raises
-        QueryError, which names each wrong field.
+        If the rows of the source have owners, the canonical search matches only rows of `user_id`.
+        Raises QueryError, which names each wrong field.
         """
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """Returns the first cursor; its page size causes few rows beyond `limit` to be fetched."""
+        """Returns the cursor of the first page.
+
+        The cursor also determines the size of the pages, which is chosen so that few rows beyond
+        `limit` are fetched.
+        """
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
         """Returns the page at `cursor`.
 
-        Raises SourceRefused, SourceUnavailable or SourceUntrue. An error is always raised; an empty
-        or short page is never returned in place of an error.
+        Raises SourceRefused, SourceUnavailable or SourceUntrue if the source does not return the
+        page; an empty or short page is never returned instead.
         """
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:
-        """Predicts the `next` of the page at `cursor` without fetching it; None if unknown.
+        """Returns the predicted cursor of the page after the page at `cursor`, without a request.
 
-        The prediction is wrong if that page is the last, or had to be fetched as a smaller page.
+        Returns None if the source cannot predict cursors. The prediction is wrong if the page at
+        `cursor` is the last, or if it can be fetched only as a smaller page.
         """
 
     def count(self, query: Mapping[str, Any]) -> int | None:
-        """Returns how many rows match the query now; None if the source has no such count.
+        """Returns how many rows match the query now; None if the source cannot count its rows.
 
-        Reads no row that upstream bills. Raises the same errors as `fetch`.
+        Reads no row for which the upstream charges. Raises the same errors as `fetch`.
         """
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:
-        """Returns postings by id, without the ids that the source does not have.
+        """Returns the postings with these ids, by id; ids without a posting are left out.
 
-        Accepts at most `lookup_size` ids and sends the fewest requests that upstream allows.
+        Accepts at most `lookup_size` ids and sends the fewest requests that the upstream allows.
         `query` only limits the rows to their owner, where rows have owners. Raises the same errors
         as `fetch`.
         """

@@ -32,7 +32,7 @@ COLUMNS = (
 """The fields of a job, in the order of the vendor's documentation."""
 PATH = "/api/ats/v1/jobs"
 MAX_PAGE_SIZE = 200
-"""Jobs on one page, and ids in one filter.
+"""Maximum number of jobs on one page, and of ids in one filter.
 
 More ids would exceed the request line that servers commonly accept.
 """
@@ -47,11 +47,11 @@ class _Answer(msgspec.Struct):
 
 class _Place(msgspec.Struct):
     cursor: str | None
-    """The vendor's cursor; None for the first page."""
+    """The cursor that the vendor returned for this page; None for the first page."""
     size: int
     """The page size of the first request: the vendor requires one size for all pages of a list."""
     skip: int = 0
-    """Rows from this page on that are skipped, because of the caller's offset."""
+    """Number of rows, from the beginning of this page on, that the caller's offset skips."""
 
 
 def _moment(value: object) -> object:
@@ -66,9 +66,10 @@ def _moment(value: object) -> object:
 
 
 def _ids(value: object) -> object:
-    """Returns a list of stripped ids, from a comma-separated text or from a list of texts.
+    """Returns the ids of a filter as a list of texts without surrounding spaces.
 
-    Leaves a value of another type to the model, which refuses it.
+    `value` is a comma-separated text or a list of texts. A value of another type is returned
+    unchanged, and the model then refuses it.
     """
     if value is None or not isinstance(value, str | list | tuple):
         return value
@@ -156,7 +157,11 @@ class BindbeeSource:
         return Search(query=query, echo=query)
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """Returns the first cursor; pages of equal size just cover offset and limit."""
+        """Returns the cursor of the first page, with the size of all pages.
+
+        All pages have the same size, chosen so that they together read as few rows above the sum of
+        offset and limit as possible.
+        """
         size = self._page_size
         if limit is not None:
             pages = -(-(limit + offset) // size)
@@ -164,7 +169,10 @@ class BindbeeSource:
         return msgspec.to_builtins(_Place(cursor=None, size=size, skip=offset))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
-        """Returns the page at `cursor`; the end is `cursor: null`, not a page without rows."""
+        """Returns the page at `cursor`.
+
+        The last page is the page whose next cursor is null; a page without rows is not the end.
+        """
         at = msgspec.convert(cursor, _Place)
         place = {} if at.cursor is None else {"cursor": at.cursor}
         answer = self._ask({**query, "page_size": at.size, **place}, self._upstream.deadline())
@@ -176,15 +184,18 @@ class BindbeeSource:
         )
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
-        """Returns None: the next cursor is known only from the page."""
+        """Returns None, because each page itself contains the cursor of the next page."""
         return None
 
     def count(self, query: Mapping[str, Any]) -> int | None:  # noqa: ARG002
-        """Returns None: the vendor announces no totals."""
+        """Returns None, because the vendor announces no totals."""
         return None
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
-        """Returns the jobs of these ids, by one request, or more if upstream splits the list."""
+        """Returns the jobs with these ids, by id.
+
+        Sends one request, and further requests if the upstream splits the list into pages.
+        """
         wanted = {id_.casefold(): id_ for id_ in ids if _UUID.fullmatch(id_.casefold())}
         found: dict[str, Row] = {}
         asked = {"ids": ",".join(wanted), "page_size": max(len(wanted), 1)}

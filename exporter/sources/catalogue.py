@@ -1,4 +1,4 @@
-"""The lists of allowed values that a Hirebase upstream publishes for some of its filters."""
+"""The lists of allowed filter values that a Hirebase upstream publishes."""
 
 from __future__ import annotations
 
@@ -20,52 +20,55 @@ LISTS: Mapping[str, str] = {
     "industries": "/v2/jobs/data/industries",
     "categories": "/v2/jobs/data/categories",
 }
-"""The path of each list at the upstream, by the list's name."""
+"""The path of each published list on the upstream, by the name of the list."""
 _FILTERS: Mapping[str, tuple[str, str]] = {
     "industry": ("industries", "industries"),
     "sub_industry": ("industries", "sub_industries"),
     "job_category": ("categories", "categories"),
 }
-"""The list of each filter, and the member of the list's JSON that holds the values."""
+"""For each filter, the name of its list, and the field of the list's JSON with the values."""
 LIST_TTL_SECONDS = 3600.0
-"""Age up to which a fetched list is used without asking upstream again."""
+"""Maximum age of a fetched list that is used without a new request."""
 RECHECK_SECONDS = 60.0
-"""Age from which a list is fetched again before a value is refused.
+"""Age from which a list is fetched again before one of its filters' values is refused.
 
-Also the pause after a failed fetch, in which upstream is not asked for that list.
+After a failed fetch of a list, no request for this list is sent for the same time.
 """
 MAX_SUGGESTIONS = 3
-"""Similar values that a refusal suggests."""
+"""Maximum number of similar values that the error for an unknown value suggests."""
 
 
 class _CachedList(NamedTuple):
     asked_at: float
     body: bytes | None
-    """The list as upstream wrote it; None if no fetch has succeeded."""
+    """The list, byte for byte as the upstream sent it; None if no fetch has succeeded."""
     error: SourceError | None
 
 
 class Catalogue:
     """The published lists, fetched on demand and cached for LIST_TTL_SECONDS. Thread-safe.
 
-    The vendor documents no shape for these lists. Two shapes are accepted: an object with the
-    members `industries` and `sub_industries`, or `categories`, each a list of texts; and a bare
-    list of texts, which counts as `industries` or `categories`. A list of another shape, and an
-    empty list, allows any value.
+    The vendor does not document the form of these lists. Two forms are accepted: an object with the
+    fields `industries` and `sub_industries`, or `categories`, each a list of texts; and a bare list
+    of texts, which counts as `industries` or `categories`. If a list has another form or is empty,
+    every value of its filter is allowed.
     """
 
     def __init__(self, ask: Callable[[str], bytes], clock: Clock) -> None:
-        """Stores `ask`, which returns the body at a path or raises SourceError, within seconds."""
+        """Stores `ask`, which fetches a list.
+
+        `ask(path)` must return the body at that path, or raise SourceError, within some seconds.
+        """
         self._ask = ask
         self._clock = clock
         self._lock = threading.Lock()
         self._cached: dict[str, _CachedList] = {}
 
     def body(self, name: str, max_age: float = LIST_TTL_SECONDS) -> bytes:
-        """Returns one of LISTS as upstream wrote it, at most `max_age` seconds old.
+        """Returns a list of LISTS, byte for byte as the upstream sent it.
 
-        An older copy is returned if upstream does not answer now. Raises SourceError if no fetch
-        has ever succeeded.
+        The list is at most `max_age` seconds old, or older if the upstream does not answer now.
+        Raises SourceError if no fetch has ever succeeded.
         """
         with self._lock:
             kept, now = self._cached.get(name), self._clock.monotonic()
@@ -78,11 +81,11 @@ class Catalogue:
         return kept.body
 
     def with_listed_spelling(self, query: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the canonical query with each value spelled as upstream lists it.
+        """Returns the canonical query, with each value spelled as in the published list.
 
-        Values match their listed spelling without regard to case, spaces and punctuation. Raises
-        QueryError for a value that upstream does not list; the error suggests similar values. If
-        upstream does not answer, or lists nothing, every value is accepted as it is.
+        Values are compared without regard to case, spaces and punctuation. Raises QueryError for a
+        value that is not in the list; the error suggests similar values. If the list cannot be
+        fetched or is empty, every value is accepted unchanged.
         """
         result = dict(query)
         problems: list[FieldProblem] = []
@@ -105,9 +108,9 @@ class Catalogue:
     def _known(
         self, filter_name: str, max_age: float = LIST_TTL_SECONDS
     ) -> Mapping[str, str] | None:
-        """Returns the listed values of a filter, keyed by `filters.fold`.
+        """Returns the listed values of a filter, by their comparison form (`filters.fold`).
 
-        None if upstream does not answer, or lists no values.
+        Returns None if the list cannot be fetched or has no values.
         """
         name, member = _FILTERS[filter_name]
         try:

@@ -13,7 +13,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validate(model: type[Model], raw: Mapping[str, Any]) -> Model:
-    """Returns the search as an instance of `model`.
+    """Returns the caller's search as an instance of `model`.
 
     Raises QueryError, which names each wrong field; for an unknown filter it lists the known
     filters.

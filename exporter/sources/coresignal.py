@@ -1,4 +1,4 @@
-"""A source that reads the Coresignal base jobs API: it searches ids, then collects records."""
+"""A source that reads the Coresignal base jobs API: searches for ids, then fetches records."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ SEARCH, DSL, COLLECT = (
     "/v2/job_base/collect",
 )
 _MAX_RECORDS_PER_CONNECTION = 10
-"""Records that one connection fetches for one page, one after the other.
+"""Number of records that one connection fetches for one page, one after the other.
 
-At six seconds a record, ten records still arrive within the page timeout.
+Even if each record takes six seconds, ten records arrive within the page timeout.
 """
 
 
@@ -68,11 +68,11 @@ class _Cursor(msgspec.Struct):
     after: str | None = None
     """The `after` value that upstream gave for this page; None for the first page."""
     read: int = 0
-    """Ids on the pages before this page."""
+    """Number of ids on the pages before this page."""
     skip: int = 0
-    """Ids still to be skipped, because of the caller's offset."""
+    """Number of ids, from this page on, that the caller's offset still skips."""
     left: int | None = None
-    """Records still wanted; None without a limit."""
+    """Number of records that are still wanted; None without a limit."""
 
 
 class _IdPage(msgspec.Struct):
@@ -82,15 +82,16 @@ class _IdPage(msgspec.Struct):
 
 
 class CoresignalSource:
-    """A search of a Coresignal-compatible upstream: `[sources.NAME]` with type "coresignal".
+    """Reads a search of a Coresignal-compatible upstream.
 
-    The vendor serves one record a request and bills one credit for each; at most `max_in_flight`
-    such requests run at once. The reference board also collects many records in one request.
-    Whether an upstream does so is found out once, by a request with an empty list of ids.
+    Configured by `[sources.NAME]` with type "coresignal". The vendor returns one record per request
+    and charges one credit for each; at most `max_in_flight` such requests run at the same time.
+    Other upstreams, such as the reference board, return many records in one request. The source
+    detects this once, by a request with an empty list of ids.
     """
 
     identity: str | None = None
-    """None: a search page begins after the last id of the previous page, so no row repeats."""
+    """None: a page begins after the last id of the previous page, so no row can repeat."""
     read_ahead = 1
 
     def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
@@ -107,17 +108,17 @@ class CoresignalSource:
             timeout=config.page_timeout.total_seconds(),
         )
         self._has_bulk_collect: bool | None = None
-        """Whether upstream collects many ids in one request; None while that is unknown."""
+        """Whether the upstream returns many records in one request; None if unknown."""
         self.lookup_size = MAX_IDS
         self._threads: ThreadPoolExecutor | None = None
         self._read_ids = reader(_Ids, "")
         self._read_records = reader(_Records, "records")
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
-        """Returns the vendor's filters in canonical form; a limit is not one of the filters.
+        """Validates the vendor's filters and returns their canonical form.
 
-        Also accepts `{"es_dsl": {"query": …}}`. The Elasticsearch query is sent upstream unchanged
-        and checked there.
+        A limit is not one of the filters. Also accepts `{"es_dsl": {"query": …}}`: this
+        Elasticsearch query is sent upstream unchanged and validated there.
         """
         if "es_dsl" in raw:
             return _dsl(raw)
@@ -125,19 +126,19 @@ class CoresignalSource:
         return Search(query=query, echo=query)
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """Returns the cursor of the first page; records before `offset` are not collected."""
+        """Returns the cursor of the first page; no records are fetched before `offset`."""
         return msgspec.to_builtins(_Cursor(size=self._page_size, skip=offset, left=limit))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
-        """Returns one page of the search, with the records of its ids.
+        """Returns the page of the search at `cursor`, with the records of its ids.
 
-        An id whose record is gone is reported in `Page.unknown`. If the records do not arrive in
-        time, the page is made smaller, and so are all following pages. While the ids before the
-        offset are skipped, which costs no credits, pages have no rows.
+        An id whose record no longer exists is listed in `Page.unknown`. If the records do not
+        arrive in time, the page and all following pages are made smaller. Pages before the offset
+        have no rows, because their ids are skipped; this costs no credits.
 
-        The last page is the search page without a next page. It must come when the announced total
-        is reached. A difference of at most `tolerated_drift` is accepted as a change of the list;
-        the total of the last page is then the number of ids read.
+        The last page is the one after which the upstream names no further page. The number of ids
+        read by then must equal the announced total. A difference of at most `tolerated_drift` is
+        accepted as a change of the list; the total of the last page is then the number of ids read.
         """
         at = msgspec.convert(cursor, _Cursor)
         deadline = self._upstream.deadline()
@@ -182,7 +183,7 @@ class CoresignalSource:
         )
 
     def _search(self, query: Mapping[str, Any], at: _Cursor, size: int, deadline: float) -> _IdPage:
-        """Returns one checked page of ids. Raises SourceUntrue if it contradicts itself."""
+        """Returns one page of ids. Raises SourceUntrue if the page contradicts itself."""
         parameters = {"items_per_page": size, **({} if at.after is None else {"after": at.after})}
 
         def read(body: bytes, headers: Mapping[str, str]) -> _IdPage:
@@ -215,16 +216,19 @@ class CoresignalSource:
             raise SourceUntrue(f"{end} that ends after {read} ids, but x-total-results is {total}")
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
-        """Returns None: the next cursor is known only from the page."""
+        """Returns None, because each page itself contains the cursor of the next page."""
         return None
 
     def count(self, query: Mapping[str, Any]) -> int:
-        """Returns the total that a search announces; the vendor does not bill searches."""
+        """Returns the total that a search announces; the vendor does not charge for searches."""
         first = _Cursor(size=1)
         return self._search(query, first, first.size, self._upstream.deadline()).total
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
-        """Returns the records of these ids; an id that is not a number is never found."""
+        """Returns the records with these ids, by id.
+
+        An id that is not a number cannot exist and is left out without a request.
+        """
         deadline = self._upstream.deadline()
         self._detect_bulk_collect(deadline)
         numbers = {
@@ -237,9 +241,9 @@ class CoresignalSource:
         return {one: found[number] for one, number in numbers.items() if number in found}
 
     def _detect_bulk_collect(self, deadline: float) -> None:
-        """Finds out, once, whether upstream collects many records in one request.
+        """Detects, at the first call, whether the upstream returns many records in one request.
 
-        Lowers `lookup_size` if it does not.
+        If it does not, `lookup_size` is lowered.
         """
         if self._has_bulk_collect is not None:
             return
@@ -255,7 +259,10 @@ class CoresignalSource:
             self._has_bulk_collect = True
 
     def _check_address(self, deadline: float) -> None:
-        """Raises SourceRefused if base_url is wrong, where every id would seem unknown."""
+        """Raises SourceRefused if `base_url` is wrong.
+
+        With a wrong address every request gets a 404, so every id would seem unknown.
+        """
         try:
             self._search({}, _Cursor(size=1), 1, deadline)
         except SourceRefused as error:
@@ -265,10 +272,10 @@ class CoresignalSource:
     def _collect(
         self, ids: list[int], deadline: float, paid: dict[int, Row], *, can_shrink: bool
     ) -> Mapping[int, Row]:
-        """Returns the records of the ids that upstream has.
+        """Returns the records of the ids, by id; ids that the upstream does not have are left out.
 
-        Records that arrive one by one are added to `paid` at once, and records in `paid` are not
-        requested again.
+        Records that are fetched one by one are added to `paid` as soon as they arrive, and records
+        in `paid` are not requested again.
         """
         if not ids:
             return {}
@@ -354,7 +361,7 @@ def _total(headers: Mapping[str, str]) -> int:
 
 
 def _checked_records(records: Sequence[Row], ids: Sequence[int]) -> dict[int, Row]:
-    """Returns the records by id. Raises SourceUntrue for an unrequested or repeated record."""
+    """Returns the records by id. Raises SourceUntrue for a repeated or unrequested record."""
     asked = set(ids)
     found: dict[int, Row] = {}
     for record in records:

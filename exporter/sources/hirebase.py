@@ -50,25 +50,28 @@ COLUMNS = (
 
 SEARCH, EXPIRED, JOB = "/v2/jobs/search", "/v2/jobs/expired-jobs", "/v2/jobs/"
 MAX_INTERACTIVE_SECONDS = 8.0
-"""Time for an upstream request on which a caller of the API waits."""
+"""Time limit of an upstream request for whose answer a caller of the API is waiting."""
 MAX_CATALOGUE_SECONDS = 3.0
-"""Time for fetching a list when an export is created; the list only finds mistakes early."""
+"""Time limit for fetching a list of allowed values while an export is created.
+
+It is short because the list only serves to find mistakes early.
+"""
 
 
 class Listing(NamedTuple):
-    """A checked page that is passed on to the caller unchanged."""
+    """A page of the upstream that was verified and is sent to the caller unchanged."""
 
     body: bytes
-    """The body as upstream wrote it, byte for byte."""
+    """The body, byte for byte as the upstream sent it."""
     rows: int
     """The number of postings on the page."""
 
 
 class HirebaseSource:
-    """A search of a Hirebase-compatible upstream: `[sources.NAME]` with type "hirebase".
+    """Reads a search of a Hirebase-compatible upstream.
 
-    The search `{"expired_since": …}` reads the identifiers of expired postings instead; upstream
-    does not bill them.
+    Configured by `[sources.NAME]` with type "hirebase". The search `{"expired_since": …}` instead
+    reads the ids of postings that have expired, for which the upstream does not charge.
     """
 
     def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
@@ -91,12 +94,12 @@ class HirebaseSource:
         self.catalogue = Catalogue(self._get_list, clock)
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
-        """Returns a Hirebase search body in canonical form.
+        """Validates a Hirebase search body and returns its canonical form.
 
         `limit` is the number of records wanted, and `page` counts pages of that size: page 3 of
         limit 50 starts at record 101. Raises QueryError for a page above 1 without a limit, and for
-        an industry, sub-industry or category that upstream does not list. If upstream does not
-        answer, any such value is accepted.
+        an industry, sub-industry or category that the upstream does not list. If the upstream does
+        not answer, any such value is accepted.
         """
         if "expired_since" in raw:
             return _expired(raw)
@@ -114,16 +117,20 @@ class HirebaseSource:
         )
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """Returns the first cursor; equal pages just cover the limit, because rows are billed."""
+        """Returns the cursor of the first page, with the size of all pages.
+
+        All pages have the same size, chosen so that they together read as few rows above the limit
+        as possible, because the upstream charges for each row.
+        """
         return msgspec.to_builtins(first_place(limit, offset, self._page_size))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
         """Returns the page at `cursor`; only a page without rows is the last.
 
-        The page after the end is fetched too, because a total that is too small by mistake would
-        otherwise end the export early. It has no rows, so it costs nothing, and the total again.
-        A page that upstream fails to serve is fetched as a smaller page, and so are all following
-        pages; each row still comes once.
+        The page after the last row is therefore fetched too: if the source relied on a total that
+        is too small by mistake, the export would end early. That page costs nothing and announces
+        the total once more. If the upstream fails to return a page of this size, a smaller page is
+        fetched, and all following pages have the smaller size; each row is still read exactly once.
         """
         deadline = self._upstream.deadline()
         return fetch_or_shrink(
@@ -132,7 +139,7 @@ class HirebaseSource:
         )
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:
-        """Returns the cursor of the page with the next number."""
+        """Returns the cursor of the page with the next number, at the same page size."""
         return next_cursor(cursor)
 
     def _fetch(
@@ -166,9 +173,10 @@ class HirebaseSource:
         )
 
     def count(self, query: Mapping[str, Any]) -> int:
-        """Returns the total of a page far beyond the end, which has no rows and costs nothing.
+        """Returns the total announced on a page far beyond the end.
 
-        Ends after MAX_INTERACTIVE_SECONDS, because a caller waits for the count.
+        That page has no rows, so it costs nothing. The call takes at most MAX_INTERACTIVE_SECONDS,
+        because a caller waits for the count.
         """
         far = Place(page=1_000_000, size=self._page_size)
         page = self._fetch(query, far, self._interactive_deadline(), can_shrink=False)
@@ -176,9 +184,10 @@ class HirebaseSource:
         return page.total
 
     def listing(self, query: Mapping[str, Any], page: int, limit: int) -> Listing:
-        """Returns one page as upstream wrote it, after checking its rows against its total.
+        """Returns one page, byte for byte as the upstream sent it.
 
-        Ends after MAX_INTERACTIVE_SECONDS. Raises the same errors as `fetch`.
+        The number of its rows has been compared with its total. The call takes at most
+        MAX_INTERACTIVE_SECONDS. Raises the same errors as `fetch`.
         """
         at = Place(page=page, size=limit)
 
@@ -188,11 +197,17 @@ class HirebaseSource:
         return self._ask(query, at, verified, deadline=self._interactive_deadline())
 
     def posting(self, id_: str) -> Row | None:
-        """Returns the posting with that id, or None; ends after MAX_INTERACTIVE_SECONDS."""
+        """Returns the posting with that id; None if the upstream does not have it.
+
+        The call takes at most MAX_INTERACTIVE_SECONDS. Raises the same errors as `fetch`.
+        """
         return self._posting(id_, self._interactive_deadline())
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
-        """Returns the postings of these ids: one request for each id, several at once."""
+        """Returns the postings with these ids, by id; ids without a posting are left out.
+
+        Sends one request for each id, several at the same time.
+        """
         deadline = self._upstream.deadline()
         return self._lookups.run(ids, lambda id_: self._posting(id_, deadline))
 

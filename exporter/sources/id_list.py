@@ -11,20 +11,21 @@ from exporter.sources.base import Page, Search, Source
 
 
 class IdList:
-    """Reads listed ids from a source, `lookup_size` ids a page.
+    """Reads the postings of listed ids from another source, `lookup_size` ids per page.
 
-    Ids that the source does not have are reported in `Page.unknown`. A cursor is an index into the
-    list.
+    Ids that the other source does not have are listed in `Page.unknown`. A cursor is an index into
+    the list.
     """
 
     identity: str | None = None
-    """None, because the list has each id once."""
+    """None, because the list contains each id only once."""
     tolerated_drift = 0.0
 
     def __init__(self, source: Source, load: Callable[[], Sequence[str]]) -> None:
-        """Stores `load`, which returns the ids and is called once, at the first use of the list.
+        """Stores `source`, which has the postings, and `load`, which returns the ids.
 
-        An error that `load` raises comes out of `fetch`, `predict_next` or `count`.
+        `load` is called once, when the list is first used. Its errors are raised by the method that
+        uses the list: `fetch`, `predict_next` or `count`.
         """
         self.columns = source.columns
         self._source = source
@@ -33,24 +34,24 @@ class IdList:
 
     @property
     def lookup_size(self) -> int:
-        """The current `lookup_size` of the source, which may shrink after its first request."""
+        """The current `lookup_size` of the other source; its first request may lower it."""
         return self._source.lookup_size
 
     @property
     def read_ahead(self) -> int:
-        """At most 1, because one lookup already uses all concurrent requests of the source."""
+        """At most 1: one lookup already uses all concurrent requests of the other source."""
         return min(self._source.read_ahead, 1)
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:
-        """Returns the search as the source checks it."""
+        """Returns the canonical search that the other source's `search` returns."""
         return self._source.search(raw, now, user_id=user_id)
 
     def start(self, limit: int | None, offset: int) -> Cursor:  # noqa: ARG002 - ids cost nothing
-        """Returns `offset`: the cursor is an index into the list."""
+        """Returns `offset`, because a cursor is an index into the list."""
         return offset
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
-        """Returns the postings of the next `lookup_size` ids from index `cursor` on."""
+        """Returns the postings of the next `lookup_size` ids, beginning at index `cursor`."""
         ids = self._listed()
         wanted = ids[cursor : cursor + self.lookup_size]
         found = self._source.lookup(wanted, query)
@@ -63,23 +64,24 @@ class IdList:
         )
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:
-        """Returns the index after that page; None if that page is the last.
+        """Returns the index after the page at `cursor`; None if that page is the last.
 
-        Wrong if the `lookup_size` of the source changes in between.
+        The prediction is wrong if the `lookup_size` of the other source changes before the page is
+        fetched.
         """
         end = cursor + self.lookup_size
         return end if end < len(self._listed()) else None
 
     def count(self, query: Mapping[str, Any]) -> int:  # noqa: ARG002
-        """Returns the length of the list."""
+        """Returns the number of ids in the list."""
         return len(self._listed())
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Returns what `lookup` of the source returns."""
+        """Returns the result of the other source's `lookup`."""
         return self._source.lookup(ids, query)
 
     def close(self) -> None:
-        """Does nothing: the source belongs to the caller."""
+        """Does nothing, because the caller has to close the other source."""
 
     def _listed(self) -> Sequence[str]:
         if self._ids is None:

@@ -13,10 +13,10 @@ from exporter.sources.base import Page, Search
 
 
 class MemorySource:
-    """Serves a list of rows page by page; a cursor is an offset.
+    """Serves a list of rows page by page; a cursor is an offset into the list.
 
-    With `announces`, each page has the total. With a `read_ahead` above 0, pages may be fetched
-    ahead, as from a source that has numbered pages.
+    With `announces`, each page announces the number of rows. With a `read_ahead` above 0, the next
+    cursor is predictable, as in a source with numbered pages.
     """
 
     identity: str | None = "_id"

@@ -36,7 +36,7 @@ COLUMNS = (
 """The fields of a job, in the order of the vendor's documentation."""
 PATH = "/api/external/search/jobs"
 MAX_PAGE_SIZE = 200
-"""Jobs on one page."""
+"""Maximum number of jobs on one page."""
 _OBJECT_ID = re.compile("[0-9a-f]{24}")
 _UNKNOWN = '"Job not found"'
 
@@ -106,14 +106,19 @@ class QwestlySource:
         return Search(query=query, echo=query)
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """Returns the first cursor; pages of equal size just cover the limit."""
+        """Returns the cursor of the first page, with the size of all pages.
+
+        All pages have the same size, chosen so that they together read as few rows above the limit
+        as possible.
+        """
         return msgspec.to_builtins(first_place(limit, offset, self._page_size))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
         """Returns the page at `cursor`; only a page without rows is the last.
 
-        The page after the end is fetched too, to read the total once more. A page that upstream
-        fails to serve is fetched as a smaller page, and so are all following pages.
+        The page after the last row is therefore fetched too; it announces the total once more. If
+        the upstream fails to return a page of this size, a smaller page is fetched, and all
+        following pages have the smaller size.
         """
         deadline = self._upstream.deadline()
         return fetch_or_shrink(
@@ -122,17 +127,20 @@ class QwestlySource:
         )
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:
-        """Returns the cursor of the page with the next number."""
+        """Returns the cursor of the page with the next number, at the same page size."""
         return next_cursor(cursor)
 
     def count(self, query: Mapping[str, Any]) -> int:
-        """Returns the total that a page of one job announces."""
+        """Returns the total of the search; requests a page of one job that announces it."""
         page = self._page(query, Place(page=1, size=1), self._upstream.deadline())
         assert page.total is not None
         return page.total
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002
-        """Returns the jobs of these ids: one request for each id, several at once."""
+        """Returns the jobs with these ids, by id; ids without a job are left out.
+
+        Sends one request for each id, several at the same time.
+        """
         deadline = self._upstream.deadline()
         return self._lookups.run(ids, lambda id_: self._job(id_, deadline))
 

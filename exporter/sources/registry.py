@@ -31,9 +31,9 @@ TYPES: Mapping[str, Callable[[Any, Clock, Budget], Source]] = {
 }
 
 RATES: Mapping[str, Rate] = {"bindbee": Rate(200, 60)}
-"""The rate that a vendor's contract allows for all workers together, by type of source."""
+"""The rate limit of all workers together that a vendor's contract sets, by type of source."""
 
 
 def make(config: AnySource, clock: Clock, budget: Budget = UNLIMITED) -> Source:
-    """Returns the source that `config` describes; each of its requests counts against `budget`."""
+    """Returns the source that `config` describes; each of its requests is counted in `budget`."""
     return TYPES[config.type](config, clock, budget)

@@ -1,4 +1,4 @@
-"""Interface of the stores that keep the records of exports, with the values they exchange."""
+"""Interface of the stores that keep the records of exports, and the types of its values."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from exporter.core.exports import Export, Partition, Result, Spec, State
 from exporter.errors import ExporterError
 
 AGEING_PERIOD = timedelta(minutes=10)
-"""Time that an export waits, ready and unclaimed, before its level is raised by one."""
+"""Time for which an export must be ready and unclaimed before it is raised by one level."""
 MAX_LOOKAHEAD = 16
-"""Exports of one user and level that a claim examines at most.
+"""Maximum number of exports of one user and level that a claim examines.
 
-If all of these must wait because of the concurrency limit of their plan, the user's later exports
-at that level wait too.
+If the concurrency limit of their plan prevents the claim of all of these, the user's later exports
+at that level are not claimed either.
 """
 
 
@@ -32,7 +32,11 @@ class KeySpent(ExporterError):
 
 
 def check_reservation(spec: Spec) -> None:
-    """Raises ValueError for an export that could write more rows than the credits it reserves."""
+    """Raises ValueError if the export could write more rows than it reserves credits for.
+
+    Also raises ValueError for a negative number of credits. An export that reserves no credits is
+    always accepted.
+    """
     if spec.reserved < 0 or (
         spec.account and spec.reserved and (spec.limit is None or spec.limit > spec.reserved)
     ):
@@ -59,83 +63,102 @@ def weights(export_id: str, partitions: Sequence[Partition]) -> list[float]:
 
 
 class Idempotency(msgspec.Struct, frozen=True):
-    """Idempotency key of a create request: all attempts with the key create one export together."""
+    """Idempotency key of a create request.
+
+    All requests of a user with the same key and fingerprint create only one export.
+    """
 
     key: str
-    """Key chosen by the caller; equal keys of two users do not conflict."""
+    """Key chosen by the caller; different users may choose the same key."""
     fingerprint: str
-    """Digest of the request: equal for equal requests. Contains no space."""
+    """Digest of the request; equal requests have the same digest. Contains no space."""
     ttl: timedelta = timedelta(hours=24)
-    """Time after the first attempt in which further attempts are recognized."""
+    """Time after the first request during which the key is remembered."""
 
 
 class Verdict(StrEnum):
-    """Answer of the store to a worker that presents its fence."""
+    """The store's answer to a worker that sends a request with its fence."""
 
     CONTINUE = "continue"
     CANCEL = "cancel"
-    """The owner canceled the export: stop, clean up, end the export as canceled."""
+    """The owner canceled the export. The worker must clean up and end the export as canceled."""
     LOST = "lost"
-    """The fence is stale: the lease was lost or the export has ended. Write nothing."""
+    """The fence is stale, because the lease was lost or the export has ended.
+
+    The worker must write nothing more.
+    """
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """Lease on one export or partition, with its fence: the right to write until it expires."""
+    """A new lease on an export or partition, with its fence.
+
+    It gives the worker the right to write the file until the lease expires.
+    """
 
     export: Export
     fence: str
     """Fencing token: a counter that only grows, plus a random nonce.
 
-    The nonce is needed when Redis loses its last write in a power cut: two workers may then have
-    the same count, but never the same fence.
+    The nonce is needed if Redis loses its last write in a power cut: two workers may then get the
+    same count, but never the same fence.
     """
     clean: bool
-    """True if the previous worker released cleanly, or if there was none: its upload can be
-    continued. If false, that worker may still be alive, and its upload must be sealed first."""
+    """Whether nothing of an earlier worker can still reach the object store.
+
+    If true, the earlier worker released the export cleanly, or there was none; its upload can be
+    continued. If false, that worker may still be alive. Its upload must first be sealed: completed
+    early, so that its upload id can no longer be used.
+    """
 
 
 class Wake(msgspec.Struct, frozen=True):
-    """Hint that an export may be ready. Losing or duplicating it causes no error."""
+    """A wake-up: a message of the store that an export may be ready.
+
+    The process that receives it sends a doorbell, the Celery message that wakes a worker. A lost or
+    repeated wake-up causes no error.
+    """
 
     export_id: str
     priority: int
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """Counts of one sweep."""
+    """The numbers of changes that one sweep made."""
 
     expired: int
-    """Expired leases; their exports are ready again."""
+    """Number of leases that had expired; their exports are ready again."""
     due: int
-    """Waiting exports that were made ready because their retry time was reached."""
+    """Number of waiting exports that were made ready, because their retry time was reached."""
     risen: int
-    """Exports that were raised one level because they were ready for long."""
+    """Number of exports that were raised one level, because they were ready for long."""
     ready: int
-    """Exports ready for a worker after the sweep."""
+    """Number of exports that are ready for a worker after the sweep."""
 
 
 class QueueCounts(msgspec.Struct, frozen=True):
-    """Current number of exports in each queue and index; a partition counts as an export."""
+    """Current number of exports in each state of the queue; a partition counts as an export."""
 
     ready: tuple[int, ...]
-    """Exports ready for a worker, by level: ten numbers, level 0 first."""
+    """Number of exports ready for a worker at each level: ten numbers, level 0 first."""
     running: int
-    """Exports with a lease."""
+    """Number of exports with a lease."""
     waiting: int
-    """Exports that wait for their retry time."""
+    """Number of exports that wait for their retry time."""
     wakes: int
-    """Wake-ups that no process has received yet."""
+    """Number of wake-ups that no process has received yet."""
     kept_files: int
-    """Files of finished exports that are not yet recorded as deleted."""
+    """Number of finished exports whose file is not yet recorded as deleted."""
     deleted: int
-    """Deleted exports whose objects may still be in the bucket."""
+    """Number of deleted exports whose objects may still be in the bucket."""
     since: datetime | None
-    """Creation time of this store's first export; None before that. Older files in the bucket are
-    unknown to the store."""
+    """Creation time of the first export in this store; None if there was none yet.
+
+    The store does not know the owners of files that are older.
+    """
 
 
 class RecordPage(msgspec.Struct, frozen=True):
-    """Page of a user's exports, newest first."""
+    """One page of the list of a user's exports, newest first."""
 
     exports: tuple[Export, ...]
     next_cursor: str | None
@@ -148,8 +171,8 @@ class ExportStore(Protocol):
     The webhook event of a state change is recorded in the same step, if a webhook endpoint
     subscribes to it; a step without a change records no event. A deleted export emits no event.
 
-    Every method raises StoreUnavailable if the store does not answer. A worker presents the fence
-    of its claim with each change; a stale fence changes nothing.
+    Every method raises StoreUnavailable if the store does not answer. A worker sends the fence of
+    its claim with each change; with a stale fence, nothing is changed.
 
     A worker handles a partition like an export: `claim` returns it, and renew, commit, release and
     end take its `Export.id`. Its lease counts as a slice of its user. It is hidden from the owner:
@@ -158,41 +181,44 @@ class ExportStore(Protocol):
     """
 
     def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
-        """Records a queued export, adds it to the queue and wakes a worker, all in one step.
+        """Records a queued export, adds it to the queue and makes a wake-up, all in one step.
 
-        Of all calls with the same user, key and fingerprint, the first creates the export. The
-        others return the current record of that export, so its id differs from `spec.id`. Raises
-        KeyReused if the user's key was used with another fingerprint, and KeySpent if its export
-        is deleted or expired. Two concurrent attempts do not conflict, because the key and the
-        export are recorded in the same step.
+        Returns the record. Of all calls with the same user, key and fingerprint, only the first
+        creates an export. The others return the current record of that export, whose id then
+        differs from `spec.id`. Raises KeyReused if the user's key was used with another
+        fingerprint, and KeySpent if the export of the key is deleted or expired. Concurrent calls
+        are safe, because the key and the export are recorded in the same step.
 
         The same step reserves `spec.reserved` credits of `spec.account`. Raises CreditsSpent, with
-        nothing recorded, if the account has fewer. Every end of the export settles the reservation
-        exactly once: rows of a finished file are charged, the rest is given back.
+        nothing recorded, if the account has fewer. When the export ends, the reservation is settled
+        exactly once: the rows of a finished file are charged, and the other credits are given back.
         """
 
     def get(self, export_id: str) -> Export | None:
-        """Returns the record; None if the id is unknown, deleted or that of a partition."""
+        """Returns the record; returns None if the id is unknown, deleted or that of a partition."""
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
         """Returns a user's exports, newest first. Raises ValueError for a malformed cursor."""
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:
-        """Leases the best ready export under a new fence; None if there is none.
+        """Leases the ready export that is next in order, under a new fence.
 
-        Order: highest level first; within a level, the user served least (start-time fair
-        queueing); within a user, the export that was ready first. A user with `tenant_slots` live
-        leases is skipped (0: no limit). So is each of the user's first MAX_LOOKAHEAD exports
-        whose `concurrency` limit is reached. An export whose record this version cannot read is
-        released for other workers, and is failed if none of these can read it either.
+        Returns None if no ready export may be claimed. The order is: highest level first; within a
+        level, the user who has been served least (start-time fair queueing); within a user, the
+        export that was ready first. A user with `tenant_slots` running leases is skipped (0: no
+        limit). An export is skipped while its user has as many running leases as the `concurrency`
+        of its spec allows; after MAX_LOOKAHEAD skipped exports, the rest of that user's exports at
+        that level are skipped too. An export whose record this version cannot read is released for
+        workers of other versions; if none of these can read it either, it fails.
         """
 
     def renew(
         self, export_id: str, fence: str, *, lease: timedelta, progress: float | None = None
     ) -> Verdict:
-        """Renews the lease for `lease` from now, and moves progress forward.
+        """Extends the lease to `lease` from now, records progress, and returns the verdict.
 
-        Progress of a partition also advances its export, by the partition's share of the rows.
+        Progress never decreases. Progress of a partition also advances its export, by the
+        partition's share of the rows.
         """
 
     def commit(
@@ -205,11 +231,12 @@ class ExportStore(Protocol):
         progress: float,
         closing: Result | None = None,
     ) -> Verdict:
-        """Replaces the checkpoint and renews the lease.
+        """Replaces the checkpoint, extends the lease to `lease` from now, and returns the verdict.
 
-        A checkpoint with more pages or parts than any before also resets attempts and stalls. With
-        `closing`, the phase becomes completing. Progress and rows of a partition also advance its
-        export, as in `renew`.
+        If the checkpoint has more pages or parts than every earlier checkpoint, the export has made
+        progress: attempts and stalls become 0. With `closing`, the phase becomes completing.
+        Progress and rows of a partition also advance its export, as in `renew`. Returns LOST, with
+        nothing changed, if the fence is stale.
         """
 
     def release(
@@ -221,10 +248,11 @@ class ExportStore(Protocol):
         retry_in: timedelta | None = None,
         reason: str | None = None,
     ) -> bool:
-        """Ends the lease: the export is ready at once, or waits for `retry_in` first.
+        """Ends the lease and returns True; the export is ready at once, or after `retry_in`.
 
-        A wait sets phase waiting and counts one stall. `clean` promises that no write of this
-        worker can still arrive. Returns False if the fence was stale.
+        With `retry_in`, the phase becomes waiting and the export's stalls grow by one. With
+        `clean`, the worker guarantees that none of its writes can still reach the object store.
+        Returns False, and changes nothing, if the fence is stale.
         """
 
     def end(
@@ -238,122 +266,139 @@ class ExportStore(Protocol):
         keep_file: timedelta | None = None,
         keep_record: timedelta,
     ) -> bool:
-        """Moves a processing export to a terminal state. Returns False if the fence was stale.
+        """Moves a processing export to the terminal state `state`, and returns True.
 
-        The rows of a finished export are charged, unless its owner deleted the export meanwhile
-        and will never see the file. All partitions of the export are removed.
+        Returns False, and changes nothing, if the fence is stale. The rows of a finished export are
+        charged, unless its owner deleted the export before and will never see the file. All
+        partitions of the export are removed.
 
-        The record of an ended partition keeps its final state and checkpoint; `keep_file` and
-        `keep_record` do not apply to it. If a partition does not finish, the other partitions are
-        requested to stop. When the last partition has ended, the export is made ready, so that one
-        worker composes the file or ends the export.
+        If a partition is ended, its record keeps its final state and checkpoint, and `keep_file`
+        and `keep_record` have no effect. If it ends in another state than finished, the other
+        partitions are requested to stop. When all partitions have ended, the export is made ready,
+        so that one worker composes the file or ends the export.
         """
 
     def cut(self, export_id: str, fence: str, partitions: Sequence[Partition]) -> Verdict:
-        """Cuts an export into ready partitions and ends the export's own lease, all in one step.
+        """Divides an export into ready partitions, ends its lease, and returns CONTINUE.
 
-        Until all partitions have ended, the export is processing and has no lease; the next worker
-        that claims it finds phase completing. Returns CANCEL if the owner canceled the export:
-        nothing is cut and the lease remains. Raises StoreUnavailable, with nothing cut, also if
-        the store is full: the worker can then continue to read the export without partitions.
-        Raises ValueError for partitions without rows or not numbered from 0, for an export that
-        was cut or rejoined before, and for a partition.
+        All of this is one step. Until all partitions have ended, the export is processing and has
+        no lease. A worker that claims it after that finds the phase completing. Returns CANCEL,
+        with nothing changed, if the owner canceled the export; the lease then remains. Returns
+        LOST, with nothing changed, if the fence is stale. Raises StoreUnavailable, with nothing
+        changed, also if the store is full: the worker can then continue to read the export without
+        partitions. Raises ValueError for partitions without rows or not numbered from 0, for an
+        export that was divided or rejoined before, and for a partition.
         """
 
     def partitions(self, export_id: str) -> tuple[Export, ...]:
-        """Returns the full records of an export's partitions, in order.
+        """Returns the records of an export's partitions, in order.
 
-        Partitions of a deleted export are returned too, because its worker has to clean up. Empty
-        for an export that is not cut or has ended.
+        They are also returned for a deleted export, because its worker has to clean up. Returns an
+        empty tuple for an export that is not partitioned or has ended.
         """
 
     def rejoin(self, export_id: str, fence: str) -> Verdict:
-        """Removes the partitions of an export, which is then read again from the start as one.
+        """Removes the partitions of an export and returns CONTINUE.
 
-        The export can never be cut again. Its checkpoint is removed as well; the caller must
-        remove the objects that the partitions left in the bucket. Returns CANCEL, with nothing
-        changed, if the owner canceled the export. A second call changes nothing.
+        The export is then read again from its first row, without partitions, and can never be
+        partitioned again. Its checkpoint is removed as well; the caller must remove the objects
+        that the partitions left in the bucket. Returns CANCEL, with nothing changed, if the owner
+        canceled the export, and LOST if the fence is stale. A second call changes nothing.
         """
 
     def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
-        """Cancels a queued export at once; requests a processing export to stop.
+        """Cancels an export if it is queued; requests its worker to stop if it is processing.
 
-        The partitions of a processing export are requested to stop as well. An ended export is not
-        changed. Returns the record after that; None if the id is unknown. `keep_record` is how long
-        the record of an export that was canceled at once is kept.
+        Returns the record after the change; returns None if the id is unknown. The workers of a
+        processing export's partitions are requested to stop as well. An export that has ended is
+        not changed. `keep_record` is the time for which the record of an export that was queued is
+        kept.
         """
 
     def delete(self, export_id: str, user_id: str) -> State | None:
-        """Hides an export for good. Returns its state; None if the user has no such export.
+        """Hides an export permanently and returns its state.
 
-        From now on get, list and cancel treat the export as unknown. A queued export is canceled
-        first. A processing export is requested to stop and is removed when its worker has ended
-        it, in whatever state. An ended export leaves only its objects, see `deleted_exports`. A
-        second call changes nothing and returns the current state, until one minute after the
-        export has ended and was deleted; after that it returns None.
+        Returns None if the user has no such export. From now on get, list and cancel treat the
+        export as unknown. A queued export is canceled first. The worker of a processing export is
+        requested to stop; the export is removed when its worker has ended it, in whatever state. Of
+        an export that has ended, only its objects remain until the next cleaning (see
+        `deleted_exports`). A second call changes nothing and returns the current state. One minute
+        after the export has both ended and been deleted, its record is gone and the call returns
+        None.
         """
 
     def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
-        """Returns ids of ended, deleted exports whose objects may still be in the bucket.
+        """Returns ids of deleted exports that have ended and whose objects may still exist.
 
-        The export that was removed first comes first.
+        At most `limit` ids are returned, beginning with the export that was removed first.
         """
 
     def forget_deleted(self, export_id: str) -> bool:
-        """Records that a deleted export has no object left in the bucket.
+        """Records that no object of a deleted export is left in the bucket; returns True.
 
         Returns False if that was recorded before.
         """
 
     def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING_PERIOD) -> Swept:
-        """Makes exports with an expired lease or a reached retry time ready, and raises levels.
+        """Makes exports ready whose lease has expired or whose wait has ended, and raises levels.
 
-        If exports are ready but no wake-up is left, new wake-ups are made.
+        Returns the numbers of changes. If exports are ready but no wake-up is left, new wake-ups
+        are made.
 
         An export that was ready for `ageing` without being claimed is raised one level, at most to
-        9, and goes to the end of its user's queue at that level. When the export is claimed, its
-        level becomes the requested priority again. So the least urgent export competes with the
-        most urgent exports after 9 times `ageing`: 90 minutes by default, and longer if more
+        level 9, and goes to the end of its user's queue at that level. When the export is claimed,
+        its level becomes the requested priority again. The least urgent export thus competes with
+        the most urgent exports after 9 times `ageing`: 90 minutes by default, and longer if more
         exports are ready than sweeps can raise. Each sweep raises at most `limit` exports, the
         oldest first: with one process that sweeps every 5 s, 12,000 exports in 10 minutes.
         """
 
     def expired_files(self, *, limit: int = 100) -> tuple[Export, ...]:
-        """Returns finished exports whose file is past its retention and not recorded as deleted."""
+        """Returns finished exports whose file must be deleted, because its retention has ended.
+
+        An export whose file is recorded as deleted is not returned. At most `limit` are returned.
+        """
 
     def forget_file(self, export_id: str) -> bool:
-        """Records that the file of a finished export is deleted, and emits `export.expired`.
+        """Records that the file of a finished export was deleted; returns True.
 
-        Returns False if that was recorded before.
+        The event `export.expired` is recorded in the same step.
+
+        Returns False, without an event, if that was recorded before.
         """
 
     def trim_lists(self, *, users: int = 10, again: timedelta = timedelta(hours=1)) -> int:
-        """Removes expired exports from the lists of up to `users` users.
+        """Removes exports whose record has expired from the lists of up to `users` users.
 
-        Returns the number of lists examined. The list that waits longest is examined first; a list
-        is not examined again for the time `again`, unless it was full of expired exports.
+        Returns the number of lists examined. The list that was not examined for the longest time is
+        first. A list is examined again after the time `again`; a list that was full of expired
+        exports is examined again sooner.
         """
 
     def count(self, what: str, by: int) -> None:
         """Adds `by` to a counter of events that happen outside the store, such as cleaned files."""
 
     def counters(self) -> Mapping[str, int]:
-        """Returns all counters, which start with the first export; see `metrics.COUNTERS`.
+        """Returns all counters by name; see `metrics.COUNTERS`.
 
-        A state change is counted in the step that makes it, so a repeated call counts once.
+        They count from the first export of the store on. A state change is counted in the step that
+        makes it, so a repeated call counts once.
         """
 
     def queue_counts(self) -> QueueCounts:
-        """Returns the current size of each queue and index; not one atomic snapshot."""
+        """Returns the current size of each queue and index.
+
+        The numbers are read one after the other, so they may differ by changes in between.
+        """
 
     def cleanup_cursor(self) -> str:
-        """Returns the position at which the last cleanup of the bucket stopped; empty at first."""
+        """Returns the bucket position where the last cleaning stopped; empty for the start."""
 
     def set_cleanup_cursor(self, place: str) -> None:
-        """Stores the position at which a cleanup of the bucket stopped."""
+        """Stores the bucket position where a cleaning has stopped."""
 
     def next_wake(self, *, timeout: timedelta) -> Wake | None:
-        """Waits up to `timeout` for a wake-up; None if none came.
+        """Waits for a wake-up and returns it; returns None if none came within `timeout`.
 
         Each wake-up is returned to only one caller.
         """

@@ -8,9 +8,9 @@ import msgspec
 
 
 def encode(value: Any) -> bytes:
-    r"""Returns the value as JSON; never fails because of its texts.
+    r"""Returns the value as JSON; accepts every text, so no text makes it fail.
 
-    A lone surrogate, which UTF-8 cannot encode, is replaced by the text of its escape.
+    UTF-8 cannot encode a lone surrogate, so it is replaced by the six characters of its escape.
 
     >>> encode({"title": "caf\u00e9 \ud83e"}).decode()
     '{"title":"café \\\\ud83e"}'
@@ -22,7 +22,7 @@ def encode(value: Any) -> bytes:
 
 
 def clean(text: str) -> str:
-    r"""Returns the text with each lone surrogate replaced by the text of its escape.
+    r"""Returns the text with each lone surrogate replaced by the six characters of its escape.
 
     >>> clean("caf\u00e9 \ud83e")
     'café \\ud83e'

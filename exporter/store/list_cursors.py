@@ -1,4 +1,4 @@
-"""Opaque cursors for keyset pagination of a user's list."""
+"""Cursors for keyset pagination of a list of exports or deliveries; opaque to callers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import re
 
 
 def encode(place: int) -> str:
-    """Returns an opaque cursor for the entries after `place` in a user's list, newest first.
+    """Returns the cursor of the entries after `place`, in a list with the newest entry first.
+
+    `place` is the position of the last entry on a page: a number that is higher for newer entries.
 
     >>> decode(encode(1767225600000000))
     1767225600000000
@@ -16,7 +18,7 @@ def encode(place: int) -> str:
 
 
 def decode(cursor: str) -> int:
-    """Returns the place in a cursor. Raises ValueError for a cursor that `encode` did not make."""
+    """Returns the `place` in a cursor. Raises ValueError for a cursor not made by `encode`."""
     try:
         text = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True)
     except ValueError:

@@ -38,24 +38,28 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 20.0
 """Time without a received byte after which a request is given up.
 
-Bounds how long a silent upstream blocks a worker, which notices a shutdown only between two pages.
+A silent upstream blocks a worker for at most that long. A worker notices a shutdown only between
+two pages.
 """
 PAGE_TIMEOUT_SECONDS = 60.0
-"""Time for one page, with all its retries and smaller sizes."""
+"""Time limit for one page, including retries and requests for smaller pages."""
 MAX_PAGE_BYTES = 128 * 1024 * 1024
-"""Size of a page after decompression; a larger answer is refused."""
+"""Maximum size of a page after decompression; a larger answer is refused."""
 MAX_REFUSAL_BYTES = 64 * 1024
-"""Bytes that are read of an answer with another status than 200, to quote them in an error."""
+"""Number of bytes that are read of an answer without status 200, to quote them in an error."""
 MAX_TRIES = 4
-"""Requests for a page of one size, before the export is set to wait without a worker."""
+"""Number of requests for a page of one size.
+
+If all of them fail, the export waits in phase waiting and occupies no worker.
+"""
 FIRST_RETRY_SECONDS = 0.25
-"""Upper bound of the first random wait between two tries; doubled after each try (backoff)."""
+"""Upper bound of the random wait before the first retry; each retry doubles the bound."""
 MAX_RETRY_AFTER_SECONDS = 300.0
-"""Longest Retry-After that is obeyed; upstreams have asked for days by mistake."""
+"""Maximum Retry-After that is obeyed; upstreams have sent values of days by mistake."""
 
 
 _url = lru_cache(maxsize=64)(httpx.URL)
-"""Parses a URL; cached, because most sources request the same address for each page."""
+"""A function that parses a URL; it is cached, because most sources always request the same URL."""
 
 
 class TooManyBytes(Exception):
@@ -65,32 +69,34 @@ class TooManyBytes(Exception):
 class Reaction(Enum):
     """The reaction to an answer that is not the requested page.
 
-    A retry follows after a backoff, or after the upstream's Retry-After if that is longer. If
-    Retry-After is long, or the tries are used up, the export waits without a worker.
+    A retry is sent after a backoff, or after the upstream's Retry-After if that is longer. If
+    Retry-After is long, or MAX_TRIES requests have failed, the export waits in phase waiting
+    instead and occupies no worker.
     """
 
     ACCEPT = auto()
     RETRY = auto()
-    """Retry."""
+    """Send the same request again."""
     SLOW_DOWN = auto()
     """Retry, and pause all workers of this source for the time in Retry-After."""
     SMALLER_OR_RETRY = auto()
-    """The page may be too large: request a smaller page, or retry if there is none."""
+    """The page may be too large: request a smaller page; if none is possible, retry."""
     RETRY_THEN_SMALLER = auto()
     """Retry; if all tries fail, request a smaller page once."""
     SMALLER = auto()
-    """The page is too large: request a smaller page, or fail the export if there is none."""
+    """The page is too large: request a smaller page; if none is possible, fail the export."""
     GIVE_UP = auto()
     """A retry cannot help: fail the export with the upstream's text."""
     SPENT = auto()
-    """The plan at the upstream is used up: fail the export, because a retry cannot help."""
+    """The account at the upstream has used up its plan: fail the export, without a retry."""
 
 
 QUOTA_HEADER = "x-billing-code"
 QUOTA_SPENT = "limit_exceeded"
-"""The value of QUOTA_HEADER on a 429 that means a used-up plan, not too many requests.
+"""Value of QUOTA_HEADER on a 429 which means that the plan at the upstream is used up.
 
-The vendor's official client uses the same header to distinguish the two.
+Without this value, a 429 means too many requests. The vendor's official client distinguishes the
+two in the same way.
 """
 
 REACTIONS: Mapping[int | tuple[int, str] | type[Exception], Reaction] = {
@@ -174,7 +180,7 @@ class Upstream:
         self._extensions = {"timeout": timeouts.as_dict()}
 
     def deadline(self) -> float:
-        """Returns the deadline of a page that is requested now, in the clock's monotonic time."""
+        """Returns the monotonic time by which a page requested now must have arrived."""
         return self._clock.monotonic() + self._timeout
 
     def request(
@@ -187,9 +193,9 @@ class Upstream:
         deadline: float | None = None,
         can_shrink: bool = False,
     ) -> T:
-        """Returns `read(body)` of the answer, after retries if needed.
+        """Sends a request, with retries, and returns `read(body)` for the body of the answer.
 
-        Same as `request_with_headers`, for answers whose headers are not needed.
+        Does the same as `request_with_headers`, for answers whose headers are not needed.
         """
         return self.request_with_headers(
             method,
@@ -210,15 +216,16 @@ class Upstream:
         deadline: float | None = None,
         can_shrink: bool = False,
     ) -> T:
-        """Returns `read(body, headers)` of the answer, after retries if needed.
+        """Sends a request, with retries, and returns `read(body, headers)` for the answer.
 
-        `read` raises SourceUntrue for a body that cannot be the requested one; this is retried too.
-        All tries end at `deadline`, by default the deadline of a page that is requested now. Raises
-        SourceRefused, SourceUnavailable or the last SourceUntrue; their texts may be shown to users
-        and never contain a header that was sent.
+        `read` must raise SourceUntrue for a body that cannot be the requested one; the request is
+        then retried too. All tries end at `deadline`, by default that of a page requested now.
+        Raises SourceRefused, SourceUnavailable or the last SourceUntrue; their texts may be shown
+        to users and never contain a header that was sent.
 
-        With `can_shrink`, the caller must catch PageTooLarge and request a smaller page by the same
-        deadline. Each request then gets half of the remaining time.
+        With `can_shrink`, this method also raises PageTooLarge, and the caller must then request a
+        smaller page with the same deadline. Each request gets only half of the remaining time, so
+        that time is left for the smaller page.
         """
         deadline = self.deadline() if deadline is None else deadline
         delay = FIRST_RETRY_SECONDS
@@ -257,8 +264,9 @@ class Upstream:
     def _wait_for_budget(self, failure: SourceError | None) -> None:
         """Sleeps until the rate budget allows the next request.
 
-        Raises SourceUnavailable if the wait is longer than MAX_SLEEP_SECONDS; its text includes
-        `failure`, the reason for this retry.
+        Raises SourceUnavailable, without sleeping, if the wait would be longer than
+        MAX_SLEEP_SECONDS. `failure` is the error that causes this retry, if it is one; its text is
+        added to the error.
         """
         try:
             wait = self._budget.reserve()
@@ -291,7 +299,7 @@ class Upstream:
         json: Mapping[str, Any] | None,
         deadline: float,
     ) -> T:
-        """Sends one request and returns what `read` returns. Raises _Failed."""
+        """Sends one request and returns the result of `read`. Raises _Failed if there is none."""
         seconds = max(deadline - self._clock.monotonic(), 0)
         response: httpx.Response | None = None
         body = _Body()
@@ -337,7 +345,7 @@ class Upstream:
         raise failed
 
     def _broken(self, path: str, what: str, response: httpx.Response | None, body: bytes) -> str:
-        """Returns the error text for an answer that failed or is not the page."""
+        """Returns the error text for a request without an answer, or with an unusable body."""
         path = path.partition("?")[0]
         what = self._redactor.excerpt(what.encode())
         if response is None:
@@ -360,7 +368,7 @@ class Upstream:
 
 
 class _Failed(Exception):
-    """A request did not return the page."""
+    """Error of one request: the upstream did not return the page."""
 
     def __init__(
         self, reaction: Reaction, said: str, *, wait: float | None = None, untrue: bool = False
@@ -368,9 +376,9 @@ class _Failed(Exception):
         super().__init__(said)
         self.reaction = reaction
         self.wait = wait
-        """Seconds in the upstream's Retry-After; None without one."""
+        """Seconds that the upstream's Retry-After asks for; None without that header."""
         self.error: SourceError
-        """The error to raise if there is no further retry."""
+        """The error to raise if the request is not retried."""
         if reaction is Reaction.SPENT:
             self.error = SourceRefused(f"{said} (its plan is used up)")
         elif reaction in _FINAL:
@@ -401,7 +409,11 @@ class _Body:
 
 
 def _fill(body: _Body, response: httpx.Response) -> None:
-    """Reads the body; with another status than 200, only about MAX_REFUSAL_BYTES of it."""
+    """Reads the body of the answer into `body`.
+
+    Of an answer without status 200, only about MAX_REFUSAL_BYTES are read. Raises TooManyBytes for
+    a page of more than MAX_PAGE_BYTES.
+    """
     page = response.status_code == 200
     for piece in unpacked(response):
         body.add(piece)

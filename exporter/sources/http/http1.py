@@ -17,12 +17,16 @@ import httpx
 from exporter.sources.http.sockets import Socket
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Size of the status line and headers of an answer, including provisional (1xx) answers before it.
+"""Maximum size of the status line and headers of an answer.
 
-Also bounds each line between two chunks, and the trailers.
+Provisional (1xx) answers before the answer are included. The same limit applies to each line
+between two chunks and to the trailers.
 """
 MAX_PIECE_BYTES = 8 * 1024 * 1024
-"""Size of one piece of an uncompressed page; most pages are one piece, which is not copied."""
+"""Maximum size of one piece of an uncompressed page.
+
+Most pages are smaller, so they are one piece, which need not be copied.
+"""
 _BUFFER_BYTES = 64 * 1024
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -50,7 +54,7 @@ class Head(NamedTuple):
     """Pairs of name and value; names are in lower case."""
 
     def values(self, name: bytes) -> list[bytes]:
-        """Returns the comma-separated members of all headers of that name, in lower case."""
+        """Returns all comma-separated values of the headers with that name, in lower case."""
         return [
             value.strip().lower()
             for key, values in self.headers
@@ -69,7 +73,7 @@ class Connection:
 
     @property
     def is_unused(self) -> bool:
-        """True if no request was sent on this connection yet."""
+        """True if no request has been sent on this connection yet."""
         return self._received_before is None
 
     @property
@@ -106,9 +110,10 @@ class Connection:
         return not buffered and self.socket.nothing_to_read()
 
     def tunnel(self, host: str) -> Connection:
-        """Returns a TLS connection to `host` through this one, which is a proxy's tunnel now.
+        """Returns a connection under TLS to `host`, through this connection.
 
-        Raises the same errors as `Socket.start_tls`.
+        A proxy must have opened a tunnel to `host` on this connection before. Raises the same
+        errors as `Socket.start_tls`.
         """
         self._incoming.file.detach()
         return Connection(self.socket.start_tls(host))
@@ -120,8 +125,8 @@ class Connection:
 class Answer:
     """The head of an answer, and an iterator over its body, in pieces of at most MAX_PIECE_BYTES.
 
-    The body can be iterated once. Raises RemoteProtocolError for a truncated body, and the errors
-    of Socket; the bytes received before an error are yielded first.
+    The body can be iterated once. The iterator raises RemoteProtocolError for a truncated body, and
+    the errors of Socket; the bytes received before an error are yielded first.
     """
 
     def __init__(self, incoming: _Incoming, head: Head, method: bytes, *, last: bool) -> None:
@@ -170,7 +175,7 @@ class Answer:
                 raise self._incoming.ended(f"after {size - left} of {size} bytes")
 
     def _chunks(self) -> Iterator[bytes]:
-        """Yields the bytes of many chunks joined, because servers send chunks of a few KiB."""
+        """Yields the body of a chunked answer, with many small chunks joined to one piece."""
         joined = io.BytesIO()
         try:
             while size := self._chunk_size():
@@ -203,14 +208,14 @@ class Answer:
 
 
 class _Incoming:
-    """Buffered reading from a socket, by lines of text or by counted bytes."""
+    """Reads lines, or a given number of bytes, from a socket through a buffer."""
 
     def __init__(self, socket: Socket) -> None:
         self.socket = socket
         self.file = io.BufferedReader(socket, _BUFFER_BYTES)
 
     def head(self) -> Head:
-        """Returns the head of the final answer; provisional (1xx) answers are skipped."""
+        """Returns the head of the final answer; provisional (1xx) answers before it are skipped."""
         room = MAX_HEAD_BYTES
         while True:
             text, room = self.text(room, "before an answer")
@@ -223,7 +228,11 @@ class _Incoming:
                 return Head(b"HTTP/1." + found[1], status, found[3] or b"", headers)
 
     def fields(self, room: int) -> tuple[Headers, int]:
-        """Returns the headers up to the empty line after them, and the bytes left of `room`."""
+        """Reads the headers up to the empty line that ends them.
+
+        Returns the headers, and `room` less their size. `room` is the number of bytes that may be
+        read; raises RemoteProtocolError if the headers are larger.
+        """
         fields: list[tuple[bytes, bytes]] = []
         while True:
             text, room = self.text(room, "within its headers")
@@ -239,7 +248,11 @@ class _Incoming:
                 raise httpx.RemoteProtocolError(f"a malformed header line: {text!r}")
 
     def text(self, room: int, where: str) -> tuple[bytes, int]:
-        """Returns a line with its line break, and the bytes left of `room`."""
+        """Reads a line; returns it with its line break, and `room` less its size.
+
+        `room` is the number of bytes that may be read; raises RemoteProtocolError if the line is
+        longer. `where` says, for an error text, at which point of the answer the line is expected.
+        """
         text = self.file.readline(room)
         if text.endswith(b"\n"):
             return text, room - len(text)
@@ -248,7 +261,10 @@ class _Incoming:
         raise self.ended(where)
 
     def ended(self, where: str) -> httpx.TransportError:
-        """Returns the error to raise for a connection that ended at `where`."""
+        """Returns the error to raise because the connection has ended within an answer.
+
+        `where` says, for the error text, at which point of the answer it ended.
+        """
         return self.socket.failure or httpx.RemoteProtocolError(
             f"the connection was closed {where}"
         )
@@ -268,9 +284,11 @@ def _serialized(method: bytes, target: bytes, headers: Headers, body: bytes) -> 
 
 
 def _framing(head: Head, method: bytes) -> tuple[int | None, bool]:
-    """Returns the size of the body, None if unknown, and whether the body is chunked.
+    """Returns the size of an answer's body, and True if the body is chunked.
 
-    If an answer has both, the chunks are used and the size is ignored, as the standard requires.
+    The size is None if it is not known in advance. If the headers give a size although the body is
+    chunked, the size is ignored, as the standard requires. Raises RemoteProtocolError for headers
+    that allow no certain answer.
     """
     tunnelled = method == b"CONNECT" and head.status < 300
     if tunnelled or method == b"HEAD" or head.status < 200 or head.status in (204, 304):

@@ -25,12 +25,13 @@ _passed = json.JSONDecoder(
 
 
 def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
-    """Returns a function that reads a page's body into `envelope`.
+    """Returns a function that decodes the body of a page into the struct type `envelope`.
 
-    The field named `rows` holds the raw rows, or a single raw row. The fast path only slices, and
-    each row is a msgspec.Raw. Invalid JSON that upstreams do send (NaN, control characters in
-    strings, a thousand levels of nesting) is sliced by the standard library's scanner instead, and
-    each row is `bytes`. The function raises SourceUntrue for a body that neither can read.
+    `rows` is the name of the field that holds the rows, or one row, of the page. Rows are not
+    decoded: each row is a piece of the body, unchanged. For valid JSON, msgspec cuts out these
+    pieces, as msgspec.Raw. Some upstreams send invalid JSON (NaN, control characters in strings, a
+    thousand levels of nesting). The scanner of the standard library then cuts out the pieces, as
+    `bytes`. The function raises SourceUntrue for a body that neither of the two can read.
     """
     fast = msgspec.json.Decoder(envelope)
     fields = frozenset(envelope.__struct_encode_fields__)
@@ -58,9 +59,9 @@ def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
 
 
 def text_of(row: Row, name: str) -> str | None:
-    """Returns the text in a row's field `name`; None if the field is absent or not a text.
+    """Returns the value of the field `name` of a row; None if it is absent or not a text.
 
-    Reads all rows that `reader` accepts, also invalid JSON.
+    Reads all rows that `reader` accepts, including rows of invalid JSON.
     """
     text = bytes(row).decode("utf-8", "surrogateescape")
     try:
@@ -72,9 +73,11 @@ def text_of(row: Row, name: str) -> str | None:
 
 
 def _slice(body: bytes, rows: str, fields: frozenset[str], *, alone: bool) -> dict[str, Any]:
-    """Returns the named fields of the top-level object, and the field `rows` as raw bytes.
+    """Returns the fields `fields` of the JSON object in `body`, by name.
 
-    `rows` is a list of raw elements; with `alone`, a value that is not a list is one raw row.
+    The value of the field `rows` is not decoded, but returned as a list with the bytes of each
+    element. With `alone`, a value of that field that is not a list is returned as the bytes of one
+    row. Raises ValueError for a body that is not a JSON object.
     """
     # surrogateescape keeps bytes that are not UTF-8 unchanged in the row.
     text = body.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
@@ -119,7 +122,7 @@ def _raw(text: str) -> bytes:
 
 
 def _end(text: str, at: int) -> int:
-    """Returns the index after the value that begins at `at`."""
+    """Returns the index after the value that begins at `at`; raises ValueError if it has no end."""
     try:
         end: int = _passed(text, at)[1]
     except RecursionError:

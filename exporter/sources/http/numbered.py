@@ -1,4 +1,4 @@
-"""Page sizes and lookups for upstreams with numbered pages and one request for each posting."""
+"""Page sizes of sources with numbered pages, and lookups by one request for each posting."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from exporter.sources.http.numbered_pages import Place, smaller_page
 log = structlog.get_logger()
 
 MAX_LOOKUP_IDS = 100
-"""Ids in one lookup, which sends one request for each id."""
+"""Maximum number of ids in one lookup, which sends one request for each id."""
 MAX_LOOKUP_SECONDS = 10.0
-"""Time that the requests of one lookup may take under the source's rate.
+"""Time that the requests of one lookup may take under the source's rate limit.
 
-A lookup that does not finish loses the answers it already has.
+A lookup that is interrupted has to begin again, so it must not be long.
 """
 
 
 def first_place(limit: int | None, offset: int, page_size: int) -> Place:
-    """Returns the place of the first page; pages of equal size just cover the limit.
+    """Returns the place of the first page, with the size of all pages.
 
-    Each page has at most `page_size` rows.
+    All pages have the same size, chosen so that they together read as few rows above the limit as
+    possible. No page is larger than `page_size`.
     """
     size = page_size
     if limit is not None:
@@ -38,10 +39,10 @@ def first_place(limit: int | None, offset: int, page_size: int) -> Place:
 
 
 def fetch_or_shrink(at: Place, ask: Callable[[Place, bool], Page]) -> Page:
-    """Returns the page at `at`, or a smaller page with the same beginning if upstream fails.
+    """Returns the page at `at`, or a smaller page that begins with the same row.
 
-    `ask` fetches the page at a place. Its second argument says whether a smaller page exists; if
-    so, it raises PageTooLarge when that page should be tried.
+    `ask(place, can_shrink)` must fetch the page at a place. `can_shrink` is True if a smaller page
+    exists; only then may `ask` raise PageTooLarge, and the smaller page is fetched.
     """
     whole = at
     while True:
@@ -60,16 +61,16 @@ class Lookups(NamedTuple):
     """The limits of lookups that send one request for each id."""
 
     size: int
-    """Ids that one lookup accepts."""
+    """Maximum number of ids in one lookup."""
     at_once: int
-    """Requests of one lookup that run concurrently."""
+    """Maximum number of requests of one lookup that run at the same time."""
 
     @classmethod
     def for_rate(cls, max_in_flight: int, rate: Rate | None) -> Lookups:
-        """Returns limits that `rate` can serve soon; without a rate, the largest limits.
+        """Returns the limits for a source with that rate limit, or the largest limits without one.
 
-        A request that would have to wait longer than MAX_SLEEP_SECONDS for the rate is refused, and
-        then the whole lookup starts again.
+        With these limits no request has to wait for the rate longer than MAX_SLEEP_SECONDS. Such a
+        request would be refused, and the whole lookup would begin again.
         """
         if rate is None:
             return cls(MAX_LOOKUP_IDS, max_in_flight)
@@ -79,7 +80,7 @@ class Lookups(NamedTuple):
         )
 
     def run(self, ids: Sequence[str], one: Callable[[str], Row | None]) -> Mapping[str, Row]:
-        """Returns the result of `one` for each id, without the ids for which the result is None."""
+        """Calls `one` for each id, several at once; returns the results by id, without None."""
         with ThreadPoolExecutor(min(self.at_once, max(len(ids), 1))) as pool:
             asked = {id_: pool.submit(one, id_) for id_ in ids}
             try:

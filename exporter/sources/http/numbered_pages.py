@@ -27,15 +27,16 @@ class Place(msgspec.Struct):
     """Number of the page, from 1, as upstream counts."""
     size: int
     skip: int = 0
-    """Rows at the start of this page that are skipped, because of the caller's offset."""
+    """Number of rows at the beginning of this page that the caller's offset skips."""
     follows: bool = False
-    """Whether the page before this page had rows."""
+    """Whether the previous page is known to have had rows."""
 
 
 def check_page(answer: Answer, at: Place) -> Page:
-    """Returns the page if it has exactly the rows that its own total implies for this place.
+    """Returns the answer as a Page, without the rows that `at` skips.
 
-    Raises SourceUntrue otherwise.
+    Raises SourceUntrue if the answer is for another page or size, or if its number of rows is not
+    the number that its total implies for this page.
     """
     if answer.limit not in (None, at.size) or answer.page not in (None, at.page):
         raise SourceUntrue(
@@ -62,7 +63,7 @@ def check_page(answer: Answer, at: Place) -> Page:
 
 
 def next_cursor(cursor: Cursor) -> Cursor:
-    """Returns the cursor of the page after the page at `cursor`, assuming that one has rows."""
+    """Returns the cursor of the next page, assuming that the page at `cursor` has rows."""
     return _next_place(msgspec.convert(cursor, Place))
 
 
@@ -71,9 +72,10 @@ def _next_place(at: Place) -> Cursor:
 
 
 def smaller_page(at: Place) -> Place | None:
-    """Returns the place of a smaller page with the same beginning; None if there is none.
+    """Returns the place of a smaller page that begins with the same row.
 
-    Its size is the next smaller divisor of this page's size, so that a page begins at the same row.
+    Its size is the next smaller divisor of the page's size. Returns None if the page has only one
+    row.
     """
     size = next((size for size in range(at.size // 2, 0, -1) if at.size % size == 0), None)
     if size is None:

@@ -17,7 +17,7 @@ from exporter.sources.http import sockets
 from exporter.sources.http.http1 import Connection, Headers
 
 KEEP_ALIVE_SECONDS = 15.0
-"""Idle time after which a connection is closed instead of used again."""
+"""Idle time after which a connection is closed and not used again."""
 MAX_CONNECTIONS = 100
 
 _PORTS = {"http": 80, "https": 443}
@@ -31,20 +31,21 @@ class Connections:
     """
 
     def __init__(self, url: httpx.URL, left: Callable[[], float]) -> None:
-        """Stores `left`, which returns the seconds that the calling thread may still wait."""
+        """Stores `left`, which returns how many seconds the calling thread may still wait."""
         self._url = url
         self._left = left
         self._proxy = _proxy(url)
         self._slots = threading.Semaphore(MAX_CONNECTIONS)
         self._lock = threading.Lock()
         self._kept: list[tuple[Connection, float]] = []
-        """Idle connections and the time of their release; the latest is last and is used first."""
+        """Idle connections with the time of their release, oldest first; the last is used first."""
         self._closed = False
 
     def acquire(self, timeouts: Mapping[str, float | None]) -> Connection:
         """Returns a connection for one request; the caller must release it.
 
-        Raises PoolTimeout if all connections stay in use, ProxyError, and the errors of Socket.
+        Raises PoolTimeout if all connections stay in use, ProxyError if the proxy fails, and the
+        errors of Socket.
         """
         if not self._slots.acquire(timeout=sockets.next_timeout(timeouts.get("pool"), self._left)):
             raise httpx.PoolTimeout(f"all {MAX_CONNECTIONS} connections stayed in use")
@@ -67,9 +68,10 @@ class Connections:
         self._slots.release()
 
     def for_proxy(self, target: bytes, headers: Headers) -> tuple[bytes, Headers]:
-        """Returns target and headers in the form in which they are sent.
+        """Returns the target and the headers as they must be sent on a connection of this pool.
 
-        A proxy without a tunnel needs the full URL as target, and its own password.
+        They are changed only for http through a proxy, which opens no tunnel: the target becomes
+        the full URL, and the headers that the proxy requires are added.
         """
         if self._proxy is None or self._url.scheme == "https":
             return target, headers
@@ -77,7 +79,7 @@ class Connections:
         return origin + target, [*headers, *self._proxy.headers]
 
     def close(self) -> None:
-        """Closes idle connections now, and each other connection when it is released."""
+        """Closes all idle connections now, and each other connection at its release."""
         with self._lock:
             self._closed = True
             kept, self._kept = self._kept, []

@@ -1,4 +1,4 @@
-"""Excerpts of upstream answers for errors: one short printable line without our secrets."""
+"""Excerpts of upstream answers for error texts: one short printable line without secrets."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
 MAX_EXCERPT_CHARS = 300
-"""Length of the excerpt of an upstream's answer in an error."""
+"""Maximum length of the excerpt of an upstream's answer in an error text."""
 _HIDDEN = "(the API key)"
 _MAX_FORM_BYTES = 16
-"""Length of one character as encoded in a URL, JSON, HTML or Python."""
+"""Maximum length of one character that is encoded as in a URL, JSON, HTML or Python."""
 
 
 class Redactor:
-    """Replaces secrets in texts.
+    """Replaces secrets, such as the API key of the upstream, in texts.
 
-    Upstreams and proxies have been seen to echo all headers of a request, and users see the texts
-    of errors.
+    Some upstreams and proxies echo all headers of a request, and users see the texts of errors.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
@@ -48,7 +47,7 @@ class Redactor:
 
 
 def _forms(character: str) -> str:
-    """Returns a pattern that matches every known encoding of the character."""
+    """Returns a regular expression that matches every known encoding of the character."""
     if character.isalnum() and character.isascii():
         return character
     number = ord(character)

@@ -1,4 +1,4 @@
-"""Client sockets, plain or under TLS, whose every wait ends at a deadline."""
+"""Client sockets, with or without TLS, for which every wait ends at a deadline."""
 
 from __future__ import annotations
 
@@ -18,27 +18,33 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MAX_WRITE_BYTES = 64 * 1024
-"""Size of one write. Under TLS the timeout covers a whole write, however long it takes."""
+"""Maximum size of one write.
+
+Under TLS a timeout applies to a whole write, so a large write over a slow network would fail.
+"""
 
 
 class Socket(io.RawIOBase):
     """A connection to one address; every wait ends when `left()`, in seconds, reaches zero.
 
-    As a file it reports a read error as the end of the stream, so that the bytes before the error
-    are not lost; `failure` then holds the error. Not thread-safe.
+    When it is read as a file, a read error looks like the end of the stream, so that the bytes
+    before the error are not lost; `failure` then holds the error. Not thread-safe.
     """
 
     def __init__(self, end: socket.socket, left: Callable[[], float]) -> None:
         self._socket = end
         self._left = left
         self.timeouts: Mapping[str, float | None] = {}
-        """Seconds without progress, by operation: connect, read, write."""
+        """Longest wait in seconds without progress, for each of connect, read and write."""
         self.failure: httpx.TransportError | None = None
-        """The error that ended reading; None if the stream is open or the other side closed it."""
+        """The error that ended reading; None while there was no error."""
         self.received = 0
         """Number of bytes read so far."""
         self.drain_only = False
-        """If true, `readinto` returns the end without a read; shows what is buffered already."""
+        """If true, `readinto` reports the end of the stream and does not read from the socket.
+
+        This shows which bytes a buffered reader over this socket already holds.
+        """
 
     def readable(self) -> bool:
         return True
@@ -55,7 +61,7 @@ class Socket(io.RawIOBase):
         return came
 
     def receive(self, buffer: WriteableBuffer) -> int:
-        """Reads into the buffer and returns the number of bytes, 0 at the end.
+        """Reads into the buffer and returns the number of bytes; 0 at the end of the stream.
 
         Raises ReadTimeout or ReadError.
         """
@@ -83,9 +89,10 @@ class Socket(io.RawIOBase):
             raise httpx.WriteError(str(error)) from error
 
     def start_tls(self, host: str) -> Socket:
-        """Returns a socket under TLS that replaces this one, after checking the host's certificate.
+        """Starts TLS, checks the certificate of `host`, and returns the socket to use from now on.
 
-        Raises ReadTimeout (at the deadline), ConnectTimeout or ConnectError.
+        This socket must not be used afterwards. Raises ReadTimeout (at the deadline),
+        ConnectTimeout or ConnectError.
         """
         if isinstance(self._socket, ssl.SSLSocket):
             return _TlsInTls(self, host)
@@ -117,9 +124,9 @@ class Socket(io.RawIOBase):
 
 
 def next_timeout(timeout: float | None, left: Callable[[], float]) -> float | None:
-    """Returns the seconds that the next wait may last; None for no limit.
+    """Returns the seconds that the next wait may last: the smaller of `timeout` and `left()`.
 
-    Raises ReadTimeout if no time is left.
+    Returns None if neither limits the wait. Raises ReadTimeout if no time is left.
     """
     remaining = left()
     if remaining <= 0:
@@ -132,10 +139,10 @@ def next_timeout(timeout: float | None, left: Callable[[], float]) -> float | No
 def connect(
     url: httpx.URL, timeouts: Mapping[str, float | None], left: Callable[[], float]
 ) -> Socket:
-    """Returns a socket to the first address of the host that accepts, under TLS for https.
+    """Returns a socket to the first address of the host that accepts a connection.
 
-    The deadline does not interrupt the DNS lookup. Raises ReadTimeout (at the deadline),
-    ConnectTimeout or ConnectError.
+    The socket is under TLS if the URL is https. The DNS lookup does not end at the deadline. Raises
+    ReadTimeout (at the deadline), ConnectTimeout or ConnectError.
     """
     failure: httpx.TransportError = httpx.ConnectError(f"{url.host} has no address")
     port = url.port or (443 if url.scheme == "https" else 80)
@@ -167,7 +174,8 @@ def connect(
 class _TlsInTls(Socket):
     """TLS inside another TLS connection, as needed for a tunnel through an https proxy.
 
-    Bytes are moved between the two layers by hand; every wait is a wait of the outer socket.
+    Encrypted bytes are passed between the inner TLS and the outer socket by this class; every wait
+    is a wait of the outer socket.
     """
 
     def __init__(self, outer: Socket, host: str) -> None:
@@ -211,7 +219,11 @@ class _TlsInTls(Socket):
         super().close()
 
     def _pump(self, act: Callable[[], T]) -> T:
-        """Calls `act` until it needs no more bytes from the other side; returns its result."""
+        """Returns the result of `act`, an operation of the inner TLS.
+
+        As often as the operation needs bytes from the other side, they are received and `act` is
+        called again. Bytes that it produces are sent.
+        """
         self._outer.timeouts = self.timeouts
         while True:
             try:
@@ -234,7 +246,10 @@ class _TlsInTls(Socket):
 
 @lru_cache(maxsize=1)
 def _tls_context() -> ssl.SSLContext:
-    """Returns the shared TLS context; reading all certificates takes longer than many requests."""
+    """Returns the TLS context that all connections share.
+
+    It is created once, because reading all certificates takes longer than many requests.
+    """
     context = httpx.create_ssl_context()
     context.set_alpn_protocols(["http/1.1"])
     return context

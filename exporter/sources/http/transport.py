@@ -15,19 +15,22 @@ from exporter.sources.http.http1 import Answer, Connection
 from exporter.sources.http.pool import Connections
 
 MAX_UNPACKED_BYTES = 1024 * 1024
-"""Size of one decompressed piece; 64 KiB of gzip may decompress to a thousand times as much."""
+"""Maximum size of one decompressed piece.
+
+Without it, 64 KiB of gzip could become a piece a thousand times as large.
+"""
 
 # The package's type stubs declare `error` as a value, not as a type.
 _Unpackable = cast("type[Exception]", isal_zlib.error)
 
 
 class DeadlineTransport(httpx.BaseTransport):
-    """A transport to one origin; every network wait ends at the thread's deadline. Thread-safe.
+    """An httpx transport to one origin; every wait ends at the thread's deadline. Thread-safe.
 
     The timeouts of httpx restart with each byte, so they never end an answer that arrives byte by
-    byte. The deadline does not interrupt DNS lookups. A request is sent again if a kept connection
-    turns out to be closed, so this transport must not be used for requests that must take effect at
-    most once.
+    byte. DNS lookups do not end at the deadline. If a kept connection turns out to be closed, the
+    request is sent again on another one. This transport must therefore not be used for requests
+    that must take effect at most once.
     """
 
     def __init__(self, url: httpx.URL) -> None:
@@ -103,10 +106,10 @@ class _Body(httpx.SyncByteStream):
 
 
 def unpacked(response: httpx.Response) -> Iterator[bytes]:
-    """Yields the decompressed body; gzip in pieces of at most MAX_UNPACKED_BYTES.
+    """Yields the decompressed body; gzip is yielded in pieces of at most MAX_UNPACKED_BYTES.
 
-    Raises httpx.DecodingError for another encoding than gzip, and for a truncated gzip body, whose
-    beginning could be taken for a whole page.
+    Raises httpx.DecodingError for a body that is encoded otherwise than by gzip, and for a
+    truncated gzip body, because its beginning could be taken for a whole page.
     """
     packing = response.headers.get("content-encoding", "identity").strip().lower()
     if packing not in ("gzip", "x-gzip", "identity", ""):

@@ -1,4 +1,4 @@
-"""Read-only access to a database, in transactions that see one state."""
+"""Read-only access to a database, in transactions that see one state of the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable
 
 MAX_CONNECT_SECONDS = 10
 MAX_STATEMENT_SECONDS = 300
-"""Time of one statement; also the longest time that a page of any source may take."""
+"""Time limit of one statement; it is also the upper limit of `page_timeout`."""
 MAX_CONNECTIONS = 16
 
 
@@ -25,10 +25,10 @@ class Missing(ConfigurationError, SourceRefused):
 
 
 class Database:
-    """The database at a URL; the first `reading` opens the first connection.
+    """The database at a URL; no connection is opened before `reading` is first used.
 
-    No error text contains the URL's password. Raises ConfigurationError for an invalid URL, and for
-    a driver that is not installed.
+    No error text contains the URL's password. The constructor raises ConfigurationError for an
+    invalid URL and for a driver that is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -51,10 +51,10 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Yields a read-only connection whose statements all see one state of the database.
+        """Yields a read-only connection; all its statements see the same state of the database.
 
-        Database errors inside the block are translated too: SourceUnavailable if the database does
-        not answer now, SourceRefused for an error that a retry cannot help.
+        Database errors in the block are translated: SourceUnavailable is raised if the database
+        does not answer now, and SourceRefused for an error that a retry cannot help.
         """
         try:
             with self._engine.connect() as connection:
@@ -72,7 +72,10 @@ class Database:
             raise SourceRefused(f"{self._label} refused: {self._driver_text(error)}") from None
 
     def columns(self, schema: str | None, table: str) -> dict[str, sa.types.TypeEngine[Any]]:
-        """Returns the columns of a table or view and their types. Raises Missing."""
+        """Returns the columns of a table or view: the type of each column by its name.
+
+        Raises Missing if there is no such table or view.
+        """
         with self.reading() as connection:
             try:
                 found = sa.inspect(connection).get_columns(table, schema)
@@ -101,7 +104,10 @@ class Database:
 
 
 def interrupt(connection: sa.Connection) -> None:
-    """Cancels the statement that another thread runs on the connection; it raises there."""
+    """Cancels the statement that another thread is running on the connection.
+
+    In that thread, the call that runs the statement raises an error.
+    """
     driver: Any = connection.connection.driver_connection
     stop = getattr(driver, "cancel", None) or getattr(driver, "interrupt", None)
     if stop is not None:

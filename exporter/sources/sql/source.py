@@ -1,4 +1,4 @@
-"""A source that reads one owner's postings from a SQL table with the postings of many users."""
+"""A source that reads the postings of one owner from a SQL table shared by many users."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from exporter.sources.sql.table import Key, Table
 class _Cursor(msgspec.Struct, omit_defaults=True):
     size: int
     skip: int = 0
-    """Rows that are skipped before the first page."""
+    """Number of rows before the first page that the caller's offset skips."""
     after: Key | None = None
     """The key of the last row read; None before the first page."""
     last: Key | None = None
-    """The highest key at the first page."""
+    """The highest key in the table when the first page was read; later keys are not exported."""
     total: int = 0
-    """Rows that matched at the first page."""
+    """Number of rows that matched when the first page was read."""
     read: int = 0
-    """Rows read or skipped so far."""
+    """Number of rows that were read or skipped so far."""
 
 
 class SqlSource:
@@ -74,27 +74,34 @@ class SqlSource:
         self._table = Table(self._database, config)
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
-        """Returns the filters in canonical form; all filters are optional.
+        """Validates the filters and returns their canonical form; all filters are optional.
 
-        `status` and `source` accept one value of the contract or a list of them. `from` (inclusive)
-        and `to` (exclusive) bound `created_at`, so consecutive windows cover each row exactly once.
-        Each is a time, or a date, which means its first moment in UTC. The contract announces
-        filters without naming any, so the names are ours.
+        `status` and `source` accept one value of the contract or a list of such values. `from`
+        (inclusive) and `to` (exclusive) bound `created_at`, so consecutive windows cover each row
+        exactly once. Each of the two is a time, or a date, which means its first moment in UTC. The
+        pipeline contract mentions filters but does not name them; this source has chosen these
+        names.
         """
         echo = _filters(raw)
         return Search(query={"user_id": user_id, **echo}, echo=echo)
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """Returns the first cursor; pages of equal size just cover the limit."""
+        """Returns the cursor of the first page, with the size of all pages.
+
+        All pages have the same size, chosen so that they together read as few rows above the limit
+        as possible.
+        """
         size = self._page_size
         if limit is not None:
             size = -(-limit // -(-limit // size))
         return msgspec.to_builtins(_Cursor(size=size, skip=offset))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
-        """Returns the page at `cursor`, with the number of rows that matched at the first page.
+        """Returns the page at `cursor`.
 
-        The total is higher if more rows were read. On the last page it is the number of rows read.
+        The page announces as total the number of rows that matched when the first page was read, or
+        the number of rows read so far if that is higher. The last page announces the number of rows
+        read.
         """
         at = msgspec.convert(cursor, _Cursor)
         first = at.after is None
@@ -121,7 +128,7 @@ class SqlSource:
         return Page(rows=rows, next=msgspec.to_builtins(following), total=max(at.total, read))
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:  # noqa: ARG002
-        """Returns None: the last key of a page is known only from the page."""
+        """Returns None, because the last key of a page is known only when it was read."""
         return None
 
     def count(self, query: Mapping[str, Any]) -> int:
@@ -131,14 +138,17 @@ class SqlSource:
             return self._table.count(connection, query)
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:
-        """Returns the owner's rows with these keys, by one statement."""
+        """Returns the owner's rows with these ids, by id, with one statement."""
         self._wait_for_budget()
         shape = self._table.shape(self.columns)
         with self._database.reading() as connection:
             return self._table.lookup(connection, shape, query, ids)
 
     def snapshot(self, query: Mapping[str, Any], columns: Sequence[str]) -> Snapshot:
-        """Returns a context manager that reads all matching rows as of its entry."""
+        """Returns a context manager that reads all rows matching the query, with these columns.
+
+        All rows are read as they are in the table when the context manager is entered.
+        """
         return Snapshot(self._database, self._table, query, columns, self._page_size)
 
     def close(self) -> None:
@@ -147,7 +157,8 @@ class SqlSource:
     def _wait_for_budget(self) -> None:
         """Sleeps until the rate budget allows the next statement.
 
-        Raises SourceUnavailable if the wait is longer than MAX_SLEEP_SECONDS.
+        Raises SourceUnavailable, without sleeping, if the wait would be longer than
+        MAX_SLEEP_SECONDS.
         """
         try:
             wait = self._budget.reserve()
@@ -161,11 +172,11 @@ class SqlSource:
 
 
 class Snapshot:
-    """Reads the rows of one query as of one moment, page by page in bounded memory.
+    """Reads the rows of one query, page by page, as they were at one moment.
 
-    A context manager that is entered once. Its methods may run in different threads, one at a time;
-    only `interrupt` may run at any time. Raises the same errors as `SqlSource.fetch`, at the latest
-    on exit.
+    A context manager that can be entered once; that moment is its entry. At most one page is in
+    memory. The methods may be called from different threads, but only one at a time; `interrupt`
+    may be called at any time. Raises the same errors as `SqlSource.fetch`, at the latest on exit.
     """
 
     def __init__(
@@ -177,7 +188,7 @@ class Snapshot:
         page_size: int,
     ) -> None:
         self.total = 0
-        """Number of rows; set on entry."""
+        """Number of rows that match the query; set when the context manager is entered."""
         self._database = database
         self._table = table
         self._query = query
@@ -210,7 +221,10 @@ class Snapshot:
         self._held.__exit__(kind, error, trace)
 
     def pages(self) -> Iterator[Sequence[Row]]:
-        """Yields all rows by pages. Raises SourceUntrue at the end if their number differs."""
+        """Yields all rows in pages.
+
+        Raises SourceUntrue after the last page if the number of rows differs from `total`.
+        """
         assert self._connection is not None
         read, after = 0, None
         while True:
@@ -225,7 +239,11 @@ class Snapshot:
             raise SourceUntrue(f"the table returned {read} rows after a count of {self.total}")
 
     def interrupt(self) -> None:
-        """Makes the statement of another thread fail soon, or the next statement if none runs."""
+        """Cancels the statement that another thread is running, which then raises an error there.
+
+        If no statement runs, the next statement may fail instead; if the context manager is not yet
+        entered, its entry fails.
+        """
         with self._lock:
             self._interrupted = True
             if self._connection is not None:
@@ -284,4 +302,4 @@ _FILTER_READERS: Mapping[str, Callable[[Any], Any]] = {
     "status": _among(STATUSES),
     "source": _among(SOURCES),
 }
-"""The filters, and the function that reads the value of each."""
+"""For each filter, the function that validates its value and returns the canonical value."""

@@ -19,7 +19,7 @@ from exporter.sources.sql.database import Database, Missing
 from exporter.sources.sql.values import Reader, RowWriter
 
 Key = int | str
-"""A row's key in the form that a cursor stores."""
+"""The value of a row's key column, in the form in which a cursor stores it."""
 
 _DELETED = "deleted_at"
 _CREATED = "created_at"
@@ -32,15 +32,18 @@ _READERS: Mapping[str, Reader] = {
     "tags": sql_values.to_raw_list,
     **dict.fromkeys(_MOMENTS, sql_values.to_utc),
 }
-"""Readers by column name, because SQLite has no booleans, times or lists."""
+"""The conversion of a column's values, by column name.
+
+It is needed for SQLite, which has no types for booleans, times and lists.
+"""
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
 class Shape(NamedTuple):
-    """The selected columns, and the writer of their rows."""
+    """The columns that a statement selects, and the writer that turns their values into a row."""
 
     selected: Sequence[sa.ColumnElement[Any]]
-    """The key first, then the columns."""
+    """The key column, followed by the requested columns."""
     write: RowWriter
 
 
@@ -54,7 +57,7 @@ class Table:
     """A table of a database; its columns are looked up once, on first use.
 
     Rows whose `deleted_at` is set are never read. All methods raise the errors of
-    `Database.reading`, and Missing for a column that the configuration or a query names and the
+    `Database.reading`. They raise Missing if the configuration or a query names a column that the
     table does not have.
     """
 
@@ -65,7 +68,7 @@ class Table:
         self._loaded: _Schema | None = None
 
     def shape(self, columns: Sequence[str]) -> Shape:
-        """Returns how to select these columns and convert their values."""
+        """Returns the columns to select for these names, and the writer of their rows."""
         facts = self._schema()
         selected: list[sa.ColumnElement[Any]] = [facts.key]
         readers: dict[str, Reader] = {}
@@ -88,7 +91,10 @@ class Table:
         return Shape(selected, RowWriter(columns, readers))
 
     def count(self, connection: sa.Connection, query: Mapping[str, Any]) -> int:
-        """Returns the number of matching rows. Raises SourceRefused if some rows have no key."""
+        """Returns the number of rows that match the query.
+
+        Raises SourceRefused if the key is null in some of these rows.
+        """
         facts = self._schema()
         counts = sa.func.count(), sa.func.count(facts.key)
         statement = sa.select(*counts).select_from(facts.clause).where(*self._matching(query))
@@ -101,7 +107,7 @@ class Table:
         return int(total)
 
     def last_key(self, connection: sa.Connection, query: Mapping[str, Any]) -> Key | None:
-        """Returns the highest key of the matching rows; None if no row matches."""
+        """Returns the highest key of the rows that match the query; None if no row matches."""
         # ORDER BY instead of max(), which PostgreSQL does not have for UUIDs.
         key = self._schema().key
         statement = sa.select(key).where(*self._matching(query)).order_by(key.desc()).limit(1)
@@ -119,9 +125,11 @@ class Table:
         last: Key | None = None,
         skip: int = 0,
     ) -> tuple[Sequence[Row], Key | None]:
-        """Returns rows with `after` < key <= `last`, by key, and the last key if more rows follow.
+        """Returns at most `size` matching rows in the order of their key, and the last row's key.
 
-        Raises SourceRefused if the last row and the row after it have the same key.
+        Only rows with a key above `after` and up to `last` are read, and the first `skip` of these
+        are left out. In place of the key, None is returned if no further row follows. Raises
+        SourceRefused if the last row and the row after it have the same key.
         """
         key = self._schema().key
         statement = sa.select(*shape.selected).where(*self._matching(query))
@@ -149,7 +157,7 @@ class Table:
         query: Mapping[str, Any],
         ids: Sequence[str],
     ) -> Mapping[str, Row]:
-        """Returns the rows with these keys, by the requested id."""
+        """Returns the rows with these ids, by the requested id; ids without a row are left out."""
         facts = self._schema()
         wanted = _keys(ids, facts.types[facts.key.name])
         among = facts.key.in_(_bind(list(wanted), expanding=True))
@@ -224,7 +232,10 @@ def _bind(value: Any, *, expanding: bool = False) -> sa.BindParameter[Any]:
 
 
 def _keys(ids: Sequence[str], kind: sa.types.TypeEngine[Any]) -> dict[Any, str]:
-    """Returns the ids by key, without ids that cannot be a key of that type."""
+    """Returns the given ids by key: each id, converted to the type of the key column.
+
+    An id that cannot be a key of that type is left out.
+    """
     if isinstance(kind, sa.Integer):
         return {int(one): one for one in ids if _INTEGER.fullmatch(one)}
     if not isinstance(kind, sa.Uuid):

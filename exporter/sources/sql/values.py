@@ -14,24 +14,28 @@ import msgspec
 from exporter.errors import SourceRefused
 
 Reader = Callable[[Any], Any]
-"""Converts the values of a column; a value that it cannot convert is returned unchanged."""
+"""A function that converts a value of a column; it returns an unsuitable value unchanged."""
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
 def to_bool(value: Any) -> Any:
-    """Returns a boolean for 0 and 1, for databases without booleans.
+    """Returns False for 0 and True for 1, for databases without booleans.
 
-    >>> truth(1), truth(0), truth("yes")
+    Any other value is returned unchanged.
+
+    >>> to_bool(1), to_bool(0), to_bool("yes")
     (True, False, 'yes')
     """
     return bool(value) if value in (0, 1) else value
 
 
 def to_utc(value: Any) -> Any:
-    """Returns a time in UTC, also from ISO 8601 text; a time without a zone counts as UTC.
+    """Returns the time in UTC of a datetime, or of a text in ISO 8601.
 
-    >>> moment("2026-03-04 13:00:00+01:00")
+    A time without a zone is taken as UTC. Any other value is returned unchanged.
+
+    >>> to_utc("2026-03-04 13:00:00+01:00")
     datetime.datetime(2026, 3, 4, 12, 0, tzinfo=datetime.timezone.utc)
     """
     try:
@@ -44,19 +48,29 @@ def to_utc(value: Any) -> Any:
 
 
 def to_finite(value: Any) -> Any:
-    """Returns None for a decimal NaN or infinity, which JSON does not have, as for floats."""
+    """Returns None for a decimal that is NaN or infinite; any other value is returned unchanged.
+
+    JSON has no such numbers. The JSON encoder writes such floats as null by itself.
+    """
     return None if isinstance(value, Decimal) and not value.is_finite() else value
 
 
 def to_raw_json(value: Any) -> Any:
-    """Returns text that is JSON as raw JSON, so that numbers keep all their digits."""
+    """Returns the text of a JSON value as a msgspec.Raw, which is written into the row unchanged.
+
+    Numbers in it thus keep all their digits. Text that is not JSON and values that are not text are
+    returned unchanged.
+    """
     if not isinstance(value, str) or not _is_json(value):
         return value
     return msgspec.Raw(value.encode(errors="surrogateescape"))
 
 
 def to_raw_list(value: Any) -> Any:
-    """Returns text that is a JSON list as raw JSON, for databases without lists."""
+    """Returns the text of a JSON list as a msgspec.Raw, for databases without lists.
+
+    The list is then written into the row unchanged. Any other value is returned unchanged.
+    """
     return to_raw_json(value) if isinstance(value, str) and value.lstrip()[:1] == "[" else value
 
 
@@ -73,7 +87,7 @@ def _is_json(text: str) -> bool:
 
 
 class RowWriter:
-    """Converts the values of one row, in the order of `names`, into a JSON object.
+    """Writes rows as JSON: a call with a row's values, in the order of `names`, returns an object.
 
     Decimals keep their digits, times are ISO 8601 in UTC with a final Z, NaN is null. Raises
     SourceRefused, which names the column, for a value that JSON cannot express.

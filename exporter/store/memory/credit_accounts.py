@@ -20,7 +20,10 @@ class _Account:
 
 
 class MemoryAccounts:
-    """Behaves like `Credits` and the Redis scripts, for keys that `open` has registered."""
+    """Behaves like `Credits` and the Redis scripts.
+
+    It has only the accounts of keys that were registered by `open`.
+    """
 
     def __init__(self, lock: threading.RLock, counters: Counter[str]) -> None:
         self._lock = lock
@@ -28,12 +31,12 @@ class MemoryAccounts:
         self._accounts: dict[str, _Account] = {}
 
     def open(self, key_id: str, left: int | None) -> None:
-        """Registers a key with that many credits; None: the key is not metered."""
+        """Creates the account of a key with that many credits; None: unlimited."""
         with self._lock:
             self._accounts[key_id] = _Account(left)
 
     def close(self, key_id: str) -> None:
-        """Revokes a key; its exports continue, and no account is charged for them."""
+        """Deletes the account of a key; exports of the key continue and are not charged."""
         with self._lock:
             self._accounts.pop(key_id, None)
 
@@ -55,7 +58,11 @@ class MemoryAccounts:
                 self._counters["credits_charged"] += amount
 
     def reserve(self, spec: Spec) -> int:
-        """Reserves the credits of an export and returns their number. Raises CreditsSpent."""
+        """Reserves `spec.reserved` credits of the account and returns how many were reserved.
+
+        Returns 0 if the export has no account or the account is unlimited. Raises CreditsSpent if
+        the account has fewer credits.
+        """
         if spec.account is None or not spec.reserved:
             return 0
         account = self._deduct(spec.account, spec.reserved)
@@ -66,7 +73,10 @@ class MemoryAccounts:
         return spec.reserved
 
     def settle(self, record: Record, rows: int) -> None:
-        """Charges an ended export for its rows and gives the rest back. Idempotent."""
+        """Charges an ended export for `rows` rows and gives its other reserved credits back.
+
+        A second call has no effect.
+        """
         payer, reserved = record.payer, record.reserved
         record.payer, record.reserved = None, 0
         if payer is None:

@@ -14,18 +14,18 @@ MIN_PROGRESS_INTERVAL = timedelta(seconds=10)
 
 
 class MemoryOutbox:
-    """Keeps every event of exports that has a subscriber; events are never removed."""
+    """Records the events of exports that have a subscriber; recorded events are never removed."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self._subscriptions = defaultdict[str, set[str]](set)
 
     def subscribe(self, user_id: str, events: Iterable[str]) -> None:
-        """Records these events of all exports of a user from now on."""
+        """From now on, the events of these names are recorded for all exports of the user."""
         self._subscriptions[user_id].update(events)
 
     def emit(self, record: Record, kind: str, now: datetime) -> None:
-        """Records an event if it has a subscriber and the export is visible to its owner."""
+        """Records an event, if it has a subscriber and the owner can see the export."""
         if not record.visible or not self._is_subscribed(record, kind):
             return
         record.sequence += 1
@@ -35,7 +35,10 @@ class MemoryOutbox:
         )
 
     def emit_progress(self, record: Record, now: datetime) -> None:
-        """Records a progress event, if progress changed and the latest one is 10 s old."""
+        """Records a progress event, if the event has a subscriber and progress has changed.
+
+        Does nothing within MIN_PROGRESS_INTERVAL of the export's latest progress event.
+        """
         latest = (record.export.progress, record.export.rows)
         if (
             self._is_subscribed(record, PROGRESS)

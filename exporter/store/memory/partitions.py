@@ -1,4 +1,4 @@
-"""Queueing of exports, and cutting them into partitions and back, for the store in memory."""
+"""Makes exports ready, divides them into partitions and rejoins them, for the store in memory."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from exporter.store.memory.queue import MemoryQueue, Record
 from exporter.store.memory.records import MemoryRecords, copy
 
 MAX_WAKES = 10_000
-"""Wake-ups kept; the oldest are dropped, because a lost wake-up causes no error."""
+"""Maximum number of wake-ups that are kept.
+
+If there are more, the oldest are dropped, because a lost wake-up causes no error.
+"""
 
 
 class MemoryPartitions(MemoryRecords):
-    """The part of ExportStore that changes an export together with its partitions."""
+    """The methods of ExportStore that handle an export together with its partitions."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
@@ -102,7 +105,10 @@ class MemoryPartitions(MemoryRecords):
         self.outbox.emit_progress(self._parent(record), now)
 
     def _advance_parent(self, record: Record, share: float, rows: int, now: datetime) -> None:
-        """Adds a partition's gain in progress and rows to its export; nothing for an export."""
+        """Adds the progress and rows that a partition has gained to its export.
+
+        Does nothing if the record is not a partition.
+        """
         if record.export.partition is None:
             return
         parent = self._parent(record)
@@ -133,7 +139,7 @@ class MemoryPartitions(MemoryRecords):
             del self._records[one.export.id]
 
     def _parent(self, record: Record) -> Record:
-        """Returns the record of a partition's export; for an export, its own record."""
+        """Returns the record of a partition's export; of an export, its own record."""
         return self._records[record.export.spec.id]
 
     def _partitions(self, record: Record) -> list[Record]:

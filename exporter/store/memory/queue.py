@@ -15,46 +15,50 @@ from exporter.core.exports import Export, Phase
 from exporter.store.base import MAX_LOOKAHEAD, Verdict
 
 LEVELS = range(9, -1, -1)
-"""Levels, the most urgent first. A level is the current priority of an export."""
+"""Levels, the most urgent first; the level of an export is its current priority."""
 
 
 @dataclass
 class Record:
-    """Stored state of one export or partition: its public record and the store's own fields."""
+    """The stored state of one export or partition: its public record and fields of the store."""
 
     export: Export
     level: int
-    """Current priority, raised above the requested priority by ageing."""
+    """Current priority; ageing raises it above the requested priority."""
     place: int
     """Position in the order of creation."""
     fence: str | None = None
-    """Fence of the latest claim; None after its lease expired."""
+    """Fence of the latest claim; None before the first claim and after its lease expired."""
     fences: int = 0
     """Number of claims so far."""
     lease_until: datetime | None = None
     """Expiry of the lease; None without a lease."""
     clean: bool = True
-    """True if no worker can still write: the latest worker released cleanly, or there was none."""
+    """Whether nothing of a worker can still reach the object store.
+
+    True if the latest worker released the export cleanly, or if there was none.
+    """
     pages: int = 0
     """Highest number of pages in any checkpoint so far.
 
-    A takeover falls back to fewer parts. Reaching the old number again is not progress: counted as
-    progress, it would hide that every worker dies on this export.
+    Progress is counted from here: when a worker takes over, it falls back to fewer pages, and
+    reaching the old number again is no progress. Otherwise an export on which every worker dies
+    would seem to advance.
     """
     parts: int = 0
     """Highest number of parts in any checkpoint so far."""
     queue_position: int | None = None
-    """Position in the queue; None when the export is not ready."""
+    """Number that orders the queue; None when the export is not ready."""
     ready_since: datetime | None = None
     """Time at which the export became ready at its current level."""
     deleted: bool = False
-    """Deleted by its owner, and hidden from then on."""
+    """Whether the owner has deleted the export, which hides it."""
     kept: bool = False
-    """True until the file of a finished export is recorded as deleted."""
+    """Whether the export has a file that is not yet recorded as deleted."""
     forget_at: datetime | None = None
-    """Expiry of the record; None while the export is live."""
+    """Time at which the record is removed; None before the export has ended."""
     payer: str | None = None
-    """Id of the API key that pays; None after the credits are settled."""
+    """Id of the API key that pays; None without one and after the credits are settled."""
     reserved: int = 0
     """Credits reserved from the payer."""
     sequence: int = 0
@@ -64,7 +68,7 @@ class Record:
     last_progress_at: datetime | None = None
     """Time of the latest progress event."""
     weight: float = 1.0
-    """A partition's share of its export's rows."""
+    """The partition's share of its export's rows; 1.0 for an export."""
     cut_by: str | None = None
     """Fence of the claim that cut the export into partitions."""
 
@@ -77,16 +81,22 @@ class Record:
 
     @property
     def visible(self) -> bool:
-        """True if the owner can see the record: neither a deleted export nor a partition."""
+        """True if the owner can see the record: it is neither deleted nor a partition."""
         return not self.deleted and self.export.partition is None
 
     def holds_lease(self, fence: str) -> bool:
-        """True if that fence has the lease; an expired lease counts until a sweep removes it."""
+        """True if the latest lease has that fence and was not ended.
+
+        An expired lease counts until a sweep ends it.
+        """
         return self.fence == fence and self.lease_until is not None
 
     @property
     def phase_at_work(self) -> Phase:
-        """Phase under a lease: completing if `closing` is set or it was cut, else reading."""
+        """Phase of the export while a worker has its lease.
+
+        It is completing if `closing` is set or the export has partitions, else reading.
+        """
         export = self.export
         return Phase.COMPLETING if export.closing or export.partitions else Phase.READING
 
@@ -100,13 +110,13 @@ class Record:
 class _Level:
     """Start-time fair queueing between the users of one level, counted in slices.
 
-    Each level has its own virtual time. With one virtual time for all levels, a user starved at
-    level 0 while other users are served at level 9 would be so far behind that a new user would
-    have to wait for all slices owed to the starved user.
+    Each level has its own virtual time. If all levels shared one, a user who waits at level 0 while
+    other users are served at level 9 would be owed many slices, and a new user would have to wait
+    for all of them.
     """
 
     virtual: int = 0
-    """Virtual time of the level: start of the slice claimed last."""
+    """Virtual time of the level: the virtual start time of the slice that was claimed last."""
     tags: dict[str, int] = field(default_factory=dict)
     """Virtual start time of each user's next slice; missing if the user was never ready here."""
 
@@ -134,7 +144,7 @@ class MemoryQueue:
         record.ready_since = now
 
     def best(self, tenant_slots: int) -> Record | None:
-        """Returns the record to claim next; None if there is none.
+        """Returns the ready record to claim next; returns None if none may be claimed.
 
         Skips users with `tenant_slots` leases (0: no limit), and exports whose concurrency limit is
         reached.
@@ -160,7 +170,7 @@ class MemoryQueue:
         return None
 
     def dequeue(self, record: Record) -> None:
-        """Removes a record from the queue and counts one slice for its user."""
+        """Removes a record from the queue, and counts one slice for its user."""
         level = self._levels[record.level]
         # A user skipped because of its concurrency limit must not accumulate credit: its virtual
         # start time is raised to that of the level.
@@ -170,7 +180,10 @@ class MemoryQueue:
         record.level = record.export.spec.priority
 
     def raise_levels(self, now: datetime, ageing: timedelta, limit: int) -> int:
-        """Raises exports ready for `ageing` by one level, oldest first; returns their number."""
+        """Raises exports that have been ready for `ageing` by one level, the oldest first.
+
+        At most `limit` exports are raised; returns their number.
+        """
         old = sorted(
             (record.ready_since, record.export.id)
             for record in self._records.values()

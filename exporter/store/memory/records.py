@@ -1,4 +1,4 @@
-"""Reading, counting and expiry of records, for the store in memory."""
+"""Reading, listing, counting and expiry of records, for the store in memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Value = TypeVar("_Value")
 
 @dataclass
 class IdempotencyEntry:
-    """Export that an idempotency key created, until the key expires."""
+    """An idempotency key and the export that it created; removed when the key expires."""
 
     fingerprint: str
     export_id: str
@@ -31,7 +31,7 @@ class IdempotencyEntry:
 
 
 class MemoryRecords:
-    """The part of ExportStore that does not change the state of an export."""
+    """The methods of ExportStore that do not change the state of an export."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -138,5 +138,5 @@ class MemoryRecords:
 
 
 def copy(value: _Value) -> _Value:
-    """Returns a deep copy as a store of bytes would: later changes by the caller have no effect."""
+    """Returns a deep copy, so that changes by the caller have no effect on the stored value."""
     return msgspec.json.decode(codec.encode(value), type=type(value))

@@ -1,4 +1,4 @@
-"""Export store in plain Python: for tests without Redis, and as a readable form of the rules."""
+"""An export store in plain Python: for tests without Redis, and to read the rules in Python."""
 
 from __future__ import annotations
 
@@ -28,16 +28,22 @@ from exporter.store.memory.queue import LEVELS, Record
 from exporter.store.memory.records import IdempotencyEntry, copy
 
 MAX_REWAKES = 16
-"""Wake-ups that a sweep makes at most, if exports are ready and no wake-up is left."""
+"""Maximum number of wake-ups that one sweep makes.
+
+A sweep makes wake-ups if exports are ready but no wake-up is left.
+"""
 MAX_DUE_PER_CLAIM = 16
-"""Waiting exports that one claim makes ready at most."""
+"""Maximum number of waiting exports that one claim makes ready at the end of their wait."""
 
 TOMBSTONE_TTL = timedelta(minutes=1)
-"""Time for which a repeated delete of an ended export is still answered with its state."""
+"""Time for which the record of a deleted export is kept after the export has ended.
+
+During that time, a repeated delete is answered with the export's state.
+"""
 
 
 class MemoryStore(MemoryPartitions):
-    """Keeps every guarantee of ExportStore until this process ends.
+    """Keeps all guarantees of ExportStore as long as this process runs.
 
     Thread-safe. All times come from the given clock, and `next_wake` sleeps on that clock.
     """

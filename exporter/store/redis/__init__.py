@@ -1,3 +1,3 @@
-"""Stores in Redis; every state change is one Lua script, so each change is atomic."""
+"""Stores in Redis; each change is made by one Lua script and is thus atomic."""
 
 from __future__ import annotations

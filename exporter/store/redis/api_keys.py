@@ -1,4 +1,4 @@
-"""API keys: shown once at creation, stored only as a hash."""
+"""API keys: the secret is returned once, at creation; only its hash is stored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _INDEX = "exporter:keys"
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """Stored record of an API key, without the secret."""
+    """The stored record of an API key, without its secret."""
 
     id: str
     """First 12 hex digits of the SHA-256 of the secret: identifies the key without revealing it."""
@@ -35,7 +35,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     name: str
     created_at: datetime
     plan: Plan = plans.UNLIMITED
-    """Limits of the key; a stored key without a plan is unlimited."""
+    """The permissions and limits of the key; a key stored without a plan has no limits."""
 
 
 class KeyRing:
@@ -50,7 +50,7 @@ class KeyRing:
 
     @property
     def client(self) -> redis.Redis:
-        """Redis client of the keys; the same Redis has their credit accounts and rate limits."""
+        """The Redis client of the keys; their credit accounts and rate limits use it too."""
         return self._redis
 
     def create(
@@ -65,8 +65,8 @@ class KeyRing:
         """Creates a key for a user and returns its secret, which cannot be read again.
 
         The key may spend `balance` credits; None: unlimited. `plan.key_id` and `plan.metered` are
-        ignored: when a key is read, they follow from the key and its account. Raises ValueError
-        for an unknown scope or feature, an empty user, or a number out of range.
+        ignored, because they are computed from the key and its account when the key is read. Raises
+        ValueError for an unknown scope or feature, an empty user, or a number out of range.
         """
         unknown = [scope for scope in scopes if scope not in SCOPES]
         if unknown or not scopes:
@@ -88,7 +88,7 @@ class KeyRing:
         return secret
 
     def find(self, secret: str) -> ApiKey | None:
-        """Returns the key with that secret; None if the secret is unknown or the key is revoked."""
+        """Returns the key with that secret; returns None if it is unknown or revoked."""
         found = self._read([_digest(secret)])
         return found[0] if found else None
 
@@ -107,7 +107,7 @@ class KeyRing:
         priority_ceiling: int | None = None,
         concurrency: int | None = None,
     ) -> bool:
-        """Changes the given parts of a key's plan for all later requests.
+        """Changes the given parts of a key's plan for all later requests; returns True.
 
         Returns False if no key has that id. Raises ValueError for an unknown feature or a number
         out of range.
@@ -142,10 +142,11 @@ class KeyRing:
         return changed
 
     def revoke(self, key_id: str) -> bool:
-        """Revokes a key and deletes its account; returns False if no key has that id.
+        """Revokes a key and deletes its account; returns True.
 
-        Running exports of the key continue. When an export ends, its reserved credits are neither
-        charged to an account nor given back to an account.
+        Returns False if no key has that id. Running exports of the key continue. When they end,
+        their reserved credits are neither charged nor given back, because the account no longer
+        exists.
         """
         with errors.translate_errors():
             digest = cast("bytes | None", self._redis.hget(_INDEX, key_id))
@@ -158,7 +159,7 @@ class KeyRing:
         return True
 
     def _read(self, digests: Sequence[str]) -> Sequence[ApiKey]:
-        """Returns the stored keys with these digests; missing keys are left out."""
+        """Returns the keys whose secrets have these digests; unknown digests are left out."""
         with errors.translate_errors():
             pipe = self._redis.pipeline(transaction=False)
             for digest in digests:

@@ -1,4 +1,4 @@
-"""Connection to Redis that all coroutines of an event loop share by pipelining."""
+"""A connection to Redis that all coroutines of an event loop share, by pipelining."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import redis
 _RETRY_DELAY_SECONDS = 0.1
 """Pause before the second attempt at a command."""
 _INCOMPLETE = object()
-"""Marker that the parser returns while a reply is incomplete."""
+"""Marker that the parser returns as long as a reply has not arrived completely."""
 
 
 class Address(NamedTuple):
-    """Address, credentials and timeouts (in seconds) of a Redis server."""
+    """Address, credentials and timeouts (in seconds) for connections to a Redis server."""
 
     host: str
     port: int
@@ -29,27 +29,27 @@ class Address(NamedTuple):
 
 
 class AsyncConnection:
-    """Pipelines the commands of all coroutines and returns to each coroutine its own replies.
+    """Sends the commands of all coroutines over one connection, and returns each its replies.
 
     No coroutine waits for a free connection: all commands of one iteration of the event loop are
     sent in one write. That, and the absence of threads, makes this several times cheaper than a
-    connection pool. If Redis does not reply, all waiting commands fail together, and each call is
-    attempted once more. Therefore use only commands that may take effect twice, and no blocking
-    command.
+    connection pool. If Redis does not reply, all waiting calls fail together, and each call is
+    attempted once more. Therefore only commands that may take effect twice are allowed, and no
+    blocking commands.
     """
 
     def __init__(self, address: Address) -> None:
-        """Neither connects nor needs a running event loop; both happen in `execute`."""
+        """Opens no connection and needs no running event loop; `execute` connects when needed."""
         self._address = address
         self._connection: _Connection | None = None
         self._opening: asyncio.Task[_Connection] | None = None
 
     @classmethod
     def for_client(cls, client: redis.Redis) -> Self | None:
-        """Returns a connection to the Redis of a client, with the client's timeouts.
+        """Returns a connection to the Redis server of a client, with the client's timeouts.
 
-        Returns None if the client uses anything else than plain TCP and a fixed password: TLS, a
-        Unix socket or a credential provider.
+        Returns None if the client uses TLS, a Unix socket or a credential provider: only plain TCP
+        with a fixed password is supported.
         """
         pool = client.connection_pool
         known = pool.connection_kwargs
@@ -135,7 +135,7 @@ class AsyncConnection:
 
 
 class _Connection(asyncio.Protocol):
-    """Matches replies to calls by order: Redis replies in the order of the commands.
+    """Assigns replies to calls by their order, because Redis replies in the order of the commands.
 
     One timer watches the oldest pending call; a timer for each call would cost as much as the call.
     """
@@ -152,7 +152,7 @@ class _Connection(asyncio.Protocol):
         self._answers: list[Any] = []
 
     def execute(self, text: bytes, count: int) -> asyncio.Future[list[Any]]:
-        """Returns a future of the replies to `count` commands, sent in this loop iteration."""
+        """Sends `count` commands in this iteration of the loop; returns a future of the replies."""
         future = self._loop.create_future()
         if self.closed:
             future.set_exception(redis.ConnectionError("the connection was closed"))
@@ -207,7 +207,7 @@ class _Connection(asyncio.Protocol):
         self._fail(redis.ConnectionError(f"the connection was lost ({exc or 'closed'})"))
 
     def close(self) -> None:
-        """Closes the connection; all pending calls fail with ConnectionError."""
+        """Closes the connection; all calls without a reply fail with ConnectionError."""
         self.closed = True
         if self._transport is not None:
             self._transport.abort()

@@ -1,7 +1,7 @@
-"""Runs synchronous store code for coroutines: in a thread or, where possible, without a thread.
+"""Runs synchronous store code for coroutines: in a thread or, where possible, without one.
 
 The code of API keys, rate limits and records is synchronous: it calls Redis and continues with the
-reply. In a poll, a thread that only waits for Redis costs more than all other work of the poll.
+reply. In a poll, a thread that only waits for Redis costs more than everything else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Word = str | bytes | int
 
 
 class AsyncRunner(Protocol):
-    """Runs synchronous work on keys, limits and store for a coroutine without blocking the loop."""
+    """Runs synchronous functions that use keys, limits and store for a coroutine."""
 
     @property
     def keys(self) -> KeyRing: ...
@@ -38,14 +38,14 @@ class AsyncRunner(Protocol):
     def store(self) -> ExportStore: ...
 
     async def run(self, work: Callable[[AsyncRunner], T]) -> T:
-        """Runs the work and returns its result or raises its exception.
+        """Runs the function `work` and returns its result or raises its exception.
 
-        The work may be run several times. It must be deterministic: the same replies lead to the
-        same calls. Its only side effects must be calls to keys, limits and store.
+        `work` may be run several times. It must be deterministic: with the same replies it must
+        make the same calls. Calls to keys, limits and store must be its only side effects.
         """
 
     def run_both(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
-        """Runs two independent functions inside the work and returns both results.
+        """Runs two independent functions and returns both results; to be called by `work` itself.
 
         If both raise an exception, that of the first is raised. ReplayRunner sends the calls of
         both functions in one round trip.
@@ -56,7 +56,7 @@ class AsyncRunner(Protocol):
 
 
 class ThreadRunner:
-    """Runs the work in a thread; correct for every store and every Redis."""
+    """Runs the function in a thread; suitable for every store and every Redis."""
 
     def __init__(self, keys: KeyRing, limits: RateLimits, store: Callable[[], ExportStore]) -> None:
         self.keys = keys
@@ -78,12 +78,12 @@ class ThreadRunner:
 
 
 class ReplayRunner:
-    """Runs synchronous work on the event loop by replay, without a thread.
+    """Runs a synchronous function on the event loop by replay, without a thread.
 
-    At each Redis call without a known reply the work is stopped, the reply is awaited, and the
-    work is run again from the start with all replies so far. The work must therefore have no other
-    side effects. Each replay costs some microseconds, a waiting thread about a hundred, so the work
-    must make few calls and compute little. Replay sends no command twice.
+    At each Redis call without a known reply, the function is stopped, the reply is awaited, and the
+    function is run again from its start with all replies so far. It must therefore have no other
+    side effects. Each replay costs some microseconds and a waiting thread about a hundred, so the
+    function must make few calls and compute little. Replay sends no command twice.
     """
 
     def __init__(self, channel: AsyncConnection) -> None:
@@ -133,28 +133,28 @@ class ReplayRunner:
 
 
 class _NeedsAnswer(BaseException):
-    """Stops the work at a call without a known reply.
+    """Stops a function at a Redis call whose reply is not yet known.
 
-    A BaseException, so that `except Exception` in the work does not catch it.
+    A BaseException, so that `except Exception` in the function does not catch it.
     """
 
     def __init__(self, batches: Sequence[Sequence[Sequence[Word]]]) -> None:
         self.batches = batches
-        """Groups of commands; each group is one call, and its replies are returned together."""
+        """Groups of commands; each group belongs to one call, which gets its replies together."""
 
 
 class _RecordingClient:
-    """Part of redis.Redis that the work needs; returns known replies or raises _NeedsAnswer."""
+    """The part of redis.Redis that is used; returns known replies or raises _NeedsAnswer."""
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
-        """Text of each script by its SHA-1 digest."""
+        """Text of each Lua script by its SHA-1 digest."""
         self._answers: Sequence[Any] = ()
         self._place = 0
         self._piped: list[tuple[Word, ...]] = []
 
     def begin(self, answers: Sequence[Any]) -> None:
-        """Starts a replay: the first calls get these replies, in order."""
+        """Starts a replay, in which the first calls get these replies, in order."""
         self._answers, self._place = answers, 0
         self._piped = []
 
@@ -192,9 +192,9 @@ class _RecordingClient:
 
 
 def open_runner(keys: KeyRing, limits: RateLimits, store: Callable[[], ExportStore]) -> AsyncRunner:
-    """Returns a ReplayRunner if store and keys share one Redis client that it supports.
+    """Returns a ReplayRunner if store and keys use the same Redis client and it is supported.
 
-    Returns a ThreadRunner otherwise.
+    Otherwise returns a ThreadRunner.
     """
     first = store()
     if isinstance(first, RedisStore) and first.client is keys.client:

@@ -12,7 +12,10 @@ from exporter.errors import ExporterError
 from exporter.store.redis import errors, script_loader
 
 MAX_CREDITS = 10**15
-"""Largest balance of a key. The Lua scripts count in doubles, which are still exact beyond it."""
+"""Largest balance of a key.
+
+The Lua scripts count in doubles, which represent even larger whole numbers exactly.
+"""
 
 
 class UnknownKey(ExporterError):
@@ -22,9 +25,9 @@ class UnknownKey(ExporterError):
 class Credits:
     """Credit accounts of all keys that are not revoked. A balance never falls below zero.
 
-    This class grants, reads and charges credits at once; the store reserves and settles the credits
-    of exports. Each call takes effect once, even if the client repeats it because a reply was lost.
-    All methods raise StoreUnavailable.
+    This class sets, reads and charges credits; the credits of exports are reserved and settled by
+    the export store. Each call takes effect once, even if the client repeats it because a reply was
+    lost. All methods raise StoreUnavailable.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -33,7 +36,7 @@ class Credits:
         self._grant = script_loader.load(client, "grant")
 
     def balance(self, key_id: str) -> Balance:
-        """Returns the account of a key; an unknown key has used nothing and is unlimited."""
+        """Returns the account of a key; for an unknown key, an unlimited and unused account."""
         with errors.translate_errors():
             fields = self._client.hmget(account(key_id), ["left", "used", "reserved"])
         left, used, reserved = cast("list[bytes | None]", fields)
@@ -42,9 +45,9 @@ class Credits:
     def set(self, key_id: str, amount: int | None) -> None:
         """Sets the number of credits that a key may spend from now on; None: unlimited.
 
-        Credits reserved by the key's exports are not part of that number; credits that the exports
-        give back are added to the balance later. Raises UnknownKey, and ValueError for an amount
-        out of range.
+        Credits that exports of the key have reserved are not part of that number. Those that the
+        exports give back are added to it later. Raises UnknownKey, and ValueError for an amount out
+        of range.
         """
         if amount is None:
             self._run_grant(key_id, "lift", 0)
@@ -63,7 +66,7 @@ class Credits:
             )
 
     def charge(self, key_id: str, amount: int) -> None:
-        """Charges `amount` credits. Raises CreditsSpent, and charges nothing, if fewer are left."""
+        """Deducts `amount` credits. Raises CreditsSpent, and deducts none, if fewer are left."""
         check(amount)
         if amount == 0:
             return
@@ -83,11 +86,11 @@ class Credits:
 
 
 def account(key_id: str) -> str:
-    """Returns the Redis key of an API key's account."""
+    """Returns the name of the Redis key that holds the account of an API key."""
     return f"exporter:account:{key_id}"
 
 
 def check(amount: int) -> None:
-    """Raises ValueError for a number of credits out of range."""
+    """Raises ValueError if the number of credits is out of range."""
     if not 0 <= amount <= MAX_CREDITS:
         raise ValueError(f"{amount} credits: give 0 to {MAX_CREDITS}")

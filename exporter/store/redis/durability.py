@@ -1,4 +1,4 @@
-"""Check of the Redis settings that decide whether acknowledged writes survive."""
+"""Checks the Redis settings that decide whether acknowledged writes survive a crash."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from exporter.store.redis import errors
 
 
 def check(client: redis.Redis) -> Sequence[str]:
-    """Returns warnings about settings that weaken durability or could not be read.
+    """Returns warnings: texts about settings that weaken durability or could not be read.
 
     Raises ConfigurationError if this Redis would lose exports: if it evicts keys when full, or if
     it has no append-only file.

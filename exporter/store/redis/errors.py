@@ -1,4 +1,4 @@
-"""Translation of Redis errors into StoreUnavailable, with the remedy."""
+"""Translates Redis errors into StoreUnavailable, with advice to the operator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HINTS = {
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raises StoreUnavailable for every Redis error within the block."""
+    """Raises StoreUnavailable in place of each Redis error that the block raises."""
     try:
         yield
     except RedisError as error:

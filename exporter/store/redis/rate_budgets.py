@@ -12,10 +12,10 @@ from exporter.store.redis import errors, script_loader
 
 
 class RedisBudgets:
-    """Budgets that all workers on one Redis share; time is that of Redis.
+    """Budgets that all workers with the same Redis share; all times are those of Redis.
 
-    A call that the client repeats because a reply was lost wastes at most one request of the
-    budget. If Redis loses the key of a budget, one request may start too early.
+    If the client repeats a call because a reply was lost, at most one request of the budget remains
+    unused. If Redis loses the key of a budget, one request may start too early.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -23,7 +23,7 @@ class RedisBudgets:
         self.pause_for = script_loader.load_standalone(client, "pause")
 
     def open(self, source: str, rate: Rate) -> Budget:
-        """Returns the budget of a source, without contacting Redis yet."""
+        """Returns the budget of a source; sends no request to Redis yet."""
         return _RedisBudget(self, source, rate)
 
 

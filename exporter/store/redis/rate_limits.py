@@ -1,4 +1,4 @@
-"""Rate limits of callers: sliding windows in Redis, one Redis key for each name."""
+"""Rate limits of callers: sliding windows in Redis, one Redis key for each limited name."""
 
 from __future__ import annotations
 
@@ -15,33 +15,36 @@ from exporter.store.redis import errors, records, script_loader
 
 @dataclass(frozen=True)
 class Window:
-    """State of a sliding window after a request."""
+    """The state of a sliding window after a request."""
 
     allowed: bool
-    """True if the request was within the limit and was counted."""
+    """Whether the request was within the limit; only then it is counted."""
     limit: int
-    """Requests allowed within any window."""
+    """Number of requests allowed within any window."""
     remaining: int
-    """Further requests that would be allowed now."""
+    """Number of further requests that would be allowed now."""
     resets_at: datetime
-    """Time at which `remaining` grows next, because the oldest request leaves the window."""
+    """Time at which `remaining` next grows.
+
+    At that time the oldest counted request leaves the window.
+    """
     retry_after: float
     """Seconds until a request is allowed; 0.0 if this request was allowed."""
 
 
 class RateLimits:
-    """Sliding-window rate limits that all processes on one Redis share; time is that of Redis.
+    """Sliding-window rate limits that all processes with the same Redis share.
 
-    No interval of the window's length contains more counted requests than the rate allows,
-    wherever the interval begins. A burst within the limit is allowed. A request that the client
-    sends twice, because a reply was lost, may count twice.
+    All times are those of Redis. No interval of the window's length contains more counted requests
+    than the rate allows, wherever the interval begins. A burst within the limit is allowed. A
+    request that the client sends twice, because a reply was lost, may count twice.
     """
 
     def __init__(self, client: redis.Redis) -> None:
         self._acquire = script_loader.load_standalone(client, "acquire")
 
     def acquire(self, name: str, rate: Rate) -> Window:
-        """Counts one request for a name, unless the window is full. Raises StoreUnavailable."""
+        """Counts one request for a name, unless the window is full; returns the window's state."""
         window = math.ceil(rate.seconds * 1_000_000)
         with errors.translate_errors():
             answer = cast(

@@ -20,13 +20,14 @@ _partition = msgspec.json.Decoder(Partition)
 
 
 class Unreadable(ExporterError):
-    """A record cannot be decoded by this version; a worker of another version may decode it."""
+    """This version cannot decode the record; a worker of another version may be able to."""
 
 
 def read(answer: Sequence[bytes] | Mapping[bytes, bytes]) -> Export:
-    """Returns the export with these fields. Raises Unreadable.
+    """Returns the export whose Redis hash has these fields.
 
-    A script returns the fields as a flat list of names and values.
+    `answer` is a mapping, or the flat list of names and values that a script returns. Raises
+    Unreadable if this version cannot decode the record.
     """
     if not isinstance(answer, Mapping):
         answer = pairs(answer)
@@ -71,17 +72,17 @@ def _read(answer: Mapping[bytes, bytes]) -> Export:
 
 
 def pairs(answer: Sequence[bytes]) -> Mapping[bytes, bytes]:
-    """Returns a mapping of a hash that a script returned as a flat list of names and values."""
+    """Returns the fields of a hash as a mapping, from a flat list of names and values."""
     return dict(zip(answer[::2], answer[1::2], strict=True))
 
 
 def moment(micros: bytes) -> datetime:
-    """Returns the time for microseconds since the epoch, as Redis stores them."""
+    """Returns the time that Redis stores as microseconds since the epoch."""
     return EPOCH + timedelta(microseconds=int(micros))
 
 
 def moment_or_none(micros: bytes | None) -> datetime | None:
-    """Returns the time for microseconds since the epoch; None for a missing field."""
+    """Returns the time stored as microseconds since the epoch; None for a missing field."""
     return moment(micros) if micros is not None else None
 
 
@@ -90,10 +91,10 @@ def _text_or_none(value: bytes | None) -> str | None:
 
 
 def micros(duration: timedelta) -> int:
-    """Returns a duration in microseconds."""
+    """Returns the length of a duration in microseconds."""
     return duration // timedelta(microseconds=1)
 
 
 def millis(duration: timedelta) -> int:
-    """Returns a duration in milliseconds, rounded down."""
+    """Returns the length of a duration in milliseconds, rounded down."""
     return duration // timedelta(milliseconds=1)

@@ -1,4 +1,4 @@
-"""Loader of the Lua scripts, which share the functions and key names of `common.lua`."""
+"""Loads the Lua scripts, most of which use the functions and key names of `common.lua`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ _FOLDER = resources.files(__package__).joinpath("scripts")
 
 
 def load(client: redis.Redis, name: str) -> Script:
-    """Returns a script with `common.lua` before it, without contacting Redis yet."""
+    """Returns the Lua script `name`, preceded by the text of `common.lua`.
+
+    Redis is not contacted before the script is called.
+    """
     return client.register_script(_text("common") + _text(name))
 
 
 def load_from_package(client: redis.Redis, package: str, name: str) -> Script:
-    """Returns a script from the folder `scripts` of another package.
+    """Returns the Lua script `name` in the folder `scripts` of another package.
 
-    This package's `common.lua` and then the other package's own `common.lua` are put before it.
+    It is preceded by the text of this package's `common.lua` and of the other package's own.
     """
     folder = resources.files(package).joinpath("scripts")
     own = (folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("common", name))
@@ -27,7 +30,9 @@ def load_from_package(client: redis.Redis, package: str, name: str) -> Script:
 
 
 def padded_words(names: Iterable[str]) -> str:
-    """Returns the names with a space on both sides of each, so that scripts can search for one.
+    """Returns the names in one text, with a space before and after each name.
+
+    A Lua script can then search the text for a whole name.
 
     >>> padded_words(["export.queued", "export.finished"])
     ' export.queued export.finished '
@@ -36,7 +41,7 @@ def padded_words(names: Iterable[str]) -> str:
 
 
 def load_standalone(client: redis.Redis, name: str) -> Script:
-    """Returns a script without `common.lua`, for scripts that do not use exports."""
+    """Returns the Lua script `name` alone, for scripts that do not need `common.lua`."""
     return client.register_script(_text(name))
 
 

@@ -1,4 +1,4 @@
-"""Export store in Redis: every method that changes an export's state runs one Lua script."""
+"""Export store in Redis; each change of an export's state is made by one Lua script."""
 
 from __future__ import annotations
 
@@ -54,25 +54,28 @@ _SCRIPTS = (
     "trim_lists",
 )
 MAX_UNREADABLE_CLAIMS = 10
-"""Claims by workers that cannot read the record, after which the export fails.
+"""Number of claims by workers that cannot read the record after which the export fails.
 
-The export waits for one lease between two of these claims. During a rolling upgrade, a worker that
-can read the record claims the export within that time.
+After each such claim the export waits for the duration of one lease. During a rolling upgrade, a
+worker that can read the record claims the export within that time.
 """
 _HIDDEN = {b"deleted", b"whole"}
-"""Fields that mark records hidden from the owner: deleted exports and partitions."""
+"""Fields that only records hidden from the owner have: deleted exports and partitions."""
 _UNREADABLE_RECORD_TTL = timedelta(days=30)
 """Time for which the record of an export that failed as unreadable is kept."""
 _MAX_BLOCKING_SECONDS = 1.0
-"""Limit of one blocking read: below the socket timeout, so that an empty list is not an error."""
+"""Longest time for which one read of the wake-ups blocks.
+
+It is shorter than the socket timeout, so that the wait for a wake-up does not end in an error.
+"""
 
 
 class RedisStore:
-    """Keeps every guarantee of ExportStore, provided that Redis keeps acknowledged writes.
+    """Keeps all guarantees of ExportStore, provided that Redis keeps acknowledged writes.
 
     All times come from the clock of Redis, so the clocks of workers do not matter. The client must
-    return bytes (decode_responses off). Each method is idempotent, because the client may repeat
-    a command whose reply was lost.
+    return bytes (decode_responses off). Each method is idempotent, because the client may repeat a
+    command whose reply was lost.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -83,8 +86,9 @@ class RedisStore:
     def connect(cls, url: str, *, patient: bool = True) -> Self:
         """Returns a store whose calls fail after at most 13 s without a reply from Redis.
 
-        Shorter outages are bridged by retries. With `patient` false, calls fail after 5 s: for a
-        process whose own callers wait meanwhile. Does not connect yet.
+        Before that, calls are retried, so shorter outages only delay them. With `patient` false,
+        calls fail after 5 s: for a process whose own callers wait meanwhile. No connection is
+        opened yet.
         """
         # No health check before a command: every command may be sent twice, so a retry is enough.
         # With a health check, redis-py nests its retries: 52 s were measured.
@@ -100,9 +104,9 @@ class RedisStore:
         )
 
     def check(self) -> Sequence[str]:
-        """Returns warnings about settings of Redis; raises ConfigurationError if it loses exports.
+        """Returns warnings about settings of Redis that weaken durability.
 
-        See `durability.check`.
+        Raises ConfigurationError if this Redis would lose exports. See `durability.check`.
         """
         return durability.check(self.client)
 
@@ -208,10 +212,10 @@ class RedisStore:
     def _release_unreadable(
         self, export_id: str, fence: str, clean: bytes, wait: timedelta, error: records.Unreadable
     ) -> None:
-        """Releases an export for workers of another version.
+        """Releases an export whose record this version cannot read, for workers of another version.
 
-        Fails the export when it was claimed MAX_UNREADABLE_CLAIMS times by workers that cannot read
-        its record.
+        After MAX_UNREADABLE_CLAIMS claims by workers that cannot read its record, the export fails
+        instead.
         """
         with errors.translate_errors():
             tries = self.client.hincrby(keys.export(export_id), "unread", 1)
