@@ -20,9 +20,12 @@ from exporter.board.coresignal import routes
 from exporter.board.misbehavior import faults
 
 PUBLIC_PATHS = ("/health", *hirebase.PUBLIC_PATHS)
-"""Paths that need no key."""
+"""Paths that need no API key."""
 ERROR_RESPONSES = {vendor.PREFIX: vendor.error_response for vendor in (bindbee, routes, qwestly)}
-"""Maps a path prefix to the contract's responses without a valid key (401) and after a crash."""
+"""Maps the path prefix of a contract to the function that makes its 401 and 500 responses.
+
+Status 401 means that the request has no valid key, 500 that a handler crashed.
+"""
 _log = logging.getLogger(__name__)
 
 

@@ -34,7 +34,7 @@ _STATUSES = {"OPEN": "NOT expired", "CLOSED": "expired"}
 def router(  # noqa: C901 - one nested function an endpoint
     pages: results.Results, connector_tokens: Collection[str]
 ) -> APIRouter:
-    """Serves `GET /api/ats/v1/jobs` and `GET /api/ats/v1/jobs/{id}` as the vendor documents them.
+    """Returns the routes `GET /api/ats/v1/jobs` and `GET /api/ats/v1/jobs/{id}` of the vendor.
 
     Jobs are ordered by their stable ids (keyset pagination): even if postings change while a client
     reads all pages, no job is returned twice, and a job that exists all the time is never missed.
@@ -126,11 +126,11 @@ def error_response(status: int) -> Response:
 
 
 class RateLimiter:
-    """Limits the requests per minute of each connector token.
+    """Middleware that limits the requests per minute of each connector token.
 
-    Adds the `X-RateLimit-*` headers to each response, and answers 429 with `Retry-After` after the
-    limit. A window of 60 s starts with a token's first request. All requests without a valid token
-    share one counter.
+    Adds the `X-RateLimit-*` headers to each response, and answers requests above the limit with 429
+    and `Retry-After`. A window of 60 s starts with a token's first request. All requests without a
+    valid token share one counter.
     """
 
     def __init__(
@@ -240,7 +240,10 @@ def _encode_cursor(last: bytes) -> str:
 
 
 def _decode_cursor(cursor: str) -> bytes:
-    """Returns the job id after which the page of a cursor begins; raises a 422 if invalid."""
+    """Returns the uuid that a cursor contains: that of the last job of the previous page.
+
+    Raises RequestValidationError, which is answered with 422, if the cursor is malformed.
+    """
     try:
         return uuid.UUID(base64.b64decode(cursor, validate=True).decode()).bytes
     except (binascii.Error, ValueError):

@@ -27,13 +27,16 @@ class RequestedFields(NamedTuple):
     """The optional parts of a job object that the client requested."""
 
     relations: Mapping[str, Sequence[str] | None]
-    """Relations to return as objects instead of ids, with the requested fields (None: all)."""
+    """Maps each relation that is returned as objects instead of ids to the fields of the objects.
+
+    None instead of a list of fields means all fields.
+    """
     raw_data: bool
     custom_fields: bool
 
 
 class StoredPosting(NamedTuple):
-    """A posting with the column values that its job object needs."""
+    """A posting with the values of its columns that its job object needs."""
 
     uuid: bytes
     number: int
@@ -45,9 +48,9 @@ class StoredPosting(NamedTuple):
 
 
 def parse_expand(text: str) -> dict[str, Sequence[str] | None]:
-    """Parses the relations and their fields from an `expand` parameter.
+    """Maps each relation in an `expand` parameter to its listed fields, or to None: all fields.
 
-    >>> expanded("offices[id,name],recruiters")
+    >>> parse_expand("offices[id,name],recruiters")
     {'offices': ['id', 'name'], 'recruiters': None}
 
     Raises ValueError with the valid syntax if the text does not match it.
@@ -85,11 +88,12 @@ def find(connection: sqlite3.Connection, condition: Condition, limit: int) -> li
 def job_objects(
     connection: sqlite3.Connection, found: Sequence[StoredPosting], wanted: RequestedFields
 ) -> list[bytes]:
-    """Returns the AtsJob objects of postings, as JSON.
+    """Returns the AtsJob objects of these postings as JSON texts, in the same order.
 
     A posting's `team` is its department, its places are its offices, and the owner of its
     `contact_email` is its recruiter; a posting has no hiring managers. An absent relation is null,
-    expanded or not. Custom fields hold some members of a posting without a field in AtsJob.
+    whether it is requested as objects or as ids. The custom fields, if they are requested, are some
+    members of the posting for which AtsJob has no field.
     """
     offices = _offices(connection, found)
     return [_job_object(one, offices.get(one.number, []), wanted) for one in found]
@@ -164,7 +168,11 @@ def _recruiters(known: Members) -> list[dict[str, Any]]:
 
 @functools.lru_cache(maxsize=10_000)
 def _related_id(kind: str, value: bytes) -> str | None:
-    """Returns the id of the object named by a member's JSON; None unless that is non-blank text."""
+    """Returns the id of a related object, such as a department, whose name is the JSON `value`.
+
+    Objects of the same kind with the same name have the same id. Returns None if `value` is not a
+    JSON string or is blank.
+    """
     if not value.startswith(b'"') or not json.loads(value).strip():
         return None
     return names.format_uuid(names.uuid_of(kind, value.decode()))
@@ -194,7 +202,11 @@ def _office_fields(place: Mapping[str, Any]) -> dict[str, msgspec.Raw]:
 def _offices(
     connection: sqlite3.Connection, found: Sequence[StoredPosting]
 ) -> dict[int, list[tuple[int, bytes]]]:
-    """Maps posting numbers to their offices without repeats, each with its index in `locations`."""
+    """Maps the numbers of these postings to their offices, each office once.
+
+    An office is its index in the posting's `locations`, and its uuid. A posting without places is
+    missing in the result.
+    """
     rows = connection.execute(
         "SELECT number, place, city, region, country, address FROM places"
         " WHERE number IN (SELECT value FROM json_each(?)) ORDER BY number, place",

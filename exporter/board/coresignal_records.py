@@ -21,7 +21,7 @@ PROFILE_URL_PREFIX = "https://www.professional-network.com/company/"
 
 
 class Entry(NamedTuple):
-    """Column values of a posting that only searches by this contract need."""
+    """A row of the table `coresignal`: values of a posting that only this contract searches."""
 
     record_id: int
     number: int
@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 
 
 class _Members(msgspec.Struct):
-    """Members of a posting that a record uses, each of any type; other members are ignored."""
+    """Members of a posting from which its record is made; each may have any type."""
 
     job_title: Any = None
     description: Any = None
@@ -59,7 +59,7 @@ _decode = msgspec.json.Decoder(_Members).decode
 
 
 def record_id(identity: str) -> int:
-    """Returns the record id of a posting id, the same on every board.
+    """Returns the record id of the posting with this id, which is the same on every board.
 
     Record ids have at most 53 bits, so JSON parsers that use floats read them exactly.
     """
@@ -68,7 +68,10 @@ def record_id(identity: str) -> int:
 
 @functools.lru_cache(maxsize=10_000)
 def company_id(company: str) -> int | None:
-    """Returns the id of the company with this comparison key; None for an empty key."""
+    """Returns the id of the company with this name; None for an empty name.
+
+    The name is a comparison key: see postings.key.
+    """
     return _number(company, b"company") if company else None
 
 
@@ -144,7 +147,7 @@ def record(number: int, json_text: bytes, *, v1: bool) -> bytes:
 def normalize_site(address: str) -> str:
     """Returns a web address in lower case, without scheme, `www.` and trailing slashes.
 
-    >>> site("https://www.Example.com/jobs/") == site("example.com/jobs")
+    >>> normalize_site("https://www.Example.com/jobs/") == normalize_site("example.com/jobs")
     True
     """
     bare = address.strip().casefold().rpartition("://")[2]
@@ -171,7 +174,7 @@ def _text(value: Any) -> str | None:
 
 
 def _storable(text: str) -> str:
-    """Returns the text without halves of surrogate pairs, which SQLite cannot store."""
+    """Returns the text with `?` for each half of a surrogate pair, which SQLite cannot store."""
     return text.encode(errors="replace").decode()
 
 
@@ -197,7 +200,11 @@ def _country(found: _Members) -> str | None:
 
 
 def _website(found: _Members) -> str:
-    """Returns the company's site; without a link, the domain of its contact email address."""
+    """Returns the normalized address of the company's site.
+
+    If the posting has no company link, returns the domain of its contact email address; if that is
+    missing, too, an empty text.
+    """
     return normalize_site(
         _text(found.company_link) or (_text(found.contact_email) or "").rpartition("@")[2]
     )

@@ -62,7 +62,7 @@ _INSERTS = {
 
 
 class LoadResult(NamedTuple):
-    """Result of a load: counts of postings."""
+    """Numbers of postings that a load has read and replaced."""
 
     loaded: int
     """Postings read from the input."""
@@ -117,10 +117,11 @@ def write_transaction(database: Path) -> Iterator[sqlite3.Connection]:
 def store(
     connection: sqlite3.Connection, found: Iterable[postings.Posting], *, synthetic: bool
 ) -> LoadResult:
-    """Stores postings in order; each new or changed one gets a number that was never used before.
+    """Stores postings in order; returns the numbers of postings read and replaced.
 
-    Of several postings with the same id, the last is kept. An unchanged posting keeps its number.
-    Raises LoadError if two posting ids have the same record id in the Coresignal API.
+    Of several postings with the same id, the last is kept. Each new or changed posting gets a
+    number that was never used before; an unchanged posting keeps its number. Raises LoadError if
+    two posting ids have the same record id in the Coresignal API.
     """
     number = before = meta(connection, "last_number")
     now = int(datetime.now(UTC).timestamp() * 1_000_000)
@@ -194,7 +195,7 @@ def _replace(
 
 
 def _backfill_records(connection: sqlite3.Connection) -> None:
-    """Adds Coresignal records for postings in files of older versions, which have none."""
+    """Adds the Coresignal records that are missing in database files of older versions."""
     lacking = connection.execute(
         "SELECT number, id, json FROM postings JOIN documents USING (number)"
         " WHERE number NOT IN (SELECT number FROM coresignal)"
@@ -215,12 +216,15 @@ def clear_synthetic(connection: sqlite3.Connection) -> None:
 
 
 def bump_version(connection: sqlite3.Connection) -> None:
-    """Increases the board's version, so that readers drop cached searches after the commit."""
+    """Increases the board's version, so that readers drop their cached searches.
+
+    Readers see the new version after the transaction is committed.
+    """
     set_meta(connection, "version", meta(connection, "version") + 1)
 
 
 def meta(connection: sqlite3.Connection, name: str) -> int:
-    """Returns the number stored under a name, or 0."""
+    """Returns the number stored under a name; 0 if there is none."""
     row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
     return int(row[0]) if row else 0
 

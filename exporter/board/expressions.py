@@ -33,7 +33,7 @@ class Joined(NamedTuple):
 
 Expression = Term | Joined
 _EMPTY = Joined(every=True, parts=())
-"""Missing operand of an operator, or an expression without any term."""
+"""Expression without any term, for example the missing operand of an operator."""
 
 
 class InvalidExpression(ValueError):
@@ -42,7 +42,7 @@ class InvalidExpression(ValueError):
 
 @functools.lru_cache(maxsize=1_000)
 def parse(text: str) -> Expression:
-    """Parses the text of a filter.
+    """Parses the text of a filter and returns its expression.
 
     `Data Analyst` requires both words in any order; `"Data Analyst"` requires the phrase. AND and
     OR in capitals join terms (AND binds more tightly than OR), and brackets group terms, as in the
@@ -61,7 +61,10 @@ def parse(text: str) -> Expression:
 
 
 def matches(expression: Expression, has: Callable[[Term], bool]) -> bool:
-    """True if the expression is true, where `has` decides for each term."""
+    """True if the expression is true when each of its terms counts as true or false as `has` says.
+
+    `has` is called with a term and returns True if the searched text contains it.
+    """
     if isinstance(expression, Term):
         return has(expression)
     parts = (matches(part, has) for part in expression.parts)
@@ -69,7 +72,7 @@ def matches(expression: Expression, has: Callable[[Term], bool]) -> bool:
 
 
 def contained_in(expression: Expression, text: str) -> bool:
-    """True if the text contains the terms of the expression, ignoring case and accents.
+    """True if the text matches the expression; case and accents do not matter.
 
     Words are runs of letters, digits, `+` and `#`, so `C++` and `C#` are words. `|` separates
     texts: a phrase does not match across a `|`.
@@ -85,7 +88,11 @@ def contained_in(expression: Expression, text: str) -> bool:
 
 @functools.lru_cache(maxsize=1_000)
 def _patterns(term: Term) -> list[re.Pattern[str]]:
-    """Returns the patterns that a folded text must all contain to match a term."""
+    """Returns the patterns for a term: a text contains the term if every pattern is found in it.
+
+    The text must be folded to lower case without accents. The list is empty if the term contains no
+    word.
+    """
     runs = [re.escape(word) for word in _WORD.findall(_fold(term.text))]
     if term.exact and runs:
         runs = [r"[^\w+#|]+".join(runs)]
@@ -100,7 +107,7 @@ def _fold(text: str) -> str:
 
 
 _Token = tuple[str | None, str]
-"""Quoted text or None, and otherwise a bracket, an operator or a word."""
+"""Token of a filter: quoted text and an empty text, or None and a bracket, operator or word."""
 
 
 def _parse_or(pieces: list[_Token], at: int, depth: int) -> tuple[Expression, int]:

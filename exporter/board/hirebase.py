@@ -19,7 +19,7 @@ PUBLIC_PATHS = ("/v2/jobs/data/industries", "/v2/jobs/data/categories")
 
 
 def router(pages: results.Results) -> APIRouter:
-    """Serves the Hirebase endpoints.
+    """Returns the routes of the Hirebase endpoints.
 
     - `POST /v2/jobs/search` (body: JobSearch): `page` from 1, `limit` 1 to 100, by default 10.
     - `GET /v2/jobs/{id}`.

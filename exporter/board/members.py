@@ -1,4 +1,7 @@
-"""Extracts a posting's members as raw JSON, to copy them under other names without decoding."""
+"""Extracts members of a posting's JSON object as raw JSON, that is, without decoding values.
+
+The values can then be written into another object under other names, byte for byte.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ _null = msgspec.Raw(b"null")
 
 
 class Members(msgspec.Struct):
-    """Members that the Bindbee and Qwestly contracts use; null if the posting lacks a member."""
+    """Values of the members that the Bindbee and Qwestly contracts use, as raw JSON.
+
+    A member that the posting lacks is `null`.
+    """
 
     job_title: msgspec.Raw = _null
     company_name: msgspec.Raw = _null
@@ -42,7 +48,7 @@ _value = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 
 
 def decode(document: bytes) -> Members:
-    """Returns the members of a posting's JSON text."""
+    """Returns the members of a posting, given the JSON text of the posting."""
     try:
         return _fast(document)
     except msgspec.DecodeError:
@@ -72,30 +78,34 @@ def _skip(document: str, at: int) -> int:
 
 
 def text_or_none(value: msgspec.Raw) -> msgspec.Raw | None:
-    """Returns the value if it is a JSON string, else None."""
+    """Returns a raw JSON value unchanged if it is a string; None for any other value."""
     return value if bytes(value).startswith(b'"') else None
 
 
 def list_or_none(value: msgspec.Raw) -> msgspec.Raw | None:
-    """Returns the value if it is a JSON array, else None."""
+    """Returns a raw JSON value unchanged if it is an array; None for any other value."""
     return value if bytes(value).startswith(b"[") else None
 
 
 def object_or_none(value: msgspec.Raw) -> msgspec.Raw | None:
-    """Returns the value if it is a JSON object, else None."""
+    """Returns a raw JSON value unchanged if it is an object; None for any other value."""
     return value if bytes(value).startswith(b"{") else None
 
 
 def bool_or_none(value: msgspec.Raw) -> bool | None:
-    """Returns the value if it is true or false, else None."""
+    """Returns a raw JSON value as a bool if it is `true` or `false`; None for any other value."""
     return {b"true": True, b"false": False}.get(bytes(value))
 
 
 def encode(value: str | list[str]) -> msgspec.Raw:
-    """Encodes texts as ASCII JSON, so halves of surrogate pairs are kept as escapes."""
+    """Returns a text, or a list of texts, as raw JSON in ASCII.
+
+    All other characters are written as JSON escapes, because UTF-8 cannot encode halves of
+    surrogate pairs.
+    """
     return msgspec.Raw(json.dumps(value).encode())
 
 
 def start_of_day(posted: str) -> str | None:
-    """Returns midnight UTC of the day in a posting's `posted` column; None if it is empty."""
+    """Returns midnight UTC of a day such as `2026-01-31`, as text; None for an empty text."""
     return f"{posted}T00:00:00Z" if posted else None

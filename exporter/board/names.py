@@ -34,15 +34,18 @@ class Office(NamedTuple):
 
 
 def uuid_of(kind: str, text: str) -> bytes:
-    """Returns 16 bytes that depend only on the kind, such as "job", and the text, such as an id."""
+    """Returns a uuid of 16 bytes that is always the same for the same kind and text.
+
+    The kind is, for example, "job", and the text the id of a posting.
+    """
     digest = blake2b(text.encode(), digest_size=16, person=kind.encode()).digest()
     return uuid.UUID(bytes=digest, version=5).bytes
 
 
 def format_uuid(name: bytes) -> str:
-    """Formats a uuid as text.
+    """Formats the 16 bytes of a uuid as text.
 
-    >>> written(bytes(16))
+    >>> format_uuid(bytes(16))
     '00000000-0000-0000-0000-000000000000'
     """
     digits = name.hex()
@@ -51,12 +54,15 @@ def format_uuid(name: bytes) -> str:
 
 @functools.lru_cache(maxsize=10_000)
 def office_of(office: Office) -> bytes | None:
-    """Returns the uuid of an office; None if all its keys are empty."""
+    """Returns the uuid of an office; None if all its texts are empty."""
     return uuid_of("office", "\0".join(office)) if any(office) else None
 
 
 def object_id(identity: str) -> str:
-    """Returns a posting's object id: its own id if that is 24 hex digits, else from its uuid."""
+    """Returns 24 hexadecimal digits that identify the posting with this id.
+
+    These are the id itself if it has this form, and otherwise the beginning of the posting's uuid.
+    """
     if is_object_id(identity):
         return identity
     return uuid_of("job", identity)[:12].hex()
@@ -64,7 +70,10 @@ def object_id(identity: str) -> str:
 
 @functools.lru_cache(maxsize=10_000)
 def company_id(company: str) -> str | None:
-    """Returns 24 hexadecimal digits for a company's comparison key; None for an empty key."""
+    """Returns 24 hexadecimal digits that identify the company with this name; None if it is empty.
+
+    The name is a comparison key: see postings.key.
+    """
     return uuid_of("company", company)[:12].hex() if company else None
 
 
@@ -74,12 +83,12 @@ def is_object_id(text: str) -> bool:
 
 
 def format_instant(moment: datetime) -> str:
-    """Formats an aware time in UTC, so that the texts sort in the order of the times."""
+    """Formats a time with a time zone as text in UTC; the texts sort in the order of the times."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def record_write_time(connection: sqlite3.Connection, number: int) -> None:
-    """Records the current time as the write time of postings from this number on.
+    """Records the current time as the write time of all postings with this or a higher number.
 
     The recorded time is always later than all earlier ones, even if the clock went back.
     """
@@ -91,7 +100,10 @@ def record_write_time(connection: sqlite3.Connection, number: int) -> None:
 
 
 def backfill(connection: sqlite3.Connection) -> None:
-    """Adds uuids, offices and a write time to the postings of a file that has none."""
+    """Adds uuids, offices and a write time to the postings of a database file without them.
+
+    Such a file was written by an older version. Any other file is not changed.
+    """
     if connection.execute("SELECT 1 FROM moments LIMIT 1").fetchone():
         return
     connection.execute("BEGIN IMMEDIATE")

@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """Column values for filters and sorting; several values in one text are written as `|a|b|`."""
+    """Values of a posting for filters and sorting; several texts in one value are `|a|b|`."""
 
     company: str
     company_slug: str
@@ -93,7 +93,11 @@ def key(text: str) -> str:
 
 @functools.lru_cache(maxsize=10_000)
 def label_key(filter_name: str, text: str) -> str:
-    """Returns a comparison key, equal for all spellings of a label (`Full Time`, `full-time`)."""
+    """Returns a comparison key that is equal for all spellings of a label.
+
+    For example, `Full Time` and `full-time` have the same key. `filter_name` is the filter of the
+    Hirebase contract to which the label belongs.
+    """
     return filters.fold(hirebase.label(filter_name, text)) or key(text)
 
 
@@ -144,7 +148,10 @@ def from_line(line: bytes) -> Posting:
 
 
 def posting(identity: str, text: bytes, members: Mapping[str, Any]) -> Posting:
-    """Returns a posting from its served text and its decoded members, each of any type."""
+    """Returns the posting with this id, given its JSON text and its decoded members.
+
+    A member may have any type; a member of an unexpected type is treated like a missing member.
+    """
     company = _object(members.get("company_data"))
     places = tuple(_places(members))
     title, description = _text(members.get("job_title")), _text(members.get("description"))
@@ -184,7 +191,7 @@ def posting(identity: str, text: bytes, members: Mapping[str, Any]) -> Posting:
 
 
 def keywords(members: Mapping[str, Any]) -> str:
-    """Returns the texts of a posting that keyword filters search."""
+    """Returns the texts of a posting that keyword filters search, joined to one text."""
     words = [_text(members.get("description")), _text(members.get("requirements"))]
     for name in ("technologies", "skills", "benefits"):
         words += _texts(members.get(name))
@@ -192,7 +199,10 @@ def keywords(members: Mapping[str, Any]) -> str:
 
 
 def labels(document: bytes) -> dict[str, list[str]]:
-    """Returns the labels of a served posting in their original spelling, by column."""
+    """Maps `job_category`, `industry` and `sub_industry` to the labels of a posting.
+
+    `document` is the JSON text of the posting, whose spelling is kept.
+    """
     members = _object(json.loads(document, parse_int=Digits, parse_float=Digits))
     company = _object(members.get("company_data"))
     return {
@@ -207,7 +217,10 @@ def _reject_constant(name: str) -> None:
 
 
 def _missing_members(original: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the missing members of the vendor's posting object, derived from common names."""
+    """Returns the vendor's members that a posting lacks and that can be derived from others.
+
+    The others are members with common names: see from_line.
+    """
     found: dict[str, Any] = {}
     if isinstance(original.get("id"), str):
         found["_id"] = str(original["id"])

@@ -21,11 +21,11 @@ PREFIX = "/api/external/search/jobs"
 MAX_PAGE_SIZE = 200
 """Maximum jobs per page."""
 _TITLE_WEIGHT, _COMPANY_WEIGHT, _BODY_WEIGHT = 4, 2, 1
-"""Score of a word found in a job's title, in its company's name, and in its keyword texts."""
+"""Scores of a word that is found in a job's title, its company's name, or its keyword texts."""
 
 
 def router(pages: results.Results) -> APIRouter:
-    """Serves `GET /api/external/search/jobs` and `GET …/{jobId}` as the vendor documents them.
+    """Returns the routes `GET /api/external/search/jobs` and `GET …/{jobId}` of the vendor.
 
     A posting is `active` until it is `expired`; no posting of the board has another status.
     `job_family` and `location_type` are a posting's first category and first location type; filters
@@ -100,7 +100,7 @@ class _Query(NamedTuple):
 
 
 def _parse_number(text: str) -> int:
-    """Returns the number of a text of 1 to 18 digits, or -1 for any other text."""
+    """Converts a text of 1 to 18 digits to a number; returns -1 for any other text."""
     return int(text) if re.fullmatch("[0-9]{1,18}", text) else -1
 
 
@@ -169,7 +169,7 @@ def _words_of(company: str) -> frozenset[str]:
 
 
 def _number(connection: sqlite3.Connection, wanted: str) -> int | None:
-    """Returns the number of the posting with this object id, or None."""
+    """Returns the board's number of the posting with this object id; None if there is none."""
     own = connection.execute("SELECT number FROM postings WHERE id = ?", (wanted,)).fetchone()
     if own:
         return int(own[0])
@@ -183,7 +183,7 @@ def _number(connection: sqlite3.Connection, wanted: str) -> int | None:
 
 
 def _jobs_of(connection: sqlite3.Connection, numbers: list[int]) -> list[dict[str, Any]]:
-    """Returns the job objects of postings, in the order of `numbers`.
+    """Returns the vendor's job objects of postings, in the order of `numbers`.
 
     Members that the board's postings do not have are null, and lists without a source are empty.
     """
@@ -257,7 +257,10 @@ def _job(row: _Row) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=10_000)
 def _label(filter_name: str, labels: str) -> str | None:
-    """Returns the first label of `|a|b|` in the vendor's spelling, in lower case."""
+    """Returns the first of the labels `|a|b|`; None if there are none.
+
+    The label is converted from its comparison key to the vendor's spelling, but in lower case.
+    """
     first = labels.split("|")[1] if labels else ""
     return hirebase.label(filter_name, first).casefold() or None
 
@@ -275,7 +278,10 @@ def _locations(raw: bytes) -> msgspec.Raw:
 
 @functools.lru_cache(maxsize=10_000)
 def _benefits(raw: bytes) -> msgspec.Raw | None:
-    """Returns a list of benefits joined to one text, as in the vendor's job object."""
+    """Converts a JSON array of texts to one JSON string, in which `; ` separates the texts.
+
+    Returns None if `raw` is not an array. The vendor's job object has all benefits in one text.
+    """
     if not raw.startswith(b"["):
         return None
     return members.encode("; ".join(one for one in json.loads(raw) if isinstance(one, str)))

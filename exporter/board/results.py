@@ -36,7 +36,7 @@ _LABELS = {
 
 
 class ResultPage(NamedTuple):
-    """JSON texts of a page's postings, and the total number of matching postings and companies."""
+    """The postings on a page as JSON texts, and the totals of matching postings and companies."""
 
     documents: list[bytes]
     total: int
@@ -49,11 +49,12 @@ class _Matches(NamedTuple):
 
 
 class Results:
-    """Reads pages of searches, each from one snapshot of the board and in a total order.
+    """Reads pages of search results; each page is read from one snapshot of the board.
 
-    The numbers of all matching postings are computed once per search and version of the board, and
-    cached for the most recently used searches. So a page costs the same at any depth, and the
-    totals cost nothing. Each thread has its own connection.
+    The order of the results is total, so pages do not overlap. The numbers of all matching postings
+    are computed once per search and version of the board, and cached for the most recently used
+    searches. So a page costs the same at any depth, and the totals cost nothing. Each thread has
+    its own connection.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,9 +66,10 @@ class Results:
         self._labelling = threading.Lock()
 
     def page(self, search: hirebase.JobSearch, page: int, limit: int, now: datetime) -> ResultPage:
-        """Returns page `page` (from 1) of `limit` postings; past the end, empty with true totals.
+        """Returns page `page` (from 1) of a search, with up to `limit` postings and the totals.
 
-        Raises UnsupportedFilter for a filter that the board cannot apply.
+        A page past the end has no postings, but the same totals. Raises UnsupportedFilter for a
+        filter that the board cannot apply.
         """
         connection = self._connection()
         # One read transaction, so that search and documents see the same version of the board.
@@ -132,7 +134,7 @@ class Results:
         return known is not None and known.done()
 
     def one(self, identity: str) -> bytes | None:
-        """Returns the JSON text of the posting with this id, or None."""
+        """Returns the JSON text of the posting with this id; None if there is no such posting."""
         row = self._connection().execute(
             "SELECT json FROM documents JOIN postings USING (number) WHERE id = ?",
             (identity.encode(errors="replace").decode(),),
@@ -153,9 +155,10 @@ class Results:
     def numbers(
         self, connection: sqlite3.Connection, question: str, find: Callable[[], Iterable[int]]
     ) -> array[int]:
-        """Returns the posting numbers that `find` returns for `question`, in the same order.
+        """Returns the posting numbers that `find` returns, in the same order.
 
-        `find` is called once per question and version of the board, then the result is cached.
+        The numbers are cached under `question`: `find` is called once per question and version of
+        the board.
         """
         return self._matches(connection, question, lambda: _Matches(array("q", find()), 0)).numbers
 

@@ -312,7 +312,10 @@ def _area(location: hirebase.Location, near: hirebase.GeoFilter) -> Condition | 
 def kilometres(
     longitude: float | None, latitude: float | None, to_longitude: float, to_latitude: float
 ) -> float | None:
-    """Returns the great-circle distance of two points in degrees; None if the first has none."""
+    """Returns the great-circle distance of two points, whose coordinates are in degrees.
+
+    Returns None if the first point has no longitude or no latitude.
+    """
     if longitude is None or latitude is None:
         return None
     here, there = math.radians(latitude), math.radians(to_latitude)

@@ -111,7 +111,7 @@ _MEAN_BLOCKS = 4.5
 
 
 def synthesize(database_path: Path, rows: int, seed: int = 1) -> None:
-    """Fills the board with exactly the synthetic postings 0 to `rows` - 1 of a seed.
+    """Stores the synthetic postings 0 to `rows` - 1 of a seed in the board.
 
     Posting i depends only on (seed, i). Does nothing if the last call had the same arguments.
     Otherwise deletes the synthetic postings of earlier calls first. Postings loaded from files are

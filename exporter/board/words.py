@@ -12,7 +12,7 @@ _thread = threading.local()
 
 
 def tokens(text: str) -> list[str]:
-    """Returns the words of a text in order, exactly as the index stores them.
+    """Returns the words of a text in order, exactly as the board's text index stores them.
 
     No word contains a quotation mark. Uses SQLite's own tokenizer, because the characters that
     count as letters depend on its version. A word that the tokenizer would split in two causes an

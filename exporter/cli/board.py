@@ -46,7 +46,7 @@ def serve(
     host: Host = "127.0.0.1",
     faults: Faults = None,
 ) -> None:
-    """Serve the board. Callers must show the key that is in BOARD_KEY."""
+    """Serve the board; requests need the API key that is in the environment variable BOARD_KEY."""
     from exporter.board import app as board_app
 
     logs.configure("board")

@@ -1,4 +1,4 @@
-"""HTTP client of a running service: enqueue, watch, download, verify."""
+"""HTTP client of a running service: creates exports, waits for them, downloads and checks files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from exporter.errors import ExporterError
 
 TERMINAL = ("finished", "failed", "canceled")
 MAX_PAUSE_SECONDS = 2.0
-"""Longest pause between two polls."""
+"""Longest pause between two polls, in seconds."""
 MAX_SILENCE_SECONDS = 60
-"""Polls of a service that does not answer end after this time."""
+"""Time, in seconds, after which a service that does not answer is not polled again."""
 
 
 class ServiceError(ExporterError):
@@ -25,13 +25,16 @@ class ServiceError(ExporterError):
 
 
 class ServiceSilent(ServiceError):
-    """No answer came, or one that is not from an exporter; a retry may succeed."""
+    """The service did not answer, answered with 5xx, or answered without a JSON object.
+
+    A retry may succeed: a proxy answers like this while the service restarts.
+    """
 
 
 class Client:
-    """Calls the native surface (/v1) of a service.
+    """Client of the native contract (/v1) of a running service.
 
-    Raises ServiceError for a malformed address or key.
+    Raises ServiceError for a malformed URL or API key.
     """
 
     def __init__(self, url: str, api_key: str) -> None:
@@ -61,14 +64,14 @@ class Client:
         return self._call("GET", f"/v1/exports/{export_id}")
 
     def cancel(self, export_id: str) -> dict[str, Any]:
-        """Requests cancellation and returns the record after that."""
+        """Requests the cancellation of an export, and returns its record after the request."""
         return self._call("POST", f"/v1/exports/{export_id}/cancel")
 
     def wait(self, export_id: str, watch: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """Returns the record once its state is terminal; `watch` is called with each polled record.
+        """Polls an export until its state is final, and returns its record.
 
-        A service that restarts meanwhile is polled again for MAX_SILENCE_SECONDS; then
-        ServiceSilent is raised.
+        `watch` is called with each polled record. A service that does not answer, for example
+        during a restart, is polled again for MAX_SILENCE_SECONDS; then ServiceSilent is raised.
         """
         pause, silent_since = 0.1, None
         while True:
@@ -121,10 +124,11 @@ class Client:
 
 
 def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> None:
-    """Downloads the whole file or leaves none: the file gets its name when all bytes arrived.
+    """Downloads a file of `size` bytes completely, or leaves no file after an error.
 
-    `watch` is called with the size of each chunk. Raises ServiceError if the link refuses, the
-    transfer breaks off, or the size is not the announced one.
+    The bytes are written to `<file>.part`, which gets its name when all bytes have arrived. `watch`
+    is called with the size of each chunk. Raises ServiceError if the server does not answer 2xx,
+    the connection breaks, or the number of bytes is not `size`.
     """
     with _unfinished(file) as part, part.open("wb") as out:
         try:
@@ -144,7 +148,8 @@ def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> N
 def count_rows(file: Path, format: str) -> int:  # noqa: A002
     """Returns the number of rows in a downloaded file, counted by reading all of it.
 
-    Memory stays flat. Raises ServiceError for an envelope that is cut off.
+    Memory use does not grow with the file. Raises ServiceError for a `json_envelope` file without
+    its closing line.
     """
     if format == "json_envelope":
         return _count_enveloped(file)
@@ -157,7 +162,11 @@ def count_rows(file: Path, format: str) -> int:  # noqa: A002
 
 
 def _count_enveloped(file: Path) -> int:
-    """Counts the lines between the first, which opens the list, and the one that closes it."""
+    """Counts the rows of a `json_envelope` file.
+
+    These are the lines between the first line, which opens the list, and the line that closes it.
+    Raises ServiceError if no line closes the list.
+    """
     with file.open("rb") as lines:
         for number, line in enumerate(lines):
             if line.startswith(b"]"):

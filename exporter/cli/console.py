@@ -1,4 +1,4 @@
-"""The terminal of the `exporter` command: output, errors, and the folder of a local stack."""
+"""Console of the `exporter` command: output, error messages, and the folder of a local stack."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ err = Console(stderr=True)
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Turns our errors into one line on stderr and exit code 1."""
+    """Context manager that prints an expected error as one line on stderr and exits with code 1.
+
+    Expected are ExporterError, ValueError and OSError.
+    """
     try:
         yield
     except (ExporterError, ValueError, OSError) as error:

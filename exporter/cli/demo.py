@@ -1,4 +1,4 @@
-"""`exporter demo`: the main job on real servers, in a minute."""
+"""`exporter demo`: starts the whole service, runs one export, and shows its result."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ MAX_CELL_CHARS = 28
 
 
 def run(rows: int, out: Console, err: Console) -> int:
-    """Starts the stack, exports from the board, downloads, shows rows and proof; leaves no file.
+    """Starts the stack, runs an export from the board, and prints its first rows and its proof.
 
-    Returns the exit code. Raises ExporterError if a step fails.
+    The proof shows that the file is complete. All files are removed at the end. Returns the exit
+    code. Raises ExporterError if a step fails.
     """
     with tempfile.TemporaryDirectory(prefix="exporter-demo-") as scratch:
         file = Path(scratch) / "jobs.csv"

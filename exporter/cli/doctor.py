@@ -1,4 +1,4 @@
-"""Checks every dependency and setting; each failure names the remedy."""
+"""Checks every dependency and setting; the text of each failed check says what to do."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from exporter.store.redis.store import RedisStore
 
 
 class Finding(NamedTuple):
-    """Result of one check."""
+    """Result of one check: the name of what was checked, True if it works, and a text."""
 
     what: str
     well: bool

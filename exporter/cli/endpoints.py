@@ -26,7 +26,7 @@ endpoints = typer.Typer(
 )
 
 _POLL_SECONDS = 0.2
-"""Pause between two polls of a test delivery."""
+"""Pause between two reads of a test delivery, in seconds."""
 
 Id = Annotated[str, typer.Argument(help="The id that `list` shows.")]
 
@@ -118,7 +118,7 @@ def disable(endpoint_id: Id) -> None:
 
 @endpoints.command("enable")
 def enable(endpoint_id: Id) -> None:
-    """Send events to an endpoint again, whatever disabled it; earlier events are not sent."""
+    """Send later events to an endpoint again, whatever disabled it; earlier events are not sent."""
     with report_errors():
         known = _endpoints()
         known.enable(endpoint_id, _found(known, endpoint_id).user_id)
@@ -127,7 +127,7 @@ def enable(endpoint_id: Id) -> None:
 
 @endpoints.command("delete")
 def delete(endpoint_id: Id) -> None:
-    """Delete an endpoint for good."""
+    """Delete an endpoint permanently."""
     with report_errors():
         known = _endpoints()
         known.delete(endpoint_id, _found(known, endpoint_id).user_id)

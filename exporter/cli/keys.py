@@ -59,7 +59,7 @@ def create(
     max_priority: Ceiling = None,
     concurrency: Slices = None,
 ) -> None:
-    """Make a key and print it; it cannot be shown again.
+    """Create a key and print it; it cannot be shown again.
 
     The key is unlimited except for the options given.
     """
@@ -81,7 +81,7 @@ def create(
 
 @keys.command("list")
 def list_() -> None:
-    """Show all keys that are not revoked, without the keys themselves."""
+    """Show the ids and plans of all keys that are not revoked; without the keys themselves."""
     from exporter.store.redis.api_keys import KeyRing
     from exporter.store.redis.credit_accounts import Credits
 
@@ -146,7 +146,7 @@ def set_(
 
 @keys.command("revoke")
 def revoke(key_id: Annotated[str, typer.Argument(help="The id that `list` shows.")]) -> None:
-    """Make a key useless from now on."""
+    """Revoke a key: requests with this key are refused from now on."""
     from exporter.store.redis.api_keys import KeyRing
 
     with report_errors():
@@ -156,7 +156,10 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The id that `list` shows.
 
 
 def _credits(text: str) -> tuple[bool, int | None]:
-    """Returns whether the credits are added to the balance, and how many; None is unlimited."""
+    """Parses a number of credits: returns True for an addition (`+500`), and the number.
+
+    The number is None for `unlimited`. Raises ExporterError for an invalid text.
+    """
     if text == "unlimited":
         return False, None
     if not re.fullmatch(r"\+?[0-9]{1,15}", text):
@@ -172,7 +175,7 @@ def _features(names: list[str] | None) -> frozenset[str] | None:
 
 
 def _terms(plan: Plan, balance: Balance) -> Iterator[str]:
-    """Lists the terms of a key's plan and its balance."""
+    """Yields texts about a key: its balance, and each limit of its plan."""
     if balance.left is None:
         yield f"unlimited, {balance.used} used"
     else:

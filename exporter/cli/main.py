@@ -1,4 +1,4 @@
-"""The `exporter` command: all its commands in one place."""
+"""The `exporter` command with all its subcommands."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def up(
 def demo(
     rows: Annotated[int, typer.Option(min=1, help="Postings on the board.")] = 20_000,
 ) -> None:
-    """See the main job: start the stack, export from the board, download, show the proof."""
+    """Show the whole service: start it, export from its board, download, show the proof."""
     from exporter.cli.demo import run
 
     with report_errors():
@@ -112,7 +112,7 @@ def export(
 
 @app.command()
 def doctor() -> None:
-    """Check every dependency and setting, and say how to mend what is wrong."""
+    """Check every dependency and setting, and say how to correct what is wrong."""
     from exporter.cli.doctor import examine
 
     table = Table("", "what", "found")
@@ -141,5 +141,5 @@ def _local_key() -> str:
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
+    """Run the subcommand that the command line names."""
     app()

@@ -1,4 +1,4 @@
-"""The commands that the Procfile names: one process of the service each, until SIGTERM."""
+"""The commands that the Procfile uses: each runs one process of the service until SIGTERM."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def beat() -> None:
 
 
 def _become(*arguments: str) -> NoReturn:
-    """Replace this process by one of `workers`, so that signals and the exit code are its own.
+    """Replaces this process by `python -m workers`, which gets its signals and sets its exit code.
 
     The package `workers` imports Celery and is never imported by `exporter`.
     """

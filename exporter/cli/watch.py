@@ -1,4 +1,4 @@
-"""Runs an export from a terminal: progress bar, download, verification."""
+"""Runs an export from a terminal: shows its progress, downloads its file and checks it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from exporter.cli.client import Client, ServiceError, count_rows, download
 
 
 def fetch(client: Client, request: Mapping[str, Any], file: Path, err: Console) -> dict[str, Any]:
-    """Exports, downloads and verifies; returns the record of the finished export.
+    """Creates an export, waits for it, downloads its file, and returns the record of the export.
 
-    Raises ServiceError if the export does not finish, or if the size or the number of rows of the
-    file is not the announced one.
+    Raises ServiceError if the export does not finish, or if the file has another size or another
+    number of rows than the record says.
     """
     created = client.create(request)
     export_id = created["id"]

@@ -30,8 +30,9 @@ def is_listening(port: int) -> bool:
 def find_free(count: int, *, neighbor_offset: int = 0) -> list[int]:
     """Returns `count` different free ports chosen by the operating system.
 
-    With `neighbor_offset`, the port that many above the first port is free as well. The ports are
-    free when the function returns; another process may take one before the caller does.
+    With `neighbor_offset`, the port with the number `first port + neighbor_offset` is free as well.
+    The ports are free when the function returns; another process may take one before the caller
+    does.
     """
     # All sockets stay open until the last port is chosen, so that no port is returned twice.
     held: list[socket.socket] = []

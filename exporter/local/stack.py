@@ -63,16 +63,16 @@ class StoppedEarly(ExporterError):
 
 
 class Stack:
-    """A whole service whose processes all end when it is stopped or its own process dies.
+    """The whole service as child processes, which end when the stack stops or its process dies.
 
     All ports derive from `port`: the API listens on `port`, Redis on +1, S3 on +2, the board on
-    +10, and the inner services of S3 on +20 to +27 and +10020. Stacks whose ports are 100 apart
-    can run side by side. All state, the keys included, is in `data_dir`; it survives a restart and
-    only its owner can read it. `board_rows` and `board_data` fill a board that is still empty.
+    +10, and the inner services of S3 on +20 to +27 and +10020. Stacks whose ports are 100 apart can
+    run side by side. All state, the keys included, is in `data_dir`; it survives a restart and only
+    its owner can read it. `board_rows` and `board_data` fill a board that is still empty.
     `board_faults` makes the board return faults.
 
-    Start the stack in a thread that lives as long as the stack. Raises ConfigurationError if
-    `port` is out of range.
+    Start the stack in a thread that lives as long as the stack. Raises ConfigurationError if `port`
+    is out of range.
     """
 
     def __init__(
@@ -384,7 +384,7 @@ def _load_api_key(path: Path, redis_url: str) -> str:
 
 
 def _write_config(directory: Path, board_port: int) -> Path:
-    """Returns the path of the stack's exporter.toml, written anew unless a user has changed it.
+    """Returns the path of the stack's exporter.toml; writes the file unless a user has changed it.
 
     Ports and the database path do not count as changes.
     """
@@ -413,7 +413,7 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _health_check(port: int) -> Callable[[], bool]:
-    """Returns a readiness check that is true if GET /health on the port answers 200."""
+    """Returns a function that is True if GET /health on the port answers 200 now."""
 
     def answers() -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
@@ -429,6 +429,9 @@ def _health_check(port: int) -> Callable[[], bool]:
 
 
 def _ready_after(seconds: float) -> Callable[[], bool]:
-    """Returns a readiness check for a child that serves no requests: true after `seconds`."""
+    """Returns a function that is True from `seconds` after now.
+
+    Used as readiness check of a child process that answers no requests.
+    """
     begin = time.monotonic()
     return lambda: time.monotonic() - begin >= seconds

@@ -13,7 +13,7 @@ from exporter.board.search import Condition, all_of, any_of
 from exporter.contracts.coresignal import JobFilters
 
 TABLES = "coresignal JOIN postings USING (number)"
-"""Tables that the conditions refer to."""
+"""Tables in the FROM clause that a query with a condition of this module needs."""
 TEXT_COLUMNS = {
     "company_name": "company",
     "location": "location",
@@ -21,7 +21,7 @@ TEXT_COLUMNS = {
     " WHERE places.number = postings.number AND place = 0), '')",
     "industry": "industry",
 }
-"""Maps a text filter to the SQL expression that is searched for its words."""
+"""Maps the name of a text filter to the SQL expression for the text that it searches."""
 
 
 def condition(filters: JobFilters) -> Condition:
@@ -76,28 +76,35 @@ def condition(filters: JobFilters) -> Condition:
 
 
 def time_bound(operator: str, bound: str) -> Condition:
-    """Returns a condition on the posting's day, the only time that a record has."""
+    """Returns the condition that the posting's day meets a bound such as `>= 2026-01-31 00:00:00`.
+
+    The day counts as its midnight, because a record has no other time. A posting without a day does
+    not meet the condition.
+    """
     return Condition(f"(posted <> '' AND posted || ' 00:00:00' {operator} ?)", (bound,))
 
 
 def text_contains(column: str, text: str) -> Condition:
-    """Returns the condition that a column contains the texts of an expression."""
+    """Returns the condition that the text in a column matches a filter (see expressions.parse)."""
     expressions.parse(text)
     return Condition(f"text_contains(?, {column})", (text,))
 
 
 def title_contains(text: str) -> Condition:
-    """Returns the condition that the title contains the texts of an expression."""
+    """Returns the condition that a posting's title matches a filter (see expressions.parse)."""
     return _indexed("titles", _query(expressions.parse(text), phrases=True))
 
 
 def employment_type_is(text: str) -> Condition:
-    """Returns the condition that the posting has the employment types of an expression."""
+    """Returns the condition that a posting's employment types match a filter.
+
+    Each term of the filter must equal one of the employment types, in any spelling.
+    """
     return _employment_type_is(expressions.parse(text))
 
 
 def keywords_contain(text: str) -> Condition:
-    """Returns the condition that the posting's keywords contain the texts of an expression.
+    """Returns the condition that a posting's keyword texts match a filter (see expressions.parse).
 
     The keyword index stores no word positions, so a phrase is checked in the documents of the
     postings that the index finds.
@@ -111,7 +118,7 @@ def keywords_contain(text: str) -> Condition:
 
 
 def register_functions(connection: sqlite3.Connection) -> None:
-    """Registers the SQL functions of the conditions on a connection."""
+    """Registers on a connection the SQL functions that the conditions of this module call."""
     connection.create_function("text_contains", 2, _text_contains, deterministic=True)
     connection.create_function("company_id", 1, coresignal_records.company_id, deterministic=True)
     connection.create_function("keywords_contain", 2, _keywords_contain, deterministic=True)
@@ -143,7 +150,10 @@ def _indexed(table: str, query: str | None) -> Condition:
 
 
 def _query(wanted: Expression, *, phrases: bool) -> str | None:
-    """Returns the expression as an FTS5 query; None if no text can match."""
+    """Converts an expression to an FTS5 query; returns None if no text can match the expression.
+
+    With `phrases` false, the words of a phrase may be anywhere in the text.
+    """
     if isinstance(wanted, Term):
         tokens = words.tokens(wanted.text)
         if not tokens:

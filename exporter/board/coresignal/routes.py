@@ -28,12 +28,12 @@ PREFIX = "/cdapi"
 PREVIEW_SIZE = 20
 """Records per page of a preview."""
 _MAX_CACHED_SEARCHES = 16
-"""Maximum searches whose ids are cached: 8 MB each for a million postings."""
+"""Most searches whose matching ids are cached: 8 MB each for a million postings."""
 _MAX_INT64 = 2**63 - 1
 
 
 class Ids(NamedTuple):
-    """Page of a search."""
+    """A page of the record ids that match a search."""
 
     ids: list[int]
     next_after: int | None
@@ -65,7 +65,10 @@ class Records:
         return Ids(found, found[-1] if more else None, len(ids))
 
     def preview(self, wanted: Condition, page: int) -> tuple[list[bytes], int]:
-        """Returns the PREVIEW_SIZE records of page `page` (from 1), and the number of matches."""
+        """Returns the records of page `page` (from 1) of a search, and the number of all matches.
+
+        A page has PREVIEW_SIZE records; a page past the end has none.
+        """
         ids = self._matching(wanted)
         first = min((page - 1) * PREVIEW_SIZE, len(ids))
         return self.collect(ids[first : first + PREVIEW_SIZE].tolist()), len(ids)
@@ -116,7 +119,7 @@ class Records:
 
 
 def router(path: Path) -> APIRouter:  # noqa: C901 - one nested function an endpoint
-    """Serves the Coresignal endpoints under `/cdapi`.
+    """Returns the routes of the Coresignal endpoints under `/cdapi`.
 
     Paths relative to `/cdapi/v2/job_base/`:
 
@@ -129,7 +132,8 @@ def router(path: Path) -> APIRouter:  # noqa: C901 - one nested function an endp
       20 per `page`.
     - `GET collect/{id}` returns a record, or 404 if no record has this id.
     - `POST collect` (`{"ids": […]}`, at most 1000) returns the records of all known ids, in the
-      order of the list. Only the board has this endpoint: the vendor collects one by one.
+      order of the list. Only the board has this endpoint: the vendor returns one record per
+      request.
 
     `POST v1/professional_network/job/search/filter` and `GET …/job/collect/{id}` are the contract's
     older paths; the record of the latter has the older shape. Errors are `{"detail": text}`.

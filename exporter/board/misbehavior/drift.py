@@ -37,7 +37,7 @@ class Drift(threading.Thread):
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """Stops the drift and returns after its last change."""
+        """Stops the changes; returns after the last change is stored."""
         self._stopping.set()
         self.join()
 

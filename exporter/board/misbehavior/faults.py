@@ -173,7 +173,10 @@ class _SpecRequest(BaseModel, extra="forbid"):
 
 @dataclass
 class _Run:
-    """Counts under one spec; a request is counted under the spec with which it started."""
+    """The current spec, and the numbers of searches and faults since it was applied.
+
+    A request counts for the spec that was the current one when the request started.
+    """
 
     spec: Spec
     searches: int = 0
@@ -198,9 +201,10 @@ class _Run:
 
 
 class _Faults:
-    """Holds the current spec and its drift; any thread may call `apply_spec`.
+    """Holds the current spec and runs its drift.
 
-    `begin` and `end` are called once each.
+    Any thread may call `apply_spec`. `begin` is called once when the server starts, and `end` once
+    when it stops.
     """
 
     def __init__(self, database_path: Path, spec: Spec) -> None:
@@ -235,7 +239,7 @@ class _Faults:
 
 
 class _Answer(NamedTuple):
-    """A complete response that will be sent with a fault."""
+    """A complete response of the board, whose transmission will be disturbed by a fault."""
 
     start: Message
     body: bytes
@@ -249,7 +253,7 @@ class _Answer(NamedTuple):
         await self.send({"type": "http.response.body", "body": part, "more_body": True})
 
     async def wait_for_disconnect(self) -> None:
-        """Waits until the server notices the disconnect.
+        """Waits until the server notices that the client is disconnected.
 
         If the app returned earlier, the server would log an error about an incomplete response.
         """

@@ -1,4 +1,4 @@
-"""Makes pages false or contradictory, in the shape of each contract."""
+"""Changes pages of search results so that they are false or contradict themselves."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ import msgspec
 
 
 class Page(Protocol):
-    """The board's response to a search, with the postings as unchanged bytes."""
+    """A page of search results in the shape of a contract, with the postings as unchanged bytes."""
 
     @property
     def rows(self) -> list[msgspec.Raw]:
-        """Postings of the page; removing items from this list removes them from the page."""
+        """Postings of the page; removing a posting from this list removes it from the page."""
 
     def miscount(self, chances: random.Random) -> None:
-        """Makes the stated number of postings false, and the number of pages derived from it."""
+        """Replaces the number of postings that the page states by a false one, chosen at random.
+
+        The number is the total of the search, or the size of the page if the contract has no total.
+        A stated number of pages is calculated from the false total.
+        """
 
     def repeat_cursor(self, cursor: str) -> bool:
-        """Sets this cursor as the next one; returns False if the contract has no cursors."""
+        """Makes `cursor` the cursor of the next page, and returns True.
+
+        Returns False, and changes nothing, if the contract has no cursors.
+        """
 
 
 class _Hirebase(msgspec.Struct):
@@ -91,15 +98,16 @@ SHAPES: Mapping[tuple[str, str], type[Page]] = {
     ("GET", "/api/external/search/jobs"): _Qwestly,
     ("GET", "/api/ats/v1/jobs"): _Bindbee,
 }
-"""Maps the method and path of a search to the shape of its pages."""
+"""Maps the method and path of a search to the type of its pages."""
 
 
 def apply(
     fault: str, chances: random.Random, search: tuple[str, str], cursor: str | None, body: bytes
 ) -> bytes | None:
-    """Returns a response body with the fault, or None if this page cannot have the fault.
+    """Returns the body of a search response with a fault; None if this page cannot have the fault.
 
-    `cursor` is the cursor of the request.
+    `fault` is a name in LIES, `search` the method and path of the request, `cursor` its cursor, and
+    `body` the true response.
     """
     page = msgspec.json.decode(body, type=SHAPES[search])
     return msgspec.json.encode(page) if LIES[fault](chances, page, cursor) else None
@@ -129,10 +137,10 @@ def _repeat_cursor(_: random.Random, page: Page, cursor: str | None) -> bool:
 
 
 def _false_count(chances: random.Random, true: int, page_end: int) -> int:
-    """Returns a random count other than the true one.
+    """Returns a false count, chosen at random from some that clients could overlook.
 
-    `page_end` is the count at which this page would be the last: a false total without any
-    contradiction on the page, and so the hardest to detect.
+    `true` is the true count. `page_end` is the count with which this page would be the last one:
+    this false count contradicts nothing else on the page, so it is the hardest to detect.
     """
     lies = {page_end, 0, true // 2, true - 1, true + 1, true + 1000}
     return chances.choice(sorted(lie for lie in lies if lie >= 0 and lie != true))
@@ -144,4 +152,7 @@ LIES: Mapping[str, Callable[[random.Random, Page, str | None], bool]] = {
     "total": _miscount,
     "cursor": _repeat_cursor,
 }
-"""Maps a fault to a function that changes a page; the function returns False if it cannot."""
+"""Maps the name of a fault to the function that changes a page.
+
+The function returns True, or False if the page cannot have the fault.
+"""
