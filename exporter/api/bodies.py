@@ -10,10 +10,13 @@ from pydantic import BaseModel, ValidationError
 
 from exporter.api import errors
 from exporter.api.refusal import Refusal
-from exporter.core import limits
+from exporter.core import limits, nesting
 
 MAX_BODY_BYTES = limits.BODY_BYTES.default
 """Largest accepted body; far above any search that a person or a client writes."""
+MAX_NESTING = limits.NESTING.default
+"""Levels of objects and lists in a body; a deeper body could be stored, but not read again."""
+_MAX_SHOWN_CHARS = 100
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -48,7 +51,7 @@ def parse(request: Request, body: bytes, model: type[Model]) -> Model:
     the Hirebase contract both are refused with 422 and a list of problems, because that vendor's
     documentation counts malformed JSON as invalid data. A missing Content-Type means JSON. NaN,
     Infinity and lone surrogates are malformed JSON. If a key occurs several times, the last value
-    is used.
+    is used. A body nested deeper than MAX_NESTING is refused with 422, before it is parsed.
     """
     path: str = request.scope["path"]
     is_own_status = errors.is_native(path) or errors.is_bulk(path)
@@ -66,6 +69,8 @@ def parse(request: Request, body: bytes, model: type[Model]) -> Model:
                 {"loc": ("header", "content-type"), "msg": detail, "type": "content_type"},
             ],
         )
+    if nesting.is_deeper(body, MAX_NESTING):
+        raise _too_deep(body)
     try:
         data: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -87,3 +92,9 @@ def parse(request: Request, body: bytes, model: type[Model]) -> Model:
 
 def _too_large() -> Refusal:
     return Refusal(413, "body_too_large", f"the body is larger than {MAX_BODY_BYTES} bytes")
+
+
+def _too_deep(body: bytes) -> Refusal:
+    field = nesting.first_deeper(body, MAX_NESTING)[:_MAX_SHOWN_CHARS]
+    detail = f"objects and lists are nested deeper than {MAX_NESTING} levels: send a flatter body"
+    return errors.invalid([{"loc": ("body", field), "msg": detail, "type": "too_deep"}])

@@ -51,6 +51,15 @@ BODY_BYTES = Limit(
     413,
     "body_too_large",
 )
+NESTING = Limit(
+    "nesting",
+    "objects and lists within each other in the body of one request",
+    32,
+    "levels",
+    "refused, before the body is parsed; the problem names the field",
+    422,
+    "invalid_request",
+)
 ID_LIST_BYTES = Limit(
     "id_list_bytes",
     "body of one request with a list of ids",
