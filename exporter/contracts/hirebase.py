@@ -112,7 +112,7 @@ class Point(Strict):
 
 
 class Location(Strict):
-    """A place; every given part must match."""
+    """A place; a posting matches only if every given part of the place matches."""
 
     city: Text = None
     region: Text = None

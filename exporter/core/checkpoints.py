@@ -41,13 +41,19 @@ class RowCounts(msgspec.Struct):
     """
 
     guarded_cells: int = 0
-    """Text cells that got a leading apostrophe, so that no spreadsheet runs them as formulas."""
+    """Number of text cells that got a leading apostrophe.
+
+    With it, spreadsheets do not run the text as a formula.
+    """
     replaced_characters: int = 0
-    """Characters that UTF-8 cannot carry (lone surrogates), written as U+FFFD."""
+    """Number of characters that were replaced by U+FFFD.
+
+    These are lone surrogates, which UTF-8 cannot encode.
+    """
     unmapped_fields: dict[str, int] = msgspec.field(default_factory=dict)
-    """Number of rows with each field that is not among the columns, by field name."""
+    """Number of rows that have a field without a column, by the name of the field."""
     nulled_numbers: int = 0
-    """NaN and infinities, which JSON cannot carry, written as null in JSON files."""
+    """Number of NaNs and infinities, which JSON does not have; they are written as null."""
 
     def copy(self) -> RowCounts:
         """Returns an independent copy."""

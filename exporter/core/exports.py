@@ -46,7 +46,7 @@ class State(StrEnum):
     If the worker dies, the lease expires and another worker continues from the checkpoint.
     """
     FINISHED = "finished"
-    """The file is published and complete to a proven end. Terminal."""
+    """The file is published, and it is proven that no row is missing at its end. Terminal."""
     FAILED = "failed"
     """The export ended without a file; `Export.error` has the reason. Terminal."""
     CANCELED = "canceled"
@@ -135,7 +135,7 @@ class Dialect(msgspec.Struct, frozen=True):
 
 
 class Completeness(msgspec.Struct, frozen=True):
-    """The proof of a finished file: rows announced, rows written, and the reason of the end."""
+    """The proof of a finished file: rows announced, rows written, and the proof of the end."""
 
     outcome: Outcome
     end_reason: EndReason
@@ -153,7 +153,7 @@ class Completeness(msgspec.Struct, frozen=True):
     from the source itself and are kept.
     """
     skipped: int
-    """Requested ids that the source does not have.
+    """Number of requested ids that the source does not have.
 
     A row that cannot be encoded is never counted here; it fails the export.
     """
@@ -218,7 +218,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     offset: int = 0
     """Number of rows at the beginning of the search result that are not exported."""
     ids: int | None = None
-    """Number of postings requested by id; None: the postings that the query matches.
+    """Number of postings that were requested by their ids; None if the query selects the postings.
 
     The ids themselves are stored as an object in the bucket.
     """

@@ -18,22 +18,22 @@ Value = TypeVar("Value", int, Rate)
 
 @dataclass(frozen=True)
 class Limit(Generic[Value]):
-    """One limit, with the answer to a caller who reaches it.
+    """A limit of the service, with the answer to a caller who reaches it.
 
-    An answer has the error shape of the surface that was called, and says what to do.
+    The answer has the error shape of the surface that was called, and says what to do.
     """
 
     name: str
-    """Name in documents."""
+    """Name of the limit in the documentation."""
     bounds: str
-    """What is bounded, and for whom: "of one request", "of one user" …"""
+    """The bounded thing and its scope, such as "body of one request"."""
     default: Value
     unit: str
     """Unit of the value, in the plural; empty for a rate."""
     answer: str
-    """What a caller gets who reaches the limit, without status and code."""
+    """Description of the answer to a caller who reaches the limit, without status and code."""
     status: int | None = None
-    """HTTP status of the answer; None: there is no answer, see `answer`."""
+    """HTTP status of the answer; None if no answer is sent and `answer` describes the effect."""
     code: str | None = None
     """Stable code of the answer, in shapes that have one."""
     setting: str | None = None

@@ -147,7 +147,7 @@ def learn(learned: Learned, fields: Mapping[str, str], *, joined: bool) -> bool:
 
 
 def is_long(value: str) -> bool:
-    """True if the text is so long that the kind of its field becomes `long`."""
+    """True if a field with this text must have the kind `long`."""
     return len(value) > _LONG_TEXT_CHARS
 
 

@@ -27,7 +27,7 @@ OTHER_FIELDS = "…"
 """Name under which all fields beyond `MAX_UNMAPPED` are counted together."""
 
 REFUSALS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""Exceptions of msgspec for a row that it refuses."""
+"""Types of the exceptions that msgspec raises for a row that it does not accept."""
 
 _STRING = r'"(?:[^"\\]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
 _NONFINITE = r"NaN|-?Infinity"

@@ -428,7 +428,7 @@ class Slice:
     def _store_uncommitted(self) -> Ending | None:
         """Stores all pages after the last checkpoint durably, the last ones as a tail object.
 
-        Returns None, or an ending if the slice has ended by that.
+        Returns None, or an ending if the slice has ended meanwhile, such as by a cancel.
         """
         ending = self._commit_stored(all_=True)
         if ending is not None or self.at.pages == self.saved.pages:

@@ -1,4 +1,4 @@
-"""Postings of a list of ids, in list order, from any source that has `lookup`."""
+"""A source of listed postings: reads them, in list order, from any source with a `lookup`."""
 
 from __future__ import annotations
 

@@ -58,11 +58,11 @@ class MemorySource:
         )
 
     def predict_next(self, cursor: Cursor) -> Cursor | None:
-        """Returns the offset after that page; None without `read_ahead`."""
+        """Returns the offset after the page at `cursor`; None without `read_ahead`."""
         return cursor + self._page_size if self.read_ahead else None
 
     def count(self, query: Mapping[str, Any]) -> int | None:  # noqa: ARG002
-        """Returns the number of rows; None if it is not announced."""
+        """Returns the number of rows; None without `announces`."""
         return len(self._rows) if self._announces else None
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:  # noqa: ARG002

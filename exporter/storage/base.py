@@ -30,7 +30,7 @@ class ObjectInfo(msgspec.Struct, frozen=True):
 
 
 class OpenUpload(msgspec.Struct, frozen=True):
-    """Multipart upload that is neither completed nor aborted."""
+    """A multipart upload that is neither completed nor aborted."""
 
     key: str
     upload_id: str
@@ -91,7 +91,10 @@ class Storage(Protocol):
     """
 
     def begin(self, key: str, headers: FileHeaders) -> str:
-        """Opens a multipart upload; returns its id."""
+        """Opens a multipart upload and returns its id.
+
+        When the object is complete, a plain GET of it is answered with `headers`.
+        """
 
     def put_part(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
         """Stores one part, numbered from 1. Raises UploadGone if the upload no longer exists."""

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _VERSION = "s3v4-query"
-"""Name that boto3 gives to Signature Version 4 in a URL."""
+"""Value that boto3 writes into a URL to name Signature Version 4."""
 _TIME_FORMAT = "%Y%m%dT%H%M%SZ"
 _PROBE_KEY = "a b/ü~+=&"
-"""Key with characters that show how boto3 escapes keys in a URL."""
+"""Key whose URL, signed by boto3, shows how boto3 escapes special characters."""
 _PROBE_SECONDS = 60
 _PORTS = {"http": 80, "https": 443}
 

@@ -125,7 +125,7 @@ class S3Storage:
     def begin(self, key: str, headers: FileHeaders) -> str:
         """Opens a multipart upload and returns its id.
 
-        A plain GET of the object will answer with these headers.
+        When the object is complete, a plain GET of it is answered with `headers`.
         """
         return self._call(
             "CreateMultipartUpload",

@@ -198,7 +198,10 @@ class ExportStore(Protocol):
         """Returns the record; returns None if the id is unknown, deleted or that of a partition."""
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
-        """Returns a user's exports, newest first. Raises ValueError for a malformed cursor."""
+        """Returns a page of a user's exports, newest first; deleted exports are left out.
+
+        Without a cursor it is the first page. Raises ValueError for a malformed cursor.
+        """
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:
         """Leases the ready export that is next in order, under a new fence.

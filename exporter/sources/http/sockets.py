@@ -221,8 +221,8 @@ class _TlsInTls(Socket):
     def _pump(self, act: Callable[[], T]) -> T:
         """Returns the result of `act`, an operation of the inner TLS.
 
-        As often as the operation needs bytes from the other side, they are received and `act` is
-        called again. Bytes that it produces are sent.
+        If the operation needs more bytes from the other side, they are received and `act` is called
+        again. Bytes that the operation produces are sent.
         """
         self._outer.timeouts = self.timeouts
         while True:

@@ -1,4 +1,4 @@
-"""The statements that read one table: an owner's rows, in the order of their key."""
+"""The SQL statements of a table source: they read an owner's rows in the order of their key."""
 
 from __future__ import annotations
 
