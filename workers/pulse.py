@@ -19,9 +19,10 @@ _busy = multiprocessing.Array("b", MAX_CONCURRENCY, lock=False)
 
 
 def reset_slot() -> None:
-    """Marks the slot of this new child process as idle.
+    """Marks this new child process as idle.
 
-    The previous child process in the same slot may have died while it was busy.
+    Its slot (place in the worker's pool) may still be marked as busy, because the previous child
+    process in this slot died while it was busy.
     """
     _busy[_slot()] = 0
 
@@ -34,7 +35,7 @@ def record_claim() -> None:
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """Context manager that marks the slot of this child process as busy inside its block."""
+    """Context manager that marks this child process as busy inside its block."""
     _busy[_slot()] = 1
     try:
         yield

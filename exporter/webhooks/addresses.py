@@ -123,7 +123,7 @@ class NameUnresolved(ExporterError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The components of a URL that passed the guard, so that it is parsed only once."""
+    """The components of a URL that the address guard permits, so that it is parsed only once."""
 
     scheme: str
     host: str

@@ -44,7 +44,7 @@ class Deliveries:
         return self._get_many([delivery_id]).get(delivery_id)
 
     def of_export(self, export_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
-        """Returns the deliveries of events of one export, newest first.
+        """Returns a page of the deliveries of one export's events to all endpoints, newest first.
 
         Raises ValueError for a malformed cursor.
         """
@@ -53,14 +53,14 @@ class Deliveries:
     def of_endpoint(
         self, endpoint_id: str, *, limit: int, cursor: str | None = None
     ) -> DeliveryPage:
-        """Returns the deliveries to one endpoint, newest first.
+        """Returns a page of the deliveries to one endpoint, newest first.
 
         Raises ValueError for a malformed cursor.
         """
         return self._page(f"exporter:deliveries:{endpoint_id}", limit, cursor)
 
     def dead(self, user_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
-        """Returns the dead deliveries of all endpoints of a user, the latest to die first.
+        """Returns a page of the dead deliveries of all endpoints of a user, the last to die first.
 
         Raises ValueError for a malformed cursor.
         """

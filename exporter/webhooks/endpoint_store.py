@@ -103,7 +103,7 @@ class Endpoints:
         )
 
     def find(self, endpoint_id: str, user_id: str) -> Endpoint | None:
-        """Returns the endpoint with that id; None if the user has no such endpoint."""
+        """Returns the endpoint with this id; None if the user has no such endpoint."""
         found = self.get_many([endpoint_id]).get(endpoint_id)
         return found if found is not None and found.user_id == user_id else None
 

@@ -64,7 +64,7 @@ class SweptDeliveries(msgspec.Struct, frozen=True):
     """Result of one sweep."""
 
     expired: int
-    """Number of expired leases; their deliveries are due again, superseded, or dead."""
+    """Number of expired leases; their deliveries are due again, dead, or deleted as obsolete."""
     ready: int
     """1 if an event is in the outbox or a delivery is due now, else 0."""
 

@@ -56,7 +56,7 @@ class Outcome:
 
 
 class Sender:
-    """Sends webhooks to addresses that the guard permits; safe to share between threads.
+    """Sends webhooks to addresses that the address guard permits; threads may share a sender.
 
     The guard is called at each attempt, because the addresses of a name change. The connection is
     made to the addresses that the guard checked, while Host, SNI and the certificate check use the

@@ -406,7 +406,7 @@ def index(
     },
 )
 def cancel(request: Request, export_id: str) -> Response:
-    """Cancels an export: at once if it is queued, at its next page if it is running."""
+    """Cancels an export: at once if it is queued, before its next page if a worker processes it."""
     caller, service = auth.writer(request), service_of(request)
     export = service.cancel(caller.user_id, export_id)
     if export is None:
