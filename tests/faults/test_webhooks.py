@@ -299,7 +299,7 @@ def test_a_sender_that_is_told_to_end_ends_the_tries_under_way_and_no_others(
 ) -> None:
     # Given
     own = shared
-    answering, events = threading.Event(), 40
+    answering, events = threading.Event(), 60
 
     def linger(connection: Connection) -> None:
         answering.set()
