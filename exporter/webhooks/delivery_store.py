@@ -60,7 +60,7 @@ class Deliveries:
         return self._page(f"exporter:deliveries:{endpoint_id}", limit, cursor)
 
     def dead(self, user_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
-        """Returns a page of the dead deliveries of all endpoints of a user, the last to die first.
+        """Returns a page of a user's dead deliveries to any endpoint, the most recently dead first.
 
         Raises ValueError for a malformed cursor.
         """
