@@ -16,8 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
+from exporter.api import auth
 from exporter.api.pipeline_errors import Flat, flat
 from exporter.api.refusal import Refusal
+from exporter.api.state import runner_of
 from exporter.core.plans import CreditsSpent, NotInPlan
 from exporter.errors import (
     FieldProblem,
@@ -212,6 +214,14 @@ def _allowed(request: Request) -> list[str]:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
+    # The framework validates the query string before the handler checks the key. A caller without
+    # a right key must learn only that.
+    try:
+        await runner_of(request).run(lambda turn: auth.reader(request, turn.keys))
+    except Refusal as refusal:
+        return answer(request, refusal)
+    except StoreUnavailable as unavailable:
+        return await _store_unavailable(request, unavailable)
     found = cast("RequestValidationError", error).errors()
     problems: list[FieldProblem] = [
         {"loc": entry["loc"], "msg": entry["msg"], "type": entry["type"]} for entry in found

@@ -168,6 +168,34 @@ def test_who_has_no_key_is_told_so_before_what_is_wrong_with_the_body(
     assert statuses == [401, 401]
 
 
+def test_on_every_operation_the_key_is_checked_before_the_request(
+    api: Service, keyless: httpx.Client
+) -> None:
+    # Given: all operations that need a key, and a request with which everything is wrong
+    wrong = {"limit": "x", "wait": "x", "page": "x", "redirect": "x", "cursor": "!" * 2_000}
+    paths = keyless.get("/openapi.json").json()["paths"]
+    operations = [
+        (method.upper(), path.replace("{", "").replace("}", ""))
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if "401" in operation["responses"]
+    ]
+    assert len(operations) > 30
+
+    # When
+    answers = {
+        operation: keyless.request(
+            *operation, params=wrong, content=None if operation[0] == "GET" else b"{"
+        ).status_code
+        for operation in operations
+    }
+
+    # Then
+    assert set(answers.values()) == {401}, answers
+    refused = api.http.get("/v2/jobs/expired-jobs", params={"limit": "x"})
+    assert refused.status_code == 422
+
+
 @pytest.mark.parametrize("away", ["keys", "store"])
 @pytest.mark.parametrize("surface", SURFACES)
 def test_while_redis_is_away_callers_are_asked_to_come_back(
