@@ -75,7 +75,7 @@ class File(msgspec.Struct):
         str | None,
         msgspec.Meta(
             description="Works with a plain GET until `expiry_time`; signed anew at each poll."
-            " null after the file was deleted."
+            " null after the file was deleted, and for keys without the scope `read`."
         ),
     ]
     file_size: Annotated[int, msgspec.Meta(description="Bytes.")]
@@ -104,17 +104,18 @@ class File(msgspec.Struct):
     ]
 
 
-def file(service: ExportService, export: Export, moment: Moment) -> File | None:
+def file(service: ExportService, export: Export, moment: Moment, *, with_link: bool) -> File | None:
     """Returns the file of an export, with a newly signed URL; None unless the export is finished.
 
-    `moment` converts the expiry time to text. After its retention the file is still described,
-    without a URL and with the time of its expiry, so that a client learns why there is nothing to
-    download.
+    `moment` converts the expiry time to text. `with_link` is False for a caller without the scope
+    `read`, who must not get a URL. After its retention the file is still described, without a URL
+    and with the time of its expiry, so that a client learns why there is nothing to download.
     """
     result = export.result
     if result is None:
         return None
-    url, dies = service.link(export) or (None, export.file_expires_at)
+    link = service.link(export) if with_link else None
+    url, dies = link or (None, export.file_expires_at)
     return File(
         download_url=url,
         file_size=result.file_size,
@@ -203,8 +204,16 @@ async def find_export(request: Request, export_id: str) -> Export:
 
 
 def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Returns a response with the content as JSON."""
-    return Response(msgspec.json.encode(content), status, headers, "application/json")
+    """Returns a response with the content as JSON, which no cache may store.
+
+    The content may have a link or a secret.
+    """
+    return Response(
+        msgspec.json.encode(content),
+        status,
+        {"Cache-Control": "no-store", **(headers or {})},
+        "application/json",
+    )
 
 
 def shows(description: str, schema: str) -> dict[str, Any]:

@@ -324,7 +324,7 @@ def test_a_failure_of_ours_is_a_500_and_its_log_names_the_request(
     api: Quick, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("nobody expected this")
 
     export_id = create(api, "native").json()["id"]

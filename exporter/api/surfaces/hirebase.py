@@ -101,9 +101,10 @@ class TaskPage(msgspec.Struct):
     next_cursor: str | None
 
 
-def task(service: ExportService, export: exports.Export) -> Task:
+def task(service: ExportService, export: exports.Export, *, with_link: bool) -> Task:
     """Returns the export as the vendor's task, with all fields in the vendor's order.
 
+    `with_link` is that of `responses.file`.
     The vendor publishes only the type `export_job_data`; `export_expired_jobs` is a guess.
     """
     naive = responses.naive
@@ -121,7 +122,7 @@ def task(service: ExportService, export: exports.Export) -> Task:
         worker_id=export.worker_id,
         priority=export.spec.priority,
         input=TaskInput(export.spec.request, export.spec.format),
-        result=responses.file(service, export, naive),
+        result=responses.file(service, export, naive, with_link=with_link),
         format=export.spec.format,
     )
 
@@ -257,7 +258,8 @@ async def show(request: Request, task_id: str) -> Response:
 
     These polls do not count towards the rate limit.
     """
-    return _reply(service_of(request), await responses.find_export(request, task_id))
+    export = await responses.find_export(request, task_id)
+    return _reply(service_of(request), export, with_link=True)
 
 
 @router.get(
@@ -277,7 +279,7 @@ def index(
     """Lists the caller's exports of all contracts as tasks, newest first."""
     caller, service = hirebase_usage.reader(request), service_of(request)
     page = responses.records(service, caller.user_id, limit, cursor)
-    tasks = [task(service, export) for export in page.exports]
+    tasks = [task(service, export, with_link=True) for export in page.exports]
     return responses.reply(
         TaskPage(tasks, page.next_cursor),
         headers=responses.next_link(service, "/v2/tasks", limit, page),
@@ -305,7 +307,8 @@ def cancel(request: Request, task_id: str) -> Response:
     log.info(
         "export.cancel_requested", export_id=export.id, user_id=export.user_id, state=export.state
     )
-    return _reply(service, export, 200 if export.terminal else 202)
+    status = 200 if export.terminal else 202
+    return _reply(service, export, status, with_link=caller.may_read)
 
 
 @router.delete(
@@ -372,6 +375,7 @@ async def enqueue(
             "Location": _task_url(service, export.id),
             **idempotency.log_and_headers(export, export_id),
         },
+        with_link=caller.may_read,
     )
 
 
@@ -394,9 +398,12 @@ def _reply(
     export: exports.Export,
     status: int = 200,
     headers: dict[str, str] | None = None,
+    *,
+    with_link: bool,
 ) -> Response:
     waits = responses.retry_after_header(export, service.clock.now())
-    return responses.reply(task(service, export), status, {**waits, **(headers or {})})
+    shown = task(service, export, with_link=with_link)
+    return responses.reply(shown, status, {**waits, **(headers or {})})
 
 
 def _task_url(service: ExportService, export_id: str) -> str:

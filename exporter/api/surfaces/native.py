@@ -21,6 +21,7 @@ from exporter.core import exports
 from exporter.core.exports import Dialect, Phase, State
 from exporter.errors import FieldProblem, QueryError
 from exporter.service.exports import ExportService
+from exporter.store.redis.api_keys import ApiKey
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["exports"])
@@ -124,8 +125,8 @@ class ExportPage(msgspec.Struct):
     next_cursor: str | None
 
 
-def view(service: ExportService, export: exports.Export) -> Export:
-    """Returns the export with all details that its owner may see."""
+def view(service: ExportService, export: exports.Export, *, with_link: bool) -> Export:
+    """Returns the export with all details that its owner may see; `with_link` as in `file`."""
     zulu, spec = responses.zulu, export.spec
     address = _export_url(service, export.id)
     return Export(
@@ -154,7 +155,7 @@ def view(service: ExportService, export: exports.Export) -> Export:
         waiting_for=export.error if export.phase is Phase.WAITING else None,
         cancel_requested=export.cancel_requested,
         error=export.error if export.state is State.FAILED else None,
-        result=responses.file(service, export, zulu),
+        result=responses.file(service, export, zulu, with_link=with_link),
         webhook=spec.webhook,
         links={"self": address, "cancel": f"{address}/cancel"},
     )
@@ -289,7 +290,7 @@ async def create(request: Request, body: TheBody) -> Response:
         )
     except QueryError as error:
         raise errors.invalid([body_problem(problem) for problem in error.problems]) from None
-    return _created_response(service_of(request), export, export_id)
+    return _created_response(service_of(request), caller, export, export_id)
 
 
 @router.post(
@@ -325,12 +326,15 @@ def retry(request: Request, export_id: str) -> Response:
         export = service.retry(before, export_id=new_id, idempotency=mark, plan=caller.plan)
     except QueryError as error:
         raise refusal.Refusal(409, "not_retryable", error.problems[0]["msg"]) from None
-    return _created_response(service, export, new_id)
+    return _created_response(service, caller, export, new_id)
 
 
-def _created_response(service: ExportService, export: exports.Export, export_id: str) -> Response:
-    headers = idempotency.log_and_headers(export, export_id)
-    return _reply(service, export, 202, {"Location": _export_url(service, export.id), **headers})
+def _created_response(
+    service: ExportService, caller: ApiKey, export: exports.Export, export_id: str
+) -> Response:
+    place = {"Location": _export_url(service, export.id)}
+    headers = {**place, **idempotency.log_and_headers(export, export_id)}
+    return _reply(service, export, 202, headers, with_link=caller.may_read)
 
 
 def body_problem(problem: FieldProblem) -> FieldProblem:
@@ -368,7 +372,7 @@ async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
     while not export.terminal and anyio.current_time() < ends_at:
         await anyio.sleep(POLL_SECONDS)
         export = await responses.find_export(request, export_id)
-    return _reply(service_of(request), export)
+    return _reply(service_of(request), export, with_link=True)
 
 
 @router.get(
@@ -390,7 +394,9 @@ def index(
     caller, service = auth.reader(request), service_of(request)
     page = responses.records(service, caller.user_id, limit, cursor)
     return responses.reply(
-        ExportPage([view(service, export) for export in page.exports], page.next_cursor),
+        ExportPage(
+            [view(service, export, with_link=True) for export in page.exports], page.next_cursor
+        ),
         headers=responses.next_link(service, "/v1/exports", limit, page),
     )
 
@@ -414,7 +420,8 @@ def cancel(request: Request, export_id: str) -> Response:
     log.info(
         "export.cancel_requested", export_id=export.id, user_id=export.user_id, state=export.state
     )
-    return _reply(service, export, 200 if export.terminal else 202)
+    status = 200 if export.terminal else 202
+    return _reply(service, export, status, with_link=caller.may_read)
 
 
 @router.delete(
@@ -437,9 +444,12 @@ def _reply(
     export: exports.Export,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
+    *,
+    with_link: bool,
 ) -> Response:
     waits = responses.retry_after_header(export, service.clock.now())
-    return responses.reply(view(service, export), status, {**waits, **(headers or {})})
+    shown = view(service, export, with_link=with_link)
+    return responses.reply(shown, status, {**waits, **(headers or {})})
 
 
 def _export_url(service: ExportService, export_id: str) -> str:

@@ -393,7 +393,7 @@ def _create_export(
         "Preference-Applied": "respond-async",
         **responses.retry_after_header(created, now),
     }
-    return responses.reply(native.view(service, created), 202, headers)
+    return responses.reply(native.view(service, created, with_link=caller.may_read), 202, headers)
 
 
 def _file_pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -> Generator[bytes]:

@@ -45,7 +45,9 @@ class EndpointRequest(BaseModel):
         " delays the later events of its export until it is given up.",
     )
     include_download_url: bool = Field(
-        False, description="Add a download URL to `export.finished`, signed when the event is sent."
+        False,
+        description="Add a download URL to `export.finished`, signed when the event is sent. Needs"
+        " a key with the scope `read`, too.",
     )
     description: str = Field(
         "", max_length=MAX_DESCRIPTION_CHARS, description="A note for yourself."
@@ -221,6 +223,8 @@ def create(request: Request, body: TheBody) -> Response:
     """
     caller = auth.writer(request)
     asked = parse(request, body, EndpointRequest)
+    if asked.include_download_url:
+        auth.reader(request)
     wrong = []
     forbidden = webhook_fields.forbidden_reason(guard_of(request), asked.url)
     if forbidden:

@@ -37,6 +37,11 @@ class ApiKey(msgspec.Struct, frozen=True):
     plan: Plan = plans.UNLIMITED
     """The permissions and limits of the key; a key stored without a plan has no limits."""
 
+    @property
+    def may_read(self) -> bool:
+        """True if the key has the scope `read`, which download links need."""
+        return "read" in self.scopes
+
 
 class KeyRing:
     """Stores all API keys of an installation.
