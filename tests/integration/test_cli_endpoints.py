@@ -102,6 +102,21 @@ def test_an_endpoint_is_made_shown_rotated_switched_and_deleted(
     assert Endpoints(client).list("ann") == ()
 
 
+def test_escape_sequences_of_an_owner_do_not_reach_the_terminal(
+    command: Command, client: redis.Redis
+) -> None:
+    # Given
+    hostile = "\x1b]0;owned\x07\x1b[2J"
+    Endpoints(client).create("ann", f"http://127.0.0.1:9/{hostile}", description=hostile)
+
+    # When
+    listed = command("list", "--user", "ann", COLUMNS="250")
+
+    # Then
+    assert "\x1b" not in listed.stdout
+    assert listed.stdout.count(r"\x1b]0;owned\x07\x1b[2J") == 2
+
+
 def test_what_was_not_said_of_an_endpoint_has_its_default(
     command: Command, client: redis.Redis
 ) -> None:
