@@ -5,17 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
 
 from exporter.errors import StoreUnavailable
 
+_CODES = {
+    AuthenticationError: "NOAUTH ",
+    BusyLoadingError: "LOADING ",
+    NoPermissionError: "NOPERM ",
+    OutOfMemoryError: "OOM ",
+    ReadOnlyError: "READONLY ",
+}
+"""Codes that redis-py removes from the text of an error and replaces by a class."""
+_WRONG_PASSWORD = "Redis rejected the user or password in EXPORTER_REDIS_URL: correct it there"  # noqa: S105
 _HINTS = {
     "OOM ": "Redis is full: raise maxmemory or wait until exports end",
     "MISCONF": "Redis cannot write its files: free disk space",
     "READONLY": "this Redis is a replica: point EXPORTER_REDIS_URL at the primary",
     "LOADING": "Redis has just started and is still loading its data: retry in a few seconds",
+    "WRONGPASS": _WRONG_PASSWORD,
+    "invalid username-password": _WRONG_PASSWORD,
     "NOAUTH": "Redis requires a password: add it to EXPORTER_REDIS_URL",
-    "WRONGPASS": "Redis rejected the user or password in EXPORTER_REDIS_URL: correct it there",
     "NOPERM": "the Redis user may not run a command that the service needs: extend its ACL",
 }
 
@@ -27,7 +44,8 @@ def translate_errors() -> Iterator[None]:
         yield
     except RedisError as error:
         text = str(error)
-        hint = next((hint for word, hint in _HINTS.items() if word in text), None)
+        code = _CODES.get(type(error), "")
+        hint = next((hint for word, hint in _HINTS.items() if word in code + text), None)
         raise StoreUnavailable(
             f"Redis did not answer: {text}" if hint is None else f"{hint} ({text})"
         ) from error
