@@ -1,4 +1,4 @@
-"""Checks the Redis settings that decide whether acknowledged writes survive a crash."""
+"""Check of the Redis settings that decide whether acknowledged writes survive, and its version."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import redis
 from redis.exceptions import ResponseError
 
 from exporter.errors import ConfigurationError
-from exporter.store.redis import errors
+from exporter.store.redis import errors, versions
 
 
 def check(client: redis.Redis) -> Sequence[str]:
-    """Returns warnings: texts about settings that weaken durability or could not be read.
+    """Returns warnings: of settings that weaken durability, or of a version with known holes.
+
+    A setting that could not be read is a warning as well.
 
     Raises ConfigurationError if this Redis would lose exports: if it evicts keys when full, or if
     it has no append-only file.
@@ -53,4 +55,5 @@ def check(client: redis.Redis) -> Sequence[str]:
             f"Redis has appendfsync {fsync}, so a power cut may lose accepted exports: run "
             "redis-cli CONFIG SET appendfsync always, and set it in redis.conf."
         )
-    return warnings
+    hole = versions.warn(info)
+    return warnings if hole is None else [*warnings, hole]
