@@ -71,7 +71,10 @@ def load(
 def _fill(database: Path, data: Path | None, rows: int | None, seed: int) -> None:
     from exporter.board import database as stored
     from exporter.board.synthetic import synthesize
+    from exporter.local import private
 
+    if database.parent.resolve() == DATA_DIR.resolve():
+        private.make_folder(database.parent)
     try:
         stored.prepare(database)
         if rows is not None:

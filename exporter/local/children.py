@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from exporter.errors import ExporterError
+from exporter.local import private
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -29,6 +30,7 @@ class Child:
     `answers` returns True as soon as the child serves requests. The child must do so within
     `start_timeout` seconds. It gets `grace` seconds between SIGTERM and SIGKILL. Its stdout and
     stderr go to the file `log`; the log of the previous run is kept beside that file as `<log>.1`.
+    All files that the child creates are readable by their owner only.
 
     Linux kills the child when the *thread* that launched it ends, so launch the child from a
     thread that lives as long as the child should. On other systems the child survives a SIGKILL of
@@ -72,7 +74,8 @@ class Child:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         if self.log.exists():
             self.log.replace(self.log.with_name(f"{self.log.name}.1"))
-        with self.log.open("wb") as log:
+        log_file = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, private.FILE_MODE)
+        with os.fdopen(log_file, "wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own commands, no shell
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -81,6 +84,7 @@ class Child:
                 env=dict(self._env),
                 cwd=self._cwd,
                 start_new_session=True,
+                umask=private.UMASK,
                 preexec_fn=_kill_with_parent(os.getpid()),
             )
         self._deadline = time.monotonic() + self._start_timeout

