@@ -174,6 +174,22 @@ class Settings(BaseSettings):
     A slice that needs more ends like a crashed slice, before the machine runs out of memory.
     """
 
+    max_connections: int = Field(default=limits.CONNECTIONS.default, ge=1)
+    """Connections that one API process serves at once; fewer if it may open few files.
+
+    Above it the connection that has been idle for the longest time is closed. If all connections
+    have a request in progress, a new one gets 503.
+    """
+    head_timeout: Duration = timedelta(seconds=limits.HEAD_TIMEOUT.default)
+    """Longest time for the head of a request to arrive; then the API answers 408 and closes."""
+    body_timeout: Duration = timedelta(seconds=limits.BODY_TIMEOUT.default)
+    """Longest time for each megabyte of a request's body to arrive; then 408."""
+    reader_timeout: Duration = timedelta(seconds=limits.READER_TIMEOUT.default)
+    """Longest time for which a client may not read the bytes that the API has sent.
+
+    Then its connection is closed, also in the middle of a download.
+    """
+
     webhook_allow_private: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = ()
     """Private networks that webhooks may reach, such as `10.1.0.0/16`, separated by commas.
 

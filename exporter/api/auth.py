@@ -10,7 +10,7 @@ from fastapi import Request
 from starlette.datastructures import Headers
 
 from exporter.api.refusal import Refusal
-from exporter.api.state import keys_of
+from exporter.api.state import keys_of, runner_of
 from exporter.store.redis.api_keys import ApiKey, KeyRing
 
 _SCHEMES = ("bearer", "apikey")
@@ -34,6 +34,15 @@ SCHEMES = {
 """Security schemes of the OpenAPI document; a request needs only one of them."""
 
 
+async def identify(request: Request) -> None:
+    """Looks up the caller's API key, before the body is read. Raises Refusal 401.
+
+    `reader` and `writer` then use the key that was found.
+    """
+    found = await runner_of(request).run(lambda turn: _find(request, turn.keys))
+    request.scope["state"]["api_key"] = found
+
+
 def reader(request: Request, keys: KeyRing | None = None) -> ApiKey:
     """Returns the API key of the request, after checking that the key has the scope `read`.
 
@@ -53,10 +62,7 @@ def writer(request: Request, keys: KeyRing | None = None) -> ApiKey:
 
 
 def _caller(request: Request, scope: str, keys: KeyRing | None) -> ApiKey:
-    # Looked up at each request, so that a revoked key stops working at once.
-    key = (keys or keys_of(request)).find(_secret(request.headers))
-    if key is None:
-        raise _unauthorized("the API key is wrong or was revoked", ', error="invalid_token"')
+    key: ApiKey = request.scope["state"].get("api_key") or _find(request, keys)
     if scope not in key.scopes:
         raise Refusal(
             403,
@@ -66,6 +72,14 @@ def _caller(request: Request, scope: str, keys: KeyRing | None) -> ApiKey:
                 "WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
             },
         )
+    return key
+
+
+def _find(request: Request, keys: KeyRing | None) -> ApiKey:
+    # Looked up at each request, so that a revoked key stops working at once.
+    key = (keys or keys_of(request)).find(_secret(request.headers))
+    if key is None:
+        raise _unauthorized("the API key is wrong or was revoked", ', error="invalid_token"')
     return key
 
 

@@ -8,7 +8,7 @@ import orjson
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
 
-from exporter.api import errors
+from exporter.api import auth, errors
 from exporter.api.refusal import Refusal
 from exporter.core import limits, nesting
 
@@ -22,11 +22,13 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 async def read(request: Request) -> bytes:
-    """Returns the whole body, of at most `MAX_BODY_BYTES`. Raises Refusal 413 if it is larger.
+    """Returns the whole body of a caller with a valid API key, of at most `MAX_BODY_BYTES`.
 
-    A Content-Length above the limit is refused before any byte is read. A body without
-    Content-Length is refused as soon as it exceeds the limit.
+    The key is checked before any byte is read. Raises Refusal 401, or 413 for a larger body. A
+    Content-Length above the limit is refused before any byte is read. A body without Content-Length
+    is refused as soon as it exceeds the limit.
     """
+    await auth.identify(request)
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
         raise _too_large()

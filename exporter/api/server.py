@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+
 import structlog
-import uvicorn
 
 from exporter import wiring
+from exporter.api import connections
 from exporter.api.app import create_app
 from exporter.errors import StoreUnavailable
 from exporter.maintenance.sweeper import Sweeper
 from exporter.settings import load
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.store import RedisStore
+
+_STARTUP_FAILURE = 3
+"""Exit status if the port cannot be opened, as of uvicorn itself."""
 
 log = structlog.get_logger()
 
@@ -34,5 +40,11 @@ def serve(host: str, port: int) -> None:
     sweeper.start()
     wiring.warm_up(service.storage)
     log.info("api.listening", host=host, port=port)
-    uvicorn.run(app, host=host, port=port, access_log=False, log_level="warning")
+    server = connections.server(
+        app, connections.bounds(load()), host=host, port=port, log_level="warning"
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
     sweeper.stop()
+    if not server.started:
+        sys.exit(_STARTUP_FAILURE)

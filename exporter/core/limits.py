@@ -126,12 +126,63 @@ STREAMS = Limit(
     503,
     "service_unavailable",
 )
-STALL_SECONDS = Limit(
-    "stall_seconds",
-    "time for which a caller reads nothing of a streamed body",
+CONNECTIONS = Limit(
+    "connections",
+    "connections that one API process serves at once; fewer if the process may open few files",
+    4_000,
+    "connections",
+    "the connection that waited longest for a request is closed; if there is none, the new one is"
+    " refused in plain text, with Retry-After",
+    503,
+    setting="max_connections",
+)
+HEAD_BYTES = Limit(
+    "head_bytes",
+    "head of one request, and its trailers",
+    64 * 1024,
+    "bytes",
+    "refused in plain text, before it is parsed",
+    431,
+)
+HEAD_TIMEOUT = Limit(
+    "head_timeout",
+    "time for the head of one request to arrive",
+    10,
+    "seconds",
+    "refused in plain text; a connection that sent nothing is closed",
+    408,
+    setting="head_timeout",
+)
+BODY_TIMEOUT = Limit(
+    "body_timeout",
+    "time for each megabyte of the body of one request to arrive",
     60,
     "seconds",
-    "the connection is closed before the end of the body",
+    "refused in plain text",
+    408,
+    setting="body_timeout",
+)
+READER_TIMEOUT = Limit(
+    "reader_timeout",
+    "time for which a caller does not read what was sent to it",
+    60,
+    "seconds",
+    "the connection is closed, also before the end of a body",
+    setting="reader_timeout",
+)
+PIPELINED_REQUESTS = Limit(
+    "pipelined_requests",
+    "requests that one connection sends before the first of them is answered",
+    16,
+    "requests",
+    "the connection is closed",
+)
+BUFFERED_BYTES = Limit(
+    "buffered_bytes",
+    "answers of one API process that callers have not read yet",
+    32 * 1024 * 1024,
+    "bytes",
+    "the connection whose caller has not read for the longest time is closed",
 )
 
 # Requests in a time, by what is done
@@ -184,7 +235,9 @@ def _rows() -> Iterator[str]:
     for limit in LIMITS:
         amount = f"{limit.default:,} {limit.unit}" if limit.unit else str(limit.default)
         setting = f"`EXPORTER_{limit.setting.upper()}`" if limit.setting else "fixed"
-        code = f"{limit.status} `{limit.code}`: " if limit.status else ""
+        code = f"{limit.status} `{limit.code}`: " if limit.code else ""
+        if limit.status and not limit.code:
+            code = f"{limit.status}: "
         cells = (
             f"`{limit.name}`",
             limit.bounds,

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import httpx
 import redis
 import structlog
-import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 from structlog.testing import capture_logs
 
+from exporter.api import connections
 from exporter.api.app import create_app
 from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig
@@ -55,8 +55,9 @@ POLLED = {"hirebase": "/v2/tasks", "native": "/v1/exports"}
 class Server:
     """An HTTP server on a free port; what it serves can be exchanged."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         self.url = ""
+        self.settings = settings or Settings()
         self._app: ASGIApp | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -86,9 +87,8 @@ class Server:
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
             listener.bind(("127.0.0.1", 0))
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            server = uvicorn.Server(
-                uvicorn.Config(self, lifespan="off", log_level="critical", ws="none")
-            )
+            bounds = connections.bounds(self.settings)
+            server = connections.server(self, bounds, lifespan="off", log_level="critical")
             thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
             thread.start()
             while not server.started:

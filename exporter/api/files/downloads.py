@@ -15,16 +15,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from exporter.api.refusal import Refusal
+from exporter.api.state import service_of
 from exporter.core import limits
 from exporter.storage.base import FileHeaders, Storage
 
 MAX_READ_THREADS = 16
 """Most threads of one process that read from S3, and so the most that block while S3 hangs."""
-STALL_SECONDS = float(limits.STALL_SECONDS.default)
-"""Seconds after which the connection of a caller that reads nothing is closed.
-
-Each download holds a connection to S3, which a caller must not hold forever.
-"""
 
 _RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))", re.IGNORECASE)
 
@@ -113,7 +109,7 @@ class _Streamed(Response):
     A failure of S3 before the first piece can therefore still be answered with an error status. A
     later error leaves the answer shorter than its Content-Length, so that clients detect the
     incomplete file. The connection to S3 is released after the last byte, when the caller
-    disconnects, or when the caller reads nothing for `STALL_SECONDS`.
+    disconnects, or when the caller reads nothing for the reader timeout.
     """
 
     def __init__(
@@ -121,9 +117,12 @@ class _Streamed(Response):
     ) -> None:
         super().__init__(status_code=status, headers=headers)
         self._ask = ask
+        self._reader_seconds = float(limits.READER_TIMEOUT.default)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limiter = Request(scope).app.state.downloads
+        request = Request(scope)
+        limiter = request.app.state.downloads
+        self._reader_seconds = service_of(request).settings.reader_timeout.total_seconds()
         pieces = await to_thread.run_sync(self._ask, limiter=limiter)
         failure: Exception | None = None
         try:
@@ -158,8 +157,8 @@ class _Streamed(Response):
             piece = await to_thread.run_sync(next, pieces, None, limiter=limiter)
             more = piece is not None
             message = {"type": "http.response.body", "body": piece or b"", "more_body": more}
-            with anyio.move_on_after(STALL_SECONDS) as patience:
+            with anyio.move_on_after(self._reader_seconds) as patience:
                 await send(message)
             if patience.cancelled_caught:
-                log.warning("download.stalled", seconds=STALL_SECONDS)
+                log.warning("download.stalled", seconds=self._reader_seconds)
                 raise ClientDisconnect

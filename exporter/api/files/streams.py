@@ -14,14 +14,13 @@ from starlette.types import Receive, Scope, Send
 
 from exporter.api.errors import RETRY_AFTER_SECONDS
 from exporter.api.refusal import Refusal
+from exporter.api.state import service_of
 from exporter.core import limits
 
 MAX_STREAMS = limits.STREAMS.default
 """Streams that one process serves at once; each stream holds a database connection."""
 MAX_READ_THREADS = 4
 """Most threads that produce pieces at once; a stream whose caller reads slowly uses no thread."""
-STALL_SECONDS = float(limits.STALL_SECONDS.default)
-"""Seconds after which the connection of a caller that reads nothing is closed."""
 _SEND_BYTES = 128 * 1024
 """Most bytes sent at once: about the memory that a slowly reading caller occupies."""
 
@@ -45,7 +44,7 @@ class Stream(Response):
     The end of the body is sent only if all of the body was produced. Nothing is sent before the
     first piece exists, so an earlier error is answered with an error status. A later error closes
     the connection before the end of the body, which every client reports as an error. Production
-    stops when the caller disconnects or reads nothing for `STALL_SECONDS`. Raises Refusal 503 if
+    stops when the caller disconnects or reads nothing for the reader timeout. Raises Refusal 503 if
     MAX_STREAMS streams are already being sent.
     """
 
@@ -66,9 +65,12 @@ class Stream(Response):
         del self.headers["Content-Length"]
         self._pieces = pieces
         self._interrupt = interrupt
+        self._reader_seconds = float(limits.READER_TIMEOUT.default)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        lanes = cast("StreamLimits", Request(scope).app.state.lanes)
+        request = Request(scope)
+        self._reader_seconds = service_of(request).settings.reader_timeout.total_seconds()
+        lanes = cast("StreamLimits", request.app.state.lanes)
         try:
             lanes.streams.acquire_on_behalf_of_nowait(self)
         except anyio.WouldBlock:
@@ -124,10 +126,10 @@ class Stream(Response):
         while piece is not None:
             for begin in range(0, len(piece), _SEND_BYTES):
                 body = piece[begin : begin + _SEND_BYTES]
-                with anyio.move_on_after(STALL_SECONDS) as patience:
+                with anyio.move_on_after(self._reader_seconds) as patience:
                     await send({"type": "http.response.body", "body": body, "more_body": True})
                 if patience.cancelled_caught:
-                    log.warning("stream.stalled", seconds=STALL_SECONDS)
+                    log.warning("stream.stalled", seconds=self._reader_seconds)
                     raise ClientDisconnect
             # Frees the memory of this piece before the next piece is produced.
             piece = body = b""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
-from exporter.api.files import downloads
 from exporter.api.surfaces import coresignal, data_requests
 from exporter.core.exports import Export
 from exporter.errors import StorageUnavailable
@@ -231,7 +231,7 @@ def test_a_caller_who_takes_nothing_is_cut_off_and_costs_no_memory_meanwhile(
     api: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    monkeypatch.setattr(downloads, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(api.engine.settings, "reader_timeout", timedelta(seconds=0.3))
     pieces = Pieces(10_000)
     path = streaming(api, monkeypatch, pieces)
 

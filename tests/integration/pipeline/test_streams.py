@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -205,7 +206,7 @@ def test_a_caller_that_takes_nothing_for_long_is_cut_off(
     api: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    monkeypatch.setattr(streams, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(api.engine.settings, "reader_timeout", timedelta(seconds=0.3))
     api.fill(30_000)
 
     # When

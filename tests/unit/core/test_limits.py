@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ def test_the_default_of_a_setting_is_that_of_the_table(limit: Limit[Any]) -> Non
     """Given a limit with a setting, when no variable is set, then the setting has its default."""
     if limit.setting is None:
         return
-    assert Settings.model_fields[limit.setting].get_default() == limit.default
+    default = Settings.model_fields[limit.setting].get_default()
+    if isinstance(default, timedelta):
+        default = default.total_seconds()
+    assert default == limit.default
 
 
 def test_the_name_of_a_limit_is_unique() -> None:
