@@ -1,4 +1,4 @@
-"""Builds the board's JSON responses, with errors in the shape of the vendor's framework."""
+"""Builds the board's JSON responses; errors have the shape `{"detail": …}` of FastAPI."""
 
 from __future__ import annotations
 

@@ -217,9 +217,9 @@ def _reject_constant(name: str) -> None:
 
 
 def _missing_members(original: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the vendor's members that a posting lacks and that can be derived from others.
+    """Returns the Hirebase fields that a posting lacks, as far as its other fields give them.
 
-    The others are members with common names: see from_line.
+    A loaded posting may use the field names `title`, `company` and so on; see `from_line`.
     """
     found: dict[str, Any] = {}
     if isinstance(original.get("id"), str):

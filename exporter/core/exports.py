@@ -16,8 +16,12 @@ Glossary, as these words are used in this code:
 - doorbell: the Celery message that wakes a worker; losing or repeating it changes nothing.
 - seal: to complete a lost worker's upload early, so that its upload id can no longer be used.
 - volume: a byte range of the file that is a complete file by itself (see `Spec.rows_per_file`).
+- contract, vendor: the API of a company that users know (Hirebase, Coresignal, …); that company.
 - surface: a family of API endpoints with its own contract: native, hirebase, coresignal, pipeline.
 - user, tenant: the owner of exports and keys; "tenant" where users compete for workers.
+- board: the reference job board that comes with the project, an upstream for trying and testing.
+- unknown ids: ids that an export was asked for and that its source does not have.
+- guard: a check before each S3 request that raises LeaseLost once the lease has expired.
 - outbox: events stored in the same step as the change they report, until webhooks are delivered.
 """
 

@@ -117,7 +117,7 @@ Text = Callable[[str, RowCounts], str]
 
 
 class Plan(NamedTuple):
-    """The generated code for the rows of one source."""
+    """Generated functions that turn rows, whose fields follow one pattern, into CSV lines."""
 
     lines: Callable[
         [Iterator[Row], list[bytes], Line, Text, Text, Counter[str], RowCounts],

@@ -46,7 +46,10 @@ class FileEncoder:
 
     @property
     def buffer(self) -> bytearray:
-        """Bytes that are not yet stored; complete only after `settle` or `close`."""
+        """Encoded bytes that are not yet stored.
+
+        Rows that are still being compressed are missing until `settle` or `close` has returned.
+        """
         return self._compressor.buffer
 
     @property

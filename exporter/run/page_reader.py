@@ -95,7 +95,11 @@ class PageReader:
         return rows
 
     def checkpoint(self) -> Checkpoint:
-        """Returns a checkpoint of the position, with the recent row ids and the unknown ids."""
+        """Returns a checkpoint from which another worker continues after the last accepted page.
+
+        It has the ids of the latest rows, by which repeated rows are found, and the requested ids
+        that the source does not have.
+        """
         seen = "" if self._recent_ids is None else self._recent_ids.stored()
         return self.at.evolve(seen=seen, unknown=_pack_ids(self.unknown))
 

@@ -152,7 +152,11 @@ class BindbeeSource:
         self._read = reader(_Answer, "items")
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
-        """Returns the vendor's filters in canonical form; the page size is not a filter."""
+        """Checks a caller's filters and returns them in the form that is stored and sent upstream.
+
+        Raises QueryError for unknown or wrong filters, and for the page size, which the export
+        itself chooses.
+        """
         query = validate(JobSearch, raw).canonical()
         return Search(query=query, echo=query)
 

@@ -59,7 +59,7 @@ It is short because the list only serves to find mistakes early.
 
 
 class Listing(NamedTuple):
-    """A page of the upstream that was verified and is sent to the caller unchanged."""
+    """One page of the upstream, whose shape and counts were checked; callers get it unchanged."""
 
     body: bytes
     """The body, byte for byte as the upstream sent it."""

@@ -101,7 +101,11 @@ class QwestlySource:
         self._read_one = reader(_Single, "data")
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
-        """Returns the vendor's filters in canonical form; page and limit are not filters."""
+        """Checks a caller's filters and returns them in the form that is stored and sent upstream.
+
+        Raises QueryError for unknown or wrong filters, and for page and limit, which the export
+        itself chooses.
+        """
         query = validate(JobSearch, raw).model_dump(exclude_none=True)
         return Search(query=query, echo=query)
 

@@ -21,10 +21,10 @@ log = structlog.get_logger()
 
 
 def part_size(base: int, uploaded: int) -> int:
-    """Returns the size of the next part; a file of any size stays under 10,000 parts.
+    """Returns the size of the next part, so that large files stay below 10,000 parts.
 
     The size is `base` for the first 1,000 parts, 4 times that up to 5,000 parts, then 16 times:
-    parts of 8 MiB reach 0.75 TiB.
+    with a `base` of 8 MiB, 10,000 parts hold 0.75 TiB, which is the largest file.
 
     >>> part_size(8, 0), part_size(8, 1_000), part_size(8, 5_000)
     (8, 32, 128)

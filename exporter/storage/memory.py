@@ -212,7 +212,11 @@ class MemoryStorage:
 
     @contextmanager
     def _operation(self, name: str, key: str) -> Iterator[None]:
-        """Runs the block as one request: calls the guard, then runs the block under the lock."""
+        """Runs the block as one request to the store, under a lock that serializes all requests.
+
+        First calls the guard of the current thread (see `storage.base.guarded`), which raises
+        LeaseLost if the worker may no longer write.
+        """
         check_guard()
         if self.before is not None:
             self.before(name, key)

@@ -137,7 +137,7 @@ _EXCEPTIONS: Mapping[type[BaseException], Reaction] = {
 
 
 def classify(error: Exception) -> tuple[Reaction, str]:
-    """Returns the reaction to the failure, and the cause of the failure as text."""
+    """Returns the reaction to a failed S3 call (retry, or which error to raise), and its cause."""
     if isinstance(error, boto.ClientError):
         code = error.response["Error"].get("Code", "")
         status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)

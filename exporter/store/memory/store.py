@@ -1,4 +1,4 @@
-"""An export store in plain Python: for tests without Redis, and to read the rules in Python."""
+"""An export store in plain Python: for tests without Redis, and as the readable specification."""
 
 from __future__ import annotations
 

@@ -26,7 +26,11 @@ Word = str | bytes | int
 
 
 class AsyncRunner(Protocol):
-    """Runs synchronous functions that use keys, limits and store for a coroutine."""
+    """Lets a coroutine run synchronous functions that read or change records in Redis.
+
+    The functions use `keys`, `limits` and `store` of this object. ThreadRunner runs them in a
+    thread, ReplayRunner on the event loop.
+    """
 
     @property
     def keys(self) -> KeyRing: ...
