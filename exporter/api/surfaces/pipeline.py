@@ -160,6 +160,11 @@ _DOCS = {
         _parameter("status", "Only jobs with this status; may be repeated.", _enum_list(STATUSES)),
         _parameter("source", "Only jobs from this source; may be repeated.", _enum_list(SOURCES)),
         _parameter(
+            "csv_safe",
+            "`true`: put an apostrophe before CSV text that a spreadsheet would run as a formula.",
+            {"type": "boolean", "default": False},
+        ),
+        _parameter(
             "webhook_url",
             f"With `Prefer: respond-async`: {webhook_fields.WEBHOOK_URL_DESCRIPTION}",
             {"type": "string"},
@@ -211,6 +216,7 @@ async def export(request: Request) -> Response:
 
 class _ParsedQuery(NamedTuple):
     format: str
+    csv_safe: bool
     filters: dict[str, Any]
     hook: webhook_fields.RequestedWebhook
 
@@ -249,7 +255,7 @@ def _respond(request: Request) -> Response:
     }
     if gzip:
         headers["Content-Encoding"] = "gzip"
-    pieces = _file_pieces(snapshot, asked.format, now, caller.user_id)
+    pieces = _file_pieces(snapshot, asked, now, caller.user_id)
     return Stream(
         _compress(pieces) if gzip else pieces, interrupt=snapshot.interrupt, headers=headers
     )
@@ -291,7 +297,8 @@ def _rate_refusal(window: Window) -> Refusal:
 def _parse_query(request: Request, user_id: str, later: bool) -> _ParsedQuery:
     given = request.query_params
     problems: list[FieldProblem] = []
-    single, listed = ("format", "from", "to", "webhook_url"), ("status", "source", "webhook_events")
+    single = ("format", "from", "to", "csv_safe", "webhook_url")
+    listed = ("status", "source", "webhook_events")
     for name in given:
         if name not in (*single, *listed):
             known = ", ".join((*single, *listed))
@@ -302,6 +309,9 @@ def _parse_query(request: Request, user_id: str, later: bool) -> _ParsedQuery:
     if wanted not in FORMATS:
         text = f"Invalid format {wanted[:100]!r}: give {' or '.join(FORMATS)}"
         problems.append(_problem("format", text))
+    csv_safe = given.get("csv_safe", "false")
+    if csv_safe not in ("true", "false"):
+        problems.append(_problem("csv_safe", f"{csv_safe[:100]!r} is not true or false"))
     fields = webhook_fields.WebhookFields.model_construct(
         webhook_url=given.get("webhook_url"), webhook_events=given.getlist("webhook_events") or None
     )
@@ -314,7 +324,7 @@ def _parse_query(request: Request, user_id: str, later: bool) -> _ParsedQuery:
         raise _invalid(problems)
     filters: dict[str, Any] = {name: given[name] for name in ("from", "to") if name in given}
     filters |= {name: given.getlist(name) for name in ("status", "source") if name in given}
-    return _ParsedQuery(wanted, filters, hook)
+    return _ParsedQuery(wanted, csv_safe == "true", filters, hook)
 
 
 def _problem(name: str, text: str) -> FieldProblem:
@@ -378,7 +388,9 @@ def _create_export(
             search=asked.filters,
             format=FORMATS[asked.format],
             columns=CSV_COLUMNS if asked.format == "csv" else COLUMNS,
-            dialect=Dialect(joined=True, exported_at=responses.zulu_seconds(now)),
+            dialect=Dialect(
+                guard=asked.csv_safe, joined=True, exported_at=responses.zulu_seconds(now)
+            ),
             file_stem="pipeline",
             plan=caller.plan,
             feature=FEATURE,
@@ -396,7 +408,9 @@ def _create_export(
     return responses.reply(native.view(service, created, with_link=caller.may_read), 202, headers)
 
 
-def _file_pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -> Generator[bytes]:
+def _file_pieces(
+    snapshot: Snapshot, asked: _ParsedQuery, now: datetime, user_id: str
+) -> Generator[bytes]:
     """Yields the bytes of the file in pieces; the first piece is ready when the jobs are counted.
 
     Raises Refusal 500 if the database fails before the first piece, and SourceError if it fails
@@ -406,7 +420,7 @@ def _file_pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -
     started = False
     try:
         with snapshot:
-            encoder = _encoder(wanted, now, snapshot.total)
+            encoder = _encoder(asked, now, snapshot.total)
             started = True
             yield encoder.open()
             for rows in snapshot.pages():
@@ -430,9 +444,9 @@ def _file_pieces(snapshot: Snapshot, wanted: str, now: datetime, user_id: str) -
     )
 
 
-def _encoder(wanted: str, now: datetime, total: int) -> Format:
-    if wanted == "csv":
-        return registry.make("csv", Dialect(joined=True), CSV_COLUMNS)
+def _encoder(asked: _ParsedQuery, now: datetime, total: int) -> Format:
+    if asked.format == "csv":
+        return registry.make("csv", Dialect(guard=asked.csv_safe, joined=True), CSV_COLUMNS)
     return Envelope(exported_at=responses.zulu_seconds(now), total=total)
 
 

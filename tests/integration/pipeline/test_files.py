@@ -62,6 +62,27 @@ def test_the_json_is_the_callers_own_jobs_in_the_contracts_order(api: Service) -
     }
 
 
+def test_a_csv_that_is_asked_to_be_safe_has_no_formulas(api: Service) -> None:
+    # Given
+    insert(api, company_name="=HYPERLINK(0)", notes="@SUM(1)")
+    wanted = {"format": "csv", "csv_safe": "true"}
+
+    # When
+    safe = api.http.get(PATH, params=wanted)
+    later = api.http.get(PATH, params=wanted, headers={"Prefer": "respond-async"})
+
+    # Then
+    assert safe.status_code == 200, safe.text
+    (row,) = csv.DictReader(io.StringIO(safe.text))
+    assert (row["company_name"], row["notes"]) == ("'=HYPERLINK(0)", "'@SUM(1)")
+    assert later.json()["csv_safe"] is True
+    (plain,) = csv.DictReader(io.StringIO(api.http.get(PATH, params={"format": "csv"}).text))
+    assert plain["company_name"] == "=HYPERLINK(0)"
+    refused = api.http.get(PATH, params={"csv_safe": "maybe"})
+    assert refused.status_code == 400
+    assert refused.json()["errors"][0]["field"] == "csv_safe"
+
+
 def test_the_csv_has_the_contracts_columns_and_quotes_only_where_it_must(api: Service) -> None:
     # Given
     insert(api)
