@@ -19,12 +19,14 @@ ExporterError
  |    +-- ObjectExists          storage: an object of the expected size is fine. Export: else fails
  |    +-- Missing               storage: no object has the key (storage.s3_failures)
  +-- StoreUnavailable       Redis did not answer. Worker: retries or waits. API: 503
+ |    +-- StoreFull             Redis keeps the memory that is left for running exports. API: 503
  +-- LeaseLost              worker: writes nothing more; another worker may own the export
  +-- ConfigurationError     operator: correct the setting that the text names
  |    +-- Missing               also a SourceRefused, see above (sources.sql.database)
  |    +-- UnknownFormat         caller of `make`: choose one of the formats (formats.registry)
  +-- QueryError             caller: correct the fields in `problems`. API: 422
  +-- NotInPlan              caller: the plan of the key excludes the request. API: 403 (core.plans)
+ +-- LimitReached           caller: do what the text says. API: status of the limit (core.limits)
  +-- CreditsSpent           caller: the key has too few credits left. API: 402 (core.plans)
  +-- KeyReused              caller: send a new idempotency key. API: 422 (store.base)
  +-- KeySpent               caller: send a new idempotency key. API: 409 (store.base)
@@ -118,6 +120,10 @@ class ObjectExists(StorageError):
 
 class StoreUnavailable(ExporterError):
     """The record store did not answer; the requested change may or may not have been made."""
+
+
+class StoreFull(StoreUnavailable):
+    """The record store is almost full; nothing was created, and running exports continue."""
 
 
 class LeaseLost(ExporterError):

@@ -168,6 +168,12 @@ class Settings(BaseSettings):
         limits.PIPELINE_RATE.default
     )
     """Rate limit of one API key for exports on the path of the pipeline contract."""
+    max_queued_exports: int = Field(default=limits.QUEUED_EXPORTS.default, ge=0)
+    """Maximum number of exports of one user that have not ended; 0: no limit."""
+    max_kept_exports: int = Field(default=limits.KEPT_EXPORTS.default, ge=0)
+    """Maximum number of records of one user, ended exports included; 0: no limit."""
+    max_stored_bytes: ByteSize = ByteSize(limits.STORED_BYTES.default)
+    """Maximum bytes of the searches of all records of one user; 0: no limit."""
     worker_memory: ByteSize = ByteSize(1024**3)
     """Maximum bytes of data in one worker process; 0: no limit.
 

@@ -15,7 +15,7 @@ from exporter.api.state import runner_of, service_of
 from exporter.clock import Clock
 from exporter.core.exports import Export, Phase, Spec, State
 from exporter.service.exports import ExportService
-from exporter.store.base import ExportStore, Idempotency
+from exporter.store.base import NO_QUOTA, ExportStore, Idempotency, Quota
 from exporter.store.redis.api_keys import ApiKey
 
 MAX_INLINE_BODY_BYTES = 16 * 1024
@@ -77,11 +77,13 @@ class _DraftStore:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.asked: list[tuple[Spec, Idempotency | None]] = []
+        self.asked: list[tuple[Spec, Idempotency | None, Quota]] = []
         """Arguments of the calls of `create`, in order."""
 
-    def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
-        self.asked.append((spec, idempotency))
+    def create(
+        self, spec: Spec, idempotency: Idempotency | None = None, quota: Quota = NO_QUOTA
+    ) -> Export:
+        self.asked.append((spec, idempotency, quota))
         now = self._clock.now()
         return Export(
             spec=spec,

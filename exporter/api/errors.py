@@ -20,12 +20,14 @@ from exporter.api import auth
 from exporter.api.pipeline_errors import Flat, flat
 from exporter.api.refusal import Refusal
 from exporter.api.state import runner_of
+from exporter.core.limits import LimitReached
 from exporter.core.plans import CreditsSpent, NotInPlan
 from exporter.errors import (
     FieldProblem,
     SourceError,
     SourceUnavailable,
     StorageUnavailable,
+    StoreFull,
     StoreUnavailable,
 )
 from exporter.store.base import KeyReused, KeySpent
@@ -240,6 +242,12 @@ async def _store_unavailable(request: Request, error: Exception) -> Response:
     return _unavailable(request, "store_unavailable", detail)
 
 
+async def _store_full(request: Request, error: Exception) -> Response:
+    log.warning("api.store_full", error=str(error))
+    detail = "the record store is almost full, so nothing was created; try again later"
+    return _unavailable(request, "store_full", detail)
+
+
 async def _key_reused(request: Request, _: Exception) -> Response:
     detail = "this Idempotency-Key was used with another request: send a new key"
     return _wrong_key(request, 422, "idempotency_key_reused", detail)
@@ -264,6 +272,15 @@ async def _not_in_plan(request: Request, error: Exception) -> Response:
 
 async def _credits_spent(request: Request, error: Exception) -> Response:
     return answer(request, Refusal(402, "credits_spent", str(error)))
+
+
+async def _limit_reached(request: Request, error: Exception) -> Response:
+    reached = cast("LimitReached", error)
+    status, code = reached.limit.status or 429, reached.limit.code or reached.limit.name
+    headers = {}
+    if reached.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(reached.retry_after)))
+    return answer(request, Refusal(status, code, str(error), headers=headers))
 
 
 async def _source_failed(request: Request, error: Exception) -> Response:
@@ -315,9 +332,11 @@ def install(app: FastAPI, routes: Sequence[Route]) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(KeyReused, _key_reused)
     app.add_exception_handler(KeySpent, _key_spent)
+    app.add_exception_handler(StoreFull, _store_full)
     app.add_exception_handler(StoreUnavailable, _store_unavailable)
     app.add_exception_handler(StorageUnavailable, _storage_unavailable)
     app.add_exception_handler(SourceError, _source_failed)
+    app.add_exception_handler(LimitReached, _limit_reached)
     app.add_exception_handler(NotInPlan, _not_in_plan)
     app.add_exception_handler(CreditsSpent, _credits_spent)
 

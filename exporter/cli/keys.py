@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from rich.markup import escape
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import redis
 
     from exporter.core.plans import Balance, Plan
+    from exporter.core.rates import Rate
 
 keys = typer.Typer(help="API keys: shown once, stored hashed.", no_args_is_help=True)
 
@@ -36,6 +37,15 @@ Features = Annotated[
 Ceiling = Annotated[
     int | None,
     typer.Option("--max-priority", min=0, max=9, help="Highest priority of its exports."),
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit",
+        metavar="NAME=VALUE",
+        help="A limit of deploy/LIMITS.md, such as queued_exports=500 (0: unlimited) or "
+        "create_rate=100/60s; 'default' as the value: that of the settings. Repeat for several.",
+    ),
 ]
 Slices = Annotated[
     int | None,
@@ -58,6 +68,7 @@ def create(
     feature: Features = None,
     max_priority: Ceiling = None,
     concurrency: Slices = None,
+    limit: Limits = None,
 ) -> None:
     """Create a key and print it; it cannot be shown again.
 
@@ -72,6 +83,7 @@ def create(
             features=_features(feature),
             priority_ceiling=9 if max_priority is None else max_priority,
             concurrency=concurrency or 0,
+            limits={name: one for name, one in _limits(limit).items() if one is not None},
         )
         _, left = _credits(balance or "unlimited")
         ring = KeyRing(_redis())
@@ -111,6 +123,7 @@ def set_(
     feature: Features = None,
     max_priority: Ceiling = None,
     concurrency: Slices = None,
+    limit: Limits = None,
 ) -> None:
     """Change a key's plan; options that are not given keep their value.
 
@@ -122,9 +135,10 @@ def set_(
     from exporter.store.redis.credit_accounts import Credits
 
     with report_errors():
-        if balance is None and not feature and max_priority is None and concurrency is None:
+        if not (balance or feature or limit) and max_priority is None and concurrency is None:
             raise ExporterError(
-                "nothing to change: give --credits, --feature, --max-priority or --concurrency"
+                "nothing to change: give --credits, --feature, --max-priority, --concurrency or"
+                " --limit"
             )
         more, amount = _credits(balance) if balance is not None else (True, 0)
         client = _redis()
@@ -134,6 +148,7 @@ def set_(
             features=_features(feature) if feature else UNSET,
             priority_ceiling=max_priority,
             concurrency=concurrency,
+            limits=_limits(limit),
         )
         if not known:
             raise ExporterError(f"no key has the id {key_id!r}; `exporter keys list` shows them")
@@ -170,6 +185,28 @@ def _credits(text: str) -> tuple[bool, int | None]:
     return text.startswith("+"), int(text)
 
 
+def _limits(texts: list[str] | None) -> dict[str, int | Rate | None]:
+    """Returns the limits by name; None for `default`."""
+    from exporter.settings import parse_rate
+
+    found: dict[str, int | Rate | None] = {}
+    for text in texts or ():
+        name, _, value = text.partition("=")
+        try:
+            if value == "default":
+                found[name] = None
+            elif "/" in value:
+                found[name] = cast("Rate", parse_rate(value))
+            else:
+                found[name] = int(value)
+        except ValueError:
+            raise ExporterError(
+                f"--limit {text}: give a name and a value, such as queued_exports=500,"
+                " create_rate=100/60s or queued_exports=default"
+            ) from None
+    return found
+
+
 def _features(names: list[str] | None) -> frozenset[str] | None:
     return None if not names or "all" in names else frozenset(names)
 
@@ -186,6 +223,8 @@ def _terms(plan: Plan, balance: Balance) -> Iterator[str]:
         yield f"priority {plan.priority_ceiling} at most"
     if plan.concurrency:
         yield f"{plan.concurrency} slices at once"
+    for name, value in sorted(plan.limits.items()):
+        yield f"{name} {value}"
 
 
 def _redis() -> redis.Redis:

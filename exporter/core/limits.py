@@ -7,11 +7,12 @@ the type `Limit` and run `python -m exporter.core.limits > deploy/LIMITS.md`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from exporter.core.rates import Rate
+from exporter.errors import ExporterError
 
 Value = TypeVar("Value", int, Rate)
 
@@ -38,6 +39,8 @@ class Limit(Generic[Value]):
     """Stable code of the answer, in shapes that have one."""
     setting: str | None = None
     """Field of `Settings` by which the operator changes the limit; None: it is fixed."""
+    per_key: bool = False
+    """Whether `exporter keys set --limit` can change the limit for one key."""
 
 
 # Requests
@@ -69,6 +72,15 @@ ID_LIST_BYTES = Limit(
     413,
     "body_too_large",
 )
+STORED_SEARCH_BYTES = Limit(
+    "stored_search_bytes",
+    "search of one export, as JSON in its record",
+    64 * 1024,
+    "bytes",
+    "refused, before anything is stored",
+    422,
+    "invalid_request",
+)
 COLUMNS = Limit(
     "columns",
     "columns of one export",
@@ -93,6 +105,51 @@ IDEMPOTENCY_KEY_CHARS = Limit(
     "refused (422 on the paths of Hirebase and Coresignal); the problem names the header",
     400,
     "idempotency_key_invalid",
+)
+
+# Exports of a user
+
+QUEUED_EXPORTS = Limit(
+    "queued_exports",
+    "exports of one user that have not ended",
+    2_000,
+    "exports",
+    "refused, with Retry-After: wait until exports end, or cancel some",
+    429,
+    "too_many_queued_exports",
+    setting="max_queued_exports",
+    per_key=True,
+)
+KEPT_EXPORTS = Limit(
+    "kept_exports",
+    "records of one user, ended exports included until their retention is over",
+    50_000,
+    "exports",
+    "refused: delete exports that are no longer needed",
+    409,
+    "too_many_kept_exports",
+    setting="max_kept_exports",
+    per_key=True,
+)
+STORED_BYTES = Limit(
+    "stored_bytes",
+    "searches of all kept exports of one user",
+    64 * 1024 * 1024,
+    "bytes",
+    "refused: delete exports that are no longer needed",
+    409,
+    "too_many_stored_bytes",
+    setting="max_stored_bytes",
+    per_key=True,
+)
+REDIS_MEMORY = Limit(
+    "redis_memory",
+    "share of the maxmemory of Redis in which exports are created",
+    90,
+    "percent",
+    "refused, with Retry-After; the rest is kept for the exports that run",
+    503,
+    "store_full",
 )
 
 # Webhooks
@@ -208,17 +265,40 @@ PIPELINE_RATE = Limit(
     setting="pipeline_rate",
 )
 
+
+class LimitReached(ExporterError):
+    """The caller has reached a limit; nothing was done. The text says what to do."""
+
+    def __init__(self, limit: Limit[Any], detail: str, *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.limit = limit
+        self.retry_after = retry_after
+        """Seconds after which a repeated request may succeed; None: waiting does not help."""
+
+
 LIMITS: tuple[Limit[Any], ...] = tuple(
     value for value in tuple(globals().values()) if isinstance(value, Limit)
 )
 """All limits, in the order of this file."""
 
 
+def check(values: Mapping[str, int | Rate]) -> None:
+    """Raises ValueError unless each name is that of a limit per key, with a value of its type."""
+    known = {limit.name: limit for limit in LIMITS if limit.per_key}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"limit {name!r} is unknown: give one of {', '.join(known)}")
+        if type(value) is not type(known[name].default) or (isinstance(value, int) and value < 0):
+            example = known[name].default
+            raise ValueError(f"limit {name} is {value}: give a value such as {example}")
+
+
 _HEAD = """\
 # Limits
 
 Everything that one caller can use up is bounded. Answers have the error shape of the contract that
-was called. A setting is an environment variable. This file is generated:
+was called. A setting is an environment variable; as a number, 0 means no limit. "key" means that
+`exporter keys set ID --limit NAME=VALUE` changes the limit for one key. This file is generated:
 `python -m exporter.core.limits > deploy/LIMITS.md`.
 
 | limit | bounds | default | setting | answer |
@@ -242,7 +322,7 @@ def _rows() -> Iterator[str]:
             f"`{limit.name}`",
             limit.bounds,
             amount,
-            setting,
+            setting + (", key" if limit.per_key else ""),
             code + limit.answer,
         )
         yield f"| {' | '.join(cells)} |"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from exporter.core.rates import Rate
 from exporter.errors import ExporterError
 
 FEATURES: dict[str, str] = {
@@ -46,6 +47,8 @@ class Plan(msgspec.Struct, frozen=True):
 
     Further exports wait in the queue.
     """
+    limits: dict[str, int | Rate] = {}
+    """Limits that differ from the settings, by `Limit.name`; see `core.limits`."""
     metered: bool = False
     """Whether the key has a balance of credits, which limits the records of its exports."""
 

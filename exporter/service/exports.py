@@ -6,7 +6,7 @@ import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -14,6 +14,7 @@ from exporter.clock import Clock, SystemClock
 from exporter.config import Config
 from exporter.core import canonical, limits, plans, rates
 from exporter.core.exports import PRIORITIES, Dialect, Export, Hook, Spec, State
+from exporter.core.limits import Value
 from exporter.core.plans import Plan
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
 from exporter.formats import registry
@@ -24,7 +25,8 @@ from exporter.sources import registry as sources
 from exporter.sources.base import Search, Source
 from exporter.sources.id_list import IdList
 from exporter.storage.base import Storage
-from exporter.store.base import ExportStore, Idempotency
+from exporter.store import codec
+from exporter.store.base import ExportStore, Idempotency, Quota
 
 MAX_COLUMNS = limits.COLUMNS.default
 """Maximum number of columns of one export."""
@@ -128,7 +130,7 @@ class ExportService:
 
         - QueryError: names every wrong field, under `search`, `format`, `columns`, `priority`,
           `compression`, `limit` and `source`, after the problems of the surface in `wrong`;
-        - NotInPlan, CreditsSpent: the caller's plan does not allow the export;
+        - NotInPlan, CreditsSpent, LimitReached: the caller's plan does not allow the export;
         - KeyReused, KeySpent: the idempotency key belongs to another request, or its export is
           deleted or expired;
         - SourceError: the rows must be counted, and the source does not answer;
@@ -186,7 +188,7 @@ class ExportService:
         )
         if ids is not None:
             id_lists.write(self.storage, spec.id, ids)
-        export = self.store.create(spec, idempotency)
+        export = self.store.create(spec, idempotency, self._quota(plan))
         if ids is not None and export.id != spec.id:
             # A crash before this line leaves an object without an export; cleaning deletes it.
             id_lists.delete(self.storage, spec.id)
@@ -233,7 +235,22 @@ class ExportService:
         if plan.metered and not spec.reserved:
             text = "this export has no reserved credits: create a new export with your key"
             raise QueryError([_problem(("limit",), text)])
-        return self.store.create(spec, idempotency)
+        return self.store.create(spec, idempotency, self._quota(plan))
+
+    def bound(self, limit: limits.Limit[Value], plan: Plan) -> Value:
+        """Returns the value of a limit for a key: that of its plan, else that of the settings."""
+        value = plan.limits.get(limit.name)
+        return cast(
+            "Value", getattr(self.settings, limit.setting or "") if value is None else value
+        )
+
+    def _quota(self, plan: Plan) -> Quota:
+        return Quota(
+            queued=self.bound(limits.QUEUED_EXPORTS, plan),
+            kept=self.bound(limits.KEPT_EXPORTS, plan),
+            # int, because the Redis client takes no subclass of it, such as ByteSize.
+            stored_bytes=int(self.bound(limits.STORED_BYTES, plan)),
+        )
 
     def _checked(
         self,
@@ -253,11 +270,17 @@ class ExportService:
             known = ", ".join(sorted(self.config.sources)) or "none"
             text = f"source {source!r} is not configured; configured: {known}"
             raise QueryError([_problem(("source",), text), *found])
+        too_long = _too_long(search)
+        if too_long:
+            raise QueryError([too_long, *found])
         try:
             checked = self.source(source).search(search, self.clock.now(), user_id=user_id)
         except QueryError as error:
             found += [{**one, "loc": ("search", *one["loc"])} for one in error.problems]
             raise QueryError(found) from None
+        too_long = _too_long(checked.query) or _too_long(checked.echo)
+        if too_long:
+            found.insert(0, too_long)
         if found:
             raise QueryError(found)
         return checked
@@ -365,6 +388,14 @@ def _limit_problems(limit: int | None) -> Iterator[FieldProblem]:
         yield _problem(("limit",), text)
 
 
+def _too_long(search: Mapping[str, Any]) -> FieldProblem | None:
+    size, most = len(codec.encode(search)), limits.STORED_SEARCH_BYTES.default
+    if size <= most:
+        return None
+    text = f"the search takes {size} bytes as JSON, and at most {most} are stored: split it"
+    return _problem(("search",), text)
+
+
 def _problem(loc: Sequence[str | int], msg: str, kind: str = "value_error") -> FieldProblem:
     return {"loc": tuple(loc), "msg": msg, "type": kind}
 
@@ -376,6 +407,10 @@ def _column_problems(columns: Sequence[str] | None) -> list[FieldProblem]:
         return [
             _problem(("columns",), f"{len(columns)} columns are given; give 1 to {MAX_COLUMNS}")
         ]
+    size, most = sum(map(len, columns)), limits.STORED_SEARCH_BYTES.default
+    if size > most:
+        text = f"the names have {size} characters in total; give names of at most {most}"
+        return [_problem(("columns",), text)]
     seen: set[str] = set()
     problems = []
     for place, name in enumerate(columns):

@@ -9,8 +9,10 @@ from typing import Protocol
 
 import msgspec
 
+from exporter.core import limits
 from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import Export, Partition, Result, Spec, State
+from exporter.core.limits import LimitReached
 from exporter.errors import ExporterError
 
 AGEING_PERIOD = timedelta(minutes=10)
@@ -74,6 +76,44 @@ class Idempotency(msgspec.Struct, frozen=True):
     """Digest of the request; equal requests have the same digest. Contains no space."""
     ttl: timedelta = timedelta(hours=24)
     """Time after the first request during which the key is remembered."""
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """Limits of the exports of one user; 0: no limit."""
+
+    queued: int = 0
+    """Maximum number of exports that have not ended."""
+    kept: int = 0
+    """Maximum number of records, ended exports included."""
+    stored_bytes: int = 0
+    """Maximum sum of the sizes of the specs of all records."""
+
+
+NO_QUOTA = Quota()
+QUEUED_RETRY_SECONDS = 30.0
+"""Retry-After of a user with too many exports that have not ended."""
+
+
+def limit_reached(name: str, quota: Quota) -> LimitReached:
+    """Returns the error for the limit `name`: queued, kept or bytes."""
+    if name == "queued":
+        return LimitReached(
+            limits.QUEUED_EXPORTS,
+            f"{quota.queued} of your exports have not ended, which is the limit: wait until some"
+            " end, or cancel some",
+            retry_after=QUEUED_RETRY_SECONDS,
+        )
+    if name == "kept":
+        return LimitReached(
+            limits.KEPT_EXPORTS,
+            f"{quota.kept} of your exports are kept, which is the limit: delete exports that you no"
+            " longer need",
+        )
+    return LimitReached(
+        limits.STORED_BYTES,
+        f"the searches of your exports would take more than {quota.stored_bytes} bytes, which is"
+        " the limit: delete exports that you no longer need",
+    )
 
 
 class Verdict(StrEnum):
@@ -180,7 +220,9 @@ class ExportStore(Protocol):
     credits.
     """
 
-    def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
+    def create(
+        self, spec: Spec, idempotency: Idempotency | None = None, quota: Quota = NO_QUOTA
+    ) -> Export:
         """Records a queued export, adds it to the queue and makes a wake-up, all in one step.
 
         Returns the record. Of all calls with the same user, key and fingerprint, only the first
@@ -192,6 +234,11 @@ class ExportStore(Protocol):
         The same step reserves `spec.reserved` credits of `spec.account`. Raises CreditsSpent, with
         nothing recorded, if the account has fewer. When the export ends, the reservation is settled
         exactly once: the rows of a finished file are charged, and the other credits are given back.
+
+        Raises LimitReached, with nothing recorded, if one more record would exceed the quota of its
+        user; a deleted export counts until its worker has ended it and for a minute after that.
+        Raises StoreFull if the store keeps the memory that is left for the exports that run. A
+        replayed call is neither counted nor refused.
         """
 
     def get(self, export_id: str) -> Export | None:

@@ -144,6 +144,15 @@ def test_a_plan_is_made_with_a_key_listed_and_changed(run: Run, redis_url: str) 
     # Then
     assert plan() == Plan(key_id)
     assert "unlimited, 0 used" in listed()
+    # When
+    keys("set", key_id, "--limit", "queued_exports=5", "--limit", "stored_bytes=0")
+    # Then
+    assert plan() == Plan(key_id, limits={"queued_exports": 5, "stored_bytes": 0})
+    assert "queued_exports 5" in listed()
+    # When
+    keys("set", key_id, "--limit", "queued_exports=default")
+    # Then
+    assert plan() == Plan(key_id, limits={"stored_bytes": 0})
 
 
 @pytest.mark.parametrize(
@@ -154,6 +163,10 @@ def test_a_plan_is_made_with_a_key_listed_and_changed(run: Run, redis_url: str) 
         (["--credits=-5"], "--credits -5: give a number such as 500"),
         (["--credits", "+5"], "has no balance to add 5 credits to"),
         (["--feature", "fly"], "feature fly: give one of export, search"),
+        (["--limit", "wings=2"], "limit 'wings' is unknown: give one of queued_exports"),
+        (["--limit", "queued_exports=many"], "--limit queued_exports=many: give a name and a"),
+        (["--limit", "queued_exports=5/s"], "limit queued_exports is 5/1s: give a value such as"),
+        (["--limit", "queued_exports=-1"], "limit queued_exports is -1: give a value such as"),
     ],
 )
 def test_a_change_that_makes_no_sense_is_told_and_changes_nothing(

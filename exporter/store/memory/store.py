@@ -10,17 +10,21 @@ from datetime import datetime, timedelta
 from exporter.clock import Clock
 from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import TRANSITIONS, Export, Phase, Result, Spec, State
+from exporter.store import codec
 from exporter.store.base import (
     AGEING_PERIOD,
+    NO_QUOTA,
     Claim,
     Idempotency,
     KeyReused,
     KeySpent,
     QueueCounts,
+    Quota,
     Swept,
     Verdict,
     Wake,
     check_reservation,
+    limit_reached,
 )
 from exporter.store.memory.credit_accounts import MemoryAccounts
 from exporter.store.memory.partitions import MemoryPartitions
@@ -53,7 +57,9 @@ class MemoryStore(MemoryPartitions):
         self.accounts = MemoryAccounts(self._lock, self._counters)
         self._places = itertools.count()
 
-    def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
+    def create(
+        self, spec: Spec, idempotency: Idempotency | None = None, quota: Quota = NO_QUOTA
+    ) -> Export:
         if spec.priority not in LEVELS:
             raise ValueError(
                 f"priority {spec.priority} of export {spec.id} is out of range: give 0 to 9"
@@ -78,6 +84,7 @@ class MemoryStore(MemoryPartitions):
                     self._counters["exports_replayed"] += 1
                     return copy(first.export)
             if spec.id not in self._records:
+                self._check_quota(spec, quota)
                 reserved = self.accounts.reserve(spec)
                 record = Record(
                     Export(
@@ -103,6 +110,23 @@ class MemoryStore(MemoryPartitions):
                 self._make_ready(record)
                 self.outbox.emit(record, "export.queued", now)
             return copy(self._records[spec.id].export)
+
+    def _check_quota(self, spec: Spec, quota: Quota) -> None:
+        """Raises LimitReached if one more record would exceed the quota of its user."""
+        own = [
+            record.export
+            for record in self._records.values()
+            if record.user_id == spec.user_id and record.export.partition is None
+        ]
+        size = len(codec.encode(spec)) + sum(len(codec.encode(export.spec)) for export in own)
+        counts = {
+            "queued": (1 + sum(not export.terminal for export in own), quota.queued),
+            "kept": (1 + len(own), quota.kept),
+            "bytes": (size, quota.stored_bytes),
+        }
+        for name, (count, most) in counts.items():
+            if 0 < most < count:
+                raise limit_reached(name, quota)
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:
         with self._lock:

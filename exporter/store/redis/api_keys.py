@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import cast
@@ -13,9 +13,11 @@ import msgspec
 import redis
 from msgspec.structs import replace
 
+from exporter.core import limits as core_limits
 from exporter.core import plans
 from exporter.core.exports import PRIORITIES
 from exporter.core.plans import Plan
+from exporter.core.rates import Rate
 from exporter.store.redis import credit_accounts, errors
 
 SCOPES = ("read", "write")
@@ -111,9 +113,11 @@ class KeyRing:
         features: Iterable[str] | msgspec.UnsetType | None = msgspec.UNSET,
         priority_ceiling: int | None = None,
         concurrency: int | None = None,
+        limits: Mapping[str, int | Rate | None] | None = None,
     ) -> bool:
         """Changes the given parts of a key's plan for all later requests; returns True.
 
+        `limits` are added to those of the key; None removes one, so that the setting applies again.
         Returns False if no key has that id. Raises ValueError for an unknown feature or a number
         out of range.
         """
@@ -138,7 +142,9 @@ class KeyRing:
                 pipe.multi()
                 if value is not None:
                     key = msgspec.json.decode(value, type=ApiKey)
-                    plan = replace(key.plan, **changes)
+                    kept = {**key.plan.limits, **(limits or {})}
+                    own = {name: one for name, one in kept.items() if one is not None}
+                    plan = replace(key.plan, **changes, limits=own)
                     _check(plan)
                     pipe.set(name, msgspec.json.encode(replace(key, plan=plan)))
 
@@ -193,6 +199,7 @@ def _check(plan: Plan) -> None:
         raise ValueError(
             f"a priority of at most {plan.priority_ceiling} is out of range: give 0 to 9"
         )
+    core_limits.check(plan.limits)
     if plan.concurrency < 0:
         raise ValueError(f"{plan.concurrency} slices at once: give 1 or more, or 0 for no limit")
 

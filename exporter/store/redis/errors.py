@@ -14,7 +14,7 @@ from redis.exceptions import (
     RedisError,
 )
 
-from exporter.errors import StoreUnavailable
+from exporter.errors import StoreFull, StoreUnavailable
 
 _CODES = {
     AuthenticationError: "NOAUTH ",
@@ -25,8 +25,8 @@ _CODES = {
 }
 """Codes that redis-py removes from the text of an error and replaces by a class."""
 _WRONG_PASSWORD = "Redis rejected the user or password in EXPORTER_REDIS_URL: correct it there"  # noqa: S105
+FULL_HINT = "Redis is full: raise maxmemory or wait until exports end"
 _HINTS = {
-    "OOM ": "Redis is full: raise maxmemory or wait until exports end",
     "MISCONF": "Redis cannot write its files: free disk space",
     "READONLY": "this Redis is a replica: point EXPORTER_REDIS_URL at the primary",
     "LOADING": "Redis has just started and is still loading its data: retry in a few seconds",
@@ -45,6 +45,8 @@ def translate_errors() -> Iterator[None]:
     except RedisError as error:
         text = str(error)
         code = _CODES.get(type(error), "")
+        if "OOM " in code + text:
+            raise StoreFull(f"{FULL_HINT} ({text})") from error
         hint = next((hint for word, hint in _HINTS.items() if word in code + text), None)
         raise StoreUnavailable(
             f"Redis did not answer: {text}" if hint is None else f"{hint} ({text})"

@@ -7,6 +7,10 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
   exporter:export:{id}             hash    one export, its fields below
   exporter:export:{id}/{place}     hash    one partition of an export, its fields below
   exporter:user:{user}             zset    id -> created_at, made unique; all exports of a user
+  exporter:stored:{user}           zset    "{bytes} {id}" -> time at which the record expires, inf
+                                           until the export ends; the records that count for the
+                                           limits of a user; expires with the last of them
+  exporter:stored_bytes:{user}     integer sum of the bytes in exporter:stored:{user}
   exporter:users                   zset    user -> next time to trim that user's list of exports
   exporter:ready:{level}:{user}    zset    id -> time of enqueueing; the ready exports of a user
   exporter:tenants:{level}         zset    user -> virtual start of the next slice; users with

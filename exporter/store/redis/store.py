@@ -17,19 +17,23 @@ from redis.retry import Retry
 from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import PRIORITIES, TRANSITIONS, Export, Partition, Result, Spec, State
 from exporter.core.plans import CreditsSpent
+from exporter.errors import StoreFull
 from exporter.store import codec, list_cursors
 from exporter.store.base import (
     AGEING_PERIOD,
+    NO_QUOTA,
     Claim,
     Idempotency,
     KeyReused,
     KeySpent,
     QueueCounts,
+    Quota,
     RecordPage,
     Swept,
     Verdict,
     Wake,
     check_reservation,
+    limit_reached,
     weights,
 )
 from exporter.store.redis import durability, errors, keys, records, script_loader
@@ -110,7 +114,9 @@ class RedisStore:
         """
         return durability.check(self.client)
 
-    def create(self, spec: Spec, idempotency: Idempotency | None = None) -> Export:
+    def create(
+        self, spec: Spec, idempotency: Idempotency | None = None, quota: Quota = NO_QUOTA
+    ) -> Export:
         if spec.priority not in PRIORITIES:
             raise ValueError(
                 f"priority {spec.priority} of export {spec.id} is out of range: give 0 to 9"
@@ -132,6 +138,9 @@ class RedisStore:
             spec.reserved,
             spec.concurrency,
             script_loader.padded_words(spec.webhook.events) if spec.webhook else "",
+            quota.queued,
+            quota.kept,
+            quota.stored_bytes,
         )
         if idempotency is not None and outcome == b"reused":
             raise KeyReused(
@@ -145,6 +154,10 @@ class RedisStore:
             )
         if outcome == b"short":
             raise CreditsSpent(spec.reserved, int(fields[0]))
+        if outcome == b"full":
+            raise StoreFull(f"{errors.FULL_HINT}; what is left is kept for the exports that run")
+        if outcome in (b"queued", b"kept", b"bytes"):
+            raise limit_reached(outcome.decode(), quota)
         return records.read(fields[0])
 
     def get(self, export_id: str) -> Export | None:

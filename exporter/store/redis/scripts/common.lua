@@ -10,7 +10,8 @@
 -- a worker may still write), pages and parts (the most ever committed), asked (the requested
 -- priority, while the level is above it), deleted ('1': hidden from its owner), concurrency (number
 -- of leases of its user at which it is not claimed), payer and reserved (the paying key and the
--- reserved credits, until they are settled), unread (claims by workers that could not read it).
+-- reserved credits, until they are settled), unread (claims by workers that could not read it),
+-- stored_bytes (size of the spec, if the record counts for the limits of its user).
 --
 -- Fields for events: hook_events (" {event} … ", the events that the endpoint of its webhook_url
 -- subscribes to), sequence (number of events so far), told and told_at (content and time of the
@@ -45,6 +46,10 @@
 -- and the scripts that make an endpoint, a secret or a test. In a full Redis, running exports can
 -- thus end and free memory, and their events are delivered, while new exports are refused.
 
+-- Share of maxmemory above which create makes no export: the rest is for the exports that run.
+local FULL_SHARE = 0.9
+-- Expired records that one create removes from the counts of a user at most.
+local MAX_FORGOTTEN = 100
 -- Wake-ups kept; the oldest are dropped, because a lost wake-up causes no error.
 local MAX_WAKES = 10000
 -- Minimum time between two progress events of one export.
@@ -374,6 +379,37 @@ local function settle(id, rows)
   end
 end
 
+local function stored(user)
+  return 'exporter:stored:' .. user
+end
+
+local function stored_bytes(user)
+  return 'exporter:stored_bytes:' .. user
+end
+
+-- Removes a record from the counts of its user; `member` is its entry in exporter:stored:{user}.
+local function forget_stored(user, member)
+  if redis.call('ZREM', stored(user), member) == 1 then
+    redis.call('DECRBY', stored_bytes(user), string.match(member, '^%d+'))
+  end
+end
+
+-- Makes a record expire after `millis`, in the counts of its user as well.
+local function expire_record(id, time, millis)
+  local fields = redis.call('HMGET', record(id), 'user', 'stored_bytes')
+  local user, bytes = fields[1], fields[2]
+  redis.call('PEXPIRE', record(id), millis)
+  if not bytes then
+    return
+  end
+  redis.call('ZADD', stored(user), 'XX', int(time + millis * 1000), bytes .. ' ' .. id)
+  local last = redis.call('ZREVRANGE', stored(user), 0, 0, 'WITHSCORES')[2]
+  if last and last ~= 'inf' then
+    redis.call('PEXPIREAT', stored(user), int(math.ceil(tonumber(last) / 1000)))
+    redis.call('PEXPIREAT', stored_bytes(user), int(math.ceil(tonumber(last) / 1000)))
+  end
+end
+
 -- Cancels a queued export, which no worker has claimed yet.
 local function cancel_queued(id, time)
   local fields = redis.call('HMGET', record(id), 'level', 'user')
@@ -389,5 +425,5 @@ end
 -- a repeated delete whose first answer was lost.
 local function leave_tombstone(id, time)
   redis.call('ZADD', 'exporter:deleted', int(time), id)
-  redis.call('EXPIRE', record(id), 60)
+  expire_record(id, time, 60000)
 end

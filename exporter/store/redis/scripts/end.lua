@@ -71,6 +71,6 @@ emit(id, 'export.' .. state, time)
 if deleted then
   leave_tombstone(id, time)
 else
-  redis.call('PEXPIRE', record(id), keep_record)
+  expire_record(id, time, keep_record)
 end
 return 1

@@ -9,9 +9,10 @@ if hidden then
 end
 local after
 if state == 'queued' then
-  cancel_queued(id, now())
+  local time = now()
+  cancel_queued(id, time)
   after = redis.call('HGETALL', record(id))
-  redis.call('PEXPIRE', record(id), keep_record)
+  expire_record(id, time, keep_record)
 elseif state == 'processing' then
   request_stop(id, now())
 end
