@@ -21,6 +21,9 @@ DELIVERY_RETENTION = timedelta(days=30)
 MAX_RECOVERED = 10_000
 """Number of deliveries after which one call of `recover` stops."""
 _RECOVER_BATCH = 200
+MAX_SCANNED = 1_000
+"""Entries of a list after which a page ends, however few of them are in the requested state."""
+_SCAN_BATCH = 100
 
 _attempt = msgspec.json.Decoder(Attempt)
 
@@ -43,28 +46,39 @@ class Deliveries:
         """Returns the delivery with this id; None if there is none or its retention is over."""
         return self._get_many([delivery_id]).get(delivery_id)
 
-    def of_export(self, export_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
+    def of_export(
+        self,
+        export_id: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        state: DeliveryState | None = None,
+    ) -> DeliveryPage:
         """Returns a page of the deliveries of one export's events to all endpoints, newest first.
 
-        Raises ValueError for a malformed cursor.
+        With `state`, only deliveries in that state. A page that has a cursor may have fewer
+        deliveries than `limit`, or none, because it ends after MAX_SCANNED entries. Raises
+        ValueError for a malformed cursor.
         """
-        return self._page(f"exporter:told:{export_id}", limit, cursor)
+        return self._page(f"exporter:told:{export_id}", limit, cursor, state)
 
     def of_endpoint(
-        self, endpoint_id: str, *, limit: int, cursor: str | None = None
+        self,
+        endpoint_id: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        state: DeliveryState | None = None,
     ) -> DeliveryPage:
-        """Returns a page of the deliveries to one endpoint, newest first.
-
-        Raises ValueError for a malformed cursor.
-        """
-        return self._page(f"exporter:deliveries:{endpoint_id}", limit, cursor)
+        """Returns a page of the deliveries to one endpoint, newest first; see `of_export`."""
+        return self._page(f"exporter:deliveries:{endpoint_id}", limit, cursor, state)
 
     def dead(self, user_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
         """Returns a page of a user's dead deliveries to any endpoint, the most recently dead first.
 
         Raises ValueError for a malformed cursor.
         """
-        return self._page(f"exporter:dead:{user_id}", limit, cursor)
+        return self._page(f"exporter:dead:{user_id}", limit, cursor, DeliveryState.DEAD)
 
     def redeliver(self, delivery_id: str) -> Delivery | None:
         """Makes a delivery pending and due now, with the same `webhook-id`, and returns it.
@@ -76,7 +90,7 @@ class Deliveries:
         delivery = self.find(delivery_id)
         if delivery is None:
             return None
-        self._redo_deliveries(delivery.endpoint_id, [delivery_id], failed=False)
+        self._redo_deliveries(delivery.endpoint_id, [delivery_id], failed=False, most=1)
         return self.find(delivery_id)
 
     def recover(self, endpoint_id: str, since: datetime) -> int:
@@ -90,6 +104,7 @@ class Deliveries:
         after = f"{(since.astimezone(UTC) - records.EPOCH) // timedelta(microseconds=1)}"
         recovered = 0
         while recovered < MAX_RECOVERED:
+            most = MAX_RECOVERED - recovered
             with errors.translate_errors():
                 found = cast(
                     "list[tuple[bytes, float]]",
@@ -98,7 +113,7 @@ class Deliveries:
                     ),
                 )
             recovered += self._redo_deliveries(
-                endpoint_id, [one.decode() for one, _ in found], failed=True
+                endpoint_id, [one.decode() for one, _ in found], failed=True, most=most
             )
             if len(found) < _RECOVER_BATCH:
                 break
@@ -121,9 +136,11 @@ class Deliveries:
             raise EndpointDisabled(f"endpoint {endpoint.id} is deleted, so it cannot be tested")
         return delivery
 
-    def _redo_deliveries(self, endpoint_id: str, ids: Sequence[str], *, failed: bool) -> int:
+    def _redo_deliveries(
+        self, endpoint_id: str, ids: Sequence[str], *, failed: bool, most: int
+    ) -> int:
         with errors.translate_errors():
-            redone = cast("int", self._redo(args=[endpoint_id, int(failed), *ids]))
+            redone = cast("int", self._redo(args=[endpoint_id, int(failed), most, *ids]))
         if redone < 0:
             raise EndpointDisabled(
                 f"endpoint {endpoint_id} is disabled or deleted, so nothing is sent to it: enable "
@@ -131,30 +148,56 @@ class Deliveries:
             )
         return redone
 
-    def _page(self, key: str, limit: int, cursor: str | None) -> DeliveryPage:
+    def _page(
+        self, key: str, limit: int, cursor: str | None, state: DeliveryState | None = None
+    ) -> DeliveryPage:
+        """Returns the page after the cursor of the deliveries in that state; None: any state.
+
+        Scans MAX_SCANNED entries at most, so a page with a cursor may have few deliveries or none.
+        Entries of expired deliveries are skipped: finished deliveries have a TTL, their list
+        entries do not.
+        """
         before = f"({list_cursors.decode(cursor)}" if cursor is not None else "+inf"
-        found: list[tuple[int, Delivery]] = []
-        while len(found) <= limit:
+        found: list[tuple[int, str]] = []
+        scanned, place = 0, None
+        while len(found) <= limit and scanned < MAX_SCANNED:
             with errors.translate_errors():
                 entries = cast(
                     "list[tuple[bytes, float]]",
                     self._client.zrevrangebyscore(
-                        key, before, "-inf", start=0, num=limit + 1, withscores=True
+                        key, before, "-inf", start=0, num=_SCAN_BATCH, withscores=True
                     ),
                 )
-            if not entries:
+            found += self._in_state(entries, state)
+            scanned += len(entries)
+            if len(entries) < _SCAN_BATCH:
+                place = None
                 break
-            known = self._get_many([one.decode() for one, _ in entries])
-            # Skip expired deliveries: finished deliveries have a TTL, their list entries do not.
-            found += [
-                (int(place), known[one.decode()]) for one, place in entries if one.decode() in known
-            ]
-            before = f"({int(entries[-1][1])}"
+            place = int(entries[-1][1])
+            before = f"({place}"
         page = found[:limit]
+        if len(found) > limit:
+            place = page[-1][0]
+        known = self._get_many([delivery_id for _, delivery_id in page])
         return DeliveryPage(
-            deliveries=tuple(delivery for _, delivery in page),
-            next_cursor=list_cursors.encode(page[-1][0]) if page and len(found) > limit else None,
+            deliveries=tuple(known.values()),
+            next_cursor=list_cursors.encode(place) if place is not None else None,
         )
+
+    def _in_state(
+        self, entries: Sequence[tuple[bytes, float]], state: DeliveryState | None
+    ) -> list[tuple[int, str]]:
+        """Returns the place and the id of each entry whose delivery exists and is in that state."""
+        with errors.translate_errors():
+            pipe = self._client.pipeline(transaction=False)
+            for delivery_id, _ in entries:
+                pipe.hget(f"exporter:delivery:{delivery_id.decode()}", "state")
+            states = cast("list[bytes | None]", pipe.execute())
+        return [
+            (int(place), delivery_id.decode())
+            for (delivery_id, place), one in zip(entries, states, strict=True)
+            if one is not None and state in (None, one.decode())
+        ]
 
     def _get_many(self, ids: Sequence[str]) -> Mapping[str, Delivery]:
         with errors.translate_errors():

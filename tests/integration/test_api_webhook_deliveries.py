@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -224,6 +225,27 @@ def test_a_list_walked_by_its_links_shows_each_delivery_once(desk: Hooked) -> No
     assert list(itertools.chain(*seen)) == made[::-1]
     assert [len(ids) for ids in seen] == [3, 3, 1]
     assert pages[-1].json()["next_cursor"] is None
+
+
+def test_a_search_for_a_rare_state_costs_little(desk: Hooked) -> None:
+    # Given: many pending deliveries, none delivered
+    endpoint = desk.register()["id"]
+    pipe = desk.client.pipeline()
+    for n in range(1_500):
+        pipe.zadd(f"exporter:deliveries:{endpoint}", {f"d{n}": n})
+        pipe.hset(f"exporter:delivery:d{n}", "state", "pending")
+    pipe.execute()
+    began = time.monotonic()
+    desk.client.config_resetstat()
+
+    # When
+    found = listed(desk, f"{ENDPOINTS}/{endpoint}/deliveries", state="delivered", limit=1)
+
+    # Then
+    stats: Any = desk.client.info("commandstats")
+    assert found == []
+    assert stats["cmdstat_zrevrangebyscore"]["calls"] <= 10
+    assert time.monotonic() - began < 1
 
 
 def test_deliveries_of_one_state_are_found_behind_many_of_others(desk: Hooked) -> None:

@@ -19,9 +19,6 @@ from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, Delive
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
 
-MAX_SCANNED_DELIVERIES = 1_000
-"""Number of deliveries after which a request for deliveries in one state stops scanning."""
-
 
 class WebhookAttempt(msgspec.Struct):
     """An attempt to deliver a webhook."""
@@ -211,11 +208,11 @@ def of_endpoint(
     caller, deliveries = auth.reader(request), deliveries_of(request)
     endpoint = webhooks.owned(request, caller.user_id, endpoint_id)
 
-    def read(most: int, after: str | None) -> DeliveryPage:
-        return deliveries.of_endpoint(endpoint.id, limit=most, cursor=after)
+    def read(most: int) -> DeliveryPage:
+        return deliveries.of_endpoint(endpoint.id, limit=most, cursor=cursor, state=state)
 
     path = f"/v1/webhook-endpoints/{endpoint.id}/deliveries"
-    return _page(request, path, read, limit, cursor, state)
+    return _page(request, path, read, limit, state)
 
 
 @router.get(
@@ -236,10 +233,10 @@ def of_export(
     if service_of(request).find(caller.user_id, export_id) is None:
         raise errors.missing(export_id)
 
-    def read(most: int, after: str | None) -> DeliveryPage:
-        return deliveries.of_export(export_id, limit=most, cursor=after)
+    def read(most: int) -> DeliveryPage:
+        return deliveries.of_export(export_id, limit=most, cursor=cursor, state=state)
 
-    return _page(request, f"/v1/exports/{export_id}/deliveries", read, limit, cursor, state)
+    return _page(request, f"/v1/exports/{export_id}/deliveries", read, limit, state)
 
 
 @router.get(
@@ -257,10 +254,10 @@ def dead(
     """Lists the dead deliveries to all your endpoints, deleted endpoints included, latest first."""
     caller, deliveries = auth.reader(request), deliveries_of(request)
 
-    def read(most: int, after: str | None) -> DeliveryPage:
-        return deliveries.dead(caller.user_id, limit=most, cursor=after)
+    def read(most: int) -> DeliveryPage:
+        return deliveries.dead(caller.user_id, limit=most, cursor=cursor)
 
-    return _page(request, "/v1/webhook-deliveries", read, limit, cursor, DeliveryState(state))
+    return _page(request, "/v1/webhook-deliveries", read, limit, DeliveryState(state))
 
 
 @router.get(
@@ -298,35 +295,25 @@ def missing(delivery_id: str) -> Refusal:
 def _page(
     request: Request,
     path: str,
-    read: Callable[[int, str | None], DeliveryPage],
+    read: Callable[[int], DeliveryPage],
     limit: int,
-    cursor: str | None,
     state: DeliveryState | None,
 ) -> Response:
-    """Returns the response with a page of deliveries, filtered by `state` if it is not None.
+    """Returns the response with the page that `read` returns for a limit.
 
-    `read` returns a page of the list in any state, given a limit and a cursor. The store has no
-    index by state, so a request stops after about `MAX_SCANNED_DELIVERIES`, even if its page is not
-    full; the caller then continues with the cursor of the page. Raises Refusal 422 for an invalid
-    cursor.
+    Raises Refusal 422 for an invalid cursor.
     """
     limit = min(limit, responses.MAX_PAGE_SIZE)
-    looked_at = 0
-    while True:
-        try:
-            page = read(limit, cursor)
-        except ValueError:
-            raise responses.wrong_cursor() from None
-        found = [one for one in page.deliveries if state in (None, one.state)]
-        looked_at += limit
-        cursor = page.next_cursor
-        if found or cursor is None or looked_at >= MAX_SCANNED_DELIVERIES:
-            break
+    try:
+        page = read(limit)
+    except ValueError:
+        raise responses.wrong_cursor() from None
     headers = {}
-    if cursor is not None:
+    if page.next_cursor is not None:
         given = {"state": state} if state else {}
-        query = urlencode({**given, "limit": limit, "cursor": cursor})
+        query = urlencode({**given, "limit": limit, "cursor": page.next_cursor})
         headers["Link"] = f'<{responses.address(service_of(request), path)}?{query}>; rel="next"'
     return responses.reply(
-        WebhookDeliveries([_summary(one) for one in found], cursor), headers=headers
+        WebhookDeliveries([_summary(one) for one in page.deliveries], page.next_cursor),
+        headers=headers,
     )

@@ -1,10 +1,10 @@
--- redo(endpoint, failed '1' or '0', id, …)
+-- redo(endpoint, failed '1' or '0', most, id, …)
 --   -> number of deliveries that are due now; -1 if the endpoint is disabled or deleted
 --
--- Makes deliveries of that endpoint pending and due now, with their attempts counted from 0. With
+-- Makes up to `most` deliveries of that endpoint pending and due now, with their attempts counted from 0. With
 -- failed '1' only dead deliveries, and pending ones with at least one failed attempt. Deliveries
 -- whose attempt is running are not changed.
-local endpoint_id, failed = ARGV[1], ARGV[2] == '1'
+local endpoint_id, failed, most = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
 
 local known = redis.call('HMGET', endpoint(endpoint_id), 'user', 'disabled_at')
 if not known[1] or known[2] then
@@ -12,7 +12,10 @@ if not known[1] or known[2] then
 end
 local time = now()
 local redone = 0
-for at = 3, #ARGV do
+for at = 4, #ARGV do
+  if redone >= most then
+    break
+  end
   local id = ARGV[at]
   local fields = redis.call('HMGET', delivery(id), 'state', 'attempts', 'endpoint')
   local state = fields[1]
