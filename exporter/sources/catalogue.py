@@ -36,6 +36,11 @@ After a failed fetch of a list, no request for this list is sent for the same ti
 """
 MAX_SUGGESTIONS = 3
 """Maximum number of similar values that the error for an unknown value suggests."""
+MAX_SUGGESTED_VALUES = 3
+"""Unknown values of one query for which similar values are searched.
+
+The text of an answer quotes three problems, and a search compares the value with the whole list.
+"""
 
 
 class _CachedList(NamedTuple):
@@ -89,18 +94,17 @@ class Catalogue:
         """
         result = dict(query)
         problems: list[FieldProblem] = []
-        for name in _FILTERS.keys() & query.keys():
+        for name in [one for one in _FILTERS if one in query]:
             known = self._known(name)
             if known is not None and not _all_in(query[name], known):
                 known = self._known(name, max_age=RECHECK_SECONDS) or known
             if known is None:
                 continue
             result[name] = [known.get(filters.fold(value), value) for value in query[name]]
-            problems += [
-                _unknown_value(name, value, known)
-                for value in query[name]
-                if filters.fold(value) not in known
-            ]
+            unknown = [value for value in query[name] if filters.fold(value) not in known]
+            searched = max(0, MAX_SUGGESTED_VALUES - len(problems))
+            problems += [_unknown_value(name, one, known, near=True) for one in unknown[:searched]]
+            problems += [_unknown_value(name, one, known, near=False) for one in unknown[searched:]]
         if problems:
             raise QueryError(problems)
         return result
@@ -143,9 +147,12 @@ def _values(body: bytes, name: str, member: str) -> list[str]:
         return []
 
 
-def _unknown_value(filter_name: str, value: str, known: Mapping[str, str]) -> FieldProblem:
-    near = difflib.get_close_matches(filters.fold(value), known, n=MAX_SUGGESTIONS)
-    hint = f"did you mean {' or '.join(repr(known[one]) for one in near)}? " if near else ""
+def _unknown_value(
+    filter_name: str, value: str, known: Mapping[str, str], *, near: bool
+) -> FieldProblem:
+    """Returns the problem of an unknown value; with `near`, the problem suggests similar values."""
+    found = difflib.get_close_matches(filters.fold(value), known, n=MAX_SUGGESTIONS) if near else []
+    hint = f"did you mean {' or '.join(repr(known[one]) for one in found)}? " if found else ""
     path = LISTS[_FILTERS[filter_name][0]]
     return {
         "loc": (filter_name,),

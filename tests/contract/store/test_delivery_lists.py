@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exporter.webhooks import delivery_store
-from exporter.webhooks.deliveries import DeliveryState
+from exporter.webhooks.deliveries import Delivery, DeliveryState
 from exporter.webhooks.endpoints import Endpoint
 from tests.contract.store.webhook_desk import Desk
 
@@ -38,7 +38,8 @@ def commands(desk: Desk) -> int:
 def test_a_rare_state_is_found_with_few_reads(desk: Desk, endpoint: Endpoint) -> None:
     # Given
     desk.client.config_resetstat()
-    cursor, found, pages = None, [], 0
+    cursor, pages = None, 0
+    found: list[Delivery] = []
 
     # When
     while True:

@@ -207,3 +207,36 @@ def test_a_bare_list_holds_industries_and_allows_every_sub_industry() -> None:
     assert catalogue.with_listed_spelling({"industry": ["DESIGN"]}) == {"industry": ["Design"]}
     with pytest.raises(QueryError):
         catalogue.with_listed_spelling({"industry": ["Any"]})
+
+
+def test_similar_values_are_searched_for_a_few_unknown_values_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given: near misses of a long list in each of three filters
+    searches: list[str] = []
+
+    def search(value: str, known: Any, n: int) -> list[str]:
+        searches.append(value)
+        return list(known)[:n]
+
+    monkeypatch.setattr("difflib.get_close_matches", search)
+    names = [f"Industry of {n}" for n in range(1_000)]
+    lists = {
+        LISTS["industries"]: {"industries": names, "sub_industries": names},
+        LISTS["categories"]: {"categories": names},
+    }
+    catalogue, _ = made(Upstream(lists))
+    misses = [f"{name}x" for name in names]
+
+    # When
+    with pytest.raises(QueryError) as refused:
+        catalogue.with_listed_spelling(
+            {"job_category": misses, "sub_industry": misses, "industry": misses}
+        )
+
+    # Then: each value is still named
+    assert len(searches) == 3
+    problems = refused.value.problems
+    assert len(problems) == 3_000
+    assert ["did you mean" in one["msg"] for one in problems[:4]] == [True, True, True, False]
+    assert problems[0]["loc"] == ("industry",)
