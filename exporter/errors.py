@@ -31,7 +31,7 @@ ExporterError
  +-- KeyReused              caller: send a new idempotency key. API: 422 (store.base)
  +-- KeySpent               caller: send a new idempotency key. API: 409 (store.base)
  +-- Unreadable             worker: leaves the record to workers of another version, and fails the
- |                          export if none comes (store.redis.records)
+ |                          export if none comes. API: shows what can be read (store.base)
  +-- UnknownKey             operator: choose the id of an existing key (store.redis.credit_accounts)
  +-- ForbiddenAddress       caller: choose another webhook URL. API: 422 (webhooks.addresses)
  +-- NameUnresolved         sender of webhooks: retries the delivery later (webhooks.addresses)

@@ -82,12 +82,14 @@ class Relay(threading.Thread):
         while not self._stop_asked.is_set():
             try:
                 wake = self._store.next_wake(timeout=WAKE_TIMEOUT)
+                if wake is not None:
+                    self._pass_on(wake)
             except StoreUnavailable as error:
                 log.warning("relay.store_silent", reason=str(error))
                 self._stop_asked.wait(1)
-                continue
-            if wake is not None:
-                self._pass_on(wake)
+            except Exception:
+                log.exception("relay.failed")
+                self._stop_asked.wait(1)
 
     def stop(self) -> None:
         """Asks the thread to end, and does not wait for it."""
@@ -126,6 +128,10 @@ class WebhookRelay(threading.Thread):
                 swept = self._outbox.sweep()
             except StoreUnavailable as error:
                 log.warning("relay.store_silent", reason=str(error))
+                self._stop_asked.wait(1)
+                continue
+            except Exception:
+                log.exception("relay.failed")
                 self._stop_asked.wait(1)
                 continue
             if swept.expired:

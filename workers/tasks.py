@@ -162,6 +162,9 @@ def work() -> Ending | None:
     except StoreUnavailable as error:
         log.warning("claim.failed", reason=str(error))
         return None
+    except Exception:
+        log.exception("claim.crashed")
+        return None
     if claim is None:
         return None
     with structlog.contextvars.bound_contextvars(
@@ -212,7 +215,8 @@ def _handle_crash(own: ExportService, claim: Claim, error: Exception) -> None:
     """Logs the error of a slice, and shortens its lease so that it expires after the crash delay.
 
     The store then treats this worker as dead: the sweep counts the attempt, and the next worker
-    completes the multipart upload early, so that late writes of this worker have no effect.
+    completes the multipart upload early, so that late writes of this worker have no effect. If the
+    owner has requested to cancel the export, it ends now instead.
     """
     wait = min(own.settings.lease_seconds, MIN_CRASH_DELAY * 2 ** min(claim.export.attempts, 16))
     log.error(
@@ -221,7 +225,11 @@ def _handle_crash(own: ExportService, claim: Claim, error: Exception) -> None:
         retry_in=wait.total_seconds(),
         exc_info=error,
     )
+    if claim.export.cancel_requested:
+        _end_export(own, claim, State.CANCELED, None)
+        return
     try:
+        own.store.count("slices_crashed", 1)
         own.store.renew(claim.export.id, claim.fence, lease=wait)
     except StoreUnavailable as silent:
         log.warning("store.silent", reason=str(silent))

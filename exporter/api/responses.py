@@ -19,7 +19,7 @@ from exporter.api.state import runner_of, service_of
 from exporter.core import limits
 from exporter.core.exports import Completeness, Export, Phase, State
 from exporter.errors import ExporterError
-from exporter.service.exports import ExportService
+from exporter.service.exports import ExportService, get_or_show
 from exporter.store.base import RecordPage
 from exporter.store.redis.async_runner import AsyncRunner
 
@@ -194,7 +194,7 @@ async def find_export(request: Request, export_id: str) -> Export:
 
     def look(turn: AsyncRunner) -> Export:
         caller, export = turn.run_both(
-            lambda: auth.reader(request, turn.keys), lambda: turn.store.get(export_id)
+            lambda: auth.reader(request, turn.keys), lambda: get_or_show(turn.store, export_id)
         )
         if export is None or export.user_id != caller.user_id:
             raise errors.missing(export_id)

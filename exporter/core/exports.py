@@ -311,6 +311,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     """Rows in committed parts; of a partitioned export, the sum over its partitions."""
     partition: Partition | None = None
     """The range of rows, if this record is a partition; None if it is the export itself."""
+    readable: bool = True
+    """False if this version cannot read the whole record, which then is only shown, never run."""
     partitions: int | None = None
     """Number of partitions; 0: read without partitions; None: not yet decided."""
 

@@ -12,9 +12,10 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.core.exports import Export
+from exporter.errors import StorageUnavailable, StoreUnavailable
 from exporter.storage import keys
 from exporter.storage.base import Storage
-from exporter.store.base import ExportStore
+from exporter.store.base import ExportStore, Unreadable
 
 log = structlog.get_logger()
 
@@ -95,18 +96,38 @@ def purge(store: ExportStore, storage: Storage, export_id: str) -> bool:
     the call changes nothing. Raises StorageUnavailable or StoreUnavailable if one of them does not
     answer; the next cleaning then tries again.
     """
+    _remove_all(storage, export_id)
+    return store.forget_deleted(export_id)
+
+
+def _remove_all(storage: Storage, export_id: str) -> None:
     root = keys.prefix(export_id)
     for upload in storage.open_uploads(root):
         storage.abort(upload.key, upload.upload_id)
     for batch in _batches(info.key for info in storage.objects(root)):
         storage.delete(batch)
-    return store.forget_deleted(export_id)
+
+
+def _contained(export_id: str, work: Callable[[], object]) -> None:
+    """Does the work for one export.
+
+    An unexpected error is logged, so that other exports are cleaned. Objects that stay in the
+    bucket because of it are deleted later as strays. Raises StoreUnavailable or StorageUnavailable.
+    """
+    try:
+        work()
+    except (StoreUnavailable, StorageUnavailable):
+        raise
+    except Exception:
+        log.exception("cleaning.failed", export_id=export_id)
 
 
 def _purge_deleted(store: ExportStore, storage: Storage, in_time: Callable[[], bool]) -> int:
     purged = 0
     while in_time() and (gone := store.deleted_exports(limit=BATCH_SIZE)):
-        purged += sum(purge(store, storage, export_id) for export_id in gone)
+        for export_id in gone:
+            _contained(export_id, lambda: _remove_all(storage, export_id))  # noqa: B023
+        purged += sum(store.forget_deleted(export_id) for export_id in gone)
     return purged
 
 
@@ -114,6 +135,9 @@ def _delete_files(store: ExportStore, storage: Storage, in_time: Callable[[], bo
     files = 0
     while in_time() and (expired := store.expired_files(limit=BATCH_SIZE)):
         storage.delete([export.result.key for export in expired if export.result is not None])
+        for export in expired:
+            if not export.readable:  # its record does not say which object is the file
+                _contained(export.id, lambda: _remove_all(storage, export.id))  # noqa: B023
         forgotten = sum(store.forget_file(export.id) for export in expired)
         _count(store, "files_cleaned", forgotten)
         files += forgotten
@@ -133,8 +157,8 @@ def _abort_uploads(
             break
         if clock.now() - upload.started_at < grace:
             continue
-        owner = store.get(_owner(upload.key))
-        if owner is None or owner.terminal:
+        owner = _find(store, _owner(upload.key))
+        if owner is None or (owner.readable and owner.terminal):
             storage.abort(upload.key, upload.upload_id)
             aborted += 1
     _count(store, "uploads_cleaned", aborted)
@@ -155,6 +179,8 @@ def _delete_strays(
     def wanted(key: str, owner: Export | None) -> bool:
         if owner is None:
             return not knows_all
+        if not owner.readable:
+            return True
         if not owner.terminal or owner.result is None or owner.file_expires_at is None:
             return not owner.terminal
         return key == owner.result.key and clock.now() < owner.file_expires_at
@@ -162,7 +188,7 @@ def _delete_strays(
     place = store.cleanup_cursor()
     walked = strays = 0
     for batch in _batches(_keys_after(storage, place)):
-        owners = {one: store.get(one) for one in set(map(_owner, batch))}
+        owners = {one: _find(store, one) for one in set(map(_owner, batch))}
         stale = [key for key in batch if not wanted(key, owners[_owner(key)])]
         storage.delete(stale)
         _count(store, "strays_cleaned", len(stale))
@@ -191,6 +217,13 @@ def _keys_after(storage: Storage, place: str) -> Iterator[str]:
 def _trim_lists(store: ExportStore, in_time: Callable[[], bool]) -> None:
     while in_time() and store.trim_lists(users=USERS_PER_TRIM) == USERS_PER_TRIM:
         pass
+
+
+def _find(store: ExportStore, export_id: str) -> Export | None:
+    try:
+        return store.get(export_id)
+    except Unreadable as error:
+        return error.shown
 
 
 def _owner(key: str) -> str:

@@ -50,6 +50,9 @@ class Sweeper(threading.Thread):
             except StoreUnavailable as error:
                 log.warning("sweep.skipped", reason=str(error))
                 continue
+            except Exception:
+                log.exception("sweep.failed")
+                continue
             if swept.expired:
                 log.warning("sweep.leases_expired", count=swept.expired)
 

@@ -26,7 +26,7 @@ from exporter.sources.base import Search, Source
 from exporter.sources.id_list import IdList
 from exporter.storage.base import Storage
 from exporter.store import codec
-from exporter.store.base import ExportStore, Idempotency, Quota
+from exporter.store.base import ExportStore, Idempotency, Quota, Unreadable
 
 MAX_COLUMNS = limits.COLUMNS.default
 """Maximum number of columns of one export."""
@@ -219,9 +219,13 @@ class ExportService:
 
         Dates that were computed for the first request, and its webhook, stay the same. Raises
         QueryError if the given export is one of listed ids, because the list was deleted when that
-        export ended. Also raises QueryError if the plan is metered and the given export has no
-        reserved credits. Raises the errors of the store like `create`.
+        export ended. Also raises QueryError if the record of the given export cannot be read, or if
+        the plan is metered and the given export has no reserved credits. Raises the errors of the
+        store like `create`.
         """
+        if not export.readable:
+            text = "the record of this export cannot be read: create the export again"
+            raise QueryError([_problem(("query",), text)])
         if export.spec.ids is not None:
             text = "the list of ids of this export is deleted: send it again as a new export"
             raise QueryError([_problem(("ids",), text)])
@@ -322,7 +326,7 @@ class ExportService:
         Returns None if there is no such export or if it belongs to another user; the caller cannot
         distinguish these two cases.
         """
-        export = self.store.get(export_id)
+        export = get_or_show(self.store, export_id)
         return export if export is not None and export.user_id == user_id else None
 
     def cancel(self, user_id: str, export_id: str) -> Export | None:
@@ -365,6 +369,14 @@ class ExportService:
         expires = min(now + self.settings.link_ttl, export.file_expires_at)
         seconds = max(1, int((expires - now).total_seconds()))
         return self.storage.presign(export.result.key, seconds), expires
+
+
+def get_or_show(store: ExportStore, export_id: str) -> Export | None:
+    """Returns the export for its owner to see; of an unreadable record, what can be read."""
+    try:
+        return store.get(export_id)
+    except Unreadable as error:
+        return error.shown
 
 
 def _format_problems(name: str, formats: Sequence[str], compression: str) -> Iterator[FieldProblem]:

@@ -29,6 +29,15 @@ class KeyReused(ExporterError):
     """The idempotency key was used before with a different request; nothing was created."""
 
 
+class Unreadable(ExporterError):
+    """A record cannot be decoded by this version; a worker of another version may decode it."""
+
+    def __init__(self, message: str, shown: Export) -> None:
+        super().__init__(message)
+        self.shown = shown
+        """The fields that can be decoded, to be shown to the owner; see `Export.readable`."""
+
+
 class KeySpent(ExporterError):
     """The export that the idempotency key created is deleted or expired; nothing was created."""
 

@@ -16,8 +16,7 @@ from exporter.core import events as event_names
 from exporter.core.events import Event
 from exporter.core.exports import Export
 from exporter.errors import StoreUnavailable
-from exporter.store.base import ExportStore
-from exporter.store.redis.records import Unreadable
+from exporter.store.base import ExportStore, Unreadable
 from exporter.webhooks import messages, schedule, signatures
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
 from exporter.webhooks.endpoint_store import Endpoints

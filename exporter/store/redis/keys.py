@@ -23,6 +23,7 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
   exporter:ageing                  zset    id -> since when it is ready at its level, 0 to 8
   exporter:running                 hash    user -> number of leases
   exporter:leases                  zset    id -> expiry of the lease
+  exporter:leased                  hash    id -> user for whom the lease was claimed
   exporter:waiting                 zset    id -> retry time
   exporter:cut                     zset    id -> time of the next check; exports with partitions
   exporter:kept                    zset    id -> time to delete the file

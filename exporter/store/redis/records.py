@@ -2,73 +2,156 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 import msgspec
 
+from exporter.core import nesting
 from exporter.core.checkpoints import Checkpoint
-from exporter.core.exports import Export, Partition, Phase, Result, Spec, State
-from exporter.errors import ExporterError
+from exporter.core.exports import Dialect, Export, Partition, Phase, Result, Spec, State
+from exporter.store.base import Unreadable
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_NESTING = 100
+"""Levels of objects and lists in a stored JSON text, above which the record is not decoded.
 
-_spec = msgspec.json.Decoder(Spec)
-_checkpoint = msgspec.json.Decoder(Checkpoint)
-_result = msgspec.json.Decoder(Result)
-_partition = msgspec.json.Decoder(Partition)
+Decoders and encoders of JSON recurse and fail at about 1,000 levels, or earlier if they are called
+by other recursive code. Version 0.1.0 stored searches of any depth.
+"""
+
+_Value = TypeVar("_Value")
+_Decode = Callable[[bytes], _Value]
 
 
-class Unreadable(ExporterError):
-    """This version cannot decode the record; a worker of another version may be able to."""
+def read(answer: Sequence[bytes] | Mapping[bytes, bytes], export_id: str = "") -> Export:
+    """Returns the export with these fields. Raises Unreadable, whatever the fields contain.
 
-
-def read(answer: Sequence[bytes] | Mapping[bytes, bytes]) -> Export:
-    """Returns the export whose Redis hash has these fields.
-
-    `answer` is a mapping, or the flat list of names and values that a script returns. Raises
-    Unreadable if this version cannot decode the record.
+    A script returns the fields as a flat list of names and values. `export_id` is the id that
+    `Unreadable.shown` gets, because the id is part of a field.
     """
-    if not isinstance(answer, Mapping):
-        answer = pairs(answer)
+    fields = answer if isinstance(answer, Mapping) else pairs(answer)
     try:
-        return _read(answer)
-    except (msgspec.MsgspecError, ValueError, LookupError) as error:
-        raise Unreadable(
+        return _Record(fields).decode()
+    except Exception as error:
+        reason = (
             f"this version of the exporter cannot read the export's record ({error!r}): another"
             " version wrote it, or it is damaged. Run the newest version on all workers and the"
             " API, and create the export again"
-        ) from error
+        )
+        raise Unreadable(reason, _DamagedRecord(fields).show(export_id)) from error
 
 
-def _read(answer: Mapping[bytes, bytes]) -> Export:
-    fields = {name.decode(): value for name, value in answer.items()}
-    checkpoint, closing, result = map(fields.get, ("checkpoint", "closing", "result"))
-    partition, partitions = map(fields.get, ("partition", "partitions"))
-    return Export(
-        spec=_spec.decode(fields["spec"]),
-        state=State(fields["state"].decode()),
-        phase=Phase(fields["phase"].decode()),
-        progress=float(fields.get("progress", 0)),
-        created_at=moment(fields["created_at"]),
-        updated_at=moment(fields["updated_at"]),
-        started_at=moment_or_none(fields.get("started_at")),
-        completed_at=moment_or_none(fields.get("completed_at")),
-        worker_id=_text_or_none(fields.get("worker_id")),
-        error=_text_or_none(fields.get("error")),
-        attempts=int(fields.get("attempts", 0)),
-        stalls=int(fields.get("stalls", 0)),
-        stalled_since=moment_or_none(fields.get("stalled_since")),
-        retry_at=moment_or_none(fields.get("retry_at")),
-        cancel_requested="cancel" in fields,
-        checkpoint=_checkpoint.decode(checkpoint) if checkpoint else None,
-        closing=_result.decode(closing) if closing else None,
-        result=_result.decode(result) if result else None,
-        file_expires_at=moment_or_none(fields.get("file_expires_at")),
-        rows=int(fields.get("rows", 0)),
-        partition=_partition.decode(partition) if partition else None,
-        partitions=int(partitions) if partitions else None,
-    )
+def show(answer: Sequence[bytes] | Mapping[bytes, bytes], export_id: str) -> Export:
+    """Returns the export with these fields; of an unreadable record, what can be shown."""
+    try:
+        return read(answer, export_id)
+    except Unreadable as error:
+        return error.shown
+
+
+class _Record:
+    """Fields of a record, which all must be valid."""
+
+    def __init__(self, fields: Mapping[bytes, bytes]) -> None:
+        self._fields = fields
+
+    def decode(self) -> Export:
+        field, fields = self.field, self._fields
+        return Export(
+            spec=_spec(fields[b"spec"]),
+            state=_state(fields[b"state"]),
+            phase=_phase(fields[b"phase"]),
+            created_at=moment(fields[b"created_at"]),
+            updated_at=moment(fields[b"updated_at"]),
+            progress=field(b"progress", float) or 0.0,
+            started_at=field(b"started_at", moment),
+            completed_at=field(b"completed_at", moment),
+            worker_id=field(b"worker_id", bytes.decode),
+            error=field(b"error", bytes.decode),
+            attempts=field(b"attempts", int) or 0,
+            stalls=field(b"stalls", int) or 0,
+            stalled_since=field(b"stalled_since", moment),
+            retry_at=field(b"retry_at", moment),
+            cancel_requested=b"cancel" in fields,
+            checkpoint=field(b"checkpoint", _checkpoint),
+            closing=field(b"closing", _result),
+            result=field(b"result", _result),
+            file_expires_at=field(b"file_expires_at", moment),
+            rows=field(b"rows", int) or 0,
+            partition=field(b"partition", _partition),
+            partitions=field(b"partitions", int),
+        )
+
+    def field(self, name: bytes, decode: _Decode[_Value]) -> _Value | None:
+        value = self._fields.get(name)
+        return decode(value) if value else None
+
+
+class _DamagedRecord(_Record):
+    """Fields of a record, of which those that are not valid are left out."""
+
+    def show(self, export_id: str) -> Export:
+        text = self.field(b"user", bytes.decode) or ""
+        nowhere = Spec(
+            id=export_id,
+            user_id=text,
+            surface="unknown",
+            source="unknown",
+            query={},
+            query_sha256="",
+            request={},
+            format="unknown",
+            dialect=Dialect(),
+            file_name="",
+        )
+        field = self.field
+        return Export(
+            spec=field(b"spec", _spec) or nowhere,
+            state=field(b"state", _state) or State.FAILED,
+            phase=field(b"phase", _phase) or Phase.DONE,
+            created_at=field(b"created_at", moment) or EPOCH,
+            updated_at=field(b"updated_at", moment) or EPOCH,
+            progress=0.0,
+            completed_at=field(b"completed_at", moment),
+            error=field(b"error", bytes.decode),
+            retry_at=field(b"retry_at", moment),
+            cancel_requested=b"cancel" in self._fields,
+            file_expires_at=field(b"file_expires_at", moment),
+            readable=False,
+        )
+
+    def field(self, name: bytes, decode: _Decode[_Value]) -> _Value | None:
+        try:
+            return super().field(name, decode)
+        except Exception:  # noqa: BLE001 - whatever is wrong with a field, it is left out
+            return None
+
+
+def _json(kind: type[_Value]) -> _Decode[_Value]:
+    decode = msgspec.json.Decoder(kind).decode
+
+    def bounded(text: bytes) -> _Value:
+        if nesting.is_deeper(text, MAX_NESTING):
+            raise ValueError(f"{kind.__name__} is nested deeper than {MAX_NESTING} levels")
+        return decode(text)
+
+    return bounded
+
+
+def _state(value: bytes) -> State:
+    return State(value.decode())
+
+
+def _phase(value: bytes) -> Phase:
+    return Phase(value.decode())
+
+
+_spec = _json(Spec)
+_checkpoint = _json(Checkpoint)
+_result = _json(Result)
+_partition = _json(Partition)
 
 
 def pairs(answer: Sequence[bytes]) -> Mapping[bytes, bytes]:
@@ -84,10 +167,6 @@ def moment(micros: bytes) -> datetime:
 def moment_or_none(micros: bytes | None) -> datetime | None:
     """Returns the time stored as microseconds since the epoch; None for a missing field."""
     return moment(micros) if micros is not None else None
-
-
-def _text_or_none(value: bytes | None) -> str | None:
-    return value.decode() if value is not None else None
 
 
 def micros(duration: timedelta) -> int:

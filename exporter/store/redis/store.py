@@ -30,6 +30,7 @@ from exporter.store.base import (
     Quota,
     RecordPage,
     Swept,
+    Unreadable,
     Verdict,
     Wake,
     check_reservation,
@@ -43,6 +44,7 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 _SCRIPTS = (
     "create",
     "claim",
+    "set_aside",
     "renew",
     "commit",
     "release",
@@ -65,8 +67,7 @@ worker that can read the record claims the export within that time.
 """
 _HIDDEN = {b"deleted", b"whole"}
 """Fields that only records hidden from the owner have: deleted exports and partitions."""
-_UNREADABLE_RECORD_TTL = timedelta(days=30)
-"""Time for which the record of an export that failed as unreadable is kept."""
+_LEVELS = frozenset(map(str, PRIORITIES))
 _MAX_BLOCKING_SECONDS = 1.0
 """Longest time for which one read of the wake-ups blocks.
 
@@ -158,12 +159,13 @@ class RedisStore:
             raise StoreFull(f"{errors.FULL_HINT}; what is left is kept for the exports that run")
         if outcome in (b"queued", b"kept", b"bytes"):
             raise limit_reached(outcome.decode(), quota)
-        return records.read(fields[0])
+        found, found_id = fields
+        return records.show(found, found_id.decode())
 
     def get(self, export_id: str) -> Export | None:
         with errors.translate_errors():
             fields = cast("dict[bytes, bytes]", self.client.hgetall(keys.export(export_id)))
-        return records.read(fields) if fields and not _HIDDEN & fields.keys() else None
+        return records.read(fields, export_id) if fields and not _HIDDEN & fields.keys() else None
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
         index = f"exporter:user:{user_id}"
@@ -197,8 +199,8 @@ class RedisStore:
                 if gone:
                     self.client.zrem(index, *gone)
             found += [
-                (place, records.read(one))
-                for place, one in zip(places, answers, strict=True)
+                (place, records.show(one, member.decode()))
+                for (member, _), place, one in zip(entries, places, answers, strict=True)
                 if one
             ]
         page = found[:limit]
@@ -209,35 +211,32 @@ class RedisStore:
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:
         while True:
-            answer = self._run(
+            aside, *claimed = self._run(
                 "claim", worker_id, secrets.token_hex(8), records.micros(lease), tenant_slots
             )
-            if answer is None:
+            _log_set_aside(aside)
+            if not claimed and not aside:
                 return None
-            clean, fence, export_id, fields = answer
+            if not claimed:
+                continue
+            clean, fence, export_id, fields = claimed
             try:
                 export = records.read(fields)
-            except records.Unreadable as error:
-                self._release_unreadable(export_id.decode(), fence.decode(), clean, lease, error)
+            except Unreadable as error:
+                self._set_aside(export_id.decode(), fence.decode(), clean, lease, error)
             else:
                 return Claim(export=export, fence=fence.decode(), clean=clean == b"1")
 
-    def _release_unreadable(
-        self, export_id: str, fence: str, clean: bytes, wait: timedelta, error: records.Unreadable
+    def _set_aside(
+        self, export_id: str, fence: str, clean: bytes, wait: timedelta, error: Unreadable
     ) -> None:
         """Releases an export whose record this version cannot read, for workers of another version.
 
         After MAX_UNREADABLE_CLAIMS claims by workers that cannot read its record, the export fails
         instead.
         """
-        with errors.translate_errors():
-            tries = self.client.hincrby(keys.export(export_id), "unread", 1)
+        tries = self._run("set_aside", export_id, fence, clean, records.micros(wait), str(error))
         log.error("record.unreadable", export_id=export_id, tries=tries, reason=str(error))
-        if tries < MAX_UNREADABLE_CLAIMS:
-            self._run("release", export_id, fence, clean, records.micros(wait), str(error))
-        else:
-            ending = State.FAILED, records.millis(_UNREADABLE_RECORD_TTL), "", str(error), "", 0, 0
-            self._run("end", export_id, fence, *ending)
 
     def renew(
         self, export_id: str, fence: str, *, lease: timedelta, progress: float | None = None
@@ -333,7 +332,7 @@ class RedisStore:
 
     def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
         fields = self._run("request_cancel", export_id, records.millis(keep_record))
-        return records.read(fields) if fields else None
+        return records.show(fields, export_id) if fields else None
 
     def delete(self, export_id: str, user_id: str) -> State | None:
         state = self._run("delete", export_id, user_id)
@@ -349,11 +348,16 @@ class RedisStore:
             return bool(self.client.zrem("exporter:deleted", export_id))
 
     def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING_PERIOD) -> Swept:
-        expired, due, risen, ready = self._run("sweep", limit, records.micros(ageing))
+        expired, due, risen, ready, aside = self._run("sweep", limit, records.micros(ageing))
+        _log_set_aside(aside)
         return Swept(expired=expired, due=due, risen=risen, ready=ready)
 
     def expired_files(self, *, limit: int = 100) -> tuple[Export, ...]:
-        return tuple(records.read(fields) for fields in self._run("expired_files", limit))
+        found = self._run("expired_files", limit)
+        return tuple(
+            records.show(fields, export_id.decode())
+            for export_id, fields in zip(found[::2], found[1::2], strict=True)
+        )
 
     def forget_file(self, export_id: str) -> bool:
         return bool(self._run("forget_file", export_id))
@@ -413,8 +417,7 @@ class RedisStore:
                 else:
                     message = cast("bytes | None", self.client.rpop("exporter:wake"))
             if message is not None:
-                level, _, export_id = message.decode().partition(" ")
-                return Wake(export_id, int(level))
+                return _wake(message)
             if left <= 0.001:
                 return None
 
@@ -422,3 +425,18 @@ class RedisStore:
         safe = [codec.clean(one) if isinstance(one, str) else one for one in arguments]
         with errors.translate_errors():
             return self._scripts[script](args=safe)
+
+
+def _log_set_aside(aside: Sequence[bytes]) -> None:
+    for export_id, reason in zip(aside[::2], aside[1::2], strict=True):
+        log.error(
+            "record.unreadable",
+            export_id=export_id.decode("utf-8", "replace"),
+            reason=reason.decode("utf-8", "replace"),
+        )
+
+
+def _wake(message: bytes) -> Wake:
+    """Returns the wake-up in a message; a damaged message wakes a worker as well."""
+    level, _, export_id = message.decode("utf-8", "replace").partition(" ")
+    return Wake(export_id, int(level) if level in _LEVELS else 0)

@@ -1,6 +1,8 @@
 -- claim(worker, nonce, lease, slots)
---   -> {clean, fence, id, all fields of the record}, for a partition with the spec of its export;
---      nil if no export can be claimed
+--   -> {records set aside, clean, fence, id, all fields of the record}, for a partition with the
+--      spec of its export; {records set aside} if no export was claimed
+--
+-- A record set aside is given by its id and the reason.
 --
 -- The nonce is new for each claim. A client that lost the answer repeats the call with the same
 -- nonce and gets the same answer, not a second export. `lease` is in microseconds; `slots` is the
@@ -9,20 +11,35 @@ local worker, nonce, lease, slots = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumbe
 local MAX_DUE = 16
 local USERS_PER_READ = 16
 local MAX_LOOKAHEAD = 16
+local MAX_CLAIMS = 16
 
 local answered = redis.call('GET', 'exporter:claim:' .. nonce)
 if answered then
   local clean, id = string.match(answered, '^(%d) (.*)$')
   local fence = redis.call('HGET', record(id), 'fence')
   if fence and string.sub(fence, -#nonce) == nonce then
-    return {clean, fence, id, all_fields(id)}
+    return {aside, clean, fence, id, all_fields(id)}
   end
-  return false
+  return {aside}
+end
+
+local time = now()
+end_waits(time, MAX_DUE)
+
+-- Returns 'free', 'full' if the user has as many leases as the export's plan allows, or 'gone' if
+-- the export cannot be claimed.
+local function check(id, running)
+  if not is_live(id) or redis.call('ZSCORE', 'exporter:leases', id) then
+    return 'gone'
+  end
+  local concurrency = redis.call('HGET', record(id), 'concurrency')
+  return (concurrency and running >= tonumber(concurrency)) and 'full' or 'free'
 end
 
 -- Returns the user's export that was ready first and is below its concurrency limit. An export at
 -- its limit is skipped, because a later export may be of a key with another plan; MAX_LOOKAHEAD of
--- them are skipped at most. An entry whose record was deleted by hand is removed.
+-- them are skipped at most. An entry whose record was deleted by hand or cannot be processed is
+-- removed.
 local function first_claimable(level, user, running)
   local place = 0
   while place < MAX_LOOKAHEAD do
@@ -30,13 +47,13 @@ local function first_claimable(level, user, running)
     if not id then
       return nil
     end
-    local fields = redis.call('HMGET', record(id), 'state', 'concurrency')
-    if fields[1] ~= 'queued' and fields[1] ~= 'processing' then
-      leave_queue(level, user, id)
-    elseif fields[2] and running >= tonumber(fields[2]) then
+    local found = contain(id, time, function() return check(id, running) end)
+    if found == 'free' then
+      return id
+    elseif found == 'full' then
       place = place + 1
     else
-      return id
+      leave_queue(level, user, id)
     end
   end
 end
@@ -61,43 +78,51 @@ local function best_export()
   end
 end
 
-local time = now()
-end_waits(time, MAX_DUE)
-local level, user, id = best_export()
-if not id then
-  return false
+local function claim(level, user, id)
+  local start = tonumber(redis.call('ZSCORE', tenants(level), user))
+  leave_queue(level, user, id)
+  local asked = redis.call('HGET', record(id), 'asked')
+  if asked then
+    redis.call('HDEL', record(id), 'asked')
+    redis.call('HSET', record(id), 'level', asked)
+  end
+  -- A user skipped because of its concurrency limit must not accumulate credit: its virtual start
+  -- time is raised to that of the level.
+  start = math.max(start, virtual(level))
+  redis.call('HSET', 'exporter:virtual', level, int(start))
+  redis.call('ZREMRANGEBYSCORE', served(level), '-inf', int(start))
+  local in_line = redis.call('EXISTS', ready(level, user)) == 1
+  redis.call('ZADD', in_line and tenants(level) or served(level), int(start + 1), user)
+
+  redis.call('ZADD', 'exporter:leases', int(time + lease), id)
+  redis.call('HSET', 'exporter:leased', id, user)
+  redis.call('HINCRBY', 'exporter:running', user, 1)
+  local fence = int(redis.call('HINCRBY', record(id), 'fences', 1)) .. '-' .. nonce
+  local clean = redis.call('HGET', record(id), 'clean') or '1'
+  local is_start = redis.call('HSETNX', record(id), 'started_at', int(time)) == 1
+  -- `error` keeps the reason of the latest wait until a commit shows progress.
+  redis.call('HSET', record(id), 'state', 'processing',
+    'phase', phase_at_work(id), 'worker_id', worker,
+    'fence', fence, 'clean', '0', 'updated_at', int(time))
+  if is_start then
+    emit(id, 'export.started', time)
+  end
+  count('slices_claimed')
+  if clean == '0' then
+    count('takeovers')
+  end
+  redis.call('SET', 'exporter:claim:' .. nonce, clean .. ' ' .. id, 'EX', 60)
+  return {aside, clean, fence, id, all_fields(id)}
 end
 
-local start = tonumber(redis.call('ZSCORE', tenants(level), user))
-leave_queue(level, user, id)
-local asked = redis.call('HGET', record(id), 'asked')
-if asked then
-  redis.call('HDEL', record(id), 'asked')
-  redis.call('HSET', record(id), 'level', asked)
+for _ = 1, MAX_CLAIMS do
+  local level, user, id = best_export()
+  if not id then
+    break
+  end
+  local claimed = contain(id, time, function() return claim(level, user, id) end)
+  if claimed then
+    return claimed
+  end
 end
--- A user skipped because of its concurrency limit must not accumulate credit: its virtual start
--- time is raised to that of the level.
-start = math.max(start, virtual(level))
-redis.call('HSET', 'exporter:virtual', level, int(start))
-redis.call('ZREMRANGEBYSCORE', served(level), '-inf', int(start))
-local in_line = redis.call('EXISTS', ready(level, user)) == 1
-redis.call('ZADD', in_line and tenants(level) or served(level), int(start + 1), user)
-
-redis.call('ZADD', 'exporter:leases', int(time + lease), id)
-redis.call('HINCRBY', 'exporter:running', user, 1)
-local fence = int(redis.call('HINCRBY', record(id), 'fences', 1)) .. '-' .. nonce
-local clean = redis.call('HGET', record(id), 'clean') or '1'
-local is_start = redis.call('HSETNX', record(id), 'started_at', int(time)) == 1
--- `error` keeps the reason of the latest wait until a commit shows progress.
-redis.call('HSET', record(id), 'state', 'processing',
-  'phase', phase_at_work(id), 'worker_id', worker,
-  'fence', fence, 'clean', '0', 'updated_at', int(time))
-if is_start then
-  emit(id, 'export.started', time)
-end
-count('slices_claimed')
-if clean == '0' then
-  count('takeovers')
-end
-redis.call('SET', 'exporter:claim:' .. nonce, clean .. ' ' .. id, 'EX', 60)
-return {clean, fence, id, all_fields(id)}
+return {aside}

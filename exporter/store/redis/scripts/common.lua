@@ -116,15 +116,22 @@ local function append_event(kind, id, sequence, time, progress, rows)
   wake_senders()
 end
 
--- Adds an event of an export to the outbox, if an endpoint subscribes to it. Each script calls this
--- after the state change and in the same atomic step: a receiver of the event reads that state or a
--- later one, and no event is lost or emitted twice. Deleted exports and partitions emit no event.
-local function emit(id, kind, time)
+local function append_event_of_export(id, kind, time)
   local fields = redis.call('HMGET', record(id), 'user', 'deleted', 'hook_events', 'progress', 'rows',
     'whole')
   if fields[1] and not fields[2] and not fields[6] and has_subscriber(fields[1], kind, fields[3]) then
     local sequence = redis.call('HINCRBY', record(id), 'sequence', 1)
     append_event(kind, id, sequence, time, fields[4] or '0', fields[5] or '0')
+  end
+end
+
+-- Adds an event of an export to the outbox, if an endpoint subscribes to it. Each script calls this
+-- after the state change and in the same atomic step: a receiver of the event reads that state or a
+-- later one, and no event is lost or emitted twice. Deleted exports and partitions emit no event,
+-- nor does an export whose fields for events are damaged.
+local function emit(id, kind, time)
+  if not pcall(append_event_of_export, id, kind, time) then
+    count('events_dropped')
   end
 end
 
@@ -145,10 +152,18 @@ local function emit_progress(id, time)
   end
 end
 
+-- Raises an error unless a record can be queued at that level for that user.
+local function check_place(level, user)
+  if not user or not string.match(tostring(level), '^%d$') then
+    error('user ' .. tostring(user) .. ', level ' .. tostring(level), 0)
+  end
+end
+
 -- Adds an export to the end of its user's queue, and the user to the level's queue if missing. A
 -- user who had no ready export starts at the level's virtual time or at its own saved start, if
 -- later: absence earns no credit, and leaving the queue and returning gains nothing.
 local function enqueue(level, user, id, time)
+  check_place(level, user)
   local since = time
   local line = ready(level, user)
   local tail = redis.call('ZREVRANGE', line, 0, 0, 'WITHSCORES')
@@ -200,18 +215,6 @@ local function make_ready(id, time)
   enqueue_and_wake(fields[1], fields[2], id, time)
 end
 
--- Makes up to `limit` waiting exports ready whose retry time is reached; returns their number.
-local function end_waits(time, limit)
-  local due = redis.call('ZRANGEBYSCORE', 'exporter:waiting', '-inf', int(time), 'LIMIT', 0, limit)
-  for _, id in ipairs(due) do
-    redis.call('ZREM', 'exporter:waiting', id)
-    if redis.call('HGET', record(id), 'state') == 'processing' then
-      make_ready(id, time)
-    end
-  end
-  return #due
-end
-
 -- True if that fence has the lease. An expired lease stays valid until a sweep removes it, because
 -- no other worker can claim the export before that.
 local function holds_lease(id, fence)
@@ -220,10 +223,12 @@ local function holds_lease(id, fence)
     and redis.call('ZSCORE', 'exporter:leases', id) ~= false
 end
 
--- Ends a lease and frees its user's slot.
+-- Ends a lease and frees the slot of the user for whom it was claimed. (A claim by an earlier
+-- version did not store that user.)
 local function drop_lease(id)
   redis.call('ZREM', 'exporter:leases', id)
-  local user = redis.call('HGET', record(id), 'user')
+  local user = redis.call('HGET', 'exporter:leased', id) or redis.call('HGET', record(id), 'user')
+  redis.call('HDEL', 'exporter:leased', id)
   if user and redis.call('HINCRBY', 'exporter:running', user, -1) <= 0 then
     redis.call('HDEL', 'exporter:running', user)
   end
@@ -357,7 +362,7 @@ end
 -- Without reserved credits nothing is charged, but the rows are added to the key's `used`.
 local function settle(id, rows)
   local fields = redis.call('HMGET', record(id), 'payer', 'reserved')
-  local payer, reserved = fields[1], tonumber(fields[2] or 0)
+  local payer, reserved = fields[1], tonumber(fields[2]) or 0
   if not payer then
     return
   end
@@ -426,4 +431,134 @@ end
 local function leave_tombstone(id, time)
   redis.call('ZADD', 'exporter:deleted', int(time), id)
   expire_record(id, time, 60000)
+end
+
+-- Unsuccessful tries to process a record, after which its export fails.
+local MAX_TRIES = 10
+-- Time between two of these tries, unless the caller has another.
+local SET_ASIDE_MICROS = 30000000
+-- Time for which the record of an export that failed in this way is kept.
+local KEEP_UNREADABLE_MILLIS = 2592000000
+local ENDED = {finished = true, failed = true, canceled = true}
+
+-- True if the record is of an export or partition that has not ended; false if it has, or if there
+-- is no record. Raises an error for a state that this version does not know.
+local function is_live(id)
+  local state = redis.call('HGET', record(id), 'state')
+  if state == 'queued' or state == 'processing' then
+    return true
+  end
+  if not state and redis.call('EXISTS', record(id)) == 1 or state and not ENDED[state] then
+    error('state ' .. tostring(state), 0)
+  end
+  return false
+end
+
+-- Ends an export or partition whatever its fields contain. A step that the fields make fail is left
+-- out; an entry in the queue is removed by the next claim.
+local function force_end(id, state, why, time, keep)
+  for _, set in ipairs({'waiting', 'cut', 'ageing'}) do
+    redis.call('ZREM', 'exporter:' .. set, id)
+  end
+  if redis.call('ZSCORE', 'exporter:leases', id) then
+    drop_lease(id)
+  end
+  if redis.call('TYPE', record(id)).ok ~= 'hash' then
+    redis.call('DEL', record(id))
+    return
+  end
+  local fields = redis.call('HMGET', record(id), 'level', 'user', 'whole', 'deleted')
+  pcall(leave_queue, fields[1], fields[2], id)
+  -- The worker that ends the export of a partition reads this record, so it must be readable.
+  redis.call('HDEL', record(id), 'checkpoint', 'closing', 'progress', 'worker_id', 'attempts',
+    'stalls', 'stalled_since', 'retry_at', 'rows', 'error')
+  redis.call('HSET', record(id), 'state', state, 'phase', 'done', 'updated_at', int(time),
+    'completed_at', int(time))
+  if state == 'failed' then
+    redis.call('HSET', record(id), 'error', why)
+  end
+  if fields[3] then
+    pcall(function()
+      for _, one in ipairs(live_partitions(fields[3])) do
+        request_stop(one, time)
+      end
+      make_ready_if_partitions_ended(fields[3], time)
+    end)
+    return
+  end
+  forget_partitions(id)
+  count('exports_' .. state)
+  pcall(settle, id, 0)
+  emit(id, 'export.' .. state, time)
+  if fields[4] then
+    pcall(leave_tombstone, id, time)
+  else
+    pcall(expire_record, id, time, keep or KEEP_UNREADABLE_MILLIS)
+  end
+end
+
+-- Lets a record that cannot be processed wait, for a worker of another version. After MAX_TRIES the
+-- export fails; if its owner wants it to stop, it ends at once. Returns the number of tries.
+local function set_aside(id, why, time, wait, clean)
+  redis.call('ZREM', 'exporter:waiting', id)
+  if redis.call('ZSCORE', 'exporter:leases', id) then
+    drop_lease(id)
+  end
+  count('records_set_aside')
+  local fields = {}
+  if redis.call('TYPE', record(id)).ok == 'hash' then
+    fields = redis.call('HMGET', record(id), 'unread', 'cancel', 'deleted', 'state')
+  end
+  local tries = math.max(tonumber(fields[1]) or 0, 0) + 1
+  if fields[2] or fields[3] then
+    force_end(id, 'canceled', why, time)
+  elseif tries >= MAX_TRIES or not fields[4] then
+    force_end(id, 'failed', why, time)
+  else
+    redis.call('HSET', record(id), 'unread', int(tries), 'state', 'processing', 'phase', 'waiting',
+      'retry_at', int(time + wait), 'updated_at', int(time), 'error', why)
+    if clean then
+      redis.call('HSET', record(id), 'clean', clean)
+    end
+    redis.call('ZADD', 'exporter:waiting', int(time + wait), id)
+  end
+  return tries
+end
+
+-- Errors of Redis that no record causes.
+local SERVER_ERRORS = {'OOM ', 'MISCONF', 'READONLY', 'NOREPLICAS', 'NOPERM'}
+-- Ids of the records that this call has set aside, each followed by the reason.
+local aside = {}
+
+-- Runs one step for one record and returns its result. If the fields of the record make the step
+-- fail, sets that record aside and returns nil, so that the script goes on with other records.
+local function contain(id, time, step)
+  local ok, result = pcall(step)
+  if ok then
+    return result
+  end
+  local why = type(result) == 'table' and result.err or tostring(result)
+  for _, word in ipairs(SERVER_ERRORS) do
+    if string.find(why, word, 1, true) then
+      error(result, 0)
+    end
+  end
+  why = "this version of the exporter cannot read the export's record: " .. why
+  set_aside(id, why, time, SET_ASIDE_MICROS)
+  table.insert(aside, id)
+  table.insert(aside, why)
+end
+
+-- Makes up to `limit` waiting exports ready whose retry time is reached; returns their number.
+local function end_waits(time, limit)
+  local due = redis.call('ZRANGEBYSCORE', 'exporter:waiting', '-inf', int(time), 'LIMIT', 0, limit)
+  for _, id in ipairs(due) do
+    redis.call('ZREM', 'exporter:waiting', id)
+    contain(id, time, function()
+      if is_live(id) then
+        make_ready(id, time)
+      end
+    end)
+  end
+  return #due
 end

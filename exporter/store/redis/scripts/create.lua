@@ -1,5 +1,6 @@
 -- create(id, user, level, spec, key or '', fingerprint, remember in ms, payer or '', reserved,
---        concurrency, hook_events or '', max_queued, max_kept, max_bytes) -> {outcome, all fields}
+--        concurrency, hook_events or '', max_queued, max_kept, max_bytes)
+--   -> {outcome, all fields, id}
 --
 -- The outcome is 'created'; 'replayed' with the record that the idempotency key created before;
 -- 'reused' (key used with another fingerprint) or 'spent' (the key's export is deleted or expired),
@@ -27,7 +28,7 @@ if key ~= '' then
         return {'spent'}
       end
       count('exports_replayed')
-      return {'replayed', redis.call('HGETALL', record(first))}
+      return {'replayed', redis.call('HGETALL', record(first)), first}
     end
   end
 end
@@ -137,4 +138,4 @@ if redis.call('EXISTS', record(id)) == 0 then
   enqueue_and_wake(level, user, id, time)
   emit(id, 'export.queued', time)
 end
-return {'created', redis.call('HGETALL', record(id))}
+return {'created', redis.call('HGETALL', record(id)), id}

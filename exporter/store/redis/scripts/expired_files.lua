@@ -1,4 +1,5 @@
--- expired_files(limit) -> {all fields of each export with a file past its retention}, oldest first
+-- expired_files(limit) -> {id, all fields, …} of each export with a file past its retention, oldest
+--   first
 local limit = ARGV[1]
 
 local records = {}
@@ -6,6 +7,7 @@ local expired = redis.call('ZRANGEBYSCORE', 'exporter:kept', '-inf', int(now()),
 for _, id in ipairs(expired) do
   local fields = redis.call('HGETALL', record(id))
   if fields[1] then
+    table.insert(records, id)
     table.insert(records, fields)
   else
     redis.call('ZREM', 'exporter:kept', id)
