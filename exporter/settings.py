@@ -210,6 +210,10 @@ class Settings(BaseSettings):
 
     In addition, up to three times as many may wait for slow receivers.
     """
+    webhook_resend_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = (
+        limits.WEBHOOK_RESENDS.default
+    )
+    """Rate limit of one user for tests, redeliveries and recoveries of webhooks."""
     webhook_user_concurrency: int = Field(default=limits.USER_ATTEMPTS.default, ge=1)
     """Webhooks of one user that all processes together send at the same time; others wait."""
 

@@ -276,6 +276,26 @@ class LimitReached(ExporterError):
         """Seconds after which a repeated request may succeed; None: waiting does not help."""
 
 
+WEBHOOK_RESENDS = Limit(
+    "webhook_resends",
+    "tests, redeliveries and recoveries of webhooks that one user asks for",
+    Rate(20, 60),
+    "",
+    "refused, with Retry-After",
+    429,
+    "rate_limited",
+    setting="webhook_resend_rate",
+)
+WEBHOOK_RESENDS_TO_HOST = Limit(
+    "webhook_resends_to_host",
+    "tests, redeliveries and recoveries of webhooks to one host that all users ask for",
+    Rate(200, 60),
+    "",
+    "refused, with Retry-After",
+    429,
+    "rate_limited",
+)
+
 LIMITS: tuple[Limit[Any], ...] = tuple(
     value for value in tuple(globals().values()) if isinstance(value, Limit)
 )

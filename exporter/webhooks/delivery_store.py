@@ -90,7 +90,7 @@ class Deliveries:
         delivery = self.find(delivery_id)
         if delivery is None:
             return None
-        self._redo_deliveries(delivery.endpoint_id, [delivery_id], failed=False, most=1)
+        self._redo_deliveries(delivery.endpoint_id, [delivery_id])
         return self.find(delivery_id)
 
     def recover(self, endpoint_id: str, since: datetime) -> int:
@@ -104,7 +104,6 @@ class Deliveries:
         after = f"{(since.astimezone(UTC) - records.EPOCH) // timedelta(microseconds=1)}"
         recovered = 0
         while recovered < MAX_RECOVERED:
-            most = MAX_RECOVERED - recovered
             with errors.translate_errors():
                 found = cast(
                     "list[tuple[bytes, float]]",
@@ -113,7 +112,7 @@ class Deliveries:
                     ),
                 )
             recovered += self._redo_deliveries(
-                endpoint_id, [one.decode() for one, _ in found], failed=True, most=most
+                endpoint_id, [one.decode() for one, _ in found], before=recovered
             )
             if len(found) < _RECOVER_BATCH:
                 break
@@ -137,10 +136,18 @@ class Deliveries:
         return delivery
 
     def _redo_deliveries(
-        self, endpoint_id: str, ids: Sequence[str], *, failed: bool, most: int
+        self, endpoint_id: str, ids: Sequence[str], *, before: int | None = None
     ) -> int:
+        """Makes deliveries due, with `before` only failed ones, and returns their number.
+
+        `before` is the number of deliveries that the same recovery made due already.
+        """
+        most = MAX_RECOVERED - (before or 0)
         with errors.translate_errors():
-            redone = cast("int", self._redo(args=[endpoint_id, int(failed), most, *ids]))
+            redone = cast(
+                "int",
+                self._redo(args=[endpoint_id, int(before is not None), most, before or 0, *ids]),
+            )
         if redone < 0:
             raise EndpointDisabled(
                 f"endpoint {endpoint_id} is disabled or deleted, so nothing is sent to it: enable "

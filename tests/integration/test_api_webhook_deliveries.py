@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,9 +13,11 @@ import httpx
 import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from exporter.core import limits
+from exporter.core.rates import Rate
 from tests.integration.api_server import PUBLIC_URL
 from tests.integration.test_api_refusals import check_shape
-from tests.integration.webhook_service import ENDPOINTS, Hooked, verified
+from tests.integration.webhook_service import ENDPOINTS, URL, Hooked, verified
 from tests.webhook_receiver import receiving, status
 
 DELIVERIES = "/v1/webhook-deliveries"
@@ -227,6 +230,69 @@ def test_a_list_walked_by_its_links_shows_each_delivery_once(desk: Hooked) -> No
     assert pages[-1].json()["next_cursor"] is None
 
 
+def test_what_one_user_asks_to_be_sent_again_is_bounded(desk: Hooked) -> None:
+    # Given
+    most = desk.engine.settings.webhook_resend_rate.requests
+    place = f"{ENDPOINTS}/{desk.register()['id']}"
+    tested = desk.http.post(f"{place}/test").json()["id"]
+    for _ in range(most - 1):
+        assert desk.http.post(f"{place}/test").status_code == 202
+
+    # When
+    refused = [
+        desk.http.post(f"{place}/test"),
+        desk.http.post(f"{place}/recover", json={"since": soon()}),
+        desk.http.post(f"{DELIVERIES}/{tested}/redeliver"),
+    ]
+
+    # Then
+    for answer in refused:
+        check_shape("native", answer, 429)
+        assert answer.json()["code"] == "rate_limited"
+        assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        assert f"limited to {most} in 60 s" in answer.json()["detail"]
+    bob = {"X-API-Key": desk.bob}
+    other = desk.http.post(ENDPOINTS, json={"url": URL}, headers=bob).json()["id"]
+    assert desk.http.post(f"{ENDPOINTS}/{other}/test", headers=bob).status_code == 202
+
+
+def test_what_all_users_ask_to_be_sent_to_one_host_is_bounded(
+    desk: Hooked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    few = replace(limits.WEBHOOK_RESENDS_TO_HOST, default=Rate(2, 60))
+    monkeypatch.setattr(limits, "WEBHOOK_RESENDS_TO_HOST", few)
+    keys = [{"X-API-Key": key} for key in (desk.ann, desk.bob)]
+    places = [
+        f"{ENDPOINTS}/{desk.http.post(ENDPOINTS, json={'url': URL}, headers=key).json()['id']}/test"
+        for key in keys
+    ]
+    assert [desk.http.post(places[0]).status_code for _ in range(2)] == [202, 202]
+
+    # When
+    refused = desk.http.post(places[1], headers=keys[1])
+
+    # Then
+    check_shape("native", refused, 429)
+    assert "all users to hooks.example.com" in refused.json()["detail"]
+    elsewhere = desk.register("https://other.example.com/")["id"]
+    assert desk.http.post(f"{ENDPOINTS}/{elsewhere}/test").status_code == 202
+
+
+def test_only_the_latest_tests_of_an_endpoint_are_kept(desk: Hooked) -> None:
+    # Given
+    desk.engine.settings.webhook_resend_rate = Rate(1_000, 60)
+    place = f"{ENDPOINTS}/{desk.register()['id']}"
+
+    # When
+    ids = [desk.http.post(f"{place}/test").json()["id"] for _ in range(25)]
+
+    # Then
+    kept = [one["id"] for one in listed(desk, f"{place}/deliveries", limit=100)]
+    assert kept == ids[:4:-1]
+    assert desk.http.get(f"{DELIVERIES}/{ids[0]}").status_code == 404
+
+
 def test_a_search_for_a_rare_state_costs_little(desk: Hooked) -> None:
     # Given: many pending deliveries, none delivered
     endpoint = desk.register()["id"]
@@ -265,7 +331,7 @@ def test_deliveries_of_one_state_are_found_behind_many_of_others(desk: Hooked) -
 
         # Then
         assert [delivery["id"] for delivery in found] == [dead]
-        assert len(waiting) == 30
+        assert len(waiting) == 15
 
 
 def test_what_was_given_up_is_listed_for_its_user_until_it_is_sent_again(desk: Hooked) -> None:

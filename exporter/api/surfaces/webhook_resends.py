@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -16,12 +18,14 @@ from exporter.api import auth, errors, responses
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem
 from exporter.api.refusal import Refusal
-from exporter.api.state import deliveries_of, service_of
+from exporter.api.state import deliveries_of, endpoints_of, limits_of, service_of
 from exporter.api.surfaces import webhook_deliveries, webhooks
 from exporter.contracts import timestamps
+from exporter.core import limits
+from exporter.core.limits import LimitReached
 from exporter.webhooks.deliveries import Delivery
 from exporter.webhooks.delivery_store import MAX_RECOVERED
-from exporter.webhooks.endpoints import EndpointDisabled
+from exporter.webhooks.endpoints import Endpoint, EndpointDisabled
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 router = APIRouter(prefix="/v1", tags=["webhooks"])
@@ -85,7 +89,7 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     response_model=None,
     responses={
         202: responses.shows("The delivery. Location is its URL.", "WebhookDelivery"),
-        **errors.documented(Problem, 404, 409),
+        **errors.documented(Problem, 404, 409, 429),
     },
 )
 def test(request: Request, endpoint_id: str) -> Response:
@@ -95,6 +99,7 @@ def test(request: Request, endpoint_id: str) -> Response:
     """
     caller = auth.writer(request)
     endpoint = webhooks.owned(request, caller.user_id, endpoint_id)
+    _count_request(request, caller.user_id, endpoint)
     try:
         delivery = deliveries_of(request).send_test(endpoint)
     except EndpointDisabled as error:
@@ -111,7 +116,7 @@ def test(request: Request, endpoint_id: str) -> Response:
     openapi_extra=webhooks.json_request_body(RecoverRequest, {"since": "2026-03-01T00:00:00Z"}),
     responses={
         202: responses.shows("The number of deliveries that are sent again.", "Recovery"),
-        **errors.documented(Problem, 400, 404, 409, 413, 415, 422),
+        **errors.documented(Problem, 400, 404, 409, 413, 415, 422, 429),
     },
 )
 def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
@@ -131,6 +136,7 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
             [{"loc": ("body", "since"), "msg": f"{text} or later", "type": "value_error"}]
         )
     endpoint = webhooks.owned(request, caller.user_id, endpoint_id)
+    _count_request(request, caller.user_id, endpoint)
     try:
         recovered = deliveries_of(request).recover(endpoint.id, since)
     except EndpointDisabled as error:
@@ -148,7 +154,7 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
     response_model=None,
     responses={
         202: responses.shows("The delivery, pending.", "WebhookDelivery"),
-        **errors.documented(Problem, 404, 409),
+        **errors.documented(Problem, 404, 409, 429),
     },
 )
 def redeliver(request: Request, delivery_id: str) -> Response:
@@ -158,6 +164,8 @@ def redeliver(request: Request, delivery_id: str) -> Response:
     """
     caller = auth.writer(request)
     delivery = webhook_deliveries.owned(request, caller.user_id, delivery_id)
+    endpoint = endpoints_of(request).find(delivery.endpoint_id, caller.user_id)
+    _count_request(request, caller.user_id, endpoint)
     try:
         again = deliveries_of(request).redeliver(delivery.id)
     except EndpointDisabled as error:
@@ -172,6 +180,29 @@ def redeliver(request: Request, delivery_id: str) -> Response:
         user_id=caller.user_id,
     )
     return _accepted(request, again)
+
+
+def _count_request(request: Request, user_id: str, endpoint: Endpoint | None) -> None:
+    """Counts a request to send something again. Raises LimitReached.
+
+    Without limits, these requests would let a user send any number of POSTs to any host. The limit
+    of a host is far above that of a user, so that one user does not use it up for others.
+    """
+    of_user, of_host = limits.WEBHOOK_RESENDS, limits.WEBHOOK_RESENDS_TO_HOST
+    rate = service_of(request).settings.webhook_resend_rate
+    bounds = [(f"resend:{user_id}", of_user, rate, "you")]
+    if endpoint is not None:
+        host = urlsplit(endpoint.url).hostname or ""
+        bounds.append((f"resend-host:{host}", of_host, of_host.default, f"all users to {host}"))
+    for name, limit, rate, whose in bounds:
+        window = limits_of(request).acquire(name, rate)
+        if not window.allowed:
+            raise LimitReached(
+                limit,
+                f"tests, redeliveries and recoveries of {whose} are limited to {rate.requests} in"
+                f" {rate.seconds:g} s: try again in {math.ceil(window.retry_after)} s",
+                retry_after=window.retry_after,
+            )
 
 
 def _disabled(error: EndpointDisabled) -> Refusal:

@@ -55,6 +55,7 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
   exporter:deliveries:{endpoint}   zset    delivery -> created_at, made unique
   exporter:told:{export}           zset    delivery -> created_at, made unique
   exporter:dead:{user}             zset    delivery -> time at which it was given up, made unique
+  exporter:tests:{endpoint}        list    the latest deliveries of webhook.test, newest first
   exporter:due:{endpoint}          zset    delivery -> time of its next attempt, unless another
                                            delivery must finish first
   exporter:order:{endpoint}:{export} zset  delivery -> sequence; unfinished deliveries of an

@@ -1,10 +1,14 @@
--- redo(endpoint, failed '1' or '0', most, id, …)
---   -> number of deliveries that are due now; -1 if the endpoint is disabled or deleted
+-- redo(endpoint, failed '1' or '0', most, before, id, …)
+--   -> number of deliveries that are due; -1 if the endpoint is disabled or deleted
 --
--- Makes up to `most` deliveries of that endpoint pending and due now, with their attempts counted from 0. With
--- failed '1' only dead deliveries, and pending ones with at least one failed attempt. Deliveries
--- whose attempt is running are not changed.
+-- Makes up to `most` deliveries of that endpoint pending and due, with their attempts counted from
+-- 0. With failed '1' only dead deliveries, and pending ones with at least one failed attempt.
+-- Deliveries whose attempt is running are not changed. `before` is the number of deliveries that
+-- earlier calls for the same request made due. The first BURST are due now, then one delivery every
+-- SPACING microseconds, so that a recovery does not flood its receiver.
 local endpoint_id, failed, most = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3])
+local before = tonumber(ARGV[4])
+local BURST, SPACING = 100, 50000
 
 local known = redis.call('HMGET', endpoint(endpoint_id), 'user', 'disabled_at')
 if not known[1] or known[2] then
@@ -12,7 +16,7 @@ if not known[1] or known[2] then
 end
 local time = now()
 local redone = 0
-for at = 4, #ARGV do
+for at = 5, #ARGV do
   if redone >= most then
     break
   end
@@ -25,7 +29,7 @@ for at = 4, #ARGV do
     redis.call('HDEL', delivery(id), 'finished_at', 'gave_up', 'lost')
     redis.call('HSET', delivery(id), 'tries', '0')
     redis.call('PERSIST', delivery(id))
-    enqueue_delivery(id, time)
+    enqueue_delivery(id, time + math.max(0, before + redone - BURST) * SPACING)
     redone = redone + 1
   end
 end

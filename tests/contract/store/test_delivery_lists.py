@@ -92,3 +92,23 @@ def test_a_recovery_stops_exactly_at_its_bound(desk: Desk, monkeypatch: pytest.M
     assert recovered == 5
     states = [one.state for one in desk.to(endpoint)]
     assert states == [DeliveryState.PENDING] * 5 + [DeliveryState.DEAD] * 3
+
+
+def test_a_large_recovery_is_spread_over_time(desk: Desk) -> None:
+    # Given
+    endpoint = desk.endpoint()
+    pipe = desk.client.pipeline()
+    for n in range(300):
+        fields: Any = {"state": "dead", "endpoint": endpoint.id, "user": "ann", "export": ""}
+        pipe.hset(f"exporter:delivery:d{n}", mapping=fields)
+        pipe.zadd(f"exporter:deliveries:{endpoint.id}", {f"d{n}": 2**51 + n})
+    pipe.execute()
+
+    # When
+    assert desk.deliveries.recover(endpoint.id, datetime(2020, 1, 1, tzinfo=UTC)) == 300
+
+    # Then: the first hundred at once, then twenty a second
+    due: Any = desk.client.zrange(f"exporter:due:{endpoint.id}", 0, -1, withscores=True)
+    first = due[0][1]
+    assert sum(score - first < 1_000_000 for _, score in due) in range(100, 122)
+    assert 9_000_000 < due[-1][1] - first < 12_000_000
