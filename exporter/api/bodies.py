@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import repeat
 from typing import Annotated, Any, TypeVar
 
 import orjson
@@ -16,7 +18,11 @@ MAX_BODY_BYTES = limits.BODY_BYTES.default
 """Largest accepted body; far above any search that a person or a client writes."""
 MAX_NESTING = limits.NESTING.default
 """Levels of objects and lists in a body; a deeper body could be stored, but not read again."""
+MAX_VALUES = limits.VALUES.default
+"""Fields and entries in a body: each one can be wrong, and naming it costs some microseconds."""
+MAX_FIELDS = limits.FIELDS.default
 _MAX_SHOWN_CHARS = 100
+_MAX_LENGTH_DIGITS = 18
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -30,7 +36,7 @@ async def read(request: Request) -> bytes:
     """
     await auth.identify(request)
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
+    if announced.isdecimal() and int(announced[:_MAX_LENGTH_DIGITS]) > MAX_BODY_BYTES:
         raise _too_large()
     chunks: list[bytes] = []
     size = 0
@@ -45,7 +51,9 @@ async def read(request: Request) -> bytes:
 TheBody = Annotated[bytes, Depends(read)]
 
 
-def parse(request: Request, body: bytes, model: type[Model]) -> Model:
+def parse(
+    request: Request, body: bytes, model: type[Model], *, max_values: int = MAX_VALUES
+) -> Model:
     """Returns the JSON body, validated as an instance of `model`.
 
     Raises Refusal 422, which names every wrong field, if the body does not match the model. A
@@ -53,7 +61,8 @@ def parse(request: Request, body: bytes, model: type[Model]) -> Model:
     the Hirebase contract both are refused with 422 and a list of problems, because that vendor's
     documentation counts malformed JSON as invalid data. A missing Content-Type means JSON. NaN,
     Infinity and lone surrogates are malformed JSON. If a key occurs several times, the last value
-    is used. A body nested deeper than MAX_NESTING is refused with 422, before it is parsed.
+    is used. A body nested deeper than MAX_NESTING is refused with 422, before it is parsed, and a
+    body of more than `max_values` fields and entries before these are checked.
     """
     path: str = request.scope["path"]
     is_own_status = errors.is_native(path) or errors.is_bulk(path)
@@ -71,6 +80,9 @@ def parse(request: Request, body: bytes, model: type[Model]) -> Model:
                 {"loc": ("header", "content-type"), "msg": detail, "type": "content_type"},
             ],
         )
+    # Many small containers take seconds to parse, because they start Python's garbage collection.
+    if body.count(b"]") + body.count(b"}") > MAX_VALUES:
+        raise _too_many("", f"the body has over {MAX_VALUES} objects and lists: send a smaller one")
     if nesting.is_deeper(body, MAX_NESTING):
         raise _too_deep(body)
     try:
@@ -86,10 +98,33 @@ def parse(request: Request, body: bytes, model: type[Model]) -> Model:
         raise errors.invalid(
             [{"loc": ("body",), "msg": "the body should be a JSON object", "type": "dict_type"}]
         )
+    _check_count(data, max_values)
     try:
         return model.model_validate(data)
     except ValidationError as error:
         raise errors.invalid(errors.field_problems(error, model)) from None
+
+
+def _check_count(data: dict[str, Any], max_values: int) -> None:
+    """Raises Refusal for too many values, after visiting no more of them than are permitted."""
+    left = max_values
+    containers: list[tuple[str, dict[str, Any] | list[Any]]] = [("", data)]
+    while containers:
+        name, container = containers.pop()
+        left -= len(container)
+        if isinstance(container, dict) and len(container) > MAX_FIELDS:
+            raise _too_many(name, f"{len(container)} fields are given; give at most {MAX_FIELDS}")
+        if left < 0:
+            raise _too_many(name, f"the body has over {max_values} values: send a smaller one")
+        entries: Iterable[tuple[str, Any]] = (
+            container.items() if isinstance(container, dict) else zip(repeat(name), container)
+        )
+        containers += [(key, one) for key, one in entries if isinstance(one, dict | list)]
+
+
+def _too_many(name: str, message: str) -> Refusal:
+    place = ("body", name[:_MAX_SHOWN_CHARS]) if name else ("body",)
+    return errors.invalid([{"loc": place, "msg": message, "type": "too_long"}])
 
 
 def _too_large() -> Refusal:

@@ -164,8 +164,12 @@ class JobSearch(Strict):
     company_slug: Texts = None
     company_slugs: Texts = None
     company_types: Texts = Field(None, description="Company sizes, such as 11-50.")
-    locations: Annotated[list[Location], Field(max_length=MAX_ENTRIES)] | None = None
-    geo_locations: Annotated[list[Location], Field(max_length=MAX_ENTRIES)] | None = None
+    locations: Annotated[list[Location], Field(max_length=MAX_ENTRIES, fail_fast=True)] | None = (
+        None
+    )
+    geo_locations: (
+        Annotated[list[Location], Field(max_length=MAX_ENTRIES, fail_fast=True)] | None
+    ) = None
     geofilter_params: GeoFilter | None = None
     location_group: Text = Field(None, description="Such as Bay_Area.")
     location_types: Texts = Field(None, description="Remote, Hybrid, In-Person (or On-site).")

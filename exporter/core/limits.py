@@ -63,6 +63,24 @@ NESTING = Limit(
     422,
     "invalid_request",
 )
+VALUES = Limit(
+    "values",
+    "fields and entries of lists in the body of one request, all together, except lists of ids",
+    10_000,
+    "values",
+    "refused, before the values are checked",
+    422,
+    "invalid_request",
+)
+FIELDS = Limit(
+    "fields",
+    "fields of one object in the body of one request",
+    200,
+    "fields",
+    "refused, before the values are checked",
+    422,
+    "invalid_request",
+)
 ID_LIST_BYTES = Limit(
     "id_list_bytes",
     "body of one request with a list of ids",

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from itertools import pairwise
 
+import anyio
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -18,6 +19,10 @@ Sink = Callable[[bytes], None]
 
 MAX_LINE_BYTES = 200
 """Longest line of a list of ids, in bytes."""
+MAX_HEADER_BYTES = 4_096
+"""Longest header of a part of a form."""
+MAX_INLINE_BYTES = 16 * 1024
+"""Bytes parsed at once, which occupies the event loop for some milliseconds at most."""
 MAX_ID_DIGITS = 18
 """Longest id: every number of this length fits into a signed 64-bit integer."""
 
@@ -60,7 +65,10 @@ async def read(
             size += len(chunk)
             if size > max_bytes:
                 raise Refusal(413, "body_too_large", f"the body is larger than {max_bytes} bytes")
-            parser.write(chunk)
+            for begin in range(0, len(chunk), MAX_INLINE_BYTES):
+                parser.write(chunk[begin : begin + MAX_INLINE_BYTES])
+                # Other requests get their turn between two pieces.
+                await anyio.sleep(0)
     except FormParserError as error:
         raise _malformed(str(error)) from None
     if not form.ended:
@@ -84,9 +92,15 @@ class _Form:
 
     def header_name(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
+        self._check_header()
 
     def header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
+        self._check_header()
+
+    def _check_header(self) -> None:
+        if len(self._name) + len(self._value) > MAX_HEADER_BYTES:
+            raise _malformed(f"a header of a part is longer than {MAX_HEADER_BYTES} bytes")
 
     def header_end(self) -> None:
         if self._name.lower() == b"content-disposition":

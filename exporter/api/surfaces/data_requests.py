@@ -43,6 +43,9 @@ MAX_DSL_CHARS = 15_000
 MAX_FORM_FIELD_BYTES = 4_000
 """Maximum size of a text field in an uploaded form."""
 
+MAX_FORM_FIELDS = 20_000
+"""Maximum number of fields in a form: more than the ids that it may contain."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -71,13 +74,22 @@ def _none_if_blank(url: str | None) -> str | None:
     return url if url and url.strip() else None
 
 
-def _parse_id(value: Any) -> int:
-    text = value if isinstance(value, str) else str(value)
-    if isinstance(value, bool | float) or not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{text[:50]!r} is not an id: ids are numbers")
-    if len(text) > uploads.MAX_ID_DIGITS:
-        raise ValueError(f"{text[:50]!r} is not an id: it has over {uploads.MAX_ID_DIGITS} digits")
-    return int(text)
+def _parse_ids(value: Any) -> Any:
+    """Returns the ids as numbers; raises Refusal for too many ids and at the first wrong one."""
+    if not isinstance(value, list):
+        return value
+    if len(value) > V2.max_ids:
+        raise uploads.too_many(V2.max_ids)
+    return [_parse_id(place, one) for place, one in enumerate(value)]
+
+
+def _parse_id(place: int, value: Any) -> int:
+    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if text.isascii() and text.isdigit() and len(text) <= uploads.MAX_ID_DIGITS:
+        return int(text)
+    shown = text[:50] if text else type(value).__name__
+    message = f"{shown!r} is not an id: ids are numbers of up to {uploads.MAX_ID_DIGITS} digits"
+    raise errors.invalid([{"loc": ("body", "ids", place), "msg": message, "type": "value_error"}])
 
 
 class _Options(webhook_fields.WebhookFields):
@@ -113,7 +125,7 @@ class DslRequest(_Limited):
 class IdsRequest(_Limited):
     """A request for postings with given ids."""
 
-    ids: list[Annotated[int, BeforeValidator(_parse_id)]] = Field(
+    ids: Annotated[list[int], BeforeValidator(_parse_ids)] = Field(
         description="Numbers, or strings of digits; each id once."
     )
 
@@ -162,24 +174,29 @@ def by_dsl(request: Request, body: TheBody) -> Response:
 
 async def by_ids(request: Request) -> Response:
     """Collects the postings with the given ids, sent as JSON or as the form field `ids`."""
-    caller = await to_thread.run_sync(auth.writer, request)
+    await auth.identify(request)
+    caller = auth.writer(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    sinks = {name: uploads.Text(name, bodies.MAX_BODY_BYTES) for name in IdsRequest.model_fields}
+    body = b""
     if kind == "multipart/form-data":
-        sinks = {
-            name: uploads.Text(name, bodies.MAX_BODY_BYTES) for name in IdsRequest.model_fields
-        }
         whole = request.headers["content-type"]
         chunks = request.stream()
         await uploads.read(whole, chunks, sinks, max_bytes=bodies.MAX_BODY_BYTES, repeatable="ids")
-        asked = _parse_id_form({name: sink.value for name, sink in sinks.items()})
-    elif kind == "application/x-www-form-urlencoded":
-        text = (await bodies.read(request)).decode("utf-8", "replace")
-        fields = parse_qs(text, keep_blank_values=True, max_num_fields=20_000)
-        asked = _parse_id_form({name: ",".join(values) for name, values in fields.items()})
     else:
-        asked = parse(request, await bodies.read(request), IdsRequest)
-    ids = uploads.check_ids(asked.ids, version_of(request).max_ids)
-    return await to_thread.run_sync(_create_from_ids, request, caller, asked, asked.limit, ids)
+        body = await bodies.read(request)
+
+    def create() -> Response:
+        if kind == "multipart/form-data":
+            asked = _parse_id_form({name: sink.value for name, sink in sinks.items()})
+        elif kind == "application/x-www-form-urlencoded":
+            asked = _parse_id_form(_parse_form(body))
+        else:
+            asked = parse(request, body, IdsRequest, max_values=bodies.MAX_BODY_BYTES)
+        ids = uploads.check_ids(asked.ids, version_of(request).max_ids)
+        return _create_from_ids(request, caller, asked, asked.limit, ids)
+
+    return await to_thread.run_sync(create)
 
 
 async def by_id_file(request: Request) -> Response:
@@ -188,7 +205,8 @@ async def by_id_file(request: Request) -> Response:
     The maximum is 10,000 ids on the current paths, and 1,000,000 ids on the older paths, for which
     the vendor documents no maximum.
     """
-    caller = await to_thread.run_sync(auth.writer, request)
+    await auth.identify(request)
+    caller = auth.writer(request)
     whole = request.headers.get("content-type", "")
     if whole.partition(";")[0].strip().lower() != "multipart/form-data":
         detail = f"Content-Type is {whole[:100]!r}: send multipart/form-data with an ids_file"
@@ -207,13 +225,25 @@ async def by_id_file(request: Request) -> Response:
     return await to_thread.run_sync(create, limiter=request.app.state.listings)
 
 
+def _parse_form(body: bytes) -> dict[str, str]:
+    """Returns the fields of a form; a field that is repeated becomes a list with commas."""
+    text = body.decode("utf-8", "replace")
+    try:
+        fields = parse_qs(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
+    except ValueError:
+        message = f"the form has over {MAX_FORM_FIELDS} fields: send fewer"
+        raise errors.invalid([{"loc": ("body",), "msg": message, "type": "too_long"}]) from None
+    return {name: ",".join(values) for name, values in fields.items()}
+
+
 def _parse_id_form(fields: Mapping[str, str]) -> IdsRequest:
     """Parses a form whose field `ids` is `1,2`, `[1, 2]` or one id per line."""
     given = _parse_form_fields(fields)
     if "ids" in given:
         given["ids"] = given["ids"].strip("[] \r\n\t").replace(",", " ").split()
-    if str(given.get("limit", "")).isdecimal():
-        given["limit"] = int(given["limit"])
+    limit = str(given.get("limit", ""))
+    if limit.isascii() and limit.isdigit() and len(limit) <= uploads.MAX_ID_DIGITS:
+        given["limit"] = int(limit)
     return _validate(IdsRequest, given)
 
 

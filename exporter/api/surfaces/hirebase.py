@@ -53,7 +53,9 @@ class TaskRequest(webhook_fields.WebhookFields):
     )
     format: str = Field(max_length=100, description="`csv` or `json` (JSON Lines).")
     priority: int = Field(0, description="0 to 9; a higher number is more urgent.")
-    columns: list[Annotated[str, Field(max_length=200)]] | None = Field(
+    columns: (
+        Annotated[list[Annotated[str, Field(max_length=200)]], Field(fail_fast=True)] | None
+    ) = Field(
         None,
         description="Columns of a CSV file in their order, or the fields kept of each JSON row.",
     )

@@ -45,7 +45,9 @@ class ExportRequest(webhook_fields.WebhookFields):
         description="`csv`, `json` (JSON Lines) or `json_envelope` (one object: `exported_at`,"
         " `jobs`, `total`).",
     )
-    columns: list[Annotated[str, Field(max_length=200)]] | None = Field(
+    columns: (
+        Annotated[list[Annotated[str, Field(max_length=200)]], Field(fail_fast=True)] | None
+    ) = Field(
         None,
         description="Columns of a CSV file in their order, or the fields kept of each JSON row.",
     )
