@@ -321,7 +321,7 @@ def test_deliveries_of_one_state_are_found_behind_many_of_others(desk: Hooked) -
         test = f"{ENDPOINTS}/{endpoint}/test"
         dead = desk.http.post(test).json()["id"]
         desk.deliver()
-        for _ in range(30):
+        for _ in range(15):
             desk.http.post(test)
 
         # When
