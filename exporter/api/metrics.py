@@ -31,6 +31,7 @@ COUNTERS: Mapping[str, str] = {
     "leases_expired": "Export leases that their worker did not renew in time.",
     "slices_crashed": "Slices that ended with an unexpected error.",
     "records_set_aside": "Times that an export waited because its record could not be read.",
+    "events_set_aside": "Times that an event waited because it or its record could not be read.",
     "events_dropped": "Events that no webhook reported because they could not be read.",
     "stalls": "Times that an export paused to wait for an upstream or S3.",
     "levels_risen": "Times that an export was raised one priority level because it waited long.",

@@ -16,7 +16,7 @@ from exporter.core import events as event_names
 from exporter.core.events import Event
 from exporter.core.exports import Export
 from exporter.errors import StoreUnavailable
-from exporter.store.base import ExportStore, Unreadable
+from exporter.store.base import ExportStore
 from exporter.webhooks import messages, schedule, signatures
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
 from exporter.webhooks.endpoint_store import Endpoints
@@ -50,12 +50,6 @@ POLL_SECONDS = 0.1
 """Longest wait, in seconds, between two checks for new events while attempts are running."""
 MAX_EVENTS_PER_READ = 100
 """Most events that are read from the outbox at once."""
-UNREADABLE_EVENT_WAIT = timedelta(hours=1)
-"""Age up to which an event is postponed if this worker cannot read the record of its export.
-
-Workers of another version may be able to read the record. An older event is dropped, with an error
-in the log.
-"""
 MAX_EXCERPT_CHARS = 1_000
 """Characters of a response body that are stored with its attempt."""
 
@@ -128,7 +122,8 @@ class Deliverer:
     def fan_out(self) -> int:
         """Turns the oldest events of the outbox into deliveries; returns the number of events.
 
-        Stops early, without an error, at an event that is postponed or that another process took.
+        An event that cannot be read is set aside, and counted. Stops early, without an error, at an
+        event that another process took.
         """
         events = self.outbox.peek(MAX_EVENTS_PER_READ)
         fanned_out = 0
@@ -136,14 +131,13 @@ class Deliverer:
         for event in events:
             try:
                 bodies = self._bodies(event, registered)
-            except Unreadable as error:
-                bound_log = log.bind(export_id=event.subject_id, type=event.type)
-                if self.clock.now() - event.at < UNREADABLE_EVENT_WAIT:
-                    bound_log.warning("webhook.event_postponed", reason=str(error))
-                    self.outbox.postpone(event)
+            except StoreUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - an error concerns this event alone
+                if not self.outbox.set_aside(event, error):
                     break
-                bound_log.exception("webhook.event_dropped")
-                bodies = {}
+                fanned_out += 1
+                continue
             if not self.outbox.fan_out(event, bodies):
                 break  # another process has replaced the event already
             fanned_out += 1

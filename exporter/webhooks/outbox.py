@@ -9,15 +9,18 @@ from typing import Any, cast
 
 import msgspec
 import redis
+import structlog
 
 from exporter.core import limits
-from exporter.core.events import TERMINAL_EVENTS, Event
+from exporter.core.events import EVENTS, TERMINAL_EVENTS, Event
 from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks import delivery_store, endpoint_store
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
 from exporter.webhooks.delivery_store import DELIVERY_RETENTION
 from exporter.webhooks.endpoint_store import URL_ENDPOINT_TTL
 from exporter.webhooks.endpoints import DisableReason, Endpoint
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 WARN_AFTER = timedelta(days=1)
 """Duration of consecutive failures after which `endpoint.failing` is emitted."""
@@ -91,16 +94,27 @@ class Outbox:
         self._keep = records.millis(keep)
         self._url_endpoint_ttl = records.millis(url_endpoint_ttl)
         self._fan_out = script_loader.load_from_package(client, __package__, "fan_out")
-        self._postpone = script_loader.load_from_package(client, __package__, "put_off")
+        self._aside = script_loader.load_from_package(client, __package__, "set_aside_event")
         self._claim = script_loader.load_from_package(client, __package__, "claim_delivery")
         self._settle = script_loader.load_from_package(client, __package__, "settle_delivery")
         self._sweep = script_loader.load_from_package(client, __package__, "sweep_deliveries")
 
     def peek(self, limit: int = 100) -> tuple[Event, ...]:
-        """Returns the oldest events of the outbox, oldest first, without removing them."""
+        """Returns the oldest events of the outbox, oldest first, without removing them.
+
+        An entry that is no event of this version is set aside when it is the oldest.
+        """
         with errors.translate_errors():
             entries = cast("list[bytes]", self._client.lrange("exporter:outbox", 0, limit - 1))
-        return tuple(_parse_event(entry) for entry in entries)
+        events: list[Event] = []
+        for entry in entries:
+            try:
+                events.append(_parse_event(entry))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with an entry
+                if events:
+                    break  # only the oldest entry can be set aside
+                self._set_aside(entry, log.bind(entry=repr(entry[:200])), error)
+        return tuple(events)
 
     def fan_out(self, event: Event, bodies: Mapping[str, bytes]) -> bool:
         """Replaces the oldest event by one delivery for each endpoint in `bodies`; returns True.
@@ -119,10 +133,27 @@ class Outbox:
         with errors.translate_errors():
             return cast("int", self._fan_out(args=arguments)) >= 0
 
-    def postpone(self, event: Event) -> None:
-        """Moves an event to the end of the outbox; no effect if it is not the oldest event."""
+    def set_aside(self, event: Event, error: Exception) -> bool:
+        """Sets the event aside because of an error, so that the outbox goes on without it.
+
+        The event is tried again up to ten times, for another 85 minutes, because a sender of
+        another version may read its record; it is then dropped. Returns False, and changes nothing,
+        if `event` is no longer the oldest event.
+        """
+        return self._set_aside(
+            event.message_id, log.bind(export_id=event.subject_id, type=event.type), error
+        )
+
+    def _set_aside(
+        self, mark: str | bytes, bound_log: structlog.stdlib.BoundLogger, error: Exception
+    ) -> bool:
         with errors.translate_errors():
-            self._postpone(args=[event.message_id])
+            tries = cast("int", self._aside(args=[mark]))
+        if tries > 0:
+            bound_log.warning("webhook.event_set_aside", tries=tries, reason=repr(error))
+        elif tries < 0:
+            bound_log.error("webhook.event_dropped", tries=-tries, reason=repr(error))
+        return tries != 0
 
     def claim(self, *, lease: timedelta, slow: bool = True) -> Claimed | None:
         """Returns a due delivery of the user who has waited longest, claimed for one attempt.
@@ -228,4 +259,6 @@ class Outbox:
 def _parse_event(entry: bytes) -> Event:
     kind, time, sequence, progress, rows, subject = entry.decode().split(" ", 5)
     at = records.moment(time.encode())
+    if kind not in EVENTS:
+        raise ValueError(f"unknown event {kind!r}")
     return Event(kind, at, int(sequence), float(progress), int(rows), subject)

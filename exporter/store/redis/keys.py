@@ -47,6 +47,8 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
                                            registered endpoints subscribe to
   exporter:outbox                  list    "{event} {time} {sequence} {progress} {rows} {id}",
                                            events of exports and endpoints, oldest first
+  exporter:outbox_aside            zset    event that could not be read -> time of the next try
+  exporter:outbox_tries            hash    event -> number of times that it could not be read
   exporter:ring                    list    one entry if the webhook senders have new work
   exporter:endpoint:{id}           hash    one webhook endpoint; see webhooks/common.lua
   exporter:endpoints:{user}        zset    id -> created_at; all endpoints of a user

@@ -27,6 +27,10 @@ local MAX_IN_FLIGHT = 4
 local SPEEDS = {'fast', 'slow'}
 local MAX_STORED_ATTEMPTS = 20
 local DAY = 86400000000
+-- Unsuccessful tries to read an event, after which it is dropped; 85 minutes after the first one.
+local MAX_EVENT_TRIES = 10
+-- Time between the first two of these tries; each later wait is twice as long.
+local EVENT_WAIT_MICROS = 10000000
 
 local function endpoint(id)
   return 'exporter:endpoint:' .. id
@@ -70,6 +74,17 @@ end
 -- Time of a user's latest turn. It is only compared with times of due deliveries, so it may expire.
 local function latest_turn(user)
   return 'exporter:turn:' .. user
+end
+
+-- Returns the kind, the sequence number and the subject of an event; nothing for another entry.
+local function parse_event(entry)
+  return string.match(entry, '^(%S+) %S+ (%S+) %S+ %S+ (.*)$')
+end
+
+-- Returns the id of the message about an event; nil for an entry that is no event.
+local function message_of(entry)
+  local _, sequence, subject = parse_event(entry)
+  return subject and 'msg_' .. subject .. '_' .. sequence
 end
 
 -- Stores the union of the event types of the user's enabled registered endpoints.

@@ -2,7 +2,8 @@
 --
 -- Makes deliveries with an expired lease due now. The lost attempt may have reached the receiver
 -- (at-least-once delivery); it is not counted in `tries`. After `most` lost attempts in a row the
--- delivery is dead, because its attempts may be the cause of the loss.
+-- delivery is dead, because its attempts may be the cause of the loss. Events that were set aside
+-- return to the outbox at the end of their wait.
 local limit, keep, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local time = now()
@@ -25,6 +26,11 @@ for _, id in ipairs(expired) do
       make_delivery_pending(id, time)
     end
   end
+end
+for _, entry in ipairs(redis.call('ZRANGEBYSCORE', 'exporter:outbox_aside', '-inf', int(time),
+  'LIMIT', 0, limit)) do
+  redis.call('ZREM', 'exporter:outbox_aside', entry)
+  redis.call('RPUSH', 'exporter:outbox', entry)
 end
 local work = redis.call('EXISTS', 'exporter:outbox')
 for _, speed in ipairs(SPEEDS) do

@@ -55,9 +55,11 @@ def test_an_event_that_nobody_can_read_now_lets_the_others_pass(desk: Desk) -> N
         desk.store.create(spec(export_id))
     first, second, third = desk.outbox.peek()
     # When
-    desk.outbox.postpone(first)
-    desk.outbox.postpone(first)
+    assert desk.outbox.set_aside(first, ValueError("unreadable"))
+    assert not desk.outbox.set_aside(first, ValueError("unreadable"))
     # Then
+    assert desk.outbox.peek() == (second, third)
+    desk.end_event_waits()
     assert desk.outbox.peek() == (second, third, first)
 
 

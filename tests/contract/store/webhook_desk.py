@@ -131,6 +131,12 @@ class Desk:
             for member in self.members(key.decode().removeprefix("exporter:")):
                 self.client.zadd(key.decode(), {member: 1})
 
+    def end_event_waits(self) -> None:
+        """Let the time come for which events that could not be read wait, and sweep."""
+        for member in self.members("outbox_aside"):
+            self.client.zadd("exporter:outbox_aside", {member: 1})
+        self.outbox.sweep(limit=1_000)
+
     def lose(self) -> None:
         """Let all leases of tries run out, and sweep."""
         for member in self.members("delivery_leases"):
