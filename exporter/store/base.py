@@ -85,6 +85,8 @@ class Idempotency(msgspec.Struct, frozen=True):
     """Digest of the request; equal requests have the same digest. Contains no space."""
     ttl: timedelta = timedelta(hours=24)
     """Time after the first request during which the key is remembered."""
+    until_ended: bool = False
+    """True if the key may create another export when its export has ended or is deleted."""
 
 
 class Quota(msgspec.Struct, frozen=True):

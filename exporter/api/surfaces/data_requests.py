@@ -26,7 +26,7 @@ from exporter.core.exports import Export
 from exporter.core.plans import CreditsSpent
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
 from exporter.service.exports import ExportService
-from exporter.store.base import Idempotency, KeySpent
+from exporter.store.base import Idempotency
 from exporter.store.redis.api_keys import ApiKey
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -286,10 +286,9 @@ def _create_from_search(
     progress. This check is omitted if the caller sends an Idempotency-Key, because the caller then
     decides which requests are the same.
 
-    The check uses an idempotency key of our own, made of the search and of the number of its
-    earlier data requests, because a search that has ended may be collected again. The store
-    compares the key in the step that creates the export, so two concurrent requests cannot both
-    create one. The store remembers a key for a day.
+    The check uses an idempotency key of our own, made of the search, which is free again when its
+    export has ended. The store compares the key in the step that creates the export, so two
+    concurrent requests cannot both create one. The store remembers a key for a day.
     """
     version, limit = version_of(request), asked.limit
     if version.max_rows is not None:
@@ -299,27 +298,19 @@ def _create_from_search(
     hook = _read_webhook(request, caller, asked)
     same = "" if mark else _search_digest(request, caller, search, limit)
     payable = _affordable_limit(request, caller, search, limit)
-    time = 0
-    while True:
-        # A caller's own key cannot contain a blank, so the two kinds of key never collide.
-        own = mark or Idempotency(f"identical {same} {time}", same)
-        time += 1
-        try:
-            meant, export = _create(request, caller, search, payable, own, hook)
-        except KeySpent:
-            if mark:
-                raise
-            continue
-        if mark or export.id == meant:
-            return _created_response(request, export, idempotency.log_and_headers(export, meant))
-        if not export.terminal:
-            log.info("export.identical", export_id=export.id, user_id=export.user_id)
-            raise Refusal(
-                409,
-                "identical_request",
-                "Identical data request is already in progress.",
-                headers={"X-Data-Request-Id": export.id, "Location": _files_path(version, export)},
-            )
+    # A caller's own key cannot contain a blank, so the two kinds of key never collide. The 0 makes
+    # the key equal to that of version 0.2.0.
+    own = mark or Idempotency(f"identical {same} 0", same, until_ended=True)
+    meant, export = _create(request, caller, search, payable, own, hook)
+    if mark or export.id == meant:
+        return _created_response(request, export, idempotency.log_and_headers(export, meant))
+    log.info("export.identical", export_id=export.id, user_id=export.user_id)
+    raise Refusal(
+        409,
+        "identical_request",
+        "Identical data request is already in progress.",
+        headers={"X-Data-Request-Id": export.id, "Location": _files_path(version, export)},
+    )
 
 
 def _idempotency(request: Request, asked: _Options, **rest: Any) -> Idempotency | None:

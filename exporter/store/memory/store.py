@@ -76,13 +76,15 @@ class MemoryStore(MemoryPartitions):
                     )
                 if known and known.export_id != spec.id:
                     first = self._visible(known.export_id)
-                    if first is None:
+                    ended = first is None or first.export.terminal
+                    if first is None and not idempotency.until_ended:
                         raise KeySpent(
                             f"the export of idempotency key {idempotency.key!r} is deleted or"
                             " expired: send a new key for a new export"
                         )
-                    self._counters["exports_replayed"] += 1
-                    return copy(first.export)
+                    if first is not None and not (ended and idempotency.until_ended):
+                        self._counters["exports_replayed"] += 1
+                        return copy(first.export)
             if spec.id not in self._records:
                 self._check_quota(spec, quota)
                 reserved = self.accounts.reserve(spec)

@@ -142,6 +142,7 @@ class RedisStore:
             quota.queued,
             quota.kept,
             quota.stored_bytes,
+            int(idempotency is not None and idempotency.until_ended),
         )
         if idempotency is not None and outcome == b"reused":
             raise KeyReused(

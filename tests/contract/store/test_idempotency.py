@@ -34,6 +34,27 @@ def test_the_second_try_of_a_request_is_answered_with_the_first_ones_export_as_i
     assert store.sweep().ready == 0
 
 
+@pytest.mark.parametrize("how", ["canceled", "finished", "deleted"])
+def test_a_key_until_the_end_creates_another_export_then(store: ExportStore, how: str) -> None:
+    # Given
+    mark = Idempotency("k", "f", until_ended=True)
+    store.create(spec("first"), mark)
+    assert store.create(spec("second"), mark).id == "first"
+    if how == "canceled":
+        store.request_cancel("first", keep_record=timedelta(hours=1))
+    elif how == "finished":
+        finish(store, claim(store))
+    else:
+        store.delete("first", "ann")
+
+    # When
+    ids = [store.create(spec(one), mark).id for one in ("third", "fourth", "third")]
+
+    # Then
+    assert ids == ["third"] * 3
+    assert store.get("fourth") is None
+
+
 def test_a_key_that_comes_with_another_request_creates_nothing(store: ExportStore) -> None:
     # Given
     store.create(spec("first"), MARK)

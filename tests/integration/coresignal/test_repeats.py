@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import pytest
+
+from exporter.core.exports import Export
+from exporter.store.memory.store import MemoryStore
 from tests.integration.api_server import Service
 from tests.integration.coresignal.desk import V1, V2, check_flat, create, work
 
@@ -57,6 +62,29 @@ def test_a_search_that_has_ended_may_be_collected_again_any_number_of_times(api:
     # Then
     assert after.status_code == 201
     assert len(seen | {after.json()["request_id"]}) == 5
+
+
+def test_the_tenth_identical_search_costs_as_much_as_the_first(
+    api: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    for _ in range(10):
+        api.engine.cancel("ann", create(api).json()["request_id"])
+    asked = []
+    make = type(api.engine.store).create
+
+    def count(self: MemoryStore, *arguments: Any) -> Export:
+        asked.append(arguments)
+        return make(self, *arguments)
+
+    monkeypatch.setattr(MemoryStore, "create", count)
+
+    # When
+    answer = create(api)
+
+    # Then
+    assert answer.status_code == 201
+    assert len(asked) == 1
 
 
 def test_of_many_at_once_exactly_one_is_the_first(api: Service) -> None:

@@ -1,5 +1,6 @@
 -- create(id, user, level, spec, key or '', fingerprint, remember in ms, payer or '', reserved,
---        concurrency, hook_events or '', max_queued, max_kept, max_bytes)
+--        concurrency, hook_events or '', max_queued, max_kept, max_bytes,
+--        until_ended '1' or '0')
 --   -> {outcome, all fields, id}
 --
 -- The outcome is 'created'; 'replayed' with the record that the idempotency key created before;
@@ -7,12 +8,14 @@
 -- both without fields; 'short', with the payer's remaining credits instead of fields; 'queued',
 -- 'kept' or 'bytes', with the count by which the user would exceed that limit (0: no limit); or
 -- 'full' if Redis has only the memory left that running exports need. A second call with the same
--- id changes nothing and returns the record.
+-- id changes nothing and returns the record. With until_ended '1', a key whose export has ended or
+-- is deleted creates another export.
 local id, user, level, spec = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local key, fingerprint, remember = ARGV[5], ARGV[6], ARGV[7]
 local payer, reserved, concurrency = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local hook_events = ARGV[11]
 local max_queued, max_kept, max_bytes = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
+local until_ended = ARGV[15] == '1'
 
 if key ~= '' then
   key = 'exporter:idempotency:' .. key
@@ -24,11 +27,15 @@ if key ~= '' then
     end
     if first ~= id then
       local fields = redis.call('HMGET', record(first), 'state', 'deleted')
-      if not fields[1] or fields[2] then
-        return {'spent'}
+      local gone = not fields[1] or fields[2]
+      local ended = gone or (fields[1] ~= 'queued' and fields[1] ~= 'processing')
+      if not (ended and until_ended) then
+        if gone then
+          return {'spent'}
+        end
+        count('exports_replayed')
+        return {'replayed', redis.call('HGETALL', record(first)), first}
       end
-      count('exports_replayed')
-      return {'replayed', redis.call('HGETALL', record(first)), first}
     end
   end
 end
