@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,14 @@ from exporter.core import canonical, limits, plans, rates
 from exporter.core.exports import PRIORITIES, Dialect, Export, Hook, Spec, State
 from exporter.core.limits import Value
 from exporter.core.plans import Plan
-from exporter.errors import ConfigurationError, FieldProblem, QueryError
+from exporter.errors import (
+    ConfigurationError,
+    FieldProblem,
+    QueryError,
+    StorageError,
+    StoreFull,
+    StoreUnavailable,
+)
 from exporter.formats import registry
 from exporter.maintenance import cleaning
 from exporter.service import id_lists
@@ -186,12 +194,28 @@ class ExportService:
             concurrency=plan.concurrency,
             webhook=webhook() if webhook else None,
         )
-        if ids is not None:
-            id_lists.write(self.storage, spec.id, ids)
-        export = self.store.create(spec, idempotency, self._quota(plan))
-        if ids is not None and export.id != spec.id:
-            # A crash before this line leaves an object without an export; cleaning deletes it.
-            id_lists.delete(self.storage, spec.id)
+        if ids is None:
+            return self.store.create(spec, idempotency, self._quota(plan))
+        return self._create_with_ids(spec, ids, idempotency, self._quota(plan))
+
+    def _create_with_ids(
+        self, spec: Spec, ids: Sequence[str], idempotency: Idempotency | None, quota: Quota
+    ) -> Export:
+        """Stores the ids and records the export; deletes the ids again if it is not recorded."""
+        id_lists.write(self.storage, spec.id, ids)
+        is_recorded = False
+        try:
+            export = self.store.create(spec, idempotency, quota)
+            is_recorded = export.id == spec.id
+        except StoreUnavailable as error:
+            # The export may be recorded, unless the store refused it.
+            is_recorded = not isinstance(error, StoreFull)
+            raise
+        finally:
+            if not is_recorded:
+                # Cleaning deletes what a crash before this line or an error here leaves.
+                with contextlib.suppress(StorageError):
+                    id_lists.delete(self.storage, spec.id)
         return export
 
     def estimate(

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from exporter.storage import keys
+from exporter.store.memory.store import MemoryStore
 from tests.integration.api_server import Service
 from tests.integration.coresignal.desk import V1, V2, check_flat, collected, is_empty
 
@@ -231,3 +233,25 @@ def test_wrong_ids_are_refused(api: Service, body: dict[str, Any], status: int, 
     # Then
     check_flat(answer, status, said)
     assert is_empty(api)
+
+
+def test_the_ids_of_a_refused_list_are_not_kept(api: Service) -> None:
+    # Given: a key without credits, and an idempotency key that was used with other ids
+    poor = {"apikey": api.keys.create("cid", balance=0)}
+    found = api.keys.find(poor["apikey"])
+    assert found is not None
+    assert isinstance(api.engine.store, MemoryStore)
+    api.engine.store.accounts.open(found.id, 0)
+    mark = {"Idempotency-Key": "once"}
+    first = api.http.post(f"{V2}/ids", json={"ids": [1]}, headers=mark).json()["request_id"]
+
+    # When
+    refused = [
+        api.http.post(f"{V2}/ids", json={"ids": [2]}, headers=poor),
+        api.http.post(f"{V2}/id_file", files={"ids_file": b"3\n"}, headers=poor),
+        api.http.post(f"{V2}/ids", json={"ids": [4]}, headers=mark),
+    ]
+
+    # Then
+    assert [answer.status_code for answer in refused] == [402, 402, 422]
+    assert [one.key for one in api.storage.objects("")] == [keys.input_key(first)]
