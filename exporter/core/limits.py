@@ -181,6 +181,15 @@ REGISTERED_ENDPOINTS = Limit(
     409,
     "too_many_endpoints",
 )
+SIGNING_SECRETS = Limit(
+    "signing_secrets",
+    "secrets of one webhook endpoint that sign: the current one and those in their grace period",
+    5,
+    "secrets",
+    "refused: wait for the end of a grace period, or rotate without one",
+    409,
+    "too_many_secrets",
+)
 USER_ATTEMPTS = Limit(
     "user_attempts",
     "webhooks of one user that all processes together send at the same time",

@@ -159,8 +159,8 @@ class Endpoints:
 
         The previous secret still signs beside the new one for `grace`. By default the new secret is
         generated. Returns None, and changes nothing, if the user has no such endpoint. Raises
-        ValueError for a grace below 0 or above MAX_ROTATION_GRACE, and SecretRefused for a
-        malformed secret.
+        ValueError for a grace below 0 or above MAX_ROTATION_GRACE, SecretRefused for a malformed
+        secret, and LimitReached if more than SIGNING_SECRETS secrets would sign.
         """
         if not timedelta(0) <= grace <= MAX_ROTATION_GRACE:
             raise ValueError(
@@ -169,14 +169,26 @@ class Endpoints:
             )
         if secret is not None:
             signatures.decode_secret(secret)
+        most = limits.SIGNING_SECRETS.default
         with errors.translate_errors():
-            fields = self._rotate(
-                args=[
-                    endpoint_id,
-                    user_id,
-                    secret or signatures.new_secret(),
-                    records.micros(grace),
-                ]
+            fields = cast(
+                "list[bytes]",
+                self._rotate(
+                    args=[
+                        endpoint_id,
+                        user_id,
+                        secret or signatures.new_secret(),
+                        records.micros(grace),
+                        most,
+                    ]
+                ),
+            )
+        if len(fields) == 1:
+            raise limits.LimitReached(
+                limits.SIGNING_SECRETS,
+                f"{most} secrets of endpoint {endpoint_id} still sign, the most that may: wait"
+                f" until {records.moment(fields[0]):%Y-%m-%dT%H:%M:%SZ}, or rotate with"
+                " grace_seconds 0, which ends the current secret at once",
             )
         return self._to_endpoint(endpoint_id, fields)
 

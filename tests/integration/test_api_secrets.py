@@ -95,6 +95,19 @@ def test_no_cache_may_store_an_answer_with_a_link(api: Service, surface: str) ->
         assert answer.headers["Cache-Control"] == "no-store"
 
 
+def test_a_rotation_that_would_end_a_grace_period_early_is_a_conflict(desk: Hooked) -> None:
+    # Given
+    place = f"{ENDPOINTS}/{desk.register()['id']}"
+    assert {desk.http.post(f"{place}/rotate").status_code for _ in range(4)} == {200}
+
+    # When
+    refused = desk.http.post(f"{place}/rotate")
+
+    # Then
+    assert (refused.status_code, refused.json()["code"]) == (409, "too_many_secrets")
+    assert desk.http.post(f"{place}/rotate", json={"grace_seconds": 0}).status_code == 200
+
+
 def test_no_cache_may_store_an_answer_with_a_secret(desk: Hooked) -> None:
     # Given
     made: Any = desk.http.post(ENDPOINTS, json={"url": URL})

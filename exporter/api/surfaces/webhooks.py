@@ -313,7 +313,7 @@ def secret(request: Request, endpoint_id: str) -> Response:
     openapi_extra=json_request_body(RotateRequest, {"grace_seconds": 86400}, required=False),
     responses={
         200: responses.shows("The new secret.", "WebhookSecret"),
-        **errors.documented(Problem, 400, 404, 413, 415, 422),
+        **errors.documented(Problem, 400, 404, 409, 413, 415, 422),
     },
 )
 def rotate(request: Request, endpoint_id: str, body: TheBody) -> Response:

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from exporter.core.events import DEFAULT_EVENTS, PROGRESS
+from exporter.core.limits import LimitReached
 from exporter.webhooks import endpoint_store as stored
 from exporter.webhooks import signatures
 from exporter.webhooks.endpoint_store import MAX_REGISTERED_ENDPOINTS, MAX_ROTATION_GRACE, Endpoints
@@ -124,15 +125,21 @@ def test_a_rotation_sent_again_for_want_of_an_answer_rotates_once(desk: Desk) ->
     assert len(twice[0].secrets) == 2
 
 
-def test_secrets_do_not_collect(desk: Desk) -> None:
-    # Given
+def test_a_rotation_that_would_end_a_grace_period_early_is_refused(desk: Desk) -> None:
+    # Given: as many secrets as may sign
     endpoint = desk.endpoint()
-    # When
-    for _ in range(20):
+    for _ in range(4):
         rotated = desk.endpoints.rotate(endpoint.id, "ann")
-    # Then
     assert rotated is not None
     assert len(rotated.secrets) == 5
+    # When
+    with pytest.raises(LimitReached, match=r"5 secrets of endpoint .* still sign.*: wait until 20"):
+        desk.endpoints.rotate(endpoint.id, "ann")
+    # Then
+    assert desk.known_endpoint(endpoint).secrets == rotated.secrets
+    at_once = desk.endpoints.rotate(endpoint.id, "ann", grace=timedelta(0))
+    assert at_once is not None
+    assert at_once.secrets[1:] == rotated.secrets[1:]
 
 
 def test_nothing_is_recorded_while_no_endpoint_of_a_user_is_enabled(desk: Desk) -> None:
