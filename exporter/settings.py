@@ -160,6 +160,16 @@ class Settings(BaseSettings):
     """Consecutive workers that an export may lose without a commit, before it fails."""
     tenant_slots: int = Field(default=0, ge=0)
     """Maximum number of slices of one user that run at the same time; 0: no limit."""
+    create_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = limits.CREATE_RATE.default
+    """Rate limit of one API key for creating and retrying exports, on any contract."""
+    change_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = limits.CHANGE_RATE.default
+    """Rate limit of one API key for canceling and deleting exports, on any contract."""
+    list_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = limits.LIST_RATE.default
+    """Rate limit of one API key for reading lists of exports, on any contract."""
+    estimate_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = (
+        limits.ESTIMATE_RATE.default
+    )
+    """Rate limit of one API key for estimates, on any contract."""
     hirebase_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = (
         limits.HIREBASE_RATE.default
     )
@@ -167,7 +177,7 @@ class Settings(BaseSettings):
     pipeline_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = (
         limits.PIPELINE_RATE.default
     )
-    """Rate limit of one API key for exports on the path of the pipeline contract."""
+    """Rate limit of one API key for exports of its user's own rows, on any contract."""
     max_queued_exports: int = Field(default=limits.QUEUED_EXPORTS.default, ge=0)
     """Maximum number of exports of one user that have not ended; 0: no limit."""
     max_kept_exports: int = Field(default=limits.KEPT_EXPORTS.default, ge=0)

@@ -271,6 +271,50 @@ BUFFERED_BYTES = Limit(
 
 # Requests in a time, by what is done
 
+CREATE_RATE = Limit(
+    "create_rate",
+    "exports created or retried with one key, on any contract",
+    Rate(600, 60),
+    "",
+    "refused, with Retry-After",
+    429,
+    "rate_limited",
+    setting="create_rate",
+    per_key=True,
+)
+CHANGE_RATE = Limit(
+    "change_rate",
+    "exports canceled or deleted with one key, on any contract",
+    Rate(600, 60),
+    "",
+    "refused, with Retry-After",
+    429,
+    "rate_limited",
+    setting="change_rate",
+    per_key=True,
+)
+LIST_RATE = Limit(
+    "list_rate",
+    "lists of exports read with one key, on any contract",
+    Rate(600, 60),
+    "",
+    "refused, with Retry-After",
+    429,
+    "rate_limited",
+    setting="list_rate",
+    per_key=True,
+)
+ESTIMATE_RATE = Limit(
+    "estimate_rate",
+    "estimates with one key, on any contract",
+    Rate(60, 60),
+    "",
+    "refused, with Retry-After",
+    429,
+    "rate_limited",
+    setting="estimate_rate",
+    per_key=True,
+)
 HIREBASE_RATE = Limit(
     "hirebase_rate",
     "requests of one key on the paths of the Hirebase contract, except polls of a task",
@@ -280,16 +324,18 @@ HIREBASE_RATE = Limit(
     429,
     "rate_limited",
     setting="hirebase_rate",
+    per_key=True,
 )
 PIPELINE_RATE = Limit(
     "pipeline_rate",
-    "exports with one key on the path of the pipeline contract",
+    "exports of one's own rows with one key, on any contract",
     Rate(10, 3600),
     "",
     "refused, with Retry-After",
     429,
     "rate_limited",
     setting="pipeline_rate",
+    per_key=True,
 )
 
 

@@ -17,6 +17,10 @@ FEATURES: dict[str, str] = {
 """Descriptions of the features that a plan may include, by their name in `exporter keys`."""
 
 
+FREE_FEATURES = frozenset({"expired"})
+"""Features whose records cost no credits, whichever contract they are exported on."""
+
+
 class NotInPlan(ExporterError):
     """The plan of the key does not allow the request; the text lists what the plan includes."""
 
@@ -52,9 +56,12 @@ class Plan(msgspec.Struct, frozen=True):
     metered: bool = False
     """Whether the key has a balance of credits, which limits the records of its exports."""
 
-    def check(self, feature: str) -> None:
-        """Raises NotInPlan unless the plan includes `feature`, a name from FEATURES."""
-        if self.features is None or feature in self.features:
+    def check(self, feature: str, *or_else: str) -> None:
+        """Raises NotInPlan unless the plan includes `feature` or another one of the given features.
+
+        All of them are names from FEATURES.
+        """
+        if self.features is None or not self.features.isdisjoint((feature, *or_else)):
             return
         included = ", ".join(sorted(self.features)) or "nothing"
         raise NotInPlan(

@@ -115,7 +115,6 @@ class ExportService:
         export_id: str | None = None,
         idempotency: Idempotency | None = None,
         plan: Plan = plans.UNLIMITED,
-        feature: str = "export",
         webhook: Callable[[], Hook] | None = None,
         wrong: Sequence[FieldProblem] = (),
     ) -> Export:
@@ -130,9 +129,10 @@ class ExportService:
         `webhook` returns the webhook of the export; it is called only after all fields were found
         valid, because it may record an endpoint.
 
-        With a metered plan each record costs a credit. Credits are reserved for as many records as
-        the limit. Without a limit, the source counts the matching rows now, and that number becomes
-        the limit.
+        The plan is checked for the feature that `feature` returns, whichever the surface is. With a
+        metered plan each record costs a credit, except those of free features. Credits are reserved
+        for as many records as the limit. Without a limit, the source counts the matching rows now,
+        and that number becomes the limit.
 
         In each of these cases no export is recorded:
 
@@ -148,7 +148,7 @@ class ExportService:
         Raises StoreUnavailable if the store does not answer; in that case the export may or may not
         be recorded.
         """
-        plan.check(feature)
+        plan = self._permitted(plan, source, search, by_ids=ids is not None)
         checked = self._checked(
             user_id=user_id,
             source=source,
@@ -218,14 +218,44 @@ class ExportService:
                     id_lists.delete(self.storage, spec.id)
         return export
 
+    def feature(self, source: str, search: Mapping[str, Any], *, by_ids: bool = False) -> str:
+        """Returns the feature of a plan that an export needs, by its source and kind of search."""
+        config = self.config.sources.get(source)
+        found = sources.FEATURES.get(config.type, "export") if config else "export"
+        if found == "export" and by_ids:
+            return "bulk"
+        return "expired" if found == "export" and "expired_since" in search else found
+
+    def _permitted(
+        self, plan: Plan, source: str, search: Mapping[str, Any], *, by_ids: bool = False
+    ) -> Plan:
+        """Returns the plan, not metered for a free feature.
+
+        Raises NotInPlan if the plan does not include the export.
+        """
+        feature = self.feature(source, search, by_ids=by_ids)
+        plan.check(feature)
+        if feature in plans.FREE_FEATURES:
+            return msgspec.structs.replace(plan, metered=False)
+        return plan
+
     def estimate(
-        self, source: str, search: Mapping[str, Any], *, user_id: str, limit: int | None = None
+        self,
+        source: str,
+        search: Mapping[str, Any],
+        *,
+        user_id: str,
+        limit: int | None = None,
+        plan: Plan = plans.UNLIMITED,
     ) -> int | None:
         """Returns the number of records that an export of this search would have now.
 
         Returns None if the source cannot count its rows. Costs no credits. Raises QueryError like
-        `create`, and SourceError if the source does not answer.
+        `create`, NotInPlan if the plan includes neither such an export nor, for an export of a
+        search, searching, and SourceError if the source does not answer.
         """
+        feature = self.feature(source, search)
+        plan.check(feature, *(("search",) if feature == "export" else ()))
         checked = self._checked(
             user_id=user_id, source=source, search=search, problems=_limit_problems(limit)
         )
@@ -244,12 +274,15 @@ class ExportService:
         Dates that were computed for the first request, and its webhook, stay the same. Raises
         QueryError if the given export is one of listed ids, because the list was deleted when that
         export ended. Also raises QueryError if the record of the given export cannot be read, or if
-        the plan is metered and the given export has no reserved credits. Raises the errors of the
-        store like `create`.
+        the plan is metered and the given export has no reserved credits. Raises NotInPlan and the
+        errors of the store like `create`.
         """
         if not export.readable:
             text = "the record of this export cannot be read: create the export again"
             raise QueryError([_problem(("query",), text)])
+        before = export.spec
+        plan = self._permitted(plan, before.source, before.query, by_ids=before.ids is not None)
+        plan.check_priority(before.priority)
         if export.spec.ids is not None:
             text = "the list of ids of this export is deleted: send it again as a new export"
             raise QueryError([_problem(("ids",), text)])

@@ -34,6 +34,10 @@ RATES: Mapping[str, Rate] = {"bindbee": Rate(200, 60)}
 """The rate limit of all workers together that a vendor's contract sets, by type of source."""
 
 
+FEATURES: Mapping[str, str] = {"coresignal": "bulk", "sql": "pipeline"}
+"""The feature of a plan that an export from a source needs, by type; other types need `export`."""
+
+
 def make(config: AnySource, clock: Clock, budget: Budget = UNLIMITED) -> Source:
     """Returns the source that `config` describes; each of its requests is counted in `budget`."""
     return TYPES[config.type](config, clock, budget)

@@ -128,6 +128,10 @@ def _services(directory: Path) -> Iterator[tuple[Sequence[Load], str]]:
             "EXPORTER_BROKER_URL": server.url.removesuffix("/0") + "/1",
             "EXPORTER_CONFIG": str(config),
             "EXPORTER_HIREBASE_RATE": "999999/1s",
+            "EXPORTER_CREATE_RATE": "999999/1s",
+            "EXPORTER_MAX_QUEUED_EXPORTS": "0",
+            "EXPORTER_MAX_KEPT_EXPORTS": "0",
+            "EXPORTER_MAX_STORED_BYTES": "0",
             "AWS_ACCESS_KEY_ID": "AKIDBENCH",
             "AWS_SECRET_ACCESS_KEY": "bench",
         }

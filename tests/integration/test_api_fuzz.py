@@ -78,7 +78,15 @@ def target(
         keys = KeyRing(client)
         upstream: Any = {"api_key": boards.KEY, "page_size": 100}
         service = ExportService(
-            settings=Settings(public_url=PUBLIC_URL, hirebase_rate=often, pipeline_rate=often),
+            settings=Settings(
+                public_url=PUBLIC_URL,
+                hirebase_rate=often,
+                pipeline_rate=often,
+                create_rate=often,
+                change_rate=often,
+                list_rate=often,
+                estimate_rate=often,
+            ),
             config=Config(
                 sources={
                     "board": SourceConfig(type="hirebase", base_url=url, **upstream),

@@ -133,7 +133,15 @@ def hooked(server: Server, client: redis.Redis, directory: Path) -> Iterator[Hoo
     often = Rate(1_000_000, 60)
     upstream: dict[str, Any] = {"base_url": "http://127.0.0.1:9", "api_key": "unused"}
     engine = ExportService(
-        settings=Settings(public_url=PUBLIC_URL, hirebase_rate=often, pipeline_rate=often),
+        settings=Settings(
+            public_url=PUBLIC_URL,
+            hirebase_rate=often,
+            pipeline_rate=often,
+            create_rate=often,
+            change_rate=often,
+            list_rate=often,
+            estimate_rate=often,
+        ),
         config=Config(
             sources={
                 "board": SourceConfig(type="hirebase", **upstream),

@@ -16,7 +16,7 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from exporter.api import auth, bodies, errors, idempotency, responses, webhook_fields
+from exporter.api import auth, bodies, deeds, errors, idempotency, responses, webhook_fields
 from exporter.api.bodies import TheBody, parse
 from exporter.api.files import uploads
 from exporter.api.refusal import Refusal
@@ -154,14 +154,14 @@ def by_filter(request: Request, body: TheBody) -> Response:
     request itself is answered with 422. The older paths have no maximum and split the postings into
     several files.
     """
-    caller = auth.writer(request)
+    caller = deeds.writer(request, limits.CREATE_RATE)
     asked = parse(request, body, FilterRequest)
     return _create_from_search(request, caller, asked, asked.filters)
 
 
 def by_dsl(request: Request, body: TheBody) -> Response:
     """Collects all postings that match an Elasticsearch query, if the source supports that."""
-    caller = auth.writer(request)
+    caller = deeds.writer(request, limits.CREATE_RATE)
     asked = parse(request, body, DslRequest)
     given = [query for query in (asked.es_dsl_query, asked.query) if query is not None]
     if len(given) != 1:
@@ -175,7 +175,7 @@ def by_dsl(request: Request, body: TheBody) -> Response:
 async def by_ids(request: Request) -> Response:
     """Collects the postings with the given ids, sent as JSON or as the form field `ids`."""
     await auth.identify(request)
-    caller = auth.writer(request)
+    caller = await to_thread.run_sync(deeds.writer, request, limits.CREATE_RATE)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     sinks = {name: uploads.Text(name, bodies.MAX_BODY_BYTES) for name in IdsRequest.model_fields}
     body = b""
@@ -206,7 +206,7 @@ async def by_id_file(request: Request) -> Response:
     the vendor documents no maximum.
     """
     await auth.identify(request)
-    caller = auth.writer(request)
+    caller = await to_thread.run_sync(deeds.writer, request, limits.CREATE_RATE)
     whole = request.headers.get("content-type", "")
     if whole.partition(";")[0].strip().lower() != "multipart/form-data":
         detail = f"Content-Type is {whole[:100]!r}: send multipart/form-data with an ids_file"
@@ -347,7 +347,11 @@ def _affordable_limit(
         return limit
     try:
         count = service.estimate(
-            service.config.surfaces.coresignal, search, user_id=caller.user_id, limit=limit
+            service.config.surfaces.coresignal,
+            search,
+            user_id=caller.user_id,
+            limit=limit,
+            plan=caller.plan,
         )
     except QueryError as error:
         raise _to_error(service, error) from None
@@ -411,7 +415,6 @@ def _create(
             export_id=meant,
             idempotency=mark,
             plan=caller.plan,
-            feature="bulk",
             **hook,
         )
     except QueryError as error:

@@ -24,7 +24,7 @@ from exporter.api.bodies import TheBody
 from exporter.api.errors import Detail
 from exporter.api.state import runner_of, service_of
 from exporter.api.surfaces import hirebase_usage
-from exporter.core import exports
+from exporter.core import exports, limits
 from exporter.core.exports import Dialect, State
 from exporter.core.plans import CreditsSpent
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
@@ -229,7 +229,9 @@ async def create(request: Request, body: TheBody) -> Response:
     The status is 202, because the work is only accepted. The vendor documents no status here; its
     official client accepts 200 and 202.
     """
-    caller = await runner_of(request).run(lambda turn: hirebase_usage.writer(request, turn))
+    caller = await runner_of(request).run(
+        lambda turn: hirebase_usage.writer(request, limits.CREATE_RATE, turn)
+    )
     asked = await creating.parse_body(request, body, TaskRequest)
     return await enqueue(
         request,
@@ -279,7 +281,7 @@ def index(
     request: Request, limit: responses.Limit = 20, cursor: responses.Cursor = None
 ) -> Response:
     """Lists the caller's exports of all contracts as tasks, newest first."""
-    caller, service = hirebase_usage.reader(request), service_of(request)
+    caller, service = hirebase_usage.reader(request, limits.LIST_RATE), service_of(request)
     page = responses.records(service, caller.user_id, limit, cursor)
     tasks = [task(service, export, with_link=True) for export in page.exports]
     return responses.reply(
@@ -302,7 +304,7 @@ def index(
 )
 def cancel(request: Request, task_id: str) -> Response:
     """Cancels an export: at once if it is queued, before its next page if a worker processes it."""
-    caller, service = hirebase_usage.writer(request), service_of(request)
+    caller, service = hirebase_usage.writer(request, limits.CHANGE_RATE), service_of(request)
     export = service.cancel(caller.user_id, task_id)
     if export is None:
         raise errors.missing(task_id)
@@ -325,7 +327,9 @@ def cancel(request: Request, task_id: str) -> Response:
 )
 def delete(request: Request, task_id: str) -> Response:
     """Deletes an export with its file and record; a running export is canceled first."""
-    return responses.deleted(request, hirebase_usage.writer(request).user_id, task_id)
+    return responses.deleted(
+        request, hirebase_usage.writer(request, limits.CHANGE_RATE).user_id, task_id
+    )
 
 
 async def enqueue(

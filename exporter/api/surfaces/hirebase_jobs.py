@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import msgspec
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request
-from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
@@ -24,6 +23,7 @@ from exporter.api.state import runner_of, service_of
 from exporter.api.surfaces import hirebase, hirebase_usage
 from exporter.contracts import timestamps
 from exporter.contracts.hirebase import JobSearch
+from exporter.core import limits
 from exporter.errors import FieldProblem, QueryError
 from exporter.service.exports import ExportService
 from exporter.sources.hirebase import HirebaseSource
@@ -197,11 +197,14 @@ async def estimate(request: Request, body: TheBody) -> Response:
     """
 
     def ask() -> Response:
-        caller, service = hirebase_usage.reader(request), service_of(request)
+        caller = hirebase_usage.reader(request, limits.ESTIMATE_RATE)
+        service = service_of(request)
         asked = parse(request, body, JobSearch)
         name = service.config.surfaces.hirebase
         try:
-            cost = service.estimate(name, _source_query(service, asked), user_id=caller.user_id)
+            cost = service.estimate(
+                name, _source_query(service, asked), user_id=caller.user_id, plan=caller.plan
+            )
         except QueryError as error:
             raise hirebase.to_refusal(
                 service, [_drop_search_prefix(one) for one in error.problems]
@@ -293,7 +296,9 @@ async def export_expired(request: Request, body: TheBody) -> Response:
 
     Each line of the file is `{"_id": …}`. Unknown fields of the request are rejected.
     """
-    caller = await runner_of(request).run(lambda turn: hirebase_usage.writer(request, turn))
+    caller = await runner_of(request).run(
+        lambda turn: hirebase_usage.writer(request, limits.CREATE_RATE, turn)
+    )
     asked = await creating.parse_body(request, body, ExpiredRequest)
     if asked.notify:
         raise _invalid_field("notify", "no e-mail is sent: poll the task, or give a webhook_url")
@@ -306,9 +311,7 @@ async def export_expired(request: Request, body: TheBody) -> Response:
         search={"expired_since": asked.since, "limit": asked.limit},
         format="json",
         file_stem="expired",
-        # This export is free, so no credits are reserved, even on a metered plan.
-        plan=replace(caller.plan, metered=False),
-        feature="expired",
+        plan=caller.plan,
     )
 
 

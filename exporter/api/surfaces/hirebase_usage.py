@@ -18,12 +18,14 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from exporter.api import auth, errors, responses
+from exporter.api import auth, deeds, errors, responses
 from exporter.api.errors import Detail
 from exporter.api.refusal import Refusal
 from exporter.api.state import credits_of, limits_of, service_of
 from exporter.core import plans
+from exporter.core.limits import HIREBASE_RATE, Limit
 from exporter.core.plans import Balance
+from exporter.core.rates import Rate
 from exporter.store.redis.api_keys import ApiKey
 from exporter.store.redis.async_runner import AsyncRunner
 from exporter.store.redis.rate_limits import RateLimits
@@ -46,28 +48,33 @@ JOBS = Meter("jobs_api", "m_jobs_api_calls", "Jobs API")
 EXPORTS = Meter("exports", "m_exports", "Exports")
 
 
-def reader(request: Request) -> ApiKey:
+def reader(request: Request, deed: Limit[Rate] | None = None) -> ApiKey:
     """Returns the caller's API key, which has the scope `read`, and counts the request.
 
-    Adds the rate-limit headers to the response. Raises Refusal 401 or 403 like `auth.reader`, and
-    Refusal 429 over the rate limit.
+    The request counts for this contract and, if `deed` is given, for that rate of all contracts.
+    Adds the rate-limit headers to the response. Raises Refusal 401 or 403 like `auth.reader`,
+    Refusal 429 over the rate limit of the contract, and LimitReached over that of `deed`.
     """
-    return _count_request(request, auth.reader(request))
+    caller = _count_request(request, auth.reader(request))
+    if deed is not None:
+        deeds.count(request, caller, deed)
+    return caller
 
 
-def writer(request: Request, turn: AsyncRunner | None = None) -> ApiKey:
+def writer(request: Request, deed: Limit[Rate], turn: AsyncRunner | None = None) -> ApiKey:
     """Returns the caller's API key, which has the scope `write`, and counts the request.
 
     The headers and errors are those of `reader`. A coroutine passes `turn`; without `turn` the
     calling thread waits for Redis.
     """
-    if turn is None:
-        return _count_request(request, auth.writer(request))
-    return _count_request(request, auth.writer(request, turn.keys), turn.limits)
+    keys, limits = (turn.keys, turn.limits) if turn else (None, None)
+    caller = _count_request(request, auth.writer(request, keys), limits)
+    deeds.count(request, caller, deed, limits)
+    return caller
 
 
 def _count_request(request: Request, caller: ApiKey, limits: RateLimits | None = None) -> ApiKey:
-    rate = service_of(request).settings.hirebase_rate
+    rate = service_of(request).bound(HIREBASE_RATE, caller.plan)
     window = (limits or limits_of(request)).acquire(f"hirebase:{caller.id}", rate)
     request.state.headers |= {
         "X-RateLimit-Limit": str(window.limit),

@@ -13,11 +13,19 @@ from fastapi import APIRouter, Query, Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import auth, creating, errors, idempotency, refusal, responses, webhook_fields
+from exporter.api import (
+    creating,
+    deeds,
+    errors,
+    idempotency,
+    refusal,
+    responses,
+    webhook_fields,
+)
 from exporter.api.bodies import TheBody
 from exporter.api.errors import Problem
 from exporter.api.state import runner_of, service_of
-from exporter.core import exports
+from exporter.core import exports, limits
 from exporter.core.exports import Dialect, Phase, State
 from exporter.errors import FieldProblem, QueryError
 from exporter.service.exports import ExportService
@@ -262,8 +270,13 @@ _CREATE_DOCS = {
 )
 async def create(request: Request, body: TheBody) -> Response:
     """Records an export and responds at once; workers then make the file."""
-    caller = await runner_of(request).run(lambda turn: auth.writer(request, turn.keys))
+    runner = runner_of(request)
+    caller = await runner.run(lambda turn: deeds.writer(request, limits.CREATE_RATE, turn))
     asked = await creating.parse_body(request, body, ExportRequest)
+    if service_of(request).feature(asked.source, asked.query) == "pipeline":
+        await runner.run(
+            lambda turn: deeds.count(request, caller, limits.PIPELINE_RATE, turn.limits)
+        )
     export_id = str(uuid.uuid4())
 
     def make(service: ExportService) -> exports.Export:
@@ -312,7 +325,7 @@ def retry(request: Request, export_id: str) -> Response:
     Relative dates of the request keep the values that they had in the first export. The new export
     has its own id.
     """
-    caller, service = auth.writer(request), service_of(request)
+    caller, service = deeds.writer(request, limits.CREATE_RATE), service_of(request)
     mark = idempotency.read_key(request)
     before = service.find(caller.user_id, export_id)
     if before is None:
@@ -323,6 +336,8 @@ def retry(request: Request, export_id: str) -> Response:
             "not_retryable",
             f"the export is {before.state}; only a failed or canceled export can be retried",
         )
+    if service.feature(before.spec.source, before.spec.query) == "pipeline":
+        deeds.count(request, caller, limits.PIPELINE_RATE)
     new_id = str(uuid.uuid4())
     try:
         export = service.retry(before, export_id=new_id, idempotency=mark, plan=caller.plan)
@@ -386,14 +401,14 @@ async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
             "A page of exports, newest first; Link has the URL of the next page.",
             "ExportPage",
         ),
-        **errors.documented(Problem, 422),
+        **errors.documented(Problem, 422, 429),
     },
 )
 def index(
     request: Request, limit: responses.Limit = 20, cursor: responses.Cursor = None
 ) -> Response:
     """Lists the caller's exports of all contracts, newest first."""
-    caller, service = auth.reader(request), service_of(request)
+    caller, service = deeds.reader(request, limits.LIST_RATE), service_of(request)
     page = responses.records(service, caller.user_id, limit, cursor)
     return responses.reply(
         ExportPage(
@@ -410,12 +425,12 @@ def index(
     responses={
         200: _response_doc("The export has ended. An export that had ended before is unchanged."),
         202: _response_doc("The running export was asked to stop."),
-        **errors.documented(Problem, 404),
+        **errors.documented(Problem, 404, 429),
     },
 )
 def cancel(request: Request, export_id: str) -> Response:
     """Cancels an export: at once if it is queued, before its next page if a worker processes it."""
-    caller, service = auth.writer(request), service_of(request)
+    caller, service = deeds.writer(request, limits.CHANGE_RATE), service_of(request)
     export = service.cancel(caller.user_id, export_id)
     if export is None:
         raise errors.missing(export_id)
@@ -433,12 +448,12 @@ def cancel(request: Request, export_id: str) -> Response:
     response_model=None,
     responses={
         202: _response_doc("The export is no longer visible.", "Deleted"),
-        **errors.documented(Problem, 404),
+        **errors.documented(Problem, 404, 429),
     },
 )
 def delete(request: Request, export_id: str) -> Response:
     """Deletes an export with its file and record; a running export is canceled first."""
-    return responses.deleted(request, auth.writer(request).user_id, export_id)
+    return responses.deleted(request, deeds.writer(request, limits.CHANGE_RATE).user_id, export_id)
 
 
 def _reply(

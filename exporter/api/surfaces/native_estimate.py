@@ -11,11 +11,12 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import auth, errors, responses
+from exporter.api import deeds, errors, responses
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem
 from exporter.api.state import service_of
 from exporter.api.surfaces import native
+from exporter.core import limits
 from exporter.errors import QueryError
 
 router = APIRouter(prefix="/v1", tags=["exports"])
@@ -68,11 +69,15 @@ async def estimate(request: Request, body: TheBody) -> Response:
     service = service_of(request)
 
     def ask() -> Response:
-        caller = auth.reader(request)
+        caller = deeds.reader(request, limits.ESTIMATE_RATE)
         asked = parse(request, body, EstimateRequest)
         try:
             records = service.estimate(
-                asked.source, asked.query, user_id=caller.user_id, limit=asked.limit
+                asked.source,
+                asked.query,
+                user_id=caller.user_id,
+                limit=asked.limit,
+                plan=caller.plan,
             )
         except QueryError as error:
             raise errors.invalid(

@@ -21,7 +21,7 @@ from fastapi import APIRouter, Request
 from isal import isal_zlib
 from starlette.responses import Response
 
-from exporter.api import auth, errors, responses, webhook_fields
+from exporter.api import auth, deeds, errors, responses, webhook_fields
 from exporter.api.files.streams import Stream
 from exporter.api.pipeline_errors import Flat
 from exporter.api.refusal import Refusal
@@ -31,6 +31,7 @@ from exporter.contracts.pipeline import COLUMNS, SOURCES, STATUSES
 from exporter.core import events
 from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Dialect
+from exporter.core.limits import CREATE_RATE, PIPELINE_RATE
 from exporter.errors import ConfigurationError, FieldProblem, QueryError, SourceError
 from exporter.formats import registry
 from exporter.formats.base import Format
@@ -266,7 +267,9 @@ def _respond(request: Request) -> Response:
 
 def _count_request(request: Request, caller: ApiKey, service: ExportService) -> None:
     """Counts the request and adds the rate-limit headers. Raises Refusal 429 over the limit."""
-    window = limits_of(request).acquire(f"pipeline:{caller.id}", service.settings.pipeline_rate)
+    window = limits_of(request).acquire(
+        f"{PIPELINE_RATE.name}:{caller.id}", service.bound(PIPELINE_RATE, caller.plan)
+    )
     resets = window.resets_at
     request.state.headers |= {
         "X-RateLimit-Limit": str(window.limit),
@@ -377,7 +380,7 @@ def _create_export(
     request: Request, service: ExportService, asked: _ParsedQuery, now: datetime
 ) -> Response:
     """Creates an export of the same jobs, which a worker writes later; returns the response 202."""
-    caller = auth.writer(request)
+    caller = deeds.writer(request, CREATE_RATE)
     source = service.config.surfaces.pipeline
     _source(service)
     try:
@@ -393,7 +396,6 @@ def _create_export(
             ),
             file_stem="pipeline",
             plan=caller.plan,
-            feature=FEATURE,
             **asked.hook,
         )
     except QueryError as error:

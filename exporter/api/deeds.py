@@ -1,0 +1,49 @@
+"""Counts requests by what they do, so that no path avoids the rate limit of another path."""
+
+from __future__ import annotations
+
+from fastapi import Request
+
+from exporter.api import auth
+from exporter.api.state import limits_of, service_of
+from exporter.core.limits import Limit, LimitReached
+from exporter.core.rates import Rate
+from exporter.store.redis.api_keys import ApiKey
+from exporter.store.redis.async_runner import AsyncRunner
+from exporter.store.redis.rate_limits import RateLimits
+
+
+def reader(request: Request, deed: Limit[Rate]) -> ApiKey:
+    """Returns the caller's API key, which has the scope `read`, and counts the request.
+
+    Raises Refusal like `auth.reader`, and LimitReached over the rate of the key for `deed`.
+    """
+    caller = auth.reader(request)
+    count(request, caller, deed)
+    return caller
+
+
+def writer(request: Request, deed: Limit[Rate], turn: AsyncRunner | None = None) -> ApiKey:
+    """Returns the caller's API key, which has the scope `write`, and counts the request.
+
+    The errors are those of `reader`. A coroutine passes `turn`; without `turn` the calling thread
+    waits for Redis.
+    """
+    caller = auth.writer(request, turn.keys if turn else None)
+    count(request, caller, deed, turn.limits if turn else None)
+    return caller
+
+
+def count(
+    request: Request, caller: ApiKey, deed: Limit[Rate], limits: RateLimits | None = None
+) -> None:
+    """Counts one request of a key for `deed`. Raises LimitReached, with the time to wait."""
+    rate = service_of(request).bound(deed, caller.plan)
+    window = (limits or limits_of(request)).acquire(f"{deed.name}:{caller.id}", rate)
+    if not window.allowed:
+        raise LimitReached(
+            deed,
+            f"the rate limit is {rate} for this key ({deed.name}: {deed.bounds}): repeat the"
+            " request after the seconds in Retry-After",
+            retry_after=window.retry_after,
+        )
