@@ -23,6 +23,7 @@ from exporter.service.exports import ExportService, get_or_show
 from exporter.store.base import RecordPage
 from exporter.store.redis.async_runner import AsyncRunner
 
+MAX_LISTED_QUERY_BYTES = limits.LISTED_QUERY_BYTES.default
 MAX_PAGE_SIZE = limits.PAGE_SIZE.default
 """Largest number of entries on a page of a list."""
 MAX_PURGE_THREADS = 2
@@ -236,6 +237,11 @@ Limit = Annotated[
 Cursor = Annotated[
     str | None, Query(max_length=1_000, description="The `next_cursor` of the previous page.")
 ]
+
+
+def listed_query(query: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the query of an export in a list; None for a long one, which the export shows."""
+    return query if len(msgspec.json.encode(query)) <= MAX_LISTED_QUERY_BYTES else None
 
 
 def records(service: ExportService, user_id: str, limit: int, cursor: str | None) -> RecordPage:

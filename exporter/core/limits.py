@@ -115,6 +115,20 @@ PAGE_SIZE = Limit(
     "records",
     "lowered to the limit",
 )
+PAGE_BYTES = Limit(
+    "page_bytes",
+    "stored searches of the exports on one page of a list",
+    256 * 1024,
+    "bytes",
+    "the page ends earlier, with a next_cursor",
+)
+LISTED_QUERY_BYTES = Limit(
+    "listed_query_bytes",
+    "query of one export in a list, as JSON",
+    4 * 1024,
+    "bytes",
+    "shown as null; the export itself shows it",
+)
 IDEMPOTENCY_KEY_CHARS = Limit(
     "idempotency_key_chars",
     "Idempotency-Key of one request",

@@ -17,6 +17,8 @@ from exporter.errors import ExporterError
 
 AGEING_PERIOD = timedelta(minutes=10)
 """Time for which an export must be ready and unclaimed before it is raised by one level."""
+MAX_PAGE_BYTES = limits.PAGE_BYTES.default
+"""Maximum total size of the specs of the exports on one page of a list."""
 MAX_LOOKAHEAD = 16
 """Maximum number of exports of one user and level that a claim examines.
 
@@ -252,13 +254,18 @@ class ExportStore(Protocol):
         replayed call is neither counted nor refused.
         """
 
-    def get(self, export_id: str) -> Export | None:
-        """Returns the record; returns None if the id is unknown, deleted or that of a partition."""
+    def get(self, export_id: str, *, whole: bool = True) -> Export | None:
+        """Returns the record; returns None if the id is unknown, deleted or that of a partition.
+
+        With `whole` False the export has no checkpoint, which may be large.
+        """
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
         """Returns a page of a user's exports, newest first; deleted exports are left out.
 
-        Without a cursor it is the first page. Raises ValueError for a malformed cursor.
+        A page ends before `limit` if the specs of its exports exceed MAX_PAGE_BYTES. Its exports
+        have no checkpoints. Without a cursor it is the first page. Raises ValueError for a
+        malformed cursor.
         """
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:

@@ -66,9 +66,12 @@ class TaskRequest(webhook_fields.WebhookFields):
 
 
 class TaskInput(msgspec.Struct):
-    """The search and the format of the request; filters that were not given are null."""
+    """The search and the format of the request; filters that were not given are null.
 
-    query: dict[str, Any]
+    In a list the search is null if it is long.
+    """
+
+    query: dict[str, Any] | None
     format: str
 
 
@@ -284,6 +287,8 @@ def index(
     caller, service = hirebase_usage.reader(request, limits.LIST_RATE), service_of(request)
     page = responses.records(service, caller.user_id, limit, cursor)
     tasks = [task(service, export, with_link=True) for export in page.exports]
+    for one in tasks:
+        one.input.query = responses.listed_query(one.input.query or {})
     return responses.reply(
         TaskPage(tasks, page.next_cursor),
         headers=responses.next_link(service, "/v2/tasks", limit, page),

@@ -85,9 +85,10 @@ class Export(msgspec.Struct):
     record_count: Annotated[int, msgspec.Meta(description="Records durably written so far.")]
     source: str
     query: Annotated[
-        dict[str, Any],
+        dict[str, Any] | None,
         msgspec.Meta(
             description="The filters in canonical form, with relative dates made absolute."
+            f" null in a list if it has over {responses.MAX_LISTED_QUERY_BYTES} bytes as JSON."
         ),
     ]
     format: str
@@ -410,10 +411,11 @@ def index(
     """Lists the caller's exports of all contracts, newest first."""
     caller, service = deeds.reader(request, limits.LIST_RATE), service_of(request)
     page = responses.records(service, caller.user_id, limit, cursor)
+    entries = [view(service, export, with_link=True) for export in page.exports]
+    for entry in entries:
+        entry.query = responses.listed_query(entry.query or {})
     return responses.reply(
-        ExportPage(
-            [view(service, export, with_link=True) for export in page.exports], page.next_cursor
-        ),
+        ExportPage(entries, page.next_cursor),
         headers=responses.next_link(service, "/v1/exports", limit, page),
     )
 

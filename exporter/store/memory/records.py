@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from exporter.clock import Clock
 from exporter.core.exports import Export
 from exporter.store import codec, list_cursors
-from exporter.store.base import RecordPage
+from exporter.store.base import MAX_PAGE_BYTES, RecordPage
 from exporter.store.memory.outbox import MemoryOutbox
 from exporter.store.memory.queue import Record
 
@@ -44,11 +45,11 @@ class MemoryRecords:
         self._since: datetime | None = None
         self._cleanup_cursor = ""
 
-    def get(self, export_id: str) -> Export | None:
+    def get(self, export_id: str, *, whole: bool = True) -> Export | None:
         with self._lock:
             self._expire()
             record = self._visible(export_id)
-            return copy(record.export) if record else None
+            return (copy if whole else _without_checkpoint)(record.export) if record else None
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
         before = list_cursors.decode(cursor) if cursor is not None else None
@@ -61,12 +62,12 @@ class MemoryRecords:
                 and record.visible
                 and (before is None or record.place < before)
             ]
-            page = own[:limit]
+            sizes = accumulate(len(codec.encode(record.export.spec)) for record in own[:limit])
+            fitting = sum(size <= MAX_PAGE_BYTES for size in sizes)
+            page = own[: max(fitting, 1)]
             return RecordPage(
-                exports=tuple(copy(record.export) for record in page),
-                next_cursor=list_cursors.encode(page[-1].place)
-                if page and len(own) > limit
-                else None,
+                exports=tuple(_without_checkpoint(record.export) for record in page),
+                next_cursor=list_cursors.encode(page[-1].place) if len(own) > len(page) else None,
             )
 
     def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
@@ -140,3 +141,7 @@ class MemoryRecords:
 def copy(value: _Value) -> _Value:
     """Returns a deep copy, so that changes by the caller have no effect on the stored value."""
     return msgspec.json.decode(codec.encode(value), type=type(value))
+
+
+def _without_checkpoint(export: Export) -> Export:
+    return copy(msgspec.structs.replace(export, checkpoint=None, closing=None))

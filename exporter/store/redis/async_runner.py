@@ -174,6 +174,9 @@ class _RecordingClient:
     def hgetall(self, name: str) -> dict[bytes, bytes]:
         return dict(records.pairs(self._answer(("HGETALL", name))[0]))
 
+    def hmget(self, name: str, names: Sequence[str]) -> list[bytes | None]:
+        return cast("list[bytes | None]", self._answer(("HMGET", name, *names))[0])
+
     def pipeline(self, transaction: bool = True) -> Self:
         assert not transaction, "only pipelines without a transaction are supported"
         return self

@@ -21,6 +21,13 @@ Decoders and encoders of JSON recurse and fail at about 1,000 levels, or earlier
 by other recursive code. Version 0.1.0 stored searches of any depth.
 """
 
+SHOWN_FIELDS = (
+    "spec", "state", "phase", "created_at", "updated_at", "progress", "started_at", "completed_at",
+    "worker_id", "error", "attempts", "stalls", "stalled_since", "retry_at", "cancel", "result",
+    "file_expires_at", "rows", "partitions", "user", "deleted", "whole",
+)  # fmt: skip
+"""All fields of a record that a caller may see or that hide it: not its checkpoints."""
+
 _Value = TypeVar("_Value")
 _Decode = Callable[[bytes], _Value]
 
@@ -157,6 +164,12 @@ _partition = _json(Partition)
 def pairs(answer: Sequence[bytes]) -> Mapping[bytes, bytes]:
     """Returns the fields of a hash as a mapping, from a flat list of names and values."""
     return dict(zip(answer[::2], answer[1::2], strict=True))
+
+
+def shown(values: Sequence[bytes | None]) -> dict[bytes, bytes]:
+    """Returns the fields of a record as a mapping, from the values of SHOWN_FIELDS."""
+    named = zip(SHOWN_FIELDS, values, strict=True)
+    return {name.encode(): value for name, value in named if value is not None}
 
 
 def moment(micros: bytes) -> datetime:

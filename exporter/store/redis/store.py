@@ -21,6 +21,7 @@ from exporter.errors import StoreFull
 from exporter.store import codec, list_cursors
 from exporter.store.base import (
     AGEING_PERIOD,
+    MAX_PAGE_BYTES,
     NO_QUOTA,
     Claim,
     Idempotency,
@@ -163,16 +164,23 @@ class RedisStore:
         found, found_id = fields
         return records.show(found, found_id.decode())
 
-    def get(self, export_id: str) -> Export | None:
+    def get(self, export_id: str, *, whole: bool = True) -> Export | None:
+        name = keys.export(export_id)
         with errors.translate_errors():
-            fields = cast("dict[bytes, bytes]", self.client.hgetall(keys.export(export_id)))
+            if whole:
+                fields = cast("dict[bytes, bytes]", self.client.hgetall(name))
+            else:
+                fields = records.shown(
+                    cast("list[bytes | None]", self.client.hmget(name, records.SHOWN_FIELDS))
+                )
         return records.read(fields, export_id) if fields and not _HIDDEN & fields.keys() else None
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
         index = f"exporter:user:{user_id}"
         before = list_cursors.decode(cursor) if cursor is not None else None
         found: list[tuple[int, Export]] = []
-        while len(found) <= limit:
+        left, ended = MAX_PAGE_BYTES, False
+        while len(found) <= limit and not ended:
             with errors.translate_errors():
                 entries = cast(
                     "list[tuple[bytes, float]]",
@@ -181,18 +189,19 @@ class RedisStore:
                         "+inf" if before is None else f"({before}",
                         "-inf",
                         start=0,
-                        num=limit + 1,
+                        num=limit + 1 - len(found),
                         withscores=True,
                     ),
                 )
                 if not entries:
                     break
+                count, left = self._fitting([member for member, _ in entries], left)
+                if count < len(entries):
+                    ended, entries = True, entries[: max(count, 0 if found else 1)]
                 pipe = self.client.pipeline(transaction=False)
                 for member, _ in entries:
-                    pipe.hgetall(keys.export(member.decode()))
-                answers = cast("list[dict[bytes, bytes]]", pipe.execute())
-                places = [int(place) for _, place in entries]
-                before = places[-1]
+                    pipe.hmget(keys.export(member.decode()), records.SHOWN_FIELDS)
+                answers = [records.shown(one) for one in pipe.execute()]
                 # A record expires by its TTL, but its entry in this index does not.
                 gone = [
                     member for (member, _), one in zip(entries, answers, strict=True) if not one
@@ -200,15 +209,28 @@ class RedisStore:
                 if gone:
                     self.client.zrem(index, *gone)
             found += [
-                (place, records.show(one, member.decode()))
-                for (member, _), place, one in zip(entries, places, answers, strict=True)
+                (int(place), records.show(one, member.decode()))
+                for (member, place), one in zip(entries, answers, strict=True)
                 if one
             ]
+            before = int(entries[-1][1]) if entries else before
         page = found[:limit]
+        more = ended or len(found) > limit
         return RecordPage(
             exports=tuple(export for _, export in page),
-            next_cursor=list_cursors.encode(page[-1][0]) if page and len(found) > limit else None,
+            next_cursor=list_cursors.encode(page[-1][0]) if page and more else None,
         )
+
+    def _fitting(self, members: Sequence[bytes], left: int) -> tuple[int, int]:
+        """Returns how many of the records fit into so many bytes, and the bytes that are left."""
+        pipe = self.client.pipeline(transaction=False)
+        for member in members:
+            pipe.hstrlen(keys.export(member.decode()), "spec")
+        for count, size in enumerate(cast("list[int]", pipe.execute())):
+            if size > left:
+                return count, 0
+            left -= size
+        return len(members), left
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:
         while True:

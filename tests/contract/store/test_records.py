@@ -9,7 +9,7 @@ import pytest
 
 from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Phase, State
-from exporter.store.base import ExportStore
+from exporter.store.base import MAX_PAGE_BYTES, ExportStore
 from tests.contract.store.given import (
     KEEP,
     LEASE,
@@ -206,3 +206,38 @@ def test_texts_that_utf_8_cannot_carry_are_stored_as_their_escapes(store: Export
     assert waiting.checkpoint.row_counts.unmapped_fields == {whole: 1}
     assert waiting.error == known(store, "e").error == whole
     assert msgspec.json.encode(known(store, "e"))
+
+
+def test_a_page_of_large_exports_ends_before_its_limit(store: ExportStore) -> None:
+    # Given: three searches of a third of a page each, and two that exceed a page
+    sizes = [MAX_PAGE_BYTES // 3] * 3 + [2 * MAX_PAGE_BYTES] * 2
+    for place, size in enumerate(sizes):
+        store.create(msgspec.structs.replace(spec(str(place)), query={"keywords": "x" * size}))
+
+    # When
+    pages: list[list[str]] = []
+    cursor = None
+    while not pages or cursor:
+        page = store.list("ann", limit=10, cursor=cursor)
+        pages.append([export.id for export in page.exports])
+        cursor = page.next_cursor
+
+    # Then
+    assert pages == [["4"], ["3"], ["2", "1"], ["0"]]
+
+
+def test_an_export_can_be_read_without_its_checkpoint(store: ExportStore) -> None:
+    # Given
+    fill(store, 1)
+    claimed = claim(store)
+    store.commit(claimed.export.id, claimed.fence, checkpoint(), lease=LEASE, progress=0.5)
+
+    # When
+    whole = store.get(claimed.export.id)
+    shown = store.get(claimed.export.id, whole=False)
+    (listed,) = store.list("ann", limit=10).exports
+
+    # Then
+    assert whole is not None
+    assert whole.checkpoint == checkpoint()
+    assert shown == listed == msgspec.structs.replace(whole, checkpoint=None)
