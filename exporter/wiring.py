@@ -29,21 +29,23 @@ from exporter.webhooks.sender import Sender
 log = structlog.get_logger()
 
 
-def export_service() -> ExportService:
+def export_service(*, for_api: bool = False) -> ExportService:
     """Returns the service for the configured Redis and S3, without connecting to them.
 
+    With `for_api`, its requests to sources leave the workers their share of each source's rate.
     Raises ConfigurationError that names the wrong setting.
     """
     settings = load()
     clock = SystemClock()
     store = RedisStore.connect(settings.redis_url)
+    budgets = RedisBudgets(store.client)
     return ExportService(
         settings=settings,
         config=load_config(settings.config),
         store=store,
         storage=storage(settings),
         clock=clock,
-        budgets=RedisBudgets(store.client).open,
+        budgets=budgets.open_for_api if for_api else budgets.open,
     )
 
 

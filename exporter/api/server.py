@@ -28,7 +28,7 @@ def serve(host: str, port: int) -> None:
     Raises ConfigurationError, with the command that fixes it, if Redis may lose or evict records.
     The API also starts while Redis does not answer: requests get 503 until Redis answers.
     """
-    service = wiring.export_service()
+    service = wiring.export_service(for_api=True)
     store = service.store = RedisStore.connect(load().redis_url, patient=False)
     try:
         for warning in store.check():

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from exporter.core.rates import Rate
+from exporter.core.rates import API_SHARE, Rate
 from exporter.errors import ExporterError
 
 Value = TypeVar("Value", int, Rate)
@@ -328,6 +328,15 @@ ESTIMATE_RATE = Limit(
     "rate_limited",
     setting="estimate_rate",
     per_key=True,
+)
+SOURCE_SHARE = Limit(
+    "source_share",
+    "share of a source's rate for estimates and searches, while workers need it",
+    int(100 * API_SHARE),
+    "percent",
+    "refused, with Retry-After (429 or 503 as for a source that is too slow)",
+    503,
+    "source_unavailable",
 )
 HIREBASE_RATE = Limit(
     "hirebase_rate",

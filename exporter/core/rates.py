@@ -14,6 +14,17 @@ MAX_SLEEP_SECONDS = 2.0
 
 For a longer wait, the worker releases the export, whose phase becomes waiting.
 """
+API_SHARE = 0.25
+"""Share of a source's rate that the API may use for estimates and searches while workers need it.
+
+The workers' share comes first, because a caller can repeat estimates without end. While no worker
+asks for requests, the API may use the whole rate.
+"""
+WORKER_MEMORY_SECONDS = 30.0
+"""Time after a worker's request during which the API is limited to its share.
+
+Longer than a released export takes to be claimed again. The API may save up one request.
+"""
 
 
 @dataclass(frozen=True)
@@ -81,22 +92,42 @@ class MemoryBudgets:
         self.lock = threading.Lock()
         self.starts: dict[str, float] = {}
         """Monotonic time at which the next request may start, by source name."""
+        self.api_starts: dict[str, float] = {}
+        """Monotonic time at which the next request of the API may start while workers ask."""
+        self.workers_until: dict[str, float] = {}
+        """Monotonic time until which a worker's request limits the API, by source name."""
 
     def open(self, source: str, rate: Rate) -> Budget:
-        """Returns the budget of that source."""
-        return _MemoryBudget(self, source, rate)
+        """Returns the budget of that source for a worker."""
+        return _MemoryBudget(self, source, rate, is_worker=True)
+
+    def open_for_api(self, source: str, rate: Rate) -> Budget:
+        """Returns the same budget for the API, which leaves the workers their share of it."""
+        return _MemoryBudget(self, source, rate, is_worker=False)
 
 
 class _MemoryBudget:
-    def __init__(self, shared: MemoryBudgets, source: str, rate: Rate) -> None:
+    def __init__(self, shared: MemoryBudgets, source: str, rate: Rate, *, is_worker: bool) -> None:
         self._shared, self._source, self._rate = shared, source, rate
+        self._is_worker = is_worker
 
     def reserve(self) -> float:
-        with self._shared.lock:
-            now = self._shared.clock.monotonic()
-            start = max(self._shared.starts.get(self._source, now), now)
+        shared, source = self._shared, self._source
+        with shared.lock:
+            now = shared.clock.monotonic()
+            api_start: float | None = None
+            if self._is_worker:
+                shared.workers_until[source] = now + WORKER_MEMORY_SECONDS
+            elif now < shared.workers_until.get(source, now):
+                earliest = now - self._rate.interval / API_SHARE
+                api_start = max(shared.api_starts.get(source, earliest), earliest)
+                if api_start > now:
+                    return max(api_start - now, MAX_SLEEP_SECONDS + 0.001)
+            start = max(shared.starts.get(source, now), now)
             if start - now <= MAX_SLEEP_SECONDS:
-                self._shared.starts[self._source] = start + self._rate.interval
+                shared.starts[source] = start + self._rate.interval
+                if api_start is not None:
+                    shared.api_starts[source] = api_start + self._rate.interval / API_SHARE
             return start - now
 
     def pause_for(self, seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,10 @@ from exporter.storage.base import Storage
 from exporter.store import codec
 from exporter.store.base import ExportStore, Idempotency, Quota, Unreadable
 
+COUNT_TTL_SECONDS = 60.0
+"""Age up to which an estimate repeats the count of the same query."""
+MAX_COUNTS = 1_000
+"""Maximum number of counts that are remembered."""
 MAX_COLUMNS = limits.COLUMNS.default
 """Maximum number of columns of one export."""
 
@@ -63,6 +68,8 @@ class ExportService:
         self.clock = clock or SystemClock()
         self._budgets = budgets or rates.MemoryBudgets(self.clock).open
         self._sources: dict[str, Source] = {}
+        self._counts: dict[tuple[str, str], tuple[float, int | None]] = {}
+        """Monotonic time and result of the latest count, by source and digest of the query."""
 
     def source(self, name: str) -> Source:
         """Returns the source with that name; raises ConfigurationError if it is not configured."""
@@ -259,7 +266,8 @@ class ExportService:
         checked = self._checked(
             user_id=user_id, source=source, search=search, problems=_limit_problems(limit)
         )
-        return self._count(source, checked, limit if limit is not None else checked.limit)
+        limit = limit if limit is not None else checked.limit
+        return self._count(source, checked, limit, max_age=COUNT_TTL_SECONDS)
 
     def retry(
         self,
@@ -346,8 +354,18 @@ class ExportService:
             raise QueryError(found)
         return checked
 
-    def _count(self, source: str, checked: Search, limit: int | None) -> int | None:
-        total = self.source(source).count(checked.query)
+    def _count(
+        self, source: str, checked: Search, limit: int | None, *, max_age: float = 0.0
+    ) -> int | None:
+        """Returns the rows that match now, or at most `max_age` seconds ago, up to the limit."""
+        name, now = (source, canonical.digest(checked.query)), self.clock.monotonic()
+        counted_at, total = self._counts.get(name, (-math.inf, None))
+        if now - counted_at >= max_age:
+            total = self.source(source).count(checked.query)
+            if len(self._counts) >= MAX_COUNTS:
+                # A race of two threads here counts once more at most, so no lock is needed.
+                self._counts.clear()
+            self._counts[name] = now, total
         if total is None:
             return None
         rest = max(total - checked.offset, 0)

@@ -17,6 +17,7 @@ from exporter.core.rates import MAX_SLEEP_SECONDS, UNLIMITED, MemoryBudgets, Ope
 from exporter.errors import StoreUnavailable
 from exporter.local import ports
 from exporter.local.redis import RedisServer
+from exporter.store.redis import rate_budgets
 from exporter.store.redis.rate_budgets import RedisBudgets
 
 DATABASE = 12
@@ -33,6 +34,8 @@ class Subject(NamedTuple):
     open: OpenBudget
     again: OpenBudget
     """Opens the same budget as another worker."""
+    open_for_api: OpenBudget
+    """Opens the same budget for the API."""
     clock: Clock
     slack: float
 
@@ -49,10 +52,12 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     if request.param == "memory":
         clock = FakeClock()
         budgets = MemoryBudgets(clock)
-        return Subject(budgets.open, budgets.open, clock, SLACK[request.param])
+        return Subject(
+            budgets.open, budgets.open, budgets.open_for_api, clock, SLACK[request.param]
+        )
     client = request.getfixturevalue("client")
     one, other = RedisBudgets(client), RedisBudgets(client)
-    return Subject(one.open, other.open, SystemClock(), SLACK[request.param])
+    return Subject(one.open, other.open, other.open_for_api, SystemClock(), SLACK[request.param])
 
 
 def starts(clock: Clock, *takers: Callable[[], float], count: int) -> list[float]:
@@ -184,8 +189,11 @@ def test_without_a_rate_every_request_starts_at_once() -> None:
     assert [UNLIMITED.reserve() for _ in range(100)] == [0.0] * 100
 
 
-def test_a_budget_leaves_nothing_behind_in_redis(client: redis.Redis) -> None:
+def test_a_budget_leaves_nothing_behind_in_redis(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Given
+    monkeypatch.setattr(rate_budgets, "WORKER_MEMORY_SECONDS", 0.1)
     budget = RedisBudgets(client).open("board", Rate(100, 1))
     # When
     budget.reserve()
@@ -221,3 +229,47 @@ def test_a_redis_that_does_not_answer_is_an_error() -> None:
         for ask in (budget.reserve, lambda: budget.pause_for(1)):
             with pytest.raises(StoreUnavailable, match="Redis did not answer"):
                 ask()
+
+
+def test_the_api_leaves_the_workers_their_share(subject: Subject) -> None:
+    """Given a worker that uses the whole rate, when 16 callers of the API ask without a pause, then
+    the worker still gets most of the requests.
+    """
+    rate = Rate(20, 1)
+    worker, api = subject.open("board", rate), subject.open_for_api("board", rate)
+    worker.reserve()
+    ends_at = subject.clock.monotonic() + 3
+    worker_due, callers_due = 0.0, [0.0] * 16
+    counts = {"worker": 0, "api": 0}
+    # Each of them sleeps until its request may start, sends it, and asks again.
+    while (now := subject.clock.monotonic()) < ends_at:
+        if worker_due <= now:
+            wait = worker.reserve()
+            assert wait <= MAX_SLEEP_SECONDS, "a worker gives up its export for a while"
+            counts["worker"] += 1
+            worker_due = now + wait
+        for caller, due in enumerate(callers_due):
+            if due <= now:
+                wait = api.reserve()
+                counts["api"] += wait <= MAX_SLEEP_SECONDS
+                callers_due[caller] = now + min(wait, 0.01)
+        subject.clock.sleep(0.005)
+    assert counts["worker"] >= 0.6 * 60, counts
+    assert counts["api"] <= 0.25 * 60 + 3, counts
+
+
+def test_without_workers_the_api_uses_the_whole_rate(subject: Subject) -> None:
+    api = subject.open_for_api("board", Rate(10, 10))
+    assert [api.reserve() for _ in range(3)] == pytest.approx([0, 1, 2], abs=subject.slack)
+
+
+def test_a_request_beyond_the_share_is_not_reserved(subject: Subject) -> None:
+    """Given a worker and an API whose burst is spent, when the API asks again, then its wait is too
+    long for a sleep, and the worker's next request is not delayed.
+    """
+    rate = Rate(2, 1)  # a share of one request in 2 s, and one more that was saved
+    worker, api = subject.open("board", rate), subject.open_for_api("board", rate)
+    waits = [worker.reserve(), api.reserve(), api.reserve()]
+    assert waits == pytest.approx([0, 0.5, 1], abs=subject.slack)
+    assert min(api.reserve() for _ in range(5)) > MAX_SLEEP_SECONDS
+    assert worker.reserve() == pytest.approx(1.5, abs=subject.slack)

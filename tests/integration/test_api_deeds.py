@@ -172,3 +172,31 @@ def test_a_rate_of_the_key_replaces_that_of_the_settings(api: Service) -> None:
     assert api.http.get(NATIVE, headers=key).status_code == 429
     polled = api.http.get("/v2/billing/usage/summary", headers=key)
     assert polled.headers["X-RateLimit-Limit"] == "2"
+
+
+@pytest.mark.parametrize("path", ["/v1/exports/estimate", "/v2/jobs/estimate"])
+def test_an_estimate_repeats_the_count_of_the_same_query_for_a_minute(
+    api: Service, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a source that counts, when one query is estimated in a loop, then it is asked once a
+    minute, and another query is counted by itself.
+    """
+    asked: list[object] = []
+
+    def count(query: object) -> int:
+        asked.append(query)
+        return 70 + len(asked)
+
+    monkeypatch.setattr(api.engine.source("board"), "count", count)
+
+    def estimate(title: str) -> int:
+        search: dict[str, Any] = {"job_titles": [title]}
+        body = {"source": "board", "query": search} if path.startswith("/v1") else search
+        answer = api.http.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        return int(next(iter(answer.json().values())))
+
+    assert [estimate("welder") for _ in range(5)] == [71] * 5
+    assert estimate("smith") == 72
+    api.clock.advance(61)
+    assert estimate("welder") == 73

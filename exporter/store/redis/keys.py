@@ -35,6 +35,8 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
                                            reserved (for exports that have not ended), used
   exporter:credited:{nonce}        string  '1' after a charge or grant with this nonce; TTL 60 s
   exporter:budget:{source}         string  earliest start of the next request to a source
+  exporter:budget_workers:{source} string  '1' if a worker has asked for a request of late
+  exporter:budget_api:{source}     string  earliest start of the API's next request meanwhile
   exporter:rate:{name}             list    times of the counted requests in a rate limit window
   exporter:claim:{nonce}           string  "{clean} {id}", the answer to a claim of an export; or
                                            the id of a claimed delivery; TTL 60 s

@@ -7,7 +7,13 @@ from typing import cast
 
 import redis
 
-from exporter.core.rates import MAX_SLEEP_SECONDS, Budget, Rate
+from exporter.core.rates import (
+    API_SHARE,
+    MAX_SLEEP_SECONDS,
+    WORKER_MEMORY_SECONDS,
+    Budget,
+    Rate,
+)
 from exporter.store.redis import errors, script_loader
 
 
@@ -23,18 +29,30 @@ class RedisBudgets:
         self.pause_for = script_loader.load_standalone(client, "pause")
 
     def open(self, source: str, rate: Rate) -> Budget:
-        """Returns the budget of a source; sends no request to Redis yet."""
+        """Returns the budget of a source for a worker; sends no request to Redis yet."""
         return _RedisBudget(self, source, rate)
+
+    def open_for_api(self, source: str, rate: Rate) -> Budget:
+        """Returns the same budget for the API, which leaves the workers their share of it."""
+        return _RedisBudget(self, source, rate, is_worker=False)
 
 
 class _RedisBudget:
-    def __init__(self, shared: RedisBudgets, source: str, rate: Rate) -> None:
+    def __init__(
+        self, shared: RedisBudgets, source: str, rate: Rate, *, is_worker: bool = True
+    ) -> None:
         self._shared, self._source, self._rate = shared, source, rate
+        self._api_interval = 0.0 if is_worker else rate.interval / API_SHARE
 
     def reserve(self) -> float:
-        interval, patience = _micros(self._rate.interval), _micros(MAX_SLEEP_SECONDS)
+        times = (
+            self._rate.interval,
+            MAX_SLEEP_SECONDS,
+            self._api_interval,
+            WORKER_MEMORY_SECONDS,
+        )
         with errors.translate_errors():
-            wait = self._shared.reserve(args=[self._source, interval, patience])
+            wait = self._shared.reserve(args=[self._source, *map(_micros, times)])
         return cast("int", wait) / 1_000_000
 
     def pause_for(self, seconds: float) -> None:

@@ -37,3 +37,10 @@ def test_the_name_of_a_limit_is_unique() -> None:
     """Given all limits, then no two have the same name."""
     names = [limit.name for limit in LIMITS]
     assert sorted(names) == sorted(set(names))
+
+
+def test_the_share_of_redis_is_that_of_the_scripts() -> None:
+    """Given the share in the table, then the script that creates exports uses the same share."""
+    scripts = DOCUMENT.parents[1] / "exporter" / "store" / "redis" / "scripts"
+    share = limits.REDIS_MEMORY.default / 100
+    assert f"FULL_SHARE = {share}\n" in (scripts / "common.lua").read_text("utf-8")
