@@ -224,6 +224,8 @@ class Settings(BaseSettings):
         limits.WEBHOOK_RESENDS.default
     )
     """Rate limit of one user for tests, redeliveries and recoveries of webhooks."""
+    webhook_kept_deliveries: int = Field(default=limits.KEPT_DELIVERIES.default, ge=1_000)
+    """Webhook deliveries of one user that are kept; above that, the oldest are deleted."""
     webhook_user_concurrency: int = Field(default=limits.USER_ATTEMPTS.default, ge=1)
     """Webhooks of one user that all processes together send at the same time; others wait."""
 

@@ -76,7 +76,11 @@ def endpoints(settings: Settings, client: redis.Redis) -> Endpoints:
 
 def deliveries(settings: Settings, client: redis.Redis) -> Deliveries:
     """Returns the store of webhook deliveries."""
-    return Deliveries(client, keep=settings.record_retention)
+    return Deliveries(
+        client,
+        keep=settings.record_retention,
+        kept_deliveries=settings.webhook_kept_deliveries,
+    )
 
 
 def outbox(settings: Settings, store: RedisStore) -> Outbox:
@@ -86,6 +90,7 @@ def outbox(settings: Settings, store: RedisStore) -> Outbox:
         keep=settings.record_retention,
         url_endpoint_ttl=settings.webhook_url_retention,
         user_limit=settings.webhook_user_concurrency,
+        kept_deliveries=settings.webhook_kept_deliveries,
     )
 
 

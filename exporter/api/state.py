@@ -31,7 +31,11 @@ def bind(app: FastAPI, service: ExportService, keys: KeyRing) -> None:
     app.state.runner = async_runner.open_runner(keys, limits, lambda: service.store)
     settings = service.settings
     app.state.endpoints = Endpoints(keys.client, url_endpoint_ttl=settings.webhook_url_retention)
-    app.state.deliveries = Deliveries(keys.client, keep=settings.record_retention)
+    app.state.deliveries = Deliveries(
+        keys.client,
+        keep=settings.record_retention,
+        kept_deliveries=settings.webhook_kept_deliveries,
+    )
     app.state.guard = private.guard(
         settings.webhook_allow_private, allow_http=settings.webhook_allow_http
     )

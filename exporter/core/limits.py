@@ -195,6 +195,23 @@ REGISTERED_ENDPOINTS = Limit(
     409,
     "too_many_endpoints",
 )
+URL_ENDPOINTS = Limit(
+    "url_endpoints",
+    "webhook endpoints of one user that were created for a webhook_url and are not expired",
+    10_000,
+    "endpoints",
+    "an export with another webhook_url is refused: use a known URL, or a registered endpoint",
+    409,
+    "too_many_endpoints",
+)
+KEPT_DELIVERIES = Limit(
+    "kept_deliveries",
+    "webhook deliveries of one user, finished ones included until their retention is over",
+    20_000,
+    "deliveries",
+    "the oldest are deleted",
+    setting="webhook_kept_deliveries",
+)
 SIGNING_SECRETS = Limit(
     "signing_secrets",
     "secrets of one webhook endpoint that sign: the current one and those in their grace period",

@@ -10,6 +10,7 @@ from typing import cast
 import msgspec
 import redis
 
+from exporter.core import limits
 from exporter.store import list_cursors
 from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks import messages
@@ -36,8 +37,15 @@ class Deliveries:
     twice.
     """
 
-    def __init__(self, client: redis.Redis, *, keep: timedelta = DELIVERY_RETENTION) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        keep: timedelta = DELIVERY_RETENTION,
+        kept_deliveries: int = limits.KEPT_DELIVERIES.default,
+    ) -> None:
         self._client = client
+        self._kept_deliveries = kept_deliveries
         self._keep = keep
         self._redo = script_loader.load_from_package(client, __package__, "redo")
         self._send_test = script_loader.load_from_package(client, __package__, "send_test")
@@ -129,7 +137,15 @@ class Deliveries:
         message_id = f"msg_test_{secrets.token_hex(12)}"
         body = messages.test_body(endpoint, datetime.now(UTC))
         with errors.translate_errors():
-            self._send_test(args=[endpoint.id, message_id, body, records.millis(self._keep)])
+            self._send_test(
+                args=[
+                    endpoint.id,
+                    message_id,
+                    body,
+                    records.millis(self._keep),
+                    self._kept_deliveries,
+                ]
+            )
         delivery = self.find(f"{message_id}.{endpoint.id}")
         if delivery is None:
             raise EndpointDisabled(f"endpoint {endpoint.id} is deleted, so it cannot be tested")

@@ -24,7 +24,7 @@ from exporter.webhooks.endpoints import DisableReason, Endpoint, Secret, TooMany
 MAX_REGISTERED_ENDPOINTS = limits.REGISTERED_ENDPOINTS.default
 """Most registered endpoints of one user; each event is copied for every endpoint."""
 MAX_LISTED_URL_ENDPOINTS = 100
-"""Most `webhook_url` endpoints in a list. A user may have more: each URL has its own endpoint."""
+"""Most `webhook_url` endpoints in a list. A user may have more, one for each URL."""
 DEFAULT_ROTATION_GRACE = timedelta(hours=24)
 """Default time for which a replaced secret still signs beside the new secret."""
 MAX_ROTATION_GRACE = timedelta(days=7)
@@ -224,14 +224,21 @@ class Endpoints:
         registered: bool,
         fields: Mapping[str, str],
     ) -> Endpoint:
+        limit = limits.REGISTERED_ENDPOINTS if registered else limits.URL_ENDPOINTS
         arguments: list[str | int] = [
-            endpoint_id, user_id, int(registered), url, MAX_REGISTERED_ENDPOINTS,
+            endpoint_id, user_id, int(registered), url, limit.default,
             records.millis(self._url_endpoint_ttl),
         ]  # fmt: skip
         for name, value in fields.items():
             arguments += [name, value]
         with errors.translate_errors():
             result, *answer = cast("list[Any]", self._make(args=arguments))
+        if result == b"full" and not registered:
+            raise limits.LimitReached(
+                limit,
+                f"the limit of {limit.default:,} webhook URLs is reached: use one of your earlier"
+                " URLs, register an endpoint, or delete endpoints that you no longer need",
+            )
         if result == b"full":
             raise TooManyEndpoints(
                 f"the limit of {MAX_REGISTERED_ENDPOINTS} registered endpoints is reached: delete "

@@ -88,9 +88,11 @@ class Outbox:
         keep: timedelta = DELIVERY_RETENTION,
         url_endpoint_ttl: timedelta = URL_ENDPOINT_TTL,
         user_limit: int = MAX_USER_ATTEMPTS,
+        kept_deliveries: int = limits.KEPT_DELIVERIES.default,
     ) -> None:
         self._client = client
         self._user_limit = user_limit
+        self._kept_deliveries = kept_deliveries
         self._keep = records.millis(keep)
         self._url_endpoint_ttl = records.millis(url_endpoint_ttl)
         self._fan_out = script_loader.load_from_package(client, __package__, "fan_out")
@@ -127,6 +129,7 @@ class Outbox:
             int(event.type in TERMINAL_EVENTS),
             self._keep,
             self._url_endpoint_ttl,
+            self._kept_deliveries,
         ]
         for endpoint_id, body in bodies.items():
             arguments += [endpoint_id, body]

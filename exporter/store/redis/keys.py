@@ -59,6 +59,7 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
   exporter:deliveries:{endpoint}   zset    delivery -> created_at, made unique
   exporter:told:{export}           zset    delivery -> created_at, made unique
   exporter:dead:{user}             zset    delivery -> time at which it was given up, made unique
+  exporter:kept_deliveries:{user}  zset    delivery -> created_at
   exporter:tests:{endpoint}        list    the latest deliveries of webhook.test, newest first
   exporter:due:{endpoint}          zset    delivery -> time of its next attempt, unless another
                                            delivery must finish first

@@ -26,6 +26,7 @@
 local MAX_IN_FLIGHT = 4
 local SPEEDS = {'fast', 'slow'}
 local MAX_STORED_ATTEMPTS = 20
+local MAX_ATTEMPT_BYTES = 8192
 local DAY = 86400000000
 -- Unsuccessful tries to read an event, after which it is dropped; 85 minutes after the first one.
 local MAX_EVENT_TRIES = 10
@@ -85,6 +86,11 @@ end
 local function message_of(entry)
   local _, sequence, subject = parse_event(entry)
   return subject and 'msg_' .. subject .. '_' .. sequence
+end
+
+-- A user's deliveries, by the time at which they were created.
+local function kept(user)
+  return 'exporter:kept_deliveries:' .. user
 end
 
 -- Stores the union of the event types of the user's enabled registered endpoints.
@@ -216,6 +222,7 @@ local function forget_delivery(id)
   redis.call('ZREM', 'exporter:deliveries:' .. fields[1], id)
   redis.call('ZREM', 'exporter:told:' .. fields[2], id)
   redis.call('ZREM', 'exporter:dead:' .. fields[3], id)
+  redis.call('ZREM', kept(fields[3]), id)
   redis.call('DEL', delivery(id))
 end
 
@@ -239,9 +246,24 @@ local function supersede(endpoint_id, export, id, over)
   end
 end
 
+-- Deletes the oldest deliveries of a user above `most`, but none whose attempt is running.
+local function forget_oldest(user, most, time)
+  local surplus = redis.call('ZCARD', kept(user)) - most
+  for _, id in ipairs(redis.call('ZRANGE', kept(user), 0, math.min(surplus, MAX_FORGOTTEN) - 1)) do
+    local state = redis.call('HGET', delivery(id), 'state')
+    if state == 'delivering' then
+      redis.call('ZADD', kept(user), int(time), id)
+    elseif state then
+      forget_delivery(id)
+    else
+      redis.call('ZREM', kept(user), id)
+    end
+  end
+end
+
 -- Creates a pending delivery, adds it to its lists, and queues it for `time`.
 local function make_delivery(id, endpoint_id, user, export, kind, message, sequence, body, time,
-    keep)
+    keep, most)
   redis.call('HSET', delivery(id), 'endpoint', endpoint_id, 'user', user, 'export', export,
     'type', kind, 'message', message, 'sequence', sequence, 'body', body, 'tries', '0',
     'created_at', int(time))
@@ -252,6 +274,11 @@ local function make_delivery(id, endpoint_id, user, export, kind, message, seque
   if export ~= '' then
     add_to_list('exporter:told:' .. export, id, time)
     redis.call('PEXPIRE', 'exporter:told:' .. export, int(keep + 14 * DAY / 1000))
+  end
+  redis.call('ZADD', kept(user), int(time), id)
+  redis.call('PEXPIRE', kept(user), int(keep + 14 * DAY / 1000))
+  if redis.call('ZCARD', kept(user)) > most then
+    forget_oldest(user, most, time)
   end
   enqueue_delivery(id, time)
 end

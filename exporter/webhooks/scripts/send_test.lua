@@ -1,4 +1,4 @@
--- send_test(endpoint, message, body, keep in ms) -> 1, or 0 if there is no such endpoint
+-- send_test(endpoint, message, body, keep in ms, most) -> 1, or 0 if there is no such endpoint
 --
 -- Creates a delivery of webhook.test, and deletes all but the latest MAX_TESTS tests of the
 -- endpoint. Idempotent: repeating a message has no effect.
@@ -11,7 +11,8 @@ if not user then
 end
 local id = message .. '.' .. endpoint_id
 if redis.call('EXISTS', delivery(id)) == 0 then
-  make_delivery(id, endpoint_id, user, '', 'webhook.test', message, 1, body, now(), keep)
+  make_delivery(id, endpoint_id, user, '', 'webhook.test', message, 1, body, now(), keep,
+    tonumber(ARGV[5]))
   local tests = 'exporter:tests:' .. endpoint_id
   redis.call('LPUSH', tests, id)
   redis.call('PEXPIRE', tests, keep)

@@ -31,6 +31,9 @@ local _, lines = string.gsub(attempts, '\n', '')
 if lines >= MAX_STORED_ATTEMPTS then
   attempts = string.gsub(attempts, '^[^\n]*\n', '', 1)
 end
+while #attempts > MAX_ATTEMPT_BYTES and string.find(attempts, '\n', 1, true) do
+  attempts = string.gsub(attempts, '^[^\n]*\n', '', 1)
+end
 redis.call('HDEL', delivery(id), 'lost')
 redis.call('HSET', delivery(id), 'attempts', attempts)
 redis.call('HINCRBY', delivery(id), 'tries', 1)
