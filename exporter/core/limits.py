@@ -398,6 +398,7 @@ WEBHOOK_RESENDS = Limit(
     429,
     "rate_limited",
     setting="webhook_resend_rate",
+    per_key=True,
 )
 WEBHOOK_RESENDS_TO_HOST = Limit(
     "webhook_resends_to_host",

@@ -23,6 +23,7 @@ from exporter.api.surfaces import webhook_deliveries, webhooks
 from exporter.contracts import timestamps
 from exporter.core import limits
 from exporter.core.limits import LimitReached
+from exporter.store.redis.api_keys import ApiKey
 from exporter.webhooks.deliveries import Delivery
 from exporter.webhooks.delivery_store import MAX_RECOVERED
 from exporter.webhooks.endpoints import Endpoint, EndpointDisabled
@@ -99,7 +100,7 @@ def test(request: Request, endpoint_id: str) -> Response:
     """
     caller = auth.writer(request)
     endpoint = webhooks.owned(request, caller.user_id, endpoint_id)
-    _count_request(request, caller.user_id, endpoint)
+    _count_request(request, caller, endpoint)
     try:
         delivery = deliveries_of(request).send_test(endpoint)
     except EndpointDisabled as error:
@@ -136,7 +137,7 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
             [{"loc": ("body", "since"), "msg": f"{text} or later", "type": "value_error"}]
         )
     endpoint = webhooks.owned(request, caller.user_id, endpoint_id)
-    _count_request(request, caller.user_id, endpoint)
+    _count_request(request, caller, endpoint)
     try:
         recovered = deliveries_of(request).recover(endpoint.id, since)
     except EndpointDisabled as error:
@@ -165,7 +166,7 @@ def redeliver(request: Request, delivery_id: str) -> Response:
     caller = auth.writer(request)
     delivery = webhook_deliveries.owned(request, caller.user_id, delivery_id)
     endpoint = endpoints_of(request).find(delivery.endpoint_id, caller.user_id)
-    _count_request(request, caller.user_id, endpoint)
+    _count_request(request, caller, endpoint)
     try:
         again = deliveries_of(request).redeliver(delivery.id)
     except EndpointDisabled as error:
@@ -182,25 +183,25 @@ def redeliver(request: Request, delivery_id: str) -> Response:
     return _accepted(request, again)
 
 
-def _count_request(request: Request, user_id: str, endpoint: Endpoint | None) -> None:
+def _count_request(request: Request, caller: ApiKey, endpoint: Endpoint | None) -> None:
     """Counts a request to send something again. Raises LimitReached.
 
     Without limits, these requests would let a user send any number of POSTs to any host. The limit
     of a host is far above that of a user, so that one user does not use it up for others.
     """
     of_user, of_host = limits.WEBHOOK_RESENDS, limits.WEBHOOK_RESENDS_TO_HOST
-    rate = service_of(request).settings.webhook_resend_rate
-    bounds = [(f"resend:{user_id}", of_user, rate, "you")]
+    rate = service_of(request).bound(of_user, caller.plan)
+    bounds = [(caller.user_id, of_user, rate, "you")]
     if endpoint is not None:
         host = urlsplit(endpoint.url).hostname or ""
-        bounds.append((f"resend-host:{host}", of_host, of_host.default, f"all users to {host}"))
+        bounds.append((host, of_host, of_host.default, f"all users to {host}"))
     for name, limit, rate, whose in bounds:
-        window = limits_of(request).acquire(name, rate)
+        window = limits_of(request).acquire(f"{limit.name}:{name}", rate)
         if not window.allowed:
             raise LimitReached(
                 limit,
-                f"tests, redeliveries and recoveries of {whose} are limited to {rate.requests} in"
-                f" {rate.seconds:g} s: try again in {math.ceil(window.retry_after)} s",
+                f"tests, redeliveries and recoveries of {whose} are limited to {rate}: try again in"
+                f" {math.ceil(window.retry_after)} s",
                 retry_after=window.retry_after,
             )
 
