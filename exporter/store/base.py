@@ -278,6 +278,11 @@ class ExportStore(Protocol):
         of its spec allows; after MAX_LOOKAHEAD skipped exports, the rest of that user's exports at
         that level are skipped too. An export whose record this version cannot read is released for
         workers of other versions; if none of these can read it either, it fails.
+
+        A user who was served while other users waited at lower levels is skipped, for one claim,
+        after as many slices as leases are live, and one more: one slice of each busy worker. This
+        exception ends when a claim passes nobody over, and does not apply if no other export may be
+        claimed.
         """
 
     def renew(

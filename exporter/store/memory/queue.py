@@ -128,6 +128,9 @@ class MemoryQueue:
         self._records = records
         self._levels = {level: _Level() for level in LEVELS}
         self._queue_positions = itertools.count()
+        self._jumps = Counter[str]()
+        """Slices of each user claimed while another user waited at a lower level, since the last
+        claim that passed nobody over."""
 
     def enqueue(self, record: Record, now: datetime) -> None:
         """Adds a record at the end of its user's queue."""
@@ -147,11 +150,17 @@ class MemoryQueue:
         """Returns the ready record to claim next; returns None if none may be claimed.
 
         Skips users with `tenant_slots` leases (0: no limit), and exports whose concurrency limit is
-        reached.
+        reached. If another user can be served, also skips a user who was served before waiting
+        users of lower levels for as many slices as leases are live, and one more.
         """
         running = Counter(
             record.user_id for record in self._records.values() if record.lease_until is not None
         )
+        jumped = {user for user, jumps in self._jumps.items() if jumps > running.total()}
+        found = self._best(tenant_slots, running, jumped) if jumped else None
+        return found or self._best(tenant_slots, running, set())
+
+    def _best(self, tenant_slots: int, running: Counter[str], skipped: set[str]) -> Record | None:
         passed = Counter[tuple[int, str]]()
 
         def rank(record: Record) -> tuple[int, int, str, int]:
@@ -164,6 +173,8 @@ class MemoryQueue:
             bound = record.export.spec.concurrency
             if (tenant_slots and leases >= tenant_slots) or passed[line] == MAX_LOOKAHEAD:
                 continue
+            if record.user_id in skipped:
+                continue
             if bound == 0 or leases < bound:
                 return record
             passed[line] += 1
@@ -171,6 +182,15 @@ class MemoryQueue:
 
     def dequeue(self, record: Record) -> None:
         """Removes a record from the queue, and counts one slice for its user."""
+        if any(
+            other.queue_position is not None
+            and other.level < record.level
+            and other.user_id != record.user_id
+            for other in self._records.values()
+        ):
+            self._jumps[record.user_id] += 1
+        else:
+            self._jumps.clear()
         level = self._levels[record.level]
         # A user skipped because of its concurrency limit must not accumulate credit: its virtual
         # start time is raised to that of the level.

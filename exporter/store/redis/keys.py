@@ -18,6 +18,8 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
   exporter:served:{level}          zset    user -> virtual start of the next slice, while that is
                                            after the level's virtual time; users without
                                            ready exports
+  exporter:jumps                   hash    user -> slices claimed while another user waited at a
+                                           lower level, since the last claim that passed nobody over
   exporter:virtual                 hash    level -> virtual time: start of the slice claimed last
   exporter:lined                   hash    level -> number of ready exports
   exporter:ageing                  zset    id -> since when it is ready at its level, 0 to 8

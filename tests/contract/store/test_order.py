@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from exporter.core.exports import State
 from exporter.store.base import ExportStore
 from tests.contract.store.given import (
@@ -110,10 +112,10 @@ def test_withdrawing_and_asking_anew_earns_nothing(store: ExportStore) -> None:
 
 
 def test_urgent_work_of_others_is_no_debt_of_a_newcomer(store: ExportStore) -> None:
-    # Given ann waited at priority 0 while bob was served 30 times at priority 9
+    # Given ann waited at priority 0 while 30 workers served bob at priority 9
     fill(store, 20, "ann", priority=0)
     fill(store, 30, "bob", priority=9)
-    claim_ids(store, 30)
+    assert {claim(store).export.user_id for _ in range(30)} == {"bob"}
 
     # When carl comes at priority 0, and bob too
     fill(store, 2, "carl", priority=0)
@@ -210,3 +212,54 @@ def test_a_capped_user_does_not_save_up_the_slices_it_missed(store: ExportStore)
     # Then
     served = Counter(export_id.split("-")[0] for export_id in claim_ids(store, 10))
     assert abs(served["ann"] - served["bob"]) <= 2
+
+
+def _turns(store: ExportStore, workers: int, slices: int) -> list[list[str]]:
+    """Returns the users that `workers` workers serve in each of `slices` rounds; every export needs
+    many slices.
+    """
+    held = [claim(store) for _ in range(workers)]
+    rounds = [[one.export.user_id for one in held]]
+    for _ in range(slices - 1):
+        for n, one in enumerate(held):
+            store.release(one.export.id, one.fence, clean=True)
+            held[n] = claim(store)
+        rounds.append([one.export.user_id for one in held])
+    return rounds
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_flood_of_urgent_exports_delays_another_user_by_one_slice_a_worker(
+    store: ExportStore, workers: int
+) -> None:
+    """Given a flood of priority 9, when another user creates an export of priority 0, then it
+    waits at most one slice of each worker, again and again, and the flood keeps the other slices.
+    """
+    fill(store, 60, "ann", priority=9)
+    fill(store, 3, "bob")
+    order = [user for turn in _turns(store, workers, 6) for user in turn]
+    assert "bob" in order[: workers + 1], order
+    assert order.count("ann") >= len(order) * workers // (workers + 1), order
+
+
+def test_users_who_flood_in_turns_delay_another_user_by_as_many_slices(store: ExportStore) -> None:
+    """Given two users who flood at priority 9, and one worker, then a third user of priority 0
+    waits for one slice of each.
+    """
+    fill(store, 30, "ann", priority=9)
+    fill(store, 30, "bob", priority=9)
+    fill(store, 10, "carl")
+    order = [user for turn in _turns(store, 1, 9) for user in turn]
+    assert order.count("carl") == 3, order
+    assert "carl" in order[:3]
+
+
+def test_urgent_exports_come_first_if_no_other_user_can_be_served(store: ExportStore) -> None:
+    """Given an urgent user who has jumped, when the waiting user is at its limit, then no worker
+    is idle.
+    """
+    store.create(spec("low", "bob", concurrency=1))
+    store.create(spec("low2", "bob", concurrency=1))
+    claim(store)
+    fill(store, 4, "ann", priority=9)
+    assert claim_ids(store, 4) == [f"ann-9-{n}" for n in range(4)]

@@ -58,15 +58,37 @@ local function first_claimable(level, user, running)
   end
 end
 
--- Returns the level, user and id of the export to claim next; nothing if there is none.
-local function best_export()
+-- True if a user was served before waiting users of lower levels for as many slices as leases are
+-- live, and one more: one slice of each busy worker, including this one.
+local function has_jumped_enough(user)
+  local jumps = tonumber(redis.call('HGET', 'exporter:jumps', user) or 0)
+  return jumps > 0 and jumps > redis.call('ZCARD', 'exporter:leases')
+end
+
+-- Counts a claim at that level: as a jump of its user if another user waits at a lower level. A
+-- claim that passes nobody over starts the counts of all users again.
+local function count_jump(level, user)
+  for lower = level - 1, 0, -1 do
+    for _, other in ipairs(redis.call('ZRANGE', tenants(lower), 0, 1)) do
+      if other ~= user then
+        redis.call('HINCRBY', 'exporter:jumps', user, 1)
+        return
+      end
+    end
+  end
+  redis.call('DEL', 'exporter:jumps')
+end
+
+-- Returns the level, user and id of the export to claim next; nothing if there is none. With
+-- `take_turns`, users who have jumped enough are skipped.
+local function best_export(take_turns)
   for level = 9, 0, -1 do
     local from = 0
     repeat
       local users = redis.call('ZRANGE', tenants(level), from, from + USERS_PER_READ - 1)
       for _, user in ipairs(users) do
         local running = tonumber(redis.call('HGET', 'exporter:running', user) or 0)
-        if slots == 0 or running < slots then
+        if (slots == 0 or running < slots) and not (take_turns and has_jumped_enough(user)) then
           local id = first_claimable(level, user, running)
           if id then
             return level, user, id
@@ -81,6 +103,7 @@ end
 local function claim(level, user, id)
   local start = tonumber(redis.call('ZSCORE', tenants(level), user))
   leave_queue(level, user, id)
+  count_jump(level, user)
   local asked = redis.call('HGET', record(id), 'asked')
   if asked then
     redis.call('HDEL', record(id), 'asked')
@@ -116,7 +139,10 @@ local function claim(level, user, id)
 end
 
 for _ = 1, MAX_CLAIMS do
-  local level, user, id = best_export()
+  local level, user, id = best_export(true)
+  if not id then
+    level, user, id = best_export(false)
+  end
   if not id then
     break
   end
