@@ -68,6 +68,7 @@ class Target:
                 answer = self.wire.ask(
                     "GET", operation.at({operation.own_ids[0]: value}), key=self.ann
                 )
+                assert answer.status in (200, 202, 302, 404, 422), f"{operation.path}: {answer}"
                 kept = (
                     json.loads(answer.text)
                     if answer.header("Content-Type") == operations.JSON

@@ -125,5 +125,6 @@ def fields(operation: Operation, document: Mapping[str, Any]) -> Iterator[tuple[
 def changed(example: Any, path: Sequence[str], value: Any) -> Any:
     """A copy of the body with another value in that place."""
     first, *rest = path
-    inner = changed(example.get(first) or {}, rest, value) if rest else value
-    return {**example, first: inner}
+    outer = example if isinstance(example, dict) else {}
+    inner = changed(outer.get(first), rest, value) if rest else value
+    return {**outer, first: inner}

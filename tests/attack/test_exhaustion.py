@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+import psutil
 import pytest
 
 from tests.attack import operations
@@ -26,6 +29,8 @@ MAX_SECONDS = 1.0
 TRIES = 2
 """A slow answer counts if it is slow each time: the machine has other work."""
 WRONG_KEY = "exp_wrong"
+MAX_BYTES = 320 * 1024**2
+"""Most memory that the API process has held; it begins with about 120 MB."""
 CLOSED = 0
 """Status of a connection that was closed without an answer."""
 
@@ -138,6 +143,40 @@ def waits_left_alone(target: Target, key: str) -> list[Answer]:
             with socket.create_connection((target.wire.host, target.wire.port), timeout=5) as one:
                 one.sendall(asked)
         return [made, *(wire.ask("GET", "/v1/exports", key=key) for _ in range(5))]
+
+
+def held(target: Target, asked: bytes, number: int, key: str) -> list[Answer]:
+    """Sends this on many connections, reads nothing, and asks as someone else meanwhile."""
+    with ExitStack() as open_ones:
+        for _ in range(number):
+            one = socket.create_connection((target.wire.host, target.wire.port), timeout=5)
+            open_ones.enter_context(one)
+            with contextlib.suppress(OSError):  # refused
+                one.sendall(asked)
+        with Wire(target.addresses.url) as wire:
+            return [wire.ask("GET", "/v1/exports", key=key) for _ in range(5)]
+
+
+def waits_held(target: Target, key: str) -> list[Answer]:
+    """Waits for an export on many connections."""
+    with Wire(target.addresses.url) as wire:
+        kind = [("Content-Type", JSON)]
+        body = b'{"source": "bindbee", "query": {}, "format": "csv"}'
+        made = wire.ask("POST", "/v1/exports", key=key, headers=kind, body=body).json()
+    asked = head(target, "GET", f"/v1/exports/{made['id']}?wait=30", key)
+    return held(target, asked, 200, target.eve())
+
+
+def unread_lists(target: Target, key: str) -> list[Answer]:
+    """Asks for the largest lists and reads none of them."""
+    asked = head(target, "GET", "/v1/exports?limit=100", target.ann)
+    return held(target, asked * 5, 40, key)
+
+
+def unread_streams(target: Target, key: str) -> list[Answer]:
+    """Asks for streamed rows and reads none of them."""
+    asked = head(target, "GET", "/api/export?format=csv", key)
+    return held(target, asked, 30, target.eve())
 
 
 # -- the rows ----------------------------------------------------------------------------------
@@ -305,6 +344,9 @@ ROWS = [
     ),
     Row("silent connections", many_silent),
     Row("waits that are left alone", waits_left_alone),
+    Row("waits that are held", waits_held),
+    Row("lists that are not read", unread_lists),
+    Row("streams that are not read", unread_streams),
 ]
 FAILING: dict[str, str] = {}
 """Rows that today's service does not withstand, with what happens."""
@@ -361,3 +403,18 @@ def test_one_request_is_answered_in_time_and_so_are_others_meanwhile(
         if slowest < MAX_SECONDS and of_others < MAX_SECONDS:
             return
         assert left, f"{slowest:.2f} s; others waited for {of_others:.2f} s"
+
+
+def test_the_memory_of_the_service_was_bounded_all_the_time(target: Target) -> None:
+    # Given all rows above
+    children = psutil.Process().children()
+    (api,) = [
+        one for one in children if "api" in one.cmdline() and str(target.wire.port) in one.cmdline()
+    ]
+
+    # When
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{api.pid}/status").read_text())
+
+    # Then
+    assert found is not None
+    assert int(found[1]) * 1024 < MAX_BYTES, found[0]
