@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from exporter.api import errors, health, metrics, responses, state
+from exporter.api import errors, health, metrics, responses, state, turns, waiting
 from exporter.api.files import downloads, streams
 from exporter.api.openapi import docs, document
 from exporter.api.request_context import RequestContext
@@ -59,6 +59,8 @@ def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
     app.state.downloads = anyio.CapacityLimiter(downloads.MAX_READ_THREADS)
     app.state.listings = anyio.CapacityLimiter(data_requests.MAX_CONCURRENT_ID_LISTS)
     app.state.lanes = streams.StreamLimits()
+    app.state.turns = turns.Turns()
+    app.state.watches = waiting.Watches()
     routers = (
         hirebase.router,
         hirebase_jobs.router,
@@ -79,6 +81,7 @@ def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
     )
     for router in routers:
         app.include_router(router)
+    app.add_middleware(turns.InTurn)
     app.add_middleware(RequestContext)
     document.complete(app)
     return app

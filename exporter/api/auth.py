@@ -75,6 +75,14 @@ def _caller(request: Request, scope: str, keys: KeyRing | None) -> ApiKey:
     return key
 
 
+def presented(headers: Headers) -> str | None:
+    """Returns the secret that a request presents, unchecked; None unless there is exactly one."""
+    try:
+        return _secret(headers)
+    except Refusal:
+        return None
+
+
 def _find(request: Request, keys: KeyRing | None) -> ApiKey:
     # Looked up at each request, so that a revoked key stops working at once.
     key = (keys or keys_of(request)).find(_secret(request.headers))

@@ -10,7 +10,7 @@ from anyio import to_thread
 from fastapi import Request
 from pydantic import BaseModel
 
-from exporter.api import bodies, webhook_fields
+from exporter.api import bodies, turns, webhook_fields
 from exporter.api.state import runner_of, service_of
 from exporter.clock import Clock
 from exporter.core.exports import Export, Phase, Spec, State
@@ -65,7 +65,8 @@ async def create(
     """
     service = service_of(request)
     if not inline:
-        return await to_thread.run_sync(make, service)
+        async with turns.turn(request):
+            return await to_thread.run_sync(make, service)
     drafting, drafts = copy.copy(service), _DraftStore(service.clock)
     drafting.store = cast("ExportStore", drafts)
     make(drafting)

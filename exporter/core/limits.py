@@ -232,6 +232,47 @@ USER_ATTEMPTS = Limit(
 
 # Connections and threads of one API process
 
+KEY_REQUESTS = Limit(
+    "key_requests",
+    "requests of one key that one API process works on at once, polls and plain creations apart",
+    8,
+    "requests",
+    "further requests wait for their turn",
+)
+KEY_WAITING_REQUESTS = Limit(
+    "key_waiting_requests",
+    "requests of one key that wait for their turn in one API process",
+    256,
+    "requests",
+    "refused, with Retry-After",
+    429,
+    "too_many_requests",
+)
+WAITING_POLLS = Limit(
+    "waiting_polls",
+    "polls with `?wait=` of one key that wait in one API process",
+    20,
+    "polls",
+    "answered at once, like a poll without `?wait=`",
+)
+KEY_STREAMS = Limit(
+    "key_streams",
+    "bodies of /api/export that one process sends to one key at once",
+    3,
+    "streams",
+    "refused, with Retry-After",
+    429,
+    "too_many_streams",
+)
+KEY_DOWNLOADS = Limit(
+    "key_downloads",
+    "files that one process sends to one key at once",
+    32,
+    "files",
+    "refused, with Retry-After",
+    429,
+    "too_many_downloads",
+)
 STREAMS = Limit(
     "streams",
     "bodies of /api/export that one process sends at once",

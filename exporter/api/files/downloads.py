@@ -14,6 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from exporter.api import turns
+from exporter.api.errors import RETRY_AFTER_SECONDS
 from exporter.api.refusal import Refusal
 from exporter.api.state import service_of
 from exporter.core import limits
@@ -121,8 +123,15 @@ class _Streamed(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
-        limiter = request.app.state.downloads
         self._reader_seconds = service_of(request).settings.reader_timeout.total_seconds()
+        with turns.turns_of(request).hold(request, limits.KEY_DOWNLOADS) as is_allowed:
+            if not is_allowed:
+                detail = f"{limits.KEY_DOWNLOADS.default} files are being sent to this key already"
+                headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+                raise Refusal(429, "too_many_downloads", f"{detail}; try again", headers=headers)
+            await self._run(request.app.state.downloads, receive, send)
+
+    async def _run(self, limiter: anyio.CapacityLimiter, receive: Receive, send: Send) -> None:
         pieces = await to_thread.run_sync(self._ask, limiter=limiter)
         failure: Exception | None = None
         try:

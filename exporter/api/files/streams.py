@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from exporter.api import turns
 from exporter.api.errors import RETRY_AFTER_SECONDS
 from exporter.api.refusal import Refusal
 from exporter.api.state import service_of
@@ -70,6 +71,14 @@ class Stream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope)
         self._reader_seconds = service_of(request).settings.reader_timeout.total_seconds()
+        with turns.turns_of(request).hold(request, limits.KEY_STREAMS) as is_allowed:
+            if not is_allowed:
+                detail = f"{limits.KEY_STREAMS.default} exports are being sent to this key already"
+                headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+                raise Refusal(429, "too_many_streams", f"{detail}; try again", headers=headers)
+            await self._send_in_lane(request, receive, send)
+
+    async def _send_in_lane(self, request: Request, receive: Receive, send: Send) -> None:
         lanes = cast("StreamLimits", request.app.state.lanes)
         try:
             lanes.streams.acquire_on_behalf_of_nowait(self)

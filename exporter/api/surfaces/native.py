@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import anyio
 import msgspec
 import structlog
 from fastapi import APIRouter, Query, Request
@@ -20,11 +19,13 @@ from exporter.api import (
     idempotency,
     refusal,
     responses,
+    turns,
     webhook_fields,
 )
 from exporter.api.bodies import TheBody
 from exporter.api.errors import Problem
 from exporter.api.state import runner_of, service_of
+from exporter.api.waiting import until_end
 from exporter.core import exports, limits
 from exporter.core.exports import Dialect, Phase, State
 from exporter.errors import FieldProblem, QueryError
@@ -37,8 +38,6 @@ router = APIRouter(prefix="/v1", tags=["exports"])
 
 MAX_WAIT_SECONDS = 30
 """Longest wait of a poll; most proxies close a connection that is silent for a minute."""
-POLL_SECONDS = 0.5
-"""Time between two reads of the record while a poll waits."""
 
 
 class ExportRequest(webhook_fields.WebhookFields):
@@ -385,11 +384,12 @@ Wait = Annotated[
 )
 async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
     """Returns an export of the caller, whichever contract it was created on."""
-    ends_at = anyio.current_time() + min(wait, MAX_WAIT_SECONDS)
     export = await responses.find_export(request, export_id)
-    while not export.terminal and anyio.current_time() < ends_at:
-        await anyio.sleep(POLL_SECONDS)
-        export = await responses.find_export(request, export_id)
+    if wait and not export.terminal:
+        # Clients poll again after an ordinary answer, so one too many waits is no error.
+        with turns.turns_of(request).hold(request, limits.WAITING_POLLS) as may_wait:
+            if may_wait and await until_end(request, export_id, min(wait, MAX_WAIT_SECONDS)):
+                export = await responses.find_export(request, export_id)
     return _reply(service_of(request), export, with_link=True)
 
 

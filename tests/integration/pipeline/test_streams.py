@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ import requests
 
 from exporter.api.files import streams
 from exporter.contracts.pipeline import COLUMNS
+from exporter.core import limits
 from exporter.errors import SourceUnavailable
 from tests.integration.api_server import captured_logs
 from tests.integration.pipeline.desk import PATH, Make, Service, flat
@@ -244,5 +246,34 @@ def test_more_streams_than_a_process_sends_at_once_are_asked_to_come_again(
 
     # Then
     assert (busy.status_code, flat(busy)["code"]) == (503, "SERVICE_UNAVAILABLE")
+    assert int(busy.headers["Retry-After"]) > 0
+    assert free.status_code == 200
+
+
+def test_one_key_gets_a_part_of_the_streams_of_a_process(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given: streams that are not read to their end
+    api = make()
+    whole, go_on = api.table.page, threading.Event()
+
+    def late(*args: Any, **options: Any) -> Any:
+        assert go_on.wait(20)
+        return whole(*args, **options)
+
+    monkeypatch.setattr(api.table, "page", late)
+
+    # When
+    with ExitStack() as opened:
+        for _ in range(limits.KEY_STREAMS.default):
+            opened.enter_context(api.http.stream("GET", PATH))
+        busy = api.http.get(PATH)
+        go_on.set()
+    until(api.idle)
+    free = api.http.get(PATH)
+
+    # Then
+    assert limits.KEY_STREAMS.default < limits.STREAMS.default
+    assert (busy.status_code, flat(busy)["code"]) == (429, "TOO_MANY_STREAMS")
     assert int(busy.headers["Retry-After"]) > 0
     assert free.status_code == 200
