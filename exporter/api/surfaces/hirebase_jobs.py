@@ -172,8 +172,14 @@ async def search(request: Request, body: TheBody) -> Response:
             ).query
         except QueryError as error:
             raise hirebase.to_refusal(service, error.problems) from None
-        listing = source.listing(query, page, limit)
-        hirebase_usage.charge(request, caller, hirebase_usage.JOBS, listing.rows)
+        listing = hirebase_usage.ask_and_charge(
+            request,
+            caller,
+            hirebase_usage.JOBS,
+            limit,
+            lambda: source.listing(query, page, limit),
+            lambda found: found.rows,
+        )
         return _json_response(listing.body)
 
     return await _run_in_thread(request, ask)
@@ -238,8 +244,15 @@ async def by_slug(request: Request, company_slug: str, job_slug: str) -> Respons
             "job_slug": job_slug,
             "include_expired": "true",
         }
-        listing = _source(service_of(request)).listing(asked, 1, DEFAULT_PAGE_SIZE)
-        hirebase_usage.charge(request, caller, hirebase_usage.JOBS, listing.rows)
+        source = _source(service_of(request))
+        listing = hirebase_usage.ask_and_charge(
+            request,
+            caller,
+            hirebase_usage.JOBS,
+            1,
+            lambda: source.listing(asked, 1, DEFAULT_PAGE_SIZE),
+            lambda found: found.rows,
+        )
         return _json_response(listing.body)
 
     return await _run_in_thread(request, ask)
@@ -374,10 +387,17 @@ async def job(request: Request, job_id: str) -> Response:
         caller = hirebase_usage.reader(request)
         caller.plan.check("search")
         hirebase_usage.check_balance(request, caller, hirebase_usage.JOBS, 1)
-        posting = _source(service_of(request)).posting(job_id)
+        source = _source(service_of(request))
+        posting = hirebase_usage.ask_and_charge(
+            request,
+            caller,
+            hirebase_usage.JOBS,
+            1,
+            lambda: source.posting(job_id),
+            lambda found: int(found is not None),
+        )
         if posting is None:
             raise Refusal(404, "not_found", f"no posting has the id {job_id[:100]!r}")
-        hirebase_usage.charge(request, caller, hirebase_usage.JOBS, 1)
         return _json_response(bytes(posting))
 
     return await _run_in_thread(request, ask)

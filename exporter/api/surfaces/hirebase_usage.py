@@ -12,9 +12,11 @@ billing period is here the life of the key and ends on the last day that a date 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import msgspec
+import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -26,10 +28,13 @@ from exporter.core import plans
 from exporter.core.limits import HIREBASE_RATE, Limit
 from exporter.core.plans import Balance
 from exporter.core.rates import Rate
+from exporter.errors import StoreUnavailable
 from exporter.store.redis.api_keys import ApiKey
 from exporter.store.redis.async_runner import AsyncRunner
 from exporter.store.redis.rate_limits import RateLimits
 
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
+Found = TypeVar("Found")
 router = APIRouter(prefix="/v2", tags=["hirebase"])
 
 PERIOD_END = "9999-12-31T23:59:59Z"
@@ -96,17 +101,40 @@ def check_balance(request: Request, caller: ApiKey, meter: Meter, records: int) 
             raise quota_spent(request, caller, meter, records)
 
 
-def charge(request: Request, caller: ApiKey, meter: Meter, records: int) -> None:
-    """Takes one credit for each of the records to be returned, and adds the usage headers.
+def ask_and_charge(
+    request: Request,
+    caller: ApiKey,
+    meter: Meter,
+    most: int,
+    ask: Callable[[], Found],
+    count: Callable[[Found], int],
+) -> Found:
+    """Returns what `ask` returns, and takes one credit for each of its records.
 
-    The headers are added only for a metered key. Raises Refusal 429, and takes nothing, if another
-    request has spent the credits in the meantime.
+    A metered key pays for `most` records before the source is asked, and gets back what the source
+    did not return: parallel requests cannot read more than their key can pay. Adds the usage
+    headers for such a key. Raises Refusal 429, without asking, if too few credits are left.
     """
+    accounts = credits_of(request)
+    if not caller.plan.metered:
+        found = ask()
+        accounts.charge(caller.id, count(found))
+        return found
     try:
-        credits_of(request).charge(caller.id, records)
+        accounts.charge(caller.id, most, refundable=True)
     except plans.CreditsSpent as error:
         raise quota_spent(request, caller, meter, error.needed) from None
+    records = 0
+    try:
+        found = ask()
+        records = min(count(found), most)
+    finally:
+        try:
+            accounts.refund(caller.id, most - records, records)
+        except StoreUnavailable as error:
+            log.warning("credits.not_refunded", credits=most - records, reason=str(error))
     add_usage_headers(request, caller, meter)
+    return found
 
 
 def add_usage_headers(request: Request, caller: ApiKey, meter: Meter) -> None:

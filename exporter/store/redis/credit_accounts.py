@@ -33,6 +33,7 @@ class Credits:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._charge = script_loader.load(client, "charge")
+        self._refund = script_loader.load(client, "refund")
         self._grant = script_loader.load(client, "grant")
 
     def balance(self, key_id: str) -> Balance:
@@ -65,16 +66,27 @@ class Credits:
                 " unlimited: set a balance first"
             )
 
-    def charge(self, key_id: str, amount: int) -> None:
-        """Deducts `amount` credits. Raises CreditsSpent, and deducts none, if fewer are left."""
+    def charge(self, key_id: str, amount: int, *, refundable: bool = False) -> None:
+        """Deducts `amount` credits. Raises CreditsSpent, and deducts none, if fewer are left.
+
+        With `refundable`, the caller must call `refund` when the number of records is known.
+        """
         check(amount)
         if amount == 0:
             return
         with errors.translate_errors():
-            answer = self._charge(args=[key_id, amount, secrets.token_hex(8)])
+            how = "first" if refundable else "final"
+            answer = self._charge(args=[key_id, amount, secrets.token_hex(8), how])
         paid, *left = cast("list[int]", answer)
         if not paid:
             raise CreditsSpent(amount, left[0])
+
+    def refund(self, key_id: str, amount: int, charged: int) -> None:
+        """Gives `amount` credits of a refundable charge back, of which `charged` were used."""
+        check(amount)
+        check(charged)
+        with errors.translate_errors():
+            self._refund(args=[key_id, amount, charged, secrets.token_hex(8)])
 
     def _run_grant(self, key_id: str, how: str, amount: int) -> bytes:
         check(amount)

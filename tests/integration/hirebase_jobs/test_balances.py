@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from exporter.core.plans import Plan
+from exporter.errors import SourceUnavailable
 from exporter.store.redis.credit_accounts import Credits
 from exporter.store.redis.store import RedisStore
 from tests.integration.api_server import Service
@@ -196,3 +200,49 @@ def test_what_a_plan_leaves_out_is_403(
     # Then
     assert answer.status_code == 403, answer.text
     assert f"does not include {feature!r}" in answer.json()["detail"]
+
+
+def test_parallel_searches_read_no_more_than_the_key_can_pay(
+    jobs: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given 100 credits, when 16 searches for 100 postings come at once, then one of them asks the
+    source, and the others are answered with 429.
+    """
+    header = key_of(jobs, 100)
+    source = jobs.engine.source("board")
+    listing, asked = source.listing, []  # type: ignore[attr-defined]
+
+    def slow(*arguments: Any) -> Any:
+        asked.append(arguments)
+        time.sleep(0.3)
+        return listing(*arguments)
+
+    monkeypatch.setattr(source, "listing", slow)
+
+    def search(_: int) -> int:
+        body = {**EVERYTHING, "limit": 100}
+        return jobs.http.post("/v2/jobs/search", json=body, headers=header).status_code
+
+    with ThreadPoolExecutor(16) as pool:
+        statuses = Counter(pool.map(search, range(16)))
+    assert statuses == {200: 1, 429: 15}
+    assert len(asked) == 1
+    assert left(jobs) == 0
+
+
+def test_credits_for_postings_that_did_not_come_are_given_back(
+    jobs: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a source that fails, when a metered key searches, then its balance stays the same."""
+    header = key_of(jobs, 100)
+
+    def fail(*_: Any) -> Any:
+        raise SourceUnavailable("no answer")
+
+    monkeypatch.setattr(jobs.engine.source("board"), "listing", fail)
+    body = {**EVERYTHING, "limit": 30}
+    answer = jobs.http.post("/v2/jobs/search", json=body, headers=header)
+    assert answer.status_code == 503
+    assert left(jobs) == 100
+    balance = Credits(jobs.keys.client).balance(jobs.keys.list()[-1].id)
+    assert (balance.used, balance.reserved) == (0, 0)
