@@ -16,6 +16,7 @@ from exporter.core import events as event_names
 from exporter.core.events import Event
 from exporter.core.exports import Export
 from exporter.errors import StoreUnavailable
+from exporter.logs import redact
 from exporter.store.base import ExportStore
 from exporter.webhooks import messages, schedule, signatures
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
@@ -231,7 +232,8 @@ class Deliverer:
             duration=round(outcome.duration, 3),
             status=outcome.status,
             error=outcome.error,
-            excerpt=outcome.excerpt.decode("utf-8", "replace")[:MAX_EXCERPT_CHARS],
+            # A receiver may echo the download URL, which only keys that may read are shown.
+            excerpt=redact(outcome.excerpt.decode("utf-8", "replace")[:MAX_EXCERPT_CHARS]),
         )
         tries = delivery.tries + 1
         delay = self._delay(delivery, tries, outcome)

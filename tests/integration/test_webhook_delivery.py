@@ -305,6 +305,21 @@ def test_receivers_that_hang_delay_no_other_receiver(desk: Desk) -> None:
     assert sum(len(receiver.received) for receiver in hanging) >= 6
 
 
+def test_a_download_url_that_a_receiver_echoes_is_not_stored(desk: Desk) -> None:
+    # Given
+    echo = "got https://s3.example.com/f?X-Amz-Credential=a&X-Amz-Signature=1234 thanks"
+    with receiving(status(500, echo)) as receiver:
+        endpoint = register(desk, receiver)
+        desk.store.create(spec("e"))
+
+        # When
+        run(desk)
+
+    # Then
+    (delivery,) = desk.to(endpoint)
+    assert delivery.attempts[0].excerpt == "got (a presigned URL) thanks"
+
+
 def test_the_hanging_urls_of_one_user_delay_no_other_user(desk: Desk) -> None:
     with receiving(hang) as hanging, receiving() as quick:
         # Given: one user with more hanging endpoints than there are threads
