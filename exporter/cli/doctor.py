@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import redis
 
@@ -18,6 +18,7 @@ from exporter.sources import registry
 from exporter.storage import keys as object_keys
 from exporter.storage.base import FileHeaders
 from exporter.store.redis import keys as redis_keys
+from exporter.store.redis import versions
 from exporter.store.redis.store import RedisStore
 
 
@@ -73,7 +74,11 @@ def _redis(settings: Settings) -> str:
 def _broker(settings: Settings) -> str:
     with redis.Redis.from_url(settings.broker, socket_timeout=3) as client:
         client.ping()
-    return "answers"
+        try:
+            hole = versions.warn(cast("dict[str, str]", client.info("server")))
+        except redis.ResponseError:  # a user who may not ask
+            hole = None
+    return "answers" if hole is None else f"answers; {hole}"
 
 
 def _workers(settings: Settings) -> str:
