@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +39,8 @@ class Target:
     document: Mapping[str, Any]
     operations: Sequence[Operation]
     webhook_url: str
+    directory: Path
+    """Holds the service's secrets and its logs."""
     ann: str
     """Ann's key."""
     ids: dict[str, list[str]] = field(default_factory=dict)
@@ -134,6 +137,7 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
                 document,
                 operations.read(document, webhook_url),
                 webhook_url,
+                directory,
                 keys.create(ANN),
             )
             _furnish(found)

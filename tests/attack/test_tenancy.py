@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -130,3 +131,23 @@ def test_the_idempotency_key_is_still_its_owners(target: Target) -> None:
     # Then
     assert answer.header("Idempotency-Replayed") == "true", IDEMPOTENCY_KEY
     assert answer.json()["id"] == target.created["createExport"]
+
+
+def test_no_secret_is_in_a_log_after_the_attack(target: Target) -> None:
+    # Given
+    stored = json.loads((target.directory / "secrets.json").read_text())
+    del stored["access_key"]  # the name of the key, not the key
+    secrets = {*stored.values(), target.ann, target.addresses.api_key, "whsec_"}
+
+    # When
+    logs = list((target.directory / "logs").iterdir())
+    found = [
+        f"{log.name}: {secret[:8]}…"
+        for log in logs
+        for secret in secrets
+        if secret in log.read_text(errors="replace")
+    ]
+
+    # Then
+    assert len(logs) >= 6
+    assert not found
