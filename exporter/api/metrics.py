@@ -31,6 +31,8 @@ COUNTERS: Mapping[str, str] = {
     "leases_expired": "Export leases that their worker did not renew in time.",
     "slices_crashed": "Slices that ended with an unexpected error.",
     "records_set_aside": "Times that an export waited because its record could not be read.",
+    "deliveries_set_aside": "Webhook attempts that an error of the sender prevented.",
+    "deliveries_damaged": "Webhook deliveries given up because their record is damaged.",
     "events_set_aside": "Times that an event waited because it or its record could not be read.",
     "events_dropped": "Events that no webhook reported because they could not be read.",
     "stalls": "Times that an export paused to wait for an upstream or S3.",

@@ -212,9 +212,16 @@ class Deliverer:
             except StoreUnavailable as error:
                 # The lease expires, and the attempt is repeated.
                 log.warning("webhook.unsettled", reason=str(error))
-            except Exception:
-                # The lease expires here as well: a defect affects this delivery only.
+            except Exception as error:
+                # A defect affects this delivery only.
                 log.exception("webhook.crashed")
+                self._set_aside(claimed, error)
+
+    def _set_aside(self, claimed: Claimed, error: Exception) -> None:
+        try:
+            self.outbox.set_aside_attempt(claimed, error)
+        except StoreUnavailable as silent:
+            log.warning("webhook.unsettled", reason=str(silent))
 
     def _send_and_settle(self, claimed: Claimed) -> None:
         delivery, endpoint = claimed.delivery, claimed.endpoint

@@ -9,6 +9,7 @@ from typing import cast
 
 import msgspec
 import redis
+import structlog
 
 from exporter.core import limits
 from exporter.store import list_cursors
@@ -16,6 +17,8 @@ from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks import messages
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, DeliveryState
 from exporter.webhooks.endpoints import Endpoint, EndpointDisabled
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 DELIVERY_RETENTION = timedelta(days=30)
 """Default retention of a delivery after it is delivered or dead."""
@@ -219,7 +222,7 @@ class Deliveries:
         return [
             (int(place), delivery_id.decode())
             for (delivery_id, place), one in zip(entries, states, strict=True)
-            if one is not None and state in (None, one.decode())
+            if one is not None and state in (None, one.decode("utf-8", "replace"))
         ]
 
     def _get_many(self, ids: Sequence[str]) -> Mapping[str, Delivery]:
@@ -228,7 +231,14 @@ class Deliveries:
             for one in ids:
                 pipe.hgetall(f"exporter:delivery:{one}")
             found = cast("list[dict[bytes, bytes]]", pipe.execute())
-        return {one: read(one, fields) for one, fields in zip(ids, found, strict=True) if fields}
+        known: dict[str, Delivery] = {}
+        for one, fields in zip(ids, found, strict=True):
+            try:
+                if fields:
+                    known[one] = read(one, fields)
+            except Exception as error:  # noqa: BLE001 - a damaged delivery is left out
+                log.warning("delivery.unreadable", delivery_id=one, reason=repr(error))
+        return known
 
 
 def read(delivery_id: str, fields: Mapping[bytes, bytes]) -> Delivery:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import redis
+import structlog
 
 from exporter.core import events as event_names
 from exporter.core import limits
@@ -20,6 +21,8 @@ from exporter.store import codec
 from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks import signatures
 from exporter.webhooks.endpoints import DisableReason, Endpoint, Secret, TooManyEndpoints
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 MAX_REGISTERED_ENDPOINTS = limits.REGISTERED_ENDPOINTS.default
 """Most registered endpoints of one user; each event is copied for every endpoint."""
@@ -143,9 +146,14 @@ class Endpoints:
                 pipe.hgetall(f"exporter:endpoint:{one}")
             (seconds, _), *found = pipe.execute()
         now = datetime.fromtimestamp(seconds, UTC)
-        return {
-            one: read(one, fields, now) for one, fields in zip(ids, found, strict=True) if fields
-        }
+        known: dict[str, Endpoint] = {}
+        for one, fields in zip(ids, found, strict=True):
+            try:
+                if fields:
+                    known[one] = read(one, fields, now)
+            except Exception as error:  # noqa: BLE001 - a damaged endpoint is left out
+                log.warning("endpoint.unreadable", endpoint_id=one, reason=repr(error))
+        return known
 
     def rotate(
         self,
@@ -213,7 +221,8 @@ class Endpoints:
 
         Returns False, and changes nothing, if the user has no such endpoint.
         """
-        return self._switch_endpoint(endpoint_id, user_id, "delete") is not None
+        with errors.translate_errors():
+            return bool(self._switch(args=[endpoint_id, user_id, "delete"]))
 
     def _make_endpoint(
         self,

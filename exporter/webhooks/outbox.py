@@ -13,6 +13,7 @@ import structlog
 
 from exporter.core import limits
 from exporter.core.events import EVENTS, TERMINAL_EVENTS, Event
+from exporter.store import codec
 from exporter.store.redis import errors, records, script_loader
 from exporter.webhooks import delivery_store, endpoint_store
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
@@ -31,6 +32,8 @@ MAX_FAILURE_GAP = timedelta(days=2)
 
 A failure after a longer gap starts a new run. Two attempts of one webhook are never further apart.
 """
+UNREADABLE_WAIT = timedelta(seconds=30)
+"""Time between two attempts at a delivery that a worker cannot read."""
 MAX_LOST_WORKERS = 10
 """Number of consecutive attempts without a result after which a delivery is dead.
 
@@ -96,6 +99,9 @@ class Outbox:
         self._keep = records.millis(keep)
         self._url_endpoint_ttl = records.millis(url_endpoint_ttl)
         self._fan_out = script_loader.load_from_package(client, __package__, "fan_out")
+        self._aside_delivery = script_loader.load_from_package(
+            client, __package__, "set_aside_delivery"
+        )
         self._aside = script_loader.load_from_package(client, __package__, "set_aside_event")
         self._claim = script_loader.load_from_package(client, __package__, "claim_delivery")
         self._settle = script_loader.load_from_package(client, __package__, "settle_delivery")
@@ -166,29 +172,47 @@ class Outbox:
         each user, 4 for each endpoint, and 1 for an endpoint with consecutive failures. With `slow`
         false, endpoints whose previous attempt failed or was slow are skipped.
         """
-        nonce = secrets.token_hex(8)
+        while True:
+            nonce = secrets.token_hex(8)
+            with errors.translate_errors():
+                answer = cast(
+                    "list[Any]",
+                    self._claim(
+                        args=[nonce, records.micros(lease), self._keep, int(slow), self._user_limit]
+                    ),
+                )
+            if len(answer) < 4:
+                return None
+            delivery_id, delivery, endpoint, time = answer
+            if not endpoint:
+                return None  # The endpoint was deleted during a retry; the sweep ends this lease.
+            try:
+                return _read_claimed(delivery_id, delivery, endpoint, time, nonce)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with a field
+                self._set_aside_delivery(delivery_id.decode(), nonce, error)
+
+    def set_aside_attempt(self, claimed: Claimed, error: Exception) -> None:
+        """Ends an attempt that failed because of an error of this program.
+
+        The delivery is tried again after UNREADABLE_WAIT, because a sender of another version may
+        succeed. After MAX_LOST_WORKERS attempts without a result it is dead.
+        """
+        self._set_aside_delivery(claimed.delivery.id, claimed.nonce, error)
+
+    def _set_aside_delivery(self, delivery_id: str, nonce: str, error: Exception) -> None:
+        reason = f"the delivery could not be sent: {error!r}"
         with errors.translate_errors():
-            answer = cast(
-                "list[Any]",
-                self._claim(
-                    args=[nonce, records.micros(lease), self._keep, int(slow), self._user_limit]
-                ),
+            tries = self._aside_delivery(
+                args=[
+                    delivery_id,
+                    nonce,
+                    records.micros(UNREADABLE_WAIT),
+                    MAX_LOST_WORKERS,
+                    self._keep,
+                    codec.clean(reason),
+                ]
             )
-        if len(answer) < 4:
-            return None
-        delivery_id, delivery, endpoint, time = answer
-        if not endpoint:
-            return None  # The endpoint was deleted during a retry; the sweep ends this lease.
-        delivery_fields = records.pairs(delivery)
-        endpoint_fields = records.pairs(endpoint)
-        return Claimed(
-            delivery=delivery_store.read(delivery_id.decode(), delivery_fields),
-            endpoint=endpoint_store.read(
-                delivery_fields[b"endpoint"].decode(), endpoint_fields, records.moment(time)
-            ),
-            nonce=nonce,
-            slow=b"slow" in endpoint_fields,
-        )
+        log.error("webhook.set_aside", delivery_id=delivery_id, tries=tries, reason=reason)
 
     def settle(
         self,
@@ -257,6 +281,21 @@ class Outbox:
             return (
                 self._client.blpop(["exporter:ring"], timeout=timeout.total_seconds()) is not None
             )
+
+
+def _read_claimed(
+    delivery_id: bytes, delivery: list[bytes], endpoint: list[bytes], time: bytes, nonce: str
+) -> Claimed:
+    """Converts the answer to a claim. Raises any error for damaged fields."""
+    delivery_fields, endpoint_fields = records.pairs(delivery), records.pairs(endpoint)
+    return Claimed(
+        delivery=delivery_store.read(delivery_id.decode(), delivery_fields),
+        endpoint=endpoint_store.read(
+            delivery_fields[b"endpoint"].decode(), endpoint_fields, records.moment(time)
+        ),
+        nonce=nonce,
+        slow=b"slow" in endpoint_fields,
+    )
 
 
 def _parse_event(entry: bytes) -> Event:

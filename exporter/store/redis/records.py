@@ -35,12 +35,12 @@ _Decode = Callable[[bytes], _Value]
 def read(answer: Sequence[bytes] | Mapping[bytes, bytes], export_id: str = "") -> Export:
     """Returns the export with these fields. Raises Unreadable, whatever the fields contain.
 
-    A script returns the fields as a flat list of names and values. `export_id` is the id that
-    `Unreadable.shown` gets, because the id is part of a field.
+    A script returns the fields as a flat list of names and values. With `export_id`, the fields
+    must be those of the export or partition with that id; `Unreadable.shown` has that id, too.
     """
     fields = answer if isinstance(answer, Mapping) else pairs(answer)
     try:
-        return _Record(fields).decode()
+        return _Record(fields).decode(export_id)
     except Exception as error:
         reason = (
             f"this version of the exporter cannot read the export's record ({error!r}): another"
@@ -64,9 +64,9 @@ class _Record:
     def __init__(self, fields: Mapping[bytes, bytes]) -> None:
         self._fields = fields
 
-    def decode(self) -> Export:
+    def decode(self, export_id: str) -> Export:
         field, fields = self.field, self._fields
-        return Export(
+        export = Export(
             spec=_spec(fields[b"spec"]),
             state=_state(fields[b"state"]),
             phase=_phase(fields[b"phase"]),
@@ -90,6 +90,9 @@ class _Record:
             partition=field(b"partition", _partition),
             partitions=field(b"partitions", int),
         )
+        if export_id and export.id != export_id:
+            raise ValueError(f"its fields are those of {export.id!r}")
+        return export
 
     def field(self, name: bytes, decode: _Decode[_Value]) -> _Value | None:
         value = self._fields.get(name)

@@ -244,7 +244,7 @@ class RedisStore:
                 continue
             clean, fence, export_id, fields = claimed
             try:
-                export = records.read(fields)
+                export = records.read(fields, export_id.decode())
             except Unreadable as error:
                 self._set_aside(export_id.decode(), fence.decode(), clean, lease, error)
             else:

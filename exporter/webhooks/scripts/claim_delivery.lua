@@ -9,10 +9,11 @@
 local nonce, lease, keep, slow = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local user_limit = tonumber(ARGV[5])
 local MAX_CHECKED = 100
+local KNOWN_STATES = {pending = true, delivering = true, delivered = true, dead = true}
 
 local time = now()
 local function answer(id)
-  local endpoint_id = redis.call('HGET', delivery(id), 'endpoint')
+  local endpoint_id = place_of(id)
   return {id, redis.call('HGETALL', delivery(id)), redis.call('HGETALL', endpoint(endpoint_id)),
     int(time)}
 end
@@ -71,7 +72,9 @@ for _ = 1, MAX_CHECKED do
   redis.call('ZREMRANGEBYSCORE', attempts_of(user), '-inf', int(time))
   local endpoint_id = redis.call('ZRANGE', lane(speed, user), 0, 0)[1]
   local id = endpoint_id and redis.call('ZRANGE', due(endpoint_id), 0, 0)[1]
-  local fields = id and redis.call('HMGET', delivery(id), 'state', 'type') or {}
+  local fields = id and contain_delivery(id, time, keep, function()
+    return redis.call('HMGET', delivery(id), 'state', 'type')
+  end) or {}
   local known = endpoint_id and redis.call('HMGET', endpoint(endpoint_id), 'user', 'disabled_at')
   if not endpoint_id then
     schedule_user(user)
@@ -79,6 +82,11 @@ for _ = 1, MAX_CHECKED do
     -- The delivery was deleted or changed outside of these scripts: remove the entry.
     redis.call('ZREM', due(endpoint_id), id or '')
     schedule_endpoint(endpoint_id, user)
+    if fields[1] and not KNOWN_STATES[fields[1]] then
+      bury_delivery(id, 'state ' .. fields[1], time, keep)
+    elseif id and not fields[1] then
+      dequeue_delivery(id)
+    end
   elseif not known[1] then
     finish_delivery(id, 'dead', time, keep, 'the endpoint is deleted')
   elseif known[2] and fields[2] ~= 'webhook.test' then

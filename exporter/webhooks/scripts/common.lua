@@ -93,6 +93,24 @@ local function kept(user)
   return 'exporter:kept_deliveries:' .. user
 end
 
+-- Returns a stored number; 0 if it is missing or damaged.
+local function number(value)
+  local found = tonumber(value)
+  return found and math.abs(found) < 2 ^ 53 and found or 0
+end
+
+-- Returns the endpoint, the subject and the user of a delivery, without the fields that repeat them:
+-- a delivery whose fields are damaged can thus be removed from every queue. The user is that of the
+-- endpoint; nil if both are unknown.
+local function place_of(id)
+  local message, endpoint_id = string.match(id, '^(.*)%.(.-)$')
+  local subject = string.match(message or '', '^msg_(.*)_%d+$') or ''
+  endpoint_id = endpoint_id or redis.call('HGET', delivery(id), 'endpoint') or ''
+  local user = redis.call('HGET', endpoint(endpoint_id), 'user')
+    or redis.call('HGET', delivery(id), 'user') or nil
+  return endpoint_id, subject, user
+end
+
 -- Stores the union of the event types of the user's enabled registered endpoints.
 local function subscribe(user)
   local wanted, seen = ' ', {}
@@ -137,7 +155,7 @@ local function schedule_endpoint(endpoint_id, user)
       'rest_until')
     local limit = fields[2] and 1 or MAX_IN_FLIGHT
     if tonumber(redis.call('HGET', 'exporter:delivering', endpoint_id) or 0) < limit then
-      local from = math.max(tonumber(first[2]), tonumber(fields[3] or 0), tonumber(fields[4] or 0))
+      local from = math.max(tonumber(first[2]), number(fields[3]), number(fields[4]))
       redis.call('ZADD', lane(fields[1] and 'slow' or 'fast', user), int(from), endpoint_id)
     end
   end
@@ -153,12 +171,12 @@ end
 
 -- Makes a delivery pending, with its next attempt at that time.
 local function make_delivery_pending(id, at)
-  local fields = redis.call('HMGET', delivery(id), 'endpoint', 'export', 'user')
+  local endpoint_id, export, user = place_of(id)
   redis.call('HSET', delivery(id), 'state', 'pending', 'next_at', int(at))
-  if is_first_in_order(fields[1], fields[2], id) then
-    redis.call('ZADD', due(fields[1]), int(at), id)
+  if is_first_in_order(endpoint_id, export, id) then
+    redis.call('ZADD', due(endpoint_id), int(at), id)
   end
-  schedule_endpoint(fields[1], fields[3])
+  schedule_endpoint(endpoint_id, user)
 end
 
 -- Makes a delivery pending as make_delivery_pending does, and adds it to the order of its export if
@@ -178,17 +196,28 @@ local function enqueue_delivery(id, at)
 end
 
 -- Removes a delivery from the queue. At an ordered endpoint, the next delivery of the export is
--- queued if it is pending.
-local function dequeue_delivery(id, endpoint_id, export, user)
+-- queued if it is pending; one that is neither pending nor under way does not hold up the others.
+local function dequeue_delivery(id)
+  local endpoint_id, export, user = place_of(id)
+  local line = order(endpoint_id, export)
   redis.call('ZREM', due(endpoint_id), id)
-  if redis.call('ZREM', order(endpoint_id, export), id) == 1 then
-    local next_id = redis.call('ZRANGE', order(endpoint_id, export), 0, 0)[1]
-    local fields = next_id and redis.call('HMGET', delivery(next_id), 'state', 'next_at')
-    if fields and fields[1] == 'pending' then
-      redis.call('ZADD', due(endpoint_id), fields[2], next_id)
+  if redis.call('ZREM', line, id) == 1 then
+    local next_id = redis.call('ZRANGE', line, 0, 0)[1]
+    while next_id do
+      local fields = redis.call('HMGET', delivery(next_id), 'state', 'next_at')
+      if fields[1] == 'pending' then
+        redis.call('ZADD', due(endpoint_id), int(number(fields[2])), next_id)
+      end
+      if fields[1] == 'pending' or fields[1] == 'delivering' then
+        break
+      end
+      redis.call('ZREM', line, next_id)
+      next_id = redis.call('ZRANGE', line, 0, 0)[1]
     end
   end
-  schedule_endpoint(endpoint_id, user)
+  if user then
+    schedule_endpoint(endpoint_id, user)
+  end
 end
 
 -- Adds a delivery to a list with a unique score, so that a score is sufficient as a page cursor
@@ -200,15 +229,15 @@ end
 
 -- Moves a delivery to a final state and starts its retention. `keep` is in milliseconds.
 local function finish_delivery(id, state, time, keep, gave_up)
-  local fields = redis.call('HMGET', delivery(id), 'endpoint', 'export', 'user')
-  dequeue_delivery(id, fields[1], fields[2], fields[3])
+  local _, _, user = place_of(id)
+  dequeue_delivery(id)
   redis.call('HDEL', delivery(id), 'next_at')
   redis.call('HSET', delivery(id), 'state', state, 'finished_at', int(time))
   redis.call('PEXPIRE', delivery(id), keep)
   count('webhooks_' .. state)
   if state == 'dead' then
     redis.call('HSET', delivery(id), 'gave_up', gave_up)
-    local key = 'exporter:dead:' .. fields[3]
+    local key = 'exporter:dead:' .. (user or '')
     redis.call('ZREMRANGEBYSCORE', key, '-inf', int(time - keep * 1000))
     add_to_list(key, id, time)
     redis.call('PEXPIRE', key, keep)
@@ -217,12 +246,12 @@ end
 
 -- Deletes a delivery and its entries in all lists.
 local function forget_delivery(id)
-  local fields = redis.call('HMGET', delivery(id), 'endpoint', 'export', 'user')
-  dequeue_delivery(id, fields[1], fields[2], fields[3])
-  redis.call('ZREM', 'exporter:deliveries:' .. fields[1], id)
-  redis.call('ZREM', 'exporter:told:' .. fields[2], id)
-  redis.call('ZREM', 'exporter:dead:' .. fields[3], id)
-  redis.call('ZREM', kept(fields[3]), id)
+  local endpoint_id, subject, user = place_of(id)
+  dequeue_delivery(id)
+  redis.call('ZREM', 'exporter:deliveries:' .. endpoint_id, id)
+  redis.call('ZREM', 'exporter:told:' .. subject, id)
+  redis.call('ZREM', 'exporter:dead:' .. (user or ''), id)
+  redis.call('ZREM', kept(user or ''), id)
   redis.call('DEL', delivery(id))
 end
 
@@ -285,18 +314,45 @@ end
 
 -- Releases the lease of an attempt, which then no longer counts for the in-flight limits of the
 -- endpoint and the user.
-local function release_delivery_lease(id, endpoint_id, user)
+local function release_delivery_lease(id)
+  local endpoint_id, _, user = place_of(id)
   redis.call('ZREM', 'exporter:delivery_leases', id)
-  redis.call('ZREM', attempts_of(user), id)
+  redis.call('ZREM', attempts_of(user or ''), id)
   if redis.call('HINCRBY', 'exporter:delivering', endpoint_id, -1) <= 0 then
     redis.call('HDEL', 'exporter:delivering', endpoint_id)
   end
 end
 
+-- Gives a damaged delivery up: it is dead, and in no queue.
+local function bury_delivery(id, why, time, keep)
+  if redis.call('ZSCORE', 'exporter:delivery_leases', id) then
+    release_delivery_lease(id)
+  end
+  count('deliveries_damaged')
+  if redis.call('TYPE', delivery(id)).ok == 'hash' then
+    finish_delivery(id, 'dead', time, keep, 'the record of this delivery is damaged: ' .. why)
+  else
+    redis.call('DEL', delivery(id))
+    dequeue_delivery(id)
+  end
+end
+
+-- Runs one step for one delivery and returns its result. If the fields of the delivery make the step
+-- fail, gives that delivery up and returns nil, so that the script goes on with others.
+local function contain_delivery(id, time, keep, step)
+  local ok, result = pcall(step)
+  if ok then
+    return result
+  end
+  bury_delivery(id, reason_of(result), time, keep)
+end
+
 local function emit_of_endpoint(id, kind, time)
   local user = redis.call('HGET', endpoint(id), 'user')
   if has_subscriber(user, kind) then
-    append_event(kind, id, redis.call('HINCRBY', endpoint(id), 'sequence', 1), time, '0', '0')
+    local sequence = number(redis.call('HGET', endpoint(id), 'sequence')) + 1
+    redis.call('HSET', endpoint(id), 'sequence', int(sequence))
+    append_event(kind, id, int(sequence), time, '0', '0')
   end
 end
 

@@ -28,8 +28,10 @@ for at = 6, #ARGV, 2 do
     if over or kind == 'export.progress' then
       supersede(endpoint_id, export, id, over)
     end
-    make_delivery(id, endpoint_id, fields[1], export, kind, message, sequence, body, time, keep,
-      most)
+    contain_delivery(id, time, keep, function()
+      make_delivery(id, endpoint_id, fields[1], export, kind, message, sequence, body, time, keep,
+        most)
+    end)
     if kind == 'export.progress' then
       redis.call('PEXPIRE', latest_progress(endpoint_id), keep_endpoint)
     end

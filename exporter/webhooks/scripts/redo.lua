@@ -29,8 +29,13 @@ for at = 5, #ARGV do
     redis.call('HDEL', delivery(id), 'finished_at', 'gave_up', 'lost')
     redis.call('HSET', delivery(id), 'tries', '0')
     redis.call('PERSIST', delivery(id))
-    enqueue_delivery(id, time + math.max(0, before + redone - BURST) * SPACING)
-    redone = redone + 1
+    -- A damaged delivery stays dead: its retention starts again.
+    if pcall(enqueue_delivery, id, time + math.max(0, before + redone - BURST) * SPACING) then
+      redone = redone + 1
+    else
+      redis.call('HSET', delivery(id), 'state', 'dead')
+      redis.call('EXPIRE', delivery(id), 30 * 86400)
+    end
   end
 end
 if redone > 0 then

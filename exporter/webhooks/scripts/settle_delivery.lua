@@ -14,8 +14,7 @@ local delay, rest, health, gave_up = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[
 local keep, warn_after = tonumber(ARGV[9]), tonumber(ARGV[10])
 local disable_after, max_failure_gap = tonumber(ARGV[11]), tonumber(ARGV[12])
 
-local fields = redis.call('HMGET', delivery(id), 'state', 'fence', 'endpoint', 'attempts',
-  'superseded', 'user')
+local fields = redis.call('HMGET', delivery(id), 'state', 'fence', 'attempts', 'superseded')
 if fields[2] ~= nonce then
   return ''
 end
@@ -23,10 +22,10 @@ if fields[1] ~= 'delivering' then
   return 'ok'
 end
 local time = now()
-local endpoint_id = fields[3]
-release_delivery_lease(id, endpoint_id, fields[6])
+local endpoint_id = place_of(id)
+release_delivery_lease(id)
 
-local attempts = fields[4] and fields[4] .. '\n' .. attempt or attempt
+local attempts = fields[3] and fields[3] .. '\n' .. attempt or attempt
 local _, lines = string.gsub(attempts, '\n', '')
 if lines >= MAX_STORED_ATTEMPTS then
   attempts = string.gsub(attempts, '^[^\n]*\n', '', 1)
@@ -36,7 +35,7 @@ while #attempts > MAX_ATTEMPT_BYTES and string.find(attempts, '\n', 1, true) do
 end
 redis.call('HDEL', delivery(id), 'lost')
 redis.call('HSET', delivery(id), 'attempts', attempts)
-redis.call('HINCRBY', delivery(id), 'tries', 1)
+redis.call('HSET', delivery(id), 'tries', int(number(redis.call('HGET', delivery(id), 'tries')) + 1))
 
 local change = 'ok'
 local known = redis.call('EXISTS', endpoint(endpoint_id)) == 1
@@ -44,12 +43,12 @@ if known and (health == 'well' or health == 'slow') then
   redis.call('HDEL', endpoint(endpoint_id), 'failing_since', 'failed_at', 'warned', 'slow')
 elseif known and health ~= 'unknown' then
   local since = redis.call('HMGET', endpoint(endpoint_id), 'failing_since', 'failed_at')
-  if not since[1] or time - tonumber(since[2]) > max_failure_gap then
+  if not since[1] or time - number(since[2]) > max_failure_gap then
     redis.call('HDEL', endpoint(endpoint_id), 'warned')
     redis.call('HSET', endpoint(endpoint_id), 'failing_since', int(time))
   end
   redis.call('HSET', endpoint(endpoint_id), 'failed_at', int(time))
-  local failing_for = time - tonumber(redis.call('HGET', endpoint(endpoint_id), 'failing_since'))
+  local failing_for = time - number(redis.call('HGET', endpoint(endpoint_id), 'failing_since'))
   if health == 'gone' then
     change = disable(endpoint_id, 'gone', time) and 'disabled gone' or 'ok'
   elseif failing_for >= disable_after then
@@ -67,7 +66,7 @@ if known and rest > 0 then
   redis.call('HSET', endpoint(endpoint_id), 'rest_until', int(time + rest))
 end
 
-if fields[5] then
+if fields[4] then
   forget_delivery(id)
 elseif state == 'pending' then
   count('webhooks_failed')

@@ -10,11 +10,12 @@ local time = now()
 local expired = redis.call('ZRANGEBYSCORE', 'exporter:delivery_leases', '-inf', int(time),
   'LIMIT', 0, limit)
 for _, id in ipairs(expired) do
-  local fields = redis.call('HMGET', delivery(id), 'endpoint', 'superseded', 'user')
-  if not fields[1] then
-    redis.call('ZREM', 'exporter:delivery_leases', id)
-  else
-    release_delivery_lease(id, fields[1], fields[3])
+  contain_delivery(id, time, keep, function()
+    local fields = redis.call('HMGET', delivery(id), 'state', 'superseded')
+    release_delivery_lease(id)
+    if not fields[1] and redis.call('EXISTS', delivery(id)) == 0 then
+      return
+    end
     redis.call('HDEL', delivery(id), 'fence')
     count('delivery_leases_expired')
     if fields[2] then
@@ -25,7 +26,7 @@ for _, id in ipairs(expired) do
     else
       make_delivery_pending(id, time)
     end
-  end
+  end)
 end
 for _, entry in ipairs(redis.call('ZRANGEBYSCORE', 'exporter:outbox_aside', '-inf', int(time),
   'LIMIT', 0, limit)) do

@@ -32,8 +32,8 @@ local function check(id, running)
   if not is_live(id) or redis.call('ZSCORE', 'exporter:leases', id) then
     return 'gone'
   end
-  local concurrency = redis.call('HGET', record(id), 'concurrency')
-  return (concurrency and running >= tonumber(concurrency)) and 'full' or 'free'
+  local concurrency = tonumber(redis.call('HGET', record(id), 'concurrency') or 0)
+  return (concurrency > 0 and running >= concurrency) and 'full' or 'free'
 end
 
 -- Returns the user's export that was ready first and is below its concurrency limit. An export at

@@ -310,9 +310,10 @@ end
 
 -- Makes an export ready that waits for its partitions, if all of them have ended.
 local function make_ready_if_partitions_ended(id, time)
-  local fields = redis.call('HMGET', record(id), 'state', 'phase')
-  if fields[1] == 'processing' and fields[2] == 'reading'
-    and not redis.call('ZSCORE', 'exporter:leases', id) and #live_partitions(id) == 0 then
+  local fields = redis.call('HMGET', record(id), 'state', 'level', 'user')
+  if fields[1] == 'processing' and not redis.call('ZSCORE', 'exporter:leases', id)
+    and not redis.call('ZSCORE', 'exporter:waiting', id)
+    and not redis.call('ZSCORE', ready(fields[2], fields[3]), id) and #live_partitions(id) == 0 then
     make_ready(id, time)
   end
 end
@@ -330,11 +331,11 @@ end
 -- is woken for a ready export, so that a worker ends it. Applies to all live partitions as well.
 local function request_stop(id, time)
   local fields = redis.call('HMGET', record(id), 'phase', 'level')
-  redis.call('ZREM', 'exporter:waiting', id)
+  local waited = redis.call('ZREM', 'exporter:waiting', id) == 1
   if redis.call('HSETNX', record(id), 'cancel', '1') == 1 then
     redis.call('HSET', record(id), 'updated_at', int(time))
   end
-  if fields[1] == 'waiting' then
+  if waited or fields[1] == 'waiting' then
     make_ready(id, time)
   elseif fields[1] == 'ready' then
     wake(fields[2], id)
@@ -527,6 +528,18 @@ end
 
 -- Errors of Redis that no record causes.
 local SERVER_ERRORS = {'OOM ', 'MISCONF', 'READONLY', 'NOREPLICAS', 'NOPERM'}
+
+-- Returns the text of a failure of pcall. Raises the failure again if it is an error of Redis.
+local function reason_of(failure)
+  local why = type(failure) == 'table' and failure.err or tostring(failure)
+  for _, word in ipairs(SERVER_ERRORS) do
+    if string.find(why, word, 1, true) then
+      error(failure, 0)
+    end
+  end
+  return why
+end
+
 -- Ids of the records that this call has set aside, each followed by the reason.
 local aside = {}
 
@@ -537,13 +550,7 @@ local function contain(id, time, step)
   if ok then
     return result
   end
-  local why = type(result) == 'table' and result.err or tostring(result)
-  for _, word in ipairs(SERVER_ERRORS) do
-    if string.find(why, word, 1, true) then
-      error(result, 0)
-    end
-  end
-  why = "this version of the exporter cannot read the export's record: " .. why
+  local why = "this version of the exporter cannot read the export's record: " .. reason_of(result)
   set_aside(id, why, time, SET_ASIDE_MICROS)
   table.insert(aside, id)
   table.insert(aside, why)

@@ -16,13 +16,6 @@ if not holds_lease(id, fence) then
 end
 local time = now()
 local parent = before[3]
-drop_lease(id)
-redis.call('HDEL', record(id), 'closing', 'error')
-redis.call('HSET', record(id), 'state', state, 'phase', 'done',
-  'updated_at', int(time), 'completed_at', int(time))
-if error_text ~= '' then
-  redis.call('HSET', record(id), 'error', error_text)
-end
 
 -- Ends a partition. If it did not finish, the other partitions are useless and are requested to
 -- stop; the export then fails, is canceled or is rejoined.
@@ -47,30 +40,48 @@ local function end_partition()
   make_ready_if_partitions_ended(parent, time)
 end
 
-if parent then
-  end_partition()
-  return 1
-end
-local deleted = redis.call('HEXISTS', record(id), 'deleted') == 1
-redis.call('HDEL', record(id), 'checkpoint')
-forget_partitions(id)
-if state == 'finished' then
-  redis.call('HSET', record(id), 'progress', '1.0', 'result', result)
-  if keep_file then
-    redis.call('HSET', record(id), 'file_expires_at', int(time + keep_file))
-    if not deleted then
-      redis.call('ZADD', 'exporter:kept', int(time + keep_file), id)
-    end
+-- Ends the export or partition, if its fields are those of a sound record.
+local function end_sound()
+  drop_lease(id)
+  redis.call('HDEL', record(id), 'closing', 'error')
+  redis.call('HSET', record(id), 'state', state, 'phase', 'done',
+    'updated_at', int(time), 'completed_at', int(time))
+  if error_text ~= '' then
+    redis.call('HSET', record(id), 'error', error_text)
   end
-  count('rows', rows)
-  count('file_bytes', bytes)
+
+  if parent then
+    end_partition()
+    return
+  end
+  local deleted = redis.call('HEXISTS', record(id), 'deleted') == 1
+  redis.call('HDEL', record(id), 'checkpoint')
+  forget_partitions(id)
+  if state == 'finished' then
+    redis.call('HSET', record(id), 'progress', '1.0', 'result', result)
+    if keep_file then
+      redis.call('HSET', record(id), 'file_expires_at', int(time + keep_file))
+      if not deleted then
+        redis.call('ZADD', 'exporter:kept', int(time + keep_file), id)
+      end
+    end
+    count('rows', rows)
+    count('file_bytes', bytes)
+  end
+  count('exports_' .. state)
+  settle(id, (state == 'finished' and not deleted) and tonumber(rows) or 0)
+  emit(id, 'export.' .. state, time)
+  if deleted then
+    leave_tombstone(id, time)
+  else
+    expire_record(id, time, keep_record)
+  end
 end
-count('exports_' .. state)
-settle(id, (state == 'finished' and not deleted) and tonumber(rows) or 0)
-emit(id, 'export.' .. state, time)
-if deleted then
-  leave_tombstone(id, time)
-else
-  expire_record(id, time, keep_record)
+
+local ok, failure = pcall(end_sound)
+if not ok and state == 'finished' then
+  error(failure, 0)
+elseif not ok then
+  force_end(id, state, error_text, time, keep_record)
 end
 return 1
