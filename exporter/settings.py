@@ -158,6 +158,9 @@ class Settings(BaseSettings):
     """Longest duration of an export, waits included, before it fails."""
     max_attempts: int = Field(default=5, ge=1)
     """Consecutive workers that an export may lose without a commit, before it fails."""
+    charge_canceled: bool = False
+    """Whether the rows that were read for an export cost credits if its owner then canceled or
+    deleted it; at most the credits that it reserved."""
     tenant_slots: int = Field(default=0, ge=0)
     """Maximum number of slices of one user that run at the same time; 0: no limit."""
     create_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = limits.CREATE_RATE.default

@@ -145,4 +145,5 @@ def limits(settings: Settings) -> Limits:
         max_attempts=settings.max_attempts,
         keep_file=settings.retention,
         keep_record=settings.record_retention,
+        charge_canceled=settings.charge_canceled,
     )

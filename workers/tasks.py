@@ -272,6 +272,7 @@ def _end_export(own: ExportService, claim: Claim, state: State, error: str | Non
             state,
             error=error,
             keep_record=own.settings.record_retention,
+            charged=0 if own.settings.charge_canceled else None,
         )
     except StoreUnavailable as silent:
         log.warning("store.silent", reason=str(silent))

@@ -230,6 +230,7 @@ class LeasedExport:
         keep_file: timedelta | None = None,
         result: Result | None = None,
         error: str | None = None,
+        charged: int | None = None,
     ) -> None:
         """Moves the export to the terminal state `state`; raises LeaseLost for a stale fence."""
         ended = self._retry_while_leased(
@@ -241,6 +242,7 @@ class LeasedExport:
                 error=error,
                 keep_file=keep_file,
                 keep_record=keep_record,
+                charged=charged,
             )
         )
         if not ended:

@@ -27,6 +27,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     keep_file: timedelta
     keep_record: timedelta
+    charge_canceled: bool = False
     parts_ahead: int = 2
     """Number of parts that may be on their way to the object store while the next part is made.
 

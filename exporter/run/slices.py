@@ -323,6 +323,7 @@ class Slice:
             result=result,
             keep_file=self.limits.file_retention(self.export),
             keep_record=self.limits.keep_record,
+            charged=result.record_count if self.limits.charge_canceled else None,
         )
         log.info(self._event("finished"), rows=result.record_count, bytes=result.file_size)
         return Ending.FINISHED
@@ -341,7 +342,11 @@ class Slice:
 
     def _cancel(self) -> Ending:
         self._delete_files()
-        self.held.end(State.CANCELED, keep_record=self.limits.keep_record)
+        self.held.end(
+            State.CANCELED,
+            keep_record=self.limits.keep_record,
+            charged=self.at.rows if self.limits.charge_canceled else None,
+        )
         log.info(self._event("canceled"), rows=self.at.rows)
         return Ending.CANCELED
 

@@ -338,12 +338,16 @@ class ExportStore(Protocol):
         error: str | None = None,
         keep_file: timedelta | None = None,
         keep_record: timedelta,
+        charged: int | None = None,
     ) -> bool:
         """Moves a processing export to the terminal state `state`, and returns True.
 
         Returns False, and changes nothing, if the fence is stale. The rows of a finished export are
         charged, unless its owner deleted the export before and will never see the file. All
         partitions of the export are removed.
+
+        With `charged`, an export that its owner canceled or deleted costs that many rows, or those
+        of its last commit if they are more; None: it costs nothing. Failed exports cost nothing.
 
         If a partition is ended, its record keeps its final state and checkpoint, and `keep_file`
         and `keep_record` have no effect. If it ends in another state than finished, the other

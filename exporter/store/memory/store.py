@@ -237,6 +237,7 @@ class MemoryStore(MemoryPartitions):
         error: str | None = None,
         keep_file: timedelta | None = None,
         keep_record: timedelta,
+        charged: int | None = None,
     ) -> bool:
         if state not in TRANSITIONS[State.PROCESSING]:
             raise ValueError(
@@ -280,9 +281,10 @@ class MemoryStore(MemoryPartitions):
                 )
             record.forget_at = now + keep_record
             self._counters[f"exports_{state}"] += 1
-            self.accounts.settle(
-                record, result.record_count if result is not None and not record.deleted else 0
-            )
+            payable = result.record_count if result is not None and not record.deleted else 0
+            if not payable and charged is not None and state is not State.FAILED:
+                payable = max(charged, record.export.rows)
+            self.accounts.settle(record, payable)
             self.outbox.emit(record, f"export.{state}", now)
             if record.deleted:
                 self._leave_tombstone(record, now)

@@ -313,6 +313,7 @@ class RedisStore:
         error: str | None = None,
         keep_file: timedelta | None = None,
         keep_record: timedelta,
+        charged: int | None = None,
     ) -> bool:
         if state not in TRANSITIONS[State.PROCESSING]:
             raise ValueError(
@@ -334,6 +335,7 @@ class RedisStore:
                 "" if keep_file is None else records.micros(keep_file),
                 result.record_count if result else 0,
                 result.file_size if result else 0,
+                "" if charged is None else charged,
             )
         )
 

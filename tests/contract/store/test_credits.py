@@ -429,3 +429,41 @@ def test_an_export_that_nobody_pays_for_touches_no_account(
 
     # Then
     assert accounts.balance(key) == Balance(left=10, used=0)
+
+
+@pytest.mark.parametrize("way", ["cancel", "delete", "delete late"])
+@pytest.mark.parametrize(("charged", "paid"), [(None, 0), (30, 30), (1_000, 50)])
+def test_rows_read_for_an_export_that_its_owner_dropped_may_be_charged(
+    store: ExportStore, accounts: Accounts, way: str, charged: int | None, paid: int
+) -> None:
+    """Given 50 reserved credits, when the owner drops the running export, then what was read is
+    charged if the worker says so, and at most what is reserved.
+    """
+    key = accounts.open(100)
+    store.create(spec("e", account=key, reserved=50))
+    claimed = claim(store)
+    if way == "cancel":
+        store.request_cancel("e", keep_record=KEEP)
+    else:
+        store.delete("e", "ann")
+    late = way == "delete late"
+    assert store.end(
+        "e",
+        claimed.fence,
+        State.FINISHED if late else State.CANCELED,
+        result=result() if late else None,
+        keep_file=KEEP if late else None,
+        keep_record=KEEP,
+        charged=charged,
+    )
+    assert accounts.balance(key) == Balance(left=100 - paid, used=paid, reserved=0)
+
+
+def test_a_failed_export_is_not_charged_for_what_was_read(
+    store: ExportStore, accounts: Accounts
+) -> None:
+    key = accounts.open(100)
+    store.create(spec("e", account=key, reserved=50))
+    claimed = claim(store)
+    assert store.end("e", claimed.fence, State.FAILED, error="gone", keep_record=KEEP, charged=30)
+    assert accounts.balance(key) == Balance(left=100, used=0, reserved=0)

@@ -1,11 +1,12 @@
--- end(id, fence, state, keep_record in ms, result or '', error or '', keep_file or '', rows, bytes)
+-- end(id, fence, state, keep_record in ms, result or '', error or '', keep_file or '', rows, bytes,
+--     charged or '')
 --   -> 1, or 0 for a stale fence
 --
 -- `keep_file` is in microseconds. A second call with the same fence and state changes nothing and
 -- returns 1.
 local id, fence, state, keep_record = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local result, error_text, keep_file = ARGV[5], ARGV[6], tonumber(ARGV[7])
-local rows, bytes = ARGV[8], ARGV[9]
+local rows, bytes, charged = ARGV[8], ARGV[9], tonumber(ARGV[10] or '')
 
 local before = redis.call('HMGET', record(id), 'state', 'fence', 'whole')
 if before[1] == state and before[2] == fence then
@@ -69,7 +70,11 @@ local function end_sound()
     count('file_bytes', bytes)
   end
   count('exports_' .. state)
-  settle(id, (state == 'finished' and not deleted) and tonumber(rows) or 0)
+  local payable = (state == 'finished' and not deleted) and tonumber(rows) or 0
+  if payable == 0 and charged and state ~= 'failed' then
+    payable = math.max(charged, tonumber(redis.call('HGET', record(id), 'rows')) or 0)
+  end
+  settle(id, payable)
   emit(id, 'export.' .. state, time)
   if deleted then
     leave_tombstone(id, time)
