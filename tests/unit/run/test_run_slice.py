@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -418,3 +419,34 @@ def test_a_worker_that_shuts_down_hands_over_at_its_next_page() -> None:
     assert fetched == 7
     assert bench.listed.fetched == 30
     assert bench.file() == calm_file(rows, "csv")
+
+
+@pytest.mark.parametrize(("charge", "paid"), [(True, 200), (False, 0)])
+def test_the_rows_read_for_a_canceled_export_are_charged_if_the_setting_says_so(
+    charge: bool, paid: int
+) -> None:
+    """Given an export of 300 rows, when its owner cancels it at row 200, then 200 or no credits are
+    charged.
+    """
+    bench = Bench(
+        postings(300),
+        limits=msgspec.structs.replace(LIMITS, charge_canceled=charge),
+        seconds_a_page=0.3,
+    )
+    real, end, seen = bench.listed.fetch, bench.memory_store.end, []
+
+    def canceled_at_page_20(query: object, cursor: int) -> Page:
+        if cursor == 200:
+            bench.memory_store.request_cancel("e1", keep_record=timedelta(days=1))
+        return real({}, cursor)
+
+    def watched(*arguments: Any, charged: int | None = None, **rest: Any) -> bool:
+        seen.append(charged)
+        return end(*arguments, charged=charged, **rest)
+
+    bench.listed.fetch = canceled_at_page_20  # type: ignore[method-assign]
+    bench.memory_store.end = watched  # type: ignore[method-assign]
+    assert bench.run() == [Ending.CANCELED]
+    assert len(seen) == 1
+    assert (seen[0] or 0) >= paid
+    assert (seen[0] is None) == (not charge)
