@@ -147,3 +147,34 @@ def test_a_deep_record_is_canceled_although_a_dead_worker_has_its_lease(
     state = attacked.client.hget("exporter:export:deep", "state")
     assert state == State.CANCELED.encode()
     assert attacked.store.queue_counts().waiting == 0
+
+
+@pytest.mark.parametrize("field", ["spec", "result", "state", "phase", "created_at", "checkpoint"])
+def test_no_surface_fails_at_a_damaged_record(attacked: Attacked, field: str) -> None:
+    # Given: an export that has ended, and whose record is damaged then
+    attacked.store.create(spec("e"))
+    finish(attacked.store, claim(attacked.store))
+    attacked.client.hset("exporter:export:e", field, b"\xff")
+
+    # When
+    answers = [
+        attacked.http.request(method, path)
+        for method, path in (
+            ("GET", "/v1/exports/e"),
+            ("GET", "/v1/exports/e?wait=1"),
+            ("GET", "/v1/exports"),
+            ("GET", "/v1/exports/e/deliveries"),
+            ("GET", "/v2/tasks/e"),
+            ("GET", "/v2/tasks"),
+            ("GET", "/v2/data_requests/e/files"),
+            ("GET", "/v2/data_requests/e/files/1"),
+            ("GET", "/v1/bulk_collect/e/files"),
+            ("POST", "/v1/exports/e/retry"),
+            ("POST", "/v1/exports/e/cancel"),
+            ("DELETE", "/v1/exports/e"),
+        )
+    ]
+
+    # Then
+    failed = [(str(one.url), one.text) for one in answers if one.status_code >= 500]
+    assert failed == []

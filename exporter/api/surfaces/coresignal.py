@@ -129,8 +129,8 @@ def file(
 def _find_readable(request: Request, request_id: str) -> Export:
     """Returns the caller's data request, which has files or may still get files.
 
-    Raises Refusal 404 if the data request is unknown, canceled or expired, and 422 if it failed or
-    matched too many postings.
+    Raises Refusal 404 if the data request is unknown, canceled or expired, and 422 if it failed,
+    matched too many postings, or its record is damaged.
     """
     caller, service = auth.reader(request), service_of(request)
     export = service.find(caller.user_id, request_id)
@@ -140,6 +140,8 @@ def _find_readable(request: Request, request_id: str) -> Export:
         raise Refusal(404, "canceled", "The data request was canceled")
     if export.state is State.FAILED:
         raise Refusal(422, "failed", f"Data request failed: {export.error}")
+    if export.state is State.FINISHED and not export.readable:
+        raise Refusal(422, "failed", "Data request failed: its record is damaged, send it again")
     if export.result is not None:
         expires = export.file_expires_at
         if expires is None or expires <= service.clock.now():

@@ -11,6 +11,7 @@ from typing import cast
 
 import msgspec
 import redis
+import structlog
 from msgspec.structs import replace
 
 from exporter.core import limits as core_limits
@@ -19,6 +20,8 @@ from exporter.core.exports import PRIORITIES
 from exporter.core.plans import Plan
 from exporter.core.rates import Rate
 from exporter.store.redis import credit_accounts, errors
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 SCOPES = ("read", "write")
 """Scopes of a key: `read` allows polling and listing, `write` creating and canceling."""
@@ -170,7 +173,10 @@ class KeyRing:
         return True
 
     def _read(self, digests: Sequence[str]) -> Sequence[ApiKey]:
-        """Returns the keys whose secrets have these digests; unknown digests are left out."""
+        """Returns the keys whose secrets have these digests.
+
+        Unknown digests, and keys whose record is damaged, are left out.
+        """
         with errors.translate_errors():
             pipe = self._redis.pipeline(transaction=False)
             for digest in digests:
@@ -178,9 +184,12 @@ class KeyRing:
                 pipe.hexists(credit_accounts.account(_id(digest)), "left")
             answers = pipe.execute()
         found = []
-        for value, metered in zip(answers[::2], answers[1::2], strict=True):
-            if value:
-                found.append(_decoded(value, bool(metered)))
+        for digest, value, metered in zip(digests, answers[::2], answers[1::2], strict=True):
+            try:
+                if value:
+                    found.append(_decoded(value, bool(metered)))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one key
+                log.warning("key.unreadable", key_id=_id(digest), reason=repr(error))
         return found
 
 

@@ -215,3 +215,23 @@ def test_a_key_that_is_not_there_gets_no_account(client: redis.Redis) -> None:
 
     # Then
     assert client.keys() == []
+
+
+@pytest.mark.parametrize("value", [b"\xff", b"{}", b'{"a":' * 900 + b"1" + b"}" * 900])
+def test_a_key_whose_record_is_damaged_is_left_out_and_others_work(
+    client: redis.Redis, value: bytes
+) -> None:
+    # Given
+    ring = KeyRing(client)
+    damaged, _ = made(ring)
+    sound, key = made(ring)
+    first = next(one for one in client.scan_iter("exporter:key:*") if one[13:25] != key.id.encode())
+    client.set(first, value)
+
+    # When
+    found = ring.list()
+
+    # Then
+    assert [one.id for one in found] == [key.id]
+    assert ring.find(sound) is not None
+    assert ring.find(damaged) is None
