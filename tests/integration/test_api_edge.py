@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -12,11 +13,12 @@ from datetime import timedelta
 import httpx
 import pytest
 import redis
+from fastapi import FastAPI
 
 from exporter.api import connections
 from exporter.local.redis import RedisServer
 from exporter.settings import Settings
-from tests.integration.api_server import KEYS_DATABASE, Server, Service, service
+from tests.integration.api_server import KEYS_DATABASE, Server, Service, captured_logs, service
 
 MAX_CONNECTIONS = 8
 TIMEOUT = timedelta(seconds=1)
@@ -240,3 +242,27 @@ def test_a_refused_body_that_is_sent_all_the_same_does_not_cost_the_connection(
     # Then
     assert refused.startswith(b"HTTP/1.1 401 ")
     assert accepted.startswith(b"HTTP/1.1 202 ")
+
+
+def test_a_process_without_free_files_logs_one_line_a_minute() -> None:
+    # Given
+    app = FastAPI()
+    options = {"host": "127.0.0.1", "port": 0, "lifespan": "off", "log_level": "critical"}
+    server = connections.server(app, connections.bounds(Settings()), **options)
+
+    async def run() -> None:
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        await server.startup()
+        # When: asyncio reports each of the accepts that fail
+        message = "socket.accept() out of system resource"
+        for _ in range(2_048):
+            context = {"message": message, "exception": OSError(24, "Too many open files")}
+            asyncio.get_running_loop().call_exception_handler(context)
+        await server.shutdown()
+
+    with captured_logs() as lines:
+        asyncio.run(run())
+
+    # Then
+    assert [line["event"] for line in lines] == ["connections.no_files_left"]
