@@ -80,11 +80,11 @@ def parse(
                 {"loc": ("header", "content-type"), "msg": detail, "type": "content_type"},
             ],
         )
+    if nesting.is_deeper(body, MAX_NESTING):
+        raise _too_deep(body)
     # Many small containers take seconds to parse, because they start Python's garbage collection.
     if body.count(b"]") + body.count(b"}") > MAX_VALUES:
         raise _too_many("", f"the body has over {MAX_VALUES} objects and lists: send a smaller one")
-    if nesting.is_deeper(body, MAX_NESTING):
-        raise _too_deep(body)
     try:
         data: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
