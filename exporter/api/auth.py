@@ -62,7 +62,9 @@ def writer(request: Request, keys: KeyRing | None = None) -> ApiKey:
 
 
 def _caller(request: Request, scope: str, keys: KeyRing | None) -> ApiKey:
-    key: ApiKey = request.scope["state"].get("api_key") or _find(request, keys)
+    state = request.scope["state"]
+    key: ApiKey = state.get("api_key") or _find(request, keys)
+    state["api_key"] = key
     if scope not in key.scopes:
         raise Refusal(
             403,

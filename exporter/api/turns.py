@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import anyio
 from fastapi import FastAPI, Request
@@ -17,6 +17,7 @@ from exporter.api import auth, errors
 from exporter.api.refusal import Refusal
 from exporter.core import limits
 from exporter.core.limits import Limit
+from exporter.store.redis.api_keys import ApiKey
 
 MAX_KEY_REQUESTS = limits.KEY_REQUESTS.default
 MAX_KEY_WAITING_REQUESTS = limits.KEY_WAITING_REQUESTS.default
@@ -73,10 +74,15 @@ class Turns:
             del self._queues[key]
 
     @contextmanager
-    def hold(self, request: HTTPConnection, limit: Limit[Any]) -> Iterator[bool]:
-        """Counts one more use of the request's key within the block; False above the limit."""
+    def hold(self, request: HTTPConnection, limit: Limit[int]) -> Iterator[bool]:
+        """Counts one more use of the request's key within the block; yields False above the limit.
+
+        The limit is that of the key's plan, else the default; 0 means no limit.
+        """
         name = limit.name, auth.presented(request.headers) or ""
-        is_allowed = self._held[name] < limit.default
+        key: ApiKey | None = request.scope["state"].get("api_key")
+        allowed = limit.default if key is None else key.plan.limits.get(limit.name, limit.default)
+        is_allowed = not allowed or self._held[name] < cast("int", allowed)
         self._held[name] += 1
         try:
             yield is_allowed

@@ -254,6 +254,7 @@ WAITING_POLLS = Limit(
     20,
     "polls",
     "answered at once, like a poll without `?wait=`",
+    per_key=True,
 )
 KEY_STREAMS = Limit(
     "key_streams",
@@ -263,6 +264,7 @@ KEY_STREAMS = Limit(
     "refused, with Retry-After",
     429,
     "too_many_streams",
+    per_key=True,
 )
 KEY_DOWNLOADS = Limit(
     "key_downloads",
@@ -272,6 +274,7 @@ KEY_DOWNLOADS = Limit(
     "refused, with Retry-After",
     429,
     "too_many_downloads",
+    per_key=True,
 )
 STREAMS = Limit(
     "streams",

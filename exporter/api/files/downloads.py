@@ -126,7 +126,7 @@ class _Streamed(Response):
         self._reader_seconds = service_of(request).settings.reader_timeout.total_seconds()
         with turns.turns_of(request).hold(request, limits.KEY_DOWNLOADS) as is_allowed:
             if not is_allowed:
-                detail = f"{limits.KEY_DOWNLOADS.default} files are being sent to this key already"
+                detail = "as many files as its plan allows are being sent to this key already"
                 headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
                 raise Refusal(429, "too_many_downloads", f"{detail}; try again", headers=headers)
             await self._run(request.app.state.downloads, receive, send)

@@ -73,7 +73,7 @@ class Stream(Response):
         self._reader_seconds = service_of(request).settings.reader_timeout.total_seconds()
         with turns.turns_of(request).hold(request, limits.KEY_STREAMS) as is_allowed:
             if not is_allowed:
-                detail = f"{limits.KEY_STREAMS.default} exports are being sent to this key already"
+                detail = "as many exports as its plan allows are being sent to this key already"
                 headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
                 raise Refusal(429, "too_many_streams", f"{detail}; try again", headers=headers)
             await self._send_in_lane(request, receive, send)

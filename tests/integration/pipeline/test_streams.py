@@ -250,11 +250,15 @@ def test_more_streams_than_a_process_sends_at_once_are_asked_to_come_again(
     assert free.status_code == 200
 
 
+@pytest.mark.parametrize("own", [None, 1])
 def test_one_key_gets_a_part_of_the_streams_of_a_process(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch, own: int | None
 ) -> None:
-    # Given: streams that are not read to their end
+    # Given: streams that are not read to their end, of a key with or without a limit of its own
     api = make()
+    if own is not None:
+        (key,) = (one for one in api.keys.list() if one.user_id == "ann")
+        api.keys.set(key.id, limits={limits.KEY_STREAMS.name: own})
     whole, go_on = api.table.page, threading.Event()
 
     def late(*args: Any, **options: Any) -> Any:
@@ -265,7 +269,7 @@ def test_one_key_gets_a_part_of_the_streams_of_a_process(
 
     # When
     with ExitStack() as opened:
-        for _ in range(limits.KEY_STREAMS.default):
+        for _ in range(own or limits.KEY_STREAMS.default):
             opened.enter_context(api.http.stream("GET", PATH))
         busy = api.http.get(PATH)
         go_on.set()
