@@ -152,7 +152,7 @@ def test_an_s3_killed_under_load_costs_time_and_no_part(stage: Stage) -> None:
             _elapse(cluster, 1)
 
     # When / Then
-    _survives(stage, 4, hurt, seed=4)
+    _survives(stage, 6, hurt, seed=4)
 
 
 def test_what_was_accepted_ends_although_the_api_died_and_every_wake_up_was_lost(
