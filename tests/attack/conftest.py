@@ -114,7 +114,7 @@ def small(operation: Operation) -> Any:
     return {**operation.example, **{name: own[name] for name in kept}}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """Starts the service with the rates of a test, and gives ann one of everything."""
     webhook_url = f"http://127.0.0.1:{ports.find_free(1)[0]}/hook"
