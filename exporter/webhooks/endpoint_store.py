@@ -135,7 +135,7 @@ class Endpoints:
         return tuple(self.get_many(sorted(one.decode() for one in ids)).values())
 
     def get_many(self, ids: Sequence[str]) -> Mapping[str, Endpoint]:
-        """Maps ids to their endpoints, in the order of `ids` and whoever their owner is.
+        """Maps ids to their endpoints, of any owner, in the order of `ids`.
 
         An id without an endpoint is missing in the result.
         """
