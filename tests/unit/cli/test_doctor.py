@@ -1,54 +1,150 @@
-"""The doctor names what it finds at a broker of its own."""
+"""The doctor makes all checks side by side, and says what each found in one line."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
-from typing import Any
+import io
+import json
+import threading
+import time
+from collections.abc import Sequence
 
 import pytest
-import redis
-from redis.exceptions import NoPermissionError
+from rich.console import Console
 
-from exporter.cli import doctor
+from exporter.cli.doctor import report
+from exporter.cli.doctor.checks import Check, Finding, Problem, Status
+from exporter.cli.doctor.examination import examine
+from exporter.errors import ConfigurationError
 from exporter.settings import Settings
 
 
-class Broker:
-    """A Redis of one version, or one whose user may not ask for it."""
-
-    def __init__(self, version: str | None) -> None:
-        self._version = version
-
-    def ping(self) -> bool:
-        return True
-
-    def info(self, section: str) -> Mapping[str, str]:
-        if self._version is None:
-            raise NoPermissionError("this user has no permissions to run 'info'")
-        return {"redis_version": self._version}
+def works(_: Settings) -> str:
+    return "works"
 
 
-@pytest.mark.parametrize(
-    ("version", "found"),
-    [
-        ("6.2.14", "answers; Redis 6.2.14 is older than 6.2.20"),
-        ("8.2.2", "answers"),
-        (None, "answers"),
-    ],
-)
-def test_a_broker_with_known_security_holes_is_named(
-    monkeypatch: pytest.MonkeyPatch, version: str | None, found: str
-) -> None:
+def refused(_: Settings) -> str:
+    raise Problem("refuses the password", variable="EXPORTER_REDIS_URL", remedy="correct it")
+
+
+def odd(_: Settings) -> str:
+    raise Problem("has no disk", remedy="add one", status=Status.WARN)
+
+
+def crashes(_: Settings) -> str:
+    raise KeyError("a defect")
+
+
+def misconfigured(_: Settings) -> str:
+    raise ConfigurationError("X is wrong: write Y.")
+
+
+def shown(findings: Sequence[Finding], **console: object) -> list[str]:
+    text = io.StringIO()
+    report.show(findings, Console(file=text, **console))  # type: ignore[arg-type]
+    return text.getvalue().splitlines()
+
+
+def test_no_failure_of_one_check_hides_another() -> None:
     # Given
-    def connect(url: str, **kwargs: Any) -> Any:
-        return nullcontext(Broker(version))
-
-    monkeypatch.setattr(redis.Redis, "from_url", connect)
-
+    checks = [
+        Check("a", crashes),
+        Check("b", refused),
+        Check("c", misconfigured),
+        Check("d", odd),
+        Check("e", works),
+    ]
     # When
-    answer = doctor._broker(Settings())
-
+    found = list(examine(checks, Settings()))
     # Then
-    assert answer.startswith(found)
-    assert ("security holes" in answer) == (version == "6.2.14")
+    assert [(one.name, one.status.value) for one in found] == [
+        ("a", "fail"),
+        ("b", "fail"),
+        ("c", "fail"),
+        ("d", "warn"),
+        ("e", "ok"),
+    ]
+    assert found[1][2:] == ("refuses the password", "EXPORTER_REDIS_URL", "correct it")
+    assert found[2].text == "X is wrong: write Y"
+
+
+def test_a_check_says_why_it_was_skipped() -> None:
+    # Given
+    checks = [
+        Check("redis", refused),
+        Check("workers", works, needs=["redis"]),
+        Check("webhooks", works, needs=["workers"]),
+        Check("s3", works, variables=["EXPORTER_S3_BUCKET"]),
+    ]
+    # When
+    found = list(examine(checks, Settings(), ["EXPORTER_S3_BUCKET"]))
+    # Then
+    assert [one.text for one in found[1:]] == [
+        "skipped because redis is failing",
+        "skipped because workers is skipped",
+        "skipped because EXPORTER_S3_BUCKET is malformed",
+    ]
+    assert not report.is_green(found[3:])
+
+
+@pytest.mark.external
+def test_a_check_that_hangs_ends_at_its_deadline_and_delays_no_other() -> None:
+    # Given
+    never = threading.Event()
+
+    def hangs(_: Settings) -> str:
+        never.wait(20)
+        return "too late"
+
+    checks = [Check("a", hangs), Check("b", works), Check("c", works, needs=["a"])]
+    began = time.monotonic()
+    # When
+    found = list(examine(checks, Settings(), check_seconds=0.3, total_seconds=5))
+    # Then
+    never.set()
+    assert time.monotonic() - began < 3
+    assert [one.status for one in found] == [Status.FAIL, Status.OK, Status.SKIPPED]
+    assert found[0].text.startswith("no answer within")
+
+
+FOUND = [
+    Finding("redis", Status.OK, "works"),
+    Finding("broker", Status.FAIL, "refuses the password", "EXPORTER_BROKER_URL", "correct it"),
+    Finding("beat", Status.WARN, "[none] is alive", None, "start one with `exporter beat`"),
+    Finding("s3 exports", Status.SKIPPED, "skipped because s3 is failing"),
+]
+
+
+def test_each_finding_is_one_line_without_colors_outside_of_a_terminal() -> None:
+    assert shown(FOUND, width=40) == [
+        "ok    redis              works",
+        "FAIL  broker             refuses the password -> EXPORTER_BROKER_URL: correct it",
+        "WARN  beat               [none] is alive -> start one with `exporter beat`",
+        "skip  s3 exports         skipped because s3 is failing",
+        "4 checks: 1 failed, 1 to know, 1 skipped",
+    ]
+
+
+def test_a_terminal_shows_long_lines_below_their_column() -> None:
+    # When
+    lines = shown(FOUND, width=60, force_terminal=True, no_color=True, color_system=None)
+    # Then
+    assert lines[1:3] == [
+        "FAIL  broker             refuses the password ->",
+        "                         EXPORTER_BROKER_URL: correct it",
+    ]
+    assert all(len(line) <= 60 for line in lines)
+
+
+def test_programs_get_the_same_in_json() -> None:
+    # When
+    found = json.loads(report.as_json(FOUND))
+    # Then
+    assert found["ok"] is False
+    assert found["checks"][1] == {
+        "name": "broker",
+        "status": "fail",
+        "text": "refuses the password",
+        "variable": "EXPORTER_BROKER_URL",
+        "remedy": "correct it",
+    }
+    assert json.loads(report.as_json(FOUND[:1]))["ok"] is True

@@ -1,0 +1,63 @@
+"""Checks of the object store, by the calls that an export makes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from exporter import wiring
+from exporter.cli.doctor.checks import Problem
+from exporter.errors import ExporterError
+from exporter.settings import Settings
+from exporter.storage import keys
+from exporter.storage.base import FileHeaders
+from exporter.storage.s3 import S3Storage
+
+HEADERS = FileHeaders(content_type="text/plain", file_name="probe.txt")
+"""Headers of the objects that checks write."""
+
+
+@contextmanager
+def probing(settings: Settings) -> Iterator[tuple[S3Storage, str]]:
+    """Context manager for a check: the store, and a prefix all of whose objects are deleted after.
+
+    Requests are repeated once at most, without a pause, so that a failure is known soon.
+    """
+    storage = wiring.storage(settings)
+    prefix = f"{keys.ROOT}doctor-{uuid.uuid4()}/"
+    try:
+        yield storage, prefix
+    except BaseException:
+        with suppress(ExporterError):  # the first failure is the one to report
+            _clear(storage, prefix)
+        raise
+    _clear(storage, prefix)
+
+
+def access(settings: Settings) -> str:
+    """The credentials can list and write the bucket."""
+    wiring.storage(settings).check()
+    return f"bucket {settings.s3_bucket} can be listed and written"
+
+
+def exports(settings: Settings) -> str:
+    """The store runs the calls of an export: upload, complete, copy, head, delete."""
+    with probing(settings) as (storage, prefix):
+        keys = [f"{prefix}one", f"{prefix}two"]
+        upload = storage.begin(keys[0], HEADERS)
+        part = storage.put_part(keys[0], upload, 1, b"probe")
+        storage.complete(keys[0], upload, [part])
+        info = storage.head(keys[0])
+        if info is None or info.size != len(b"probe"):
+            raise Problem(f"an object just written is not shown: {info}")
+        upload = storage.begin(keys[1], HEADERS)
+        copied = storage.copy_parts(info, keys[1], upload, 1)
+        storage.complete(keys[1], upload, copied)
+    return "writes, completes, copies and deletes"
+
+
+def _clear(storage: S3Storage, prefix: str) -> None:
+    for upload in list(storage.open_uploads(prefix)):
+        storage.abort(upload.key, upload.upload_id)
+    storage.delete([found.key for found in storage.objects(prefix)])
