@@ -75,6 +75,7 @@ class Sender:
     ) -> None:
         self._guard = guard
         self._clock = clock
+        self._retry_after = retry_after.Reader(clock, longest=MAX_RETRY_AFTER_SECONDS)
         self._timeout = timeout
         self._tls = tls
 
@@ -108,11 +109,7 @@ class Sender:
             answer.status,
             self._clock.monotonic() - began,
             bytes(answer.body),
-            retry_after.read(
-                answer.headers.get("retry-after"),
-                self._clock.now(),
-                longest=MAX_RETRY_AFTER_SECONDS,
-            ),
+            self._retry_after.read(answer.headers, where),
             error,
         )
 

@@ -164,6 +164,9 @@ class Upstream:
         # For a value such as `Bearer KEY`, the key alone is a secret too.
         sent = [form for value in headers.values() for form in (value, value.rpartition(" ")[2])]
         self._redactor = Redactor([*sent, url.password, signed])
+        self._retry_after = retry_after.Reader(
+            clock, longest=MAX_RETRY_AFTER_SECONDS, redact=self._redactor.redact
+        )
         self._headers = httpx.Headers(
             {
                 "user-agent": f"exporter/{metadata.version('exporter')}",
@@ -337,12 +340,17 @@ class Upstream:
         failed = _Failed(
             reaction or Reaction.GIVE_UP,
             self._refusal(path, response, body.whole()),
-            wait=retry_after.read(
-                said.get("retry-after"), self._clock.now(), longest=MAX_RETRY_AFTER_SECONDS
-            ),
+            wait=self._requested_wait(response),
         )
         failed.error.status = status
         raise failed
+
+    def _requested_wait(self, response: httpx.Response) -> float | None:
+        """Returns the seconds for which the upstream asks for a pause; None if it does not ask."""
+        seconds = self._retry_after.read(response.headers, self._name)
+        if seconds is None and response.status_code == 429:
+            return self._retry_after.until_reset(response.headers)
+        return seconds
 
     def _broken(self, path: str, what: str, response: httpx.Response | None, body: bytes) -> str:
         """Returns the error text for a request without an answer, or with an unusable body."""
@@ -376,7 +384,7 @@ class _Failed(Exception):
         super().__init__(said)
         self.reaction = reaction
         self.wait = wait
-        """Seconds that the upstream's Retry-After asks for; None without that header."""
+        """Seconds for which the upstream asks for a pause; None if it does not ask."""
         self.error: SourceError
         """The error to raise if the request is not retried."""
         if reaction is Reaction.SPENT:

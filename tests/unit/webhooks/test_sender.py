@@ -405,6 +405,7 @@ def test_the_look_up_is_within_the_deadline() -> None:
     ("said", "seconds"),
     [
         ("120", 120.0),
+        ("119.997", 120.0),
         ("0", 0.0),
         ("Thu, 01 Jan 2026 00:00:07 GMT", 7.0),
         ("Wed, 31 Dec 2025 23:00:00 GMT", 0.0),

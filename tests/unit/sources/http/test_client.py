@@ -13,11 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 import structlog
-from hypothesis import given
-from hypothesis import strategies as st
 
 from exporter.clock import FakeClock
-from exporter.core import retry_after
 from exporter.errors import SourceError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.local import ports
 from exporter.sources.http import client as http
@@ -181,6 +178,9 @@ def test_a_short_retry_after_is_waited_for_in_place(clock: FakeClock) -> None:
     [
         ("42", 42),
         (" 7 ", 7),
+        ("119.997", 120),
+        ("Thursday, 01-Jan-26 00:00:30 GMT", 30),
+        ("Thu Jan  1 00:00:30 2026", 30),
         ("999999999", http.MAX_RETRY_AFTER_SECONDS),
         ("9" * 400, http.MAX_RETRY_AFTER_SECONDS),
         (format_datetime(datetime(2026, 1, 1, 0, 0, 30, tzinfo=UTC), usegmt=True), 30),
@@ -216,14 +216,32 @@ def test_an_invalid_retry_after_is_ignored(clock: FakeClock, value: str) -> None
     assert clock.monotonic() < http.FIRST_RETRY_SECONDS
 
 
-@given(st.text(max_size=60) | st.from_regex(r"[A-Z][a-z]{2}, \d+ Jan \d+ \d+:\d+:\d+ [+-]\d+"))
-def test_no_retry_after_breaks_its_reader(value: str) -> None:
-    # When
-    seconds = retry_after.read(
-        value, datetime(2026, 1, 1, tzinfo=UTC), longest=http.MAX_RETRY_AFTER_SECONDS
-    )
+def test_the_reset_of_a_rate_limit_stands_in_for_an_absent_retry_after(clock: FakeClock) -> None:
+    # Given
+    with (
+        serving(reply(429, x_ratelimit_reset=str(int(clock.now().timestamp()) + 42))) as upstream,
+        pytest.raises(SourceUnavailable) as silent,
+    ):
+        # When
+        ask(upstream, clock)
     # Then
-    assert seconds is None or 0 <= seconds <= http.MAX_RETRY_AFTER_SECONDS
+    assert silent.value.retry_after == 42
+    assert len(upstream.asked) == 1
+
+
+def test_a_retry_after_that_echoes_the_key_is_logged_once_and_without_it(clock: FakeClock) -> None:
+    # Given
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    with (
+        serving(reply(429, retry_after=KEY)) as upstream,
+        structlog.testing.capture_logs() as logs,
+        pytest.raises(SourceUnavailable),
+    ):
+        # When
+        ask(upstream, clock)
+    # Then
+    assert [log["event"] for log in logs].count("retry_after.unreadable") == 1
+    assert KEY not in str(logs)
 
 
 def test_a_used_up_plan_is_no_rate_limit(clock: FakeClock) -> None:
