@@ -70,6 +70,8 @@ class SourceError(ExporterError):
 
     status: int | None = None
     """HTTP status of the upstream's answer; None without an answer and for status 200."""
+    upstream: str | None = None
+    """Host of the upstream, for logs and commands of operators; the text, for users, omits it."""
 
 
 class SourceRefused(SourceError):

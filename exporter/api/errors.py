@@ -20,6 +20,7 @@ from exporter.api import auth
 from exporter.api.pipeline_errors import Flat, flat
 from exporter.api.refusal import Refusal
 from exporter.api.state import runner_of
+from exporter.core import public_text
 from exporter.core.limits import LimitReached
 from exporter.core.plans import CreditsSpent, NotInPlan
 from exporter.errors import (
@@ -292,7 +293,13 @@ async def _source_failed(request: Request, error: Exception) -> Response:
     search is wrong. Any other refusal is not the caller's fault, and the answer is 502.
     """
     failure = cast("SourceError", error)
-    log.warning("api.source_failed", error=str(error), status=failure.status)
+    log.warning(
+        "api.source_failed",
+        error=str(error),
+        status=failure.status,
+        upstream=failure.upstream,
+    )
+    detail = public_text.without_addresses(str(error))
     headers: dict[str, str] = {}
     problems: list[FieldProblem] = []
     if isinstance(failure, SourceUnavailable):
@@ -305,10 +312,10 @@ async def _source_failed(request: Request, error: Exception) -> Response:
         status, code = 429, "source_quota_spent"
     elif failure.status == 422:
         status, code = 422, "source_refused"
-        problems.append({"loc": ("body",), "msg": str(error), "type": code})
+        problems.append({"loc": ("body",), "msg": detail, "type": code})
     else:
         status, code = 502, "source_refused"
-    return answer(request, Refusal(status, code, str(error), problems=problems, headers=headers))
+    return answer(request, Refusal(status, code, detail, problems=problems, headers=headers))
 
 
 async def _storage_unavailable(request: Request, error: Exception) -> Response:

@@ -283,7 +283,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     """Reason of the failure, in state failed; else the reason of the latest wait.
 
-    A checkpoint with progress clears the reason of a wait.
+    Users see it, so stores return it without addresses of the deployment. A checkpoint with
+    progress clears the reason of a wait.
     """
     attempts: int = 0
     """Number of workers in a row that lost their lease since the last checkpoint with progress."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
+from exporter.core import public_text
 from exporter.errors import ObjectExists, StorageError, StorageUnavailable, UploadGone
 
 RETRY_SECONDS = 60.0
@@ -146,4 +147,5 @@ def classify(error: Exception) -> tuple[Reaction, str]:
         return _CODES.get(code, otherwise), f"{code}: {message} (HTTP {status})"
     kinds = (kind for kind in type(error).__mro__ if kind in _EXCEPTIONS)
     reaction = _EXCEPTIONS.get(next(kinds, type(error)), _NEVER)
-    return reaction, f"{type(error).__name__}: {error}"
+    # Of the URL, which has the bucket, the key and the query, only the host is of use.
+    return reaction, public_text.with_hosts_only(f"{type(error).__name__}: {error}")

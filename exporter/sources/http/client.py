@@ -17,7 +17,7 @@ import httpx
 import structlog
 
 from exporter.clock import Clock
-from exporter.core import retry_after
+from exporter.core import public_text, retry_after
 from exporter.core.rates import MAX_SLEEP_SECONDS, UNLIMITED, Budget
 from exporter.errors import (
     PageTooLarge,
@@ -159,11 +159,12 @@ class Upstream:
         self._budget = budget
         self._timeout = timeout
         url = httpx.URL(base_url.rstrip("/"))
-        self._name = str(url.copy_with(userinfo=b""))
+        self._url = str(url.copy_with(userinfo=b""))
+        self._host = url.netloc.decode("ascii", "replace")
         signed = f"{url.username}:{url.password}" if url.password else ""
         # For a value such as `Bearer KEY`, the key alone is a secret too.
         sent = [form for value in headers.values() for form in (value, value.rpartition(" ")[2])]
-        self._redactor = Redactor([*sent, url.password, signed])
+        self._redactor = Redactor([*sent, url.password, signed], url)
         self._retry_after = retry_after.Reader(
             clock, longest=MAX_RETRY_AFTER_SECONDS, redact=self._redactor.redact
         )
@@ -223,8 +224,8 @@ class Upstream:
 
         `read` must raise SourceUntrue for a body that cannot be the requested one; the request is
         then retried too. All tries end at `deadline`, by default that of a page requested now.
-        Raises SourceRefused, SourceUnavailable or the last SourceUntrue; their texts may be shown
-        to users and never contain a header that was sent.
+        Raises SourceRefused, SourceUnavailable or the last SourceUntrue; their texts are shown to
+        users and never contain a header that was sent, nor the upstream's host, path or query.
 
         With `can_shrink`, this method also raises PageTooLarge, and the caller must then request a
         smaller page with the same deadline. Each request gets only half of the remaining time, so
@@ -241,24 +242,32 @@ class Upstream:
                 return self._once(method, path, read, json, now + share)
             except _Failed as failed:
                 error, reaction, asked = failed.error, failed.reaction, failed.wait or 0.0
+                error.upstream = error.upstream or self._host
             if can_shrink and reaction in _SMALLER_AT_ONCE:
                 raise PageTooLarge(str(error))
             if reaction in _FINAL:
-                raise error
+                raise self._logged(error)
             if asked and reaction is Reaction.SLOW_DOWN:
                 self._pause_all_workers(asked)
             wait = max(random.uniform(0, delay), asked)  # noqa: S311 - spreads load
             late = self._clock.monotonic() + wait >= deadline
             if late or asked > MAX_SLEEP_SECONDS or attempt == MAX_TRIES:
                 if isinstance(error, SourceUntrue):
-                    raise SourceUntrue(f"{error} (at try {attempt})")
+                    untrue = SourceUntrue(f"{error} (at try {attempt})")
+                    untrue.upstream = error.upstream
+                    raise self._logged(untrue)
                 if can_shrink and attempt == MAX_TRIES and reaction is Reaction.RETRY_THEN_SMALLER:
                     raise PageTooLarge(str(error), guess=True)
-                raise error
-            log.warning("source.retry", upstream=self._name, attempt=attempt, reason=str(error))
+                raise self._logged(error)
+            log.warning("source.retry", upstream=self._host, attempt=attempt, reason=str(error))
             self._clock.sleep(wait)
             delay = min(delay * 2, MAX_SLEEP_SECONDS)
         raise AssertionError("unreachable: count never ends")
+
+    def _logged(self, error: SourceError) -> SourceError:
+        """Returns the error after logging it with the host, which its text does not name."""
+        log.warning("source.failed", upstream=error.upstream, reason=str(error))
+        return error
 
     def close(self) -> None:
         """Closes all connections."""
@@ -275,12 +284,12 @@ class Upstream:
             wait = self._budget.reserve()
         except StoreUnavailable as error:
             raise SourceUnavailable(
-                f"no request was sent to {self._name}: its rate budget could not be read: {error}"
+                f"no request was sent to the source: its rate budget could not be read: {error}"
             ) from None
         if wait > MAX_SLEEP_SECONDS:
             before = "" if failure is None else f"; before that: {failure}"
             raise SourceUnavailable(
-                f"the next request to {self._name} may start in {wait:.1f} s: its rate is used up, "
+                f"the next request to the source may start in {wait:.1f} s: its rate is used up, "
                 f"or it asked for a pause{before}",
                 retry_after=wait,
             )
@@ -292,7 +301,7 @@ class Upstream:
             self._budget.pause_for(seconds)
         except StoreUnavailable as error:
             # The other workers get their own 429 from the upstream; this export waits in any case.
-            log.warning("source.pause_not_shared", upstream=self._name, reason=str(error))
+            log.warning("source.pause_not_shared", upstream=self._host, reason=str(error))
 
     def _once(
         self,
@@ -310,7 +319,7 @@ class Upstream:
         # redirects and the merging of URLs.
         request = httpx.Request(
             method,
-            _url(self._name + path),
+            _url(self._url + path),
             headers=self._headers,
             json=json,
             extensions=self._extensions,
@@ -330,11 +339,16 @@ class Upstream:
                 if isinstance(error, httpx.TimeoutException):
                     late = self._clock.monotonic() >= deadline
                     what = f"no whole answer within {seconds:.0f} s" if late else what
-                raise _Failed(
+                broken = _Failed(
                     _reaction(error),
                     self._broken(path, what, response, body.whole()),
                     untrue=isinstance(error, SourceUntrue),
-                ) from None
+                )
+                if isinstance(error, httpx.TransportError):
+                    # The operator needs the hosts in it, such as that of a proxy.
+                    cause = self._redactor.redact(public_text.with_hosts_only(what))
+                    broken.error.upstream = f"{self._host}: {cause}"
+                raise broken from None
         status, said = response.status_code, response.headers
         reaction = REACTIONS.get((status, said.get(QUOTA_HEADER, ""))) or REACTIONS.get(status)
         failed = _Failed(
@@ -343,35 +357,36 @@ class Upstream:
             wait=self._requested_wait(response),
         )
         failed.error.status = status
+        if status in range(300, 400):
+            target = _host_of(said.get("location", "")) or self._host
+            failed.error.upstream = f"{self._host}, which redirects to {target}: correct base_url"
         raise failed
 
     def _requested_wait(self, response: httpx.Response) -> float | None:
         """Returns the seconds for which the upstream asks for a pause; None if it does not ask."""
-        seconds = self._retry_after.read(response.headers, self._name)
+        seconds = self._retry_after.read(response.headers, self._host)
         if seconds is None and response.status_code == 429:
             return self._retry_after.until_reset(response.headers)
         return seconds
 
     def _broken(self, path: str, what: str, response: httpx.Response | None, body: bytes) -> str:
         """Returns the error text for a request without an answer, or with an unusable body."""
-        path = path.partition("?")[0]
-        what = self._redactor.excerpt(what.encode())
+        what = self._redactor.excerpt(what.encode(), path)
         if response is None:
-            return f"{self._name} did not answer: {what}"
+            return f"the source did not answer: {what}"
         kind = self._redactor.excerpt(
-            response.headers.get("content-type", "no content type").encode()
+            response.headers.get("content-type", "no content type").encode(), path
         )
         return (
-            f"{self._name}{path} answered 200 ({kind}) with {what}; "
-            f"{len(body)} bytes were received, beginning with: {self._redactor.excerpt(body)}"
+            f"the source answered 200 ({kind}) with {what}; "
+            f"{len(body)} bytes were received, beginning with: {self._redactor.excerpt(body, path)}"
         )
 
     def _refusal(self, path: str, response: httpx.Response, body: bytes) -> str:
-        path = path.partition("?")[0]  # a query may hold hundreds of ids
-        said = f"{self._name}{path} answered {response.status_code}: {self._redactor.excerpt(body)}"
+        excerpt = self._redactor.excerpt(body, path)
+        said = f"the source answered {response.status_code}: {excerpt}"
         if response.status_code in range(300, 400):
-            target = self._redactor.excerpt(response.headers.get("location", "").encode())
-            said += f" (redirect to {target}: correct base_url)"
+            said += " (a redirect, which is not followed)"
         return said
 
 
@@ -429,6 +444,14 @@ def _fill(body: _Body, response: httpx.Response) -> None:
             return
         if body.size > MAX_PAGE_BYTES:
             raise TooManyBytes(f"more than {MAX_PAGE_BYTES} bytes (lower page_size)")
+
+
+def _host_of(location: str) -> str:
+    """Returns the host of a redirect; an empty text for a relative or invalid one."""
+    try:
+        return httpx.URL(location).host
+    except httpx.InvalidURL:
+        return ""
 
 
 def _reaction(error: Exception) -> Reaction:

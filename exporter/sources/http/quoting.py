@@ -1,4 +1,7 @@
-"""Excerpts of upstream answers for error texts: one short printable line without secrets."""
+"""Excerpts of upstream answers for error texts: one short printable line.
+
+An excerpt contains no secret and no address, because users see the texts of errors.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,10 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote, quote_plus
 
+import httpx
+
+from exporter.core import public_text
+
 MAX_EXCERPT_CHARS = 300
 """Maximum length of the excerpt of an upstream's answer in an error text."""
 _HIDDEN = "(the API key)"
@@ -16,12 +23,17 @@ _MAX_FORM_BYTES = 16
 
 
 class Redactor:
-    """Replaces secrets, such as the API key of the upstream, in texts.
+    """Replaces secrets, such as the API key of the upstream, and addresses in texts.
 
-    Some upstreams and proxies echo all headers of a request, and users see the texts of errors.
+    Some upstreams and proxies echo all headers of a request and its URL, and users see the texts of
+    errors. `url` is the upstream's address.
     """
 
-    def __init__(self, secrets: Iterable[str]) -> None:
+    def __init__(self, secrets: Iterable[str], url: httpx.URL) -> None:
+        self._base_path = url.path.rstrip("/")
+        # A name such as `api` in another case is an ordinary word.
+        case = re.IGNORECASE if "." in url.host else 0
+        self._host = re.compile(rf"(?<![\w.-]){re.escape(url.host)}(?::[0-9]+)?(?![\w-])", case)
         whole = {secret for secret in secrets if secret}
         packed = {base64.b64encode(secret.encode()).decode().rstrip("=") for secret in whole}
         # The longest first, because one secret may be the beginning of another.
@@ -35,15 +47,27 @@ class Redactor:
         """Returns the text with each secret replaced."""
         return self._secret.sub(_HIDDEN, text)
 
-    def excerpt(self, body: bytes) -> str:
-        """Returns the beginning of an answer, printable and without secrets."""
+    def excerpt(self, body: bytes, path: str = "") -> str:
+        """Returns the beginning of an answer, printable, without secrets and addresses.
+
+        `path` is the path and query of the request, which many error pages repeat.
+        """
         most = MAX_EXCERPT_CHARS * 4
         # Redacted before the text is cut, so that a secret across the cut is recognised.
         text = self.redact(body[: most + self._max_secret_bytes].decode("utf-8", "replace"))[:most]
         shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        shown = self._without_addresses(shown, path)
         if not shown:
             return "(an empty body)" if not body else "(nothing printable)"
         return shown[:MAX_EXCERPT_CHARS] + ("…" if len(shown) > MAX_EXCERPT_CHARS else "")
+
+    def _without_addresses(self, text: str, path: str) -> str:
+        text = public_text.without_addresses(text)
+        for written in (path, path.partition("?")[0]):
+            for whole in (self._base_path + written, written):
+                if len(whole) > 1:
+                    text = text.replace(whole, public_text.HIDDEN)
+        return self._host.sub(public_text.HIDDEN, text)
 
 
 def _forms(character: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,13 @@ from typing import Any
 from urllib.parse import quote
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy import exc
 
-from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable
+from exporter.core import public_text
+from exporter.errors import ConfigurationError, SourceError, SourceRefused, SourceUnavailable
+
+log = structlog.get_logger()
 
 MAX_CONNECT_SECONDS = 10
 MAX_STATEMENT_SECONDS = 300
@@ -65,11 +70,13 @@ class Database:
                     connection.exec_driver_sql(limit)
                 yield connection
         except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-            raise SourceUnavailable(
-                f"{self._label} did not answer: {self._driver_text(error)}"
+            raise self._named(
+                SourceUnavailable(f"{self._label} did not answer: {self._driver_text(error)}")
             ) from None
         except exc.DBAPIError as error:
-            raise SourceRefused(f"{self._label} refused: {self._driver_text(error)}") from None
+            raise self._named(
+                SourceRefused(f"{self._label} refused: {self._driver_text(error)}")
+            ) from None
 
     def columns(self, schema: str | None, table: str) -> dict[str, sa.types.TypeEngine[Any]]:
         """Returns the columns of a table or view: the type of each column by its name.
@@ -90,17 +97,27 @@ class Database:
 
     @property
     def _label(self) -> str:
-        where = self._url.host or self._url.database or ""
-        return f"the {self._engine.dialect.name} database {where}".rstrip()
+        return f"the {self._engine.dialect.name} database"
+
+    def _named(self, error: SourceError) -> SourceError:
+        """Returns the error after logging it with the host or file, which its text does not name.
+
+        Users see the text.
+        """
+        error.upstream = self._url.host or self._url.database
+        log.warning("source.failed", upstream=error.upstream, reason=str(error))
+        return error
 
     def _driver_text(self, error: exc.SQLAlchemyError) -> str:
-        """Returns the driver's text in one line, without the password.
+        """Returns the driver's text in one line, without the URL's password, host, user and file.
 
         SQLAlchemy's own text is not used, because it contains the statement and its values.
         """
         said = " ".join(str(getattr(error, "orig", None) or error).split())
-        password = self._url.password
-        return said.replace(str(password), "***") if password else said
+        for part in (self._url.password, self._url.host, self._url.database):
+            said = re.sub(rf"(?<!\w){re.escape(str(part))}(?!\w)", "***", said) if part else said
+        said = re.sub(r'\b(user|role|database) "[^"]*"', r"\1 ***", said)
+        return public_text.without_addresses(said)
 
 
 def interrupt(connection: sa.Connection) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import datetime, timedelta
 
 from exporter.clock import Clock
+from exporter.core import public_text
 from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import TRANSITIONS, Export, Phase, Result, Spec, State
 from exporter.store import codec
@@ -223,7 +224,7 @@ class MemoryStore(MemoryPartitions):
                     retry_at=now + retry_in,
                     stalls=record.export.stalls + 1,
                     stalled_since=record.export.stalled_since or now,
-                    error=reason,
+                    error=reason and public_text.without_addresses(reason),
                 )
             return True
 
@@ -263,7 +264,7 @@ class MemoryStore(MemoryPartitions):
                 updated_at=now,
                 completed_at=now,
                 closing=None,
-                error=error,
+                error=error and public_text.without_addresses(error),
             )
             if record.export.partition is not None:
                 self._end_partition(record, result, now)

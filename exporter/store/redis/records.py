@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from exporter.core import nesting
+from exporter.core import nesting, public_text
 from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import Dialect, Export, Partition, Phase, Result, Spec, State
 from exporter.store.base import Unreadable
@@ -50,6 +50,15 @@ def read(answer: Sequence[bytes] | Mapping[bytes, bytes], export_id: str = "") -
         raise Unreadable(reason, _DamagedRecord(fields).show(export_id)) from error
 
 
+def _error(value: bytes) -> str:
+    """Returns the text of an error as its owner may see it.
+
+    Version 0.1.0 stored texts with the hosts of the upstream, S3 and Redis; texts of libraries,
+    which name them too, are still stored whole for the operator.
+    """
+    return public_text.without_addresses(value.decode())
+
+
 def show(answer: Sequence[bytes] | Mapping[bytes, bytes], export_id: str) -> Export:
     """Returns the export with these fields; of an unreadable record, what can be shown."""
     try:
@@ -76,7 +85,7 @@ class _Record:
             started_at=field(b"started_at", moment),
             completed_at=field(b"completed_at", moment),
             worker_id=field(b"worker_id", bytes.decode),
-            error=field(b"error", bytes.decode),
+            error=field(b"error", _error),
             attempts=field(b"attempts", int) or 0,
             stalls=field(b"stalls", int) or 0,
             stalled_since=field(b"stalled_since", moment),
@@ -125,7 +134,7 @@ class _DamagedRecord(_Record):
             updated_at=field(b"updated_at", moment) or EPOCH,
             progress=0.0,
             completed_at=field(b"completed_at", moment),
-            error=field(b"error", bytes.decode),
+            error=field(b"error", _error),
             retry_at=field(b"retry_at", moment),
             cancel_requested=b"cancel" in self._fields,
             file_expires_at=field(b"file_expires_at", moment),

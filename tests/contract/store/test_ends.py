@@ -63,6 +63,23 @@ def test_an_export_that_ends_without_a_file_keeps_its_progress(
     assert export.completed_at is not None
 
 
+def test_neither_a_wait_nor_an_error_shows_an_address_of_the_deployment(
+    store: ExportStore,
+) -> None:
+    # Given
+    store.create(spec("e"))
+    reason = 'no answer from "http://minio:9000/exports/e?uploads" and redis.internal:6379'
+
+    # When
+    store.release("e", claim(store).fence, clean=True, retry_in=timedelta(0), reason=reason)
+    waiting = known(store, "e").error
+    store.end("e", claim(store).fence, State.FAILED, error=f"gave up: {reason}", keep_record=KEEP)
+
+    # Then
+    assert waiting == 'no answer from "(address)" and (address)'
+    assert known(store, "e").error == f"gave up: {waiting}"
+
+
 def test_ending_twice_with_one_fence_is_ending_once(store: ExportStore, elapse: Elapse) -> None:
     # Given
     store.create(spec("e"))

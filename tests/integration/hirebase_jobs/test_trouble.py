@@ -58,6 +58,7 @@ def test_what_an_upstream_does_is_told_in_its_own_terms(
         header[1] if header and header[0] == "X-Billing-Code" else None
     )
     assert boards.KEY not in answer.text
+    assert "127.0.0.1" not in answer.text
 
 
 def test_a_search_of_a_source_that_has_none_is_404(api: Service) -> None:
