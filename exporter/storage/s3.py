@@ -9,7 +9,7 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 import boto3
 from botocore import exceptions as boto
@@ -63,6 +63,12 @@ MAX_BACKOFF_SECONDS = 5.0
 """Longest wait between two tries of a request."""
 
 
+class _Condition(TypedDict, total=False):
+    """Argument of a request that must not replace an object."""
+
+    IfNoneMatch: str
+
+
 class S3Storage:
     """Stores files in one bucket; safe to use from many threads and after a fork.
 
@@ -92,6 +98,8 @@ class S3Storage:
         # A forked child must neither use nor close the sockets of its parent. It makes clients
         # of its own and keeps the inherited ones, because freeing them would close them.
         self._clients: dict[tuple[int, str | None], S3Client] = {}
+        self.takes_conditions = True
+        """False after the store refused `If-None-Match`, see `_write_new`."""
 
     def check(self) -> None:
         """Raises an error unless these credentials can list and write the bucket.
@@ -212,10 +220,10 @@ class S3Storage:
         `head` then shows that the object exists. Raises StorageError, with the code of the store,
         if a part is missing, replaced or too small.
         """
-        self._call(
+        self._write_new(
             "CompleteMultipartUpload",
             key,
-            lambda s3: s3.complete_multipart_upload(
+            lambda s3, condition: s3.complete_multipart_upload(
                 Bucket=self._bucket,
                 Key=key,
                 UploadId=upload_id,
@@ -225,31 +233,38 @@ class S3Storage:
                         for number, part in enumerate(parts, 1)
                     ]
                 },
-                IfNoneMatch="*",
+                **condition,
             ),
         )
+        if not self.takes_conditions:
+            found = self.head(key)
+            if found is None or found.size != sum(part.size for part in parts):
+                raise ObjectExists(f"{key!r} in bucket {self._bucket!r} was completed before")
 
     def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:
         """Stores a whole object at once. Raises ObjectExists if other bytes have this key."""
         digest = _md5(data)
         try:
-            self._call(
+            self._write_new(
                 "PutObject",
                 key,
-                lambda s3: s3.put_object(
+                lambda s3, condition: s3.put_object(
                     Bucket=self._bucket,
                     Key=key,
                     Body=data,  # type: ignore[arg-type]  # the stubs do not know bytearray
                     ContentMD5=base64.b64encode(digest).decode(),
                     ContentType=headers.content_type,
                     ContentDisposition=headers.disposition,
-                    IfNoneMatch="*",
+                    **condition,
                 ),
             )
         except ObjectExists:
             # The object may come from an earlier try whose answer was lost.
             found = self.head(key)
-            if found is None or (found.size, found.etag) != (len(data), digest.hex()):
+            if found is None or found.size != len(data):
+                raise
+            # The etag is no MD5 if the store encrypts objects with keys of a KMS.
+            if found.etag != digest.hex() and _md5(self.read(key)) != digest:
                 raise
 
     def read(self, key: str) -> bytes:
@@ -370,6 +385,44 @@ class S3Storage:
         except boto.BotoCoreError as error:
             reaction, cause = s3_failures.classify(error)
             raise reaction.raises(self._error_text("Signing", key, cause, reaction)) from error
+
+    def _write_new(
+        self, operation: str, key: str, request: Callable[[S3Client, _Condition], object]
+    ) -> None:
+        """Sends a write that must not replace an object; `request` sends the condition.
+
+        Raises ObjectExists if the key is taken. A store that does not know `If-None-Match`
+        (Backblaze B2 answers 501) is asked by a HEAD before the write instead. This is remembered
+        after the first write that succeeded so. Another write may come between the HEAD and the
+        write; nothing is lost or doubled by it, because:
+
+        - A key contains the fence of one worker, or the id of an export that is not recorded yet
+          (`storage.keys`). So all writes of a key come from one worker: tries of the same write.
+        - A PutObject that is tried again writes the same bytes again.
+        - A multipart upload can be completed once. If its worker was suspended between the HEAD and
+          the completion, its successor has meanwhile sealed that upload (`File.take_over`). To the
+          late completion the store answers NoSuchUpload, or again 200 (SeaweedFS, AWS) without any
+          effect; therefore `complete` compares the size afterwards.
+        - The successor writes keys with its own fence, and its checkpoint names only those and the
+          sealed object. A late PutObject of the suspended worker makes an object that no checkpoint
+          names, as it would with `If-None-Match`; cleaning deletes that object.
+
+        The header is a second line of defense, and the way by which a repeated write whose answer
+        was lost is recognized; the HEAD recognizes it as well.
+        """
+        if self.takes_conditions:
+            try:
+                self._call(operation, key, lambda s3: request(s3, {"IfNoneMatch": "*"}))
+            except s3_failures.Unsupported:
+                pass
+            else:
+                return
+        if self.head(key) is not None:
+            raise ObjectExists(
+                f"{operation} of {key!r} in bucket {self._bucket!r}: the key is taken"
+            )
+        self._call(operation, key, lambda s3: request(s3, {}))
+        self.takes_conditions = False
 
     def _call(
         self,

@@ -25,6 +25,10 @@ class Missing(StorageError):
     """No object has that key."""
 
 
+class Unsupported(StorageError):
+    """The store does not know a header of the request."""
+
+
 class Refused(StorageUnavailable):
     """The store refuses the request until an operator corrects the cause named in the text."""
 
@@ -39,6 +43,7 @@ class Reaction(NamedTuple):
 
 _LATER = Reaction(StorageUnavailable, RETRY_SECONDS, "The store may answer later.")
 _NEVER = Reaction(StorageError)
+_UNSUPPORTED = Reaction(Unsupported)
 _MISSING = Reaction(Missing)
 _GONE = Reaction(UploadGone)
 _EXISTS = Reaction(ObjectExists)
@@ -81,7 +86,7 @@ _CODES: Mapping[str, Reaction] = {
     "BadDigest": _LATER,
     "IncompleteBody": _LATER,
     "XAmzContentSHA256Mismatch": _LATER,
-    "NotImplemented": _NEVER,
+    "NotImplemented": _UNSUPPORTED,
     "NoSuchUpload": _GONE,
     "PreconditionFailed": _EXISTS,
     "NoSuchKey": _MISSING,
@@ -117,7 +122,13 @@ _CODES: Mapping[str, Reaction] = {
 Codes that AWS does not have come from Ceph and MinIO.
 """
 
-_STATUSES: Mapping[int, Reaction] = {401: _KEYS, 403: _KEYS, 429: _LATER, 507: _FULL}
+_STATUSES: Mapping[int, Reaction] = {
+    401: _KEYS,
+    403: _KEYS,
+    429: _LATER,
+    501: _UNSUPPORTED,
+    507: _FULL,
+}
 """Reactions by HTTP status, for unknown codes; other statuses from 500 upward are `_LATER`."""
 
 _EXCEPTIONS: Mapping[type[BaseException], Reaction] = {
@@ -142,8 +153,10 @@ def classify(error: Exception) -> tuple[Reaction, str]:
     if isinstance(error, boto.ClientError):
         code = error.response["Error"].get("Code", "")
         status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-        otherwise = _STATUSES.get(status, _LATER if status >= 500 else _NEVER)
         message = error.response["Error"].get("Message", "no message")
+        otherwise = _STATUSES.get(status, _LATER if status >= 500 else _NEVER)
+        if otherwise is _NEVER and "if-none-match" in message.lower():
+            otherwise = _UNSUPPORTED
         return _CODES.get(code, otherwise), f"{code}: {message} (HTTP {status})"
     kinds = (kind for kind in type(error).__mro__ if kind in _EXCEPTIONS)
     reaction = _EXCEPTIONS.get(next(kinds, type(error)), _NEVER)

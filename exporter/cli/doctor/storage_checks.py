@@ -18,6 +18,9 @@ HEADERS = FileHeaders(content_type="text/plain", file_name="probe.txt")
 """Headers of the objects that checks write."""
 
 
+_WORKS = "writes, completes, copies and deletes"
+
+
 @contextmanager
 def probing(settings: Settings) -> Iterator[tuple[S3Storage, str]]:
     """Context manager for a check: the store, and a prefix all of whose objects are deleted after.
@@ -54,7 +57,9 @@ def exports(settings: Settings) -> str:
         upload = storage.begin(keys[1], HEADERS)
         copied = storage.copy_parts(info, keys[1], upload, 1)
         storage.complete(keys[1], upload, copied)
-    return "writes, completes, copies and deletes"
+    if not storage.takes_conditions:
+        return f"{_WORKS}; it has no If-None-Match, so a key is looked up before it is written"
+    return _WORKS
 
 
 def _clear(storage: S3Storage, prefix: str) -> None:

@@ -106,7 +106,6 @@ def test_what_an_operator_must_mend_is_unavailable_soon_and_says_how(
         (400, "EntityTooSmall", StorageError),
         (400, "InvalidPart", StorageError),
         (400, "SomethingNew", StorageError),
-        (501, "NotImplemented", StorageError),
         (404, "NoSuchUpload", UploadGone),
         (412, "PreconditionFailed", ObjectExists),
     ],

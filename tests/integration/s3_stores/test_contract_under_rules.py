@@ -1,0 +1,24 @@
+"""The contract of multipart uploads, on the real S3 with the rules of another store."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from exporter.clock import SystemClock
+from exporter.storage.s3 import S3Storage
+from tests.contract.conftest import Bench
+from tests.contract.storage.test_uploads import *  # noqa: F403 - its tests, with the bench below
+from tests.store_rules import StoreRules
+
+
+@pytest.fixture(params=["b2"])
+def bench(
+    request: pytest.FixtureRequest,
+    ruled: Callable[[str], StoreRules],
+    storage_at: Callable[..., S3Storage],
+) -> Bench:
+    storage = storage_at(ruled(request.param).url)
+    return Bench(storage, f"{uuid.uuid4().hex}/", lambda _: (404, {}, b""), SystemClock())
