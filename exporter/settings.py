@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -24,6 +25,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from exporter.core import limits
 from exporter.core.rates import Rate
+from exporter.environment import names, urls
+from exporter.environment.problems import problem_text
 from exporter.errors import ConfigurationError
 from exporter.storage.base import MAX_LINK_SECONDS, MIN_PART_BYTES
 
@@ -51,6 +54,8 @@ def _days(value: timedelta) -> str:
 def _positive(value: timedelta) -> timedelta:
     if value <= timedelta(0):
         raise ValueError("a duration must be longer than 0")
+    if value > MAX_DURATION:
+        raise ValueError(f"{value.days}d is too long: write {MAX_DURATION.days}d or less")
     return value
 
 
@@ -61,7 +66,10 @@ def _networks(value: object) -> object:
     """Parses networks such as `10.1.0.0/16, fd00::/8`; a single address means a network of one."""
     if not isinstance(value, str):
         return value
-    return tuple(ip_network(text.strip()) for text in value.split(",") if text.strip())
+    try:
+        return tuple(ip_network(text.strip()) for text in value.split(",") if text.strip())
+    except ValueError as error:  # its text names the part that is wrong
+        raise ValueError(f"{error}: write networks like 10.1.0.0/16, fd00::/8") from None
 
 
 Network = IPv4Network | IPv6Network
@@ -80,6 +88,22 @@ def parse_rate(value: object) -> object:
     return Rate(requests, seconds)
 
 
+MAX_DURATION = timedelta(days=3650)
+"""Longest duration of a setting; times that much later can still be computed everywhere."""
+MAX_COUNT = 10**12
+"""Largest count of a setting, far above every sensible one; Redis computes with it exactly."""
+MAX_BYTES = 1024**5
+"""Largest size of a setting, 1 PiB."""
+MAX_PART_BYTES = 5 * 1024**3
+"""Largest part of a multipart upload of S3."""
+_DATABASES = 16
+"""Number of databases of a Redis that is not configured otherwise."""
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", re.ASCII)
+_AWS_BUCKET = re.compile(
+    r"arn:.*|(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII
+)
+_OTHER_NAMES = ("EXPORTER_API_KEY", "EXPORTER_BOARD_DATABASE")
+"""Variables that are options of commands, not settings of the processes."""
 MAX_RATE_WINDOW_SECONDS = 7 * 86400
 """Longest time window of a rate: an export that waits longer for a page reaches its deadline."""
 MAX_CONCURRENCY = 512
@@ -102,10 +126,16 @@ Python, the libraries and threads take 110 MB of data before the first page.
 """
 
 
+PREFIX = "EXPORTER_"
+Count = Annotated[int, Field(le=MAX_COUNT)]
+Size = Annotated[ByteSize, Field(ge=0, le=MAX_BYTES)]
+StoreUrl = Annotated[str, AfterValidator(urls.store_url)]
+
+
 class Settings(BaseSettings):
     """All settings with their defaults; read from the variables `EXPORTER_*` only."""
 
-    model_config = SettingsConfigDict(env_prefix="EXPORTER_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     """URL of the Redis that stores the records.
@@ -114,9 +144,9 @@ class Settings(BaseSettings):
     """
     broker_url: str | None = None
     """URL of Celery's broker; default: the next database of the same Redis."""
-    s3_endpoint_url: str | None = None
+    s3_endpoint_url: StoreUrl | None = None
     """URL of the S3 service; None: AWS."""
-    s3_public_endpoint_url: str | None = None
+    s3_public_endpoint_url: StoreUrl | None = None
     """URL of the S3 service in download links, if clients use another URL than the workers."""
     s3_bucket: str = "exports"
     """Bucket that stores the files."""
@@ -126,18 +156,18 @@ class Settings(BaseSettings):
     """URL of the API in links, as callers reach it."""
     config: Path | None = None
     """TOML file of the sources; default: exporter.toml in the current directory, if it exists."""
-    part_size: ByteSize = ByteSize(8 * 1024 * 1024)
+    part_size: Size = ByteSize(8 * 1024 * 1024)
     """Bytes collected before a part is uploaded and committed.
 
     A part is the most work that a crash costs, and the larger share of a worker's memory.
     """
-    partition_rows: int = Field(default=100_000, ge=0)
+    partition_rows: Count = Field(default=100_000, ge=0)
     """Minimum number of rows in a partition; 0: no export is partitioned.
 
     An export with at least twice as many rows is split into partitions, which several workers read
     in parallel, if its source is read by page number and announces a total.
     """
-    partitions: int = Field(default=16, ge=1, le=1_000)
+    partitions: Count = Field(default=16, ge=1, le=1_000)
     """Maximum number of partitions of one export."""
     slice_seconds: Duration = timedelta(seconds=30)
     """Time that a worker spends on one export before it lets other exports have their turn."""
@@ -156,12 +186,12 @@ class Settings(BaseSettings):
     """Longest wait for an upstream or S3 that does not answer, before the export fails."""
     deadline: Duration = timedelta(days=7)
     """Longest duration of an export, waits included, before it fails."""
-    max_attempts: int = Field(default=5, ge=1)
+    max_attempts: Count = Field(default=5, ge=1)
     """Consecutive workers that an export may lose without a commit, before it fails."""
     charge_canceled: bool = False
     """Whether the rows that were read for an export cost credits if its owner then canceled or
     deleted it; at most the credits that it reserved."""
-    tenant_slots: int = Field(default=0, ge=0)
+    tenant_slots: Count = Field(default=0, ge=0)
     """Maximum number of slices of one user that run at the same time; 0: no limit."""
     create_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = limits.CREATE_RATE.default
     """Rate limit of one API key for creating and retrying exports, on any contract."""
@@ -181,19 +211,19 @@ class Settings(BaseSettings):
         limits.PIPELINE_RATE.default
     )
     """Rate limit of one API key for exports of its user's own rows, on any contract."""
-    max_queued_exports: int = Field(default=limits.QUEUED_EXPORTS.default, ge=0)
+    max_queued_exports: Count = Field(default=limits.QUEUED_EXPORTS.default, ge=0)
     """Maximum number of exports of one user that have not ended; 0: no limit."""
-    max_kept_exports: int = Field(default=limits.KEPT_EXPORTS.default, ge=0)
+    max_kept_exports: Count = Field(default=limits.KEPT_EXPORTS.default, ge=0)
     """Maximum number of records of one user, ended exports included; 0: no limit."""
-    max_stored_bytes: ByteSize = ByteSize(limits.STORED_BYTES.default)
+    max_stored_bytes: Size = ByteSize(limits.STORED_BYTES.default)
     """Maximum bytes of the searches of all records of one user; 0: no limit."""
-    worker_memory: ByteSize = ByteSize(1024**3)
+    worker_memory: Size = ByteSize(1024**3)
     """Maximum bytes of data in one worker process; 0: no limit.
 
     A slice that needs more ends like a crashed slice, before the machine runs out of memory.
     """
 
-    max_connections: int = Field(default=limits.CONNECTIONS.default, ge=1)
+    max_connections: Count = Field(default=limits.CONNECTIONS.default, ge=1)
     """Connections that one API process serves at once; fewer if it may open few files.
 
     Above it the connection that has been idle for the longest time is closed. If all connections
@@ -218,7 +248,7 @@ class Settings(BaseSettings):
     """Whether webhooks may go to public addresses by plain http, which is readable in transit."""
     webhook_timeout: Duration = timedelta(seconds=20)
     """Timeout of one attempt to deliver a webhook, in total; 60 s at most."""
-    webhook_concurrency: int = Field(default=16, ge=2, le=64)
+    webhook_concurrency: Count = Field(default=16, ge=2, le=64)
     """Maximum number of webhooks that one process sends at the same time.
 
     In addition, up to three times as many may wait for slow receivers.
@@ -227,21 +257,78 @@ class Settings(BaseSettings):
         limits.WEBHOOK_RESENDS.default
     )
     """Rate limit of one user for tests, redeliveries and recoveries of webhooks."""
-    webhook_kept_deliveries: int = Field(default=limits.KEPT_DELIVERIES.default, ge=1_000)
+    webhook_kept_deliveries: Count = Field(default=limits.KEPT_DELIVERIES.default, ge=1_000)
     """Webhook deliveries of one user that are kept; above that, the oldest are deleted."""
-    webhook_user_concurrency: int = Field(default=limits.USER_ATTEMPTS.default, ge=1)
+    webhook_user_concurrency: Count = Field(default=limits.USER_ATTEMPTS.default, ge=1)
     """Webhooks of one user that all processes together send at the same time; others wait."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_blanks(cls, values: dict[str, object]) -> dict[str, object]:
+        """Removes blanks around each value; a variable without a value counts as not set."""
+        bare = {
+            name: value.strip() if isinstance(value, str) else value
+            for name, value in values.items()
+        }
+        return {name: value for name, value in bare.items() if value != ""}
 
     @field_validator("redis_url", "broker_url")
     @classmethod
     def _is_redis(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        url = urlsplit(value)
-        database = url.path.strip("/")
-        if url.scheme not in ("redis", "rediss") or not (database.isdecimal() or not database):
-            raise ValueError("this is not the URL of a Redis: write redis://HOST:PORT/DATABASE")
+        return None if value is None else urls.redis_url(value)
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_public(cls, value: str) -> str:
+        return urls.http_url(value, example="https://exports.example.com")
+
+    @field_validator("s3_bucket")
+    @classmethod
+    def _is_bucket(cls, value: str) -> str:
+        if not _BUCKET.fullmatch(value) and not value.startswith("arn:"):
+            raise ValueError(
+                f"{urls.shown(value)} cannot be the name of a bucket: write 3 to 63 letters, "
+                "digits, dots and hyphens, such as my-exports, without s3:// and without a folder"
+            )
         return value
+
+    @field_validator("s3_region")
+    @classmethod
+    def _is_region(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", value, re.ASCII):
+            raise ValueError(
+                f"{urls.shown(value)} cannot be the name of a region: write one such as us-east-1"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Settings:
+        bucket = self.s3_bucket
+        if self.s3_endpoint_url is None and not _AWS_BUCKET.fullmatch(bucket):
+            raise ValueError(
+                f"EXPORTER_S3_BUCKET is {bucket!r}, which AWS refuses: write lower-case letters, "
+                "digits and hyphens, such as my-exports, or set EXPORTER_S3_ENDPOINT_URL to a "
+                "store with other rules"
+            )
+        for name in ("s3_endpoint_url", "s3_public_endpoint_url"):
+            if urlsplit(getattr(self, name) or "").path == f"/{bucket}":
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} ends with the bucket /{bucket}, which is added to it: "
+                    "leave the bucket out there"
+                )
+        if self.broker_url is None and _database(self.redis_url) == _DATABASES - 1:
+            raise ValueError(
+                f"EXPORTER_REDIS_URL uses database {_DATABASES - 1}, so the broker would use "
+                f"database {_DATABASES}, which a Redis does not have unless configured: set "
+                f"EXPORTER_BROKER_URL to another database of it, such as redis://HOST:PORT/"
+                f"{_DATABASES - 2}, or lower the first"
+            )
+        if self.broker_url is not None and self.broker_url == self.redis_url:
+            raise ValueError(
+                "EXPORTER_BROKER_URL is the same database as EXPORTER_REDIS_URL: give the broker "
+                "another database, such as redis://HOST:PORT/1, or leave it out for the next one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Settings:
@@ -249,6 +336,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"EXPORTER_PART_SIZE is {int(self.part_size)} bytes, below S3's minimum of 5 MiB:"
                 " give 5MiB or more"
+            )
+        if self.part_size > MAX_PART_BYTES:
+            raise ValueError(
+                f"EXPORTER_PART_SIZE is {int(self.part_size)} bytes, above S3's maximum of 5 GiB:"
+                " give less, such as 8MiB"
             )
         if self.retention > self.record_retention:
             raise ValueError(
@@ -306,27 +398,46 @@ class Settings(BaseSettings):
         if self.broker_url:
             return self.broker_url
         url = urlsplit(self.redis_url)
-        return url._replace(path=f"/{int(url.path.strip('/') or 0) + 1}").geturl()
+        return url._replace(path=f"/{_database(self.redis_url) + 1}").geturl()
+
+
+def _database(redis_url: str) -> int:
+    return int(urlsplit(redis_url).path.strip("/") or 0)
 
 
 @lru_cache
 def load() -> Settings:
     """Returns the settings of this process.
 
-    Raises ConfigurationError that names each wrong variable.
+    Raises ConfigurationError that names each wrong variable, its value and the right form.
     """
     try:
         return Settings()
     except ValidationError as error:
-        problems = "; ".join(
-            f"EXPORTER_{'_'.join(map(str, e['loc'])).upper()}: {problem_text(e)}"
-            if e["loc"]
-            else problem_text(e)
-            for e in error.errors()
-        )
+        problems = "; ".join(_problem_text(dict(e)) for e in error.errors())
         raise ConfigurationError(problems) from None
 
 
-def problem_text(problem: Mapping[str, Any]) -> str:
-    """Returns the text of a pydantic error without pydantic's prefix."""
-    return str(problem["msg"]).removeprefix("Value error, ")
+def _problem_text(problem: Mapping[str, Any]) -> str:
+    text = problem_text(problem)
+    if not problem["loc"]:  # several settings together, which the text names
+        return text
+    name = str(problem["loc"][0])
+    default = Settings.model_fields[name].default
+    if type(default) is int and not str(problem["type"]).startswith("value_error"):
+        text += f", such as {default}"
+    return f"{PREFIX}{name.upper()}: {text}"
+
+
+def unknown_names(environ: Mapping[str, str] | None = None) -> Sequence[str]:
+    """Returns a text for each EXPORTER_* variable that is no setting and so has no effect.
+
+    Such a variable is no error: it may belong to another version of this service.
+    """
+    found = os.environ if environ is None else environ
+    known = {*(PREFIX + name.upper() for name in Settings.model_fields), *_OTHER_NAMES}
+    return [
+        f"{name} has no effect: {names.unknown(name.upper(), known, 'setting')}"
+        for name in sorted(found)
+        if name.upper().startswith(PREFIX) and name.upper() not in known
+    ]

@@ -9,6 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from exporter import settings
 from exporter.config import Config, SourceConfig, load_config
@@ -89,7 +91,7 @@ def test_durations_are_written_as_a_number_and_a_unit(
     assert found.slice_seconds == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-5", "5w", "1h30m", "PT5M", "1e3", "٣", "9" * 30])
+@pytest.mark.parametrize("text", ["soon", "-5", "5w", "1h30m", "PT5M", "1e3", "٣", "9" * 30])
 def test_an_invalid_duration_is_named_with_its_variable(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
@@ -132,6 +134,189 @@ def test_the_error_of_a_setting_out_of_bounds_has_its_name_and_its_correction(
     # Then
     assert re.match(said, text)
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("value", ["", "  \n"])
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    # Given
+    default = settings.load()
+    settings.load.cache_clear()
+    for name in settings.Settings.model_fields:
+        monkeypatch.setenv(f"EXPORTER_{name.upper()}", value)
+    # When / Then
+    assert settings.load() == default
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("S3_ENDPOINT_URL", "minio:9000"),
+        ("S3_PUBLIC_ENDPOINT_URL", "files.example.com"),
+        ("PUBLIC_URL", "ftp://h"),
+        ("REDIS_URL", "redis://h:99999"),
+        ("BROKER_URL", "redis://h:abc"),
+    ],
+)
+def test_a_wrong_url_is_refused_with_its_variable_its_value_and_the_right_form(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    # When
+    text = refused(monkeypatch, f"EXPORTER_{name}", value)
+    # Then
+    assert text.startswith(f"EXPORTER_{name}: {value!r} ")
+    assert re.search("write .*(redis|https?)://", text)
+
+
+@pytest.mark.parametrize("name", ["S3_ENDPOINT_URL", "S3_PUBLIC_ENDPOINT_URL", "PUBLIC_URL"])
+def test_a_password_has_no_place_in_the_url_of_a_store_or_of_the_api(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # When
+    text = refused(monkeypatch, f"EXPORTER_{name}", "http://key:s3cret@h:9000")
+    # Then
+    assert "s3cret" not in text
+    assert "a user or a password" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (" http://minio:9000/ ", "http://minio:9000"),
+        ("HTTP://Minio:9000", "http://Minio:9000"),
+        ("http://[::1]:9000", "http://[::1]:9000"),
+        ("https://p.example.co/storage/v1/s3", "https://p.example.co/storage/v1/s3"),
+        ("https://xn--bcher-kva.de", "https://xn--bcher-kva.de"),
+    ],
+)
+def test_a_url_of_a_store_may_have_blanks_around_a_path_and_a_slash_at_its_end(
+    monkeypatch: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    # Given
+    monkeypatch.setenv("EXPORTER_S3_ENDPOINT_URL", given)
+    # When / Then
+    assert settings.load().s3_endpoint_url == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("redis://h/?db=3", "redis://h/3"),
+        ("redis://h:6379//3/", "redis://h:6379/3"),
+        ("redis://u:p%40@h", "redis://u:p%40@h"),
+        ("rediss://h:6380/2", "rediss://h:6380/2?ssl_cert_reqs=required"),
+        ("rediss://h?ssl_cert_reqs=CERT_NONE", "rediss://h?ssl_cert_reqs=none"),
+        (
+            "rediss://h?ssl_check_hostname=no",
+            "rediss://h?ssl_check_hostname=false&ssl_cert_reqs=required",
+        ),
+    ],
+)
+def test_the_url_of_a_redis_is_written_as_all_its_clients_read_it(
+    monkeypatch: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    # Given
+    monkeypatch.setenv("EXPORTER_REDIS_URL", given)
+    # When / Then
+    assert settings.load().redis_url == meant
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("redis://h/0/1", "which is not a number"),
+        ("redis://h/-1", "which is not a number"),
+        ("redis://h/٣", "which is not a number"),
+        ("redis://h/99999999999", "which is not a number"),
+        ("redis://h/1?db=2", "another as db"),
+        ("redis://h?db=x", "which is not a number"),
+        ("redis://h?ssl_ca_certs=/ca.pem", "rediss://"),
+        ("redis://h?timeout=3", "none of db"),
+        ("rediss://h?ssl_cert_reqs=maybe", "required, optional, none"),
+        ("rediss://h?ssl_check_hostname=perhaps", "neither true nor false"),
+        ("rediss://h?ssl_ca_certs=/no/such.pem", "No such file"),
+        ("rediss://h?ssl_ca_certs=/dev/null", "no certificate or key"),
+        ("rediss://h?ssl_keyfile=/dev/null", "without ssl_certfile"),
+        ("sentinel://h:26379", "Sentinel is not supported"),
+    ],
+)
+def test_a_url_that_redis_clients_would_read_otherwise_is_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str, said: str
+) -> None:
+    assert said in refused(monkeypatch, "EXPORTER_REDIS_URL", value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        *(
+            ("S3_BUCKET", value, "cannot be the name of a bucket")
+            for value in ("s3://b", "my bucket", "b/folder", "ab", "b" * 64, "-ab", "büch")
+        ),
+        *(("S3_BUCKET", value, "which AWS refuses") for value in ("My_Bucket", "a..b", "1.2.3.4")),
+        *(("S3_REGION", value, "name of a region") for value in ("us east", "eu_1", "-", "a" * 64)),
+        ("S3_ENDPOINT_URL", "http://minio_s3:9000", "underscore in its host"),
+        ("S3_ENDPOINT_URL", "http://h:9000/exports", "ends with the bucket"),
+        *(("MAX_ATTEMPTS", value, "whole number") for value in ("many", "1.5", "0x5", "9" * 5000)),
+        ("MAX_ATTEMPTS", "9" * 30, "less than or equal to"),
+        ("PARTITION_ROWS", "-5", "greater than or equal to 0"),
+        *(("PART_SIZE", value, "EXPORTER_PART_SIZE") for value in ("-8MiB", "8XB", "nan", "6GiB")),
+        ("WORKER_MEMORY", "9EiB", "less than or equal to"),
+        ("RETENTION", "9999d", "3650d or less"),
+        *(("CHARGE_CANCELED", value, "write true or false") for value in ("maybe", "2", "ja")),
+        *(("CREATE_RATE", value, "100/60s") for value in ("-1/s", "0/s", "5", "5/", "5/0s")),
+        ("BROKER_URL", "redis://127.0.0.1:6379/0", "another database"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    # When
+    text = refused(monkeypatch, f"EXPORTER_{name}", value)
+    # Then
+    assert f"EXPORTER_{name}" in text
+    assert said in text
+    assert len(text) < 500
+
+
+@pytest.mark.parametrize("text", ["true", "True", "1", "yes", "on", " TRUE "])
+def test_true_may_be_written_in_the_usual_ways(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("EXPORTER_CHARGE_CANCELED", text)
+    assert settings.load().charge_canceled
+
+
+def test_a_redis_whose_next_database_does_not_exist_needs_a_broker_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # When
+    text = refused(monkeypatch, "EXPORTER_REDIS_URL", "redis://h:6379/15")
+    # Then
+    assert "database 16" in text
+    assert "set EXPORTER_BROKER_URL to another database" in text
+    # And: with that, it is accepted
+    monkeypatch.setenv("EXPORTER_BROKER_URL", "redis://h:6379/14")
+    assert settings.load().redis_url == "redis://h:6379/15"
+
+
+@given(st.from_regex(r"(?i)exporter_[a-z0-9_]{1,20}", fullmatch=True))
+@example("EXPORTER_PARTSIZE")
+@example("EXPORTER_")
+@example("exporter_part_sise")
+def test_an_unknown_name_is_reported_and_a_known_one_is_not(name: str) -> None:
+    # When
+    texts = settings.unknown_names({name: "1", "PATH": "/", "MYEXPORTER_X": "1"})
+    # Then
+    known = name.upper().removeprefix("EXPORTER_").lower() in settings.Settings.model_fields
+    known = known or name.upper() in ("EXPORTER_API_KEY", "EXPORTER_BOARD_DATABASE")
+    assert [text.split()[0] for text in texts] == ([] if known else [name])
+
+
+def test_a_similar_name_is_proposed_for_an_unknown_one() -> None:
+    # When
+    (text,) = settings.unknown_names({"EXPORTER_PARTSIZE": "1"})
+    # Then
+    assert text == (
+        "EXPORTER_PARTSIZE has no effect: unknown setting: did you mean EXPORTER_PART_SIZE?"
+    )
 
 
 def test_networks_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:

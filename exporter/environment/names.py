@@ -1,0 +1,22 @@
+"""Finds the name that was probably meant by an unknown one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+
+MAX_COMPARED_CHARACTERS = 100
+"""Length above which an unknown name is not compared, because comparing takes quadratic time."""
+
+
+def unknown(name: str, known: Collection[str], kind: str = "key") -> str:
+    """Returns the text about an unknown name: the similar known name, else all known names."""
+    similar: list[str] = []
+    if len(name) <= MAX_COMPARED_CHARACTERS:
+        folded = {one.casefold().replace("-", "_"): one for one in known}
+        wanted = name.casefold().replace("-", "_")
+        similar = difflib.get_close_matches(wanted, folded, n=1, cutoff=0.7)
+        similar = [folded[one] for one in similar]
+    if similar:
+        return f"unknown {kind}: did you mean {similar[0]}?"
+    return f"unknown {kind}: the known ones are {', '.join(sorted(known))}"
