@@ -430,9 +430,9 @@ def _problem_text(problem: Mapping[str, Any]) -> str:
 
 
 def unknown_names(environ: Mapping[str, str] | None = None) -> Sequence[str]:
-    """Returns a text for each EXPORTER_* variable that is no setting and so has no effect.
+    """Returns a text for each unknown EXPORTER_* variable, which has no effect.
 
-    Such a variable is no error: it may belong to another version of this service.
+    It is not an error, because the variable may belong to another version of this service.
     """
     found = os.environ if environ is None else environ
     known = {*(PREFIX + name.upper() for name in Settings.model_fields), *_OTHER_NAMES}

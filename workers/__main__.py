@@ -94,6 +94,8 @@ def _check_settings() -> None:
     Waits until Redis answers, because its durability settings cannot be checked earlier.
     """
     found = settings.load()
+    for text in settings.unknown_names():
+        log.warning("settings.unknown", reason=text)
     config.load_config(found.config)
     store = RedisStore.connect(found.redis_url)
     while True:

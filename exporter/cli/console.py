@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.markup import escape
 from rich.segment import Segment
 from rich.text import Text
 
-from exporter.errors import ExporterError
+from exporter.errors import ConfigurationError, ExporterError
 
 DATA_DIR = Path(".exporter")
 """Folder of the state of `exporter up`, below the working directory."""
@@ -53,10 +54,23 @@ err = SafeConsole(stderr=True)
 def report_errors() -> Iterator[None]:
     """Context manager that prints an expected error as one line on stderr and exits with code 1.
 
-    Expected are ExporterError, ValueError and OSError.
+    Expected are ExporterError, ValueError and OSError. A wrong setting ends with code 78: a
+    supervisor that starts the process again changes nothing.
     """
     try:
         yield
+    except ConfigurationError as error:
+        _print_error(error)
+        raise typer.Exit(os.EX_CONFIG) from None
     except (ExporterError, ValueError, OSError) as error:
-        err.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        _print_error(error)
         raise typer.Exit(1) from None
+
+
+def _print_error(error: Exception) -> None:
+    err.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+
+
+def print_warning(text: str) -> None:
+    """Prints a warning as one line on stderr."""
+    err.print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)

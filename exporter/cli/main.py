@@ -10,7 +10,7 @@ import typer
 
 from exporter.cli import endpoints, keys, processes
 from exporter.cli.board import Faults, board
-from exporter.cli.console import DATA_DIR, err, out, report_errors
+from exporter.cli.console import DATA_DIR, err, out, print_warning, report_errors
 from exporter.errors import ExporterError
 
 app = typer.Typer(
@@ -19,6 +19,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+_NAMED_IN_LOG = ("api", "worker", "webhooks", "beat")
+"""Commands whose processes name unknown settings in their log."""
+
+
+@app.callback()
+def check_settings(context: typer.Context) -> None:
+    """Ends every command but `doctor`, which reports them, if a setting is wrong."""
+    if context.invoked_subcommand == "doctor":
+        return
+    from exporter import settings
+
+    with report_errors():
+        settings.load()
+    if context.invoked_subcommand not in _NAMED_IN_LOG:
+        for text in settings.unknown_names():
+            print_warning(text)
 
 
 @app.command()

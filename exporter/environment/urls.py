@@ -179,7 +179,7 @@ def _check_host(value: str, url: SplitResult, example: str) -> None:
         try:
             IPv4Address(host)
         except ValueError:
-            _refuse(value, f"has the host {host!r}, which is no IPv4 address", example)
+            _refuse(value, f"has the host {host!r}, which is not an IPv4 address", example)
 
 
 def _options(value: str, url: SplitResult) -> dict[str, str]:

@@ -307,32 +307,43 @@ def test_the_doctor_names_all_that_is_broken_and_how_to_mend_it(run: Run, tmp_pa
     assert "name one under [surfaces]" in found["surface hirebase"][1]
 
 
-WORKERS_STATUS = os.EX_CONFIG
-"""Tells a supervisor that starting the process again changes nothing."""
-
-
 @pytest.mark.parametrize(
-    ("command", "status"),
+    "command",
     [
-        ("doctor", 1),
-        ("worker", WORKERS_STATUS),
-        ("webhooks", WORKERS_STATUS),
-        ("beat", WORKERS_STATUS),
-        ("api", 1),
+        *("doctor", "api", "worker", "webhooks", "beat", "up", "keys list"),
+        *("export -o x.csv", "board serve"),
     ],
 )
-def test_a_wrong_setting_is_named_by_every_process(run: Run, command: str, status: int) -> None:
+def test_a_wrong_setting_is_named_by_every_process(run: Run, command: str) -> None:
     # When
-    done = run(command, EXPORTER_PART_SIZE="1MB")
+    done = run(*command.split(), EXPORTER_REDIS_URL="redis://:s3cret@h:99999")
     # Then
-    assert done.returncode == status
-    assert "EXPORTER_PART_SIZE is 1000000 bytes" in done.stdout + done.stderr
+    assert done.returncode == os.EX_CONFIG
+    assert "EXPORTER_REDIS_URL: 'redis://***@h:99999' " in done.stdout + done.stderr
+    assert "write it like redis://HOST:PORT/DATABASE" in done.stdout + done.stderr
+    assert "s3cret" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("command", "status"), [("worker", WORKERS_STATUS), ("api", 1)])
+@pytest.mark.parametrize("command", ["keys list", "doctor", "worker"])
+def test_a_name_that_is_no_setting_is_named_with_the_one_that_was_meant(
+    run: Run, command: str
+) -> None:
+    # When
+    done = run(
+        *command.split(),
+        EXPORTER_PARTSIZE="1",
+        EXPORTER_REDIS_URL=f"redis://127.0.0.1:{ports.find_free(1)[0]}",
+        EXPORTER_CONFIG="/no/such.toml",
+    )
+    # Then
+    text = "EXPORTER_PARTSIZE has no effect: unknown setting: did you mean EXPORTER_PART_SIZE?"
+    assert text in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["worker", "api"])
 def test_a_redis_that_may_lose_exports_is_refused(
-    run: Run, redis_server: RedisServer, command: str, status: int
+    run: Run, redis_server: RedisServer, command: str
 ) -> None:
     # Given
     with redis.Redis.from_url(redis_server.url) as client:
@@ -350,7 +361,7 @@ def test_a_redis_that_may_lose_exports_is_refused(
         finally:
             client.config_set("maxmemory-policy", "noeviction")
     # Then
-    assert "CONFIG SET maxmemory-policy noeviction" in one_error(done, status)
+    assert "CONFIG SET maxmemory-policy noeviction" in one_error(done, os.EX_CONFIG)
 
 
 # -- export ----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -13,12 +14,14 @@ from exporter.cli.doctor import registry, report, settings_checks
 from exporter.cli.doctor.checks import Finding, Status
 from exporter.cli.doctor.examination import examine
 from exporter.errors import ConfigurationError
+from exporter.settings import unknown_names
 
 
 def run(out: Console, *, as_json: bool) -> int:
     """Prints a line for each check, or one JSON object (see `report.as_json`).
 
-    Returns 0 if no check failed or was skipped, else 1. Ends within about 15 s, whatever hangs.
+    Returns 0 if no check failed or was skipped, 78 if a setting is wrong, else 1. Ends within
+    about 15 s, whatever hangs.
     """
     # What libraries and the service log says what the findings say, only in other words.
     logging.disable(logging.CRITICAL)
@@ -28,6 +31,8 @@ def run(out: Console, *, as_json: bool) -> int:
         out.print(report.as_json(findings), highlight=False, soft_wrap=True, markup=False)
     else:
         findings = list(report.show(findings_of_all(), out))
+    if any(one.name == settings_checks.NAME and one.status is Status.FAIL for one in findings):
+        return os.EX_CONFIG
     return 0 if report.is_green(findings) else 1
 
 
@@ -39,6 +44,8 @@ def findings_of_all() -> Iterator[Finding]:
         yield Finding(settings_checks.NAME, Status.FAIL, str(error).rstrip("."))
         return
     yield read.finding
+    for text in unknown_names():
+        yield Finding(settings_checks.NAME, Status.WARN, text)
     yield from examine(registry.checks(read.settings), read.settings, read.malformed)
 
 
