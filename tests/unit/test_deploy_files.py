@@ -25,6 +25,7 @@ from exporter.storage import keys
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
+LOCKS = ("requirements.lock", "requirements-runtime.lock", "requirements-local.lock")
 PIN = re.compile(r"^([a-z0-9.\-]+)(?:\[[^]]*\])?==(\S+)")
 
 Pins = dict[str, tuple[str, frozenset[str]]]
@@ -56,36 +57,41 @@ def compose() -> dict[str, Any]:
     return parsed
 
 
-def test_the_image_installs_exactly_what_the_tests_ran_with() -> None:
+@pytest.mark.parametrize("name", LOCKS[1:])
+def test_the_image_and_the_demo_install_exactly_what_the_tests_ran_with(name: str) -> None:
     # Given
     tested = pins(DEPLOY / "requirements.lock")
 
     # When
-    installed = pins(DEPLOY / "requirements-runtime.lock")
+    installed = pins(DEPLOY / name)
 
     # Then
     assert installed.items() <= tested.items()
     assert all(hashes for _, hashes in tested.values())
 
 
-def test_both_locks_hold_all_that_is_declared_and_the_image_no_more(
+def test_the_locks_hold_all_that_is_declared_and_the_image_no_more(
     project: dict[str, Any],
 ) -> None:
     # Given
     extras = project["optional-dependencies"]
     only_tests = needed([*extras["dev"], *extras["local"]]) - needed(project["dependencies"])
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
 
     # When
     everything = pins(DEPLOY / "requirements.lock").keys()
     image = pins(DEPLOY / "requirements-runtime.lock").keys()
+    local = pins(DEPLOY / "requirements-local.lock").keys()
 
     # Then
     assert needed(project["dependencies"]) <= image
     assert needed(project["dependencies"]) | only_tests <= everything
     assert not only_tests & image
+    assert needed([*extras["local"], *build]) <= local
+    assert not local & needed(extras["dev"]) - needed([*build, "editables"])
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-runtime.lock"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_names_no_place_to_download_from(name: str) -> None:
     # When
     text = (DEPLOY / name).read_text("utf-8")
@@ -252,7 +258,8 @@ def a_copy(folder: Path) -> Path:
     root = folder / "a project"
     (root / "deploy").mkdir(parents=True)
     shutil.copy(DEPLOY / "setup", root / "deploy" / "setup")
-    (root / "deploy" / "requirements.lock").write_text("one==1\n")
+    for name in LOCKS:
+        (root / "deploy" / name).write_text("one==1\n")
     (root / "pyproject.toml").write_text("[project]\n")
     return root
 
@@ -263,25 +270,94 @@ def a_program(path: Path, body: str) -> None:
     path.chmod(0o755)
 
 
+class Setup:
+    """deploy/setup in a copy of the project, whose environment has a Python of the test."""
+
+    def __init__(self, folder: Path, body: str = "") -> None:
+        self.root = a_copy(folder)
+        self.lock = self.root / "deploy" / "requirements.lock"
+        self._asked = folder / "asked"
+        python = f'printf "%s\\n" "$*" >> "{self._asked}"\n{body}'
+        a_program(self.root / ".venv" / "bin" / "python", python)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        self._asked.write_text("")
+        command = [str(self.root / "deploy" / "setup"), *arguments]
+        return subprocess.run(command, cwd="/", capture_output=True, text=True)
+
+    def installs(self, *arguments: str) -> list[str]:
+        """The locks that a successful run installs from."""
+        assert self.run(*arguments).returncode == 0
+        return re.findall(r"-r deploy/(\S+)", self._asked.read_text())
+
+
 @pytest.mark.external
 def test_setup_installs_once_and_again_when_the_lock_changes(tmp_path: Path) -> None:
     # Given an environment whose Python writes down what it is asked
-    root = a_copy(tmp_path)
-    asked = tmp_path / "asked"
-    a_program(root / ".venv" / "bin" / "python", f'printf "%s\\n" "$*" >> "{asked}"')
-
-    def installs() -> int:
-        asked.write_text("")
-        subprocess.run([root / "deploy" / "setup"], cwd="/", check=True, capture_output=True)
-        return asked.read_text().count("install")
+    setup = Setup(tmp_path)
 
     # When
-    first, second = installs(), installs()
-    (root / "deploy" / "requirements.lock").write_text("one==2\n")
-    third = installs()
+    first, second = setup.installs(), setup.installs()
+    setup.lock.write_text("one==2\n")
+    third = setup.installs()
 
     # Then
-    assert (first, second, third) == (2, 0, 2)
+    assert (first, second, third) == ([LOCKS[0]], [], [LOCKS[0]])
+
+
+@pytest.mark.external
+def test_the_tools_of_the_tests_are_added_to_what_the_demo_installed(tmp_path: Path) -> None:
+    # Given
+    setup = Setup(tmp_path)
+
+    # When
+    demo, again = setup.installs("--run"), setup.installs("--run")
+    tests, demo_after_tests = setup.installs(), setup.installs("--run")
+
+    # Then
+    assert demo == [*LOCKS[1:]]
+    assert again == []
+    assert tests == [LOCKS[0]]
+    assert demo_after_tests == []
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("failing", ["--require-hashes", "--editable"])
+def test_an_installation_that_fails_shows_why_and_is_tried_again(
+    failing: str, tmp_path: Path
+) -> None:
+    # Given an index that cannot be reached
+    setup = Setup(tmp_path, f'case "$*" in *{failing}*) echo "ERROR: no route"; exit 1;; esac')
+
+    # When
+    first, second = setup.run("--run"), setup.run("--run")
+
+    # Then
+    assert (first.returncode, second.returncode) == (1, 1)
+    assert "ERROR: no route" in first.stderr
+    assert "ERROR: no route" in second.stderr
+
+
+@pytest.mark.external
+def test_setup_refuses_an_option_it_does_not_know(tmp_path: Path) -> None:
+    # Given
+    setup = Setup(tmp_path)
+
+    # When
+    refused = setup.run("--runtime")
+
+    # Then
+    assert refused.returncode == 64
+    assert "Usage: " in refused.stderr
+
+
+def test_the_demo_leaves_out_the_tools_that_only_the_tests_need() -> None:
+    # When
+    demo, tests = ((DEPLOY / name).read_text("utf-8") for name in ("demo", "test"))
+
+    # Then
+    assert '/deploy/setup" --run\n' in demo
+    assert '/deploy/setup"\n' in tests
 
 
 @pytest.mark.external
