@@ -131,10 +131,15 @@ class Checkpoint(msgspec.Struct, frozen=True):
     seen: str = ""
     """Digests of the latest row ids, in base64; used to remove duplicates."""
     head: str = ""
-    """Digests of the row ids on a partition's first page, in base64.
+    """Digests of the ids of the first rows, in base64.
 
-    If the previous partition ends with one of these ids, rows have moved between the partitions.
+    If many of these rows come again, the source repeats its list. If the previous partition ends
+    with one of them, rows have moved between the partitions.
     """
+    again: int = 0
+    """Count of first rows that came again; see `exporter.run.row_ids.FirstRows`."""
+    repeated: int = 0
+    """Number of rows in a row, up to the latest, that came shortly before."""
     total_at_start: int | None = None
     """Rows that the source announced with the first page; None if it announces no total."""
     total_at_end: int | None = None

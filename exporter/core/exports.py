@@ -264,6 +264,11 @@ class Partition(msgspec.Struct, frozen=True):
     If the source later announces another total, its rows have moved: the partitions are dropped and
     the export is read again without partitions.
     """
+    first_rows: str = ""
+    """Digests of the ids of the export's first rows, in base64.
+
+    If many of these rows come again in a later partition, the source repeats its list.
+    """
 
 
 class Export(msgspec.Struct, frozen=True, kw_only=True):

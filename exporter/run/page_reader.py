@@ -4,29 +4,14 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from hashlib import blake2b
-from typing import Any
-
-import msgspec
+from collections.abc import Sequence
 
 from exporter.core.checkpoints import Checkpoint, Row
 from exporter.core.exports import Completeness, EndReason, Outcome, Spec
 from exporter.errors import SourceUntrue
+from exporter.run import row_ids
+from exporter.run.row_ids import FirstRows, RecentIds
 from exporter.sources.base import Page
-
-DUPLICATE_WINDOW_ROWS = 1_000
-"""Number of latest rows whose ids are remembered to detect duplicates.
-
-If a list grows while it is read by page number, rows move onto the next page and are read twice,
-one shortly after the other. Repetitions further apart come from the source itself and are kept.
-"""
-DIGEST_BYTES = 8
-"""Number of bytes that are kept of the hash of each row id.
-
-With this size, a row is wrongly taken for a duplicate in one of 10^10 exports of a million rows.
-"""
 
 
 class PageReader:
@@ -36,14 +21,26 @@ class PageReader:
     """
 
     def __init__(
-        self, spec: Spec, at: Checkpoint, *, identity: str | None, tolerated_drift: float
+        self,
+        spec: Spec,
+        at: Checkpoint,
+        *,
+        identity: str | None,
+        tolerated_drift: float,
+        first_rows: str = "",
     ) -> None:
+        """Stores the request and the position.
+
+        `first_rows` is `Partition.first_rows` for every partition but the first, else empty.
+        """
         self.at = at
         self.unknown: list[str] = _unpack_ids(at.unknown)
         """Requested ids that the source does not have."""
         self._spec = spec
         self._tolerated_drift = tolerated_drift
-        self._recent_ids = _RecentIds(identity, at.seen) if identity is not None else None
+        self._read_id = row_ids.reader(identity) if identity is not None else None
+        self._recent = RecentIds(at.seen, at.repeated)
+        self._first = FirstRows(at, first_rows)
 
     @property
     def ended(self) -> bool:
@@ -54,13 +51,12 @@ class PageReader:
         """Returns the rows of the page that belong in the file; moves the position past the page.
 
         Duplicates and rows beyond the limit are left out. Raises SourceUntrue, with the numbers in
-        its text, if the pages contradict each other: a cursor repeats, the pages end with another
-        number of rows than announced, or the list changed by more than `tolerated_drift`.
+        its text, if the pages contradict each other: a cursor or the first page repeats, the pages
+        end with another number of rows than announced, or the list changed by more than
+        `tolerated_drift`.
         """
         at = self.at
-        fresh = (
-            page.rows if self._recent_ids is None else self._recent_ids.without_repeated(page.rows)
-        )
+        fresh = self._without_repeated(page.rows)
         room = None if self._spec.limit is None else self._spec.limit - at.rows
         rows = fresh if room is None else fresh[:room]
         self.unknown += page.unknown
@@ -97,11 +93,22 @@ class PageReader:
     def checkpoint(self) -> Checkpoint:
         """Returns a checkpoint from which another worker continues after the last accepted page.
 
-        It has the ids of the latest rows, by which repeated rows are found, and the requested ids
-        that the source does not have.
+        It has the ids of the latest and the first rows, by which repeated rows are found, and the
+        requested ids that the source does not have.
         """
-        seen = "" if self._recent_ids is None else self._recent_ids.stored()
-        return self.at.evolve(seen=seen, unknown=_pack_ids(self.unknown))
+        return self.at.evolve(
+            seen=self._recent.stored(),
+            head=self._first.stored(),
+            again=self._first.again,
+            repeated=self._recent.repeated,
+            unknown=_pack_ids(self.unknown),
+        )
+
+    def first_rows(self, page: Page) -> str:
+        """Returns the digests of the first rows of the first page, for `Partition.first_rows`."""
+        if self._read_id is None:
+            return ""
+        return row_ids.first_rows(page.rows, [self._read_id(row) for row in page.rows])
 
     def completeness(self) -> Completeness:
         """Returns the proof of completeness; may be called only after the last page."""
@@ -125,6 +132,17 @@ class PageReader:
             total_at_start=at.total_at_start,
             total_at_end=at.total_at_end,
         )
+
+    def _without_repeated(self, rows: Sequence[Row]) -> Sequence[Row]:
+        """Returns the rows that did not come shortly before.
+
+        Raises SourceUntrue if the list repeats.
+        """
+        if self._read_id is None:
+            return rows
+        fresh, ids = self._recent.without_repeated(rows, [self._read_id(row) for row in rows])
+        self._first.check(ids, self.at)
+        return fresh
 
     def _is_truncated(self) -> bool:
         """True if the limit was reached while the source had, or may have had, more rows."""
@@ -165,57 +183,3 @@ def _pack_ids(ids: Sequence[str]) -> str:
 
 def _unpack_ids(stored: str) -> list[str]:
     return zlib.decompress(base64.b64decode(stored)).decode().split("\n") if stored else []
-
-
-class _RecentIds:
-    """Remembers the ids of the latest rows as short digests."""
-
-    def __init__(self, identity: str, stored: str) -> None:
-        self._id_of = _id_reader(identity)
-        raw = base64.b64decode(stored)
-        self._order = deque(raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES))
-        self._known = set(self._order)
-
-    def without_repeated(self, rows: Iterable[Row]) -> list[Row]:
-        """Returns the rows whose id is not among the recent ids, and remembers their ids.
-
-        Rows without an id are always returned.
-        """
-        order, known, id_of = self._order, self._known, self._id_of
-        kept: list[Row] = []
-        for row in rows:
-            identity = id_of(row)
-            if identity is not None:
-                digest = blake2b(identity, digest_size=DIGEST_BYTES).digest()
-                if digest in known:
-                    continue
-                known.add(digest)
-                order.append(digest)
-            kept.append(row)
-        while len(order) > DUPLICATE_WINDOW_ROWS:
-            known.discard(order.popleft())
-        return kept
-
-    def stored(self) -> str:
-        return base64.b64encode(b"".join(self._order)).decode()
-
-
-def _id_reader(name: str) -> Callable[[Row], bytes | None]:
-    """Returns a function that reads the field `name` of a row, as JSON text.
-
-    The function returns None if the field is absent or null, or if msgspec cannot read the row.
-    """
-    shape = msgspec.defstruct(
-        "Identified", [("id", msgspec.Raw, msgspec.field(default=msgspec.Raw(b""), name=name))]
-    )
-    decode: Callable[[Row], Any] = msgspec.json.Decoder(shape).decode
-
-    def identity(row: Row) -> bytes | None:
-        try:
-            found = bytes(decode(row).id)
-        except msgspec.DecodeError:
-            # Only the format's slow path can read this row; it is never counted as a duplicate.
-            return None
-        return found if found not in (b"", b"null") else None
-
-    return identity

@@ -47,8 +47,6 @@ class PartitionSlice(Slice):
         assert self.export.partition is not None
         rows = super()._accept(page)
         partitions.check_unmoved(self.export.partition, page, self.at)
-        if self.at.pages == 1:
-            self.reader.at = self.at.evolve(head=self.reader.checkpoint().seen)
         return rows
 
     def _on_source_error(self, error: SourceError) -> Ending:

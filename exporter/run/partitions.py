@@ -9,7 +9,6 @@ partitions.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 
 import msgspec
@@ -18,18 +17,25 @@ from isal import isal_zlib
 from exporter.core.checkpoints import Checkpoint, Packed, RowCounts
 from exporter.core.exports import Export, Partition, Spec, State
 from exporter.errors import SourceMoved
-from exporter.run.page_reader import DIGEST_BYTES
+from exporter.run import row_ids
 from exporter.sources.base import Page
 
 
 def plan(
-    spec: Spec, total: int, *, page_rows: int, min_rows: int, max_partitions: int
+    spec: Spec,
+    total: int,
+    *,
+    page_rows: int,
+    min_rows: int,
+    max_partitions: int,
+    first_rows: str = "",
 ) -> list[Partition]:
     """Returns partitions of whole pages and about equal length that cover all rows of the export.
 
     `total` is the number of rows that the source announced, `page_rows` the number of rows on a
-    page. Returns an empty list if the export is too small for two partitions of `min_rows` rows, if
-    `min_rows` or `page_rows` is 0, or if the spec lists ids or limits the rows per file.
+    page, `first_rows` the digests of its first rows. Returns an empty list if the export is too
+    small for two partitions of `min_rows` rows, if `min_rows` or `page_rows` is 0, or if the spec
+    lists ids or limits the rows per file.
     """
     rows = max(total - spec.offset, 0)
     if spec.limit is not None:
@@ -39,7 +45,7 @@ def plan(
         return []
     length = -(-rows // (count * page_rows)) * page_rows
     return [
-        Partition(place, offset, min(length, rows - offset), total)
+        Partition(place, offset, min(length, rows - offset), total, first_rows)
         for place, offset in enumerate(range(0, rows, length))
     ]
 
@@ -96,7 +102,7 @@ def join(spec: Spec, pieces: Sequence[Export]) -> Checkpoint:
             raise SourceMoved(
                 f"partition {one.id} has {one.checkpoint.rows} of its {one.partition.rows} rows"
             )
-        if ends and (again := len(_digests(ends[-1].seen) & _digests(one.checkpoint.head))):
+        if ends and (again := len(_common(ends[-1].seen, one.checkpoint.head))):
             raise SourceMoved(f"partition {one.id} begins with {again} rows of the one before")
         ends.append(one.checkpoint)
     row_counts = RowCounts()
@@ -121,6 +127,5 @@ def join(spec: Spec, pieces: Sequence[Export]) -> Checkpoint:
     )
 
 
-def _digests(stored: str) -> set[bytes]:
-    raw = base64.b64decode(stored)
-    return {raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)}
+def _common(some: str, others: str) -> set[bytes]:
+    return set(row_ids.unpack(some)) & set(row_ids.unpack(others))

@@ -91,6 +91,7 @@ class Slice:
             self.saved,
             identity=source.identity,
             tolerated_drift=source.tolerated_drift,
+            first_rows=self._first_rows(),
         )
         self.row_counts = self.saved.row_counts.copy()
         self.file_encoder = FileEncoder(encoder, self.spec, self.saved, bytearray())
@@ -182,6 +183,7 @@ class Slice:
             page_rows=len(page.rows),
             min_rows=self.limits.partition_rows,
             max_partitions=self.limits.partitions,
+            first_rows=self.reader.first_rows(page),
         )
         verdict = self.held.cut(pieces) if pieces else None
         if verdict is None:
@@ -393,6 +395,10 @@ class Slice:
 
     def _first_checkpoint(self) -> Checkpoint:
         return Checkpoint(cursor=self.source.start(self.spec.limit, self.spec.offset))
+
+    def _first_rows(self) -> str:
+        partition = self.export.partition
+        return partition.first_rows if partition is not None and partition.place else ""
 
     def _take_over(self) -> None:
         taken = self.file.take_over(self.saved)

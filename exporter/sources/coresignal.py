@@ -90,8 +90,8 @@ class CoresignalSource:
     detects this once, by a request with an empty list of ids.
     """
 
-    identity: str | None = None
-    """None: a page begins after the last id of the previous page, so no row can repeat."""
+    identity: str | None = "id"
+    """The field by which an upstream is detected whose pages begin again."""
     read_ahead = 1
 
     def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:

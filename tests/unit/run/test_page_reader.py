@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from exporter.core.checkpoints import Checkpoint, Row
 from exporter.core.exports import Completeness, Dialect, EndReason, Outcome, Spec
 from exporter.errors import SourceUntrue
-from exporter.run.page_reader import DUPLICATE_WINDOW_ROWS, PageReader
+from exporter.run.page_reader import PageReader
+from exporter.run.row_ids import DUPLICATE_WINDOW_ROWS, FIRST_ROWS
 from exporter.sources.base import Page
 from tests.harness import postings
 
@@ -163,6 +165,148 @@ def test_rows_without_an_id_are_all_kept() -> None:
     # Then
     assert list(written) == rows
     assert reads.completeness().outcome is Outcome.COMPLETE
+
+
+NO_IDS = (
+    *("", '"_id":null', '"_id":""', '"_id":"  "', r'"_id":"\u0020\t"', '"_id":"\u00a0"'),
+    *('"_id":{}', '"_id":[]', '"_id":0', '"_id":0.0', '"_id":false', '"id":7', '"_id":NaN'),
+    '"_id":"00000000-0000-0000-0000-000000000000"',
+)
+
+
+@pytest.mark.parametrize("identity", NO_IDS)
+def test_postings_that_share_an_empty_id_are_no_repetitions(identity: str) -> None:
+    # Given: two pages of other postings, all with the same empty id
+    comma = "," if identity else ""
+    rows: list[Row] = [f'{{{identity}{comma}"n":{n}}}'.encode() for n in range(60)]
+    reads = reading(tolerated_drift=0)
+    # When
+    written = [*reads.accept(Page(rows=rows[:30], next=1, total=60))]
+    written += reads.accept(Page(rows=rows[30:], next=None, total=60))
+    # Then
+    assert written == rows
+    assert reads.completeness().outcome is Outcome.COMPLETE
+
+
+@pytest.mark.parametrize("identity", ["0", "false", '"00000000-0000-0000-0000-000000000000"'])
+def test_a_posting_whose_id_is_zero_is_written_once(identity: str) -> None:
+    # Given
+    row = f'{{"_id":{identity},"n":1}}'.encode()
+    reads = reading()
+    reads.accept(Page(rows=[row], next=1, total=40))
+    # When: it moves onto the next page
+    written = reads.accept(Page(rows=[row, b'{"_id":1}'], next=2, total=40))
+    # Then
+    assert list(written) == [b'{"_id":1}']
+
+
+@pytest.mark.parametrize(
+    "identity", ["1", "-1", '"0"', '"a"', '"-"', "[1]", '{"$oid":"a"}', "true"]
+)
+def test_every_other_id_is_one(identity: str) -> None:
+    # Given
+    rows: list[Row] = [f'{{"_id":{identity},"n":{n}}}'.encode() for n in range(2)]
+    # When
+    written = reading().accept(Page(rows=rows, next=1, total=40))
+    # Then
+    assert list(written) == rows[:1]
+
+
+def wrapping(
+    length: int, *, page: int, total: int | None, name: str = "_id", resume: bool = True
+) -> tuple[int, str]:
+    """Reads a list of `length` rows that begins again after its end.
+
+    Returns the number of rows that were accepted, and the error. A new worker continues after each
+    page.
+    """
+    rows = [b'{"%b":"%d"}' % (name.encode(), n) for n in range(length)]
+    reads, at, accepted = reading(tolerated_drift=0.5), 0, 0
+    while not reads.ended:
+        some = [rows[n % length] for n in range(at, at + page)]
+        at += page
+        try:
+            reads.accept(Page(rows=some, next=None if at == total else at, total=total))
+        except SourceUntrue as error:
+            return accepted, str(error)
+        accepted += len(some)
+        if resume:
+            stored = msgspec.json.decode(msgspec.json.encode(reads.checkpoint()), type=Checkpoint)
+            reads = PageReader(spec(), stored, identity="_id", tolerated_drift=0.5)
+    return accepted, ""
+
+
+@pytest.mark.parametrize("page", [1, 50, 100, 1_000])
+@pytest.mark.parametrize("length", [1_100, 2_033])
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_list_that_begins_again_is_refused_at_its_first_page(
+    page: int, length: int, announced: bool
+) -> None:
+    # When
+    accepted, error = wrapping(
+        length, page=page, total=page * 20_000 if announced else None, resume=page > 1
+    )
+    # Then
+    assert "page one repeats" in error
+    assert length - page <= accepted <= length + page + FIRST_ROWS
+
+
+def test_a_list_without_ids_that_begins_again_is_refused_too() -> None:
+    # When
+    accepted, error = wrapping(2_000, page=100, total=4_000, name="title")
+    # Then
+    assert accepted == 2_000
+    assert "page one repeats" in error
+
+
+@pytest.mark.parametrize("length", [1, 2, 30, 1_000, 1_001])
+@pytest.mark.parametrize("page", [10, 100])
+def test_a_short_list_that_begins_again_without_end_is_refused(length: int, page: int) -> None:
+    # When
+    accepted, error = wrapping(length, page=page, total=None, resume=page > 1)
+    # Then
+    assert "repeat" in error
+    assert accepted <= 3 * length + 2 * DUPLICATE_WINDOW_ROWS
+
+
+def test_single_postings_that_come_again_far_away_are_the_sources_own() -> None:
+    # Given: three of the first postings are shown again on every twelfth page
+    rows = postings(6_000)
+    pages = [rows[at : at + 100] for at in range(0, 6_000, 100)]
+    for page in pages[12::12]:
+        page[40:43] = rows[:3]
+    reads = reading()
+    # When
+    for number, page in enumerate(pages, 1):
+        reads.accept(Page(rows=page, next=number if number < 60 else None, total=6_000))
+    # Then
+    assert reads.completeness().exported == 6_000
+
+
+def test_equal_rows_without_an_id_do_not_mean_that_the_list_begins_again() -> None:
+    # Given
+    rows: list[Row] = [b'{"title":"Welder"}', b'{"title":"Nurse"}'] * 1_500
+    reads = reading()
+    # When
+    for at in range(0, 3_000, 100):
+        last = at == 2_900
+        reads.accept(Page(rows=rows[at : at + 100], next=None if last else at + 100, total=3_000))
+    # Then
+    assert reads.completeness().exported == 3_000
+
+
+def test_a_checkpoint_of_a_version_that_remembered_no_first_rows_is_continued() -> None:
+    # Given
+    rows = postings(3_000)
+    stored = Checkpoint(cursor=1, rows=1_000, fetched=1_000, pages=10, total_at_start=3_000)
+    reads = PageReader(spec(), stored, identity="_id", tolerated_drift=0.05)
+    # When
+    for at in range(1_000, 3_000, 100):
+        last = at == 2_900
+        reads.accept(Page(rows=rows[at : at + 100], next=None if last else at + 100, total=3_000))
+    # Then
+    assert reads.completeness().outcome is Outcome.COMPLETE
+    assert reads.checkpoint().head == ""
 
 
 def test_a_limit_counts_rows_in_the_file_not_repetitions() -> None:

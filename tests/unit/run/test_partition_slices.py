@@ -397,3 +397,19 @@ def test_a_user_with_one_slot_has_one_partition_read_at_a_time_and_the_file_in_t
     # Then
     assert held == 6
     assert bench.file() == _serial().file()
+
+
+@pytest.mark.parametrize("partitions", [0, 4, 7])
+def test_a_list_that_begins_again_is_never_published_by_one_worker_or_many(
+    partitions: int,
+) -> None:
+    # Given: a source that sends 1,500 postings twice, and announces 3,000
+    limits = msgspec.structs.replace(LIMITS, partition_rows=400, partitions=partitions)
+    bench = _bench(postings(1_500) * 2, page_size=100, limits=limits)
+    # When
+    endings = bench.run()
+    # Then
+    assert (Ending.CUT in endings) is bool(partitions)
+    assert bench.export.state is State.FAILED
+    assert "page one repeats" in (bench.export.error or "")
+    assert bench.bucket() == []
