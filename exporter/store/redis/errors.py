@@ -27,6 +27,12 @@ _CODES = {
 _WRONG_PASSWORD = "Redis rejected the user or password in EXPORTER_REDIS_URL: correct it there"  # noqa: S105
 FULL_HINT = "Redis is full: raise maxmemory or wait until exports end"
 _HINTS = {
+    "Hostname mismatch": "the certificate of Redis is for another host: write its host name in "
+    "EXPORTER_REDIS_URL, or add ssl_check_hostname=false to it",
+    "IP address mismatch": "the certificate of Redis is for another host: write its host name in "
+    "EXPORTER_REDIS_URL, or add ssl_check_hostname=false to it",
+    "CERTIFICATE_VERIFY_FAILED": "the certificate of Redis is not trusted: add "
+    "ssl_ca_certs=/PATH/CA.pem to EXPORTER_REDIS_URL",
     "MISCONF": "Redis cannot write its files: free disk space",
     "READONLY": "this Redis is a replica: point EXPORTER_REDIS_URL at the primary",
     "LOADING": "Redis has just started and is still loading its data: retry in a few seconds",
