@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from exporter.api import errors, health, metrics, responses, state, turns, waiting
+from exporter.api import edge, errors, health, metrics, responses, state, turns, waiting
 from exporter.api.files import downloads, streams
 from exporter.api.openapi import docs, document
 from exporter.api.request_context import RequestContext
@@ -76,11 +76,11 @@ def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
         metrics.router,
         docs.router,
     )
-    errors.install(
-        app, [route for router in routers for route in router.routes if isinstance(route, Route)]
-    )
+    errors.install(app)
     for router in routers:
         app.include_router(router)
+    routes = [one for router in routers for one in router.routes if isinstance(one, Route)]
+    app.add_middleware(edge.Edge, routes=routes)
     app.add_middleware(turns.InTurn)
     app.add_middleware(RequestContext)
     document.complete(app)

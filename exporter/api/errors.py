@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
+from inspect import iscoroutine
 from typing import Annotated, Any, cast
 
 import msgspec
@@ -14,7 +15,6 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.routing import Route
 
 from exporter.api import auth
 from exporter.api.pipeline_errors import Flat, flat
@@ -178,6 +178,18 @@ def missing(export_id: str) -> Refusal:
     )
 
 
+def no_path(path: str) -> Refusal:
+    """Returns the 404 refusal of a path that the API does not have."""
+    return Refusal(404, "not_found", f"nothing is at {path[:200]}")
+
+
+def wrong_method(method: str, path: str, allowed: Iterable[str]) -> Refusal:
+    """Returns the 405 refusal of a method that the path does not support."""
+    allow = ", ".join(sorted(allowed))
+    detail = f"{method} does not work on {path[:200]}; allowed: {allow}"
+    return Refusal(405, "method_not_allowed", detail, headers={"Allow": allow})
+
+
 def unexpected() -> Refusal:
     """Returns the 500 refusal of an unexpected failure, without any detail of the failure."""
     return Refusal(
@@ -193,34 +205,23 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     failure = cast("HTTPException", error)
-    headers = dict(failure.headers or {})
-    path, code, detail = request.url.path[:200], "http_error", failure.detail
+    refusal = Refusal(failure.status_code, "http_error", failure.detail)
     if failure.status_code == 404:
-        code, detail = "not_found", f"nothing is at {path}"
+        refusal = no_path(request.url.path)
     elif failure.status_code == 405:
-        allowed = _allowed(request)
-        if allowed:
-            headers["Allow"] = ", ".join(allowed)
-        code = "method_not_allowed"
-        detail = f"{request.method} does not work on {path}; allowed: {headers.get('Allow', '')}"
-    return answer(request, Refusal(failure.status_code, code, detail, headers=headers))
-
-
-def _allowed(request: Request) -> list[str]:
-    # Starlette's own Allow names only the methods of the first matching route. Routes with exactly
-    # this path hide routes that have a parameter in its place.
-    path = request.url.path
-    routes = cast("Sequence[Route]", request.app.state.routes)
-    own = [route for route in routes if route.path == path]
-    found = own or [route for route in routes if route.path_regex.match(path)]
-    return sorted({method for route in found for method in route.methods or ()})
+        allowed = (failure.headers or {}).get("Allow", "").split(", ")
+        refusal = wrong_method(request.method, request.url.path, allowed)
+    return answer(request, refusal)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     # The framework validates the query string before the handler checks the key. A caller without
     # a right key must learn only that.
     try:
-        await runner_of(request).run(lambda turn: auth.reader(request, turn.keys))
+        if request.method in ("GET", "HEAD"):
+            await runner_of(request).run(lambda turn: auth.reader(request, turn.keys))
+        else:
+            await auth.identify(request)
     except Refusal as refusal:
         return answer(request, refusal)
     except StoreUnavailable as unavailable:
@@ -328,12 +329,19 @@ def _unavailable(request: Request, code: str, detail: str) -> Response:
     return answer(request, Refusal(503, code, detail, headers=headers))
 
 
-def install(app: FastAPI, routes: Sequence[Route]) -> None:
-    """Registers the handlers of all expected errors, which answer in the error shape of the path.
+async def handle(request: Request, error: Exception) -> Response:
+    """Returns the app's answer to an error. Raises the error if the app has no handler for it."""
+    handlers = cast("FastAPI", request.app).exception_handlers
+    for kind in type(error).__mro__:
+        handler = handlers.get(kind)
+        if handler is not None:
+            found = handler(request, error)
+            return cast("Response", await found if iscoroutine(found) else found)
+    raise error
 
-    `routes` are all routes of the app; the answer 405 lists the methods that they support.
-    """
-    app.state.routes = routes
+
+def install(app: FastAPI) -> None:
+    """Registers the handlers of all expected errors; they answer in the error shape of the path."""
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -8,15 +8,12 @@ answers, and every other request takes the usual way through the framework.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from inspect import iscoroutine
-from typing import cast
 
-from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from exporter.api import bodies
+from exporter.api import bodies, edge, errors
 from exporter.api.request_context import RequestContext
 from exporter.api.surfaces import hirebase, native
 
@@ -31,6 +28,10 @@ _POST_BY_PATH: dict[str, Callable[[Request, bytes], Awaitable[Response]]] = {
     "/v1/exports": native.create,
     "/v2/jobs/export": hirebase.create,
 }
+
+
+_ID_CHARS = 36
+"""Length of the id of an export; other text in its place may be the name of an operation."""
 
 
 class Shortcut:
@@ -52,14 +53,15 @@ async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
     try:
         response = await found(request)
     except Exception as error:  # noqa: BLE001 - raised again if no answer is known
-        response = await _answer(request, error)
+        response = await errors.handle(request, error)
     await response(scope, receive, send)
 
 
 def endpoint(scope: Scope) -> Endpoint | None:
     """Returns the handler of a frequent request; None for any other request.
 
-    Frequent requests get one export or task without a query string, or create an export.
+    Frequent requests get one export or task, or create an export, without anything that must be
+    checked first: a query string, or a body of a GET.
     """
     if scope["type"] != "http" or scope["query_string"] or scope.get("root_path"):
         return None
@@ -67,8 +69,8 @@ def endpoint(scope: Scope) -> Endpoint | None:
     if scope["method"] == "GET":
         before, slash, export_id = path.rpartition("/")
         show = _GET_BY_PREFIX.get(before + slash)
-        if show is not None and export_id:
-            return lambda request: show(request, export_id)
+        if show is not None and len(export_id) == _ID_CHARS and edge.is_plain(scope["headers"]):
+            return lambda request: show(request, export_id.lower())
     elif scope["method"] == "POST":
         create = _POST_BY_PATH.get(path)
         if create is not None:
@@ -80,14 +82,3 @@ async def _created(
     request: Request, create: Callable[[Request, bytes], Awaitable[Response]]
 ) -> Response:
     return await create(request, await bodies.read(request))
-
-
-async def _answer(request: Request, error: Exception) -> Response:
-    """Returns the app's answer to an error. Raises the error if the app has no handler for it."""
-    handlers = cast("FastAPI", request.app).exception_handlers
-    for kind in type(error).__mro__:
-        handler = handlers.get(kind)
-        if handler is not None:
-            answer = handler(request, error)
-            return cast("Response", await answer if iscoroutine(answer) else answer)
-    raise error

@@ -144,7 +144,11 @@ async def turn(request: Request) -> AsyncIterator[None]:
 def is_waiting_poll(scope: Scope) -> bool:
     """True for a poll that may wait, which occupies no thread while it waits."""
     folder, _, _ = scope["path"].rpartition("/")
-    return scope["method"] == "GET" and folder == "/v1/exports" and bool(scope["query_string"])
+    return (
+        scope["method"] in ("GET", "HEAD")
+        and folder == "/v1/exports"
+        and bool(scope["query_string"])
+    )
 
 
 def turns_of(request: HTTPConnection) -> Turns:

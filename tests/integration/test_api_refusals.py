@@ -304,9 +304,9 @@ def test_an_unknown_path_is_404_in_the_shape_of_its_prefix(
     ("surface", "method", "path", "allowed"),
     [
         ("hirebase", "PUT", "/v2/jobs/export", "POST"),
-        ("hirebase", "DELETE", "/v2/tasks", "GET"),
-        ("native", "DELETE", "/v1/exports", "GET, POST"),
-        ("native", "PATCH", "/v1/exports/some-id", "DELETE, GET"),
+        ("hirebase", "DELETE", "/v2/tasks", "GET, HEAD"),
+        ("native", "DELETE", "/v1/exports", "GET, HEAD, POST"),
+        ("native", "PATCH", "/v1/exports/id-1", "DELETE, GET, HEAD"),
         ("native", "GET", "/v1/exports/some-id/cancel", "POST"),
     ],
 )

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from exporter.api import turns
+from exporter.api.edge import is_head
 from exporter.api.errors import RETRY_AFTER_SECONDS
 from exporter.api.refusal import Refusal
 from exporter.api.state import service_of
@@ -59,7 +60,7 @@ def serve(request: Request, storage: Storage, stretch: ServedFile) -> Response:
     if known.strip() == "*" or tag in (one.strip().removeprefix("W/") for one in known.split(",")):
         return Response(status_code=304, headers=headers)
     wanted = None
-    if request.method == "GET" and request.headers.get("if-range", tag).strip() == tag:
+    if not is_head(request) and request.headers.get("if-range", tag).strip() == tag:
         wanted = _range(request.headers.get("range", ""), stretch.size)
     status = 200
     if wanted is None:
@@ -72,7 +73,7 @@ def serve(request: Request, storage: Storage, stretch: ServedFile) -> Response:
         "Content-Disposition": FileHeaders(stretch.content_type, stretch.name).disposition,
         "Content-Length": str(len(wanted)),
     }
-    if request.method == "HEAD":
+    if is_head(request):
         return Response(status_code=status, headers=headers)
     begin, end = stretch.start + wanted.start, stretch.start + wanted.stop
     return _Streamed(partial(storage.stream, stretch.key, begin, end), status, headers)

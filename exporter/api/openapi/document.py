@@ -93,7 +93,10 @@ An export is created on one of the contracts below. Its owner can poll it on any
 Every request needs an API key, in any of the ways under *Authorize*; only the health checks and the
 lists under `/v2/jobs/data/` need none. Errors have the shape of the contract of the path. Each
 answer has an `X-Request-Id`, which is also in the service's logs. After 429 and 503, `Retry-After`
-says when to try again. A creation can be repeated safely with the same `Idempotency-Key`.
+says when to try again. Nothing is ignored in silence: under `/v1`, an unknown query parameter or
+field is an error; on the other contracts, `X-Ignored-Parameters` names the query parameters that
+had no effect. HEAD works wherever GET does. A creation can be repeated safely with the same
+`Idempotency-Key`.
 """
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from exporter.api.edge import IGNORED_HEADER
+
 
 class Operation(NamedTuple):
     """The id and the response headers of one operation of the document."""
@@ -25,6 +27,11 @@ _HEADERS: Mapping[str, tuple[Mapping[str, Any], str]] = {
     "X-Request-Id": (
         _TEXT,
         "Id of the request in the service's logs: the caller's own id or a new id.",
+    ),
+    IGNORED_HEADER: (
+        _TEXT,
+        "Names of parameters and headers of the request that had no effect, and `body` for a body"
+        " that had none. Absent if there are none.",
     ),
     "Retry-After": (_NUMBER, "Seconds to wait before the next request."),
     "Location": (_TEXT, "URL of the created or existing resource."),
@@ -194,7 +201,12 @@ def describe(document: dict[str, Any]) -> None:
             known = OPERATIONS.get(f"{method.upper()} {path}", Operation(operation["operationId"]))
             operation["operationId"] = known.id
             for status, response in operation["responses"].items():
-                names = (_ALWAYS_SENT, *_BY_STATUS.get(status, ()), *known.headers.get(status, ()))
+                names = (
+                    _ALWAYS_SENT,
+                    IGNORED_HEADER,
+                    *_BY_STATUS.get(status, ()),
+                    *known.headers.get(status, ()),
+                )
                 if status not in _UNMETERED_STATUSES:
                     names += known.limit_headers
                 response["headers"] = {

@@ -339,24 +339,23 @@ def _router() -> APIRouter:
                     **errors.documented(Detail, 404, 422),
                 },
             )
-            for method in ("GET", "HEAD"):
-                router.add_api_route(
-                    f"{base}{version.path}/{{request_id}}/files/{{file_name}}",
-                    file,
-                    methods=[method],
-                    response_class=Response,
-                    summary="Download a file of a data request",
-                    response_model=None,
-                    include_in_schema=shown and method == "GET",
-                    openapi_extra=_FILE_HEADERS,
-                    responses={
-                        200: {"description": "The file.", "content": _FILE},
-                        206: {"description": "A byte range of the file.", "content": _FILE},
-                        302: {"description": "A redirect to the file in the file store."},
-                        304: {"description": "The caller already has the current file."},
-                        **errors.documented(Detail, 404, 416, 422),
-                    },
-                )
+            router.add_api_route(
+                f"{base}{version.path}/{{request_id}}/files/{{file_name}}",
+                file,
+                methods=["GET"],
+                response_class=Response,
+                summary="Download a file of a data request",
+                response_model=None,
+                include_in_schema=shown,
+                openapi_extra=_FILE_HEADERS,
+                responses={
+                    200: {"description": "The file.", "content": _FILE},
+                    206: {"description": "A byte range of the file.", "content": _FILE},
+                    302: {"description": "A redirect to the file in the file store."},
+                    304: {"description": "The caller already has the current file."},
+                    **errors.documented(Detail, 404, 416, 422),
+                },
+            )
     return router
 
 

@@ -22,6 +22,7 @@ from isal import isal_zlib
 from starlette.responses import Response
 
 from exporter.api import auth, deeds, errors, responses, webhook_fields
+from exporter.api.edge import is_head
 from exporter.api.files.streams import Stream
 from exporter.api.pipeline_errors import Flat
 from exporter.api.refusal import Refusal
@@ -226,7 +227,8 @@ def _respond(request: Request) -> Response:
     caller, service = auth.reader(request), service_of(request)
     caller.plan.check(FEATURE)
     _count_request(request, caller, service)
-    later = _prefers_async(request)
+    # A HEAD must change nothing, so it creates no export.
+    later = _prefers_async(request) and not is_head(request)
     asked = _parse_query(request, caller.user_id, later)
     now = service.clock.now()
     if later:
@@ -256,6 +258,11 @@ def _respond(request: Request) -> Response:
     }
     if gzip:
         headers["Content-Encoding"] = "gzip"
+    if is_head(request):
+        # The length is not known, so the header that Starlette adds would be wrong.
+        answer = Response(headers=headers)
+        del answer.headers["content-length"]
+        return answer
     pieces = _file_pieces(snapshot, asked, now, caller.user_id)
     return Stream(
         _compress(pieces) if gzip else pieces, interrupt=snapshot.interrupt, headers=headers

@@ -139,3 +139,21 @@ def test_another_user_cannot_poll_it(api: Service) -> None:
 
     # Then
     assert [answer.status_code for answer in answers] == [404, 404]
+
+
+@pytest.mark.parametrize("prefer", ["", "respond-async"])
+def test_a_head_reads_no_row_and_creates_no_export(api: Service, prefer: str) -> None:
+    # Given
+    api.fill(50)
+
+    # When
+    head, is_idle = api.http.head(PATH, headers={"Prefer": prefer}), api.idle()
+    get = api.http.get(PATH)
+
+    # Then
+    assert head.status_code == 200
+    assert "content-length" not in head.headers
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert head.headers["content-disposition"] == get.headers["content-disposition"]
+    assert is_idle
+    assert not api.engine.store.list("ann", limit=1).exports

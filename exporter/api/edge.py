@@ -1,0 +1,204 @@
+"""Checks each request against the API's operations, before the framework routes it.
+
+Nothing that a caller sends is ignored in silence. On our own contract, an unknown or repeated query
+parameter is an error, and so is a body of an operation without one. The clients of other contracts
+may send more than is documented: there the response names what was ignored, in the header
+`X-Ignored-Parameters`. On every contract, that header also names an Idempotency-Key that has no
+effect on the operation.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request
+from fastapi.dependencies.utils import request_params_to_args
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from exporter.api import bodies, errors
+
+IGNORED_HEADER = "X-Ignored-Parameters"
+MAX_NAMED = 20
+"""Most names in the header; a caller can send thousands."""
+MAX_NAME_CHARS = 100
+MAX_SUGGESTED_NAMES = 3
+"""Unknown names of one request for which a similar known name is searched."""
+
+_IDS = ("export_id", "task_id", "request_id", "endpoint_id", "delivery_id")
+"""Parts of paths that are ids of this service, which all are in lower case."""
+_WORD = re.compile(r"[A-Za-z][A-Za-z_-]*")
+"""Text without a digit. Every id has one, so this is a part of a path that does not exist."""
+_NO_BODIES = (b"", b"{}", b"null")
+"""Bodies that some clients send if there is nothing to send."""
+_IDEMPOTENCY_KEY = "Idempotency-Key"
+
+
+class Operation:
+    """An operation of the API: how its requests are recognized, and what they may contain."""
+
+    def __init__(self, route: Route) -> None:
+        documented = getattr(route, "openapi_extra", None) or {}
+        parameters: Sequence[Mapping[str, Any]] = documented.get("parameters", ())
+        self.path = route.path
+        self.methods = route.methods or set()
+        self.pattern = route.path_regex
+        self.fields = route.dependant.query_params if isinstance(route, APIRoute) else []
+        self.query = [
+            *(field.alias for field in self.fields),
+            *(one["name"] for one in parameters if one["in"] == "query"),
+        ]
+        self.headers = [one["name"] for one in parameters if one["in"] == "header"]
+        self.has_body = "requestBody" in documented
+
+    def is_word(self, path: str) -> bool:
+        """True if the path ends with a word where this operation has an id."""
+        return self.path.endswith("}") and bool(_WORD.fullmatch(path.rpartition("/")[2]))
+
+
+class Operations:
+    """All operations of the API, by path."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._literal: dict[str, list[Operation]] = {}
+        self._patterns: list[Operation] = []
+        for operation in map(Operation, routes):
+            if "{" in operation.path:
+                self._patterns.append(operation)
+            else:
+                self._literal.setdefault(operation.path, []).append(operation)
+
+    def find(self, method: str, path: str) -> Operation | None:
+        """Returns the operation of a request; None if the framework knows more about the path.
+
+        A path without parameters hides paths that have a parameter in its place. Raises Refusal 405
+        for a wrong method, and 404 if the path would only match as an id that is none.
+        """
+        found = self._literal.get(path) or [
+            one for one in self._patterns if one.pattern.match(path)
+        ]
+        for one in found:
+            if method in one.methods or (method == "HEAD" and "GET" in one.methods):
+                return one
+        if not found:
+            return None
+        if all(one.is_word(path) for one in found):
+            raise errors.no_path(path)
+        allowed = {method for one in found for method in one.methods}
+        raise errors.wrong_method(method, path, allowed | ({"HEAD"} if "GET" in allowed else set()))
+
+
+class Edge:
+    """ASGI middleware that checks requests, and passes a HEAD on as a GET without its body."""
+
+    def __init__(self, app: ASGIApp, routes: Sequence[Route]) -> None:
+        self._app = app
+        self._operations = Operations(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            operation = self._operations.find(scope["method"], scope["path"])
+            if operation is not None:
+                scope = {**scope, "path": _with_lower_ids(operation, scope["path"])}
+                await _check(request, operation)
+        except Exception as error:  # noqa: BLE001 - raised again if no answer is known
+            answer = await errors.handle(request, error)
+            await answer(scope, receive, send)
+            return
+        if scope["method"] == "HEAD" and operation is not None:
+            # The server drops the body: it sees the method that the client sent.
+            scope["method"] = "GET"
+            scope["state"]["is_head"] = True
+        await self._app(scope, receive, send)
+
+
+def is_head(request: Request) -> bool:
+    """True if the client asked for the head of the response only."""
+    return getattr(request.state, "is_head", False)
+
+
+def is_plain(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """True if a request without a query string has nothing that a GET would ignore."""
+    return not any(
+        name in (b"idempotency-key", b"content-length", b"transfer-encoding") for name, _ in headers
+    )
+
+
+def _with_lower_ids(operation: Operation, path: str) -> str:
+    match = operation.pattern.match(path)
+    for name, value in (match.groupdict() if match else {}).items():
+        if match and name in _IDS:
+            path = path[: match.start(name)] + value.lower() + path[match.end(name) :]
+    return path
+
+
+async def _check(request: Request, operation: Operation) -> None:
+    """Adds the header that names what is ignored. Raises an error on our own contract instead."""
+    ignored = []
+    if _IDEMPOTENCY_KEY in request.headers and _IDEMPOTENCY_KEY not in operation.headers:
+        ignored.append(_IDEMPOTENCY_KEY)
+    wrong = dict(_wrong_parameters(request, operation))
+    has_body = not operation.has_body and _has_body(request)
+    if errors.is_native(operation.path):
+        if wrong:
+            raise _invalid(request, operation, wrong)
+        if has_body and (await bodies.read(request)).strip() not in _NO_BODIES:
+            message = "this operation takes no body: send none"
+            raise errors.invalid([{"loc": ("body",), "msg": message, "type": "extra_forbidden"}])
+    elif not errors.is_pipeline(operation.path):
+        # The operation of that contract refuses unknown parameters itself, in its own words.
+        ignored += wrong
+        ignored += ["body"] if has_body else []
+    if ignored:
+        names = [quote(name[:MAX_NAME_CHARS], safe="") for name in ignored[:MAX_NAMED]]
+        request.state.headers[IGNORED_HEADER] = ", ".join(names)
+
+
+def _has_body(request: Request) -> bool:
+    return (
+        request.headers.get("content-length", "0").strip() != "0"
+        or "transfer-encoding" in request.headers
+    )
+
+
+def _wrong_parameters(request: Request, operation: Operation) -> Iterator[tuple[str, str]]:
+    """Yields the name of each unknown or repeated query parameter, with the message about it."""
+    if not request.scope["query_string"]:
+        return
+    known, suggested = ", ".join(operation.query), 0
+    for name in request.query_params:
+        if name in operation.query:
+            if len(request.query_params.getlist(name)) > 1:
+                yield name, "the parameter is given more than once: give it once"
+            continue
+        hint = ""
+        if suggested < MAX_SUGGESTED_NAMES:
+            suggested += 1
+            near = difflib.get_close_matches(name[:MAX_NAME_CHARS], operation.query, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+        yield (
+            name,
+            f"unknown parameter; {hint}{f'known: {known}' if known else 'this path has none'}",
+        )
+
+
+def _invalid(
+    request: Request, operation: Operation, wrong: Mapping[str, str]
+) -> RequestValidationError:
+    """Returns the error that names the wrong parameters, and those with a wrong value."""
+    _, found = request_params_to_args(operation.fields, request.query_params)
+    named = [
+        {"loc": ("query", name[:MAX_NAME_CHARS]), "msg": message, "type": "extra_forbidden"}
+        for name, message in list(wrong.items())[: errors.MAX_PROBLEMS]
+    ]
+    return RequestValidationError([*named, *found])
