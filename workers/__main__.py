@@ -10,12 +10,17 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import redis
 import structlog
 
 from exporter import config, logs, settings
 from exporter.errors import ConfigurationError, StoreUnavailable
+from exporter.store.redis import durability
 from exporter.store.redis.store import RedisStore
 
 log = structlog.get_logger()
@@ -28,6 +33,8 @@ sends.
 """
 STORE_RETRY_SECONDS = 1.0
 """Seconds between two attempts to reach Redis at start-up."""
+_TIMEOUTS: Mapping[str, Any] = {"socket_timeout": 3, "socket_connect_timeout": 2}
+"""Timeouts, in seconds, of the one look at the broker at start-up."""
 
 
 def main() -> None:
@@ -107,6 +114,9 @@ def _check_settings() -> None:
             time.sleep(STORE_RETRY_SECONDS)
     for warning in warnings:
         log.warning("redis.unchecked", reason=warning)
+    # A broker that does not answer is waited for by Celery; a missing database never appears.
+    with suppress(StoreUnavailable), redis.Redis.from_url(found.broker, **_TIMEOUTS) as client:
+        durability.check_database(client, "EXPORTER_BROKER_URL")
 
 
 if __name__ == "__main__":

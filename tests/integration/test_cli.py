@@ -364,6 +364,20 @@ def test_a_redis_that_may_lose_exports_is_refused(
     assert "CONFIG SET maxmemory-policy noeviction" in one_error(done, os.EX_CONFIG)
 
 
+@pytest.mark.parametrize("variable", ["EXPORTER_REDIS_URL", "EXPORTER_BROKER_URL"])
+def test_a_database_that_the_redis_does_not_have_is_named(
+    run: Run, redis_url: str, variable: str
+) -> None:
+    # Given
+    urls = {"EXPORTER_REDIS_URL": redis_url, "EXPORTER_BROKER_URL": f"{redis_url[:-1]}1"}
+    missing = f"{redis_url.rpartition('/')[0]}/99"
+    # When
+    done = run("worker", **urls | {variable: missing}, BOARD_KEY="k")
+    # Then
+    said = one_error(done, os.EX_CONFIG)
+    assert said.startswith(f"{variable} leads to database 99, which this Redis does not have: set")
+
+
 # -- export ----------------------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ def check(client: redis.Redis) -> Sequence[str]:
     Raises ConfigurationError if this Redis would lose exports: if it evicts keys when full, or if
     it has no append-only file.
     """
+    check_database(client, "EXPORTER_REDIS_URL")
     warnings: list[str] = []
     info: Mapping[str, Any] = {}
     config: Mapping[str, str] = {}
@@ -57,3 +58,19 @@ def check(client: redis.Redis) -> Sequence[str]:
         )
     hole = versions.warn(info)
     return warnings if hole is None else [*warnings, hole]
+
+
+def check_database(client: redis.Redis, variable: str) -> None:
+    """Raises ConfigurationError if the Redis does not have the database that `variable` names."""
+    with errors.translate_errors():
+        try:
+            client.ping()
+        except ResponseError as error:
+            if "DB index is out of range" not in str(error):
+                raise
+            number = client.connection_pool.connection_kwargs.get("db")
+            raise ConfigurationError(
+                f"{variable} leads to database {number}, which this Redis does not have: set "
+                f"{variable} to a URL with a lower number, such as redis://HOST:PORT/1, or raise "
+                "`databases` in redis.conf."
+            ) from None
