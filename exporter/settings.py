@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -28,7 +28,7 @@ from exporter.core.rates import Rate
 from exporter.environment import names, urls
 from exporter.environment.problems import problem_text
 from exporter.errors import ConfigurationError
-from exporter.storage.base import MAX_LINK_SECONDS, MIN_PART_BYTES
+from exporter.storage.base import MAX_LINK_SECONDS, MIN_PART_BYTES, Addressing
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -72,6 +72,16 @@ def _networks(value: object) -> object:
         raise ValueError(f"{error}: write networks like 10.1.0.0/16, fd00::/8") from None
 
 
+def _addressing(value: object) -> object:
+    """Parses the place of the bucket in addresses."""
+    if isinstance(value, str) and value.lower() not in get_args(Addressing):
+        raise ValueError(
+            f"{urls.shown(value)} is no place of the bucket: write path for https://HOST/BUCKET, "
+            "virtual for https://BUCKET.HOST, or auto"
+        )
+    return value.lower() if isinstance(value, str) else value
+
+
 Network = IPv4Network | IPv6Network
 
 
@@ -102,6 +112,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", re.ASCII)
 _AWS_BUCKET = re.compile(
     r"arn:.*|(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII
 )
+_HOST_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
 _OTHER_NAMES = ("EXPORTER_API_KEY", "EXPORTER_BOARD_DATABASE")
 """Variables that are options of commands, not settings of the processes."""
 MAX_RATE_WINDOW_SECONDS = 7 * 86400
@@ -132,6 +143,29 @@ Size = Annotated[ByteSize, Field(ge=0, le=MAX_BYTES)]
 StoreUrl = Annotated[str, AfterValidator(urls.store_url)]
 
 
+def _endpoint_of_aws_configuration() -> bool:
+    """True if a variable of AWS names an endpoint; raises ValueError if that is not a URL."""
+    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
+        return False
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        if value := os.environ.get(name):
+            try:
+                urls.store_url(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            return True
+    return False
+
+
+def _check_aws_bucket(bucket: str) -> None:
+    if not _AWS_BUCKET.fullmatch(bucket):
+        raise ValueError(
+            f"EXPORTER_S3_BUCKET is {bucket!r}, which AWS refuses: write lower-case letters, "
+            "digits and hyphens, such as my-exports, or set EXPORTER_S3_ENDPOINT_URL to a "
+            "store with other rules"
+        )
+
+
 class Settings(BaseSettings):
     """All settings with their defaults; read from the variables `EXPORTER_*` only."""
 
@@ -145,13 +179,15 @@ class Settings(BaseSettings):
     broker_url: str | None = None
     """URL of Celery's broker; default: the next database of the same Redis."""
     s3_endpoint_url: StoreUrl | None = None
-    """URL of the S3 service; None: AWS."""
+    """URL of the S3 service; None: that of the AWS configuration, or AWS."""
     s3_public_endpoint_url: StoreUrl | None = None
     """URL of the S3 service in download links, if clients use another URL than the workers."""
     s3_bucket: str = "exports"
     """Bucket that stores the files."""
-    s3_region: str = "us-east-1"
-    """Region of the bucket."""
+    s3_region: str | None = None
+    """Region of the bucket; None: that of the AWS configuration, or us-east-1."""
+    s3_addressing: Annotated[Addressing, BeforeValidator(_addressing)] = "auto"
+    """Place of the bucket in addresses: `path`, `virtual` (in the host name), or `auto`."""
     public_url: str = "http://127.0.0.1:8800"
     """URL of the API in links, as callers reach it."""
     config: Path | None = None
@@ -294,7 +330,9 @@ class Settings(BaseSettings):
 
     @field_validator("s3_region")
     @classmethod
-    def _is_region(cls, value: str) -> str:
+    def _is_region(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", value, re.ASCII):
             raise ValueError(
                 f"{urls.shown(value)} cannot be the name of a region: write one such as us-east-1"
@@ -304,18 +342,15 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:
         bucket = self.s3_bucket
-        if self.s3_endpoint_url is None and not _AWS_BUCKET.fullmatch(bucket):
-            raise ValueError(
-                f"EXPORTER_S3_BUCKET is {bucket!r}, which AWS refuses: write lower-case letters, "
-                "digits and hyphens, such as my-exports, or set EXPORTER_S3_ENDPOINT_URL to a "
-                "store with other rules"
-            )
+        if self.s3_endpoint_url is None and not _endpoint_of_aws_configuration():
+            _check_aws_bucket(bucket)
         for name in ("s3_endpoint_url", "s3_public_endpoint_url"):
             if urlsplit(getattr(self, name) or "").path == f"/{bucket}":
                 raise ValueError(
                     f"{PREFIX}{name.upper()} ends with the bucket /{bucket}, which is added to it: "
                     "leave the bucket out there"
                 )
+        self._check_virtual()
         if self.broker_url is None and _database(self.redis_url) == _DATABASES - 1:
             raise ValueError(
                 f"EXPORTER_REDIS_URL uses database {_DATABASES - 1}, so the broker would use "
@@ -329,6 +364,25 @@ class Settings(BaseSettings):
                 "another database, such as redis://HOST:PORT/1, or leave it out for the next one"
             )
         return self
+
+    def _check_virtual(self) -> None:
+        """Raises ValueError if a bucket in the host name was asked for and cannot be there."""
+        if self.s3_addressing != "virtual":
+            return
+        if not _HOST_BUCKET.fullmatch(self.s3_bucket):
+            raise ValueError(
+                f"EXPORTER_S3_ADDRESSING is virtual, but the bucket {self.s3_bucket!r} cannot be "
+                "part of a host name: name another in EXPORTER_S3_BUCKET, of lower-case letters, "
+                "digits and hyphens, or write path"
+            )
+        for name in ("s3_endpoint_url", "s3_public_endpoint_url"):
+            host = urlsplit(getattr(self, name) or "").hostname or ""
+            if urls.is_address(host):
+                raise ValueError(
+                    f"EXPORTER_S3_ADDRESSING is virtual, but {PREFIX}{name.upper()} has the "
+                    f"address {host}, before which no bucket can be put: give a host name, or "
+                    "write path"
+                )
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Settings:

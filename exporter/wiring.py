@@ -128,6 +128,7 @@ def storage(settings: Settings) -> S3Storage:
         endpoint_url=settings.s3_endpoint_url,
         public_endpoint_url=settings.s3_public_endpoint_url,
         region=settings.s3_region,
+        addressing=settings.s3_addressing,
         clock=SystemClock(),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NoReturn
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
@@ -82,6 +82,15 @@ def store_url(value: str) -> str:
             "http://minio:9000",
         )
     return url
+
+
+def is_address(host: str) -> bool:
+    """True if the host of a URL is an IPv4 or IPv6 address and not a name."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def redis_url(value: str) -> str:

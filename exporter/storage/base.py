@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -19,6 +19,13 @@ MIN_PART_BYTES = 5 * 1024**2
 """Smallest size that S3 accepts for every part but the last."""
 MAX_PARTS = 10_000
 """Largest number of parts that S3 accepts in one upload."""
+
+Addressing = Literal["auto", "path", "virtual"]
+"""Place of the bucket in an address: `https://HOST/BUCKET/KEY` or `https://BUCKET.HOST/KEY`.
+
+With `auto`, the AWS configuration decides (`addressing_style` in the `s3` section of the profile).
+If it says nothing, AWS gets virtual-hosted addresses and any other endpoint gets paths.
+"""
 
 
 class ObjectInfo(msgspec.Struct, frozen=True):

@@ -11,22 +11,20 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
-import boto3
 from botocore import exceptions as boto
-from botocore.config import Config
 from botocore.parsers import ResponseParserError
 from botocore.response import StreamingBody
 
 from exporter.clock import Clock
 from exporter.core.checkpoints import Part
 from exporter.errors import ConfigurationError, ObjectExists, StorageError, UploadGone
-from exporter.storage import presigning, s3_body, s3_failures
+from exporter.storage import presigning, s3_body, s3_client, s3_failures
 from exporter.storage.base import (
     MAX_LINK_SECONDS,
+    Addressing,
     FileHeaders,
     ObjectInfo,
     OpenUpload,
-    check_guard,
 )
 
 if TYPE_CHECKING:
@@ -50,9 +48,6 @@ MAX_COPY_PIECES = 2000
 Most of the 10,000 parts of an upload stay free for new data.
 """
 
-CONNECT_TIMEOUT_SECONDS = 3.0
-READ_TIMEOUT_SECONDS = 20.0
-"""Time without a byte of the answer after which a request counts as failed."""
 CHECK_RETRY_SECONDS = 5.0
 """Time for which each request of `check` is retried.
 
@@ -77,8 +72,9 @@ class S3Storage:
     error of the guard is raised unchanged. A guard applies to the thread and context that set it;
     work for another thread takes the guard along with `contextvars.copy_context().run`.
 
-    `endpoint_url` is None for AWS itself. `public_endpoint_url` is the address of the store for
-    downloads, if it differs. Credentials come from the usual AWS_* variables, profile or role.
+    `public_endpoint_url` is the address of the store for downloads, if it differs from that for
+    requests. What is None, and `addressing` with the value `auto`, comes from the AWS configuration
+    of the process (AWS_* variables and profile), as the credentials do.
     """
 
     def __init__(
@@ -87,13 +83,15 @@ class S3Storage:
         *,
         endpoint_url: str | None,
         public_endpoint_url: str | None,
-        region: str,
+        region: str | None,
         clock: Clock,
+        addressing: Addressing = "auto",
     ) -> None:
         self._bucket = bucket
         self._endpoint_url = endpoint_url
         self._public_endpoint_url = public_endpoint_url or endpoint_url
         self._region = region
+        self._addressing: Addressing = addressing
         self._clock = clock
         # A forked child must neither use nor close the sockets of its parent. It makes clients
         # of its own and keeps the inherited ones, because freeing them would close them.
@@ -124,11 +122,6 @@ class S3Storage:
             self.abort(key, upload_id)
         except s3_failures.Refused as error:
             raise ConfigurationError(str(error)) from error
-        except ValueError as error:
-            raise ConfigurationError(
-                f"EXPORTER_S3_ENDPOINT_URL is {self._endpoint_url!r}, which is no URL of a server: "
-                f"write it like http://127.0.0.1:9000, or leave it out for AWS ({error})."
-            ) from error
 
     def begin(self, key: str, headers: FileHeaders) -> str:
         """Opens a multipart upload and returns its id.
@@ -455,48 +448,30 @@ class S3Storage:
     def _error_text(
         self, operation: str, key: str, cause: str, reaction: s3_failures.Reaction
     ) -> str:
+        advice = reaction.advice
+        if reaction in s3_failures.PERHAPS_ADDRESSING and self._is_virtual():
+            advice = f"{advice} {s3_failures.USE_PATHS}".lstrip()
         return (
-            f"{operation} of {key!r} in bucket {self._bucket!r} failed: {cause}. {reaction.advice}"
+            f"{operation} of {key!r} in bucket {self._bucket!r} failed: {cause}. {advice}"
         ).rstrip()
+
+    def _is_virtual(self) -> bool:
+        """True if a setting or the AWS configuration puts the bucket into the host name."""
+        return any(s3_client.is_virtual(client) for client in list(self._clients.values()))
 
     def _client(self, endpoint_url: str | None) -> S3Client:
         client_key = os.getpid(), endpoint_url
         if client_key not in self._clients:
-            self._clients.setdefault(client_key, _connect(endpoint_url, self._region))
+            try:
+                client = s3_client.connect(endpoint_url, self._region, self._addressing)
+            except ValueError as error:
+                raise s3_failures.Refused(
+                    f"The address of the object store is wrong: {error}. Correct "
+                    "EXPORTER_S3_ENDPOINT_URL and EXPORTER_S3_REGION, or what replaces them: "
+                    "AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, the AWS profile."
+                ) from error
+            self._clients.setdefault(client_key, client)
         return self._clients[client_key]
-
-
-def _connect(endpoint_url: str | None, region: str) -> S3Client:
-    # A new session, because making clients from the default one is not thread-safe.
-    client = boto3.session.Session().client(
-        "s3",
-        endpoint_url=endpoint_url,
-        region_name=region,
-        config=Config(
-            # One try: retries of boto3 would ignore the injected clock and extend the retry time.
-            retries={"mode": "standard", "total_max_attempts": 1},
-            connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            read_timeout=READ_TIMEOUT_SECONDS,
-            max_pool_connections=32,
-            tcp_keepalive=True,
-            # Stores other than AWS refuse or ignore the checksums that boto3 adds by default.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            signature_version="s3v4",
-            s3={
-                "addressing_style": "path" if endpoint_url else "virtual",
-                # Content-MD5 is signed and covers the body. A SHA-256 as well would double the
-                # cost of an upload.
-                "payload_signing_enabled": False,
-            },
-        ),
-    )
-    client.meta.events.register("before-send.s3", _call_guard)
-    return client
-
-
-def _call_guard(**_: Any) -> None:
-    check_guard()
 
 
 def copy_ranges(size: int) -> list[range]:

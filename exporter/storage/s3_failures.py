@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -66,6 +67,14 @@ _REGION = Reaction(
     OPERATOR_RETRY_SECONDS,
     "Set EXPORTER_S3_REGION, and EXPORTER_S3_ENDPOINT_URL if there is one, to the bucket's own.",
 )
+_ADDRESSING = Reaction(
+    Refused,
+    OPERATOR_RETRY_SECONDS,
+    "The store wants the bucket in the host name: set EXPORTER_S3_ADDRESSING=virtual.",
+)
+_UNREACHABLE = Reaction(
+    StorageUnavailable, RETRY_SECONDS, "No connection: the store may answer later."
+)
 _FULL = Reaction(Refused, OPERATOR_RETRY_SECONDS, "Make room in the store, or raise its quota.")
 
 _CODES: Mapping[str, Reaction] = {
@@ -106,6 +115,11 @@ _CODES: Mapping[str, Reaction] = {
     "PermanentRedirect": _REGION,
     "AuthorizationHeaderMalformed": _REGION,
     "IllegalLocationConstraintException": _REGION,
+    "InvalidRegionName": _REGION,
+    "SecondLevelDomainForbidden": _ADDRESSING,
+    "PathStyleDomainForbidden": _ADDRESSING,
+    "VirtualHostDomainRequired": _ADDRESSING,
+    "InvalidPathAccess": _ADDRESSING,
     "QuotaExceeded": _FULL,
     "InsufficientStorage": _FULL,
     "XMinioStorageFull": _FULL,
@@ -119,7 +133,8 @@ _CODES: Mapping[str, Reaction] = {
 }
 """Reactions by the code in the store's answer.
 
-Codes that AWS does not have come from Ceph and MinIO.
+Codes that AWS does not have come from Ceph and MinIO; those for addressing, in this order, from
+Alibaba Cloud OSS, Tencent COS, Huawei OBS and Volcengine TOS.
 """
 
 _STATUSES: Mapping[int, Reaction] = {
@@ -132,6 +147,7 @@ _STATUSES: Mapping[int, Reaction] = {
 """Reactions by HTTP status, for unknown codes; other statuses from 500 upward are `_LATER`."""
 
 _EXCEPTIONS: Mapping[type[BaseException], Reaction] = {
+    boto.EndpointConnectionError: _UNREACHABLE,
     boto.HTTPClientError: _LATER,
     boto.ConnectionError: _LATER,
     boto.IncompleteReadError: _LATER,
@@ -148,6 +164,18 @@ _EXCEPTIONS: Mapping[type[BaseException], Reaction] = {
 """Reactions to failures without an answer of the store, by the nearest base class."""
 
 
+PERHAPS_ADDRESSING = frozenset({_UNREACHABLE, _BUCKET, _NEVER})
+"""Reactions to what a store that knows only paths does with a bucket in the host name.
+
+Its host name is unknown, or the store takes the first word of the key for a bucket.
+"""
+USE_PATHS = "If the store wants the bucket in the path, set EXPORTER_S3_ADDRESSING=path."
+
+
+_ASKS_FOR_VIRTUAL = re.compile(r"virtual[- ]?host|virtual[- ]styled|path[- ]style", re.IGNORECASE)
+"""Texts with which stores whose codes are unknown here refuse a bucket in the path."""
+
+
 def classify(error: Exception) -> tuple[Reaction, str]:
     """Returns the reaction to a failed S3 call (retry, or which error to raise), and its cause."""
     if isinstance(error, boto.ClientError):
@@ -157,6 +185,8 @@ def classify(error: Exception) -> tuple[Reaction, str]:
         otherwise = _STATUSES.get(status, _LATER if status >= 500 else _NEVER)
         if otherwise is _NEVER and "if-none-match" in message.lower():
             otherwise = _UNSUPPORTED
+        elif _ASKS_FOR_VIRTUAL.search(message):
+            otherwise = _ADDRESSING
         return _CODES.get(code, otherwise), f"{code}: {message} (HTTP {status})"
     kinds = (kind for kind in type(error).__mro__ if kind in _EXCEPTIONS)
     reaction = _EXCEPTIONS.get(next(kinds, type(error)), _NEVER)

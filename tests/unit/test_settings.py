@@ -486,3 +486,59 @@ def test_a_file_in_another_encoding_is_refused_as_not_toml(tmp_path: Path) -> No
     # When / Then
     with pytest.raises(ConfigurationError, match="is not TOML"):
         config(tmp_path, BOARD.encode("utf-16"))
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"S3_ADDRESSING": "dns"}, "EXPORTER_S3_ADDRESSING: 'dns' .*write path .*virtual .*auto"),
+        (
+            {"S3_ADDRESSING": "virtual", "S3_ENDPOINT_URL": "http://10.1.0.7:9000"},
+            "EXPORTER_S3_ENDPOINT_URL has the address 10.1.0.7.*give a host name, or write path",
+        ),
+        (
+            {
+                "S3_ADDRESSING": "virtual",
+                "S3_ENDPOINT_URL": "http://s:1",
+                "S3_PUBLIC_ENDPOINT_URL": "http://[::1]:9000",
+            },
+            "EXPORTER_S3_PUBLIC_ENDPOINT_URL has the address ::1",
+        ),
+        (
+            {"S3_ADDRESSING": "Virtual", "S3_BUCKET": "my.files"},
+            "'my.files' cannot be part of a host name",
+        ),
+    ],
+)
+def test_a_place_of_the_bucket_that_cannot_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+) -> None:
+    # Given
+    for name, value in variables.items():
+        monkeypatch.setenv(f"EXPORTER_{name}", value)
+    # When / Then
+    with pytest.raises(ConfigurationError, match=said):
+        settings.load()
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_an_endpoint_of_the_aws_configuration_is_checked_if_it_is_used(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    # Given
+    monkeypatch.setenv(name, "minio:9000")
+    # When / Then
+    with pytest.raises(ConfigurationError, match=f"{name}: 'minio:9000' .*http://minio:9000"):
+        settings.load()
+    monkeypatch.setenv("EXPORTER_S3_ENDPOINT_URL", "http://own:1")
+    assert settings.load().s3_endpoint_url == "http://own:1"
+
+
+def test_a_bucket_with_rules_of_another_store_is_taken_if_aws_variables_name_that_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given
+    monkeypatch.setenv("EXPORTER_S3_BUCKET", "My_Bucket")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://minio:9000")
+    # When / Then
+    assert settings.load().s3_bucket == "My_Bucket"

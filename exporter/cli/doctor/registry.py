@@ -10,7 +10,12 @@ from exporter.settings import Settings
 
 _REDIS = ("EXPORTER_REDIS_URL",)
 _BROKER = ("EXPORTER_BROKER_URL", *_REDIS)
-_S3 = ("EXPORTER_S3_ENDPOINT_URL", "EXPORTER_S3_BUCKET", "EXPORTER_S3_REGION")
+_S3 = (
+    "EXPORTER_S3_ENDPOINT_URL",
+    "EXPORTER_S3_BUCKET",
+    "EXPORTER_S3_REGION",
+    "EXPORTER_S3_ADDRESSING",
+)
 
 CHECKS: Sequence[Check] = (
     Check("redis", redis_checks.records, variables=_REDIS),

@@ -75,6 +75,7 @@ def test_a_store_that_cannot_be_reached_is_unavailable(s3_server: S3, clock: Fak
         (400, "ExpiredToken", "AWS_ACCESS_KEY_ID"),
         (403, "SomethingNew", "AWS_ACCESS_KEY_ID"),
         (403, "RequestTimeTooSkewed", "clock"),
+        (400, "InvalidRegionName", "EXPORTER_S3_REGION"),
         (404, "NoSuchBucket", "EXPORTER_S3_BUCKET"),
         (507, "XMinioStorageFull", "room"),
         (403, "QuotaExceeded", "room"),

@@ -8,7 +8,7 @@ import pytest
 
 from exporter.clock import FakeClock
 from exporter.errors import LeaseLost, ObjectExists, StorageUnavailable, UploadGone
-from exporter.storage import s3
+from exporter.storage import s3_client
 from exporter.storage.base import guarded
 from exporter.storage.s3 import S3Storage
 from tests.integration import faulty_s3
@@ -64,7 +64,7 @@ def test_a_silent_store_is_asked_again(
     storage: S3Storage, proxy: FaultyS3, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    monkeypatch.setattr(s3, "READ_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(s3_client, "READ_TIMEOUT_SECONDS", 0.3)
     proxy.faults.append(faulty_s3.silence)
 
     # When

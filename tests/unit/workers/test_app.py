@@ -12,7 +12,7 @@ from kombu.transport import redis as kombu_redis
 
 from exporter import settings
 from exporter.sources.http import client
-from exporter.storage import s3, s3_failures
+from exporter.storage import s3_client, s3_failures
 from workers import memory
 from workers.app import BROKER_ERRORS, app
 
@@ -59,7 +59,11 @@ def test_each_of_our_priorities_is_a_step_of_its_own_on_the_broker() -> None:
 def test_a_slice_at_its_slowest_ends_before_it_is_thought_to_hang() -> None:
     # Given: its last page, then an upload, a completion and a look at the file, each at its limit
     found = settings.load()
-    stored = s3_failures.RETRY_SECONDS + s3.CONNECT_TIMEOUT_SECONDS + s3.READ_TIMEOUT_SECONDS
+    stored = (
+        s3_failures.RETRY_SECONDS
+        + s3_client.CONNECT_TIMEOUT_SECONDS
+        + s3_client.READ_TIMEOUT_SECONDS
+    )
     slowest = found.slice_seconds.total_seconds() + client.PAGE_TIMEOUT_SECONDS + 3 * stored
     # When / Then
     assert slowest < app.conf.task_soft_time_limit

@@ -1,0 +1,79 @@
+"""Clients of boto3 for one store: its address, its region, timeouts, and where the bucket goes."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+from exporter.storage.base import Addressing, check_guard
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+DEFAULT_REGION = "us-east-1"
+"""Region if neither the settings nor the AWS configuration name one."""
+_AWS = re.compile(r"https?://s3[.-][a-z0-9.-]*amazonaws\.com(\.cn)?")
+CONNECT_TIMEOUT_SECONDS = 3.0
+READ_TIMEOUT_SECONDS = 20.0
+"""Time without a byte of the answer after which a request counts as failed."""
+
+
+def connect(endpoint_url: str | None, region: str | None, addressing: Addressing) -> S3Client:
+    """Returns a client that calls the guard of `storage.base.guarded` before each request.
+
+    With None, endpoint and region come from the AWS configuration: AWS_ENDPOINT_URL_S3,
+    AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, or the profile.
+    """
+    # A new session, because making clients from the default one is not thread-safe.
+    session = boto3.session.Session()
+    region = region or session.region_name or DEFAULT_REGION
+    client = _make(session, endpoint_url, region, addressing)
+    config: Any = client.meta.config
+    at_aws = endpoint_url is None and _AWS.fullmatch(client.meta.endpoint_url)
+    if at_aws and "addressing_style" not in config.s3:
+        # boto3 signs links for one host of all regions then, from which new buckets redirect.
+        client = _make(session, endpoint_url, region, "virtual")
+    client.meta.events.register("before-send.s3", _call_guard)
+    return client
+
+
+def _make(
+    session: boto3.session.Session, endpoint_url: str | None, region: str, addressing: Addressing
+) -> S3Client:
+    return session.client(
+        "s3",
+        endpoint_url=endpoint_url,
+        region_name=region,
+        config=Config(
+            # One try: retries of boto3 would ignore the injected clock and extend the retry time.
+            retries={"mode": "standard", "total_max_attempts": 1},
+            connect_timeout=CONNECT_TIMEOUT_SECONDS,
+            read_timeout=READ_TIMEOUT_SECONDS,
+            max_pool_connections=32,
+            tcp_keepalive=True,
+            # Stores other than AWS refuse or ignore the checksums that boto3 adds by default.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            signature_version="s3v4",
+            s3={
+                # boto3 merges its own configuration with what is given here.
+                **({} if addressing == "auto" else {"addressing_style": addressing}),
+                # Content-MD5 is signed and covers the body. A SHA-256 as well would double the
+                # cost of an upload.
+                "payload_signing_enabled": False,
+            },
+        ),
+    )
+
+
+def is_virtual(client: S3Client) -> bool:
+    """True if the settings or the AWS configuration ask for virtual-hosted addresses."""
+    config: Any = client.meta.config
+    return (config.s3 or {}).get("addressing_style") == "virtual"
+
+
+def _call_guard(**_: Any) -> None:
+    check_guard()

@@ -1,0 +1,141 @@
+"""Clients for S3: what the settings leave out comes from the AWS configuration, as in boto3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from exporter.clock import FakeClock
+from exporter.errors import StorageUnavailable
+from exporter.storage import s3_client
+from exporter.storage.s3 import S3Storage
+
+
+@pytest.fixture(autouse=True)
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Returns the path of an AWS configuration that a test may write; all else of AWS is unset."""
+    for name in (
+        "AWS_PROFILE",
+        "AWS_SESSION_TOKEN",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_DEFAULT_REGION",
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    path = tmp_path / "config"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    return path
+
+
+def link(**options: object) -> str:
+    """Returns a link of a storage with these options."""
+    defaults: dict[str, object] = {
+        "endpoint_url": None,
+        "public_endpoint_url": None,
+        "region": None,
+        "clock": FakeClock(),
+    }
+    return S3Storage("exports", **{**defaults, **options}).presign("a.csv", 60)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("variables", "profile", "place"),
+    [
+        ({}, "", "exports.s3.amazonaws.com/a.csv"),
+        ({"AWS_ENDPOINT_URL": "http://h:1"}, "", "h:1/exports/a.csv"),
+        ({"AWS_ENDPOINT_URL_S3": "http://s:2"}, "", "s:2/exports/a.csv"),
+        (
+            {"AWS_ENDPOINT_URL": "http://h:1", "AWS_ENDPOINT_URL_S3": "http://s:2"},
+            "",
+            "s:2/exports/a.csv",
+        ),
+        (
+            {"AWS_ENDPOINT_URL": "http://h:1", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "true"},
+            "",
+            "exports.s3.amazonaws.com/a.csv",
+        ),
+        ({}, "endpoint_url = http://p:3", "p:3/exports/a.csv"),
+        (
+            {},
+            "services = own\n[services own]\ns3 =\n  endpoint_url = http://q:4",
+            "q:4/exports/a.csv",
+        ),
+        (
+            {"AWS_ENDPOINT_URL_S3": "http://s:2"},
+            "s3 =\n  addressing_style = virtual",
+            "exports.s:2/a.csv",
+        ),
+        ({}, "s3 =\n  addressing_style = path", "s3.amazonaws.com/exports/a.csv"),
+        ({}, "region = eu-central-1", "exports.s3.eu-central-1.amazonaws.com/a.csv"),
+        (
+            {"AWS_DEFAULT_REGION": "eu-west-1"},
+            "region = eu-central-1",
+            "exports.s3.eu-west-1.amazonaws.com/a.csv",
+        ),
+    ],
+)
+def test_what_no_setting_says_comes_from_the_aws_configuration(
+    config: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    profile: str,
+    place: str,
+) -> None:
+    # Given
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    config.write_text(f"[default]\n{profile}\n")
+
+    # When
+    url = urlsplit(link())
+
+    # Then
+    assert f"{url.netloc}{url.path}" == place
+
+
+def test_a_setting_wins_over_the_aws_configuration(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://s:2")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    config.write_text("[default]\ns3 =\n  addressing_style = virtual\n")
+
+    # When
+    given = link(endpoint_url="http://own:9", region="auto", addressing="path")
+
+    # Then
+    assert given.startswith("http://own:9/exports/a.csv?")
+    assert "%2Fauto%2Fs3%2F" in given
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_the_aws_configuration_puts_no_bucket_before_an_address(config: Path, host: str) -> None:
+    # Given
+    config.write_text("[default]\ns3 =\n  addressing_style = virtual\n")
+
+    # When, Then
+    assert link(endpoint_url=f"http://{host}:9").startswith(f"http://{host}:9/exports/a.csv?")
+
+
+def test_a_wrong_address_in_the_aws_configuration_is_named(config: Path) -> None:
+    # Given
+    config.write_text("[default]\nendpoint_url = minio:9000\n")
+
+    # When, Then
+    with pytest.raises(StorageUnavailable, match=r"minio:9000.*AWS_ENDPOINT_URL_S3.*AWS profile"):
+        link()
+
+
+def test_a_client_says_whether_its_bucket_is_in_the_host_name(config: Path) -> None:
+    # Given
+    config.write_text("[default]\ns3 =\n  addressing_style = virtual\n")
+
+    # When, Then
+    assert s3_client.is_virtual(s3_client.connect("http://h:1", None, "auto"))
+    assert not s3_client.is_virtual(s3_client.connect("http://h:1", None, "path"))
