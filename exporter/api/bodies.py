@@ -1,10 +1,12 @@
-"""Reads request bodies: limits their size and validates them as JSON."""
+"""Reads request bodies: limits their size, decodes them, and validates them as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import codecs
+import json
+from collections.abc import Iterable, Sequence
 from itertools import repeat
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import orjson
 from fastapi import Depends, Request
@@ -23,6 +25,8 @@ MAX_VALUES = limits.VALUES.default
 MAX_FIELDS = limits.FIELDS.default
 _MAX_SHOWN_CHARS = 100
 _MAX_LENGTH_DIGITS = 18
+_UTF8 = ("utf-8", "utf8", "us-ascii", "ascii")
+_GZIP_MAGIC = b"\x1f\x8b"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -30,11 +34,12 @@ Model = TypeVar("Model", bound=BaseModel)
 async def read(request: Request) -> bytes:
     """Returns the whole body of a caller with a valid API key, of at most `MAX_BODY_BYTES`.
 
-    The key is checked before any byte is read. Raises Refusal 401, or 413 for a larger body. A
-    Content-Length above the limit is refused before any byte is read. A body without Content-Length
-    is refused as soon as it exceeds the limit.
+    The key is checked before any byte is read. Raises Refusal 401, 413 for a larger body, and 415
+    for a Content-Encoding. A Content-Length above the limit is refused before any byte is read. A
+    body without Content-Length is refused as soon as it exceeds the limit.
     """
     await auth.identify(request)
+    check_encoding(request)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:_MAX_LENGTH_DIGITS]) > MAX_BODY_BYTES:
         raise _too_large()
@@ -56,53 +61,124 @@ def parse(
 ) -> Model:
     """Returns the JSON body, validated as an instance of `model`.
 
-    Raises Refusal 422, which names every wrong field, if the body does not match the model. A
-    Content-Type other than JSON is refused with 415, and malformed JSON with 400. On the paths of
-    the Hirebase contract both are refused with 422 and a list of problems, because that vendor's
-    documentation counts malformed JSON as invalid data. A missing Content-Type means JSON. NaN,
-    Infinity and lone surrogates are malformed JSON. If a key occurs several times, the last value
-    is used. A body nested deeper than MAX_NESTING is refused with 422, before it is parsed, and a
-    body of more than `max_values` fields and entries before these are checked.
+    Raises Refusal 422, which names every wrong field, if the body does not match the model. Another
+    Content-Type than JSON and another charset than UTF-8 are refused with 415, and malformed JSON
+    with 400. On the paths of the Hirebase contract all these are refused with 422 and a list of
+    problems, because that vendor's documentation counts malformed JSON as invalid data. A missing
+    Content-Type means JSON, and a byte order mark is skipped. NaN, Infinity and lone surrogates are
+    malformed JSON, and a field that occurs twice is refused. A body nested deeper than MAX_NESTING
+    is refused with 422, before it is parsed, and a body of more than `max_values` fields and
+    entries before these are checked.
     """
-    path: str = request.scope["path"]
-    is_own_status = errors.is_native(path) or errors.is_bulk(path)
-    media_type = request.headers.get("content-type", "application/json").partition(";")[0]
-    media_type = media_type.strip().lower()
-    if media_type != "application/json" and not (
-        media_type.startswith("application/") and media_type.endswith("+json")
-    ):
-        detail = f"Content-Type is {media_type[:100]!r}: send application/json"
-        raise Refusal(
-            415 if is_own_status else 422,
-            "unsupported_media_type",
-            detail,
-            problems=[
-                {"loc": ("header", "content-type"), "msg": detail, "type": "content_type"},
-            ],
-        )
+    _check_type(request)
+    body = _decoded(request, body)
     if nesting.is_deeper(body, MAX_NESTING):
         raise _too_deep(body)
     # Many small containers take seconds to parse, because they start Python's garbage collection.
     if body.count(b"]") + body.count(b"}") > MAX_VALUES:
         raise _too_many("", f"the body has over {MAX_VALUES} objects and lists: send a smaller one")
+    if not body.strip():
+        _refuse_syntax(request, "the body is empty: send a JSON object", 0)
     try:
         data: Any = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         detail = f"the body is not valid JSON: {error.msg} at character {error.pos}"
-        if is_own_status:
-            raise Refusal(400, "json_invalid", detail) from None
-        raise errors.invalid(
-            [{"loc": ("body", error.pos), "msg": detail, "type": "json_invalid"}]
-        ) from None
+        _refuse_syntax(request, detail, error.pos)
     if not isinstance(data, dict):
         raise errors.invalid(
             [{"loc": ("body",), "msg": "the body should be a JSON object", "type": "dict_type"}]
         )
     _check_count(data, max_values)
+    _check_repeats(body.decode())
     try:
         return model.model_validate(data)
     except ValidationError as error:
         raise errors.invalid(errors.field_problems(error, model)) from None
+
+
+def check_encoding(request: Request) -> None:
+    """Raises Refusal 415 for a compressed body."""
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        detail = f"Content-Encoding is {encoding[:100]!r}: send the body without compression"
+        _refuse_header(request, "content-encoding", detail, {"Accept-Encoding": "identity"})
+
+
+def _check_type(request: Request) -> None:
+    media_type = request.headers.get("content-type", "application/json").partition(";")[0]
+    media_type = media_type.strip().lower()
+    if media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    ):
+        return
+    detail = f"Content-Type is {media_type[:100]!r}: send application/json"
+    if media_type == "application/x-www-form-urlencoded":
+        detail += " (curl: -H 'content-type: application/json')"
+    _refuse_header(request, "content-type", detail)
+
+
+def _decoded(request: Request, body: bytes) -> bytes:
+    """Returns the body in UTF-8 without a byte order mark. Raises Refusal for anything else."""
+    _, _, options = request.headers.get("content-type", "").partition(";")
+    for option in options.split(";"):
+        name, _, value = option.strip().partition("=")
+        charset = value.strip("\"' ").lower()
+        # Some clients name their default charset, although they send ASCII.
+        is_safe = charset in _UTF8 or (body.isascii() and b"\0" not in body)
+        if name.lower() == "charset" and not is_safe:
+            detail = f"the charset of Content-Type is {charset[:100]!r}: send the body in UTF-8"
+            _refuse_header(request, "content-type", detail)
+    body = body.removeprefix(codecs.BOM_UTF8)
+    if body.startswith(_GZIP_MAGIC):
+        detail = "the body is compressed by gzip: send it without compression"
+        _refuse_syntax(request, detail, 0)
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in body[:4]:
+        _refuse_syntax(request, "the body is in UTF-16 or UTF-32: send it in UTF-8", 0)
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        detail = f"byte 0x{body[error.start]:02x} at {error.start} of the body is not UTF-8: "
+        _refuse_syntax(request, detail + "send the body in UTF-8", error.start)
+    return body
+
+
+def _has_own_status(request: Request) -> bool:
+    path: str = request.scope["path"]
+    return errors.is_native(path) or errors.is_bulk(path)
+
+
+def _refuse_header(
+    request: Request, name: str, detail: str, headers: dict[str, str] | None = None
+) -> NoReturn:
+    raise Refusal(
+        415 if _has_own_status(request) else 422,
+        "unsupported_media_type",
+        detail,
+        problems=[{"loc": ("header", name), "msg": detail, "type": name.replace("-", "_")}],
+        headers=headers,
+    )
+
+
+def _refuse_syntax(request: Request, detail: str, place: int) -> NoReturn:
+    if _has_own_status(request):
+        raise Refusal(400, "json_invalid", detail)
+    raise errors.invalid([{"loc": ("body", place), "msg": detail, "type": "json_invalid"}])
+
+
+def _check_names(pairs: Sequence[tuple[str, Any]]) -> None:
+    """Raises Refusal if an object has a field twice: one of the two values would be ignored."""
+    if len({name for name, _ in pairs}) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        place = ("body", twice[:_MAX_SHOWN_CHARS])
+        message = "the field is given twice: give it once"
+        raise errors.invalid([{"loc": place, "msg": message, "type": "duplicate_field"}])
+
+
+# Numbers stay text, because Python reads long ones slowly or not at all.
+_check_repeats = json.JSONDecoder(
+    object_pairs_hook=_check_names, parse_int=str, parse_float=str
+).decode
 
 
 def _check_count(data: dict[str, Any], max_values: int) -> None:

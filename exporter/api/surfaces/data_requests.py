@@ -180,6 +180,7 @@ async def by_ids(request: Request) -> Response:
     sinks = {name: uploads.Text(name, bodies.MAX_BODY_BYTES) for name in IdsRequest.model_fields}
     body = b""
     if kind == "multipart/form-data":
+        bodies.check_encoding(request)
         whole = request.headers["content-type"]
         chunks = request.stream()
         await uploads.read(whole, chunks, sinks, max_bytes=bodies.MAX_BODY_BYTES, repeatable="ids")
@@ -211,6 +212,7 @@ async def by_id_file(request: Request) -> Response:
     if whole.partition(";")[0].strip().lower() != "multipart/form-data":
         detail = f"Content-Type is {whole[:100]!r}: send multipart/form-data with an ids_file"
         raise Refusal(415, "unsupported_media_type", detail)
+    bodies.check_encoding(request)
     lines = uploads.IdLines(version_of(request).max_ids)
     texts = {name: uploads.Text(name, MAX_FORM_FIELD_BYTES) for name in _Options.model_fields}
     sinks: dict[str, uploads.Sink] = {"ids_file": lines, **texts}
@@ -227,9 +229,14 @@ async def by_id_file(request: Request) -> Response:
 
 def _parse_form(body: bytes) -> dict[str, str]:
     """Returns the fields of a form; a field that is repeated becomes a list with commas."""
-    text = body.decode("utf-8", "replace")
     try:
-        fields = parse_qs(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS)
+        text = body.decode()
+        fields = parse_qs(
+            text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS, errors="strict"
+        )
+    except UnicodeDecodeError:
+        detail = "the form is not in UTF-8: send it in UTF-8"
+        raise Refusal(400, "form_malformed", detail) from None
     except ValueError:
         message = f"the form has over {MAX_FORM_FIELDS} fields: send fewer"
         raise errors.invalid([{"loc": ("body",), "msg": message, "type": "too_long"}]) from None
