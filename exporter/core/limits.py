@@ -108,6 +108,15 @@ COLUMNS = Limit(
     422,
     "invalid_request",
 )
+FILE_NAME_BYTES = Limit(
+    "file_name_bytes",
+    "file_name of one export, in UTF-8 and without an added extension",
+    200,
+    "bytes",
+    "refused; the problem names the field",
+    422,
+    "invalid_request",
+)
 PAGE_SIZE = Limit(
     "page_size",
     "exports or deliveries on one page of a list",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -28,7 +27,7 @@ from exporter.errors import (
 )
 from exporter.formats import registry
 from exporter.maintenance import cleaning
-from exporter.service import id_lists
+from exporter.service import file_names, id_lists
 from exporter.settings import Settings
 from exporter.sources import registry as sources
 from exporter.sources.base import Search, Source
@@ -119,6 +118,7 @@ class ExportService:
         rows_per_file: int | None = None,
         keep: timedelta | None = None,
         file_stem: str | None = None,
+        file_name: str | None = None,
         export_id: str | None = None,
         idempotency: Idempotency | None = None,
         plan: Plan = plans.UNLIMITED,
@@ -133,6 +133,8 @@ class ExportService:
         `formats` are the formats that the surface allows. `limit` overrides the limit of the
         search. With `ids`, which must be distinct, the postings with these ids are exported in that
         order and `search` is ignored. With `rows_per_file` the result lists volumes of the file.
+        The file is called `file_name`, with the extension of the format if that is missing, or
+        after `file_stem` (by default the source), the day and the export.
         `webhook` returns the webhook of the export; it is called only after all fields were found
         valid, because it may record an endpoint.
 
@@ -144,7 +146,8 @@ class ExportService:
         In each of these cases no export is recorded:
 
         - QueryError: names every wrong field, under `search`, `format`, `columns`, `priority`,
-          `compression`, `limit` and `source`, after the problems of the surface in `wrong`;
+          `compression`, `limit`, `file_name` and `source`, after the problems of the surface in
+          `wrong`;
         - NotInPlan, CreditsSpent, LimitReached: the caller's plan does not allow the export;
         - KeyReused, KeySpent: the idempotency key belongs to another request, or its export is
           deleted or expired;
@@ -166,6 +169,7 @@ class ExportService:
                 *_priority_problems(priority),
                 *_limit_problems(limit),
                 *_column_problems(columns),
+                *(_problem(("file_name",), text) for text in file_names.problems(file_name)),
             ],
         )
         plan.check_priority(priority)
@@ -177,8 +181,10 @@ class ExportService:
             given = tuple(self.config.sources[source].columns or self.source(source).columns)
         dialect = dialect or Dialect()
         extension = registry.make(format, dialect, given).extension + registry.SUFFIXES[compression]
+        export_id = export_id or str(uuid.uuid4())
+        name = file_name or file_names.default(file_stem or source, now, export_id)
         spec = Spec(
-            id=export_id or str(uuid.uuid4()),
+            id=export_id,
             user_id=user_id,
             surface=surface,
             source=source,
@@ -195,7 +201,7 @@ class ExportService:
             rows_per_file=rows_per_file,
             keep_seconds=None if keep is None else keep.total_seconds(),
             priority=priority,
-            file_name=f"{file_stem or _safe(source)}-jobs-{now:%Y-%m-%d}.{extension}",
+            file_name=file_names.extended(name, extension),
             account=plan.key_id,
             reserved=reserved,
             concurrency=plan.concurrency,
@@ -297,6 +303,7 @@ class ExportService:
         spec = msgspec.structs.replace(
             export.spec,
             id=export_id,
+            file_name=file_names.renewed(before.file_name, before.id, export_id),
             account=plan.key_id,
             reserved=export.spec.reserved if plan.metered else 0,
             concurrency=plan.concurrency,
@@ -507,7 +514,3 @@ def _column_problems(columns: Sequence[str] | None) -> list[FieldProblem]:
             problems.append(_problem(("columns", place), f"column {name!r} is given twice"))
         seen.add(name)
     return problems
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", name)

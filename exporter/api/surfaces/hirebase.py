@@ -162,7 +162,7 @@ _FINISHED_EXAMPLE = {
         "file_size": 3120441,
         "record_count": 1204,
         "expiry_time": "2026-03-03T09:15:10.000000",
-        "file_name": "board-jobs-2026-03-02.csv",
+        "file_name": "board-jobs-2026-03-02-0b8c2c4e.csv",
         "completeness": {
             "outcome": "complete",
             "end_reason": "total_reached",

@@ -67,6 +67,11 @@ class ExportRequest(webhook_fields.WebhookFields):
         description="`none`, `gzip` (one member, level 1) or `zstd` (level 3; large files have"
         " several frames, and a reader must read all of them).",
     )
+    file_name: str | None = Field(
+        None,
+        description="Name of the downloaded file, without a folder; the extension of the format is"
+        " added if it is missing. null: named after the source, the day and the export.",
+    )
     priority: int = Field(0, description="0 to 9; a higher number is more urgent.")
     csv_safe: bool = Field(
         False,
@@ -288,6 +293,7 @@ async def create(request: Request, body: TheBody) -> Response:
             format=asked.format,
             columns=asked.columns,
             compression=asked.compression,
+            file_name=asked.file_name,
             priority=asked.priority,
             dialect=Dialect(
                 guard=asked.csv_safe, exported_at=responses.zulu_seconds(service.clock.now())

@@ -249,10 +249,9 @@ def _respond(request: Request) -> Response:
     columns = CSV_COLUMNS if asked.format == "csv" else COLUMNS
     snapshot = source.snapshot(query, columns)
     gzip = _accepts_gzip(request.headers.get("accept-encoding", ""))
-    name = f"pipeline-jobs-{now:%Y-%m-%d}.{asked.format}"
     headers = {
         "Content-Type": "text/csv; charset=utf-8" if asked.format == "csv" else "application/json",
-        "Content-Disposition": f'attachment; filename="{name}"',
+        "Content-Disposition": f'attachment; filename="{_file_name(asked, now)}"',
         "Cache-Control": "private, no-store",
         "Vary": "Accept-Encoding, Prefer",
     }
@@ -350,6 +349,10 @@ def _prefers_async(request: Request) -> bool:
     return any(one.partition(";")[0].strip().lower() == "respond-async" for one in preferences)
 
 
+def _file_name(asked: _ParsedQuery, now: datetime) -> str:
+    return f"pipeline-jobs-{now:%Y-%m-%d}.{asked.format}"
+
+
 def _accepts_gzip(header: str) -> bool:
     """True if the Accept-Encoding header allows gzip.
 
@@ -401,7 +404,7 @@ def _create_export(
             dialect=Dialect(
                 guard=asked.csv_safe, joined=True, exported_at=responses.zulu_seconds(now)
             ),
-            file_stem="pipeline",
+            file_name=_file_name(asked, now),
             plan=caller.plan,
             **asked.hook,
         )
