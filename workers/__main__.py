@@ -10,12 +10,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import redis
 import structlog
 
 from exporter import config, logs, settings
@@ -31,10 +28,9 @@ SENDER_PROCESSES = 2
 Two are needed: while one process waits for slow receivers at the end of its task, the other one
 sends.
 """
+_DEFAULT_BROKER = "EXPORTER_BROKER_URL (unset, so the next database of EXPORTER_REDIS_URL)"
 STORE_RETRY_SECONDS = 1.0
 """Seconds between two attempts to reach Redis at start-up."""
-_TIMEOUTS: Mapping[str, Any] = {"socket_timeout": 3, "socket_connect_timeout": 2}
-"""Timeouts, in seconds, of the one look at the broker at start-up."""
 
 
 def main() -> None:
@@ -68,12 +64,11 @@ def _consume(slots: int | None) -> None:
     from workers import doorbell as doorbell
     from workers import draining as draining  # registers its signal handler before the fork
     from workers import tasks
-    from workers.app import app
     from workers.routing import QUEUE, WEBHOOK_QUEUE
 
     if slots is not None:
         worker_process_init.connect(tasks.warm)
-    app.worker_main(
+    _run_until_stopped(
         [
             "worker",
             f"--queues={WEBHOOK_QUEUE if slots is None else QUEUE}",
@@ -81,9 +76,25 @@ def _consume(slots: int | None) -> None:
             *(["--hostname=webhooks@%h"] if slots is None else []),
             "--without-gossip",
             "--without-mingle",
+            "--without-heartbeat",
             "--loglevel=WARNING",
         ]
     )
+
+
+def _run_until_stopped(arguments: list[str]) -> None:
+    """Runs the Celery worker. Exits with status 70 if it ended although no signal asked for that.
+
+    Celery logs an error that it cannot handle, and then returns as it does after SIGTERM.
+    """
+    from workers import draining
+    from workers.app import app
+
+    run: Callable[[list[str]], object] = app.worker_main  # its type says that it never returns
+    run(arguments)
+    if not draining.requested():
+        log.critical("worker.ended_unasked")
+        sys.exit(os.EX_SOFTWARE)
 
 
 def _schedule() -> None:
@@ -105,18 +116,22 @@ def _check_settings() -> None:
         log.warning("settings.unknown", reason=text)
     config.load_config(found.config)
     store = RedisStore.connect(found.redis_url)
+    variable = "EXPORTER_BROKER_URL" if found.broker_url else _DEFAULT_BROKER
+    _await(store.check)
+    _await(lambda: durability.check_broker(found.broker, variable))
+
+
+def _await(check: Callable[[], Sequence[str]]) -> None:
+    """Repeats a check until Redis answers, and logs its warnings."""
     while True:
         try:
-            warnings = store.check()
+            warnings = check()
             break
         except StoreUnavailable as error:
             log.warning("redis.silent", reason=str(error))
             time.sleep(STORE_RETRY_SECONDS)
     for warning in warnings:
         log.warning("redis.unchecked", reason=warning)
-    # A broker that does not answer is waited for by Celery; a missing database never appears.
-    with suppress(StoreUnavailable), redis.Redis.from_url(found.broker, **_TIMEOUTS) as client:
-        durability.check_database(client, "EXPORTER_BROKER_URL")
 
 
 if __name__ == "__main__":

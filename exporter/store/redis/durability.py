@@ -1,4 +1,4 @@
-"""Check of the Redis settings that decide whether acknowledged writes survive, and its version."""
+"""Check of a Redis before it is used: what it may lose, what it refuses, and its version."""
 
 from __future__ import annotations
 
@@ -6,71 +6,152 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import redis
-from redis.exceptions import ResponseError
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+from redis.retry import Retry
 
-from exporter.errors import ConfigurationError
-from exporter.store.redis import errors, versions
+from exporter.errors import ConfigurationError, StoreUnavailable
+from exporter.store.redis import diagnosis, errors, probe, versions
+from exporter.store.redis.diagnosis import Diagnosis
+
+FULL_SHARE = 0.9
+"""Share of maxmemory above which no export is created; the same as in create.lua."""
 
 
 def check(client: redis.Redis) -> Sequence[str]:
-    """Returns warnings: of settings that weaken durability, or of a version with known holes.
+    """Returns warnings about this Redis, such as settings that weaken durability.
 
-    A setting that could not be read is a warning as well.
-
-    Raises ConfigurationError if this Redis would lose exports: if it evicts keys when full, or if
-    it has no append-only file.
+    Raises ConfigurationError if waiting does not help: if Redis would lose exports, because it
+    evicts keys when full or has no append-only file; if it refuses the user, the database, or a
+    command that the service needs; or if it is a cluster. Raises StoreUnavailable if Redis does not
+    answer.
     """
-    check_database(client, "EXPORTER_REDIS_URL")
-    warnings: list[str] = []
+    try:
+        found = [*persistence(client), *writes(client)]
+    except RedisError as error:
+        cause = diagnosis.diagnose(error, client)
+        kind = ConfigurationError if cause.is_permanent else StoreUnavailable
+        raise kind(f"EXPORTER_REDIS_URL: {cause}.") from error
+    for one in found:
+        if one.is_permanent:
+            raise ConfigurationError(f"EXPORTER_REDIS_URL: {one}.")
+    return [f"{one}." for one in found]
+
+
+def check_broker(url: str, variable: str) -> Sequence[str]:
+    """Returns warnings about the Redis of Celery's messages, whose URL is in the variable.
+
+    Raises ConfigurationError and StoreUnavailable like `check`.
+    """
+    with connect_once(url) as client:
+        try:
+            refused = diagnosis.explain(probe.probe_broker(client), client)
+        except RedisError as error:
+            refused = diagnosis.diagnose(error, client)
+            if not refused.is_permanent:
+                raise StoreUnavailable(f"{variable}: {refused}.") from error
+    if refused is None:
+        return []
+    if refused.is_permanent:
+        raise ConfigurationError(f"{variable}: {refused}.")
+    return [f"{variable}: {refused}."]
+
+
+def connect_once(url: str) -> redis.Redis:
+    """Returns a client for a check: it does not repeat a command, and waits 3 s at most."""
+    return redis.Redis.from_url(
+        url, socket_timeout=3, socket_connect_timeout=3, retry=Retry(NoBackoff(), 0)
+    )
+
+
+def writes(client: redis.Redis) -> Sequence[Diagnosis]:
+    """Returns why Redis refuses commands that the record store needs; nothing if it refuses none.
+
+    Raises RedisError if Redis does not answer.
+    """
+    found = diagnosis.explain(probe.probe_records(client), client)
+    return [] if found is None else [found]
+
+
+def persistence(client: redis.Redis) -> Sequence[Diagnosis]:
+    """Returns what is wrong with the settings, the kind and the version of Redis.
+
+    What Redis does not report counts as wrong, but not as permanent. Raises RedisError if Redis
+    does not answer.
+    """
+    found: list[Diagnosis] = []
     info: Mapping[str, Any] = {}
     config: Mapping[str, str] = {}
-    with errors.translate_errors():
-        try:
-            info = cast("Mapping[str, Any]", client.info("everything"))
-        except ResponseError as error:
-            warnings.append(
-                f"Redis refused to report whether it evicts keys and keeps an append-only file "
-                f"({error}): make sure that it has maxmemory-policy noeviction and appendonly yes."
+    try:
+        info = cast("Mapping[str, Any]", client.info("everything"))
+    except ResponseError as error:
+        found.append(_silent(errors.with_code(error)))
+    try:
+        config = cast("Mapping[str, str]", client.config_get("appendfsync"))
+    except ResponseError as error:
+        found.append(
+            Diagnosis(
+                f"Redis refused to report how often it writes to disk ({errors.with_code(error)})",
+                "without appendfsync always, a power cut may lose accepted exports",
+                is_permanent=False,
             )
-        try:
-            config = cast("Mapping[str, str]", client.config_get("appendfsync"))
-        except ResponseError as error:
-            warnings.append(
-                f"Redis refused to report how often it writes to disk ({error}): without "
-                "appendfsync always, a power cut may lose accepted exports."
-            )
+        )
+    return [*found, *_judge(info, config)]
+
+
+def _judge(info: Mapping[str, Any], config: Mapping[str, str]) -> Sequence[Diagnosis]:
+    found: list[Diagnosis] = []
+    kind = diagnosis.unsupported(str(info.get("redis_mode", "")))
+    if kind is not None:
+        found.append(kind)
+    missing = [name for name in ("maxmemory_policy", "aof_enabled") if info and name not in info]
+    if missing:
+        found.append(_silent(f"INFO has no {' and no '.join(missing)}"))
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        raise ConfigurationError(
-            f"Redis has maxmemory-policy {policy}, so it deletes exports silently when full: run "
-            "redis-cli CONFIG SET maxmemory-policy noeviction, and set it in redis.conf."
+        found.append(
+            Diagnosis(
+                f"Redis has maxmemory-policy {policy}, so it deletes exports silently when full",
+                "run redis-cli CONFIG SET maxmemory-policy noeviction, and set it in redis.conf",
+                is_permanent=True,
+            )
         )
     if not info.get("aof_enabled", 1):
-        raise ConfigurationError(
-            "Redis keeps no append-only file, so a restart loses exports: run redis-cli "
-            "CONFIG SET appendonly yes, and set it in redis.conf."
+        found.append(
+            Diagnosis(
+                "Redis keeps no append-only file, so a restart loses exports",
+                "run redis-cli CONFIG SET appendonly yes, and set it in redis.conf",
+                is_permanent=True,
+            )
         )
     fsync = config.get("appendfsync", "always")
     if fsync != "always":
-        warnings.append(
-            f"Redis has appendfsync {fsync}, so a power cut may lose accepted exports: run "
-            "redis-cli CONFIG SET appendfsync always, and set it in redis.conf."
+        found.append(
+            Diagnosis(
+                f"Redis has appendfsync {fsync}, so a power cut may lose accepted exports",
+                "run redis-cli CONFIG SET appendfsync always, and set it in redis.conf",
+                is_permanent=False,
+            )
+        )
+    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    if most and used > FULL_SHARE * most:
+        found.append(
+            Diagnosis(
+                f"Redis has used {used / most:.0%} of its maxmemory, so no export is created",
+                "raise maxmemory, or wait until records expire",
+                is_permanent=False,
+            )
         )
     hole = versions.warn(info)
-    return warnings if hole is None else [*warnings, hole]
+    if hole is not None:
+        text, _, remedy = hole.rstrip(".").rpartition(": ")
+        found.append(Diagnosis(text, remedy, is_permanent=False))
+    return found
 
 
-def check_database(client: redis.Redis, variable: str) -> None:
-    """Raises ConfigurationError if the Redis does not have the database that `variable` names."""
-    with errors.translate_errors():
-        try:
-            client.ping()
-        except ResponseError as error:
-            if "DB index is out of range" not in str(error):
-                raise
-            number = client.connection_pool.connection_kwargs.get("db")
-            raise ConfigurationError(
-                f"{variable} leads to database {number}, which this Redis does not have: set "
-                f"{variable} to a URL with a lower number, such as redis://HOST:PORT/1, or raise "
-                "`databases` in redis.conf."
-            ) from None
+def _silent(reason: str) -> Diagnosis:
+    return Diagnosis(
+        f"Redis refused to report whether it evicts keys and keeps an append-only file ({reason})",
+        "make sure that it has maxmemory-policy noeviction and appendonly yes",
+        is_permanent=False,
+    )

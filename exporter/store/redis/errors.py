@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -22,6 +27,11 @@ _CODES = {
     NoPermissionError: "NOPERM ",
     OutOfMemoryError: "OOM ",
     ReadOnlyError: "READONLY ",
+    AskError: "ASK ",
+    ClusterCrossSlotError: "CROSSSLOT ",
+    ClusterDownError: "CLUSTERDOWN ",
+    MasterDownError: "MASTERDOWN ",
+    MovedError: "MOVED ",
 }
 """Codes that redis-py removes from the text of an error and replaces by a class."""
 _WRONG_PASSWORD = "Redis rejected the user or password in EXPORTER_REDIS_URL: correct it there"  # noqa: S105
@@ -43,6 +53,11 @@ _HINTS = {
 }
 
 
+def with_code(error: RedisError) -> str:
+    """Returns the text of an error with its code."""
+    return _CODES.get(type(error), "") + str(error)
+
+
 @contextmanager
 def translate_errors() -> Iterator[None]:
     """Raises StoreUnavailable in place of each Redis error that the block raises."""
@@ -50,10 +65,10 @@ def translate_errors() -> Iterator[None]:
         yield
     except RedisError as error:
         text = str(error)
-        code = _CODES.get(type(error), "")
-        if "OOM " in code + text:
+        whole = with_code(error)
+        if "OOM " in whole:
             raise StoreFull(f"{FULL_HINT} ({text})") from error
-        hint = next((hint for word, hint in _HINTS.items() if word in code + text), None)
+        hint = next((hint for word, hint in _HINTS.items() if word in whole), None)
         raise StoreUnavailable(
             f"Redis did not answer: {text}" if hint is None else f"{hint} ({text})"
         ) from error

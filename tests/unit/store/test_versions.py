@@ -88,7 +88,7 @@ def test_the_check_at_start_and_of_doctor_warns_of_known_holes(version: str, exp
     client = cast("redis.Redis", Reporting(version))
 
     # When
-    warnings = durability.check(client)
+    found = durability.persistence(client)
 
     # Then
-    assert len([one for one in warnings if "known security holes" in one]) == expected
+    assert len([one for one in found if "known security holes" in one.text]) == expected

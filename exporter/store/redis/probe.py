@@ -1,0 +1,165 @@
+"""Runs, on keys of its own, the commands that the service and Celery send to Redis.
+
+A Redis may refuse some of them: by the ACL of its user, because it is a replica, full or read-only,
+or because it is an older version or another server with the protocol of Redis.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import redis
+
+from exporter.store.redis import errors, script_loader
+
+RECORD_COMMANDS = """
+    SET {text} 1
+    SETNX {text} 1
+    INCRBY {text} 1
+    DECRBY {text} 1
+    EXPIRE {text} 60
+    PEXPIRE {text} 60000
+    PEXPIREAT {text} 99999999999999
+    PTTL {text}
+    PERSIST {text}
+    GET {text}
+    TYPE {text}
+    EXISTS {text}
+    HSET {hash} f 1
+    HSETNX {hash} f 1
+    HINCRBY {hash} f 1
+    HGET {hash} f
+    HMGET {hash} f
+    HGETALL {hash}
+    HVALS {hash}
+    HEXISTS {hash} f
+    HSTRLEN {hash} f
+    HDEL {hash} f
+    ZADD {zset} 1 m
+    ZCARD {zset}
+    ZCOUNT {zset} 0 1
+    ZSCORE {zset} m
+    ZRANGE {zset} 0 0
+    ZREVRANGE {zset} 0 0
+    ZRANGEBYSCORE {zset} 0 1
+    ZREVRANGEBYSCORE {zset} 1 0
+    ZREM {zset} m
+    ZREMRANGEBYSCORE {zset} 0 1
+    LPUSH {list} 1
+    RPUSH {list} 1
+    LLEN {list}
+    LINDEX {list} 0
+    LRANGE {list} 0 1
+    LTRIM {list} 0 1
+    LPOP {list}
+    RPOP {list}
+    SADD {set} m
+    SCARD {set}
+    SMEMBERS {set}
+    SREM {set} m
+    TIME
+    DEL {text} {hash} {zset} {list} {set}
+"""
+"""Commands of the scripts and stores. The first one needs memory, so a full Redis refuses it."""
+
+BROKER_COMMANDS = """
+    LPUSH {queue} 1
+    LLEN {queue}
+    LPUSH {webhook_queue} 1
+    LLEN {webhook_queue}
+    SADD _kombu.binding.{probe} m
+    SMEMBERS _kombu.binding.{probe}
+    ZADD unacked_index 1 {probe}
+    ZRANGE unacked_index 1 0 BYSCORE REV LIMIT 0 1 WITHSCORES
+    ZREM unacked_index {probe}
+    HSET unacked {probe} 1
+    HGET unacked {probe}
+    HDEL unacked {probe}
+    SET unacked_mutex_{probe} 1 NX PX 60000
+    GET unacked_mutex_{probe}
+    EXISTS {queue}
+    DEL {queue} {webhook_queue} _kombu.binding.{probe} unacked_mutex_{probe}
+"""
+"""Commands of Celery's transport on its keys."""
+QUEUES: Mapping[str, str] = {"queue": "exporter", "webhook_queue": "webhooks"}
+"""Celery's queues, whose keys have a priority after this separator."""
+_SEPARATOR = "\x06\x16"
+
+
+class Refusal(NamedTuple):
+    """A command that Redis refused, and the text of Redis with its code, such as `NOPERM …`."""
+
+    command: str
+    error: str
+
+
+def probe_records(client: redis.Redis) -> Sequence[Refusal]:
+    """Runs the commands of the record store, and returns those that were refused.
+
+    Raises RedisError if Redis does not answer.
+    """
+    prefix = f"exporter:probe:{uuid4()}"
+    names = {kind: f"{prefix}:{kind}" for kind in ("text", "hash", "zset", "list", "set")}
+    return [
+        *_run(client, _parse(RECORD_COMMANDS, names)),
+        *_transact(client, names["text"]),
+        *_attempt("BRPOP", lambda: client.brpop([names["list"]], timeout=0.01)),
+        *_attempt("BLPOP", lambda: client.blpop([names["list"]], timeout=0.01)),
+    ]
+
+
+def probe_broker(client: redis.Redis) -> Sequence[Refusal]:
+    """Runs the commands of Celery's transport, and returns those that were refused.
+
+    Raises RedisError if Redis does not answer.
+    """
+    word = f"probe-{uuid4()}"
+    names = {name: f"{queue}{_SEPARATOR}{word}" for name, queue in QUEUES.items()}
+    return [
+        *_attempt("PING", client.ping),
+        *_run(client, _parse(BROKER_COMMANDS, {**names, "probe": word})),
+        *_transact(client, names["queue"]),
+        *_attempt("BRPOP", lambda: client.brpop(list(names.values()), timeout=0.01)),
+    ]
+
+
+def _parse(commands: str, names: Mapping[str, str]) -> Sequence[Sequence[str]]:
+    return [
+        [word.format(**names) for word in line.split()] for line in commands.strip().splitlines()
+    ]
+
+
+def _run(client: redis.Redis, commands: Sequence[Sequence[str]]) -> Sequence[Refusal]:
+    script: Any = script_loader.load_standalone(client, "probe")
+    answer: list[Any] = []
+    refused = _attempt("EVALSHA", lambda: answer.extend(script(args=[json.dumps(commands)])))
+    return refused or [
+        Refusal(commands[index - 1][0], error.decode(errors="replace"))
+        for index, error in zip(answer[::2], answer[1::2], strict=True)
+    ]
+
+
+def _transact(client: redis.Redis, key: str) -> Sequence[Refusal]:
+    with client.pipeline() as pipe:
+        watch: Callable[[str], object] = pipe.watch
+        refused = _attempt("WATCH", lambda: watch(key))
+        if refused:
+            return refused
+        pipe.multi()
+        pipe.exists(key)
+        return _attempt("MULTI", pipe.execute)
+
+
+def _attempt(command: str, call: Callable[[], object]) -> Sequence[Refusal]:
+    try:
+        call()
+    except redis.ResponseError as error:
+        text = errors.with_code(error)
+        # The command that is refused may be one that precedes it, such as SELECT.
+        named = re.search(r"the '([\w|]+)' command", text)
+        return [Refusal(named[1].upper() if named else command, text)]
+    return []

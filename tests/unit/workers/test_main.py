@@ -1,0 +1,28 @@
+"""Exit status of the worker processes."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from workers import __main__ as main
+from workers import draining
+from workers.app import app
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_worker_that_ends_unasked_does_not_end_with_zero(
+    monkeypatch: pytest.MonkeyPatch, is_asked: bool
+) -> None:
+    # Given: Celery returns, whatever happened
+    monkeypatch.setattr(app, "worker_main", lambda arguments: None)
+    monkeypatch.setattr(draining, "requested", lambda: is_asked)
+    # When
+    status: object = os.EX_OK
+    try:
+        main._run_until_stopped(["worker"])
+    except SystemExit as ended:
+        status = ended.code
+    # Then
+    assert status == (os.EX_OK if is_asked else os.EX_SOFTWARE)
