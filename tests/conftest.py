@@ -98,7 +98,9 @@ BOARD_ROWS = 2_000
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
-    """Starts the whole service on real servers: API, workers, board with synthetic postings."""
+    """Starts the whole service on real servers: API, workers, board with hostile postings."""
     directory = tmp_path_factory.mktemp("stack")
-    with Stack(directory, ports.find_base(), 2, board_rows=BOARD_ROWS) as addresses:
+    with Stack(
+        directory, ports.find_base(), 2, board_rows=BOARD_ROWS, board_profile="hostile"
+    ) as addresses:
         yield addresses

@@ -215,6 +215,13 @@ def clear_synthetic(connection: sqlite3.Connection) -> None:
         bump_version(connection)
 
 
+def count_open(database: Path) -> int:
+    """Returns the number of postings that are not expired: those that a search finds."""
+    with closing(reader(database)) as connection:
+        (found,) = connection.execute("SELECT count(*) FROM postings WHERE NOT expired").fetchone()
+    return int(found)
+
+
 def bump_version(connection: sqlite3.Connection) -> None:
     """Increases the board's version, so that readers drop their cached searches.
 

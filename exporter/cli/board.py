@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from exporter import logs
+from exporter.board.profiles import Profile
 from exporter.cli.console import DATA_DIR, err, report_errors
 from exporter.cli.processes import Host, Port
 from exporter.errors import ExporterError
@@ -30,6 +31,13 @@ Faults = Annotated[
         "'' misbehaves only after POST /faults.",
     ),
 ]
+ProfileOption = Annotated[
+    Profile | None,
+    typer.Option(
+        help="Kind of synthetic postings: friendly (common titles, dates up to today; the default) "
+        "or hostile (everything that breaks files, for tests)."
+    ),
+]
 
 
 @board.command("serve")
@@ -42,19 +50,24 @@ def serve(
         int | None, typer.Option(min=1, help="Synthetic postings to make first.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Other seed, other postings.")] = 1,
+    profile: ProfileOption = None,
     port: Port = 8810,
     host: Host = "127.0.0.1",
     faults: Faults = None,
 ) -> None:
     """Serve the board; requests need the API key that is in the environment variable BOARD_KEY."""
     from exporter.board import app as board_app
+    from exporter.board import synthetic
 
+    check_profile(profile, rows, "--profile", "--rows")
     logs.configure("board")
     key = os.environ.get("BOARD_KEY")
     with report_errors():
         if not key:
             raise ExporterError("BOARD_KEY is not set: choose a key that callers must show")
-        _fill(database, data, rows, seed)
+        _fill(database, data, rows, seed, profile or Profile.FRIENDLY)
+        if rows is None:
+            synthetic.refresh(database)
         board_app.serve(database, host, port, [key], faults)
 
 
@@ -65,10 +78,22 @@ def load(
 ) -> None:
     """Load postings into the board; a board that is running serves them at once."""
     with report_errors():
-        _fill(database, file, None, 1)
+        _fill(database, file, None)
 
 
-def _fill(database: Path, data: Path | None, rows: int | None, seed: int) -> None:
+def check_profile(profile: Profile | None, rows: int | None, option: str, needed: str) -> None:
+    """Raises BadParameter for a profile without a number of postings: it would have no effect."""
+    if profile is not None and rows is None:
+        raise typer.BadParameter(f"{option} needs {needed}, the number of synthetic postings")
+
+
+def _fill(
+    database: Path,
+    data: Path | None,
+    rows: int | None,
+    seed: int = 1,
+    profile: Profile = Profile.FRIENDLY,
+) -> None:
     from exporter.board import database as stored
     from exporter.board.synthetic import synthesize
     from exporter.local import private
@@ -78,8 +103,13 @@ def _fill(database: Path, data: Path | None, rows: int | None, seed: int) -> Non
     try:
         stored.prepare(database)
         if rows is not None:
-            synthesize(database, rows, seed)
-            err.print(f"{rows} synthetic postings of seed {seed} in {database}", highlight=False)
+            synthesize(database, rows, seed, profile)
+            err.print(
+                f"{rows} {profile} synthetic postings of seed {seed} in {database}, "
+                f"{stored.count_open(database)} of the board's postings are open",
+                highlight=False,
+                soft_wrap=True,
+            )
         if data is not None:
             loaded = stored.load(database, data)
             err.print(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from exporter.cli import endpoints, keys, processes
-from exporter.cli.board import Faults, board
+from exporter.cli.board import Faults, ProfileOption, board, check_profile
 from exporter.cli.console import DATA_DIR, err, out, print_warning, report_errors
 from exporter.errors import ExporterError
 
@@ -46,8 +46,9 @@ def up(
     workers: Annotated[int, typer.Option(min=1, help="Slices at once.")] = 2,
     board: Annotated[bool, typer.Option(help="Start the reference board too.")] = True,
     board_rows: Annotated[
-        int | None, typer.Option(min=1, help="Fill an empty board with synthetic postings.")
+        int | None, typer.Option(min=1, help="Fill the board with so many synthetic postings.")
     ] = None,
+    board_profile: ProfileOption = None,
     board_data: Annotated[
         Path | None, typer.Option(exists=True, help="Fill an empty board from JSON Lines.")
     ] = None,
@@ -56,13 +57,23 @@ def up(
     """Start the whole stack in the foreground: Redis, S3, board, API, workers, webhooks, beat."""
     from exporter.local import stack
 
+    check_profile(board_profile, board_rows, "--board-profile", "--board-rows")
     if board_faults is not None:
         from exporter.board.misbehavior import faults
 
         with report_errors():  # here, not in the log of a board that cannot start
             faults.parse(board_faults)
     raise typer.Exit(
-        stack.run(data_dir, port, workers, board, board_rows, board_data, board_faults)
+        stack.run(
+            data_dir,
+            port,
+            workers,
+            board,
+            board_rows,
+            board_data,
+            board_faults,
+            board_profile,
+        )
     )
 
 

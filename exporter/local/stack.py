@@ -70,8 +70,8 @@ class Stack:
     All ports derive from `port`: the API listens on `port`, Redis on +1, S3 on +2, the board on
     +10, and the inner services of S3 on +20 to +27 and +10020. Stacks whose ports are 100 apart can
     run side by side. All state, the keys included, is in `data_dir`; it survives a restart and only
-    its owner can read it. `board_rows` and `board_data` fill a board that is still empty.
-    `board_faults` makes the board return faults.
+    its owner can read it. `board_rows`, whose kind is `board_profile`, and `board_data` fill the
+    board. `board_faults` makes the board return faults.
 
     Start the stack in a thread that lives as long as the stack. Raises ConfigurationError if `port`
     is out of range.
@@ -85,6 +85,7 @@ class Stack:
         *,
         board: bool = True,
         board_rows: int | None = None,
+        board_profile: str | None = None,
         board_data: Path | None = None,
         board_faults: str | None = None,
     ) -> None:
@@ -98,6 +99,7 @@ class Stack:
         self._workers = workers
         self._board = board
         self._board_rows = board_rows
+        self._board_profile = board_profile
         self._board_data = board_data
         self._board_faults = board_faults
         self._children: list[Child] = []
@@ -243,6 +245,8 @@ class Stack:
         arguments = ["board", "serve", "--database", database, "--port", str(self._port + 10)]
         if self._board_rows is not None:
             arguments += ["--rows", str(self._board_rows)]
+        if self._board_profile is not None:
+            arguments += ["--profile", self._board_profile]
         if self._board_data is not None:
             arguments += ["--data", str(self._board_data)]
         if self._board_faults is not None:
@@ -297,6 +301,7 @@ def run(
     board_rows: int | None,
     board_data: Path | None,
     board_faults: str | None = None,
+    board_profile: str | None = None,
 ) -> int:
     """Runs the stack in the foreground until SIGTERM, SIGINT or SIGHUP; returns the exit code.
 
@@ -315,6 +320,7 @@ def run(
             workers,
             board=board,
             board_rows=board_rows,
+            board_profile=board_profile,
             board_data=board_data,
             board_faults=board_faults,
         )

@@ -16,7 +16,7 @@ import httpx
 import pytest
 import requests
 
-from exporter.board import coresignal_records, synthetic
+from exporter.board import coresignal_records, hostile
 from exporter.local.stack import Addresses
 from tests.conftest import BOARD_ROWS
 
@@ -30,7 +30,7 @@ V2 = "/cdapi/v2/data_requests/job_base"
 def records() -> dict[int, dict[str, Any]]:
     """The board's postings as records of the contract, by id."""
     found = {}
-    for posting in synthetic.generate(BOARD_ROWS):
+    for posting in hostile.generate(BOARD_ROWS):
         number = coresignal_records.record_id(posting.id)
         found[number] = json.loads(coresignal_records.record(number, posting.json, v1=False))
     return found

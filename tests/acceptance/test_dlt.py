@@ -17,14 +17,15 @@ from dlt.sources.helpers.rest_client.paginators import (
     PageNumberPaginator,
 )
 
-from exporter.board import bindbee, synthetic
+from exporter.board import bindbee, hostile, synthetic
+from exporter.board.profiles import Profile
 from exporter.cli.client import Client
 from exporter.local.stack import Addresses
 from tests import boards
 from tests.conftest import BOARD_ROWS
 
 ROWS = 1_000
-OPEN = {one.id for one in synthetic.generate(BOARD_ROWS) if not one.columns.expired}
+OPEN = {one.id for one in hostile.generate(BOARD_ROWS) if not one.columns.expired}
 """The ids of the stack's postings that have not expired."""
 
 
@@ -32,7 +33,7 @@ OPEN = {one.id for one in synthetic.generate(BOARD_ROWS) if not one.columns.expi
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a board, at the rates that the contracts have."""
     path = tmp_path_factory.mktemp("board") / "board.db"
-    synthetic.synthesize(path, ROWS)
+    synthetic.synthesize(path, ROWS, profile=Profile.HOSTILE)
     with boards.serving(path) as url:
         yield url
 
@@ -64,7 +65,7 @@ def test_dlt_gets_every_bindbee_job_exactly_once_by_cursor(board: str, page_size
     )
     # Then
     assert sorted(job["remote_id"] for job in jobs) == sorted(
-        posting.id for posting in synthetic.generate(ROWS)
+        posting.id for posting in hostile.generate(ROWS)
     )
     assert len({job["id"] for job in jobs}) == ROWS
 
@@ -86,7 +87,7 @@ def test_dlt_gets_every_qwestly_job_exactly_once_by_page_number(
         jobs = read(board, "/api/external/search/jobs", "data", paginator, params=params)
         # Then
         assert sorted(job["source_id"] for job in jobs) == sorted(
-            posting.id for posting in synthetic.generate(ROWS) if posting.columns.expired is expired
+            posting.id for posting in hostile.generate(ROWS) if posting.columns.expired is expired
         )
 
 
@@ -102,7 +103,7 @@ def test_dlt_gets_every_hirebase_job_exactly_once_by_the_page_in_the_body(board:
     )
     # Then
     assert sorted(job["_id"] for job in jobs) == sorted(
-        posting.id for posting in synthetic.generate(ROWS)
+        posting.id for posting in hostile.generate(ROWS)
     )
 
 

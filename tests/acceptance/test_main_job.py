@@ -16,7 +16,7 @@ import duckdb
 import httpx
 import pytest
 
-from exporter.board import synthetic
+from exporter.board import hostile
 from exporter.local.stack import Addresses
 from tests.conftest import BOARD_ROWS
 
@@ -28,7 +28,7 @@ ALL = {"include_expired": "true"}
 @pytest.fixture(scope="module")
 def postings() -> dict[str, dict[str, Any]]:
     """The board's postings by id."""
-    return {posting.id: json.loads(posting.json) for posting in synthetic.generate(BOARD_ROWS)}
+    return {posting.id: json.loads(posting.json) for posting in hostile.generate(BOARD_ROWS)}
 
 
 @pytest.fixture

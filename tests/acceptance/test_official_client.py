@@ -11,7 +11,7 @@ import hirebase
 import pytest
 from hirebase.exceptions import APIError, AuthenticationError, NotFoundError
 
-from exporter.board.synthetic import generate
+from exporter.board.hostile import generate
 from exporter.local.stack import Addresses
 from tests.conftest import BOARD_ROWS
 

@@ -26,7 +26,7 @@ from hirebase.exceptions import (
 )
 from hirebase.models.usage import Meters
 
-from exporter.board.synthetic import generate
+from exporter.board.hostile import generate
 from exporter.core.plans import Plan
 from exporter.local.stack import Addresses
 from exporter.store.redis.api_keys import KeyRing

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from exporter.board import coresignal_records, synthetic
+from exporter.board import coresignal_records, hostile
 from exporter.local import ports
 from exporter.local.stack import Addresses, Stack
 from exporter.store.redis.api_keys import KeyRing
@@ -24,7 +24,7 @@ BOARD_ROWS = 300
 READY_SECONDS = 60
 IDEMPOTENCY_KEY = "ann-nightly-1"
 ANN = "ann-the-victim"
-_NUMBERS = [coresignal_records.record_id(one.id) for one in synthetic.generate(5)]
+_NUMBERS = [coresignal_records.record_id(one.id) for one in hostile.generate(5)]
 IDS = {"ids": _NUMBERS, "ids_file": "".join(f"{number}\n" for number in _NUMBERS)}
 """Records of the board, for operations that take ids."""
 
@@ -124,7 +124,9 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         patch.setenv("EXPORTER_PIPELINE_RATE", "1000000/60s")
         patch.setenv("EXPORTER_WEBHOOK_ALLOW_PRIVATE", "127.0.0.0/8")
         with (
-            Stack(directory, ports.find_base(), 2, board_rows=BOARD_ROWS) as addresses,
+            Stack(
+                directory, ports.find_base(), 2, board_rows=BOARD_ROWS, board_profile="hostile"
+            ) as addresses,
             Wire(addresses.url) as wire,
             redis.Redis.from_url(addresses.redis_url) as client,
         ):

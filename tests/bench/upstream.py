@@ -19,7 +19,7 @@ from urllib.parse import parse_qs
 import msgspec
 import orjson
 
-from exporter.board import synthetic
+from exporter.board import hostile
 from tests.bench.serving import Answer, Request, ranged, serve, stretch
 
 PAGE = 200
@@ -35,7 +35,7 @@ class Pages:
     def __init__(self, distinct: int = DISTINCT) -> None:
         self._cut = [
             _cut(_shuffled(row.json, number), row.id.encode())
-            for number, row in enumerate(synthetic.generate(distinct))
+            for number, row in enumerate(hostile.generate(distinct))
         ]
 
     def page(self, number: int, rows: int) -> tuple[bytes, ...]:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 import uvicorn
 from _pytest.mark import ParameterSet
 
-from exporter.board import app, database, synthetic
+from exporter.board import app, database, hostile
 from exporter.clock import FakeClock
 from exporter.config import SourceConfig, SqlConfig
 from exporter.core.checkpoints import Row
@@ -31,7 +31,7 @@ ROWS = 230
 KEY = "sk_test_sources"
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 POSTINGS = list(
-    islice((one for one in synthetic.generate(2 * ROWS) if not one.columns.expired), ROWS)
+    islice((one for one in hostile.generate(2 * ROWS) if not one.columns.expired), ROWS)
 )
 """Postings of the board, none expired: not every contract can search both kinds at once."""
 

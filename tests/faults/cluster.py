@@ -91,7 +91,8 @@ class Cluster:
             "board",
             [
                 *("board", "serve", "--database", str(self._dir / "board.sqlite")),
-                *("--rows", str(rows), "--port", str(board_port), "--faults", faults),
+                *("--rows", str(rows), "--profile", "hostile"),
+                *("--port", str(board_port), "--faults", faults),
             ],
             _healthy(self._board_url),
         )

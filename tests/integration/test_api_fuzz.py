@@ -20,7 +20,8 @@ from schemathesis.engine import events
 
 from exporter.api.app import create_app
 from exporter.api.surfaces import native
-from exporter.board import synthetic
+from exporter.board import hostile, synthetic
+from exporter.board.profiles import Profile
 from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig, SqlConfig
 from exporter.core.exports import State
@@ -66,7 +67,7 @@ def target(
 ) -> Iterator[Target]:
     monkeypatch.setattr(native, "MAX_WAIT_SECONDS", 0)
     board, table = tmp_path / "board.sqlite", tmp_path / "jobs.sqlite"
-    synthetic.synthesize(board, ROWS)
+    synthetic.synthesize(board, ROWS, profile=Profile.HOSTILE)
     sample.create(table, "ann")
     clock = FakeClock()
     often = Rate(1_000_000, 60)
@@ -110,7 +111,7 @@ def target(
             keys.create("ann"),
             ids,
             ids[[surface for surface, *_ in TO_MAKE].index("coresignal-v2")],
-            [posting.id for posting in synthetic.generate(3)],
+            [posting.id for posting in hostile.generate(3)],
         )
         for name in service.config.sources:
             service.source(name).close()

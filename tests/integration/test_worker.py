@@ -17,7 +17,8 @@ from celery import Celery
 
 from exporter import settings
 from exporter.board import app as board_app
-from exporter.board import synthetic
+from exporter.board import hostile, synthetic
+from exporter.board.profiles import Profile
 from exporter.core.exports import Export, Outcome, State
 from exporter.local import ports
 from exporter.local.redis import RedisServer
@@ -43,7 +44,7 @@ EVERYTHING = {"include_expired": "true"}
 @pytest.fixture(scope="module")
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     database = tmp_path_factory.mktemp("board") / "board.sqlite"
-    synthetic.synthesize(database, ROWS)
+    synthetic.synthesize(database, ROWS, profile=Profile.HOSTILE)
     server = Server()
     server.app = board_app.create_app(database, [KEY])
     with server.running():
@@ -143,7 +144,7 @@ def fleet(
 def test_a_csv_holds_every_posting_of_the_board(fleet: Fleet, board: str) -> None:
     # Given
     fleet.configure({"board": board})
-    kept = {posting.id: json.loads(posting.json) for posting in synthetic.generate(ROWS)}
+    kept = {posting.id: json.loads(posting.json) for posting in hostile.generate(ROWS)}
     # When
     export = fleet.run(fleet.create("board"))
     # Then
@@ -170,7 +171,7 @@ def test_json_lines_hold_every_posting_digit_for_digit(fleet: Fleet, board: str)
     # Then
     lines = fleet.download(export).split(b"\n")
     assert lines.pop() == b""
-    kept = sorted(_exactly(posting.json) for posting in synthetic.generate(ROWS))
+    kept = sorted(_exactly(posting.json) for posting in hostile.generate(ROWS))
     assert sorted(_exactly(line) for line in lines) == kept
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.board import database, synthetic
+from exporter.board import database, hostile, synthetic
+from exporter.board.profiles import Profile
 from tests.integration.board.desk import POSTINGS, lines, serving
 
 ROWS = 1_500
@@ -26,11 +27,11 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="package")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     path = tmp_path_factory.mktemp("large") / "board.db"
-    synthetic.synthesize(path, ROWS)
+    synthetic.synthesize(path, ROWS, profile=Profile.HOSTILE)
     with serving(path) as client:
         yield client
 
 
 @pytest.fixture(scope="package")
 def generated() -> list[dict[str, Any]]:
-    return [json.loads(posting.json) for posting in synthetic.generate(ROWS)]
+    return [json.loads(posting.json) for posting in hostile.generate(ROWS)]

@@ -6,7 +6,7 @@ import hirebase
 import httpx
 import pytest
 
-from exporter.board import synthetic
+from exporter.board import hostile
 from tests.integration.board.desk import KEY
 
 
@@ -23,7 +23,7 @@ def test_a_posting_is_found_by_its_id_and_an_unknown_id_is_a_404_that_names_the_
 
 def test_postings_are_served_byte_for_byte(large: httpx.Client) -> None:
     # Given
-    texts = {posting.id: posting.json for posting in synthetic.generate(30)}
+    texts = {posting.id: posting.json for posting in hostile.generate(30)}
     # When
     served = {identity: large.get(f"/v2/jobs/{identity}").content for identity in texts}
     first = large.post("/v2/jobs/search", json={"limit": 30, "include_expired": True}).content

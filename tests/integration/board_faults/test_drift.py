@@ -12,6 +12,7 @@ import httpx
 
 from exporter.board import synthetic
 from exporter.board.misbehavior import drift
+from exporter.board.profiles import Profile
 from tests.integration.board_faults.desk import ROWS, done, order, search, serving
 from tests.waiting import until
 
@@ -29,7 +30,7 @@ def all_rows(client: httpx.Client, **body: Any) -> list[dict[str, Any]]:
 def test_a_drift_changes_only_its_own_postings(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
-    synthetic.synthesize(path, ROWS)
+    synthetic.synthesize(path, ROWS, profile=Profile.HOSTILE)
     with serving(path, "") as client:
         before = all_rows(client)
         # When
@@ -48,7 +49,7 @@ def test_a_drift_changes_only_its_own_postings(tmp_path: Path) -> None:
 def test_a_drift_keeps_its_rate_and_ends_with_the_board(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
-    synthetic.synthesize(path, 10)
+    synthetic.synthesize(path, 10, profile=Profile.HOSTILE)
     begin = time.monotonic()
     # When
     with serving(path, "drift=40/s") as client:
@@ -63,7 +64,7 @@ def test_a_drift_keeps_its_rate_and_ends_with_the_board(tmp_path: Path) -> None:
 def test_a_drift_moves_postings_between_pages_in_an_order_by_date(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
-    synthetic.synthesize(path, ROWS)
+    synthetic.synthesize(path, ROWS, profile=Profile.HOSTILE)
     newest_first = {"sort_by": "date_posted", "sort_order": "desc"}
     with serving(path, "") as client:
         second = [row["_id"] for row in search(client, page=2, **newest_first).json()["jobs"]]

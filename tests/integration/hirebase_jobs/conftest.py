@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from exporter.board import synthetic
+from exporter.board import hostile, synthetic
+from exporter.board.profiles import Profile
 from tests import boards
 from tests.integration.api_server import Service
 from tests.integration.hirebase_jobs.desk import ROWS, behind
@@ -19,7 +20,7 @@ from tests.integration.hirebase_jobs.desk import ROWS, behind
 def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Starts a board with synthetic postings and yields its URL."""
     database: Path = tmp_path_factory.mktemp("board") / "board.sqlite"
-    synthetic.synthesize(database, ROWS)
+    synthetic.synthesize(database, ROWS, profile=Profile.HOSTILE)
     with boards.serving(database) as url:
         yield url
 
@@ -27,7 +28,7 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="package")
 def postings() -> dict[str, dict[str, Any]]:
     """Returns the board's postings by id, from the generator and not through the service."""
-    return {posting.id: json.loads(posting.json) for posting in synthetic.generate(ROWS)}
+    return {posting.id: json.loads(posting.json) for posting in hostile.generate(ROWS)}
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from exporter.board import synthetic
+from exporter.board import hostile
 from tests.integration.api_server import Service
 from tests.integration.hirebase_jobs.desk import EVERYTHING, ROWS
 
@@ -115,7 +115,7 @@ def test_an_unknown_value_is_no_mistake_while_nobody_can_tell_which_are_known(ap
 
 def test_one_posting_comes_by_its_id_byte_for_byte(jobs: Service) -> None:
     # Given
-    posting = next(iter(synthetic.generate(1)))
+    posting = next(iter(hostile.generate(1)))
 
     # When
     answer = jobs.http.get(f"/v2/jobs/{posting.id}")

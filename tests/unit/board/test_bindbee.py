@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from exporter.board import bindbee, bindbee_jobs, database, synthetic
+from exporter.board.profiles import Profile
 from exporter.board.search import Condition
 from tests import boards
 
@@ -457,7 +458,7 @@ def test_a_file_without_job_ids_gets_them_when_it_is_opened(tmp_path: Path) -> N
 def test_a_page_costs_the_same_at_any_depth_and_reads_only_its_own_rows(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
-    synthetic.synthesize(path, 2_000)
+    synthetic.synthesize(path, 2_000, profile=Profile.HOSTILE)
     connection = database.reader(path)
 
     def steps(condition: Condition, limit: int) -> tuple[int, list[bindbee_jobs.StoredPosting]]:

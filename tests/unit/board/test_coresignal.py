@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from exporter.board import coresignal_records, database, synthetic
+from exporter.board.profiles import Profile
 from tests import boards
 from tests.boards import KEY
 
@@ -80,7 +81,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
 def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """Serves a board with 1,030 synthetic postings."""
     path = tmp_path_factory.mktemp("large") / "board.sqlite"
-    synthetic.synthesize(path, 1_030)
+    synthetic.synthesize(path, 1_030, profile=Profile.HOSTILE)
     with serving(path) as client:
         yield client
 

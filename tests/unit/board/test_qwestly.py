@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from exporter.board import database, qwestly, synthetic
+from exporter.board.profiles import Profile
 from tests import boards
 
 JOBS = "/api/external/search/jobs"
@@ -295,7 +296,7 @@ def test_a_crash_is_answered_in_the_vendors_shape(
 def test_a_page_of_a_cached_search_reads_only_its_own_rows(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
-    synthetic.synthesize(path, 1_000)
+    synthetic.synthesize(path, 1_000, profile=Profile.HOSTILE)
     connection = database.reader(path)
     numbers = [number for (number,) in connection.execute("SELECT number FROM postings")]
     done = 0

@@ -1,4 +1,4 @@
-"""Synthetic postings: reproducible, unusual like real postings, and replaced as a set."""
+"""Hostile postings: reproducible, unusual like real postings, and replaced as a set."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from exporter.board import database, synthetic
+from exporter.board import database, hostile, synthetic
+from exporter.board.profiles import Profile
 
 ROWS = 3_000
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
-    return [json.loads(posting.json) for posting in synthetic.generate(ROWS)]
+    return [json.loads(posting.json) for posting in hostile.generate(ROWS)]
 
 
 def stored(path: Path) -> list[tuple[int, str, bytes]]:
@@ -29,8 +30,8 @@ def stored(path: Path) -> list[tuple[int, str, bytes]]:
 
 def test_posting_i_depends_only_on_the_seed_and_on_i() -> None:
     # When
-    few, many = list(synthetic.generate(5)), list(synthetic.generate(50))
-    other = list(synthetic.generate(5, seed=2))
+    few, many = list(hostile.generate(5)), list(hostile.generate(50))
+    other = list(hostile.generate(5, seed=2))
     # Then
     assert few == many[:5]
     assert not {posting.id for posting in few} & {posting.id for posting in other}
@@ -40,7 +41,7 @@ def test_synthetic_postings_have_unusual_content_like_real_postings(
     rows: list[dict[str, Any]],
 ) -> None:
     # Given
-    texts = [posting.json.decode() for posting in synthetic.generate(ROWS)]
+    texts = [posting.json.decode() for posting in hostile.generate(ROWS)]
     everything = "".join(texts)
     titles = {row["job_title"] for row in rows}
     # Then
@@ -62,7 +63,7 @@ def test_synthetic_postings_have_distinct_ids_of_24_hexadecimal_digits_and_a_rea
     rows: list[dict[str, Any]],
 ) -> None:
     # When
-    size = sum(len(posting.json) for posting in synthetic.generate(ROWS)) / ROWS
+    size = sum(len(posting.json) for posting in hostile.generate(ROWS)) / ROWS
     # Then
     assert len({row["_id"] for row in rows}) == ROWS
     assert all(len(row["_id"]) == 24 and int(row["_id"], 16) >= 0 for row in rows)
@@ -72,13 +73,13 @@ def test_synthetic_postings_have_distinct_ids_of_24_hexadecimal_digits_and_a_rea
 def test_making_the_same_postings_again_does_nothing(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
-    synthetic.synthesize(path, 40)
+    synthetic.synthesize(path, 40, profile=Profile.HOSTILE)
     before = stored(path)
     # When
-    synthetic.synthesize(path, 40)
+    synthetic.synthesize(path, 40, profile=Profile.HOSTILE)
     # Then
     assert stored(path) == before
-    assert [row[2] for row in before] == [posting.json for posting in synthetic.generate(40)]
+    assert [row[2] for row in before] == [posting.json for posting in hostile.generate(40)]
 
 
 def test_other_synthetic_postings_replace_earlier_ones_and_leave_loaded_ones(
@@ -87,12 +88,12 @@ def test_other_synthetic_postings_replace_earlier_ones_and_leave_loaded_ones(
     # Given
     path, file = tmp_path / "board.db", tmp_path / "own.jsonl"
     file.write_text('{"id":"own"}')
-    synthetic.synthesize(path, 40)
+    synthetic.synthesize(path, 40, profile=Profile.HOSTILE)
     database.load(path, file)
     # When
-    synthetic.synthesize(path, 3, seed=9)
+    synthetic.synthesize(path, 3, 9, Profile.HOSTILE)
     # Then
-    expected = {"own", *(posting.id for posting in synthetic.generate(3, seed=9))}
+    expected = {"own", *(posting.id for posting in hostile.generate(3, seed=9))}
     assert {row[1] for row in stored(path)} == expected
 
 
