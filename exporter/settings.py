@@ -28,7 +28,9 @@ from exporter.core.rates import Rate
 from exporter.environment import names, urls
 from exporter.environment.problems import problem_text
 from exporter.errors import ConfigurationError
+from exporter.storage import encryption
 from exporter.storage.base import MAX_LINK_SECONDS, MIN_PART_BYTES, Addressing
+from exporter.storage.encryption import Encryption
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", re.ASCII)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -80,6 +82,10 @@ def _addressing(value: object) -> object:
             "virtual for https://BUCKET.HOST, or auto"
         )
     return value.lower() if isinstance(value, str) else value
+
+
+def _encryption(value: object) -> object:
+    return encryption.parse(value) if isinstance(value, str) else value
 
 
 Network = IPv4Network | IPv6Network
@@ -188,6 +194,8 @@ class Settings(BaseSettings):
     """Region of the bucket; None: that of the AWS configuration, or us-east-1."""
     s3_addressing: Annotated[Addressing, BeforeValidator(_addressing)] = "auto"
     """Place of the bucket in addresses: `path`, `virtual` (in the host name), or `auto`."""
+    s3_sse: Annotated[Encryption | None, NoDecode, BeforeValidator(_encryption)] = None
+    """Encryption that each object asks the store for: `AES256`, `aws:kms` or `aws:kms:KEY`."""
     public_url: str = "http://127.0.0.1:8800"
     """URL of the API in links, as callers reach it."""
     config: Path | None = None

@@ -129,6 +129,7 @@ def storage(settings: Settings) -> S3Storage:
         public_endpoint_url=settings.s3_public_endpoint_url,
         region=settings.s3_region,
         addressing=settings.s3_addressing,
+        encryption=settings.s3_sse,
         clock=SystemClock(),
     )
 

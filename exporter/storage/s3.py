@@ -17,8 +17,12 @@ from botocore.response import StreamingBody
 
 from exporter.clock import Clock
 from exporter.core.checkpoints import Part
-from exporter.errors import ConfigurationError, ObjectExists, StorageError, UploadGone
-from exporter.storage import presigning, s3_body, s3_client, s3_failures
+from exporter.errors import (
+    ObjectExists,
+    StorageError,
+    UploadGone,
+)
+from exporter.storage import presigning, s3_body, s3_check, s3_client, s3_failures
 from exporter.storage.base import (
     MAX_LINK_SECONDS,
     Addressing,
@@ -26,6 +30,7 @@ from exporter.storage.base import (
     ObjectInfo,
     OpenUpload,
 )
+from exporter.storage.encryption import Encryption
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -48,11 +53,6 @@ MAX_COPY_PIECES = 2000
 Most of the 10,000 parts of an upload stay free for new data.
 """
 
-CHECK_RETRY_SECONDS = 5.0
-"""Time for which each request of `check` is retried.
-
-It is short, so that a process that cannot start reports its error soon.
-"""
 FIRST_BACKOFF_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 5.0
 """Longest wait between two tries of a request."""
@@ -74,7 +74,8 @@ class S3Storage:
 
     `public_endpoint_url` is the address of the store for downloads, if it differs from that for
     requests. What is None, and `addressing` with the value `auto`, comes from the AWS configuration
-    of the process (AWS_* variables and profile), as the credentials do.
+    of the process (AWS_* variables and profile), as the credentials do. `encryption` is asked for
+    in each request that begins an object; parts and copied parts follow their upload.
     """
 
     def __init__(
@@ -86,12 +87,15 @@ class S3Storage:
         region: str | None,
         clock: Clock,
         addressing: Addressing = "auto",
+        encryption: Encryption | None = None,
     ) -> None:
         self._bucket = bucket
         self._endpoint_url = endpoint_url
         self._public_endpoint_url = public_endpoint_url or endpoint_url
         self._region = region
         self._addressing: Addressing = addressing
+        self._encryption = encryption
+        self._encrypted: dict[str, Any] = dict(encryption.arguments) if encryption else {}
         self._clock = clock
         # A forked child must neither use nor close the sockets of its parent. It makes clients
         # of its own and keeps the inherited ones, because freeing them would close them.
@@ -105,23 +109,7 @@ class S3Storage:
         Raises ConfigurationError with the necessary correction if the store refuses, and
         StorageUnavailable if it does not answer within about 5 s. Leaves nothing in the bucket.
         """
-        key = "exporter-check"
-        try:
-            self._call(
-                "ListObjectsV2",
-                key,
-                lambda s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=key, MaxKeys=1),
-                CHECK_RETRY_SECONDS,
-            )
-            upload_id = self._call(
-                "CreateMultipartUpload",
-                key,
-                lambda s3: s3.create_multipart_upload(Bucket=self._bucket, Key=key),
-                CHECK_RETRY_SECONDS,
-            )["UploadId"]
-            self.abort(key, upload_id)
-        except s3_failures.Refused as error:
-            raise ConfigurationError(str(error)) from error
+        s3_check.check(self._call, self._bucket, self._encryption)
 
     def begin(self, key: str, headers: FileHeaders) -> str:
         """Opens a multipart upload and returns its id.
@@ -136,6 +124,7 @@ class S3Storage:
                 Key=key,
                 ContentType=headers.content_type,
                 ContentDisposition=headers.disposition,
+                **self._encrypted,
             ),
         )["UploadId"]
 
@@ -248,6 +237,7 @@ class S3Storage:
                     ContentMD5=base64.b64encode(digest).decode(),
                     ContentType=headers.content_type,
                     ContentDisposition=headers.disposition,
+                    **self._encrypted,
                     **condition,
                 ),
             )
@@ -449,6 +439,8 @@ class S3Storage:
         self, operation: str, key: str, cause: str, reaction: s3_failures.Reaction
     ) -> str:
         advice = reaction.advice
+        if operation in s3_failures.ENCRYPTED_WRITES:
+            advice = s3_failures.with_encryption(reaction, self._encryption)
         if reaction in s3_failures.PERHAPS_ADDRESSING and self._is_virtual():
             advice = f"{advice} {s3_failures.USE_PATHS}".lstrip()
         return (

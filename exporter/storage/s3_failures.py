@@ -11,6 +11,7 @@ from botocore.parsers import ResponseParserError
 
 from exporter.core import public_text
 from exporter.errors import ObjectExists, StorageError, StorageUnavailable, UploadGone
+from exporter.storage.encryption import Encryption
 
 RETRY_SECONDS = 60.0
 """Time for which a request is retried if the store may recover by itself."""
@@ -71,6 +72,12 @@ _ADDRESSING = Reaction(
     Refused,
     OPERATOR_RETRY_SECONDS,
     "The store wants the bucket in the host name: set EXPORTER_S3_ADDRESSING=virtual.",
+)
+_ENCRYPTION = Reaction(
+    Refused,
+    OPERATOR_RETRY_SECONDS,
+    "Check EXPORTER_S3_SSE, the encryption of the bucket, and that these credentials may use its "
+    "key.",
 )
 _UNREACHABLE = Reaction(
     StorageUnavailable, RETRY_SECONDS, "No connection: the store may answer later."
@@ -176,6 +183,20 @@ _ASKS_FOR_VIRTUAL = re.compile(r"virtual[- ]?host|virtual[- ]styled|path[- ]styl
 """Texts with which stores whose codes are unknown here refuse a bucket in the path."""
 
 
+ENCRYPTED_WRITES = frozenset({"PutObject", "CreateMultipartUpload"})
+"""Requests that ask for the encryption of an object."""
+_ON_ENCRYPTION = re.compile(r"\bKMS\b|server.?side.?encryption", re.IGNORECASE)
+
+
+def with_encryption(reaction: Reaction, encryption: Encryption | None) -> str:
+    """Returns the advice for a failed write, with EXPORTER_S3_SSE if that may be the reason."""
+    if reaction is not _KEYS:
+        return reaction.advice
+    if encryption is None:
+        return f"{reaction.advice} If the bucket's policy asks for encryption, set EXPORTER_S3_SSE."
+    return f"{reaction.advice} Check EXPORTER_S3_SSE ({encryption}) against the bucket's policy."
+
+
 def classify(error: Exception) -> tuple[Reaction, str]:
     """Returns the reaction to a failed S3 call (retry, or which error to raise), and its cause."""
     if isinstance(error, boto.ClientError):
@@ -183,6 +204,8 @@ def classify(error: Exception) -> tuple[Reaction, str]:
         status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
         message = error.response["Error"].get("Message", "no message")
         otherwise = _STATUSES.get(status, _LATER if status >= 500 else _NEVER)
+        if status in (400, 501) and _ON_ENCRYPTION.search(f"{code} {message}"):
+            return _ENCRYPTION, f"{code}: {message} (HTTP {status})"
         if otherwise is _NEVER and "if-none-match" in message.lower():
             otherwise = _UNSUPPORTED
         elif _ASKS_FOR_VIRTUAL.search(message):

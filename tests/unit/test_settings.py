@@ -491,6 +491,7 @@ def test_a_file_in_another_encoding_is_refused_as_not_toml(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
+        ({"S3_SSE": "true"}, "EXPORTER_S3_SSE: 'true' .*write AES256, aws:kms .*aws:kms:KEY"),
         ({"S3_ADDRESSING": "dns"}, "EXPORTER_S3_ADDRESSING: 'dns' .*write path .*virtual .*auto"),
         (
             {"S3_ADDRESSING": "virtual", "S3_ENDPOINT_URL": "http://10.1.0.7:9000"},
@@ -510,7 +511,7 @@ def test_a_file_in_another_encoding_is_refused_as_not_toml(tmp_path: Path) -> No
         ),
     ],
 )
-def test_a_place_of_the_bucket_that_cannot_be_is_refused(
+def test_an_addressing_or_encryption_that_cannot_be_is_refused(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
 ) -> None:
     # Given

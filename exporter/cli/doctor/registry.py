@@ -15,6 +15,7 @@ _S3 = (
     "EXPORTER_S3_BUCKET",
     "EXPORTER_S3_REGION",
     "EXPORTER_S3_ADDRESSING",
+    "EXPORTER_S3_SSE",
 )
 
 CHECKS: Sequence[Check] = (

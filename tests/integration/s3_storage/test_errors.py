@@ -16,7 +16,7 @@ from exporter.errors import (
     UploadGone,
 )
 from exporter.local import ports
-from exporter.storage import s3, s3_failures
+from exporter.storage import s3, s3_check, s3_failures
 from exporter.storage.s3 import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3
@@ -215,4 +215,4 @@ def test_check_does_not_wait_long_for_a_store_that_is_away(s3_server: S3, clock:
         storage.check()
 
     # Then
-    assert clock.monotonic() <= s3.CHECK_RETRY_SECONDS
+    assert clock.monotonic() <= s3_check.CHECK_RETRY_SECONDS

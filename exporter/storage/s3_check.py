@@ -1,0 +1,96 @@
+"""Check of a bucket before it is used, with the correction if the store refuses."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Protocol
+
+from exporter.errors import ConfigurationError, StorageError, StorageUnavailable, UploadGone
+from exporter.storage import s3_failures
+from exporter.storage.encryption import Encryption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mypy_boto3_s3 import S3Client
+
+CHECK_RETRY_SECONDS = 5.0
+"""Time for which each request of `check` is retried.
+
+It is short, so that a process that cannot start reports its error soon.
+"""
+KEY = "exporter-check"
+_ALTERNATIVES = (None, Encryption("AES256"), Encryption("aws:kms"))
+
+
+class Call(Protocol):
+    """Sends a request, with retries for at most `retry_seconds`."""
+
+    def __call__(
+        self,
+        operation: str,
+        key: str,
+        request: Callable[[S3Client], Any],
+        retry_seconds: float,
+        /,
+    ) -> Any:
+        """Returns the answer of the store."""
+
+
+def check(call: Call, bucket: str, encryption: Encryption | None) -> None:
+    """Raises an error unless the bucket can be listed and written.
+
+    Raises ConfigurationError with the necessary correction if the store refuses, and
+    StorageUnavailable if it does not answer in time. Leaves nothing in the bucket.
+    """
+    try:
+        call(
+            "ListObjectsV2",
+            KEY,
+            lambda s3: s3.list_objects_v2(Bucket=bucket, Prefix=KEY, MaxKeys=1),
+            CHECK_RETRY_SECONDS,
+        )
+        try:
+            _begin_and_abort(call, bucket, encryption, CHECK_RETRY_SECONDS)
+        except StorageError as error:
+            is_answer = not isinstance(error, StorageUnavailable)
+            if is_answer or isinstance(error, s3_failures.Refused):
+                _name_encryption(call, bucket, encryption, error)
+            raise
+    except s3_failures.Refused as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _name_encryption(
+    call: Call, bucket: str, refused: Encryption | None, cause: StorageError
+) -> None:
+    """Raises ConfigurationError if an upload can begin with another encryption than `refused`."""
+    for other in _ALTERNATIVES:
+        if other == refused:
+            continue
+        with contextlib.suppress(StorageError):
+            _begin_and_abort(call, bucket, other, 0)
+            asked = f"with EXPORTER_S3_SSE={refused}" if refused else "without encryption"
+            remedy = f"set EXPORTER_S3_SSE={other}" if other else "leave EXPORTER_S3_SSE out"
+            raise ConfigurationError(
+                f"The bucket {bucket!r} refuses objects {asked}: {remedy}."
+            ) from cause
+
+
+def _begin_and_abort(
+    call: Call, bucket: str, encryption: Encryption | None, retry_seconds: float
+) -> None:
+    arguments: dict[str, Any] = dict(encryption.arguments) if encryption else {}
+    upload_id = call(
+        "CreateMultipartUpload",
+        KEY,
+        lambda s3: s3.create_multipart_upload(Bucket=bucket, Key=KEY, **arguments),
+        retry_seconds,
+    )["UploadId"]
+    with contextlib.suppress(UploadGone):
+        call(
+            "AbortMultipartUpload",
+            KEY,
+            lambda s3: s3.abort_multipart_upload(Bucket=bucket, Key=KEY, UploadId=upload_id),
+            s3_failures.RETRY_SECONDS,
+        )
