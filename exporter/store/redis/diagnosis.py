@@ -226,10 +226,9 @@ def _unreachable(text: str, client: redis.Redis, where: str) -> Diagnosis:
             is_permanent=True,
         )
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        reason = re.search(r"verify failed: ([^(]+?) \(", text)
         return Diagnosis(
-            f"the TLS certificate of {where} is not trusted ({reason[1] if reason else 'unknown'})",
-            "give the file of its authority, as in rediss://HOST:PORT/0?ssl_ca_certs=FILE",
+            "the certificate of Redis is not trusted",
+            "add ssl_ca_certs=/PATH/CA.pem to the URL",
             is_permanent=True,
         )
     if re.search(r"Error -[0-9]+ connecting|getaddrinfo|not known|resolution", text):
