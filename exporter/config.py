@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from exporter.core.rates import Rate
+from exporter.environment import proxies
 from exporter.environment.problems import problem_text
 from exporter.errors import ConfigurationError
 from exporter.settings import Duration, parse_rate
@@ -230,6 +231,16 @@ def load_config(path: Path | None) -> Config:
     except ValidationError as error:
         problems = "; ".join(f"{_place(dict(e))}: {problem_text(e)}" for e in error.errors())
         raise ConfigurationError(f"{name}: {problems}") from None
+
+
+def check_proxies(config: Config, s3_endpoint_url: str | None) -> None:
+    """Raises ConfigurationError if the environment names a proxy that cannot be used.
+
+    Only the proxies for the sources and for the object store are checked.
+    """
+    addresses = [one.base_url for one in config.sources.values() if isinstance(one, SourceConfig)]
+    for address in (*addresses, s3_endpoint_url or "https://s3.amazonaws.com"):
+        proxies.find(address)
 
 
 def _place(problem: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from exporter.core import limits
 from exporter.core.rates import Rate
-from exporter.environment import names, urls
+from exporter.environment import names, proxies, urls
 from exporter.environment.problems import problem_text
 from exporter.errors import ConfigurationError
 from exporter.storage import encryption
@@ -489,6 +489,11 @@ def _problem_text(problem: Mapping[str, Any]) -> str:
     if type(default) is int and not str(problem["type"]).startswith("value_error"):
         text += f", such as {default}"
     return f"{PREFIX}{name.upper()}: {text}"
+
+
+def warnings() -> Sequence[str]:
+    """Returns a text for each variable that has no effect, or not the one that was meant."""
+    return [*unknown_names(), *proxies.warnings()]
 
 
 def unknown_names(environ: Mapping[str, str] | None = None) -> Sequence[str]:

@@ -8,7 +8,7 @@ import redis
 import structlog
 
 from exporter.clock import SystemClock
-from exporter.config import load_config
+from exporter.config import check_proxies, load_config
 from exporter.core.exports import Export
 from exporter.errors import ExporterError
 from exporter.run.run_slice import Limits
@@ -36,12 +36,14 @@ def export_service(*, for_api: bool = False) -> ExportService:
     Raises ConfigurationError that names the wrong setting.
     """
     settings = load()
+    config = load_config(settings.config)
+    check_proxies(config, settings.s3_endpoint_url)
     clock = SystemClock()
     store = RedisStore.connect(settings.redis_url)
     budgets = RedisBudgets(store.client)
     return ExportService(
         settings=settings,
-        config=load_config(settings.config),
+        config=config,
         store=store,
         storage=storage(settings),
         clock=clock,

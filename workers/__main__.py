@@ -112,9 +112,9 @@ def _check_settings() -> None:
     Waits until Redis answers, because its durability settings cannot be checked earlier.
     """
     found = settings.load()
-    for text in settings.unknown_names():
-        log.warning("settings.unknown", reason=text)
-    config.load_config(found.config)
+    for text in settings.warnings():
+        log.warning("settings.warning", reason=text)
+    config.check_proxies(config.load_config(found.config), found.s3_endpoint_url)
     store = RedisStore.connect(found.redis_url)
     variable = "EXPORTER_BROKER_URL" if found.broker_url else _DEFAULT_BROKER
     _await(store.check)

@@ -12,7 +12,7 @@ from exporter.api import connections
 from exporter.api.app import create_app
 from exporter.errors import StoreUnavailable
 from exporter.maintenance.sweeper import Sweeper
-from exporter.settings import load, unknown_names
+from exporter.settings import load, warnings
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.store import RedisStore
 
@@ -28,8 +28,8 @@ def serve(host: str, port: int) -> None:
     Raises ConfigurationError, with the command that fixes it, if Redis may lose or evict records.
     The API also starts while Redis does not answer: requests get 503 until Redis answers.
     """
-    for text in unknown_names():
-        log.warning("settings.unknown", reason=text)
+    for text in warnings():
+        log.warning("settings.warning", reason=text)
     service = wiring.export_service(for_api=True)
     store = service.store = RedisStore.connect(load().redis_url, patient=False)
     try:

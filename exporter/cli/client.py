@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import httpx
 
+from exporter.environment import proxies, urls
 from exporter.errors import ExporterError
 
 TERMINAL = ("finished", "failed", "canceled")
@@ -34,7 +35,8 @@ class ServiceSilent(ServiceError):
 class Client:
     """Client of the native contract (/v1) of a running service.
 
-    Raises ServiceError for a malformed URL or API key.
+    Raises ServiceError for a malformed URL or API key, and ConfigurationError for a proxy that
+    cannot be used.
     """
 
     def __init__(self, url: str, api_key: str) -> None:
@@ -43,11 +45,18 @@ class Client:
             # The HTTP client would quote it in its own error.
             raise ServiceError("the API key is empty or holds characters that no key has")
         try:
-            self._http = httpx.Client(
-                base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=30
-            )
-        except httpx.InvalidURL as error:
-            raise ServiceError(f"{url!r} is not an address of a service: {error}") from None
+            self._url = urls.http_url(url, example="http://127.0.0.1:8800")
+        except ValueError as error:
+            why = str(error).removeprefix(f"{urls.shown(url)} ")
+            raise ServiceError(
+                f"{urls.shown(url)} is not an address of a service: it {why}"
+            ) from None
+        self._http = httpx.Client(
+            base_url=self._url,
+            headers={"authorization": f"Bearer {key}"},
+            timeout=30,
+            **_options(self._url),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -95,11 +104,10 @@ class Client:
     ) -> dict[str, Any]:
         try:
             response = self._http.request(method, path, json=body)
-        except httpx.UnsupportedProtocol as error:
-            raise ServiceError(f"{self._http.base_url} is not an address: {error}") from None
         except httpx.RequestError as error:
             what = str(error) or type(error).__name__
-            raise ServiceSilent(f"{self._http.base_url} does not answer: {what}") from None
+            way = _way(self._url)
+            raise ServiceSilent(f"{self._url} does not answer{way}: {what}") from None
         try:
             answer = response.json()
         except ValueError:
@@ -123,6 +131,25 @@ class Client:
         return answer
 
 
+def _options(url: str) -> dict[str, Any]:
+    """Returns the options of an httpx.Client for a URL: the proxy, and trust in certificates.
+
+    Raises ConfigurationError if the environment names a proxy that cannot be used.
+    """
+    proxy = proxies.find(url)
+    # httpx itself would ask a proxy for this machine, too, and fails on networks in NO_PROXY.
+    return {
+        "proxy": proxy.url if proxy else None,
+        "trust_env": False,
+        "verify": httpx.create_ssl_context(),
+    }
+
+
+def _way(url: str) -> str:
+    proxy = proxies.find(url)
+    return f" through the proxy of {proxy.variable}" if proxy else ""
+
+
 def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> None:
     """Downloads a file of `size` bytes completely, or leaves no file after an error.
 
@@ -132,7 +159,10 @@ def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> N
     """
     with _unfinished(file) as part, part.open("wb") as out:
         try:
-            with httpx.stream("GET", url, timeout=30) as response:
+            with (
+                httpx.Client(timeout=30, **_options(url)) as client,
+                client.stream("GET", url) as response,
+            ):
                 if not response.is_success:
                     raise ServiceError(f"the download link answered {response.status_code}")
                 for chunk in response.iter_bytes():
@@ -140,7 +170,7 @@ def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> N
                     watch(len(chunk))
         except httpx.RequestError as error:
             what = str(error) or type(error).__name__
-            raise ServiceError(f"the download broke off: {what}") from None
+            raise ServiceError(f"the download broke off{_way(url)}: {what}") from None
         if out.tell() != size:
             raise ServiceError(f"{out.tell()} bytes arrived, {size} were announced")
 

@@ -35,7 +35,7 @@ def check_settings(context: typer.Context) -> None:
     with report_errors():
         settings.load()
     if context.invoked_subcommand not in _NAMED_IN_LOG:
-        for text in settings.unknown_names():
+        for text in settings.warnings():
             print_warning(text)
 
 

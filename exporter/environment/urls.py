@@ -20,6 +20,7 @@ _PLAIN_ADDRESS = re.compile(
 )
 _SECRET_PARAMETER = re.compile(r"(?i)([?&][^=&#]*(?:pass|pwd|secret|token|key|sig)[^=&#]*=)[^&#]*")
 
+PROXY_EXAMPLE = "http://proxy.example.com:3128"
 REDIS_EXAMPLE = "redis://HOST:PORT/DATABASE"
 _TLS_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile", "ssl_password")
 _TLS_OPTIONS = ("ssl_cert_reqs", "ssl_check_hostname", *_TLS_FILES)
@@ -91,6 +92,17 @@ def is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def proxy_url(value: str) -> str:
+    """Returns the http or https URL of a proxy; without a scheme, http is meant.
+
+    Raises ValueError for another kind of proxy, such as SOCKS.
+    """
+    url = _split(value if "://" in value else f"http://{value}", ("http", "https"), PROXY_EXAMPLE)
+    if url.path.strip("/") or url.query or url.fragment:
+        _refuse(value, "has something after its host and port", PROXY_EXAMPLE)
+    return url._replace(path="").geturl()
 
 
 def redis_url(value: str) -> str:

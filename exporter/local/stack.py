@@ -224,8 +224,6 @@ class Stack:
         own = Path("exporter.toml")
         config = own.absolute() if own.exists() else _write_config(self._dir, self._port + 10)
         env.setdefault("EXPORTER_CONFIG", str(config))
-        for name in ("NO_PROXY", "no_proxy"):
-            env[name] = ",".join(filter(None, [env.get(name), "127.0.0.1", "localhost"]))
         return env | {
             "EXPORTER_REDIS_URL": addresses.redis_url,
             # A broker URL of the user may name another Redis, whose workers would get our tasks.

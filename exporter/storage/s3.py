@@ -17,6 +17,7 @@ from botocore.response import StreamingBody
 
 from exporter.clock import Clock
 from exporter.core.checkpoints import Part
+from exporter.environment import proxies
 from exporter.errors import (
     ObjectExists,
     StorageError,
@@ -441,10 +442,12 @@ class S3Storage:
         advice = reaction.advice
         if operation in s3_failures.ENCRYPTED_WRITES:
             advice = s3_failures.with_encryption(reaction, self._encryption)
+        proxy = proxies.find(self._client(self._endpoint_url).meta.endpoint_url)
+        way = f" through the proxy of {proxy.variable}" if proxy else ""
         if reaction in s3_failures.PERHAPS_ADDRESSING and self._is_virtual():
             advice = f"{advice} {s3_failures.USE_PATHS}".lstrip()
         return (
-            f"{operation} of {key!r} in bucket {self._bucket!r} failed: {cause}. {advice}"
+            f"{operation} of {key!r} in bucket {self._bucket!r} failed{way}: {cause}. {advice}"
         ).rstrip()
 
     def _is_virtual(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
+from exporter.environment import proxies
 from exporter.storage.base import Addressing, check_guard
 
 if TYPE_CHECKING:
@@ -31,17 +32,24 @@ def connect(endpoint_url: str | None, region: str | None, addressing: Addressing
     session = boto3.session.Session()
     region = region or session.region_name or DEFAULT_REGION
     client = _make(session, endpoint_url, region, addressing)
+    proxy = proxies.find(client.meta.endpoint_url)
+    if proxy is not None:
+        client = _make(session, endpoint_url, region, addressing, proxy.url)
     config: Any = client.meta.config
     at_aws = endpoint_url is None and _AWS.fullmatch(client.meta.endpoint_url)
     if at_aws and "addressing_style" not in config.s3:
         # boto3 signs links for one host of all regions then, from which new buckets redirect.
-        client = _make(session, endpoint_url, region, "virtual")
+        client = _make(session, endpoint_url, region, "virtual", proxy.url if proxy else None)
     client.meta.events.register("before-send.s3", _call_guard)
     return client
 
 
 def _make(
-    session: boto3.session.Session, endpoint_url: str | None, region: str, addressing: Addressing
+    session: boto3.session.Session,
+    endpoint_url: str | None,
+    region: str,
+    addressing: Addressing,
+    proxy: str | None = None,
 ) -> S3Client:
     return session.client(
         "s3",
@@ -54,6 +62,8 @@ def _make(
             read_timeout=READ_TIMEOUT_SECONDS,
             max_pool_connections=32,
             tcp_keepalive=True,
+            # Without this, botocore asks the proxy of the environment for this machine, too.
+            proxies={} if proxy is None else {"http": proxy, "https": proxy},
             # Stores other than AWS refuse or ignore the checksums that boto3 adds by default.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",

@@ -14,7 +14,7 @@ from exporter.cli.doctor import registry, report, settings_checks
 from exporter.cli.doctor.checks import Finding, Status
 from exporter.cli.doctor.examination import examine
 from exporter.errors import ConfigurationError
-from exporter.settings import unknown_names
+from exporter.settings import warnings
 
 
 def run(out: Console, *, as_json: bool) -> int:
@@ -44,7 +44,7 @@ def findings_of_all() -> Iterator[Finding]:
         yield Finding(settings_checks.NAME, Status.FAIL, str(error).rstrip("."))
         return
     yield read.finding
-    for text in unknown_names():
+    for text in warnings():
         yield Finding(settings_checks.NAME, Status.WARN, text)
     yield from examine(registry.checks(read.settings), read.settings, read.malformed)
 

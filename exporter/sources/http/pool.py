@@ -8,19 +8,16 @@ import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
-from exporter.errors import ConfigurationError
+from exporter.environment import proxies
 from exporter.sources.http import sockets
 from exporter.sources.http.http1 import Connection, Headers
 
 KEEP_ALIVE_SECONDS = 15.0
 """Idle time after which a connection is closed and not used again."""
 MAX_CONNECTIONS = 100
-
-_PORTS = {"http": 80, "https": 443}
 
 
 class Connections:
@@ -107,7 +104,9 @@ class Connections:
         try:
             connection = Connection(sockets.connect(proxy.url, timeouts, self._left))
         except httpx.ConnectError as error:
-            raise httpx.ProxyError(f"the proxy {proxy.url.host}: {error}") from error
+            raise httpx.ProxyError(
+                f"the proxy {proxy.url.host} of {proxy.variable}: {error}"
+            ) from error
         if self._url.scheme == "http":
             return connection
         try:
@@ -125,35 +124,31 @@ class Connections:
             # The proxy's text is left out, because proxies echo the headers that they receive.
             raise httpx.ProxyError(
                 f"the proxy {proxy.url.host} answered {_status_text(head.status)}"
+                f" (set by {proxy.variable})"
             )
         if not connection.is_idle():
-            raise httpx.ProxyError(f"the proxy {proxy.url.host} sent data in place of the upstream")
+            raise httpx.ProxyError(
+                f"the proxy {proxy.url.host} of {proxy.variable} sent data in place of the upstream"
+            )
         return connection.tunnel(self._url.raw_host.decode("ascii"))
 
 
 class _Proxy(NamedTuple):
     url: httpx.URL
+    variable: str
     headers: Headers
     """Headers that the proxy requires, such as Proxy-Authorization."""
 
 
 def _proxy(url: httpx.URL) -> _Proxy | None:
-    proxies = getproxies()
-    found = proxies.get(url.scheme) or proxies.get("all")
-    port = url.port or _PORTS.get(url.scheme)
-    if not found or not url.host or proxy_bypass(f"{url.host}:{port}"):
+    found = proxies.find(str(url.copy_with(userinfo=b"")))
+    if found is None:
         return None
-    address = found if "://" in found else f"http://{found}"
-    if not address.startswith(("http://", "https://")):
-        raise ConfigurationError(
-            f"the environment's {url.scheme} proxy has no http:// or https:// URL: correct "
-            f"{url.scheme}_proxy, or add {url.host} to no_proxy"
-        )
-    proxy = httpx.URL(address)
+    proxy = httpx.URL(found.url)
     if not proxy.userinfo:
-        return _Proxy(proxy, [])
+        return _Proxy(proxy, found.variable, [])
     token = base64.b64encode(f"{proxy.username}:{proxy.password}".encode())
-    return _Proxy(proxy, [(b"Proxy-Authorization", b"Basic " + token)])
+    return _Proxy(proxy, found.variable, [(b"Proxy-Authorization", b"Basic " + token)])
 
 
 def _status_text(status: int) -> str:

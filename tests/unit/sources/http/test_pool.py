@@ -321,11 +321,11 @@ def authority() -> trustme.CA:
 def trusted(
     authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[ssl.SSLContext]:
-    """Returns a TLS server context for localhost, with a CA that the environment names."""
+    """Returns a TLS server context for two hosts, with a CA that the environment names."""
     authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
     sockets._tls_context.cache_clear()
-    yield _server(authority, "localhost")
+    yield _server(authority, "localhost", "upstream.example.com")
     sockets._tls_context.cache_clear()
 
 
@@ -502,7 +502,7 @@ def test_a_proxy_tunnels_to_an_upstream_under_tls(
         monkeypatch.setenv("https_proxy", f"{proxy_scheme}://ann:s%3Acret@localhost:{proxy.port}")
         monkeypatch.setenv("no_proxy", "")
         text = "é" * 500_000
-        with asking(secure(listener)) as upstream:
+        with asking(f"https://upstream.example.com:{listener.port}") as upstream:
             # When
             found = [
                 upstream.request("POST", "/", json.loads, json={"text": text}) for _ in range(3)
@@ -510,7 +510,7 @@ def test_a_proxy_tunnels_to_an_upstream_under_tls(
     # Then: one tunnel, and only the proxy has seen the proxy's password
     assert found == [{"text": text}] * 3
     (head,) = through.heads
-    assert head.startswith(f"CONNECT localhost:{listener.port} HTTP/1.1\r\n".encode())
+    assert head.startswith(f"CONNECT upstream.example.com:{listener.port} HTTP/1.1\r\n".encode())
     token = base64.b64encode(b"ann:s:cret")
     assert b"\r\nproxy-authorization: basic " + token.lower() in head.lower()
     assert token in head
@@ -565,7 +565,7 @@ def test_what_drips_through_two_layers_of_tls_ends_at_the_deadline(
     with listening(Proxy(), trusted) as proxy, listening(drip, trusted) as listener:
         monkeypatch.setenv("https_proxy", f"https://localhost:{proxy.port}")
         monkeypatch.setenv("no_proxy", "")
-        with asking(secure(listener), timeout=1.0) as upstream:
+        with asking(f"https://upstream.example.com:{listener.port}", timeout=1.0) as upstream:
             began = time.monotonic()
             # When
             with pytest.raises(SourceUnavailable, match="no whole answer within 1 s"):
