@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
+import shlex
+import shutil
+import sys
 import tempfile
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 from rich.console import Console
@@ -13,34 +17,74 @@ from rich.text import Text
 
 from exporter.cli.client import Client
 from exporter.cli.watch import fetch
+from exporter.errors import ConfigurationError
 from exporter.local import ports
 from exporter.local.stack import Stack
 
 COLUMNS = ("_id", "job_title", "company_name", "location_raw", "date_posted")
 MAX_CELL_CHARS = 28
+DEFAULT_PORT = 8800
+"""Port of the API that `exporter up` and `exporter export` use unless told otherwise."""
 
 
 def run(rows: int, out: Console, err: Console) -> int:
     """Starts the stack, runs an export from the board, and prints its first rows and its proof.
 
-    The proof shows that the file is complete. All files are removed at the end. Returns the exit
-    code. Raises ExporterError if a step fails.
+    The proof shows that the file is complete. The file is kept in the working directory, under a
+    name that no file has there; all else is removed at the end. Returns the exit code. Raises
+    ConfigurationError, before anything is started, if no file can be written there, and
+    ExporterError if a step fails.
     """
+    file = _new_file()
     with tempfile.TemporaryDirectory(prefix="exporter-demo-") as scratch:
-        file = Path(scratch) / "jobs.csv"
         err.print(
             "Starting Redis, S3 (SeaweedFS), a job board with "
             f"{rows:,} synthetic postings, the API and two Celery workers …"
         )
-        stack = Stack(Path(scratch) / "stack", ports.find_base(), 2, board_rows=rows)
+        port = ports.find_base()
+        stack = Stack(Path(scratch) / "stack", port, 2, board_rows=rows)
         with stack as addresses, Client(addresses.url, addresses.api_key) as client:
             request = {"source": "board", "query": {}, "format": "csv"}
             err.print(f"POST {addresses.url}/v1/exports {request}", highlight=False)
             record = fetch(client, request, file, err)
             out.print(_first_rows(file))
             out.print(_proof(record["result"]))
-        err.print("That was the whole service. `exporter up` keeps it running: see the README.")
+    out.print(_next_steps(file, rows, port), soft_wrap=True, highlight=False, markup=False)
     return 0
+
+
+def _new_file() -> Path:
+    """Returns the first of jobs.csv, jobs-2.csv, … that does not exist in the working directory."""
+    if not os.access(".", os.W_OK):
+        raise ConfigurationError(
+            f"No file can be written in {Path.cwd()}: run the demo in a folder of your own."
+        )
+    names = chain(["jobs.csv"], (f"jobs-{number}.csv" for number in count(2)))
+    return next(file for file in map(Path, names) if not os.path.lexists(file))
+
+
+def _next_steps(file: Path, rows: int, port: int) -> str:
+    command = shlex.quote(_command())
+    url = f"http://127.0.0.1:{port}"
+    there, at = ("", "") if port == DEFAULT_PORT else (f" --port {port}", f" --url {url}")
+    return f"""\
+The file is ./{file}. All servers of the demo have ended. The next three commands:
+
+  {command} up --detach --board-rows {rows}{there}
+  {command} export --query '{{"job_titles": ["engineer"]}}' -o engineers.csv{at}
+  {command} doctor
+
+The first keeps the service running, with its API on {url}/docs;
+`{command} down` ends it."""
+
+
+def _command() -> str:
+    """Returns how the `exporter` of this Python is called from the working directory."""
+    script = Path(sys.executable).with_name("exporter")
+    on_path = shutil.which("exporter")
+    if on_path is not None and Path(on_path) == script:
+        return "exporter"
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
 def _first_rows(file: Path) -> Table:

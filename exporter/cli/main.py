@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -53,9 +54,12 @@ def up(
         Path | None, typer.Option(exists=True, help="Fill an empty board from JSON Lines.")
     ] = None,
     board_faults: Faults = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Return when all answer; `exporter down` ends them.")
+    ] = False,
 ) -> None:
     """Start the whole stack in the foreground: Redis, S3, board, API, workers, webhooks, beat."""
-    from exporter.local import stack
+    from exporter.local import background, stack
 
     check_profile(board_profile, board_rows, "--board-profile", "--board-rows")
     if board_faults is not None:
@@ -63,6 +67,10 @@ def up(
 
         with report_errors():  # here, not in the log of a board that cannot start
             faults.parse(board_faults)
+    if detach:
+        with report_errors():
+            arguments = [one for one in sys.argv[1:] if one != "--detach"]
+            raise typer.Exit(background.start(data_dir, arguments))
     raise typer.Exit(
         stack.run(
             data_dir,
@@ -75,6 +83,17 @@ def up(
             board_profile,
         )
     )
+
+
+@app.command()
+def down(
+    data_dir: Annotated[Path, typer.Option(help="Where the stack keeps its state.")] = DATA_DIR,
+) -> None:
+    """End the stack that `exporter up` started; its state stays."""
+    from exporter.local import background
+
+    with report_errors():
+        background.stop(data_dir)
 
 
 @app.command()

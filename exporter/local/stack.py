@@ -360,8 +360,8 @@ def _lock_directory(directory: Path) -> IO[str]:
         holder = lock.read().strip()
         lock.close()
         raise ConfigurationError(
-            f"{directory} is in use by the stack of process {holder}: stop that stack, or choose "
-            "another directory with --data-dir."
+            f"{directory} is in use by the stack of process {holder}: end that stack with "
+            "`exporter down`, or choose another directory with --data-dir."
         ) from None
     lock.truncate(0)
     lock.write(f"{os.getpid()}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ import httpx
 import pytest
 
 from exporter.board import hostile
+from exporter.cli.client import count_rows
 from exporter.local.stack import Addresses
 from tests.conftest import BOARD_ROWS
 
@@ -214,11 +216,43 @@ def test_an_export_canceled_while_it_waits_never_starts(api: httpx.Client) -> No
         api.post(f"/v1/exports/{one}/cancel")
 
 
-def test_the_demo_shows_the_whole_job(tmp_path: Path) -> None:
+def test_the_demo_shows_the_whole_job_and_its_next_commands_work(tmp_path: Path) -> None:
+    # Given a file that is not the demo's
+    (tmp_path / "jobs.csv").write_text("mine")
     # When
     done = exporter("demo", "--rows", "500", directory=tmp_path)
     # Then
     assert done.returncode == 0, done.stderr
     assert "what was proven" in done.stdout
     assert "total_reached" in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert (tmp_path / "jobs.csv").read_text() == "mine"
+    assert "The file is ./jobs-2.csv" in done.stdout
+    assert count_rows(tmp_path / "jobs-2.csv", "csv") == 500
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["jobs-2.csv", "jobs.csv"]
+
+    # When
+    commands = re.findall(r"^  (\S+ .*)$", done.stdout, re.MULTILINE)[-3:]
+    assert [one.split()[1] for one in commands] == ["up", "export", "doctor"]
+    try:
+        ran = [
+            subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True)
+            for line in commands
+        ]
+    finally:
+        down = exporter("down", directory=tmp_path)
+    # Then
+    assert [one.returncode for one in ran[:2]] == [0, 0], [one.stderr for one in ran]
+    assert count_rows(tmp_path / "engineers.csv", "csv") > 0
+    assert down.returncode == 0, down.stderr
+    again = exporter("down", directory=tmp_path)
+    assert again.returncode == 1
+    assert "No stack runs in .exporter" in again.stderr
+
+
+def test_a_stack_that_cannot_start_in_the_background_says_why(tmp_path: Path) -> None:
+    # When
+    done = exporter("up", "--detach", "--port", "65000", directory=tmp_path)
+    # Then
+    assert done.returncode == 1
+    assert "Port 65000 is out of range" in done.stderr
+    assert done.stdout == ""
