@@ -179,11 +179,18 @@ def retry_after_header(export: Export, now: datetime) -> dict[str, str]:
     """Returns the Retry-After header for polls of an export; no header if the export has ended."""
     if export.terminal:
         return {}
-    seconds = MIN_POLL_SECONDS
-    if export.phase is Phase.WAITING and export.retry_at is not None:
-        remaining = int((export.retry_at - now).total_seconds()) + 1
-        seconds = max(MIN_POLL_SECONDS, min(MAX_POLL_SECONDS, remaining))
-    return {"Retry-After": str(seconds)}
+    remaining = (retry_in_seconds(export, now) or 0) + 1
+    return {"Retry-After": str(max(MIN_POLL_SECONDS, min(MAX_POLL_SECONDS, remaining)))}
+
+
+def retry_in_seconds(export: Export, now: datetime) -> int | None:
+    """Returns the seconds until a waiting export continues; None for an export that does not wait.
+
+    A caller needs no exact clock to show them.
+    """
+    if export.phase is not Phase.WAITING or export.retry_at is None:
+        return None
+    return max(0, int((export.retry_at - now).total_seconds()))
 
 
 async def find_export(request: Request, export_id: str) -> Export:

@@ -81,18 +81,22 @@ class Client:
 
         `watch` is called with each polled record. A service that does not answer, for example
         during a restart, is polled again for MAX_SILENCE_SECONDS; then ServiceSilent is raised.
+        Meanwhile, `watch` is called with the last record as if the export waited for the service.
         """
         pause, silent_since = 0.1, None
+        last: dict[str, Any] | None = None
         while True:
             try:
                 record = self.get(export_id)
-            except ServiceSilent:
+            except ServiceSilent as error:
                 silent_since = silent_since or time.monotonic()
                 if time.monotonic() - silent_since > MAX_SILENCE_SECONDS:
                     raise
+                if last is not None:
+                    watch(last | {"phase": "waiting", "waiting_for": str(error)})
                 time.sleep(MAX_PAUSE_SECONDS)
                 continue
-            silent_since = None
+            silent_since, last = None, record | {"state": "processing", "retry_in_seconds": None}
             watch(record)
             if record["state"] in TERMINAL:
                 return record

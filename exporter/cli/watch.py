@@ -17,6 +17,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from exporter.cli import progress
 from exporter.cli.client import Client, ServiceError, count_rows, download
 
 
@@ -30,7 +31,8 @@ def fetch(client: Client, request: Mapping[str, Any], file: Path, err: Console) 
     export_id = created["id"]
     err.print(f"export {export_id} is {created['state']}", highlight=False)
     try:
-        record = _watch(client, export_id, err)
+        with progress.shown(err) as show:
+            record = client.wait(export_id, show)
         if record["state"] != "finished":
             why = f": {record['error']}" if record["error"] else ""
             raise ServiceError(f"export {export_id} {record['state']}{why}")
@@ -56,28 +58,6 @@ def fetch(client: Client, request: Mapping[str, Any], file: Path, err: Console) 
             highlight=False,
         )
     return record
-
-
-def _watch(client: Client, export_id: str, err: Console) -> dict[str, Any]:
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}% {task.fields[rows]:,} rows"),
-        TimeElapsedColumn(),
-        console=err,
-    ) as bar:
-        task = bar.add_task("queued", total=1.0, rows=0)
-
-        def show(record: dict[str, Any]) -> None:
-            doing = record["phase"] if record["state"] == "processing" else record["state"]
-            bar.update(
-                task,
-                description=f"{doing:10}",
-                completed=record["progress"],
-                rows=record["record_count"] or 0,
-            )
-
-        return client.wait(export_id, show)
 
 
 def _download(result: Mapping[str, Any], file: Path, err: Console) -> None:

@@ -244,6 +244,10 @@ def test_a_failed_export_says_why_and_a_waiting_one_is_no_failure(api: Service) 
     assert native["phase"] == Phase.WAITING
     assert (native["waiting_for"], native["error"]) == ("429 upstream", None)
     assert native["retry_at"] == "2026-01-01T00:00:12.000000Z"
+    assert native["retry_in_seconds"] == 12
+    added = {name: waiting.json()[name] for name in ("waiting_for", "retry_at", "retry_in_seconds")}
+    assert list(added.values()) == ["429 upstream", "2026-01-01T00:00:12.000000", 12]
+    assert not added.keys() & failed.keys()
     assert (failed["state"], failed["error"], failed["result"]) == ("failed", "gone", None)
 
 

@@ -75,7 +75,7 @@ class TaskInput(msgspec.Struct):
     format: str
 
 
-class Task(msgspec.Struct):
+class Task(msgspec.Struct, omit_defaults=True):
     """An export in the vendor's terms. Times are UTC, without a time zone."""
 
     id: str
@@ -97,6 +97,17 @@ class Task(msgspec.Struct):
         responses.File | None, msgspec.Meta(description="The file; null until finished.")
     ]
     format: str
+    # Not the vendor's: present only while the export waits.
+    waiting_for: Annotated[
+        str | None,
+        msgspec.Meta(description="Reason of a wait; absent if the export does not wait."),
+    ] = None
+    retry_at: Annotated[
+        str | None, msgspec.Meta(description="Time at which the waiting export continues.")
+    ] = None
+    retry_in_seconds: Annotated[
+        int | None, msgspec.Meta(description="Seconds until it continues, at this answer.")
+    ] = None
 
 
 class TaskPage(msgspec.Struct):
@@ -113,6 +124,7 @@ def task(service: ExportService, export: exports.Export, *, with_link: bool) -> 
     The vendor publishes only the type `export_job_data`; `export_expired_jobs` is a guess.
     """
     naive = responses.naive
+    waits = export.phase is exports.Phase.WAITING
     return Task(
         id=export.id,
         type="export_expired_jobs" if "expired_since" in export.spec.query else "export_job_data",
@@ -129,6 +141,9 @@ def task(service: ExportService, export: exports.Export, *, with_link: bool) -> 
         input=TaskInput(export.spec.request, export.spec.format),
         result=responses.file(service, export, naive, with_link=with_link),
         format=export.spec.format,
+        waiting_for=export.error if waits else None,
+        retry_at=naive(export.retry_at) if waits and export.retry_at else None,
+        retry_in_seconds=responses.retry_in_seconds(export, service.clock.now()),
     )
 
 

@@ -116,6 +116,10 @@ class Export(msgspec.Struct):
     retry_at: Annotated[
         str | None, msgspec.Meta(description="Time at which a waiting export continues.")
     ]
+    retry_in_seconds: Annotated[
+        int | None,
+        msgspec.Meta(description="Seconds until a waiting export continues, at this answer."),
+    ]
     waiting_for: Annotated[
         str | None, msgspec.Meta(description="Reason of the wait while `phase` is `waiting`.")
     ]
@@ -167,6 +171,7 @@ def view(service: ExportService, export: exports.Export, *, with_link: bool) -> 
         worker_id=export.worker_id,
         attempts=export.attempts,
         retry_at=zulu(export.retry_at) if export.retry_at else None,
+        retry_in_seconds=responses.retry_in_seconds(export, service.clock.now()),
         waiting_for=export.error if export.phase is Phase.WAITING else None,
         cancel_requested=export.cancel_requested,
         error=export.error if export.state is State.FAILED else None,
@@ -199,6 +204,7 @@ _EXAMPLE = {
     "worker_id": "worker-5d1f0c2a-1",
     "attempts": 0,
     "retry_at": None,
+    "retry_in_seconds": None,
     "waiting_for": None,
     "cancel_requested": False,
     "error": None,

@@ -56,6 +56,23 @@ def test_a_service_that_is_restarted_meanwhile_is_asked_again() -> None:
 
 
 @pytest.mark.external
+def test_a_silent_service_is_shown_as_the_reason_of_a_wait() -> None:
+    # Given
+    seen: list[dict[str, Any]] = []
+    first = record("processing", phase="reading", progress=0.4)
+    with (
+        serving(first, reply(503, {"title": "Starting"}), record("finished")) as service,
+        Client(service.url, "exp_1") as one,
+    ):
+        # When
+        one.wait("e1", lambda found: seen.append(dict(found)))
+    # Then
+    assert [found.get("phase") for found in seen] == ["reading", "waiting", None]
+    assert "503 Starting" in seen[1]["waiting_for"]
+    assert seen[1]["progress"] == 0.4
+
+
+@pytest.mark.external
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_refusal_ends_the_watch_at_once(status: int) -> None:
     # Given
