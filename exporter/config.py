@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -22,13 +21,16 @@ from pydantic import (
 )
 
 from exporter.core.rates import Rate
-from exporter.environment import proxies
+from exporter.environment import names, proxies, urls
 from exporter.environment.problems import problem_text
 from exporter.errors import ConfigurationError
 from exporter.settings import Duration, parse_rate
 
 MAX_PAGE_TIMEOUT = timedelta(minutes=5)
 """Longest `page_timeout`; far below the 15 minutes after which a hanging slice is interrupted."""
+
+MAX_PAGE_SIZE = 1_000_000
+"""Largest `page_size`: the rows of a page are in memory at the same time."""
 
 
 def _from_environment(value: Any) -> Any:
@@ -37,12 +39,17 @@ def _from_environment(value: Any) -> Any:
         return value
 
     def replaced(match: re.Match[str]) -> str:
-        try:
-            return os.environ[match[1]]
-        except KeyError:
-            raise ValueError(f"the environment variable {match[1]} is not set") from None
+        if not re.fullmatch(r"\$\{\w+\}", match[0]):
+            raise ValueError(
+                f"{match[0]!r} names no environment variable: write ${{NAME}}, with letters, "
+                "digits and underscores"
+            )
+        name = match[0][2:-1]
+        if not os.environ.get(name):
+            raise ValueError(f"the environment variable {name} is not set")
+        return os.environ[name]
 
-    return re.sub(r"\$\{(\w+)\}", replaced, value)
+    return re.sub(r"\$\{[^}]*\}?", replaced, value)
 
 
 Text = Annotated[str, BeforeValidator(_from_environment)]
@@ -51,7 +58,7 @@ Text = Annotated[str, BeforeValidator(_from_environment)]
 class _Source(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    page_size: int = Field(default=100, ge=1)
+    page_size: int = Field(default=100, ge=1, le=MAX_PAGE_SIZE)
     """Maximum number of rows that the upstream returns in one page."""
     columns: tuple[str, ...] | None = None
     """Columns of a CSV in order; default: the columns of the contract."""
@@ -92,6 +99,15 @@ class SourceConfig(_Source):
     """
 
     @model_validator(mode="after")
+    def _has_only_keys_of_its_type(self) -> Self:
+        if self.type == "bindbee" and "max_in_flight" in self.model_fields_set:
+            raise ValueError(
+                "max_in_flight has no effect with type bindbee, whose pages are read one after the "
+                "other: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_its_token(self) -> Self:
         if (self.type == "bindbee") != bool(self.connector_token):
             raise ValueError(
@@ -103,16 +119,9 @@ class SourceConfig(_Source):
     @classmethod
     def _is_address(cls, value: str) -> str:
         try:
-            url = urlsplit(value)
-            valid = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-        except ValueError:
-            valid = False
-        # Paths are appended to the address, so a query or fragment is not possible.
-        if not valid or "?" in value or "#" in value:
-            raise ValueError(
-                "this is not the address of an API: write https://HOST or http://HOST:PORT"
-            )
-        return value
+            return urls.http_url(value.strip(), example="https://HOST or http://HOST:PORT")
+        except ValueError as error:
+            raise ValueError(f"this is not the address of an API: {error}") from None
 
     @field_validator("api_key", "connector_token")
     @classmethod
@@ -146,8 +155,19 @@ class SqlConfig(_Source):
     """Column with a unique value in each row; rows are read in the order of this column."""
     owner: Text = "user_id"
     """Column with the id of the user who owns the row; a user's exports read only these rows."""
-    page_size: int = Field(default=1_000, ge=1)
+    page_size: int = Field(default=1_000, ge=1, le=MAX_PAGE_SIZE)
     """Maximum number of rows that one statement reads; they are in memory at the same time."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_url_of_a_database(cls, value: str) -> str:
+        value = value.strip()
+        if not re.match(r"[a-z][a-z0-9_]*(\+[a-z0-9_]+)?://", value):
+            raise ValueError(
+                "this is not the URL of a database: write it like "
+                "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE or sqlite:///FILE"
+            )
+        return value
 
 
 AnySource = Annotated[SourceConfig | SqlConfig, Field(discriminator="type")]
@@ -221,7 +241,7 @@ def load_config(path: Path | None) -> Config:
     name = str(path) if path else "the built-in configuration"
     try:
         text = path.read_text("utf-8") if path else LOCAL_CONFIG
-        return Config.model_validate(tomllib.loads(text))
+        config = Config.model_validate(tomllib.loads(text))
     except OSError as error:
         raise ConfigurationError(
             f"EXPORTER_CONFIG names {name}, which cannot be read: {error.strerror}"
@@ -229,8 +249,24 @@ def load_config(path: Path | None) -> Config:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{name} is not TOML: {error}") from None
     except ValidationError as error:
-        problems = "; ".join(f"{_place(dict(e))}: {problem_text(e)}" for e in error.errors())
+        problems = "; ".join(f"{_place(dict(e))}: {_text(dict(e))}" for e in error.errors())
         raise ConfigurationError(f"{name}: {problems}") from None
+    _check_surfaces(config, name)
+    return config
+
+
+def _check_surfaces(config: Config, file: str) -> None:
+    """Raises ConfigurationError if the file names a source for a surface that it does not have."""
+    for surface in sorted(config.surfaces.model_fields_set):
+        source = getattr(config.surfaces, surface)
+        if source not in config.sources:
+            hint = names.unknown(source, config.sources, "source")
+            raise ConfigurationError(f"{file}: surfaces.{surface}: {source!r} is an {hint}")
+
+
+_SECRETS = ("api_key", "connector_token", "url")
+"""Keys whose values no error shows."""
+_TYPES = ("hirebase", "qwestly", "bindbee", "coresignal", "sql")
 
 
 def check_proxies(config: Config, s3_endpoint_url: str | None) -> None:
@@ -241,6 +277,26 @@ def check_proxies(config: Config, s3_endpoint_url: str | None) -> None:
     addresses = [one.base_url for one in config.sources.values() if isinstance(one, SourceConfig)]
     for address in (*addresses, s3_endpoint_url or "https://s3.amazonaws.com"):
         proxies.find(address)
+
+
+def _text(problem: Mapping[str, Any]) -> str:
+    """Returns what is wrong at a place of the file, with the name that was probably meant."""
+    place, kind = problem["loc"], problem["type"]
+    if kind == "extra_forbidden":
+        return names.unknown(str(place[-1]), _known_keys(place[:-1]))
+    if kind == "union_tag_not_found":
+        return f"Field required: write type = {', '.join(map(repr, _TYPES))}"
+    if kind == "union_tag_invalid":
+        tag = problem["ctx"]["tag"]
+        return f"{tag!r} is an {names.unknown(tag, _TYPES, 'type')} (such as 'hirebase')"
+    return problem_text(problem, secret=place[-1] in _SECRETS)
+
+
+def _known_keys(table: Sequence[str | int]) -> Collection[str]:
+    """Returns the keys of a table of the file, given by pydantic's location."""
+    models: Mapping[str, type[BaseModel]] = {"surfaces": Surfaces, "sql": SqlConfig}
+    model = models.get(str(table[-1]), SourceConfig) if table else Config
+    return model.model_fields
 
 
 def _place(problem: Mapping[str, Any]) -> str:

@@ -7,13 +7,15 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from exporter import settings
-from exporter.config import Config, SourceConfig, load_config
+from exporter.config import Config, SourceConfig, SqlConfig, Surfaces, load_config
 from exporter.core.rates import Rate
 from exporter.errors import ConfigurationError
 
@@ -427,25 +429,77 @@ def test_variables_are_replaced_by_their_values_without_line_breaks(
         ('api_key = "${NO_SUCH}"', r"sources\.board\.api_key: .*variable NO_SUCH is not set"),
         ("page_size = 0", r"sources\.board\.page_size: .*greater than or equal to 1"),
         ('page_size = "many"', r"sources\.board\.page_size: "),
-        ("pagesize = 5", r"sources\.board\.pagesize: Extra inputs"),
+        ("pagesize = 5", r"sources\.board\.pagesize: unknown key: did you mean page_size"),
+        ("PAGE-SIZE = 5", r"sources\.board\.PAGE-SIZE: unknown key: did you mean page_size"),
+        ("table = 'jobs'", r"sources\.board\.table: unknown key: .*api_key"),
+        ("max_in_flight = 'x'", r"sources\.board\.max_in_flight: 'x' is not a whole number"),
+        ("page_size = 1.5", r"sources\.board\.page_size: 1\.5 is not a whole number"),
+        ("page_size = [1]", r"sources\.board\.page_size: \[1\] is not a whole number"),
+        ("tolerated_drift = 5", r"tolerated_drift: 5 is not less than or equal to 1"),
+        ("tolerated_drift = nan", r"tolerated_drift: nan is not less than"),
+        ("columns = '_id'", r"sources\.board\.columns: '_id' is not a list"),
+        ("columns = [5]", r"sources\.board\.columns\.0: 5 is not a text"),
+        ("rate = 5", r"sources\.board\.rate: 5 is not a rate: write 100/60s"),
+        ("page_timeout = 'soon'", r"page_timeout: 'soon' is not a duration"),
+        ("page_timeout = '6m'", r"page_timeout: a worker waits at most 5m"),
+        ("api_key = 5", r"api_key: the value is not a text"),
+        ('api_key = "${A-B}"', r"api_key: '\$\{A-B\}' names no environment variable"),
+        ('api_key = "${A"', r"api_key: '\$\{A' names no environment variable"),
+        ('api_key = "${EMPTY}"', r"api_key: the environment variable EMPTY is not set"),
+        ("[sources.other]\npage_size = 5", r"sources\.other\.type: Field required: write type"),
+        ("[sources]\nother = 5", r"sources\.other: 5 is not a table"),
+        (
+            "[sources.o]\ntype = 'bindbee'\nbase_url = 'http://h'\nconnector_token = 't'\n"
+            "max_in_flight = 2",
+            r"sources\.o: max_in_flight has no effect with type bindbee",
+        ),
+        ("[sources.o]\ntype = 'sql'\nurl = 'localhost/db'", r"sources\.o\.url: .*postgresql"),
+        ("[sources.o]\ntype = 'sql'\nurl = 's://:s3cret'\nkeys = 'id'", r"o\.keys: .*mean key"),
+        ("[surfaces]\nhirebase = 'bord'", r"surfaces\.hirebase: 'bord' is an .*mean board"),
+        ("[surfaces]\nhirebase = 5", r"surfaces\.hirebase: 5 is not a text"),
+        ("surfaces = 5", r"sources\.board\.surfaces: unknown key"),
         ('columns = ["_id", "_id"]', r"sources\.board\.columns: every column needs a name"),
         ('columns = [""]', r"sources\.board\.columns: every column needs a name"),
-        ("[source.other]", r"source: Extra inputs"),
-        ('[surfaces]\nnosuch = "board"', r"surfaces\.nosuch: Extra inputs"),
+        ("[source.other]", r"source: unknown key: did you mean sources"),
+        ('[surfaces]\nnosuch = "board"', r"surfaces\.nosuch: unknown key: .*hirebase"),
         ('[sources.other]\ntype = "nosuch"', r"sources\.other\.type: .*'hirebase'"),
         ('[sources.other]\ntype = "hirebase"', r"sources\.other\.base_url: Field required"),
         ("not toml", r"is not TOML: .*line 4"),
     ],
 )
 def test_a_mistake_in_the_file_is_named_with_file_table_and_key(
-    tmp_path: Path, text: str, said: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, said: str
 ) -> None:
+    # Given
+    monkeypatch.setenv("EMPTY", "")
     # When
     with pytest.raises(ConfigurationError) as error:
         config(tmp_path, f"{BOARD}{text}\n")
     # Then
     assert str(error.value).startswith(f"{tmp_path / 'own.toml'}")
     assert re.search(said, str(error.value))
+
+
+@pytest.mark.parametrize("table", ["", "sources.board", "sources.pipeline", "surfaces"])
+@given(key=st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True))
+@examples(max_examples=20)
+def test_an_unknown_key_in_any_table_of_the_file_is_an_error(table: str, key: str) -> None:
+    models = (Config, SourceConfig, SqlConfig, Surfaces)
+    assume(all(key not in model.model_fields for model in models))
+    # Given
+    tables = {
+        "": "",
+        "sources.board": BOARD.partition("\n")[2],
+        "sources.pipeline": "type = 'sql'\nurl = 'sqlite:///f'\n",
+        "surfaces": "hirebase = 'board'\n",
+    }
+    tables[table] += f"{key} = 1\n"
+    text = "".join(f"[{name}]\n{body}" if name else body for name, body in tables.items())
+    with TemporaryDirectory() as directory, pytest.raises(ConfigurationError) as error:
+        # When
+        config(Path(directory), text)
+    # Then
+    assert f" {table}.{key}: unknown key".replace(" .", " ") in str(error.value)
 
 
 @pytest.mark.parametrize(
