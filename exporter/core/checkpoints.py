@@ -22,6 +22,10 @@ class Part(msgspec.Struct, frozen=True, array_like=True):
 
     etag: str
     size: int
+    """Bytes of the part that come before the position of the checkpoint.
+
+    This is the whole part, except for the last part of a checkpoint with an `overhang`.
+    """
 
 
 class Tail(msgspec.Struct, frozen=True):
@@ -150,6 +154,17 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """Id of the open multipart upload; None before the first part."""
     parts: tuple[Part, ...] = ()
     """Parts stored so far, in the order of the file."""
+    part_size: int = 0
+    """Size in bytes of every part of the file but the last; 0 until the first part is cut.
+
+    Some stores, such as Cloudflare R2, refuse a file whose parts differ in size.
+    """
+    overhang: int = 0
+    """Bytes at the end of the last part that come after the position of this checkpoint.
+
+    Parts end in the middle of a page. A worker that takes over drops these bytes. A slice that ends
+    regularly stores a checkpoint without an overhang, and the bytes after the last part as `tail`.
+    """
     tail: Tail | None = None
     """Object with the bytes after the last part; None if the parts hold all bytes."""
     row_counts: RowCounts = msgspec.field(default_factory=RowCounts, name="tally")
@@ -159,8 +174,16 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
     @property
     def uploaded(self) -> int:
-        """Size in bytes of all parts, without the tail."""
+        """Number of bytes before the position that the parts hold; the tail is not included."""
         return sum(part.size for part in self.parts)
+
+    @property
+    def stored_parts(self) -> tuple[Part, ...]:
+        """The parts with the sizes that they have in the object store, the overhang included."""
+        if not self.overhang:
+            return self.parts
+        last = self.parts[-1]
+        return (*self.parts[:-1], Part(last.etag, last.size + self.overhang))
 
     def evolve(self, **changes: Any) -> Checkpoint:
         """Returns a copy of the checkpoint with some fields changed."""

@@ -63,6 +63,11 @@ class FileEncoder:
         return self._compressor.size
 
     @property
+    def taken(self) -> int:
+        """Bytes that were taken from the buffer; those of earlier slices are included."""
+        return self._compressor.taken
+
+    @property
     def volumes(self) -> tuple[Volume, ...]:
         """The volumes that have ended; complete only after `settle` or `close`."""
         return tuple(self._compressor.volumes)
@@ -97,9 +102,13 @@ class FileEncoder:
             volumes=self.volumes,
         )
 
-    def start_buffer(self) -> None:
-        """Starts a new, empty buffer; the caller must have taken the old one before."""
-        self._compressor.empty()
+    def take(self, size: int) -> bytearray:
+        """Removes the first `size` bytes from the buffer and returns them; fewer if it has fewer.
+
+        Waits until all added rows are in the buffer, but does not pause the compression.
+        """
+        self._compressor.join()
+        return self._compressor.take(size)
 
     def close(self, unknown: Sequence[str] = ()) -> Volume | None:
         """Ends the file; returns the volume that lists `unknown`, or None if `unknown` is empty.
@@ -141,15 +150,15 @@ class _Compressor:
     def __init__(self, name: str, at: Packed, stored: int, buffer: bytearray) -> None:
         self.buffer = buffer
         self.ready_bytes = len(buffer)
+        self.taken = stored
         self.volumes = list(at.volumes)
-        self._stored = stored
         self._stream = compression.stream(name, at)
         self._uses_thread = name != "none"
         self._under_way: Future[None] | None = None
 
     @property
     def size(self) -> int:
-        return self._stored + len(self.buffer)
+        return self.taken + len(self.buffer)
 
     def run(self, steps: Sequence[Callable[[], None]]) -> None:
         """Starts these steps; returns after all steps of earlier calls are complete."""
@@ -196,7 +205,11 @@ class _Compressor:
         self.ready_bytes = len(self.buffer)
         return self._stream.state()
 
-    def empty(self) -> None:
-        self._stored += len(self.buffer)
-        self.buffer = bytearray()
-        self.ready_bytes = 0
+    def take(self, size: int) -> bytearray:
+        # The part is nearly the whole buffer: copying the few bytes after it is cheaper.
+        rest = self.buffer[size:]
+        del self.buffer[size:]
+        taken, self.buffer = self.buffer, rest
+        self.taken += len(taken)
+        self.ready_bytes = len(rest)
+        return taken

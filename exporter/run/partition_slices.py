@@ -13,10 +13,11 @@ from exporter.run import partitions
 from exporter.run.ending import Ending
 from exporter.run.packer import FileEncoder
 from exporter.run.slices import Slice
-from exporter.run.uploads import PartUploader
+from exporter.run.uploads import PartUploader, Position
 from exporter.sources.base import Page
 from exporter.storage import composing
-from exporter.storage.base import MIN_PART_BYTES, ObjectInfo
+from exporter.storage.base import ObjectInfo
+from exporter.storage.export_file import part_size
 from exporter.store.base import Verdict
 
 log = structlog.get_logger()
@@ -88,29 +89,33 @@ class CompositionSlice(Slice):
             # A worker of a version without partitions may have started to read this export:
             # its parts belong to another file.
             self.saved = self._first_checkpoint()
+        objects = [_object(one) for one in pieces]
+        expected = sum(one.size for one in objects)
         self.reader.at = whole.evolve(
-            key=self.saved.key, upload_id=self.saved.upload_id, parts=self.saved.parts
+            key=self.saved.key,
+            upload_id=self.saved.upload_id,
+            parts=self.saved.parts,
+            part_size=self.saved.part_size or part_size(self.limits.part_size, expected),
         )
-        return self._compose([_object(one) for one in pieces])
+        return self._compose(objects)
 
     def _compose(self, objects: Sequence[ObjectInfo]) -> Ending:
-        min_bytes = min(MIN_PART_BYTES, self.limits.part_size)
+        size = self.at.part_size
         # A copy uses no memory here, and several take the store little longer than one copy.
         max_copies = COPIES_PER_PART_AHEAD * self.limits.parts_ahead
         self.uploader = PartUploader(self.file, ahead=max_copies, check=self.held.check)
         rest = bytearray()
-        for step in composing.plan_steps(objects, self.at.uploaded, min_bytes=min_bytes):
-            if step.copy is None and step.size < min_bytes:
-                rest += self.file.read_ranges(step.read)
+        end = self.at.uploaded
+        for step in composing.plan_steps(objects, end, part_size=size):
+            if step.size < size:
+                rest = self.file.read_ranges(step)
                 break
             if self.draining() or self._is_budget_spent():
                 return self._commit_stored(all_=True) or self._release(
                     Ending.HANDED_OVER, clean=True
                 )
-            if step.copy is None:
-                self.uploader.send(self.at, self.file.read_ranges(step.read))
-            else:
-                self.uploader.copy(self.at, step.copy)
+            end += size
+            self.uploader.compose(Position(self.at, end), step)
             ending = self._commit_stored()
             if ending is not None:
                 return ending

@@ -1,12 +1,15 @@
 """Slice of an export: reads pages, uploads parts, commits checkpoints, ends the slice.
 
 A part is uploaded first; then the checkpoint that names it is committed. A crash between the two
-steps costs a few parts of work; the reverse order would lose rows. Pages are fetched and parts are
-uploaded in threads beside the loop; every decision is made in the thread of the loop.
+steps costs a few parts of work; the reverse order would lose rows. All parts but the last have the
+same size, so they end in the middle of a page: the checkpoint names an earlier position, at the end
+of a page. Pages are fetched and parts are uploaded in threads beside the loop; every decision is
+made in the thread of the loop.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -33,11 +36,11 @@ from exporter.run.limits import Limits
 from exporter.run.packer import FileEncoder
 from exporter.run.page_reader import PageReader
 from exporter.run.prefetch import Prefetch
-from exporter.run.uploads import PartUploader
+from exporter.run.uploads import PartUploader, Position
 from exporter.sources.base import Page, Source
 from exporter.storage import keys
 from exporter.storage.base import Storage
-from exporter.storage.export_file import File, part_size
+from exporter.storage.export_file import MAX_GROWTH, File, needs_larger_parts, part_size
 from exporter.store.base import Verdict
 
 log = structlog.get_logger()
@@ -51,6 +54,12 @@ MAX_DRAIN_SECONDS = 2.0
 """Time that a worker which shuts down waits for the upload of parts that were already sent.
 
 Parts that take longer are not committed; the next worker makes them again.
+"""
+NOTED_SHARE = 0.5
+"""Share of a part after which the next position is noted, at the end of a page.
+
+A checkpoint names a noted position; what comes after it is lost if the worker dies. For compressed
+files, each noted position costs a flush of the compressor.
 """
 
 
@@ -95,6 +104,10 @@ class Slice:
         )
         self.row_counts = self.saved.row_counts.copy()
         self.file_encoder = FileEncoder(encoder, self.spec, self.saved, bytearray())
+        self.noted: deque[Position] = deque()
+        """Positions, in order, whose bytes are not all sent to the object store."""
+        self.noted_bytes = 0
+        """Bytes of the file before the position that was noted last."""
         self.pages = Prefetch(source, self.spec, self._may_wait_for_page)
         self.uploader = PartUploader(self.file, ahead=limits.parts_ahead, check=held.check)
         self.draining_since: float | None = None
@@ -131,7 +144,8 @@ class Slice:
             return self._finish(self.export.closing)
         if self.held.now() > self.limits.deadline_of(self.export):
             return self._fail(f"not finished within {self.limits.deadline} of its creation")
-        if not self.held.clean:
+        grows = needs_larger_parts(self.saved, self.limits.part_size)
+        if not self.held.clean or self.saved.overhang or grows:
             self._take_over()
         return self._read()
 
@@ -139,10 +153,9 @@ class Slice:
         self.file_encoder = FileEncoder(
             self.encoder, self.spec, self.saved, self.file.read_tail(self.saved)
         )
+        self.noted_bytes = self.file_encoder.size
         while not self.reader.ended:
-            if self.draining() or (
-                self._is_budget_spent() and not self.pages.is_requested(self.at.cursor)
-            ):
+            if self._must_hand_over():
                 return self._hand_over()
             ending = self._write_page()
             if ending is not None:
@@ -161,10 +174,51 @@ class Slice:
         if not self.reader.ended and not self._is_budget_spent():
             self.pages.request_ahead(self.at)
         self.file_encoder.add(rows, self.row_counts)
-        if self._part_is_full() and not self.reader.ended:
-            self.uploader.send(self._position(), self.file_encoder.buffer)
-            self.file_encoder.start_buffer()
-        return self._commit_stored()
+        if self.reader.ended:
+            return self._commit_stored()
+        self._note_position()
+        return self._send_full_parts() or self._commit_stored()
+
+    def _note_position(self) -> None:
+        """Notes the current position if NOTED_SHARE of a part was made since the last one."""
+        made = self.file_encoder.taken + self.file_encoder.ready_bytes
+        if made - self.noted_bytes >= NOTED_SHARE * self._part_size():
+            at = self._position()
+            self.noted_bytes = self.file_encoder.size
+            self.noted.append(Position(at, self.noted_bytes))
+
+    def _send_full_parts(self) -> Ending | None:
+        """Sends parts until the buffer holds no more than one; the last part is never sent here.
+
+        Returns an ending if the slice has ended meanwhile; see `_commit_stored`.
+        """
+        size = self._part_size()
+        while self.file_encoder.ready_bytes > size:
+            part = self.file_encoder.take(size)
+            position = None
+            while self.noted and self.noted[0].bytes_before <= self.file_encoder.taken:
+                position = self.noted.popleft()
+            self.uploader.send(self.at, part, position)
+            ending = self._commit_stored()
+            if ending is not None:
+                return ending
+        return None
+
+    def _part_size(self) -> int:
+        """Returns the size of every part; chooses it while the first part is filled.
+
+        It can then be computed from the bytes of a row and the number of rows that the source
+        announces.
+        """
+        base = self.limits.part_size
+        if not self.at.part_size:
+            if self.file_encoder.ready_bytes < NOTED_SHARE * base:
+                return base
+            expected = [n for n in (self.at.total_at_end, self.spec.limit) if n is not None]
+            rows = min(expected, default=0)
+            size = self.file_encoder.size * rows // max(self.at.rows, 1)
+            self.reader.at = self.at.evolve(part_size=part_size(base, size))
+        return self.at.part_size
 
     def _cut(self, page: Page) -> Ending | None:
         """Divides the export into partitions after its first page, if the export is large enough.
@@ -196,6 +250,11 @@ class Slice:
     def _accept(self, page: Page) -> Sequence[Row]:
         """Returns the rows of the page that belong in the file."""
         return self.reader.accept(page)
+
+    def _must_hand_over(self) -> bool:
+        if self.draining() or needs_larger_parts(self.at, self.limits.part_size):
+            return True
+        return self._is_budget_spent() and not self.pages.is_requested(self.at.cursor)
 
     def _is_budget_spent(self) -> bool:
         return self.clock.monotonic() >= self.ends_at
@@ -235,10 +294,6 @@ class Slice:
     def at(self) -> Checkpoint:
         return self.reader.at
 
-    def _part_is_full(self) -> bool:
-        cut = len(self.at.parts) + len(self.uploader)
-        return self.file_encoder.ready_bytes >= part_size(self.limits.part_size, cut)
-
     def _commit_stored(self, *, all_: bool = False) -> Ending | None:
         """Commits the checkpoints of all parts that are stored, in order.
 
@@ -248,7 +303,7 @@ class Slice:
         """
         committed = False
         while (
-            stored := self.uploader.next_stored(self.saved, self._may_wait_for_parts, all_=all_)
+            stored := self.uploader.next_stored(self._may_wait_for_parts, all_=all_)
         ) is not None:
             committed = True
             if self._commit(stored.at, stored.closing) is Verdict.CANCEL:
@@ -272,7 +327,9 @@ class Slice:
         self.reader.at = self.at.evolve(
             key=checkpoint.key,
             upload_id=checkpoint.upload_id,
-            parts=checkpoint.parts,
+            parts=checkpoint.stored_parts,
+            overhang=0,
+            part_size=checkpoint.part_size or self.at.part_size,
             tail=checkpoint.tail,
         )
         if stale is not None and stale != checkpoint.tail:
@@ -286,7 +343,7 @@ class Slice:
 
     def _publish(self) -> Ending:
         result = self._result(self.file_encoder.close(self.reader.unknown))
-        if self.saved.upload_id is None and not self.uploader:
+        if self.saved.upload_id is None and not self.uploader.is_used:
             # The uncommitted pages are in no checkpoint: a worker that takes over and does not
             # find the file reads them again.
             if self._commit(self.saved, closing=result) is Verdict.CANCEL:
@@ -297,7 +354,12 @@ class Slice:
         return self._upload(self._position(), result)
 
     def _upload(self, at: Checkpoint, result: Result) -> Ending:
-        self.uploader.send(at, self.file_encoder.buffer, closing=result)
+        ending = self._send_full_parts()
+        if ending is not None:
+            return ending
+        size = self._part_size()
+        end = Position(at.evolve(part_size=size), self.file_encoder.size)
+        self.uploader.send(self.at, self.file_encoder.take(size), end, closing=result)
         ending = self._commit_stored(all_=True)
         if ending is not None:
             return ending
@@ -401,16 +463,20 @@ class Slice:
         return partition.first_rows if partition is not None and partition.place else ""
 
     def _take_over(self) -> None:
-        taken = self.file.take_over(self.saved)
+        base = self.limits.part_size
+        size = self.saved.part_size or base
+        if needs_larger_parts(self.saved, base):
+            size = base * MAX_GROWTH
+        taken = self.file.take_over(self.saved, size)
         if taken is None:
             raise UploadGone(
                 f"the committed parts at {self.saved.key} no longer exist in the object store"
             )
         if taken != self.saved:
-            sealed = self.saved.key
+            before = self.saved
             self._commit(taken)
-            if sealed is not None and taken.parts:
-                self.file.delete_object(sealed)
+            if before.key is not None and before.parts:
+                self.file.delete_object(before.key)
             log.info("slice.took_over", rows=self.saved.rows, attempt=self.export.attempts)
 
     def _restart_lost_upload(self, reason: str) -> Ending:
@@ -444,7 +510,9 @@ class Slice:
         ending = self._commit_stored(all_=True)
         if ending is not None or self.at.pages == self.saved.pages:
             return ending
-        kept = self.file.store_tail(self._position(), self.file_encoder.buffer)
+        # The position includes the bytes of the tail; the parts end where the tail begins.
+        at = self.uploader.checkpoint(Position(self._position(), self.file_encoder.taken))
+        kept = self.file.store_tail(at, self.file_encoder.buffer)
         return self._cancel() if self._commit(kept) is Verdict.CANCEL else None
 
     def _position(self) -> Checkpoint:

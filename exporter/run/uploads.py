@@ -10,9 +10,9 @@ from typing import NamedTuple
 from exporter.core import threads
 from exporter.core.checkpoints import Checkpoint, Part
 from exporter.core.exports import Result
-from exporter.errors import LeaseLost
-from exporter.storage.base import guarded
-from exporter.storage.composing import ObjectRange
+from exporter.errors import LeaseLost, StorageError
+from exporter.storage.base import MAX_PARTS, guarded
+from exporter.storage.composing import Step
 from exporter.storage.export_file import File
 
 MAX_UPLOADING_BYTES = 64 * 1024 * 1024
@@ -23,13 +23,21 @@ part is made only after that part is stored.
 """
 
 
-class _Sent(NamedTuple):
+class Position(NamedTuple):
+    """A position of the reader, and how many bytes of the file come before it."""
+
     at: Checkpoint
+    bytes_before: int
+
+
+class _Sent(NamedTuple):
+    position: Position | None
+    """The position that the bytes up to this part include; None if there is no new position."""
     size: int
     """Bytes that the part occupies in memory."""
     part: Future[Part] | None
-    """The running upload of the part; None if the checkpoint needs no new part."""
-    closing: Result | None
+    """The running upload of the part; None if the position needs no new part."""
+    closing: Result | None = None
 
 
 class Stored(NamedTuple):
@@ -40,9 +48,9 @@ class Stored(NamedTuple):
 
 
 class PartUploader:
-    """Uploads parts in threads, and returns their checkpoints in order.
+    """Uploads parts in threads, and returns the checkpoints that they complete, in order.
 
-    A checkpoint is returned only after its part and all earlier parts are stored. Uploads whose
+    A checkpoint is returned only after all bytes before its position are stored. Uploads whose
     checkpoint was not returned may still complete in the background until `settled()` has returned
     True.
     """
@@ -57,61 +65,94 @@ class PartUploader:
         self._ahead = ahead
         self._check = check
         self._sent: deque[_Sent] = deque()
-        self._opened: Checkpoint | None = None
+        self._upload: Checkpoint | None = None
+        """The checkpoint with which the first part was sent; it names the upload."""
+        self._parts: list[Part] = []
+        """The stored parts of the upload, those of earlier slices included."""
         self._is_active = True
 
-    def __len__(self) -> int:
-        return len(self._sent)
+    @property
+    def is_used(self) -> bool:
+        """True if a part was sent, even if it is stored by now or its upload has failed."""
+        return self._upload is not None
 
-    def send(self, at: Checkpoint, data: bytearray, closing: Result | None = None) -> None:
-        """Starts the upload of `data` as the next part; `at` is the checkpoint after this part.
+    def send(
+        self,
+        at: Checkpoint,
+        data: bytearray,
+        position: Position | None = None,
+        closing: Result | None = None,
+    ) -> None:
+        """Starts the upload of `data` as the next part of the upload that `at` names, if it does.
 
-        If `data` is empty, no part is made, and only the checkpoint is queued. The caller must not
-        change `data` afterwards.
+        `position` is the latest position before the end of this part; without one, the part counts
+        for the position of a later part. If `data` is empty, no part is made, and only the position
+        is queued. The caller must not change `data` afterwards. Raises StorageError if the upload
+        has as many parts as S3 accepts.
         """
-        at = self._with_upload(at)
+        upload = self._opened(at)
         part: Future[Part] | None = None
         if data:
-            number = self._number(at)
-            part = self._start(lambda: self._file.put(at, number, data))
-        self._sent.append(_Sent(at, len(data), part, closing))
+            number = self._next_number(at)
+            part = self._start(lambda: self._file.put(upload, number, data))
+        self._sent.append(_Sent(position, len(data), part, closing))
 
-    def copy(self, at: Checkpoint, span: ObjectRange) -> None:
-        """Starts a copy, inside the store, of a range of another object as the next part."""
-        at = self._with_upload(at)
-        number = self._number(at)
-        part = self._start(lambda: self._file.copy(at, number, span))
-        self._sent.append(_Sent(at, 0, part, None))
+    def compose(self, position: Position, step: Step) -> None:
+        """Starts the making of the next part from bytes of other objects; see `File.compose`.
 
-    def next_stored(
-        self, before: Checkpoint, keep_waiting: Callable[[], bool], *, all_: bool
-    ) -> Stored | None:
-        """Returns the oldest checkpoint whose part is stored, and removes it from the queue.
-
-        Its parts are those of `before`, the checkpoint committed last, plus its own part. Returns
-        None if the queue is empty or the oldest part is still being uploaded. If
-        `is_full(all_=all_)`, this method first waits for the oldest part, as long as `keep_waiting`
-        returns True. Raises the error of a failed upload.
+        `position` is the position after this part.
         """
-        if not self._sent:
-            return None
-        oldest = self._sent[0]
-        if oldest.part is not None:
-            if self.is_full(all_=all_):
-                if not threads.wait(oldest.part, keep_waiting):
+        upload = self._opened(position.at)
+        number = self._next_number(position.at)
+        part = self._start(lambda: self._file.compose(upload, number, step))
+        self._sent.append(_Sent(position, 0 if step.copy else step.size, part))
+
+    def next_stored(self, keep_waiting: Callable[[], bool], *, all_: bool) -> Stored | None:
+        """Returns the oldest checkpoint whose bytes are stored, and removes it from the queue.
+
+        Its parts are all parts stored so far. Returns None if the queue is empty or the oldest part
+        is still being uploaded. If `is_full(all_=all_)`, this method first waits for the oldest
+        part, as long as `keep_waiting` returns True. Raises the error of a failed upload.
+        """
+        while self._sent:
+            oldest = self._sent[0]
+            if oldest.part is not None:
+                if self.is_full(all_=all_):
+                    if not threads.wait(oldest.part, keep_waiting):
+                        return None
+                elif not oldest.part.done():
                     return None
-            elif not oldest.part.done():
-                return None
-            at = oldest.at.evolve(parts=(*before.parts, oldest.part.result()))
-        else:
-            at = oldest.at.evolve(parts=before.parts)
-        self._sent.popleft()
-        return Stored(at, oldest.closing)
+                self._parts.append(oldest.part.result())
+            self._sent.popleft()
+            if oldest.position is not None:
+                return Stored(self.checkpoint(oldest.position), oldest.closing)
+        return None
+
+    def checkpoint(self, position: Position) -> Checkpoint:
+        """Returns the checkpoint of a position, with all parts that are stored.
+
+        If this slice has sent no part, the checkpoint names those of earlier slices.
+        """
+        if self._upload is None:
+            return position.at
+        parts, overhang = self._parts, 0
+        if parts:
+            overhang = sum(part.size for part in parts) - position.bytes_before
+        if overhang:
+            last = parts[-1]
+            parts = [*parts[:-1], Part(last.etag, last.size - overhang)]
+        return position.at.evolve(
+            key=self._upload.key,
+            upload_id=self._upload.upload_id,
+            parts=tuple(parts),
+            overhang=overhang,
+            tail=None,
+        )
 
     def is_full(self, *, all_: bool) -> bool:
         """True if a part must be stored before the next part may be sent.
 
-        With `all_`: True if any part is not yet returned by `next_stored`.
+        With `all_`: True if any part or position is not yet returned by `next_stored`.
         """
         if all_:
             return bool(self._sent)
@@ -133,13 +174,20 @@ class PartUploader:
         self.abandon()
         return all(one.part is None or threads.wait(one.part, keep_waiting) for one in self._sent)
 
-    def _with_upload(self, at: Checkpoint) -> Checkpoint:
-        if self._opened is None:
-            self._opened = self._file.with_upload(at)
-        return at.evolve(key=self._opened.key, upload_id=self._opened.upload_id, tail=None)
+    def _opened(self, at: Checkpoint) -> Checkpoint:
+        if self._upload is None:
+            self._upload = self._file.with_upload(at)
+            self._parts = list(at.stored_parts)
+        return self._upload
 
-    def _number(self, at: Checkpoint) -> int:
-        return len(at.parts) + len(self._sent) + 1
+    def _next_number(self, at: Checkpoint) -> int:
+        number = len(self._parts) + sum(one.part is not None for one in self._sent) + 1
+        if number > MAX_PARTS:
+            raise StorageError(
+                f"the file has more than {MAX_PARTS} parts of {at.part_size} bytes, the most that "
+                "S3 accepts: export fewer rows, or set a larger EXPORTER_PART_SIZE"
+            )
+        return number
 
     def _start(self, store: Callable[[], Part]) -> Future[Part]:
         def guarded_store() -> Part:

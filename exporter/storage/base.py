@@ -36,6 +36,13 @@ class ObjectInfo(msgspec.Struct, frozen=True):
     etag: str
 
 
+class ObjectRange(msgspec.Struct, frozen=True):
+    """Range of bytes of an object."""
+
+    source: ObjectInfo
+    span: range
+
+
 class OpenUpload(msgspec.Struct, frozen=True):
     """A multipart upload that is neither completed nor aborted."""
 
@@ -106,26 +113,20 @@ class Storage(Protocol):
     def put_part(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
         """Stores one part, numbered from 1. Raises UploadGone if the upload no longer exists."""
 
-    def copy_parts(
-        self,
-        source: ObjectInfo,
-        key: str,
-        upload_id: str,
-        first: int,
-        span: range | None = None,
-    ) -> tuple[Part, ...]:
-        """Copies an object inside the store into an open upload, as parts numbered from `first` on.
+    def copy_part(self, source: ObjectRange, key: str, upload_id: str, number: int) -> Part:
+        """Copies a range of an object, inside the store, into an open upload as one part.
 
-        Returns these parts. With `span`, only these bytes of the object are copied, as one part.
-        Unless the span is the whole object, it must have at least MIN_PART_BYTES.
+        Unless the range is the whole object, it must have at least MIN_PART_BYTES. Raises
+        UploadGone if the upload no longer exists.
         """
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Joins the parts into one object, if no object has that key yet.
 
-        Raises UploadGone if the upload no longer exists, ObjectExists if the key is taken. Both
-        errors are also possible after an earlier call that succeeded but whose answer was lost:
-        `head` then shows that the object exists.
+        All parts but the last must have the same size, and the last must not be larger: some
+        stores, such as Cloudflare R2, refuse other parts. Raises UploadGone if the upload no longer
+        exists, ObjectExists if the key is taken. Both errors are also possible after an earlier
+        call that succeeded but whose answer was lost: `head` then shows that the object exists.
         """
 
     def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:

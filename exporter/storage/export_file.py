@@ -7,31 +7,49 @@ lease: it completes that upload early, so that its upload id can no longer be us
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from concurrent.futures import Future
+from functools import partial
 
 import structlog
 
+from exporter.core import threads
 from exporter.core.checkpoints import Checkpoint, Part, Tail
 from exporter.errors import ObjectExists, StorageError, StorageUnavailable, UploadGone
-from exporter.storage.base import FileHeaders, ObjectInfo, Storage
-from exporter.storage.composing import ObjectRange
+from exporter.storage.base import MAX_PARTS, FileHeaders, ObjectInfo, ObjectRange, Storage
+from exporter.storage.composing import Step
 from exporter.storage.keys import prefix
 
 log = structlog.get_logger()
 
 
-def part_size(base: int, uploaded: int) -> int:
-    """Returns the size of the next part, so that large files stay below 10,000 parts.
+EXPECTED_PARTS = MAX_PARTS // 2
+"""Maximum number of parts that is planned; a file may become twice as large as expected."""
+MAX_GROWTH = 16
+"""Largest size of the parts of a file, as a multiple of the configured size.
 
-    The size is `base` for the first 1,000 parts, 4 times that up to 5,000 parts, then 16 times:
-    with a `base` of 8 MiB, 10,000 parts hold 0.75 TiB, which is the largest file.
+With parts of 8 MiB, the largest file has 10,000 parts of 128 MiB, which is 1.2 TiB.
+"""
+FULL_UPLOAD_PARTS = MAX_PARTS - 100
+"""Number of parts after which a file of unknown size is copied into larger parts."""
+COPIES_AT_ONCE = 8
+"""Number of concurrent copies inside the object store when a worker takes over a file."""
 
-    >>> part_size(8, 0), part_size(8, 1_000), part_size(8, 5_000)
-    (8, 32, 128)
+
+def part_size(base: int, expected_bytes: int) -> int:
+    """Returns the size of each part but the last for a file of about `expected_bytes` bytes.
+
+    The size is `base` or, for files of more than EXPECTED_PARTS parts of that size, larger.
+
+    >>> part_size(8, 0), part_size(8, 40_000), part_size(8, 50_000), part_size(8, 10**9)
+    (8, 8, 10, 128)
     """
-    if uploaded < 1_000:
-        return base
-    return base * (4 if uploaded < 5_000 else 16)
+    return min(max(base, -(-expected_bytes // EXPECTED_PARTS)), base * MAX_GROWTH)
+
+
+def needs_larger_parts(at: Checkpoint, base: int) -> bool:
+    """True if the upload is nearly full, and larger parts would make room in a new upload."""
+    return len(at.parts) >= FULL_UPLOAD_PARTS and at.part_size < base * MAX_GROWTH
 
 
 class File:
@@ -62,17 +80,18 @@ class File:
         assert at.upload_id is not None
         return self._storage.put_part(at.key, at.upload_id, number, data)
 
-    def copy(self, at: Checkpoint, number: int, span: ObjectRange) -> Part:
-        """Copies a range of another object, inside the store, into the upload of the checkpoint."""
+    def compose(self, at: Checkpoint, number: int, step: Step) -> Part:
+        """Makes a part of bytes of other objects; a single range is copied inside the store."""
+        if step.copy is None:
+            return self.put(at, number, self.read_ranges(step))
         assert at.key is not None
         assert at.upload_id is not None
-        (part,) = self._storage.copy_parts(span.source, at.key, at.upload_id, number, span.span)
-        return part
+        return self._storage.copy_part(step.copy, at.key, at.upload_id, number)
 
-    def read_ranges(self, ranges: Sequence[ObjectRange]) -> bytearray:
-        """Returns the bytes of several ranges of other objects, joined in order."""
+    def read_ranges(self, step: Step) -> bytearray:
+        """Returns the bytes of a step, read from the other objects."""
         data = bytearray()
-        for one in ranges:
+        for one in step.ranges:
             for piece in self._storage.stream(one.source.key, one.span.start, one.span.stop):
                 data += piece
         return data
@@ -118,9 +137,9 @@ class File:
         assert at.key is not None
         assert at.upload_id is not None
         try:
-            self._storage.complete(at.key, at.upload_id, at.parts)
+            self._storage.complete(at.key, at.upload_id, at.stored_parts)
         except (UploadGone, ObjectExists):
-            if not self.is_stored(at.key, at.uploaded):
+            if not self.is_stored(at.key, at.uploaded + at.overhang):
                 raise
 
     def is_stored(self, key: str, size: int) -> bool:
@@ -135,14 +154,15 @@ class File:
                 f"{key} was stored, but the object store has no object of {size} bytes there"
             )
 
-    def take_over(self, at: Checkpoint) -> Checkpoint | None:
+    def take_over(self, at: Checkpoint, new_part_size: int) -> Checkpoint | None:
         """Returns a checkpoint, under this fence, from which this worker can continue the file.
 
         `at` is the checkpoint of the previous worker, which may still be alive. First, its upload
         is sealed: it is completed with exactly the committed parts, so that its upload id is
         invalid and no part can be added or replaced. The sealed object is then copied inside the
-        store into a new upload. The call can be repeated after a crash at any point. Returns None
-        if the committed parts no longer exist; the file must then be restarted.
+        store into a new upload, as parts of `new_part_size`; bytes that do not fill such a part
+        become the tail. The call can be repeated after a crash at any point. Returns None if the
+        committed parts no longer exist; the file must then be restarted.
         """
         for upload in self._storage.open_uploads(self._prefix):
             if upload.upload_id != at.upload_id:
@@ -156,10 +176,27 @@ class File:
             self.complete(at)
         except (UploadGone, ObjectExists):
             return None
-        upload_id = self._storage.begin(self.key, self._headers)
-        sealed = ObjectInfo(key=at.key, size=at.uploaded, etag="")
-        parts: tuple[Part, ...] = self._storage.copy_parts(sealed, self.key, upload_id, 1)
-        return at.evolve(key=self.key, upload_id=upload_id, parts=parts)
+        sealed = ObjectInfo(key=at.key, size=at.uploaded + at.overhang, etag="")
+        copied = at.uploaded // new_part_size * new_part_size
+        taken = at.evolve(key=None, upload_id=None, parts=(), part_size=new_part_size, overhang=0)
+        if copied:
+            taken = self.with_upload(taken)
+            taken = taken.evolve(parts=self._copy(sealed, copied, taken))
+        if copied < at.uploaded:
+            rest = ObjectRange(sealed, range(copied, at.uploaded))
+            taken = self.store_tail(taken, self.read_ranges(Step((rest,))) + self.read_tail(at))
+        return taken
+
+    def _copy(self, sealed: ObjectInfo, size: int, into: Checkpoint) -> tuple[Part, ...]:
+        """Copies the first `size` bytes of an object as parts; several copies run at once."""
+        running: deque[Future[Part]] = deque()
+        parts: list[Part] = []
+        for number, begin in enumerate(range(0, size, into.part_size), 1):
+            if len(running) == COPIES_AT_ONCE:
+                parts.append(running.popleft().result())
+            step = Step((ObjectRange(sealed, range(begin, begin + into.part_size)),))
+            running.append(threads.start(partial(self.compose, into, number, step), "copy"))
+        return (*parts, *(one.result() for one in running))
 
     def delete_object(self, key: str) -> None:
         """Deletes an object that no checkpoint names any more."""

@@ -23,6 +23,7 @@ from exporter.storage.base import (
     MIN_PART_BYTES,
     FileHeaders,
     ObjectInfo,
+    ObjectRange,
     OpenUpload,
     check_guard,
 )
@@ -47,6 +48,7 @@ class _Upload(msgspec.Struct, frozen=True):
 class MemoryStorage:
     """Behaves like a strict S3: a call that succeeds here also succeeds in S3.
 
+    Like Cloudflare R2, it refuses an upload whose parts, except for the last, differ in size.
     `part_size_min` is the smallest size of every part but the last; tests of small files lower it.
     `before` is called before an operation takes effect, so its error simulates a request that never
     arrived. `after` is called after the operation, so its error simulates a lost answer.
@@ -78,38 +80,22 @@ class MemoryStorage:
         with self._operation("put_part", key):
             return self._keep(key, upload_id, number, bytes(data))
 
-    def copy_parts(
-        self,
-        source: ObjectInfo,
-        key: str,
-        upload_id: str,
-        first: int,
-        span: range | None = None,
-    ) -> tuple[Part, ...]:
-        """Copies an object, or the bytes `span` of it, into an open upload; returns the parts.
+    def copy_part(self, source: ObjectRange, key: str, upload_id: str, number: int) -> Part:
+        """Copies a range of an object into an open upload; returns the part.
 
-        A whole object becomes two parts if both halves are large enough for a part.
+        Raises UploadGone if the upload no longer exists.
         """
-        with self._operation("copy_parts", key):
-            data = self._find(source.key).data
-            if span is not None:
-                if span.stop > len(data):
-                    raise StorageError(f"UploadPartCopy of {source.key!r}: InvalidRange: {span}")
-                data = data[span.start : span.stop]
-            # Two parts, so that no caller relies on a single one.
-            middle = len(data) // 2
-            is_cut = span is None and middle >= self._part_size_min
-            cut = [data[:middle], data[middle:]] if is_cut else [data]
-            return tuple(
-                self._keep(key, upload_id, number, piece)
-                for number, piece in enumerate(filter(None, cut), first)
-            )
+        with self._operation("copy_part", key):
+            data, span = self._find(source.source.key).data, source.span
+            if not 0 <= span.start < span.stop <= len(data):
+                raise StorageError(f"UploadPartCopy of {source.source.key!r}: InvalidRange: {span}")
+            return self._keep(key, upload_id, number, data[span.start : span.stop])
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Joins the parts into one object, if no object has that key yet.
 
         Raises UploadGone if the upload no longer exists, ObjectExists if the key is taken,
-        StorageError if a part is missing, replaced or too small.
+        StorageError if a part is missing, replaced or too small, or differs in size.
         """
         with self._operation("complete", key):
             upload = self._open(key, upload_id)
@@ -127,6 +113,11 @@ class MemoryStorage:
                     raise StorageError(
                         f"CompleteMultipartUpload of {key!r}: EntityTooSmall: part {number} has "
                         f"{len(piece)} bytes, below {self._part_size_min}"
+                    )
+                if len(piece) != len(pieces[0]) or len(pieces[-1]) > len(piece):
+                    raise StorageError(
+                        f"CompleteMultipartUpload of {key!r}: InvalidPart: All non-trailing parts "
+                        f"must have the same length: {[len(piece) for piece in pieces]}"
                     )
             self._check_free(key)
             etag = f"{_md5(b''.join(map(_md5, pieces))).hex()}-{len(pieces)}"

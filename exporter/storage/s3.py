@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import itertools
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from exporter.storage.base import (
     Addressing,
     FileHeaders,
     ObjectInfo,
+    ObjectRange,
     OpenUpload,
 )
 from exporter.storage.encryption import Encryption
@@ -41,18 +41,6 @@ if TYPE_CHECKING:
     )
 
 T = TypeVar("T")
-
-COPY_PIECE_BYTES = 64 * 1024**2
-"""Number of bytes that one request copies inside the store.
-
-S3 allows 5 GiB, but answers only after the whole copy. A busy SeaweedFS was measured at 24 MB/s.
-With this size, the read timeout is long enough even for a store that is six times slower.
-"""
-MAX_COPY_PIECES = 2000
-"""Largest number of parts made from one copied object.
-
-Most of the 10,000 parts of an upload stay free for new data.
-"""
 
 FIRST_BACKOFF_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 5.0
@@ -154,33 +142,16 @@ class S3Storage:
         )
         return Part(_unquoted(answer["ETag"]), len(data))
 
-    def copy_parts(
-        self,
-        source: ObjectInfo,
-        key: str,
-        upload_id: str,
-        first: int,
-        span: range | None = None,
-    ) -> tuple[Part, ...]:
-        """Copies an object inside the store into an open upload, as parts numbered from `first` on.
+    def copy_part(self, source: ObjectRange, key: str, upload_id: str, number: int) -> Part:
+        """Copies a range of an object, inside the store, into an open upload as one part.
 
-        Returns these parts; there are none for an empty object. With `span`, only these bytes of
-        the object are copied, as the part `first`. No part is smaller than 5 MiB, unless the object
-        or the span is smaller. Raises UploadGone if the upload no longer exists.
+        Unless the range is the whole object, it must have at least MIN_PART_BYTES. Raises
+        UploadGone if the upload no longer exists.
         """
-        pieces = copy_ranges(source.size) if span is None else [span]
-        return tuple(
-            self._copy(source, piece, key, upload_id, number)
-            for number, piece in enumerate(pieces, first)
-        )
-
-    def _copy(
-        self, source: ObjectInfo, piece: range, key: str, upload_id: str, number: int
-    ) -> Part:
         only: dict[str, Any] = {}
         # S3 allows a range only for objects above 5 MiB; a whole object is copied without one.
-        if len(piece) < source.size:
-            only["CopySourceRange"] = f"bytes={piece[0]}-{piece[-1]}"
+        if len(source.span) < source.source.size:
+            only["CopySourceRange"] = f"bytes={source.span[0]}-{source.span[-1]}"
         answer = self._call(
             "UploadPartCopy",
             key,
@@ -189,11 +160,11 @@ class S3Storage:
                 Key=key,
                 UploadId=upload_id,
                 PartNumber=number,
-                CopySource={"Bucket": self._bucket, "Key": source.key},
+                CopySource={"Bucket": self._bucket, "Key": source.source.key},
                 **only,
             ),
         )
-        return Part(_unquoted(answer["CopyPartResult"]["ETag"]), len(piece))
+        return Part(_unquoted(answer["CopyPartResult"]["ETag"]), len(source.span))
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Joins the parts into one object, if no object has that key yet.
@@ -467,17 +438,6 @@ class S3Storage:
                 ) from error
             self._clients.setdefault(client_key, client)
         return self._clients[client_key]
-
-
-def copy_ranges(size: int) -> list[range]:
-    """Returns consecutive ranges of nearly equal length that cover `size` bytes, at most 2,000.
-
-    Each range is between 5 MiB and 5 GiB, the limits of a part in S3, if `size` is between 5 MiB
-    and 5 TiB, the largest object of S3.
-    """
-    count = -(-size // max(COPY_PIECE_BYTES, -(-size // MAX_COPY_PIECES)))
-    cuts = [size * n // count for n in range(count + 1)] if count else []
-    return [range(*cut) for cut in itertools.pairwise(cuts)]
 
 
 def _next_marker(marker: dict[str, Any], following: dict[str, Any]) -> dict[str, Any]:

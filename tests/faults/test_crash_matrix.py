@@ -30,6 +30,7 @@ from exporter.store.redis.store import RedisStore
 from tests.conftest import S3
 from tests.faults.history import decompress
 from tests.harness import COLUMNS, LIMITS, Crash, Seams, _Watched
+from tests.store_rules import StoreRules
 
 DATABASE = 11
 """Of the test run's Redis; flushed by each test."""
@@ -44,7 +45,7 @@ SECONDS_A_PAGE = 4.0
 REAL_LIMITS = msgspec.structs.replace(LIMITS, part_size=5 * 1024 * 1024)
 STORE_CALLS = ("renew", "commit", "release", "end", "cut", "partitions", "rejoin")
 STORAGE_CALLS = (
-    *("begin", "put_part", "copy_parts", "complete", "put_small", "read", "stream", "abort"),
+    *("begin", "put_part", "copy_part", "complete", "put_small", "read", "stream", "abort"),
     *("head", "delete", "objects", "open_uploads"),
 )
 
@@ -194,16 +195,21 @@ def store(redis_server: RedisServer) -> Iterator[RedisStore]:
 
 
 @pytest.fixture
-def storage(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3Storage:
+def storage(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Storage]:
+    """The real S3 with the rules of Cloudflare R2, which wants parts of one length."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
-    return S3Storage(
-        s3_server.bucket,
-        endpoint_url=s3_server.endpoint_url,
-        public_endpoint_url=None,
-        region="us-east-1",
-        clock=FakeClock(),
-    )
+    with StoreRules(
+        "r2", s3_server.endpoint_url, s3_server.access_key, s3_server.secret_key
+    ) as store:
+        yield S3Storage(
+            s3_server.bucket,
+            endpoint_url=store.url,
+            public_endpoint_url=None,
+            region="us-east-1",
+            clock=FakeClock(),
+        )
+    assert store.refused == []
 
 
 def _deaths(calls: list[str], format: str) -> list[int]:  # noqa: A002
@@ -273,7 +279,7 @@ def test_a_second_crash_in_the_middle_of_taking_over_costs_nothing_either(
         assert bench.file() == expected, second
         bench.check(len(ROWS), second)
         bench.clear()
-    assert {"complete", "begin", "copy_parts", "commit"} <= died_at
+    assert {"complete", "begin", "copy_part", "commit"} <= died_at
 
 
 def _cut_deaths(calls: list[str]) -> list[int]:
@@ -318,7 +324,7 @@ def test_a_crash_at_any_seam_of_an_export_cut_over_real_servers_yields_the_rows_
     calls = calm.seams.calls
     assert calm.content() == expected
     calm.clear()
-    assert {"cut", "partitions", "copy_parts", "stream", "put_small", "read"} <= set(calls)
+    assert {"cut", "partitions", "copy_part", "stream", "put_small", "read"} <= set(calls)
     for at in _deaths(calls, format) if everywhere else _cut_deaths(calls):
         # When: the process dies at that call, and others go on
         bench = cut()
@@ -355,7 +361,7 @@ def test_a_second_crash_in_the_middle_of_composing_costs_nothing_either(
     alone.run()
     calls = alone.seams.calls
     alone.clear()
-    assert {"complete", "copy_parts", "partitions", "stream", "put_part"} <= set(calls)
+    assert {"complete", "copy_part", "partitions", "stream", "put_part"} <= set(calls)
     for second in range(0, len(calls), every):
         bench = died()
         # When: the successor dies too, a call later each time

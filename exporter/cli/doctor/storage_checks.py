@@ -11,7 +11,7 @@ from exporter.cli.doctor.checks import Problem
 from exporter.errors import ExporterError
 from exporter.settings import Settings
 from exporter.storage import keys
-from exporter.storage.base import FileHeaders
+from exporter.storage.base import FileHeaders, ObjectRange
 from exporter.storage.s3 import S3Storage
 
 HEADERS = FileHeaders(content_type="text/plain", file_name="probe.txt")
@@ -55,8 +55,8 @@ def exports(settings: Settings) -> str:
         if info is None or info.size != len(b"probe"):
             raise Problem(f"an object just written is not shown: {info}")
         upload = storage.begin(keys[1], HEADERS)
-        copied = storage.copy_parts(info, keys[1], upload, 1)
-        storage.complete(keys[1], upload, copied)
+        copied = storage.copy_part(ObjectRange(info, range(info.size)), keys[1], upload, 1)
+        storage.complete(keys[1], upload, [copied])
     if not storage.takes_conditions:
         return f"{_WORKS}; it has no If-None-Match, so a key is looked up before it is written"
     return _WORKS

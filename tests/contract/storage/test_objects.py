@@ -7,9 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from exporter.core.checkpoints import Part
 from exporter.errors import LeaseLost, ObjectExists, StorageError, UploadGone
-from exporter.storage.base import ObjectInfo, Storage, guarded
+from exporter.storage.base import ObjectInfo, ObjectRange, Storage, guarded
 from tests.contract.conftest import Bench
 from tests.contract.storage.given import CSV, PART
 
@@ -65,30 +64,35 @@ def test_an_empty_object_can_be_stored(bench: Bench) -> None:
 def test_a_sealed_object_goes_on_as_the_head_of_the_next_upload(bench: Bench) -> None:
     # Given
     storage, key = bench.storage, bench.prefix + "new.csv"
-    old = _object(storage, bench.prefix + "old.csv", b"a" * (2 * PART + 1))
+    old = _object(storage, bench.prefix + "old.csv", b"a" * PART + b"b" * PART + b"c")
     upload_id = storage.begin(key, CSV)
 
     # When
-    parts = storage.copy_parts(old, key, upload_id, 1)
-    last = storage.put_part(key, upload_id, len(parts) + 1, b"and more")
+    halves = [range(PART), range(PART, 2 * PART)]
+    parts = [
+        storage.copy_part(ObjectRange(old, half), key, upload_id, number)
+        for number, half in enumerate(halves, 1)
+    ]
+    last = storage.put_part(key, upload_id, 3, b"and more")
     storage.complete(key, upload_id, [*parts, last])
 
     # Then
-    assert sum(part.size for part in parts) == old.size
-    assert storage.read(key) == b"a" * (2 * PART + 1) + b"and more"
+    assert [part.size for part in parts] == [PART, PART]
+    assert storage.read(key) == b"a" * PART + b"b" * PART + b"and more"
 
 
 def test_several_objects_are_composed_in_order(bench: Bench) -> None:
     # Given
     storage, key = bench.storage, bench.prefix + "all.csv"
-    pieces = [b"a" * PART, b"b" * (2 * PART), b"c"]
+    pieces = [b"a" * PART, b"b" * PART, b"c"]
     sources = [_object(storage, f"{bench.prefix}{n}", data) for n, data in enumerate(pieces)]
     upload_id = storage.begin(key, CSV)
 
     # When
-    parts: list[Part] = []
-    for source in sources:
-        parts.extend(storage.copy_parts(source, key, upload_id, len(parts) + 1))
+    parts = [
+        storage.copy_part(ObjectRange(source, range(source.size)), key, upload_id, number)
+        for number, source in enumerate(sources, 1)
+    ]
     storage.complete(key, upload_id, parts)
 
     # Then
@@ -102,26 +106,12 @@ def test_a_span_of_an_object_is_copied_and_nothing_beside_it(bench: Bench) -> No
     upload_id = storage.begin(key, CSV)
 
     # When
-    parts = storage.copy_parts(old, key, upload_id, 1, range(7, 7 + 2 * PART))
-    last = storage.put_part(key, upload_id, len(parts) + 1, b"end")
-    storage.complete(key, upload_id, [*parts, last])
+    part = storage.copy_part(ObjectRange(old, range(7, 7 + 2 * PART)), key, upload_id, 1)
+    last = storage.put_part(key, upload_id, 2, b"end")
+    storage.complete(key, upload_id, [part, last])
 
     # Then
     assert storage.read(key) == b"b" * (2 * PART) + b"end"
-
-
-def test_copying_an_empty_object_yields_no_part(bench: Bench) -> None:
-    # Given
-    storage, key = bench.storage, bench.prefix + "new.csv"
-    empty = _object(storage, bench.prefix + "old.csv", b"")
-    upload_id = storage.begin(key, CSV)
-
-    # When
-    parts = storage.copy_parts(empty, key, upload_id, 1)
-
-    # Then
-    assert parts == ()
-    storage.abort(key, upload_id)
 
 
 def test_copying_into_a_dead_upload_is_refused(bench: Bench) -> None:
@@ -133,7 +123,7 @@ def test_copying_into_a_dead_upload_is_refused(bench: Bench) -> None:
 
     # When, Then
     with pytest.raises(UploadGone):
-        storage.copy_parts(old, key, upload_id, 1)
+        storage.copy_part(ObjectRange(old, range(1)), key, upload_id, 1)
 
 
 def test_what_is_not_there_has_no_head_and_cannot_be_read(bench: Bench) -> None:
@@ -207,7 +197,7 @@ def test_without_the_lease_nothing_is_written_read_or_deleted(bench: Bench) -> N
         for attempt in (
             lambda: storage.begin(key, CSV),
             lambda: storage.put_part(key, upload_id, 1, b"b"),
-            lambda: storage.copy_parts(kept, key, upload_id, 2),
+            lambda: storage.copy_part(ObjectRange(kept, range(4)), key, upload_id, 2),
             lambda: storage.complete(key, upload_id, [part]),
             lambda: storage.put_small(key, b"b", CSV),
             lambda: storage.read(other),

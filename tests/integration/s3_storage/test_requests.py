@@ -14,8 +14,7 @@ import pytest
 
 from exporter.clock import FakeClock
 from exporter.errors import StorageError
-from exporter.storage import s3
-from exporter.storage.base import ObjectInfo
+from exporter.storage.base import ObjectInfo, ObjectRange
 from exporter.storage.s3 import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3
@@ -56,58 +55,23 @@ def test_writes_that_publish_ask_the_store_not_to_replace(
     assert asked == [None, None, "*", "*"]
 
 
-def test_a_large_object_is_copied_as_several_parts(
-    storage: S3Storage, key: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Given
-    monkeypatch.setattr(s3, "COPY_PIECE_BYTES", 10 * MIB)
-    data = hashlib.shake_128(b"seed").digest(22 * MIB)
-    storage.put_small(f"{key}.old", data, CSV)
-    old = storage.head(f"{key}.old")
-    assert old is not None
-    upload_id = storage.begin(key, CSV)
-
-    # When
-    parts = storage.copy_parts(old, key, upload_id, 1)
-    last = storage.put_part(key, upload_id, 4, b"and more")
-    storage.complete(key, upload_id, [*parts, last])
-
-    # Then
-    assert len(parts) == 3
-    assert storage.read(key) == data + b"and more"
-
-
-@pytest.mark.parametrize("size", [1, 64 * MIB, 64 * MIB + 1, 1024 * MIB - 1])
-def test_copied_ranges_are_asked_for_without_gap_or_overlap(
-    storage: S3Storage, proxy: FaultyS3, key: str, size: int
+def test_a_range_of_an_object_is_asked_for_and_a_whole_object_without_a_range(
+    storage: S3Storage, proxy: FaultyS3, key: str
 ) -> None:
     # Given
     proxy.otherwise = faulty_s3.text(200, '<CopyPartResult><ETag>"e"</ETag></CopyPartResult>')
+    old = ObjectInfo("old", 12 * MIB, "e")
 
     # When
-    parts = storage.copy_parts(ObjectInfo("old", size, "e"), key, "upload", 1)
+    parts = [
+        storage.copy_part(ObjectRange(old, span), key, "upload", number)
+        for number, span in enumerate([range(6 * MIB), range(6 * MIB, 12 * MIB), range(12 * MIB)])
+    ]
 
-    # Then
+    # Then: S3 refuses ranges of small objects
     asked = [request.headers.get("x-amz-copy-source-range") for request in proxy.requests]
-    if len(parts) == 1:
-        # S3 refuses ranges of small objects.
-        assert asked == [None]
-    else:
-        ranges = [tuple(map(int, text.removeprefix("bytes=").split("-"))) for text in asked if text]
-        assert [first for first, _ in ranges] == [0, *(last + 1 for _, last in ranges[:-1])]
-        assert [last - first + 1 for first, last in ranges] == [part.size for part in parts]
-    assert sum(part.size for part in parts) == size
-
-
-@pytest.mark.parametrize("size", [5 * MIB, 64 * MIB + 1, 125 * 1024 * MIB + 1, 5 * 1024**4])
-def test_an_object_of_any_size_can_be_copied_within_the_bounds_of_a_part(size: int) -> None:
-    # Given, When
-    ranges = s3.copy_ranges(size)
-
-    # Then
-    assert all(5 * MIB <= len(one) <= 5 * 1024**3 for one in ranges)
-    assert 1 <= len(ranges) <= 2000
-    assert sum(map(len, ranges)) == size
+    assert asked == ["bytes=0-6291455", "bytes=6291456-12582911", None]
+    assert [part.size for part in parts] == [6 * MIB, 6 * MIB, 12 * MIB]
 
 
 def test_a_list_that_gives_the_same_place_twice_ends_with_an_error(

@@ -14,7 +14,7 @@ from tests.contract.storage.test_uploads import *  # noqa: F403 - its tests, wit
 from tests.store_rules import StoreRules
 
 
-@pytest.fixture(params=["b2"])
+@pytest.fixture(params=["b2", "r2"])
 def bench(
     request: pytest.FixtureRequest,
     ruled: Callable[[str], StoreRules],

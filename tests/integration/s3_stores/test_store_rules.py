@@ -16,6 +16,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from exporter.errors import StorageError
+from exporter.storage.base import ObjectRange
 from exporter.storage.s3 import S3Storage
 from tests.integration.s3_stores.conftest import CSV
 from tests.store_rules import StoreRules
@@ -98,14 +99,17 @@ def test_r2_counts_a_copied_part_with_the_length_of_its_range(
     old = storage.head(f"{key}.old")
     assert old is not None
     upload_id = storage.begin(key, CSV)
-    first = storage.copy_parts(old, key, upload_id, 1, range(6 * MIB))
-    second = storage.copy_parts(old, key, upload_id, 2, range(MIB, (1 + span) * MIB))
+    ranges = [range(6 * MIB), range(MIB, (1 + span) * MIB)]
+    parts = [
+        storage.copy_part(ObjectRange(old, one), key, upload_id, number)
+        for number, one in enumerate(ranges, 1)
+    ]
     last = storage.put_part(key, upload_id, 3, b"end")
 
     # When
     refused = []
     try:
-        storage.complete(key, upload_id, [*first, *second, last])
+        storage.complete(key, upload_id, [*parts, last])
     except StorageError as error:
         refused.append(str(error))
 

@@ -181,7 +181,7 @@ def test_a_crash_at_any_seam_of_a_cut_export_then_another_run_yields_the_same_fi
     calm = _bench(**options)
     calm.run()
     expected = _unpacked(calm.file(), compression)
-    assert {"cut", "copy_parts", "complete"} <= set(calm.seams.calls)
+    assert {"cut", "copy_part", "complete"} <= set(calm.seams.calls)
     calls = calm.seams.calls
     for at in fast.sample(range(len(calls))):
         # When: the process dies at that call, and other workers continue

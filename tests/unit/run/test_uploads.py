@@ -26,7 +26,8 @@ from tests.harness import LIMITS, Bench, Crash, postings
 from tests.waiting import until
 
 AHEAD = 2
-THREADED = msgspec.structs.replace(LIMITS, parts_ahead=AHEAD)
+ALONE = msgspec.structs.replace(LIMITS, part_size=12_000)
+THREADED = msgspec.structs.replace(ALONE, parts_ahead=AHEAD)
 ROWS = [
     b'{"_id":"%06d","title":"%s","n":%d}' % (n, b64encode(shake_256(b"%d" % n).digest(900)), n)
     for n in range(400)
@@ -91,7 +92,7 @@ def unpacked(data: bytes, compression: str) -> bytes:
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
 def test_a_file_made_with_threads_has_the_bytes_of_one_made_without(compression: str) -> None:
     # Given
-    alone = Bench(ROWS, compression=compression)
+    alone = Bench(ROWS, compression=compression, limits=ALONE)
     beside = Bench(ROWS, compression=compression, limits=THREADED, read_ahead=4)
     # When
     alone.run()
@@ -153,7 +154,8 @@ def test_a_part_is_named_only_after_every_part_before_it_is_stored() -> None:
         # Then
         assert commits == []
         slow.let_go()
-    assert commits == list(range(1, len(commits) + 1))
+    assert len(commits) > 20
+    assert commits == sorted(set(commits))
     calm = Bench(ROWS)
     calm.run()
     assert bench.file() == calm.file()
@@ -181,14 +183,14 @@ def test_a_part_left_behind_by_a_worker_that_shuts_down_can_not_hurt_the_file() 
     assert not claim.clean
     # When: the part reaches the store in the middle of the next worker's slice
     bench.draining = lambda: False
-    real = bench.storage.copy_parts
+    real = bench.storage.copy_part
 
-    def copy_parts(*args: object) -> object:
+    def copy_part(*args: object) -> object:
         slow.let_go()
         until(lambda: slow.at_once == 0)
         return real(*args)  # type: ignore[arg-type]
 
-    bench.storage.copy_parts = copy_parts  # type: ignore[method-assign, assignment]
+    bench.storage.copy_part = copy_part  # type: ignore[method-assign, assignment]
     bench.slice(claim)
     bench.run()
     # Then

@@ -77,18 +77,19 @@ def test_tests_may_use_parts_of_a_few_bytes() -> None:
     assert storage.read("a") == b"abab"
 
 
-def test_it_copies_an_object_as_two_parts_where_a_store_could() -> None:
+@pytest.mark.parametrize("sizes", [[4, 3, 2], [4, 5, 2], [4, 4, 5], [4, 5]])
+def test_parts_of_several_sizes_are_refused_as_by_cloudflare_r2(sizes: list[int]) -> None:
     # Given
     storage = MemoryStorage(FakeClock(), part_size_min=2)
-    storage.put_small("old", b"abcde", CSV)
-    old = storage.head("old")
-    assert old is not None
+    upload_id = storage.begin("a", CSV)
+    parts = [
+        storage.put_part("a", upload_id, number, b"a" * size)
+        for number, size in enumerate(sizes, 1)
+    ]
 
-    # When
-    parts = storage.copy_parts(old, "new", storage.begin("new", CSV), 1)
-
-    # Then
-    assert [part.size for part in parts] == [2, 3]
+    # When, Then
+    with pytest.raises(StorageError, match="must have the same length"):
+        storage.complete("a", upload_id, parts)
 
 
 @pytest.mark.parametrize("number", [0, 10_001])
