@@ -68,9 +68,10 @@ CUT_LIMITS = msgspec.structs.replace(REAL_LIMITS, partition_rows=60, partitions=
 
 class _SlowSource(MemorySource):
     clock: FakeClock
+    seconds_a_page: float
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:
-        self.clock.advance(SECONDS_A_PAGE)
+        self.clock.advance(self.seconds_a_page)
         return super().fetch(query, cursor)
 
 
@@ -86,6 +87,7 @@ class Bench:
         rows: Sequence[Row] = ROWS,
         limits: Limits = REAL_LIMITS,
         compression: str = "none",
+        seconds_a_page: float = SECONDS_A_PAGE,
     ) -> None:
         self.seams = Seams()
         self.limits = limits
@@ -99,7 +101,7 @@ class Bench:
             columns=COLUMNS,
             read_ahead=2 if limits.partition_rows else 0,
         )
-        slow.clock = self.clock
+        slow.clock, slow.seconds_a_page = self.clock, seconds_a_page
         self.source: Source = _Watched(slow, self.seams, ("fetch",))
         self.spec = Spec(
             id=str(uuid.uuid4()),
@@ -253,15 +255,18 @@ def test_a_crash_at_any_seam_of_real_servers_then_another_run_yields_the_bytes_o
 def test_a_second_crash_in_the_middle_of_taking_over_costs_nothing_either(
     store: RedisStore, storage: S3Storage
 ) -> None:
-    # Given: a worker that died late, with parts and a tail behind it
-    calm = Bench(store, storage, "json")
+    longer = [*ROWS, *(row.replace(b'"_id":"0', b'"_id":"1') for row in ROWS[:170])]
+    # Given: a worker that died before its third and last part; its checkpoint is a position
+    # before the end of the second
+    bench_of = partial(Bench, store, storage, "json", rows=longer, seconds_a_page=0.1)
+    calm = bench_of()
     calm.run()
     expected = calm.file()
-    late = len(calm.seams.calls) - 12
+    late = max(at for at, call in enumerate(calm.seams.calls) if call == "put_part")
     calm.clear()
     died_at: set[str] = set()
-    for second in range(6):
-        bench = Bench(store, storage, "json")
+    for second in range(1, 8):
+        bench = bench_of()
         bench.seams.die_at = late
         with pytest.raises(Crash):
             bench.run()
@@ -277,9 +282,9 @@ def test_a_second_crash_in_the_middle_of_taking_over_costs_nothing_either(
         bench.run()
         # Then
         assert bench.file() == expected, second
-        bench.check(len(ROWS), second)
+        bench.check(len(ROWS) + 170, second)
         bench.clear()
-    assert {"complete", "begin", "copy_part", "commit"} <= died_at
+    assert {"complete", "begin", "copy_part", "stream", "put_small", "commit"} <= died_at
 
 
 def _cut_deaths(calls: list[str]) -> list[int]:

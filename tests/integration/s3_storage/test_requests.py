@@ -13,8 +13,10 @@ import httpx
 import pytest
 
 from exporter.clock import FakeClock
+from exporter.core.checkpoints import Checkpoint
 from exporter.errors import StorageError
 from exporter.storage.base import ObjectInfo, ObjectRange
+from exporter.storage.export_file import File
 from exporter.storage.s3 import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3
@@ -72,6 +74,29 @@ def test_a_range_of_an_object_is_asked_for_and_a_whole_object_without_a_range(
     asked = [request.headers.get("x-amz-copy-source-range") for request in proxy.requests]
     assert asked == ["bytes=0-6291455", "bytes=6291456-12582911", None]
     assert [part.size for part in parts] == [6 * MIB, 6 * MIB, 12 * MIB]
+
+
+def test_parts_of_several_sizes_of_an_older_version_become_equal_at_a_takeover(
+    storage: S3Storage, key: str
+) -> None:
+    # Given: parts that end where pages end, and a tail
+    old, new = (File(storage, key, fence, "jobs.csv", "text/csv") for fence in ("1-a", "2-b"))
+    at = old.with_upload(Checkpoint(cursor=None))
+    pieces = [b"a" * (5 * MIB + 1), b"b" * (6 * MIB)]
+    at = at.evolve(parts=tuple(old.put(at, n, bytearray(p)) for n, p in enumerate(pieces, 1)))
+    at = old.store_tail(at, bytearray(b"tail"))
+
+    # When
+    taken = new.take_over(at, 5 * MIB)
+
+    # Then
+    assert taken is not None
+    assert [part.size for part in taken.parts] == [5 * MIB, 5 * MIB]
+    assert taken.part_size == 5 * MIB
+    assert new.read_tail(taken) == b"b" * (MIB + 1) + b"tail"
+    new.complete(taken)
+    assert storage.read(new.key) == (pieces[0] + pieces[1])[: 10 * MIB]
+    new.delete_all()
 
 
 def test_a_list_that_gives_the_same_place_twice_ends_with_an_error(

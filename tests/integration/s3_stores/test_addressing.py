@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from exporter.errors import ConfigurationError, StorageError, StorageUnavailable
+from exporter.storage.base import ObjectRange
 from exporter.storage.s3 import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3
@@ -32,8 +33,8 @@ def _round_trip(storage: S3Storage, key: str) -> bytes:
     tail = storage.head(f"{key}.tail")
     assert tail is not None
     upload_id = storage.begin(key, CSV)
-    copied = storage.copy_parts(tail, key, upload_id, 1)
-    storage.complete(key, upload_id, [*copied, storage.put_part(key, upload_id, 2, b"end")])
+    copied = storage.copy_part(ObjectRange(tail, range(tail.size)), key, upload_id, 1)
+    storage.complete(key, upload_id, [copied, storage.put_part(key, upload_id, 2, b"end")])
     assert {one.key for one in storage.objects(key)} == {key, f"{key}.tail"}
     assert list(storage.open_uploads(key)) == []
     storage.delete([f"{key}.tail"])

@@ -150,7 +150,7 @@ def test_a_worker_that_was_stopped_before_its_write_changes_nothing_of_its_succe
         asked.append(None)
         if len(asked) == 2 and not taken:
             taken.append(None)
-            taken[0] = new.take_over(at)
+            taken[0] = new.take_over(at, 5 * MIB)
 
     # When
     with guarded(pause), pytest.raises((UploadGone, ObjectExists)):

@@ -43,7 +43,7 @@ def test_all_that_an_export_writes_asks_for_the_encryption_of_the_setting(
     at = first.with_upload(Checkpoint(cursor=None))
     at = at.evolve(parts=(first.put(at, 1, bytearray(5 * MIB)),))
     at = first.store_tail(at, bytearray(b"tail"))
-    taken = second.take_over(at)
+    taken = second.take_over(at, 5 * MIB)
     assert taken is not None
     part = second.put(taken, 2, second.read_tail(taken))
     second.complete(taken.evolve(parts=(*taken.parts, part)))
