@@ -99,6 +99,7 @@ class Bench:
         rows_per_file: int | None = None,
         ids: Sequence[str] | None = None,
         read_ahead: int = 0,
+        columns: Sequence[str] | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.seams = Seams()
@@ -131,7 +132,7 @@ class Bench:
             request={},
             format=format,
             dialect=Dialect(),
-            columns=COLUMNS if format == "csv" else (),
+            columns=tuple(columns or (COLUMNS if format == "csv" else ())),
             limit=limit,
             ids=None if ids is None else len(ids),
             compression=compression,

@@ -103,6 +103,10 @@ class File(msgspec.Struct):
     nulled_numbers: Annotated[
         int, msgspec.Meta(description="NaN and infinities, written as null in JSON files.")
     ]
+    absent_columns: Annotated[
+        list[str],
+        msgspec.Meta(description="Requested columns that no row has: empty cells in a CSV file."),
+    ]
 
 
 def file(service: ExportService, export: Export, moment: Moment, *, with_link: bool) -> File | None:
@@ -129,6 +133,7 @@ def file(service: ExportService, export: Export, moment: Moment, *, with_link: b
         replaced_characters=result.row_counts.replaced_characters,
         unmapped_fields=result.row_counts.unmapped_fields,
         nulled_numbers=result.row_counts.nulled_numbers,
+        absent_columns=(result.row_counts.absent_columns or []) if result.record_count else [],
     )
 
 

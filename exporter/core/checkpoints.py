@@ -58,6 +58,12 @@ class RowCounts(msgspec.Struct):
     """Number of rows that have a field without a column, by the name of the field."""
     nulled_numbers: int = 0
     """Number of NaNs and infinities, which JSON does not have; they are written as null."""
+    absent_columns: list[str] | None = None
+    """Requested columns that no row has had so far, not even as null.
+
+    None: not recorded, because the request named no columns, or the first rows were written by a
+    version that did not record this.
+    """
 
     def copy(self) -> RowCounts:
         """Returns an independent copy."""
@@ -66,6 +72,7 @@ class RowCounts(msgspec.Struct):
             self.replaced_characters,
             dict(self.unmapped_fields),
             self.nulled_numbers,
+            self.absent_columns and list(self.absent_columns),
         )
 
     def include(self, other: RowCounts) -> None:
@@ -75,6 +82,11 @@ class RowCounts(msgspec.Struct):
         self.nulled_numbers += other.nulled_numbers
         for name, rows in other.unmapped_fields.items():
             self.unmapped_fields[name] = self.unmapped_fields.get(name, 0) + rows
+        if self.absent_columns is not None:
+            others = other.absent_columns
+            self.absent_columns = (
+                None if others is None else [one for one in self.absent_columns if one in others]
+            )
 
 
 class Volume(msgspec.Struct, frozen=True, array_like=True):

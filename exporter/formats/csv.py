@@ -105,6 +105,7 @@ class Csv:
             self._promoted.clear()
             self._plan = self._planned()
         lines.append(b"")
+        rawjson.note_present(self._learned, row_counts)
         rawjson.count_unmapped(extras, row_counts)
         return b"\r\n".join(lines)
 
@@ -116,6 +117,7 @@ class Csv:
         Reasons of a refusal are a field of a new kind and JSON that msgspec does not accept.
         """
         _, fields = rawjson.read(rows[index], index)
+        rawjson.note_present(fields, row_counts)
         extras.update(fields.keys() - set(self._columns))
         if csv_plan.learn(self._learned, fields, joined=self._joined):
             # Learn from the next rows, too, because a new plan costs as much as writing many rows.

@@ -78,6 +78,7 @@ class JsonLines:
                     line = _normalized(line, row_counts)
             lines.append(line)
         for names, shape in shapes.items():
+            rawjson.note_present(names, row_counts)
             for name in set(names) - self._columns:
                 extras[name] += shape.rows
         rawjson.count_unmapped(extras, row_counts)
@@ -86,6 +87,7 @@ class JsonLines:
     def _slow(self, row: Row, index: int, extras: Counter[str], row_counts: RowCounts) -> bytes:
         source, fields = rawjson.read(row, index)
         if self._keys:
+            rawjson.note_present(fields, row_counts)
             extras.update(fields.keys() - self._columns)
             picked = [key.decode() + fields[name] for name, key in self._keys if name in fields]
             source = f"{{{','.join(picked)}}}"

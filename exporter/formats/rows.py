@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import msgspec
 
@@ -181,6 +181,12 @@ def one_line(source: str, row_counts: RowCounts) -> str:
         return ""
 
     return _REPAIR.sub(repair, source)
+
+
+def note_present(names: Container[str], row_counts: RowCounts) -> None:
+    """Removes these fields of a row from the columns that no row has had so far."""
+    if row_counts.absent_columns:
+        row_counts.absent_columns = [one for one in row_counts.absent_columns if one not in names]
 
 
 def count_unmapped(extras: Mapping[str, int], row_counts: RowCounts) -> None:

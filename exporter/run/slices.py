@@ -17,7 +17,7 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.core import exports
-from exporter.core.checkpoints import Checkpoint, Row, Volume
+from exporter.core.checkpoints import Checkpoint, Row, RowCounts, Volume
 from exporter.core.exports import Result, State
 from exporter.errors import (
     SourceError,
@@ -456,7 +456,12 @@ class Slice:
     # -- starting points -----------------------------------------------------------------------
 
     def _first_checkpoint(self) -> Checkpoint:
-        return Checkpoint(cursor=self.source.start(self.spec.limit, self.spec.offset))
+        # The default columns of a source are those of its documentation: rows may lack some.
+        given = self.spec.columns
+        counts = RowCounts(absent_columns=list(given) if given != self.source.columns else None)
+        return Checkpoint(
+            cursor=self.source.start(self.spec.limit, self.spec.offset), row_counts=counts
+        )
 
     def _first_rows(self) -> str:
         partition = self.export.partition

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import math
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,6 +43,10 @@ MAX_COUNTS = 1_000
 """Maximum number of counts that are remembered."""
 MAX_COLUMNS = limits.COLUMNS.default
 """Maximum number of columns of one export."""
+MAX_COLUMN_PROBLEMS = 100
+"""Maximum number of unknown columns that one answer names."""
+MAX_SUGGESTED_COLUMNS = 3
+"""Unknown columns of one request for which similar names are searched."""
 
 
 class ExportService:
@@ -170,6 +175,7 @@ class ExportService:
                 *_limit_problems(limit),
                 *_column_problems(columns),
                 *(_problem(("file_name",), text) for text in file_names.problems(file_name)),
+                *self._unknown_columns(source, columns),
             ],
         )
         plan.check_priority(priority)
@@ -360,6 +366,31 @@ class ExportService:
         if found:
             raise QueryError(found)
         return checked
+
+    def _unknown_columns(
+        self, source: str, columns: Sequence[str] | None
+    ) -> Iterator[FieldProblem]:
+        """Yields a problem for each requested column that the source does not declare."""
+        config = self.config.sources.get(source)
+        if config is None or not columns:
+            return
+        declared = dict.fromkeys(
+            (*self.source(source).columns, *sources.COLUMNS.get(config.type, ()))
+        )
+        shown = 0
+        for place, name in enumerate(columns):
+            if not name or name in declared or shown >= MAX_COLUMN_PROBLEMS:
+                continue
+            shown += 1
+            hint = ""
+            if shown <= MAX_SUGGESTED_COLUMNS:
+                # The cells of a nested field are the JSON text of its first level.
+                outer = name.partition(".")[0]
+                near = [outer] if outer in declared else difflib.get_close_matches(name, declared)
+                hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+                hint += f"source {source!r} has {', '.join(declared)}"
+            text = f"unknown column {name[:100]!r}: {hint or 'see the columns of the source'}"
+            yield _problem(("columns", place), text, "unknown_column")
 
     def _count(
         self, source: str, checked: Search, limit: int | None, *, max_age: float = 0.0

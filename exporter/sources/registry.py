@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from exporter.clock import Clock
 from exporter.config import AnySource
 from exporter.core.rates import UNLIMITED, Budget, Rate
+from exporter.sources import bindbee, coresignal, hirebase, qwestly
 from exporter.sources.base import Source
 from exporter.sources.bindbee import BindbeeSource
 from exporter.sources.coresignal import CoresignalSource
@@ -36,6 +37,15 @@ RATES: Mapping[str, Rate] = {"bindbee": Rate(200, 60)}
 
 FEATURES: Mapping[str, str] = {"coresignal": "bulk", "sql": "pipeline"}
 """The feature of a plan that an export from a source needs, by type; other types need `export`."""
+
+
+COLUMNS: Mapping[str, Sequence[str]] = {
+    "bindbee": bindbee.COLUMNS,
+    "coresignal": coresignal.COLUMNS,
+    "hirebase": hirebase.COLUMNS,
+    "qwestly": qwestly.COLUMNS,
+}
+"""The fields that a vendor documents, by type of source, whichever columns the settings choose."""
 
 
 def make(config: AnySource, clock: Clock, budget: Budget = UNLIMITED) -> Source:

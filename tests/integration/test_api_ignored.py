@@ -11,7 +11,7 @@ import pytest
 from exporter.config import SourceConfig
 from tests.attack import operations as described
 from tests.attack.operations import Operation
-from tests.integration.api_server import Service
+from tests.integration.api_server import CREATED, Service
 
 UNKNOWN = "zz_unknown"
 IDS = dict.fromkeys(
@@ -305,3 +305,70 @@ def test_a_wrong_method_on_an_id_is_405(api: Service, root: str) -> None:
     # Then
     assert answer.status_code == 405
     assert answer.headers["Allow"] == "DELETE, GET, HEAD"
+
+
+MISSPELT = ["_id", "job_titel", "salary_range.min"]
+
+
+@pytest.mark.parametrize("format", ["csv", "json"])
+def test_a_column_that_the_source_does_not_have_is_an_error_with_the_similar_ones(
+    api: Service,
+    format: str,  # noqa: A002
+) -> None:
+    # Given
+    path, body = CREATED["native"]
+
+    # When
+    answer = api.http.post(path, json={**body, "format": format, "columns": MISSPELT})
+
+    # Then
+    assert answer.status_code == 422
+    first, second = answer.json()["errors"]
+    assert (first["pointer"], second["pointer"]) == ("/columns/1", "/columns/2")
+    assert "unknown column 'job_titel': did you mean 'job_title'" in first["detail"]
+    assert "did you mean 'salary_range'?" in second["detail"]
+    assert "has _id, company_name," in second["detail"]
+
+
+def test_a_task_with_a_column_that_the_source_does_not_have_is_refused(api: Service) -> None:
+    # Given
+    path, body = CREATED["hirebase"]
+
+    # When
+    answer = api.http.post(path, json={**body, "columns": MISSPELT})
+
+    # Then
+    assert answer.status_code == 422
+    assert [entry["loc"] for entry in answer.json()["detail"]] == [
+        ["body", "columns", 1],
+        ["body", "columns", 2],
+    ]
+
+
+def test_columns_of_the_vendor_and_of_the_settings_are_accepted(api: Service) -> None:
+    # Given: the settings choose some columns and name one that the vendor does not document
+    own = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9", columns=("_id", "new_field"))
+    cast("dict[str, Any]", api.engine.config.sources)["own"] = own
+    columns = ["_id", "new_field", "description", "company_data"]
+
+    # When
+    answer = api.http.post(
+        "/v1/exports", json={"source": "own", "query": {}, "format": "csv", "columns": columns}
+    )
+
+    # Then
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["columns"] == columns
+
+
+def test_many_unknown_columns_get_a_short_answer(api: Service) -> None:
+    # Given
+    columns = [f"job_title_{number}" for number in range(1_000)]
+
+    # When
+    answer = api.http.post("/v1/exports", json={**CREATED["native"][1], "columns": columns})
+
+    # Then
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 100
+    assert len(answer.content) < 30_000

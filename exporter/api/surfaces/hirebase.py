@@ -193,6 +193,7 @@ _FINISHED_EXAMPLE = {
         "replaced_characters": 0,
         "unmapped_fields": {},
         "nulled_numbers": 0,
+        "absent_columns": [],
     },
 }
 
