@@ -49,7 +49,9 @@ def serve(
     rows: Annotated[
         int | None, typer.Option(min=1, help="Synthetic postings to make first.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Other seed, other postings.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="Other seed, other postings; default: 1.")
+    ] = None,
     profile: ProfileOption = None,
     port: Port = 8810,
     host: Host = "127.0.0.1",
@@ -60,12 +62,14 @@ def serve(
     from exporter.board import synthetic
 
     check_profile(profile, rows, "--profile", "--rows")
+    if seed is not None and rows is None:
+        raise typer.BadParameter("--seed has no effect without --rows: give both, or leave it out")
     logs.configure("board")
     key = os.environ.get("BOARD_KEY")
     with report_errors():
         if not key:
             raise ExporterError("BOARD_KEY is not set: choose a key that callers must show")
-        _fill(database, data, rows, seed, profile or Profile.FRIENDLY)
+        _fill(database, data, rows, 1 if seed is None else seed, profile or Profile.FRIENDLY)
         if rows is None:
             synthetic.refresh(database)
         board_app.serve(database, host, port, [key], faults)

@@ -192,6 +192,8 @@ def _limits(texts: list[str] | None) -> dict[str, int | Rate | None]:
     found: dict[str, int | Rate | None] = {}
     for text in texts or ():
         name, _, value = text.partition("=")
+        if name in found:
+            raise ExporterError(f"--limit {name} is given twice: give it once")
         try:
             if value == "default":
                 found[name] = None
@@ -208,6 +210,8 @@ def _limits(texts: list[str] | None) -> dict[str, int | Rate | None]:
 
 
 def _features(names: list[str] | None) -> frozenset[str] | None:
+    if names and "all" in names and len(set(names)) > 1:
+        raise ExporterError("--feature all has every other feature already: give all alone")
     return None if not names or "all" in names else frozenset(names)
 
 

@@ -12,9 +12,11 @@ import typer
 from exporter.cli import endpoints, keys, processes
 from exporter.cli.board import Faults, ProfileOption, board, check_profile
 from exporter.cli.console import DATA_DIR, err, out, print_warning, report_errors
+from exporter.cli.strict import StrictGroup
 from exporter.errors import ExporterError
 
 app = typer.Typer(
+    cls=StrictGroup,
     help="Turns a search over job postings into a file: all the rows, proven.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -62,6 +64,10 @@ def up(
     from exporter.local import background, stack
 
     check_profile(board_profile, board_rows, "--board-profile", "--board-rows")
+    given = {"rows": board_rows, "data": board_data, "faults": board_faults}
+    for name, value in given.items():
+        if value is not None and not board:
+            raise typer.BadParameter(f"--board-{name} has no effect with --no-board: leave one out")
     if board_faults is not None:
         from exporter.board.misbehavior import faults
 
@@ -118,8 +124,8 @@ def export(
     columns: Annotated[
         str | None, typer.Option(help="Columns, comma-separated; default: the source's.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Rows at most; default: all.")] = None,
-    priority: Annotated[int, typer.Option(help="0 to 9, higher is more urgent.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Rows at most; default: all.")] = None,
+    priority: Annotated[int, typer.Option(min=0, max=9, help="0 to 9, higher is more urgent.")] = 0,
     csv_safe: Annotated[
         bool, typer.Option(help="Guard cells that a spreadsheet would run as formulas.")
     ] = False,
@@ -139,6 +145,8 @@ def export(
         search = json.loads(query)
     except ValueError as error:
         raise typer.BadParameter(f"--query is not JSON: {error}") from None
+    if csv_safe and format != "csv":
+        raise typer.BadParameter(f"--csv-safe has no effect with --format {format}: leave it out")
     request = {
         "source": source,
         "query": search,

@@ -12,7 +12,7 @@ from exporter import logs
 from exporter.cli.console import report_errors
 from exporter.settings import MAX_CONCURRENCY
 
-Port = Annotated[int, typer.Option(help="Port to listen on.")]
+Port = Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")]
 Host = Annotated[str, typer.Option(help="Address to listen on.")]
 
 

@@ -134,7 +134,6 @@ def test_what_was_not_said_of_an_endpoint_has_its_default(
     [
         (("create", "--user", "ann", "https://10.0.0.1/"), "10.0.0.0/8 (private)"),
         (("create", "--user", "ann", "nowhere"), "not a URL"),
-        (("create", "--user", " ", "http://127.0.0.1:9/"), "--user is empty"),
         (
             ("create", "--user", "ann", "http://127.0.0.1:9/", "--event", "done"),
             "event done: give some of export.queued",
