@@ -296,10 +296,15 @@ local function all_fields(id)
   return fields
 end
 
+-- The largest number of partitions that the settings allow; a damaged record may have a number that
+-- a loop never reaches.
+local MAX_PARTITIONS = 1000
+
 -- Returns the ids of an export's partitions that have not ended.
 local function live_partitions(id)
   local live = {}
-  for place = 0, tonumber(redis.call('HGET', record(id), 'partitions') or 0) - 1 do
+  local count = tonumber(redis.call('HGET', record(id), 'partitions') or 0)
+  for place = 0, math.min(count, MAX_PARTITIONS) - 1 do
     local one = id .. '/' .. place
     if redis.call('HGET', record(one), 'state') == 'processing' then
       table.insert(live, one)
