@@ -38,9 +38,14 @@ _TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
 _SENT_NAME = re.compile(_NAME)
 _SENT_VALUE = re.compile(_TEXT)
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: (%b))?\r?\n" % _TEXT)
-_FIELD = re.compile(rb"(%b):(%b)\r?\n" % (_NAME, _TEXT))
+# Blanks before the colon are not allowed, but some servers send them.
+_FIELD = re.compile(rb"(%b)([ \t]*):(%b)\r?\n" % (_NAME, _TEXT))
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;%b)?\r?\n" % _TEXT)
 _LENGTH = re.compile(rb"\d{1,15}")
+
+
+class Malformed(httpx.RemoteProtocolError):
+    """The peer sent something else than an answer of HTTP/1.1."""
 
 
 class Head(NamedTuple):
@@ -52,6 +57,8 @@ class Head(NamedTuple):
     reason: bytes
     headers: Headers
     """Pairs of name and value; names are in lower case."""
+    is_doubtful: bool = False
+    """Whether another reader could understand the headers in another way."""
 
     def values(self, name: bytes) -> list[bytes]:
         """Returns all comma-separated values of the headers with that name, in lower case."""
@@ -143,6 +150,9 @@ class Answer:
             or (self._size is None and (not self._chunked or bool(head.values(b"content-length"))))
             or head.version == b"HTTP/1.0"
             or head.status == 101
+            # If the headers allow two sizes of the body, its rest must not be the next answer.
+            or head.is_doubtful
+            or (not self._chunked and bool(head.values(b"transfer-encoding")))
             or b"close" in head.values(b"connection")
         )
 
@@ -186,7 +196,7 @@ class Answer:
                     joined = io.BytesIO()
                 text, _ = self._incoming.text(MAX_HEAD_BYTES, "after a chunk")
                 if text not in (b"\r\n", b"\n"):
-                    raise httpx.RemoteProtocolError(f"a chunk longer than its size of {size} bytes")
+                    raise Malformed(f"a chunk longer than its size of {size} bytes")
             self._incoming.fields(MAX_HEAD_BYTES)
         except httpx.TransportError:
             yield joined.getvalue()
@@ -197,7 +207,7 @@ class Answer:
         text, _ = self._incoming.text(MAX_HEAD_BYTES, "before a chunk")
         found = _CHUNK.fullmatch(text)
         if found is None:
-            raise httpx.RemoteProtocolError(f"a chunk without a valid size: {text!r}")
+            raise Malformed(f"a chunk without a valid size: {text!r}")
         return int(found[1], 16)
 
     def _rest(self) -> Iterator[bytes]:
@@ -221,31 +231,35 @@ class _Incoming:
             text, room = self.text(room, "before an answer")
             found = _STATUS.fullmatch(text)
             if found is None:
-                raise httpx.RemoteProtocolError(f"an answer that is not HTTP/1: {text!r}")
-            headers, room = self.fields(room)
+                raise Malformed(f"an answer that is not HTTP/1: {text!r}")
+            headers, room, is_doubtful = self.fields(room)
             status = int(found[2])
             if status >= 200 or status == 101:
-                return Head(b"HTTP/1." + found[1], status, found[3] or b"", headers)
+                return Head(b"HTTP/1." + found[1], status, found[3] or b"", headers, is_doubtful)
 
-    def fields(self, room: int) -> tuple[Headers, int]:
+    def fields(self, room: int) -> tuple[Headers, int, bool]:
         """Reads the headers up to the empty line that ends them.
 
-        Returns the headers, and `room` less their size. `room` is the number of bytes that may be
-        read; raises RemoteProtocolError if the headers are larger.
+        Returns the headers, and `room` less their size, and True if they break a rule that other
+        readers may enforce. `room` is the number of bytes that may be read; raises Malformed if
+        the headers are larger.
         """
         fields: list[tuple[bytes, bytes]] = []
+        is_doubtful = False
         while True:
             text, room = self.text(room, "within its headers")
             if text in (b"\r\n", b"\n"):
-                return fields, room
+                return fields, room, is_doubtful
             if found := _FIELD.fullmatch(text):
-                fields.append((found[1].lower(), found[2].strip(b" \t")))
+                fields.append((found[1].lower(), found[3].strip(b" \t")))
+                is_doubtful = is_doubtful or bool(found[2])
             elif fields and text[:1] in (b" ", b"\t"):
                 # The standard forbids headers of several lines, but some servers send them.
+                is_doubtful = True
                 name, value = fields.pop()
                 fields.append((name, value + b" " + text.strip()))
             else:
-                raise httpx.RemoteProtocolError(f"a malformed header line: {text!r}")
+                raise Malformed(f"a malformed header line: {text!r}")
 
     def text(self, room: int, where: str) -> tuple[bytes, int]:
         """Reads a line; returns it with its line break, and `room` less its size.
@@ -257,7 +271,7 @@ class _Incoming:
         if text.endswith(b"\n"):
             return text, room - len(text)
         if len(text) == room:
-            raise httpx.RemoteProtocolError(f"more than {MAX_HEAD_BYTES} bytes of headers")
+            raise Malformed(f"more than {MAX_HEAD_BYTES} bytes of headers")
         raise self.ended(where)
 
     def ended(self, where: str) -> httpx.TransportError:
@@ -293,16 +307,15 @@ def _framing(head: Head, method: bytes) -> tuple[int | None, bool]:
     tunnelled = method == b"CONNECT" and head.status < 300
     if tunnelled or method == b"HEAD" or head.status < 200 or head.status in (204, 304):
         return 0, False
-    packed = head.values(b"transfer-encoding")
+    # An early draft of the standard had a coding "identity", which changes nothing.
+    packed = [coding for coding in head.values(b"transfer-encoding") if coding != b"identity"]
     if packed:
         if packed != [b"chunked"]:
-            raise httpx.RemoteProtocolError(
-                f"transfer-encoding {packed!r}, but only chunked is accepted"
-            )
+            raise Malformed(f"transfer-encoding {packed!r}, but only chunked is accepted")
         return None, True
     sizes = set(head.values(b"content-length"))
     if not sizes:
         return None, False
     if len(sizes) > 1 or not _LENGTH.fullmatch(min(sizes)):
-        raise httpx.RemoteProtocolError(f"an invalid content-length: {sorted(sizes)!r}")
+        raise Malformed(f"an invalid content-length: {sorted(sizes)!r}")
     return int(sizes.pop()), False

@@ -6,6 +6,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import cast
 
 import httpx
@@ -19,6 +20,17 @@ MAX_UNPACKED_BYTES = 1024 * 1024
 
 Without it, 64 KiB of gzip could become a piece a thousand times as large.
 """
+
+MAX_PACKED_BYTES = 64 * 1024
+"""Maximum size of one piece that is decompressed."""
+MAX_LAYERS = 2
+"""Maximum number of times that a body may be compressed, once by a server and once by a proxy."""
+MAX_LAYER_BYTES = 32 * 1024 * 1024
+"""Maximum size of a body that is compressed twice, after it was decompressed once.
+
+A few bytes could otherwise become very many empty gzip members, which take minutes to read.
+"""
+_GZIP_START = b"\x1f\x8b"
 
 # The package's type stubs declare `error` as a value, not as a type.
 _Unpackable = cast("type[Exception]", isal_zlib.error)
@@ -108,18 +120,43 @@ class _Body(httpx.SyncByteStream):
 def unpacked(response: httpx.Response) -> Iterator[bytes]:
     """Yields the decompressed body; gzip is yielded in pieces of at most MAX_UNPACKED_BYTES.
 
-    Raises httpx.DecodingError for a body that is encoded otherwise than by gzip, and for a
-    truncated gzip body, because its beginning could be taken for a whole page.
+    The body's first bytes decide whether it is gzip, because some servers and proxies declare no
+    encoding, an unknown one, or one that they did not apply. JSON never begins like gzip, and the
+    reader of the page refuses a body in another encoding. A body may be compressed MAX_LAYERS
+    times. Raises
+    httpx.DecodingError for a damaged or truncated gzip body, because its beginning could be taken
+    for a whole page.
     """
-    packing = response.headers.get("content-encoding", "identity").strip().lower()
-    if packing not in ("gzip", "x-gzip", "identity", ""):
-        raise httpx.DecodingError(f"content-encoding {packing!r}, but only gzip was requested")
-    if packing in ("identity", ""):
-        yield from response.iter_raw()
-        return
+    pieces: Iterator[bytes] = response.iter_raw()
+    for layer in range(MAX_LAYERS):
+        first: list[bytes] = []
+        for piece in filter(None, pieces):
+            first.append(piece)
+            if len(first) == len(_GZIP_START) or len(piece) >= len(_GZIP_START):
+                break
+        pieces = chain(first, pieces)
+        if b"".join(first)[: len(_GZIP_START)] != _GZIP_START:
+            break
+        pieces = _gunzipped(_bounded(pieces) if layer else pieces)
+    yield from pieces
+
+
+def _bounded(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yields the pieces; raises httpx.DecodingError for more than MAX_LAYER_BYTES."""
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MAX_LAYER_BYTES:
+            raise httpx.DecodingError(
+                f"more than {MAX_LAYER_BYTES} bytes of gzip that are compressed again"
+            )
+        yield piece
+
+
+def _gunzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
     unpacker: isal_zlib.Decompress | None = None
     members = 0
-    for chunk in response.iter_raw():
+    for chunk in _in_small_pieces(pieces):
         packed = chunk
         while packed:
             if unpacker is None:
@@ -137,6 +174,16 @@ def unpacked(response: httpx.Response) -> Iterator[bytes]:
                 packed, unpacker = unpacker.unused_data, None
     if unpacker is not None:
         raise httpx.DecodingError("a truncated gzip body")
+
+
+def _in_small_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yields the same bytes in pieces of at most MAX_PACKED_BYTES.
+
+    After each gzip member, the rest of its piece is copied.
+    """
+    for piece in pieces:
+        for at in range(0, len(piece), MAX_PACKED_BYTES):
+            yield piece[at : at + MAX_PACKED_BYTES]
 
 
 def _decompressed(unpacker: isal_zlib.Decompress, packed: bytes) -> Iterator[bytes]:

@@ -64,6 +64,26 @@ BODIES: dict[str, tuple[bytes, bytes, bool]] = {
         False,
     ),
     "to the end": (OK + b"\r\nhello", b"hello", False),
+    "with blanks before colons": (
+        OK + b"X-Note : hello\r\nContent-Length \t: 5\r\n\r\nhello",
+        b"hello",
+        False,
+    ),
+    "in chunks, with a blank before the colon": (
+        OK + b"Transfer-Encoding : chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        b"hello",
+        False,
+    ),
+    "with a header of two lines": (
+        OK + b"X: a\r\n b\r\nContent-Length: 5\r\n\r\nhello",
+        b"hello",
+        False,
+    ),
+    "in the coding that changes nothing": (
+        OK + b"Transfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello",
+        b"hello",
+        False,
+    ),
     "by an old server": (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", b"hello", False),
     "the last": (OK + b"Connection: x, Close\r\nContent-Length: 5\r\n\r\nhello", b"hello", False),
     "with line feeds only": (b"HTTP/1.1 200\nContent-Length: 5\n\nhello", b"hello", True),
@@ -133,7 +153,10 @@ REFUSED: dict[str, bytes] = {
     "an empty line first": b"\r\n" + FIVE,
     "a header without a colon": OK + b"x\r\n\r\n",
     "a header without a name": OK + b": x\r\n\r\n",
-    "a blank before the colon": OK + b"Content-Length : 5\r\n\r\nhello",
+    "two lengths, one with a blank before its colon": OK
+    + b"Content-Length: 5\r\nContent-Length : 6\r\n\r\nhello!",
+    "a length of two lines": OK + b"Content-Length: 5\r\n 6\r\n\r\nhello",
+    "a blank within a name": OK + b"Content Length: 5\r\n\r\nhello",
     "a header that goes on before it begins": OK + b" x: y\r\n\r\n",
     "a zero byte in a header": OK + b"x: \0\r\n\r\n",
     "a carriage return in a header": OK + b"x: a\rb\r\n\r\n",
