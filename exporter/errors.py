@@ -6,7 +6,8 @@ the reaction of the worker that runs the export, "API:" the status of the answer
 
 ExporterError
  +-- SourceError            Export: fails with this text. API: 502
- |    +-- SourceRefused         a repeated request gets the same refusal. API: 422, 429 or 502
+ |    +-- SourceRefused         Export: retries in the middle of its pages, then fails.
+ |    |    |                     API: 422, 429 or 502
  |    |    +-- Missing              operator: create the table or column (sources.sql.database)
  |    +-- SourceUnavailable     Export: keeps the checkpoint and waits. API: 503, or 429 for a 429
  |    |    +-- PageTooLarge         source: requests a smaller page now
@@ -65,6 +66,12 @@ class ExporterError(Exception):
     """Base of all errors that the engine raises on purpose."""
 
 
+REFUSED = "refused"
+"""Fault of an answer with a status that refuses the request."""
+UNTRUE = "untrue"
+"""Fault of an answer that is not HTTP, or whose content is not that of the contract."""
+
+
 class SourceError(ExporterError):
     """The upstream did not return the requested page."""
 
@@ -72,10 +79,15 @@ class SourceError(ExporterError):
     """HTTP status of the upstream's answer; None without an answer and for status 200."""
     upstream: str | None = None
     """Host of the upstream, for logs and commands of operators; the text, for users, omits it."""
+    fault: str | None = None
+    """Way in which the answer is wrong: REFUSED, UNTRUE or another text; None without an answer.
+
+    An export asks again a few times for an answer that is wrong in the same way, and then fails.
+    """
 
 
 class SourceRefused(SourceError):
-    """The upstream refuses this request; repeating it gives the same answer."""
+    """The upstream refuses this request; repeating it soon gives the same answer."""
 
 
 class SourceUnavailable(SourceError):

@@ -271,6 +271,14 @@ class Partition(msgspec.Struct, frozen=True):
     """
 
 
+class WrongAnswers(msgspec.Struct, frozen=True, array_like=True):
+    """The waits in a row of an export for an upstream that is wrong in the same way each time."""
+
+    fault: str
+    """See `exporter.errors.SourceError.fault`."""
+    waits: int
+
+
 class Export(msgspec.Struct, frozen=True, kw_only=True):
     """The stored record of one export, or of one of its partitions."""
 
@@ -297,6 +305,8 @@ class Export(msgspec.Struct, frozen=True, kw_only=True):
     """Number of waits in a row since the last checkpoint with progress."""
     stalled_since: datetime | None = None
     """Start of the first wait since the last checkpoint with progress; None without a wait."""
+    wrong_answers: WrongAnswers | None = None
+    """The latest waits for wrong answers; None after another wait, and after progress."""
     retry_at: datetime | None = None
     """Time at which the current wait ends; None unless the phase is waiting."""
     cancel_requested: bool = False

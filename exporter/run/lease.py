@@ -12,7 +12,7 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.core.checkpoints import Checkpoint
-from exporter.core.exports import Export, Partition, Result, State
+from exporter.core.exports import Export, Partition, Result, State, WrongAnswers
 from exporter.errors import LeaseLost, StoreUnavailable
 from exporter.store.base import Claim, ExportStore, Verdict
 
@@ -250,7 +250,14 @@ class LeasedExport:
                 "the store refused the fence at the end: another worker owns this export"
             )
 
-    def release(self, *, clean: bool, retry_in: timedelta | None, reason: str | None) -> None:
+    def release(
+        self,
+        *,
+        clean: bool,
+        retry_in: timedelta | None,
+        reason: str | None,
+        wrong_answers: WrongAnswers | None = None,
+    ) -> None:
         """Gives up the lease: the export is ready at once, or after `retry_in`.
 
         Raises LeaseLost if the fence is stale or the store does not answer; in the latter case the
@@ -258,7 +265,12 @@ class LeasedExport:
         """
         try:
             held = self._store.release(
-                self.export.id, self.fence, clean=clean, retry_in=retry_in, reason=reason
+                self.export.id,
+                self.fence,
+                clean=clean,
+                retry_in=retry_in,
+                reason=reason,
+                wrong_answers=wrong_answers,
             )
         except StoreUnavailable as error:
             raise LeaseLost(

@@ -90,6 +90,17 @@ class PageReader:
             self._check_total()
         return rows
 
+    def page_after_all_rows(self) -> Page | None:
+        """Returns an empty last page if as many rows were read as the source last announced.
+
+        Some upstreams refuse a request for the page after the last one instead of answering with an
+        empty page. The total then proves the end. Returns None if it does not.
+        """
+        total = self.at.total_at_end
+        if total is None or self.at.fetched != total:
+            return None
+        return Page(rows=(), next=None, total=total + self._spec.offset)
+
     def checkpoint(self) -> Checkpoint:
         """Returns a checkpoint from which another worker continues after the last accepted page.
 

@@ -50,9 +50,9 @@ class PartitionSlice(Slice):
         partitions.check_unmoved(self.export.partition, page, self.at)
         return rows
 
-    def _on_source_error(self, error: SourceError) -> Ending:
+    def _fail_by_source(self, error: SourceError) -> Ending:
         if not isinstance(error, SourceUntrue):
-            return super()._on_source_error(error)
+            return super()._fail_by_source(error)
         log.warning("partition.given_up", reason=str(error))
         return self._cancel()
 

@@ -18,9 +18,11 @@ import structlog
 from exporter.clock import Clock
 from exporter.core import exports
 from exporter.core.checkpoints import Checkpoint, Row, RowCounts, Volume
-from exporter.core.exports import Result, State
+from exporter.core.exports import Result, State, WrongAnswers
 from exporter.errors import (
+    UNTRUE,
     SourceError,
+    SourceRefused,
     SourceUnavailable,
     SourceUntrue,
     StorageError,
@@ -29,6 +31,7 @@ from exporter.errors import (
 )
 from exporter.formats import registry
 from exporter.formats.base import Format
+from exporter.run import limits as waits
 from exporter.run import partitions
 from exporter.run.ending import Ending
 from exporter.run.lease import LeasedExport
@@ -45,11 +48,8 @@ from exporter.store.base import Verdict
 
 log = structlog.get_logger()
 
-MAX_UNTRUE_WAITS = 3
-"""Number of waits in a row after which a page that contradicts itself fails the export.
-
-Until then, an export whose page raised SourceUntrue waits and requests the page again.
-"""
+PAST_THE_END = frozenset({204, 400, 404, 410, 416, 422})
+"""Statuses with which upstreams answer the request for a page after the last one."""
 MAX_DRAIN_SECONDS = 2.0
 """Time that a worker which shuts down waits for the upload of parts that were already sent.
 
@@ -120,8 +120,6 @@ class Slice:
             try:
                 try:
                     return self._run()
-                except SourceUnavailable as error:
-                    return self._wait_for_source(str(error), error.retry_after)
                 except SourceError as error:
                     return self._on_source_error(error)
             except UploadGone as error:
@@ -283,12 +281,12 @@ class Slice:
         try:
             return self.pages.get(self.at.cursor)
         except SourceUntrue as error:
-            stalls = 0 if self.advanced else self.export.stalls
-            if stalls >= MAX_UNTRUE_WAITS:
-                raise
-            # The maintenance page of a proxy is a temporary cause; a permanent one fails the
-            # export after MAX_UNTRUE_WAITS. The rows read so far are kept until then.
-            raise SourceUnavailable(str(error)) from error
+            error.fault = error.fault or UNTRUE
+            raise
+        except SourceRefused as error:
+            if error.status in PAST_THE_END and (end := self.reader.page_after_all_rows()):
+                return end
+            raise
 
     @property
     def at(self) -> Checkpoint:
@@ -393,7 +391,25 @@ class Slice:
         return Ending.FINISHED
 
     def _on_source_error(self, error: SourceError) -> Ending:
-        """Fails the export: the source refuses the request or contradicts itself."""
+        """Waits until the upstream may answer, or fails the export if waiting would not help.
+
+        Rows that contradict each other fail the export at once. An answer that is wrong in the same
+        way several times does so too, and so does a refusal, unless pages came well before it.
+        """
+        wrong = waits.wrong_answers(
+            self.export,
+            error,
+            advanced=self.advanced or self.at.pages > self.saved.pages,
+            has_pages=self.at.pages > 0 or self.export.partition is not None,
+        )
+        if waits.is_final(wrong) if wrong is not None else not isinstance(error, SourceUnavailable):
+            return self._fail_by_source(error)
+        retry_after = error.retry_after if isinstance(error, SourceUnavailable) else None
+        return self._store_uncommitted() or self._pause(
+            str(error), clean=True, retry_after=retry_after, wrong_answers=wrong
+        )
+
+    def _fail_by_source(self, error: SourceError) -> Ending:
         seen = f" (after {self.at.fetched} rows)" if self.at.fetched else ""
         return self._fail(f"{error}{seen}")
 
@@ -421,23 +437,30 @@ class Slice:
     def _hand_over(self) -> Ending:
         return self._store_uncommitted() or self._release(Ending.HANDED_OVER, clean=True)
 
-    def _wait_for_source(self, reason: str, retry_after: float | None) -> Ending:
-        """Stores the rows read so far and releases the export until the upstream may answer again.
-
-        Returns the ending of the slice.
-        """
-        return self._store_uncommitted() or self._pause(reason, clean=True, retry_after=retry_after)
-
-    def _pause(self, reason: str, *, clean: bool, retry_after: float | None = None) -> Ending:
+    def _pause(
+        self,
+        reason: str,
+        *,
+        clean: bool,
+        retry_after: float | None = None,
+        wrong_answers: WrongAnswers | None = None,
+    ) -> Ending:
         wait = self.limits.wait_or_reason(
             self.export,
             self.held.now(),
             reason,
             advanced=self.advanced,
             at_least=retry_after or 0,
+            wrong_answers=wrong_answers,
         )
         if isinstance(wait, timedelta):
-            return self._release(Ending.WAITING, clean=clean, retry_in=wait, reason=reason)
+            return self._release(
+                Ending.WAITING,
+                clean=clean,
+                retry_in=wait,
+                reason=reason,
+                wrong_answers=wrong_answers,
+            )
         # Without a clean release S3 may be unreachable; the bucket cleanup deletes the files later.
         return self._fail(wait, reachable=clean)
 
@@ -448,8 +471,11 @@ class Slice:
         clean: bool,
         retry_in: timedelta | None = None,
         reason: str | None = None,
+        wrong_answers: WrongAnswers | None = None,
     ) -> Ending:
-        self.held.release(clean=clean, retry_in=retry_in, reason=reason)
+        self.held.release(
+            clean=clean, retry_in=retry_in, reason=reason, wrong_answers=wrong_answers
+        )
         log.info("slice.released", ending=ending, rows=self.saved.rows, reason=reason)
         return ending
 

@@ -11,7 +11,7 @@ import msgspec
 
 from exporter.core import limits
 from exporter.core.checkpoints import Checkpoint
-from exporter.core.exports import Export, Partition, Result, Spec, State
+from exporter.core.exports import Export, Partition, Result, Spec, State, WrongAnswers
 from exporter.core.limits import LimitReached
 from exporter.errors import ExporterError
 
@@ -320,10 +320,12 @@ class ExportStore(Protocol):
         clean: bool,
         retry_in: timedelta | None = None,
         reason: str | None = None,
+        wrong_answers: WrongAnswers | None = None,
     ) -> bool:
         """Ends the lease and returns True; the export is ready at once, or after `retry_in`.
 
-        With `retry_in`, the phase becomes waiting and the export's stalls grow by one. With
+        With `retry_in`, the phase becomes waiting, the export's stalls grow by one, and its wrong
+        answers become `wrong_answers`. With
         `clean`, the worker guarantees that none of its writes can still reach the object store.
         Returns False, and changes nothing, if the fence is stale.
         """

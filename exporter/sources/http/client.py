@@ -7,7 +7,6 @@ import io
 import random
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from enum import Enum, auto
 from functools import lru_cache
 from importlib import metadata
 from itertools import count
@@ -20,6 +19,8 @@ from exporter.clock import Clock
 from exporter.core import public_text, retry_after
 from exporter.core.rates import MAX_SLEEP_SECONDS, UNLIMITED, Budget
 from exporter.errors import (
+    REFUSED,
+    UNTRUE,
     PageTooLarge,
     SourceError,
     SourceRefused,
@@ -27,7 +28,16 @@ from exporter.errors import (
     SourceUntrue,
     StoreUnavailable,
 )
+from exporter.sources.http import reactions
+from exporter.sources.http.http1 import Malformed
 from exporter.sources.http.quoting import Redactor
+from exporter.sources.http.reactions import (
+    FINAL,
+    QUOTA_HEADER,
+    SMALLER_AT_ONCE,
+    Reaction,
+    TooManyBytes,
+)
 from exporter.sources.http.transport import DeadlineTransport, unpacked
 
 log = structlog.get_logger()
@@ -54,93 +64,14 @@ If all of them fail, the export waits in phase waiting and occupies no worker.
 """
 FIRST_RETRY_SECONDS = 0.25
 """Upper bound of the random wait before the first retry; each retry doubles the bound."""
+REMAINING_HEADERS = ("x-ratelimit-remaining", "x-rate-limit-remaining", "ratelimit-remaining")
+"""Headers whose value 0 means that a 403 is the answer to too many requests."""
 MAX_RETRY_AFTER_SECONDS = 300.0
 """Maximum Retry-After that is obeyed; upstreams have sent values of days by mistake."""
 
 
 _url = lru_cache(maxsize=64)(httpx.URL)
 """A function that parses a URL; it is cached, because most sources always request the same URL."""
-
-
-class TooManyBytes(Exception):
-    """The upstream sent a page larger than MAX_PAGE_BYTES."""
-
-
-class Reaction(Enum):
-    """The reaction to an answer that is not the requested page.
-
-    A retry is sent after a backoff, or after the upstream's Retry-After if that is longer. If
-    Retry-After is long, or MAX_TRIES requests have failed, the export waits in phase waiting
-    instead and occupies no worker.
-    """
-
-    ACCEPT = auto()
-    RETRY = auto()
-    """Send the same request again."""
-    SLOW_DOWN = auto()
-    """Retry, and pause all workers of this source for the time in Retry-After."""
-    SMALLER_OR_RETRY = auto()
-    """The page may be too large: request a smaller page; if none is possible, retry."""
-    RETRY_THEN_SMALLER = auto()
-    """Retry; if all tries fail, request a smaller page once."""
-    SMALLER = auto()
-    """The page is too large: request a smaller page; if none is possible, fail the export."""
-    GIVE_UP = auto()
-    """A retry cannot help: fail the export with the upstream's text."""
-    SPENT = auto()
-    """The account at the upstream has used up its plan: fail the export, without a retry."""
-
-
-QUOTA_HEADER = "x-billing-code"
-QUOTA_SPENT = "limit_exceeded"
-"""Value of QUOTA_HEADER on a 429 which means that the plan at the upstream is used up.
-
-Without this value, a 429 means too many requests. The vendor's official client distinguishes the
-two in the same way.
-"""
-
-REACTIONS: Mapping[int | tuple[int, str] | type[Exception], Reaction] = {
-    200: Reaction.ACCEPT,
-    408: Reaction.RETRY,
-    413: Reaction.SMALLER,
-    421: Reaction.RETRY,
-    423: Reaction.RETRY,
-    425: Reaction.RETRY,
-    429: Reaction.SLOW_DOWN,
-    (429, QUOTA_SPENT): Reaction.SPENT,
-    # Some upstreams answer 500 to a query that takes too long. Mostly a retry helps, and a page
-    # made smaller stays small to the end of the export, so retries come first.
-    500: Reaction.RETRY_THEN_SMALLER,
-    502: Reaction.RETRY,
-    503: Reaction.RETRY,
-    504: Reaction.SMALLER_OR_RETRY,
-    507: Reaction.RETRY,
-    509: Reaction.RETRY,
-    520: Reaction.RETRY,
-    521: Reaction.RETRY,
-    522: Reaction.RETRY,
-    523: Reaction.RETRY,
-    524: Reaction.SMALLER_OR_RETRY,
-    529: Reaction.RETRY,
-    # Failed or broken connections, and answers that are not HTTP.
-    httpx.TransportError: Reaction.RETRY,
-    # No byte for READ_TIMEOUT_SECONDS, or an answer that is not complete at the deadline.
-    httpx.ReadTimeout: Reaction.SMALLER_OR_RETRY,
-    httpx.UnsupportedProtocol: Reaction.GIVE_UP,
-    # For example an API key with a line break.
-    httpx.LocalProtocolError: Reaction.GIVE_UP,
-    httpx.DecodingError: Reaction.RETRY,
-    TooManyBytes: Reaction.SMALLER,
-    SourceUntrue: Reaction.RETRY,
-}
-"""The reaction to each status, to a status with a billing code, and to each type of error.
-
-An error type without an entry has the reaction of its base class; a status without an entry has
-GIVE_UP.
-"""
-
-_FINAL = (Reaction.GIVE_UP, Reaction.SPENT, Reaction.SMALLER)
-_SMALLER_AT_ONCE = (Reaction.SMALLER, Reaction.SMALLER_OR_RETRY)
 
 
 class Upstream:
@@ -243,9 +174,9 @@ class Upstream:
             except _Failed as failed:
                 error, reaction, asked = failed.error, failed.reaction, failed.wait or 0.0
                 error.upstream = error.upstream or self._host
-            if can_shrink and reaction in _SMALLER_AT_ONCE:
+            if can_shrink and reaction in SMALLER_AT_ONCE:
                 raise PageTooLarge(str(error))
-            if reaction in _FINAL:
+            if reaction in FINAL:
                 raise self._logged(error)
             if asked and reaction is Reaction.SLOW_DOWN:
                 self._pause_all_workers(asked)
@@ -254,7 +185,7 @@ class Upstream:
             if late or asked > MAX_SLEEP_SECONDS or attempt == MAX_TRIES:
                 if isinstance(error, SourceUntrue):
                     untrue = SourceUntrue(f"{error} (at try {attempt})")
-                    untrue.upstream = error.upstream
+                    untrue.upstream, untrue.fault = error.upstream, error.fault
                     raise self._logged(untrue)
                 if can_shrink and attempt == MAX_TRIES and reaction is Reaction.RETRY_THEN_SMALLER:
                     raise PageTooLarge(str(error), guess=True)
@@ -339,24 +270,27 @@ class Upstream:
                 if isinstance(error, httpx.TimeoutException):
                     late = self._clock.monotonic() >= deadline
                     what = f"no whole answer within {seconds:.0f} s" if late else what
+                wait = None if response is None else self._requested_wait(response)
                 broken = _Failed(
-                    _reaction(error),
+                    reactions.to_error(error),
                     self._broken(path, what, response, body.whole()),
+                    wait=wait,
                     untrue=isinstance(error, SourceUntrue),
                 )
+                if wait is None:
+                    broken.error.fault = _fault(error, response, body.size)
                 if isinstance(error, httpx.TransportError):
                     # The operator needs the hosts in it, such as that of a proxy.
                     cause = self._redactor.redact(public_text.with_hosts_only(what))
                     broken.error.upstream = f"{self._host}: {cause}"
                 raise broken from None
         status, said = response.status_code, response.headers
-        reaction = REACTIONS.get((status, said.get(QUOTA_HEADER, ""))) or REACTIONS.get(status)
-        failed = _Failed(
-            reaction or Reaction.GIVE_UP,
-            self._refusal(path, response, body.whole()),
-            wait=self._requested_wait(response),
-        )
+        wait = self._requested_wait(response)
+        reaction = reactions.to_status(status, said.get(QUOTA_HEADER, ""), wait)
+        failed = _Failed(reaction, self._refusal(path, response, body.whole()), wait=wait)
         failed.error.status = status
+        if reaction is not Reaction.SPENT and reaction in FINAL:
+            failed.error.fault = REFUSED
         if status in range(300, 400):
             target = _host_of(said.get("location", "")) or self._host
             failed.error.upstream = f"{self._host}, which redirects to {target}: correct base_url"
@@ -365,9 +299,12 @@ class Upstream:
     def _requested_wait(self, response: httpx.Response) -> float | None:
         """Returns the seconds for which the upstream asks for a pause; None if it does not ask."""
         seconds = self._retry_after.read(response.headers, self._host)
-        if seconds is None and response.status_code == 429:
-            return self._retry_after.until_reset(response.headers)
-        return seconds
+        if seconds is not None or response.status_code not in (403, 429):
+            return seconds
+        none_left = any(response.headers.get(name, "").strip() == "0" for name in REMAINING_HEADERS)
+        if none_left or response.status_code == 429:
+            seconds = self._retry_after.until_reset(response.headers)
+        return 0.0 if seconds is None and none_left else seconds
 
     def _broken(self, path: str, what: str, response: httpx.Response | None, body: bytes) -> str:
         """Returns the error text for a request without an answer, or with an unusable body."""
@@ -377,6 +314,9 @@ class Upstream:
         kind = self._redactor.excerpt(
             response.headers.get("content-type", "no content type").encode(), path
         )
+        coding = response.headers.get("content-encoding", "")
+        if coding:
+            what += f" (content-encoding: {self._redactor.excerpt(coding.encode(), path)})"
         return (
             f"the source answered 200 ({kind}) with {what}; "
             f"{len(body)} bytes were received, beginning with: {self._redactor.excerpt(body, path)}"
@@ -404,9 +344,9 @@ class _Failed(Exception):
         """The error to raise if the request is not retried."""
         if reaction is Reaction.SPENT:
             self.error = SourceRefused(f"{said} (its plan is used up)")
-        elif reaction in _FINAL:
+        elif reaction in FINAL:
             self.error = SourceRefused(said)
-        elif untrue:
+        elif untrue and wait is None:
             self.error = SourceUntrue(said)
         else:
             self.error = SourceUnavailable(said, retry_after=wait)
@@ -446,13 +386,22 @@ def _fill(body: _Body, response: httpx.Response) -> None:
             raise TooManyBytes(f"more than {MAX_PAGE_BYTES} bytes (lower page_size)")
 
 
+def _fault(error: Exception, response: httpx.Response | None, received: int) -> str | None:
+    """Returns the fault of an answer with status 200, or of something else than an answer.
+
+    A connection that breaks is not the fault of an answer. A body that is cut off may be one: if it
+    is cut off at the same byte each time.
+    """
+    if isinstance(error, SourceUntrue | httpx.DecodingError | Malformed):
+        return UNTRUE
+    if response is not None and isinstance(error, httpx.RemoteProtocolError):
+        return f"ended after {received} bytes"
+    return None
+
+
 def _host_of(location: str) -> str:
     """Returns the host of a redirect; an empty text for a relative or invalid one."""
     try:
         return httpx.URL(location).host
     except httpx.InvalidURL:
         return ""
-
-
-def _reaction(error: Exception) -> Reaction:
-    return next(REACTIONS[kind] for kind in type(error).__mro__ if kind in REACTIONS)

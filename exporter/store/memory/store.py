@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from exporter.clock import Clock
 from exporter.core import public_text
 from exporter.core.checkpoints import Checkpoint
-from exporter.core.exports import TRANSITIONS, Export, Phase, Result, Spec, State
+from exporter.core.exports import TRANSITIONS, Export, Phase, Result, Spec, State, WrongAnswers
 from exporter.store import codec
 from exporter.store.base import (
     AGEING_PERIOD,
@@ -190,7 +190,7 @@ class MemoryStore(MemoryPartitions):
             record.set(updated_at=now, checkpoint=copy(checkpoint), closing=copy(closing))
             record.set(phase=record.phase_at_work)
             if checkpoint.pages > record.pages or len(checkpoint.parts) > record.parts:
-                record.set(attempts=0, stalls=0, stalled_since=None, error=None)
+                record.set(attempts=0, stalls=0, stalled_since=None, error=None, wrong_answers=None)
                 record.pages = max(record.pages, checkpoint.pages)
                 record.parts = max(record.parts, len(checkpoint.parts))
             self._advance(record, progress, checkpoint.rows, now)
@@ -204,6 +204,7 @@ class MemoryStore(MemoryPartitions):
         clean: bool,
         retry_in: timedelta | None = None,
         reason: str | None = None,
+        wrong_answers: WrongAnswers | None = None,
     ) -> bool:
         with self._lock:
             now = self._expire()
@@ -225,6 +226,7 @@ class MemoryStore(MemoryPartitions):
                     stalls=record.export.stalls + 1,
                     stalled_since=record.export.stalled_since or now,
                     error=reason and public_text.without_addresses(reason),
+                    wrong_answers=wrong_answers,
                 )
             return True
 

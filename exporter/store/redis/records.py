@@ -10,7 +10,16 @@ import msgspec
 
 from exporter.core import nesting, public_text
 from exporter.core.checkpoints import Checkpoint
-from exporter.core.exports import Dialect, Export, Partition, Phase, Result, Spec, State
+from exporter.core.exports import (
+    Dialect,
+    Export,
+    Partition,
+    Phase,
+    Result,
+    Spec,
+    State,
+    WrongAnswers,
+)
 from exporter.store.base import Unreadable
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -89,6 +98,7 @@ class _Record:
             attempts=field(b"attempts", int) or 0,
             stalls=field(b"stalls", int) or 0,
             stalled_since=field(b"stalled_since", moment),
+            wrong_answers=field(b"wrong_answers", _wrong_answers),
             retry_at=field(b"retry_at", moment),
             cancel_requested=b"cancel" in fields,
             checkpoint=field(b"checkpoint", _checkpoint),
@@ -171,6 +181,7 @@ _spec = _json(Spec)
 _checkpoint = _json(Checkpoint)
 _result = _json(Result)
 _partition = _json(Partition)
+_wrong_answers = _json(WrongAnswers)
 
 
 def pairs(answer: Sequence[bytes]) -> Mapping[bytes, bytes]:

@@ -9,13 +9,23 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Self, cast
 
+import msgspec
 import redis
 import structlog
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from exporter.core.checkpoints import Checkpoint
-from exporter.core.exports import PRIORITIES, TRANSITIONS, Export, Partition, Result, Spec, State
+from exporter.core.exports import (
+    PRIORITIES,
+    TRANSITIONS,
+    Export,
+    Partition,
+    Result,
+    Spec,
+    State,
+    WrongAnswers,
+)
 from exporter.core.plans import CreditsSpent
 from exporter.errors import StoreFull
 from exporter.store import codec, list_cursors
@@ -299,9 +309,11 @@ class RedisStore:
         clean: bool,
         retry_in: timedelta | None = None,
         reason: str | None = None,
+        wrong_answers: WrongAnswers | None = None,
     ) -> bool:
         wait = "" if retry_in is None else records.micros(retry_in)
-        return bool(self._run("release", export_id, fence, int(clean), wait, reason or ""))
+        wrong = "" if wrong_answers is None else msgspec.json.encode(wrong_answers)
+        return bool(self._run("release", export_id, fence, int(clean), wait, reason or "", wrong))
 
     def end(
         self,

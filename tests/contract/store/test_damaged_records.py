@@ -35,7 +35,7 @@ FIELDS = (
     *("retry_at", "cancel", "checkpoint", "closing", "result", "file_expires_at", "rows", "fence"),
     *("fences", "clean", "pages", "parts", "asked", "deleted", "concurrency", "payer", "reserved"),
     *("unread", "stored_bytes", "hook_events", "sequence", "told", "told_at", "partitions"),
-    *("cut_by", "partition", "whole", "weight"),
+    *("cut_by", "partition", "whole", "weight", "wrong_answers"),
 )
 """All fields of a record; see `common.lua`."""
 NASTY = (

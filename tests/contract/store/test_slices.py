@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from exporter.core.exports import Phase
-from exporter.store.base import ExportStore, Verdict
+from exporter.core.exports import Phase, WrongAnswers
+from exporter.store.base import Claim, ExportStore, Verdict
 from tests.contract.store.given import (
     KEEP,
     LEASE,
@@ -198,6 +198,38 @@ def test_a_release_with_retry_comes_back_only_after_its_time(
     assert (again.export.stalls, again.export.error) == (1, "HTTP 429")
     assert store.claim("worker-1", lease=LEASE) is None
     assert known(store, "ann-0-0") == waiting
+
+
+def test_waits_for_wrong_answers_are_kept_until_another_wait_or_progress(
+    store: ExportStore, elapse: Elapse
+) -> None:
+    # Given
+    store.create(spec("e"))
+    twice = WrongAnswers("refused", 2)
+
+    def wait_and_claim(answers: WrongAnswers | None) -> Claim:
+        for _ in range(2):  # the answer to the first call is lost
+            store.release(
+                "e", claimed.fence, clean=True, retry_in=timedelta(0), wrong_answers=answers
+            )
+        elapse(timedelta(0))
+        return claim(store)
+
+    claimed = claim(store)
+    assert claimed.export.wrong_answers is None
+
+    # When / Then
+    claimed = wait_and_claim(twice)
+    assert claimed.export.wrong_answers == twice
+    store.release("e", claimed.fence, clean=True)
+    claimed = claim(store)
+    assert claimed.export.wrong_answers == twice
+    claimed = wait_and_claim(None)
+    assert claimed.export.wrong_answers is None
+    claimed = wait_and_claim(twice)
+    store.commit("e", claimed.fence, checkpoint(), lease=LEASE, progress=0.1)
+    store.release("e", claimed.fence, clean=True)
+    assert claim(store).export.wrong_answers is None
 
 
 def test_stalls_add_up_from_the_first_one_on(store: ExportStore, elapse: Elapse) -> None:

@@ -23,7 +23,8 @@ local most_pages, most_parts = tonumber(most[1] or 0), tonumber(most[2] or 0)
 if pages > most_pages or parts > most_parts then
   redis.call('HSET', record(id), 'pages', int(math.max(pages, most_pages)),
     'parts', int(math.max(parts, most_parts)))
-  redis.call('HDEL', record(id), 'attempts', 'stalls', 'stalled_since', 'error', 'unread')
+  redis.call('HDEL', record(id), 'attempts', 'stalls', 'stalled_since', 'wrong_answers',
+    'error', 'unread')
 end
 advance(id, time, progress, rows)
 emit_progress(id, time)

@@ -3,8 +3,8 @@
 -- Fields of an export: spec, user, level, state, phase, created_at, updated_at.
 --
 -- Fields that are missing until they have a value: progress, started_at, completed_at, worker_id,
--- error, attempts, stalls, stalled_since, retry_at, cancel ('1'), checkpoint, closing, result,
--- file_expires_at, rows (the most ever committed).
+-- error, attempts, stalls, stalled_since, wrong_answers, retry_at, cancel ('1'), checkpoint, closing,
+-- result, file_expires_at, rows (the most ever committed).
 --
 -- Fields for the scripts alone: fence (of the latest claim), fences (number of claims), clean ('0':
 -- a worker may still write), pages and parts (the most ever committed), asked (the requested
@@ -477,7 +477,7 @@ local function force_end(id, state, why, time, keep)
   pcall(leave_queue, fields[1], fields[2], id)
   -- The worker that ends the export of a partition reads this record, so it must be readable.
   redis.call('HDEL', record(id), 'checkpoint', 'closing', 'progress', 'worker_id', 'attempts',
-    'stalls', 'stalled_since', 'retry_at', 'rows', 'error')
+    'stalls', 'stalled_since', 'wrong_answers', 'retry_at', 'rows', 'error')
   redis.call('HSET', record(id), 'state', state, 'phase', 'done', 'updated_at', int(time),
     'completed_at', int(time))
   if state == 'failed' then

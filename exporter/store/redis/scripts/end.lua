@@ -32,7 +32,7 @@ local function end_partition()
       -- The next worker of the export reads this record too: remove what it may not be able to
       -- read.
       redis.call('HDEL', record(id), 'checkpoint', 'progress', 'worker_id', 'attempts', 'stalls',
-        'stalled_since', 'retry_at')
+        'stalled_since', 'wrong_answers', 'retry_at')
     end
     for _, one in ipairs(live_partitions(parent)) do
       request_stop(one, time)

@@ -1,4 +1,5 @@
--- release(id, fence, clean '1' or '0', retry_in or '', reason or '') -> 1, or 0 for a stale fence
+-- release(id, fence, clean '1' or '0', retry_in or '', reason or '', wrong_answers or '')
+--   -> 1, or 0 for a stale fence
 --
 -- `retry_in` is in microseconds; with '' the export is ready at once.
 local id, fence, clean, retry_in, reason = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
@@ -26,5 +27,10 @@ if reason ~= '' then
   redis.call('HSET', record(id), 'error', reason)
 else
   redis.call('HDEL', record(id), 'error')
+end
+if (ARGV[6] or '') ~= '' then
+  redis.call('HSET', record(id), 'wrong_answers', ARGV[6])
+else
+  redis.call('HDEL', record(id), 'wrong_answers')
 end
 return 1

@@ -15,9 +15,18 @@ import pytest
 import structlog
 
 from exporter.clock import FakeClock
-from exporter.errors import SourceError, SourceRefused, SourceUnavailable, SourceUntrue
+from exporter.errors import (
+    REFUSED,
+    UNTRUE,
+    SourceError,
+    SourceRefused,
+    SourceUnavailable,
+    SourceUntrue,
+)
 from exporter.local import ports
 from exporter.sources.http import client as http
+from exporter.sources.http import transport
+from exporter.sources.http.reactions import QUOTA_SPENT
 from tests.upstreams import Answer, Reset, Upstream, reply, serving
 
 pytestmark = pytest.mark.external
@@ -244,6 +253,65 @@ def test_a_retry_after_that_echoes_the_key_is_logged_once_and_without_it(clock: 
     assert KEY not in str(logs)
 
 
+@pytest.mark.parametrize(
+    "status", [202, 204, 302, 400, 401, 403, 404, 405, 410, 413, 422, 451, 501]
+)
+def test_a_retry_after_is_obeyed_whatever_the_status(clock: FakeClock, status: int) -> None:
+    # Given
+    with serving(reply(status, retry_after="2"), GOOD) as upstream:
+        # When
+        found = ask(upstream, clock)
+    # Then
+    assert found == {"well": True}
+    assert clock.monotonic() == 2
+
+
+@pytest.mark.parametrize("status", [202, 403, 404])
+def test_a_long_retry_after_is_left_to_the_export_whatever_the_status(
+    clock: FakeClock, status: int
+) -> None:
+    # Given
+    with (
+        serving(reply(status, retry_after="119.997"), GOOD) as upstream,
+        pytest.raises(SourceUnavailable) as silent,
+    ):
+        # When
+        ask(upstream, clock)
+    # Then
+    assert (silent.value.retry_after, silent.value.status) == (120, status)
+    assert len(upstream.asked) == 1
+
+
+def test_a_page_of_html_that_names_a_time_is_left_alone_until_then(clock: FakeClock) -> None:
+    # Given
+    with (
+        serving(reply(200, "<h1>Back at two</h1>", retry_after="60"), GOOD) as upstream,
+        pytest.raises(SourceUnavailable, match="Back at two") as silent,
+    ):
+        # When
+        ask(upstream, clock)
+    # Then
+    assert (silent.value.retry_after, silent.value.fault) == (60, None)
+
+
+def test_a_403_without_requests_left_is_a_rate_limit(clock: FakeClock) -> None:
+    # Given
+    with (
+        serving(reply(403, x_ratelimit_remaining="0", x_ratelimit_reset="42")) as upstream,
+        pytest.raises(SourceUnavailable) as silent,
+    ):
+        # When
+        ask(upstream, clock)
+    # Then
+    assert silent.value.retry_after == 42
+    # And: with requests left, it is a refusal
+    with (
+        serving(reply(403, x_ratelimit_remaining="9", x_ratelimit_reset="42")) as upstream,
+        pytest.raises(SourceRefused),
+    ):
+        ask(upstream, clock)
+
+
 def test_a_used_up_plan_is_no_rate_limit(clock: FakeClock) -> None:
     # Given
     spent = reply(429, {"detail": "plan used up"}, x_billing_code="limit_exceeded")
@@ -298,9 +366,7 @@ PLACES: dict[str, Answer] = {
     "a wrong redirect": reply(302, "gone", location="http://[board.internal:x/search"),
     "not JSON": reply(200, f"<h1>board.internal{WHERE}</h1>", content_type=f"x/y; at={WHERE}"),
     "a body that breaks off": reply(200, f"see http://board.internal{WHERE}", length=999),
-    "a used-up plan": reply(
-        429, "pay at https://board.internal/p", x_billing_code=http.QUOTA_SPENT
-    ),
+    "a used-up plan": reply(429, "pay at https://board.internal/p", x_billing_code=QUOTA_SPENT),
     "a pause": reply(429, "http://board.internal:8443 is busy", retry_after="99"),
 }
 
@@ -356,7 +422,6 @@ BROKEN: dict[str, Answer] = {
     "gzip whose checksum is another's": reply(
         200, PACKED[:-8] + gzip.compress(b"{}")[-8:], content_encoding="gzip"
     ),
-    "an encoding that was not requested": reply(200, b"\x0b\x02\x80", content_encoding="br"),
 }
 
 
@@ -402,6 +467,35 @@ def test_an_answer_that_is_truncated_each_time_is_described(
     assert len(upstream.asked) == http.MAX_TRIES
 
 
+FAULTS: dict[str, tuple[Answer, str | None]] = {
+    "a refusal": (reply(404, "no"), REFUSED),
+    "a redirect": (reply(302, location="/"), REFUSED),
+    "a spent plan": (reply(429, x_billing_code=QUOTA_SPENT), None),
+    "an outage": (reply(503, "down"), None),
+    "a refusal until later": (reply(404, retry_after="60"), None),
+    "a web page": (reply(200, "<h1>"), UNTRUE),
+    "no HTTP": (SILENT["no HTTP at all"], UNTRUE),
+    "two sizes": (SILENT["two sizes"], UNTRUE),
+    "no gzip": (BROKEN["gzip that is none"], UNTRUE),
+    "no chunks": (BROKEN["chunk sizes that are none"], UNTRUE),
+    "a body cut off": (reply(200, b'{"we', length=14), "ended after 4 bytes"),
+    "a connection that ends": (b"", None),
+    "a reset": ([reply(200, b'{"we', length=14), Reset()], None),
+}
+
+
+@pytest.mark.parametrize(("answer", "fault"), FAULTS.values(), ids=FAULTS)
+def test_an_error_says_in_which_way_the_answer_was_wrong(
+    clock: FakeClock, answer: Answer, fault: str | None
+) -> None:
+    # Given
+    with serving(answer) as upstream, pytest.raises(SourceError) as error:
+        # When
+        ask(upstream, clock)
+    # Then
+    assert error.value.fault == fault
+
+
 def test_the_status_of_a_failure_counts_even_if_its_body_is_truncated(clock: FakeClock) -> None:
     # Given
     with (
@@ -414,7 +508,7 @@ def test_the_status_of_a_failure_counts_even_if_its_body_is_truncated(clock: Fak
     assert len(upstream.asked) == 1
 
 
-UNTRUE: dict[str, tuple[bytes, str]] = {
+NO_PAGES: dict[str, tuple[bytes, str]] = {
     "a maintenance page": (
         reply(200, "<html><h1>Back soon</h1>", content_type="text/html"),
         r"answered 200 \(text/html\).*<h1>Back soon",
@@ -425,6 +519,10 @@ UNTRUE: dict[str, tuple[bytes, str]] = {
         b'HTTP/1.0 200 OK\r\n\r\n{"well": tr',
         "answered 200",
     ),
+    "an encoding that was not requested": (
+        reply(200, b"\x0b\x02\x80", content_encoding="br"),
+        r"\(content-encoding: br\); 3 bytes",
+    ),
     "another charset than JSON's": (
         reply(200, '{"well": true}'.encode("utf-16-le"), content_type="application/json"),
         "answered 200",
@@ -432,7 +530,7 @@ UNTRUE: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize(("answer", "said"), UNTRUE.values(), ids=UNTRUE)
+@pytest.mark.parametrize(("answer", "said"), NO_PAGES.values(), ids=NO_PAGES)
 def test_a_body_that_cannot_be_the_page_is_asked_for_again_and_then_described(
     clock: FakeClock, answer: bytes, said: str
 ) -> None:
@@ -462,6 +560,72 @@ def test_a_compressed_page_is_read(clock: FakeClock) -> None:
     # Then
     assert found == {"well": True}
     assert upstream.asked[0].headers["accept-encoding"] == "gzip"
+
+
+CODINGS = {
+    "of a charset": "UTF-8",
+    "that says none": "none",
+    "that says binary": "binary",
+    "that says nothing": "",
+    "that was not applied": "br",
+    "gzip that was not applied": "gzip",
+    "in capitals that was not applied": "GZIP, Identity",
+}
+
+
+@pytest.mark.parametrize("coding", CODINGS.values(), ids=CODINGS)
+@pytest.mark.parametrize("chunks", [1, 3])
+def test_a_plain_page_is_read_whatever_encoding_it_declares(
+    clock: FakeClock, coding: str, chunks: int
+) -> None:
+    # Given
+    body = b'{"well": true}'
+    pieces = [*(body[at : at + 1] for at in range(chunks - 1)), body[chunks - 1 :]]
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunked = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    with serving(head.encode() + chunked + b"0\r\n\r\n") as upstream:
+        # When
+        found = ask(upstream, clock)
+    # Then
+    assert found == {"well": True}
+    assert len(upstream.asked) == 1
+
+
+PACKINGS: dict[str, tuple[bytes, str | None]] = {
+    "declared with identity": (PACKED, "gzip, identity"),
+    "declared in capitals": (PACKED, "X-GZIP"),
+    "declared as something else": (PACKED, "utf-8"),
+    "not declared": (PACKED, None),
+    "twice, declared once": (gzip.compress(PACKED), "gzip"),
+    "twice, declared twice": (gzip.compress(PACKED), "gzip, gzip"),
+}
+
+
+@pytest.mark.parametrize(("body", "coding"), PACKINGS.values(), ids=PACKINGS)
+def test_a_compressed_page_is_read_whatever_encoding_it_declares(
+    clock: FakeClock, body: bytes, coding: str | None
+) -> None:
+    # Given
+    answer = reply(200, body) if coding is None else reply(200, body, content_encoding=coding)
+    with serving(answer) as upstream:
+        # When
+        found = ask(upstream, clock)
+    # Then
+    assert found == {"well": True}
+
+
+def test_a_page_compressed_without_end_is_refused_soon(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given: gzip members without content, compressed again
+    monkeypatch.setattr(transport, "MAX_LAYER_BYTES", 100_000)
+    body = gzip.compress(gzip.compress(b"") * 100_000)
+    with (
+        serving(reply(200, body)) as upstream,
+        pytest.raises(SourceUnavailable, match="compressed again"),
+    ):
+        # When / Then
+        ask(upstream, clock)
 
 
 def test_all_tries_together_end_at_the_deadline(clock: FakeClock) -> None:
