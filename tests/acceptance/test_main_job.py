@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -214,6 +215,34 @@ def test_an_export_canceled_while_it_waits_never_starts(api: httpx.Client) -> No
     assert (record["state"], record["started_at"]) == ("canceled", None)
     for one in ahead:
         api.post(f"/v1/exports/{one}/cancel")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_block_of_the_readme_can_be_pasted_twice(stack: Addresses, tmp_path: Path) -> None:
+    # Given the block, in a folder with the files that it names
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    block = next(one for one in readme.split("```sh\n") if one.startswith("KEY=")).split("```")[0]
+    for path, text in (
+        (".exporter/api_key", f"{stack.api_key}\n"),
+        (".venv/bin/python", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+        (tmp_path / path).chmod(0o700)
+    # An interactive zsh would run a comment as a command.
+    assert "#" not in block
+
+    # When
+    script = block.replace("http://127.0.0.1:8800", stack.url)
+    twice = [
+        subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+        for _ in range(2)
+    ]
+
+    # Then
+    assert [one.returncode for one in twice] == [0, 0], twice[0].stderr
+    first, second = sorted(tmp_path.glob("board-jobs-*.csv"))
+    assert count_rows(first, "csv") == count_rows(second, "csv") > 0
 
 
 def test_the_demo_shows_the_whole_job_and_its_next_commands_work(tmp_path: Path) -> None:

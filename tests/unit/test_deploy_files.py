@@ -17,6 +17,7 @@ import redis
 import yaml
 
 from exporter.cli.main import app
+from exporter.core import limits
 from exporter.local import ports
 from exporter.local.children import Child
 from exporter.local.redis import RedisServer
@@ -155,6 +156,33 @@ def test_every_process_of_the_procfile_and_of_compose_is_a_command(
     assert named == processes | {"api": "api"}
     assert composed == processes | {"board": "board"}
     assert {*named.values(), *composed.values()} <= known
+
+
+def test_every_setting_is_documented() -> None:
+    # Given
+    operating = (DEPLOY / "README.md").read_text("utf-8") + limits.document()
+    documented = set(re.findall(r"EXPORTER_(\w+)", operating.replace("…_", "EXPORTER_")))
+
+    # Then
+    assert {name.upper() for name in Settings.model_fields} <= documented
+
+
+def test_the_readme_is_short_and_names_files_that_exist() -> None:
+    # Given
+    text = (ROOT / "README.md").read_text("utf-8")
+
+    # When
+    links = re.findall(r"\]\((?!http)([^)]+)\)", text)
+    folders = [
+        name
+        for line in re.findall(r"^\| (`.*?/`) \|", text, re.MULTILINE)
+        for name in line.split("`")
+    ]
+    missing = [one for one in [*links, *folders[1::2]] if not (ROOT / one).exists()]
+
+    # Then
+    assert len(text.splitlines()) < 200
+    assert missing == []
 
 
 def test_compose_publishes_to_this_machine_only_and_has_no_default_password(

@@ -5,6 +5,7 @@ The handlers read and write bodies themselves, so FastAPI does not know the sche
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import Any
 
 import msgspec
@@ -87,17 +88,8 @@ _EXAMPLES = {
 }
 _KEYLESS = ("/health", "/v2/health", "/v2/jobs/data/")
 """Beginnings of the paths that need no API key."""
-_INTRODUCTION = """\
-An export is created on one of the contracts below. Its owner can poll it on any of them.
-
-Every request needs an API key, in any of the ways under *Authorize*; only the health checks and the
-lists under `/v2/jobs/data/` need none. Errors have the shape of the contract of the path. Each
-answer has an `X-Request-Id`, which is also in the service's logs. After 429 and 503, `Retry-After`
-says when to try again. Nothing is ignored in silence: under `/v1`, an unknown query parameter or
-field is an error; on the other contracts, `X-Ignored-Parameters` names the query parameters that
-had no effect. HEAD works wherever GET does. A creation can be repeated safely with the same
-`Idempotency-Key`.
-"""
+_GUIDE = resources.files("exporter.api.openapi").joinpath("guide.md")
+"""What holds for all contracts; the description of the whole document."""
 
 
 def complete(app: FastAPI) -> None:
@@ -110,7 +102,7 @@ def complete(app: FastAPI) -> None:
             components = document.setdefault("components", {})
             components["securitySchemes"] = auth.SCHEMES
             components["schemas"] = _schemas()
-            document["info"]["description"] = _INTRODUCTION
+            document["info"]["description"] = _GUIDE.read_text("utf-8")
             _fix_operations(document["paths"])
             bounds.narrow(document)
             operations.describe(document)
