@@ -212,10 +212,10 @@ class Fleet:
         self.store = RedisStore.connect(self.redis.url)
         with mock.patch.dict(os.environ, self.env, clear=True):
             settings = Settings()
-            self._storage = wiring.storage(settings)
-            self._storage.check()  # reads the credentials while they are in the environment
+            self.storage = wiring.storage(settings)
+            self.storage.check()  # reads the credentials while they are in the environment
         self.engine = ExportService(
-            settings=settings, config=load_config(config), store=self.store, storage=self._storage
+            settings=settings, config=load_config(config), store=self.store, storage=self.storage
         )
         self._workers: list[Worker] = []
         self._sweeper = Sweeper(self.store, interval=1.0)
@@ -245,15 +245,18 @@ class Fleet:
     def ended(self, export_ids: Sequence[str]) -> bool:
         return all(self.record(one).terminal for one in export_ids)
 
-    def ids(self, export_id: str) -> list[str]:
-        """Returns the row ids of the published file, in order."""
+    def file(self, export_id: str) -> bytes:
+        """Returns the published file, downloaded by its link."""
         export = self.record(export_id)
         assert export.state is State.FINISHED, f"{export.state}: {export.error}"
         assert export.result is not None
         link = self.engine.link(export)
         assert link is not None
-        lines = httpx.get(link[0]).raise_for_status().content.splitlines()
-        return [json.loads(line)["_id"] for line in lines]
+        return httpx.get(link[0]).raise_for_status().content
+
+    def ids(self, export_id: str) -> list[str]:
+        """Returns the row ids of the published file, in order."""
+        return [json.loads(line)["_id"] for line in self.file(export_id).splitlines()]
 
     def assert_whole(self, exports: dict[str, str]) -> None:
         """Asserts that each export, by search name, contains every row once and in order."""
