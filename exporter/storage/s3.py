@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from botocore import exceptions as boto
@@ -105,7 +105,7 @@ class S3Storage:
 
         When the object is complete, a plain GET of it is answered with `headers`.
         """
-        return self._call(
+        answer = self._call(
             "CreateMultipartUpload",
             key,
             lambda s3: s3.create_multipart_upload(
@@ -115,7 +115,9 @@ class S3Storage:
                 ContentDisposition=headers.disposition,
                 **self._encrypted,
             ),
-        )["UploadId"]
+        )
+        upload_id: str = _given(answer, "CreateMultipartUpload", "UploadId")
+        return upload_id
 
     def put_part(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
         """Stores one part, numbered from 1 to 10,000.
@@ -140,7 +142,7 @@ class S3Storage:
                 ContentMD5=digest,
             ),
         )
-        return Part(_unquoted(answer["ETag"]), len(data))
+        return Part(_unquoted(_given(answer, "UploadPart", "ETag")), len(data))
 
     def copy_part(self, source: ObjectRange, key: str, upload_id: str, number: int) -> Part:
         """Copies a range of an object, inside the store, into an open upload as one part.
@@ -164,7 +166,8 @@ class S3Storage:
                 **only,
             ),
         )
-        return Part(_unquoted(answer["CopyPartResult"]["ETag"]), len(source.span))
+        result = _given(answer, "UploadPartCopy", "CopyPartResult")
+        return Part(_unquoted(_given(result, "UploadPartCopy", "ETag")), len(source.span))
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Joins the parts into one object, if no object has that key yet.
@@ -287,7 +290,7 @@ class S3Storage:
             page = self._list_objects(prefix, token)
             for entry in page.get("Contents", ()):
                 yield ObjectInfo(entry["Key"], entry["Size"], _unquoted(entry["ETag"]))
-            if not page["IsTruncated"]:
+            if not _given(page, "ListObjectsV2", "IsTruncated"):
                 return
             token = _next_marker(token, {"ContinuationToken": page["NextContinuationToken"]})
 
@@ -305,7 +308,7 @@ class S3Storage:
             page = self._list_uploads(prefix, marker)
             for entry in page.get("Uploads", ()):
                 yield OpenUpload(entry["Key"], entry["UploadId"], entry["Initiated"])
-            if not page["IsTruncated"]:
+            if not _given(page, "ListMultipartUploads", "IsTruncated"):
                 return
             marker = _next_marker(
                 marker,
@@ -447,6 +450,15 @@ def _next_marker(marker: dict[str, Any], following: dict[str, Any]) -> dict[str,
             "listing would never end."
         )
     return following
+
+
+def _given(answer: Mapping[str, Any], operation: str, field: str) -> Any:
+    """Returns a field of an answer; raises StorageError if the store has left it out."""
+    if field not in answer:
+        raise StorageError(
+            f"The object store answered {operation} without {field}: it does not know this request."
+        )
+    return answer[field]
 
 
 def _md5(data: bytes | bytearray) -> bytes:

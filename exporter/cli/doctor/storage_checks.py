@@ -49,6 +49,8 @@ def exports(settings: Settings) -> str:
     with probing(settings) as (storage, prefix):
         keys = [f"{prefix}one", f"{prefix}two"]
         upload = storage.begin(keys[0], HEADERS)
+        if upload not in {found.upload_id for found in storage.open_uploads(keys[0])}:
+            raise Problem("an upload just begun is not listed")
         part = storage.put_part(keys[0], upload, 1, b"probe")
         storage.complete(keys[0], upload, [part])
         info = storage.head(keys[0])
@@ -57,6 +59,8 @@ def exports(settings: Settings) -> str:
         upload = storage.begin(keys[1], HEADERS)
         copied = storage.copy_part(ObjectRange(info, range(info.size)), keys[1], upload, 1)
         storage.complete(keys[1], upload, [copied])
+        if storage.read(keys[1]) != b"probe":
+            raise Problem("an object just copied has other bytes")
     if not storage.takes_conditions:
         return f"{_WORKS}; it has no If-None-Match, so a key is looked up before it is written"
     return _WORKS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,7 @@ from exporter.errors import (
 )
 from exporter.local import ports
 from exporter.storage import s3, s3_check, s3_failures
+from exporter.storage.base import ObjectInfo, ObjectRange
 from exporter.storage.s3 import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3
@@ -24,6 +26,9 @@ from tests.integration.s3_storage.conftest import CSV
 
 if TYPE_CHECKING:
     from tests.conftest import S3
+
+
+WHOLE = ObjectRange(ObjectInfo("old", 9, "e"), range(9))
 
 
 def _storage(bucket: str, endpoint_url: str | None, clock: FakeClock) -> S3Storage:
@@ -216,3 +221,48 @@ def test_check_does_not_wait_long_for_a_store_that_is_away(s3_server: S3, clock:
 
     # Then
     assert clock.monotonic() <= s3_check.CHECK_RETRY_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("answer", "call", "said"),
+    [
+        (
+            "<InitiateMultipartUploadResult/>",
+            lambda storage: storage.begin("k", CSV),
+            "CreateMultipartUpload without UploadId",
+        ),
+        (
+            "",
+            lambda storage: storage.put_part("k", "upload", 1, b"a"),
+            "UploadPart without ETag",
+        ),
+        (
+            "",
+            lambda storage: storage.copy_part(WHOLE, "k", "upload", 1),
+            "UploadPartCopy without ETag|UploadPartCopy without CopyPartResult",
+        ),
+        (
+            "<ListAllMyBucketsResult/>",
+            lambda storage: list(storage.open_uploads("k")),
+            "ListMultipartUploads without IsTruncated",
+        ),
+        (
+            "<ListAllMyBucketsResult/>",
+            lambda storage: list(storage.objects("k")),
+            "ListObjectsV2 without IsTruncated",
+        ),
+    ],
+)
+def test_a_store_that_takes_a_request_for_another_is_named(
+    storage: S3Storage,
+    proxy: FaultyS3,
+    answer: str,
+    call: Callable[[S3Storage], object],
+    said: str,
+) -> None:
+    # Given
+    proxy.otherwise = faulty_s3.text(200, answer)
+
+    # When, Then
+    with pytest.raises(StorageError, match=said):
+        call(storage)
