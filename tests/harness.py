@@ -100,6 +100,7 @@ class Bench:
         ids: Sequence[str] | None = None,
         read_ahead: int = 0,
         columns: Sequence[str] | None = None,
+        dialect: Dialect | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.seams = Seams()
@@ -131,7 +132,7 @@ class Bench:
             query_sha256="",
             request={},
             format=format,
-            dialect=Dialect(),
+            dialect=dialect or Dialect(),
             columns=tuple(columns or (COLUMNS if format == "csv" else ())),
             limit=limit,
             ids=None if ids is None else len(ids),

@@ -23,6 +23,12 @@ _QUOTED = re.compile(r'"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _BARE = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]*")
 _KEY_PATTERN = r'^("([\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255}"|[\x21\x23-\x7e][\x21-\x7e]{0,254})$'
 
+_NEWER_FIELDS = {"bom": False, "file_name": None}
+"""Fields that are no part of a fingerprint unless they are given.
+
+The fingerprint of a request is stored for a day, so it must not change when a version adds a field.
+"""
+
 PARAMETER: Mapping[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -58,6 +64,9 @@ def read_key(request: Request, asked: BaseModel | None = None) -> Idempotency | 
     if len(given) > 1 or not 1 <= len(key) <= MAX_KEY_CHARS:
         raise _invalid(request)
     body = asked.model_dump(mode="json") if asked is not None else None
+    for name, default in _NEWER_FIELDS.items():
+        if body is not None and body.get(name) == default:
+            body.pop(name, None)
     return Idempotency(key, canonical.digest({"path": request.scope["path"], "body": body}))
 
 

@@ -129,6 +129,9 @@ def export(
     csv_safe: Annotated[
         bool, typer.Option(help="Guard cells that a spreadsheet would run as formulas.")
     ] = False,
+    bom: Annotated[
+        bool, typer.Option(help="Begin a CSV file with a byte order mark, for Excel.")
+    ] = False,
     url: Annotated[
         str, typer.Option(envvar="EXPORTER_PUBLIC_URL", help="The service.")
     ] = "http://127.0.0.1:8800",
@@ -154,6 +157,8 @@ def export(
         "priority": priority,
         "csv_safe": csv_safe,
     }
+    if bom:
+        request["bom"] = True
     if columns:
         request["columns"] = [name.strip() for name in columns.split(",")]
     if limit is not None:

@@ -131,6 +131,8 @@ class Dialect(msgspec.Struct, frozen=True):
     """
     joined: bool = False
     """Whether a list in CSV is written as its values, joined by "; ", instead of as JSON text."""
+    bom: bool = False
+    """Whether a CSV file begins with a byte order mark, for Excel."""
     exported_at: str | None = None
     """Time of the request, as text that the format writes into the file; None: no time.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import re
 from collections import Counter
@@ -19,6 +20,12 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 # Spreadsheets in East Asian languages read the full-width signs as formulas, too. Programs that
 # trim imported text drop the whitespace before a sign.
 _FORMULA = re.compile(r"[\t\r]|[ \t\n\r\v\f]*[=+\-@＝＋－＠]")
+# A spreadsheet that takes ; or TAB for the separator splits a quoted cell there and at line breaks.
+# Each run of separators is matched once and as a whole, so that the search stays linear.
+_SEPARATED = re.compile(
+    r"([;\t\n\r][; \t\n\r\v\f\"]*+)"
+    rf"(?:(?!{_NUMBER.pattern}(?:[;\t\n\r]|\Z))([=+\-@＝＋－＠])([ \xa0]?))?"
+)
 _texts = msgspec.json.Decoder(list[str]).decode
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _MIN_SURPRISES, _ROWS_PER_SURPRISE = 3, 32
@@ -50,7 +57,14 @@ class Csv:
 
     With `guard`, a string that a spreadsheet would run as a formula gets a leading apostrophe: a
     string that begins with TAB or CR, or, after any whitespace, with = + - @ or their full-width
-    forms. Plain numbers in strings ("-5", "+1.5e3") and JSON numbers are not changed.
+    forms. Plain numbers in strings ("-5", "+1.5e3") and JSON numbers are not changed. Text after a
+    `;`, a TAB or a line break within a cell is guarded alike, also in lists and objects, because a
+    spreadsheet with another separator begins a cell there; only "- " and "+ " at the start of a
+    line are kept, as list marks. A guarded cell is always quoted, and counted once.
+
+    With `bom`, the file begins with a byte order mark, without which Excel reads UTF-8 as Latin-1.
+    A first column whose name begins with "ID" is quoted, because Excel takes a file that begins
+    with these letters for a SYLK file.
 
     The constructor raises ConfigurationError if there are no columns.
     """
@@ -59,7 +73,12 @@ class Csv:
     extension = "csv"
 
     def __init__(
-        self, columns: Sequence[str], *, guard: bool = False, joined: bool = False
+        self,
+        columns: Sequence[str],
+        *,
+        guard: bool = False,
+        joined: bool = False,
+        bom: bool = False,
     ) -> None:
         if not columns:
             raise ConfigurationError(
@@ -68,6 +87,7 @@ class Csv:
         self._columns = tuple(columns)
         self._guard = guard
         self._joined = joined
+        self._bom = codecs.BOM_UTF8 if bom else b""
         self._nothing = '""' if len(columns) == 1 else ""
         # The shape of the rows so far: affects only the speed, never the bytes.
         self._learned: csv_plan.Learned = {}
@@ -79,7 +99,9 @@ class Csv:
     def open(self) -> bytes:
         scratch = RowCounts()
         names = [self._text(name, scratch) for name in self._columns]
-        return ",".join(names).encode() + b"\r\n"
+        if names[0].startswith("ID"):
+            names[0] = f'"{names[0]}"'
+        return self._bom + ",".join(names).encode() + b"\r\n"
 
     def close(self, written: int = 0) -> bytes:  # noqa: ARG002
         return b""
@@ -159,21 +181,38 @@ class Csv:
             return self._text(rawjson.string(source), row_counts)
         if self._joined and source[0] == "[":
             return self._text(_join(source), row_counts)
-        return _quoted(rawjson.clean(rawjson.compact(source), row_counts))
+        text = rawjson.compact(source)
+        if self._guard and source[0] in "[{":
+            # A tab between values is whitespace; in a text of JSON it is escaped.
+            return self._guarded(text.replace("\t", " "), row_counts)
+        return _quoted(rawjson.clean(text, row_counts))
 
     def _text(self, value: str, row_counts: RowCounts) -> str:
         """Returns the cell of a string: guarded, quoted and in valid UTF-8 as needed."""
         if not value:
             return '""'
-        if (
-            self._guard
-            and value[0] in csv_plan.SUSPECT
-            and _FORMULA.match(value)
-            and not _NUMBER.fullmatch(value)
-        ):
-            row_counts.guarded_cells += 1
-            value = f"'{value}"
+        if self._guard:
+            return self._guarded(value, row_counts)
         return _quoted(rawjson.clean(value, row_counts))
+
+    def _guarded(self, value: str, row_counts: RowCounts) -> str:
+        guarded = value
+        if csv_plan.splits(value):
+            guarded = _SEPARATED.sub(_guard_part, value)
+        if _FORMULA.match(guarded) and not _NUMBER.fullmatch(value):
+            guarded = f"'{guarded}"
+        cell = _quoted(rawjson.clean(guarded, row_counts))
+        if guarded == value:
+            return cell
+        row_counts.guarded_cells += 1
+        return cell if cell[0] == '"' else f'"{cell}"'
+
+
+def _guard_part(found: re.Match[str]) -> str:
+    """Returns the separators with an apostrophe after them, if a formula may begin there."""
+    separators, sign, blank = found.groups()
+    is_list_mark = blank and sign in "+-" and ";" not in separators and "\t" not in separators
+    return found[0] if sign is None or is_list_mark else f"{separators}'{sign}{blank}"
 
 
 def _join(source: str) -> str:

@@ -53,6 +53,7 @@ which tests each cell on its own.
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -84,6 +85,13 @@ TEXTUAL: frozenset[Kind] = frozenset({"text", "wild", "long"})
 
 SUSPECT = frozenset("=+-@ \t\n\r\v\f＝＋－＠")
 """First characters of text that may be a formula: formula signs and whitespace."""
+
+_RUN = r'[; \t\n\r\v\f"][; \t\n\r\v\f"=+\-@＝＋－＠]'
+_SPLITS = [
+    # A pattern that begins with one character is searched much faster than with one of several.
+    *((one, re.compile(rf"{one}(?:[=+\-@＝＋－＠]|{_RUN})")) for one in ";\t"),
+    *((one, re.compile(rf"{one}(?:[=@＝＋－＠]|[+\-](?![ \xa0])|{_RUN})")) for one in "\n\r"),
+]
 
 _MAX_LEARNED = 128
 """Maximum number of fields in a plan.
@@ -158,8 +166,13 @@ def is_wild(value: str, *, guard: bool) -> bool:
         or '"' in value
         or "\n" in value
         or "\r" in value
-        or (guard and value[0] in SUSPECT)
+        or (guard and (value[0] in SUSPECT or ";" in value or "\t" in value))
     )
+
+
+def splits(value: str) -> bool:
+    """True for every text with a part that needs a guard, and some others (see `csv.Csv`)."""
+    return any(one in value and found.search(value) for one, found in _SPLITS)
 
 
 def _kind(source: str, *, joined: bool) -> Kind:
@@ -273,6 +286,7 @@ def _namespace(columns: Sequence[str]) -> dict[str, Any]:
         "NONE": nothing.encode(),
         "FLAGS": {True: "true", False: "false", None: nothing},
         "SUSPECT": SUSPECT,
+        "splits": splits,
     }
 
 
@@ -332,7 +346,8 @@ def _body(
     if together:
         plains += [
             "probe = f'" + "".join(f"{{{v}}}" for v in together) + "'",
-            """if '"' in probe or "\\n" in probe or "\\r" in probe:""",
+            """if '"' in probe or "\\n" in probe or "\\r" in probe%s:"""
+            % (""" or ";" in probe or "\\t" in probe""" if guard else ""),
             " out.append(careful(row, counts)); continue",
             'if "," in probe:',
             *(f""" if "," in {v}: {v} = f'"{{{v}}}"'""" for v in together),
@@ -369,9 +384,11 @@ def _number(v: str) -> list[str]:
 def _nest(v: str, *, guard: bool, joined: bool) -> list[str]:
     # Without escapes, the JSON text of a string is its CSV cell, with or without the quotes.
     harmless = f" and {v}[2] not in SUSPECT" if guard else ""
+    split = f"""elif ";" in {v} or "\\t" in {v}: {v} = cell({v}.replace('""', '"'), counts)"""
     ours = "{" if joined else "{["
     return [
         f'if {v} == "null": {v} = NOTHING',
+        *([split] if guard else []),
         f"""elif {v}[0] == '"' and "\\\\" not in {v}{harmless}:""",
         f""" {v} = {v}[1:-1] if "," in {v} or {v} == '""' '""' else {v}[2:-2]""",
         f"""elif {v}[0] not in "{ours}": {v} = cell({v}.replace('""', '"'), counts)""",
@@ -380,7 +397,7 @@ def _nest(v: str, *, guard: bool, joined: bool) -> list[str]:
 
 
 def _wild(v: str, field: str, kind: Kind, *, guard: bool) -> list[str]:
-    suspect = f"or {v}[0] in SUSPECT " if guard else ""
+    suspect = f"""or {v}[0] in SUSPECT or ";" in {v} or "\\t" in {v} """ if guard else ""
     return [
         f"{v} = row.{field}",
         f"if {v} is None: {v} = NOTHING",
@@ -393,7 +410,7 @@ def _wild(v: str, field: str, kind: Kind, *, guard: bool) -> list[str]:
 
 
 def _long(v: str, field: str, *, guard: bool) -> list[str]:
-    suspect = f" or {v}[0] in SUSPECT" if guard else ""
+    suspect = f" or {v}[0] in SUSPECT or splits({v})" if guard else ""
     return [
         f"{v} = row.{field}",
         f'q{v} = b""',

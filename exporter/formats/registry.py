@@ -12,7 +12,9 @@ from exporter.formats.envelope import Envelope
 from exporter.formats.json import JsonLines
 
 _MAKERS: Mapping[str, Callable[[Dialect, Sequence[str]], Format]] = {
-    "csv": lambda dialect, columns: Csv(columns, guard=dialect.guard, joined=dialect.joined),
+    "csv": lambda dialect, columns: Csv(
+        columns, guard=dialect.guard, joined=dialect.joined, bom=dialect.bom
+    ),
     "json": lambda _, columns: JsonLines(columns),
     "json_envelope": lambda dialect, columns: Envelope(columns, exported_at=dialect.exported_at),
 }

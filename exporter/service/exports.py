@@ -170,7 +170,7 @@ class ExportService:
             search=search if ids is None else {},
             problems=[
                 *wrong,
-                *_format_problems(format, formats, compression),
+                *_format_problems(format, formats, compression, dialect),
                 *_priority_problems(priority),
                 *_limit_problems(limit),
                 *_column_problems(columns),
@@ -492,13 +492,17 @@ def get_or_show(store: ExportStore, export_id: str) -> Export | None:
         return error.shown
 
 
-def _format_problems(name: str, formats: Sequence[str], compression: str) -> Iterator[FieldProblem]:
+def _format_problems(
+    name: str, formats: Sequence[str], compression: str, dialect: Dialect | None
+) -> Iterator[FieldProblem]:
     if name not in formats:
         known = ", ".join(formats)
         yield _problem(("format",), f"unknown format {name!r}; known: {known}")
     if compression not in registry.COMPRESSIONS:
         known = ", ".join(registry.COMPRESSIONS)
         yield _problem(("compression",), f"unknown compression {compression!r}; known: {known}")
+    if dialect is not None and dialect.bom and name in formats and name != "csv":
+        yield _problem(("bom",), f"only a csv file can have a byte order mark, not {name}")
 
 
 def _priority_problems(priority: int) -> Iterator[FieldProblem]:

@@ -9,7 +9,11 @@ from urllib.parse import urlsplit
 import hirebase
 import httpx
 import pytest
+from fastapi import Request
 
+from exporter.api import idempotency
+from exporter.api.surfaces import native
+from exporter.core import canonical
 from exporter.core.exports import Phase, State
 from tests.integration.api_server import (
     CREATED,
@@ -351,3 +355,40 @@ def test_the_official_clients_models_take_every_state_of_a_task(api: Service) ->
     assert states == ["queued", "finished", "finished"]
     assert finished.download_url is not None
     assert expired.download_url is None
+
+
+def test_a_byte_order_mark_is_for_csv_files_of_our_own_contract(api: Service) -> None:
+    # Given
+    (path, body), (foreign, task) = CREATED["native"], CREATED["hirebase"]
+
+    # When
+    csv = api.http.post(path, json={**body, "format": "csv", "bom": True})
+    json = api.http.post(path, json={**body, "format": "json", "bom": True})
+    other = api.http.post(foreign, json={**task, "bom": True})
+    again = api.http.post(f"{path}/{csv.json()['id']}/cancel")
+    retried = api.http.post(f"{path}/{csv.json()['id']}/retry")
+
+    # Then
+    assert csv.json()["bom"] is True
+    assert json.status_code == 422
+    assert json.json()["errors"][0]["pointer"] == "/bom"
+    assert other.status_code == 422
+    assert again.status_code == 200
+    assert retried.json()["bom"] is True
+
+
+def test_the_fingerprint_of_a_request_does_not_change_with_a_version_that_adds_fields() -> None:
+    # Given: the fields that a request had in version 0.2.0
+    fields = {"source": "board", "query": {}, "format": "csv"}
+    asked = native.ExportRequest.model_validate(fields)
+    old = {**asked.model_dump(mode="json")}
+    for name in ("bom", "file_name"):
+        del old[name]
+    scope = {"type": "http", "path": "/v1/exports", "headers": [(b"idempotency-key", b"k")]}
+
+    # When
+    mark = idempotency.read_key(Request(scope), asked)
+
+    # Then
+    assert mark is not None
+    assert mark.fingerprint == canonical.digest({"path": "/v1/exports", "body": old})

@@ -75,7 +75,13 @@ class ExportRequest(webhook_fields.WebhookFields):
     priority: int = Field(0, description="0 to 9; a higher number is more urgent.")
     csv_safe: bool = Field(
         False,
-        description="Put an apostrophe before CSV text that a spreadsheet would run as a formula.",
+        description="Put an apostrophe before CSV text that a spreadsheet would run as a formula,"
+        " also after a `;`, a tab or a line break within the text.",
+    )
+    bom: bool = Field(
+        False,
+        description="Begin a CSV file with a byte order mark, without which Excel shows `Ã¼` for"
+        " `ü`. Other programs may take the mark for a part of the first column's name.",
     )
 
 
@@ -101,6 +107,7 @@ class Export(msgspec.Struct):
     limit: int | None
     priority: int
     csv_safe: bool
+    bom: bool
     surface: Annotated[
         str, msgspec.Meta(description="The contract on which the export was created.")
     ]
@@ -162,6 +169,7 @@ def view(service: ExportService, export: exports.Export, *, with_link: bool) -> 
         limit=spec.limit,
         priority=spec.priority,
         csv_safe=spec.dialect.guard,
+        bom=spec.dialect.bom,
         surface=spec.surface,
         user_id=export.user_id,
         created_at=zulu(export.created_at),
@@ -195,6 +203,7 @@ _EXAMPLE = {
     "limit": None,
     "priority": 5,
     "csv_safe": False,
+    "bom": False,
     "surface": "native",
     "user_id": "acme",
     "created_at": "2026-03-02T09:15:04.201933Z",
@@ -302,7 +311,9 @@ async def create(request: Request, body: TheBody) -> Response:
             file_name=asked.file_name,
             priority=asked.priority,
             dialect=Dialect(
-                guard=asked.csv_safe, exported_at=responses.zulu_seconds(service.clock.now())
+                guard=asked.csv_safe,
+                bom=asked.bom,
+                exported_at=responses.zulu_seconds(service.clock.now()),
             ),
             limit=asked.limit,
             export_id=export_id,

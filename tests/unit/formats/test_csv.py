@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -193,9 +195,11 @@ def test_the_guard_puts_an_apostrophe_before_text_that_a_spreadsheet_would_run(t
     cell, row_counts = cells(json.dumps(text).encode(), guard=True)
 
     # Then
-    assert next(csv.reader([cell.decode()], strict=True))[0].startswith("'" + text[:1].strip("\n"))
+    (shown,) = next(csv.reader(io.StringIO(cell.decode(), newline=""), strict=True))
+    assert shown.strip("\n").startswith("'")
+    assert shown.replace("'", "") == text
+    assert cell.startswith(b'"')
     assert row_counts.guarded_cells == 1
-    assert cells(json.dumps(text).encode()) == (cell.replace(b"'", b"", 1), RowCounts())
 
 
 @pytest.mark.parametrize(
@@ -210,8 +214,8 @@ def test_the_guard_does_not_touch_lists_but_does_touch_the_header() -> None:
     fmt = Csv(("=a", "b"), guard=True)
 
     # When / Then
-    assert fmt.open() == b"'=a,b\r\n"
-    assert fmt.encode([b'{"=a":["=1"],"b":"=2"}'], RowCounts()) == b'"[""=1""]",\'=2\r\n'
+    assert fmt.open() == b'"\'=a",b\r\n'
+    assert fmt.encode([b'{"=a":["=1"],"b":"=2"}'], RowCounts()) == b'"[""=1""]","\'=2"\r\n'
 
 
 tokens = st.one_of(
@@ -368,8 +372,97 @@ def test_a_joined_list_shows_its_values_and_other_cells_do_not_change(
 def test_a_joined_list_that_a_spreadsheet_would_run_is_guarded_as_one_text() -> None:
     # When
     first, counted = cells(b'["=1+1","b"]', joined=True, guard=True)
-    inner, untouched = cells(b'["b","=1"]', joined=True, guard=True)
+    inner, again = cells(b'["b","=1"]', joined=True, guard=True)
 
     # Then
-    assert (first, counted.guarded_cells) == (b"'=1+1; b", 1)
-    assert (inner, untouched.guarded_cells) == (b"b; =1", 0)
+    assert (first, counted.guarded_cells) == (b'"\'=1+1; b"', 1)
+    assert (inner, again.guarded_cells) == (b'"b; \'=1"', 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "guarded"),
+    [
+        ("x;=1+1", "x;'=1+1"),
+        ("x\t=1+1", "x\t'=1+1"),
+        ("x; =1", "x; '=1"),
+        ("x;;\t @A", "x;;\t '@A"),
+        ("x;＝1", "x;'＝1"),
+        ('x;"=1', "x;\"'=1"),
+        ("x\n=1", "x\n'=1"),
+        ("x\r\n+cmd", "x\r\n'+cmd"),
+        ("x;- y", "x;'- y"),
+        ("x\n-cmd|' /c calc'!A0", "x\n'-cmd|' /c calc'!A0"),
+        ("\t=1", "'\t'=1"),
+        ("=1;=2", "'=1;'=2"),
+        ("y" * 300 + ";=1", "y" * 300 + ";'=1"),
+    ],
+)
+@pytest.mark.parametrize("before", [(), ("plain",), ("plain", "a;b", "l" * 300)])
+def test_text_that_another_separator_would_split_into_a_formula_is_guarded(
+    text: str, guarded: str, before: tuple[str, ...]
+) -> None:
+    # Given: a plan that was learned from other texts
+    rows = [json.dumps({"a": one, "b": [one]}).encode() for one in (*before, text)]
+    fmt, row_counts = Csv(("a", "b"), guard=True), RowCounts()
+    for row in rows[:-1]:
+        fmt.encode([row], RowCounts())
+
+    # When
+    line = fmt.encode(rows[-1:], row_counts).decode()
+
+    # Then
+    ((shown, listed),) = csv.reader(io.StringIO(line, newline=""), strict=True)
+    assert shown == guarded
+    assert line.startswith('"')
+    assert listed.replace("'", "") == json.dumps([text]).replace("'", "")
+    assert row_counts.guarded_cells == 1 + (listed != json.dumps([text]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a; b",
+        "48.1;-11.5",
+        "1;+2\t-3",
+        "Tasks:\n- SQL\n\n- Python\r\n+ more",
+        "a\tb",
+        "x;y=1",
+        "a-;b",
+    ],
+)
+def test_text_without_a_formula_after_a_separator_is_not_changed(text: str) -> None:
+    # When
+    (plain, _), (guarded, row_counts) = (
+        cells(json.dumps(text).encode(), guard=guard) for guard in (False, True)
+    )
+
+    # Then
+    assert guarded == plain
+    assert row_counts == RowCounts()
+
+
+@pytest.mark.parametrize("piece", ["\t", "\n\t", ';"', ";-5", "\n-", "\n- "])
+def test_a_long_text_of_separators_is_guarded_in_little_time(piece: str) -> None:
+    # When
+    begun = time.process_time()
+    cells(json.dumps(piece * 200_000 + "-5;").encode(), guard=True)
+
+    # Then
+    assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize("guard", [False, True])
+def test_a_file_does_not_begin_with_the_letters_of_a_sylk_file(guard: bool) -> None:
+    # Given
+    names = {"ID": b'"ID"', "ID_number": b'"ID_number"', "Id": b"Id", "ID,x": b'"ID,x"'}
+    for name, header in names.items():
+        # When
+        opened = Csv((name, "ID"), guard=guard).open()
+
+        # Then
+        assert opened == header + b",ID\r\n"
+
+
+def test_a_byte_order_mark_is_the_first_bytes_of_a_file_that_asks_for_it() -> None:
+    assert Csv(("ID", "b"), bom=True).open() == codecs.BOM_UTF8 + b'"ID",b\r\n'
+    assert Csv(("ID", "b")).open() == b'"ID",b\r\n'

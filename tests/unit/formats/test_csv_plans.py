@@ -16,6 +16,7 @@ from tests import fast
 
 COLUMNS = ("a", "b", "c", "d", "a")
 FORMULA = re.compile(r"[\t\r]|[ \t\n\r\v\f]*[=+\-@＝＋－＠]")
+INNER = re.compile(r"([;\t\n\r][; \t\n\r\v\f\"]*+)(?=[=+\-@＝＋－＠])")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 TEXTS = (
@@ -29,8 +30,17 @@ TEXTS = (
         '"\u2028\x85"',
         r'"back\\slash"',
         '"{v0}"',
+        '"x;=1+1"',
+        r'"x\t-1a"',
+        '"plain; text"',
+        r'"say\n\"@you\""',
     ),
-    *(json.dumps("long, " * 60), json.dumps("x" * 300), json.dumps("=" + "y" * 300)),
+    *(
+        json.dumps("long; " * 60),
+        json.dumps("long, " * 60 + ";=1"),
+        json.dumps("x" * 300),
+        json.dumps("=" + "y" * 300),
+    ),
     json.dumps('é’ "long" ' * 40, ensure_ascii=False),
 )
 NUMBERS = ("0", "-0", "1.10", "1E+05", "18446744073709551616", "9" * 400)
@@ -43,11 +53,20 @@ LISTS = (
         r'["say \"hi\""]',
         r'["\ud800"]',
         '["=1"]',
+        '["a;=1"]',
+        '["a;", "=1"]',
         "[1.10,null,true]",
     ),
     *('[ "a" ,\n "b" ]', '[{"k":\r[1, 2]}]', "[" * 300 + "]" * 300, "[NaN]", '["é"]', '[""]'),
 )
-OBJECTS = ("{}", '{"k":"v"}', '{"k": [1,\n 2.50]}', '{"k":"é, \\n"}', '{"n":18446744073709551616}')
+OBJECTS = (
+    "{}",
+    '{"k":"v"}',
+    '{"k": "v;;+1"}',
+    '{"k": [1,\n 2.50]}',
+    '{"k":"é, \\n"}',
+    '{"n":18446744073709551616}',
+)
 VALUES = (*TEXTS, *NUMBERS, *WORDS, *LISTS, *OBJECTS)
 
 
@@ -100,7 +119,16 @@ class Oracle:
             return ""
         if self.joined and isinstance(value, list):
             return self.text("; ".join(map(self.shown, elements_of(token))))
-        return self.text(value) if isinstance(value, str) else unbroken(token)
+        if isinstance(value, str):
+            return self.text(value)
+        plain = unbroken(token)
+        guarded = self.inner(plain) if self.guard and isinstance(value, list | dict) else plain
+        self.row_counts.guarded_cells += guarded != plain
+        return guarded
+
+    def inner(self, value: str) -> str:
+        """Guards after separators; no token of these tests has a number or a list mark there."""
+        return INNER.sub(r"\g<1>'", value)
 
     def shown(self, token: str) -> str:
         value = json.loads(token)
@@ -109,10 +137,13 @@ class Oracle:
     def text(self, value: str) -> str:
         whole = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         self.row_counts.replaced_characters += sum("\ud800" <= char <= "\udfff" for char in value)
-        if self.guard and FORMULA.match(value) and not NUMBER.fullmatch(value):
-            self.row_counts.guarded_cells += 1
-            return f"'{whole}"
-        return whole
+        if not self.guard:
+            return whole
+        guarded = self.inner(whole)
+        if FORMULA.match(guarded) and not NUMBER.fullmatch(value):
+            guarded = f"'{guarded}"
+        self.row_counts.guarded_cells += guarded != whole
+        return guarded
 
 
 def unbroken(token: str) -> str:
