@@ -11,7 +11,6 @@ from exporter.core.exports import Export, State
 from exporter.errors import LeaseLost, SourceError, SourceMoved, SourceUntrue
 from exporter.run import partitions
 from exporter.run.ending import Ending
-from exporter.run.packer import FileEncoder
 from exporter.run.slices import Slice
 from exporter.run.uploads import PartUploader, Position
 from exporter.sources.base import Page
@@ -122,7 +121,7 @@ class CompositionSlice(Slice):
         ending = self._commit_stored(all_=True)
         if ending is not None:
             return ending
-        self.file_encoder = FileEncoder(self.encoder, self.spec, self.at, rest)
+        self._continue_file(self.at, rest)
         return self._publish()
 
     def _read_as_one(self, reason: str) -> Ending:

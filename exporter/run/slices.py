@@ -9,7 +9,6 @@ made in the thread of the loop.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -33,6 +32,7 @@ from exporter.formats import registry
 from exporter.formats.base import Format
 from exporter.run import limits as waits
 from exporter.run import partitions
+from exporter.run.cutting import PartCutter
 from exporter.run.ending import Ending
 from exporter.run.lease import LeasedExport
 from exporter.run.limits import Limits
@@ -43,7 +43,7 @@ from exporter.run.uploads import PartUploader, Position
 from exporter.sources.base import Page, Source
 from exporter.storage import keys
 from exporter.storage.base import Storage
-from exporter.storage.export_file import MAX_GROWTH, File, needs_larger_parts, part_size
+from exporter.storage.export_file import MAX_GROWTH, File, needs_larger_parts
 from exporter.store.base import Verdict
 
 log = structlog.get_logger()
@@ -54,12 +54,6 @@ MAX_DRAIN_SECONDS = 2.0
 """Time that a worker which shuts down waits for the upload of parts that were already sent.
 
 Parts that take longer are not committed; the next worker makes them again.
-"""
-NOTED_SHARE = 0.5
-"""Share of a part after which the next position is noted, at the end of a page.
-
-A checkpoint names a noted position; what comes after it is lost if the worker dies. For compressed
-files, each noted position costs a flush of the compressor.
 """
 
 
@@ -103,11 +97,7 @@ class Slice:
             first_rows=self._first_rows(),
         )
         self.row_counts = self.saved.row_counts.copy()
-        self.file_encoder = FileEncoder(encoder, self.spec, self.saved, bytearray())
-        self.noted: deque[Position] = deque()
-        """Positions, in order, whose bytes are not all sent to the object store."""
-        self.noted_bytes = 0
-        """Bytes of the file before the position that was noted last."""
+        self._continue_file(self.saved, bytearray())
         self.pages = Prefetch(source, self.spec, self._may_wait_for_page)
         self.uploader = PartUploader(self.file, ahead=limits.parts_ahead, check=held.check)
         self.draining_since: float | None = None
@@ -148,10 +138,7 @@ class Slice:
         return self._read()
 
     def _read(self) -> Ending:
-        self.file_encoder = FileEncoder(
-            self.encoder, self.spec, self.saved, self.file.read_tail(self.saved)
-        )
-        self.noted_bytes = self.file_encoder.size
+        self._continue_file(self.saved, self.file.read_tail(self.saved))
         while not self.reader.ended:
             if self._must_hand_over():
                 return self._hand_over()
@@ -174,49 +161,23 @@ class Slice:
         self.file_encoder.add(rows, self.row_counts)
         if self.reader.ended:
             return self._commit_stored()
-        self._note_position()
+        expected = [n for n in (self.at.total_at_end, self.spec.limit) if n is not None]
+        self.cutter.choose_size(self.at.rows, min(expected, default=0))
+        if self.cutter.is_position_due:
+            self.cutter.note(self._position())
         return self._send_full_parts() or self._commit_stored()
-
-    def _note_position(self) -> None:
-        """Notes the current position if NOTED_SHARE of a part was made since the last one."""
-        made = self.file_encoder.taken + self.file_encoder.ready_bytes
-        if made - self.noted_bytes >= NOTED_SHARE * self._part_size():
-            at = self._position()
-            self.noted_bytes = self.file_encoder.size
-            self.noted.append(Position(at, self.noted_bytes))
 
     def _send_full_parts(self) -> Ending | None:
         """Sends parts until the buffer holds no more than one; the last part is never sent here.
 
         Returns an ending if the slice has ended meanwhile; see `_commit_stored`.
         """
-        size = self._part_size()
-        while self.file_encoder.ready_bytes > size:
-            part = self.file_encoder.take(size)
-            position = None
-            while self.noted and self.noted[0].bytes_before <= self.file_encoder.taken:
-                position = self.noted.popleft()
-            self.uploader.send(self.at, part, position)
+        while (part := self.cutter.next_full()) is not None:
+            self.uploader.send(self.at, *part)
             ending = self._commit_stored()
             if ending is not None:
                 return ending
         return None
-
-    def _part_size(self) -> int:
-        """Returns the size of every part; chooses it while the first part is filled.
-
-        It can then be computed from the bytes of a row and the number of rows that the source
-        announces.
-        """
-        base = self.limits.part_size
-        if not self.at.part_size:
-            if self.file_encoder.ready_bytes < NOTED_SHARE * base:
-                return base
-            expected = [n for n in (self.at.total_at_end, self.spec.limit) if n is not None]
-            rows = min(expected, default=0)
-            size = self.file_encoder.size * rows // max(self.at.rows, 1)
-            self.reader.at = self.at.evolve(part_size=part_size(base, size))
-        return self.at.part_size
 
     def _cut(self, page: Page) -> Ending | None:
         """Divides the export into partitions after its first page, if the export is large enough.
@@ -327,7 +288,7 @@ class Slice:
             upload_id=checkpoint.upload_id,
             parts=checkpoint.stored_parts,
             overhang=0,
-            part_size=checkpoint.part_size or self.at.part_size,
+            part_size=checkpoint.part_size,
             tail=checkpoint.tail,
         )
         if stale is not None and stale != checkpoint.tail:
@@ -355,9 +316,7 @@ class Slice:
         ending = self._send_full_parts()
         if ending is not None:
             return ending
-        size = self._part_size()
-        end = Position(at.evolve(part_size=size), self.file_encoder.size)
-        self.uploader.send(self.at, self.file_encoder.take(size), end, closing=result)
+        self.uploader.send(self.at, *self.cutter.last(at), closing=result)
         ending = self._commit_stored(all_=True)
         if ending is not None:
             return ending
@@ -481,6 +440,11 @@ class Slice:
 
     # -- starting points -----------------------------------------------------------------------
 
+    def _continue_file(self, at: Checkpoint, buffer: bytearray) -> None:
+        """Continues the file after the checkpoint; `buffer` holds the bytes after its parts."""
+        self.file_encoder = FileEncoder(self.encoder, self.spec, at, buffer)
+        self.cutter = PartCutter(self.file_encoder, self.limits.part_size, at.part_size)
+
     def _first_checkpoint(self) -> Checkpoint:
         # The default columns of a source are those of its documentation: rows may lack some.
         given = self.spec.columns
@@ -552,7 +516,9 @@ class Slice:
         Afterwards the encoder's buffer holds all bytes up to that position that are in no part yet.
         """
         return self.reader.checkpoint().evolve(
-            row_counts=self.row_counts.copy(), packed=self.file_encoder.settle()
+            row_counts=self.row_counts.copy(),
+            packed=self.file_encoder.settle(),
+            part_size=self.cutter.chosen_size,
         )
 
     def _result(self, unknown_ids: Volume | None) -> Result:

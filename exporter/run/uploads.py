@@ -93,7 +93,7 @@ class PartUploader:
         upload = self._opened(at)
         part: Future[Part] | None = None
         if data:
-            number = self._next_number(at)
+            number = self._next_number()
             part = self._start(lambda: self._file.put(upload, number, data))
         self._sent.append(_Sent(position, len(data), part, closing))
 
@@ -103,7 +103,7 @@ class PartUploader:
         `position` is the position after this part.
         """
         upload = self._opened(position.at)
-        number = self._next_number(position.at)
+        number = self._next_number()
         part = self._start(lambda: self._file.compose(upload, number, step))
         self._sent.append(_Sent(position, 0 if step.copy else step.size, part))
 
@@ -180,12 +180,12 @@ class PartUploader:
             self._parts = list(at.stored_parts)
         return self._upload
 
-    def _next_number(self, at: Checkpoint) -> int:
+    def _next_number(self) -> int:
         number = len(self._parts) + sum(one.part is not None for one in self._sent) + 1
         if number > MAX_PARTS:
             raise StorageError(
-                f"the file has more than {MAX_PARTS} parts of {at.part_size} bytes, the most that "
-                "S3 accepts: export fewer rows, or set a larger EXPORTER_PART_SIZE"
+                f"the file has more than {MAX_PARTS} parts of {self._parts[0].size} bytes, which is "
+                "all that S3 accepts: export fewer rows, or set a larger EXPORTER_PART_SIZE"
             )
         return number
 
