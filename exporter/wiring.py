@@ -7,7 +7,7 @@ import threading
 import redis
 import structlog
 
-from exporter.clock import SystemClock
+from exporter.clock import Clock, SystemClock
 from exporter.config import check_proxies, load_config
 from exporter.core.exports import Export
 from exporter.errors import ExporterError
@@ -123,8 +123,11 @@ def deliverer() -> Deliverer:
     )
 
 
-def storage(settings: Settings) -> S3Storage:
-    """Returns the object store of the settings, without connecting to it."""
+def storage(settings: Settings, clock: Clock | None = None) -> S3Storage:
+    """Returns the object store of the settings, without connecting to it.
+
+    `clock` is the time of its retries; default: the machine's.
+    """
     return S3Storage(
         settings.s3_bucket,
         endpoint_url=settings.s3_endpoint_url,
@@ -132,7 +135,7 @@ def storage(settings: Settings) -> S3Storage:
         region=settings.s3_region,
         addressing=settings.s3_addressing,
         encryption=settings.s3_sse,
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
     )
 
 

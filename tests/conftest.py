@@ -97,9 +97,15 @@ BOARD_ROWS = 2_000
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Addresses]:
+def stack_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the working directory of the local stack, whose state is in `.exporter`."""
+    return tmp_path_factory.mktemp("stack")
+
+
+@pytest.fixture(scope="session")
+def stack(stack_home: Path) -> Iterator[Addresses]:
     """Starts the whole service on real servers: API, workers, board with hostile postings."""
-    directory = tmp_path_factory.mktemp("stack")
+    directory = stack_home / ".exporter"
     with Stack(
         directory, ports.find_base(), 2, board_rows=BOARD_ROWS, board_profile="hostile"
     ) as addresses:

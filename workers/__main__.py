@@ -17,7 +17,7 @@ import structlog
 
 from exporter import config, logs, settings
 from exporter.errors import ConfigurationError, StoreUnavailable
-from exporter.store.redis import durability
+from exporter.store.redis import durability, keys
 from exporter.store.redis.store import RedisStore
 
 log = structlog.get_logger()
@@ -100,7 +100,9 @@ def _run_until_stopped(arguments: list[str]) -> None:
 def _schedule() -> None:
     """Runs Celery beat, which starts the hourly cleanup."""
     from workers.app import app
+    from workers.presence import Presence
 
+    Presence(RedisStore.connect(settings.load().redis_url), keys.BEATS).keep_shown()
     # The schedule is in the code, but beat requires a file for the times of its last runs.
     with tempfile.TemporaryDirectory(prefix="exporter-beat-") as directory:
         app.start(["beat", f"--schedule={Path(directory) / 'schedule'}", "--loglevel=WARNING"])

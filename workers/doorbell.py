@@ -9,8 +9,6 @@ use the same mechanism, with their own wake-ups, relay and sweep.
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 from datetime import timedelta
 from typing import Any
@@ -18,7 +16,6 @@ from typing import Any
 import structlog
 from celery import Celery
 from celery.signals import worker_ready, worker_shutdown
-from redis.exceptions import RedisError
 
 from exporter import settings, wiring
 from exporter.errors import StoreUnavailable
@@ -28,6 +25,7 @@ from exporter.store.redis import keys
 from exporter.store.redis.store import RedisStore
 from exporter.webhooks.outbox import Outbox
 from workers.app import BROKER_ERRORS, app
+from workers.presence import Presence
 from workers.routing import QUEUE, WEBHOOK_QUEUE, broker_priority
 from workers.watchdog import Watchdog
 
@@ -62,8 +60,6 @@ MIN_WEBHOOK_DOORBELL_INTERVAL_SECONDS = 0.05
 
 During a burst of events, one message is sufficient for many events.
 """
-PRESENCE_TTL_SECONDS = 15
-"""TTL of a presence key: a worker counts as live for this time after its last sign of life."""
 
 
 class Relay(threading.Thread):
@@ -170,21 +166,6 @@ def send_doorbell(
             return
 
 
-class Presence:
-    """Redis key that shows that a worker is alive; expires PRESENCE_TTL_SECONDS after `show`."""
-
-    def __init__(self, store: RedisStore, name: str, kind: str = keys.WORKERS) -> None:
-        self._store = store
-        self._key = kind + name
-
-    def show(self) -> None:
-        """Sets the presence key, or renews its TTL. Errors of Redis are logged, not raised."""
-        try:
-            self._store.client.set(self._key, "1", ex=PRESENCE_TTL_SECONDS)
-        except RedisError as error:
-            log.warning("presence.not_shown", reason=str(error))
-
-
 def can_reach_broker() -> bool:
     """True if a new connection to the broker works."""
     try:
@@ -205,18 +186,17 @@ _threads: list[Relay | WebhookRelay | Sweeper | Watchdog] = []
 def _start(sender: Any, **_: object) -> None:
     found = settings.load()
     store = RedisStore.connect(found.redis_url)
-    name = f"{socket.gethostname()}:{os.getpid()}"
     slots = sender.pool.num_processes
     queues = app.amqp.queues.consume_from
     if QUEUE in queues:
-        presence = Presence(store, name)
+        presence = Presence(store)
         relay, sweeper = Relay(store, app), Sweeper(store, then=presence.show)
         watchdog = Watchdog(store, slots, [relay, sweeper], can_reach_broker=can_reach_broker)
         _threads.extend([relay, sweeper, watchdog])
         presence.show()
     if WEBHOOK_QUEUE in queues:
         outbox = wiring.outbox(found, store)
-        webhook_relay = WebhookRelay(outbox, app, Presence(store, name, keys.SENDERS))
+        webhook_relay = WebhookRelay(outbox, app, Presence(store, keys.SENDERS))
         watchdog = Watchdog(outbox, slots, [webhook_relay], can_reach_broker=can_reach_broker)
         _threads.extend([webhook_relay, watchdog])
     for thread in _threads:

@@ -55,7 +55,7 @@ class Client:
             base_url=self._url,
             headers={"authorization": f"Bearer {key}"},
             timeout=30,
-            **_options(self._url),
+            **http_options(self._url),
         )
 
     def __enter__(self) -> Self:
@@ -110,7 +110,7 @@ class Client:
             response = self._http.request(method, path, json=body)
         except httpx.RequestError as error:
             what = str(error) or type(error).__name__
-            way = _way(self._url)
+            way = proxy_text(self._url)
             raise ServiceSilent(f"{self._url} does not answer{way}: {what}") from None
         try:
             answer = response.json()
@@ -135,7 +135,7 @@ class Client:
         return answer
 
 
-def _options(url: str) -> dict[str, Any]:
+def http_options(url: str) -> dict[str, Any]:
     """Returns the options of an httpx.Client for a URL: the proxy, and trust in certificates.
 
     Raises ConfigurationError if the environment names a proxy that cannot be used.
@@ -149,7 +149,8 @@ def _options(url: str) -> dict[str, Any]:
     }
 
 
-def _way(url: str) -> str:
+def proxy_text(url: str) -> str:
+    """Returns the end of a sentence that names the proxy of a URL; empty without a proxy."""
     proxy = proxies.find(url)
     return f" through the proxy of {proxy.variable}" if proxy else ""
 
@@ -164,7 +165,7 @@ def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> N
     with _unfinished(file) as part, part.open("wb") as out:
         try:
             with (
-                httpx.Client(timeout=30, **_options(url)) as client,
+                httpx.Client(timeout=30, **http_options(url)) as client,
                 client.stream("GET", url) as response,
             ):
                 if not response.is_success:
@@ -174,7 +175,7 @@ def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> N
                     watch(len(chunk))
         except httpx.RequestError as error:
             what = str(error) or type(error).__name__
-            raise ServiceError(f"the download broke off{_way(url)}: {what}") from None
+            raise ServiceError(f"the download broke off{proxy_text(url)}: {what}") from None
         if out.tell() != size:
             raise ServiceError(f"{out.tell()} bytes arrived, {size} were announced")
 

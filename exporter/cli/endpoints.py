@@ -10,11 +10,13 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
+from exporter.cli import local_stack
 from exporter.cli.console import err, out, report_errors
 from exporter.core import events
 from exporter.errors import ExporterError
 
 if TYPE_CHECKING:
+    from exporter.settings import Settings
     from exporter.webhooks.addresses import Guard
     from exporter.webhooks.delivery_store import Deliveries
     from exporter.webhooks.endpoint_store import Endpoints
@@ -192,22 +194,29 @@ def _print(text: str) -> None:
 
 
 def _endpoints() -> Endpoints:
-    from exporter import settings, wiring
+    from exporter import wiring
     from exporter.store.redis.store import RedisStore
 
-    own = settings.load()
+    own = _settings()
     return wiring.endpoints(own, RedisStore.connect(own.redis_url).client)
 
 
 def _deliveries() -> Deliveries:
-    from exporter import settings, wiring
+    from exporter import wiring
     from exporter.store.redis.store import RedisStore
 
-    own = settings.load()
+    own = _settings()
     return wiring.deliveries(own, RedisStore.connect(own.redis_url).client)
 
 
 def _guard() -> Guard:
-    from exporter import settings, wiring
+    from exporter import wiring
 
-    return wiring.guard(settings.load())
+    return wiring.guard(_settings())
+
+
+def _settings() -> Settings:
+    from exporter import settings
+
+    local_stack.use()
+    return settings.load()

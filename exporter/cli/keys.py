@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from exporter.cli import local_stack
 from exporter.cli.console import err, out, report_errors
 from exporter.errors import ExporterError
 
@@ -235,4 +236,5 @@ def _redis() -> redis.Redis:
     from exporter import settings
     from exporter.store.redis.store import RedisStore
 
+    local_stack.use()
     return RedisStore.connect(settings.load().redis_url).client

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exporter.cli import endpoints, keys, processes
+from exporter.cli import endpoints, keys, local_stack, processes
 from exporter.cli.board import Faults, ProfileOption, board, check_profile
 from exporter.cli.console import DATA_DIR, err, out, print_warning, report_errors
 from exporter.cli.strict import StrictGroup
 from exporter.errors import ExporterError
+
+if TYPE_CHECKING:
+    from exporter.cli.client import Client
 
 app = typer.Typer(
     cls=StrictGroup,
@@ -133,15 +136,19 @@ def export(
         bool, typer.Option(help="Begin a CSV file with a byte order mark, for Excel.")
     ] = False,
     url: Annotated[
-        str, typer.Option(envvar="EXPORTER_PUBLIC_URL", help="The service.")
-    ] = "http://127.0.0.1:8800",
+        str | None,
+        typer.Option(
+            envvar="EXPORTER_PUBLIC_URL",
+            help="The service; default: that of `exporter up` here.",
+            show_default=False,
+        ),
+    ] = None,
     api_key: Annotated[
         str | None,
         typer.Option(envvar="EXPORTER_API_KEY", help="Default: the key of `exporter up` here."),
     ] = None,
 ) -> None:
     """Export from a running service into a file: enqueue, watch, download, verify."""
-    from exporter.cli.client import Client
     from exporter.cli.watch import fetch
 
     try:
@@ -163,7 +170,7 @@ def export(
         request["columns"] = [name.strip() for name in columns.split(",")]
     if limit is not None:
         request["limit"] = limit
-    with report_errors(), Client(url, api_key or _local_key()) as client:
+    with report_errors(), _client(url, api_key) as client:
         if not output.parent.is_dir():
             raise ExporterError(f"{output.parent} is not a directory: make it, or give another -o")
         fetch(client, request, output, err)
@@ -181,7 +188,21 @@ def doctor(
     """
     from exporter.cli.doctor.command import run
 
+    local_stack.use()
     raise typer.Exit(run(out, as_json=as_json))
+
+
+@app.command()
+def env(
+    data_dir: Annotated[Path, typer.Option(help="Folder of the running stack.")] = DATA_DIR,
+) -> None:
+    """Print the variables of the local stack for a shell: eval "$(exporter env)".
+
+    They contain its passwords and keys. Exit code 1: no stack is running there.
+    """
+    with report_errors():
+        for line in list(local_stack.shell_lines(data_dir)):
+            out.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 for process in (processes.api, processes.worker, processes.webhooks, processes.beat):
@@ -191,11 +212,12 @@ app.add_typer(endpoints.endpoints, name="endpoints")
 app.add_typer(board, name="board")
 
 
-def _local_key() -> str:
-    try:
-        return (DATA_DIR / "api_key").read_text("utf-8").strip()
-    except OSError:
-        raise ExporterError("no API key: set EXPORTER_API_KEY or give --api-key") from None
+def _client(url: str | None, api_key: str | None) -> Client:
+    """Returns a client of the service; default: that of the local stack here, and its key."""
+    from exporter.cli.client import Client
+
+    found = local_stack.service_url(url)
+    return Client(found, api_key or local_stack.api_key(found))
 
 
 def main() -> None:

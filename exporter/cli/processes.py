@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from exporter import logs
+from exporter.cli import local_stack
 from exporter.cli.console import report_errors
 from exporter.settings import MAX_CONCURRENCY
 
@@ -26,6 +27,7 @@ def _slots(value: int | None) -> int | None:
 
 def api(port: Port = 8800, host: Host = "127.0.0.1") -> None:
     """Serve the REST API."""
+    local_stack.use()
     logs.configure("api")
     with report_errors():
         from exporter.api.server import serve
@@ -58,4 +60,5 @@ def _become(*arguments: str) -> NoReturn:
 
     The package `workers` imports Celery and is never imported by `exporter`.
     """
+    local_stack.use()
     os.execv(sys.executable, [sys.executable, "-m", "workers", *arguments])  # noqa: S606

@@ -25,7 +25,7 @@ import redis
 
 from exporter.config import LOCAL_CONFIG
 from exporter.errors import ConfigurationError, ExporterError
-from exporter.local import ports, private, s3, sample
+from exporter.local import ports, private, running, s3, sample
 from exporter.local.children import Child
 from exporter.local.redis import RedisServer
 from exporter.local.s3 import S3Server
@@ -38,6 +38,23 @@ _MAX_PORT = 65_535
 _CONFIG_HEADER = "# Written by `exporter up`, and by the next one too unless you change it.\n"
 _PIPELINE_FILE = "pipeline.sqlite"
 _USER = "local"
+_DESCRIBED = frozenset(
+    {
+        "AWS_ACCESS_KEY_ID",
+        "AWS_CONFIG_FILE",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SHARED_CREDENTIALS_FILE",
+        "BOARD_KEY",
+        "EXPORTER_BROKER_URL",
+        "EXPORTER_CONFIG",
+        "EXPORTER_PUBLIC_URL",
+        "EXPORTER_REDIS_URL",
+        "EXPORTER_S3_BUCKET",
+        "EXPORTER_S3_ENDPOINT_URL",
+        "EXPORTER_S3_REGION",
+    }
+)
+"""Variables that make a process part of a stack."""
 _STOPPED_FIRST = ("api", "beat", "worker", "webhooks")
 
 
@@ -115,6 +132,7 @@ class Stack:
         stopping = stopping or threading.Event()
         self._lock = _lock_directory(self._dir)
         try:
+            running.remove(self._dir)  # of a stack that was killed
             self._check_ports()
             return self._start_all(stopping)
         except BaseException:
@@ -140,6 +158,7 @@ class Stack:
             child.stop()
         self._children.clear()
         if self._lock is not None:
+            running.remove(self._dir)
             self._lock.close()
             self._lock = None
 
@@ -194,11 +213,13 @@ class Stack:
                 "worker", ["--concurrency", str(self._workers)], f"{redis_keys.WORKERS}*", env
             ),
             self._worker("webhooks", [], f"{redis_keys.SENDERS}*", env),
-            self._command("beat", ["beat"], env, _ready_after(1.0)),
+            self._worker("beat", [], f"{redis_keys.BEATS}*", env),
         ]
         if self._board:
             parts.insert(0, self._board_child(env))
         self._start_and_wait(parts, stopping)
+        described = {name: value for name, value in env.items() if name in _DESCRIBED}
+        running.write(self._dir, running.Description(addresses.url, described))
         return addresses
 
     def _start_and_wait(self, children: Sequence[Child], stopping: threading.Event) -> None:
@@ -220,11 +241,12 @@ class Stack:
     def _environment(self, addresses: Addresses, kept: _Secrets) -> Mapping[str, str]:
         # An AWS profile or session token of the user would override the stack's own key.
         env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-        env |= {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
         own = Path("exporter.toml")
         config = own.absolute() if own.exists() else _write_config(self._dir, self._port + 10)
         env.setdefault("EXPORTER_CONFIG", str(config))
         return env | {
+            "PYTHONUNBUFFERED": "1",
+            **dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull),
             "EXPORTER_REDIS_URL": addresses.redis_url,
             # A broker URL of the user may name another Redis, whose workers would get our tasks.
             "EXPORTER_BROKER_URL": f"{addresses.redis_url.removesuffix('/0')}/1",
@@ -235,7 +257,6 @@ class Stack:
             "AWS_ACCESS_KEY_ID": kept.access_key,
             "AWS_SECRET_ACCESS_KEY": kept.secret_key,
             "BOARD_KEY": kept.board_key,
-            "PYTHONUNBUFFERED": "1",
         }
 
     def _board_child(self, env: Mapping[str, str]) -> Child:
@@ -426,12 +447,3 @@ def _health_check(port: int) -> Callable[[], bool]:
             connection.close()
 
     return answers
-
-
-def _ready_after(seconds: float) -> Callable[[], bool]:
-    """Returns a function that is True from `seconds` after now.
-
-    Used as readiness check of a child process that answers no requests.
-    """
-    begin = time.monotonic()
-    return lambda: time.monotonic() - begin >= seconds

@@ -81,7 +81,9 @@ class _Running(threading.Thread):
             if left <= 0:
                 seconds = 0.0 if began is None else time.monotonic() - began
                 text = f"no answer within {seconds:.0f} s"
-                self._settle(Finding(self._check.name, Status.FAIL, text))
+                variable = next(iter(self._check.variables), None)
+                remedy = "check the address and the server" if variable else None
+                self._settle(Finding(self._check.name, Status.FAIL, text, variable, remedy))
             # `_began` may be set meanwhile, and brings the deadline forward.
             self._known.wait(min(max(left, 0), 0.2))
         return self.wait()

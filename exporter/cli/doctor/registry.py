@@ -17,13 +17,22 @@ _S3 = (
     "EXPORTER_S3_ADDRESSING",
     "EXPORTER_S3_SSE",
 )
+_LINK = ("EXPORTER_S3_PUBLIC_ENDPOINT_URL", *_S3)
 
 CHECKS: Sequence[Check] = (
-    Check("redis", redis_checks.records, variables=_REDIS),
+    Check("redis", redis_checks.connection, variables=_REDIS),
+    Check("redis writes", redis_checks.writes, needs=["redis"], variables=_REDIS),
+    Check("redis durability", redis_checks.is_durable, needs=["redis"], variables=_REDIS),
+    Check("redis memory", redis_checks.has_memory, needs=["redis"], variables=_REDIS),
+    Check("redis version", redis_checks.is_maintained, needs=["redis"], variables=_REDIS),
     Check("broker", redis_checks.broker, variables=_BROKER),
-    Check("workers", process_checks.workers, needs=["redis"], variables=_REDIS),
     Check("s3", storage_checks.access, variables=_S3),
     Check("s3 exports", storage_checks.exports, needs=["s3"], variables=_S3),
+    Check("s3 link", storage_checks.link, needs=["s3"], variables=_LINK),
+    Check("api", process_checks.api, variables=["EXPORTER_PUBLIC_URL"]),
+    Check("workers", process_checks.workers, needs=["redis"], variables=_REDIS),
+    Check("webhooks", process_checks.senders, needs=["redis"], variables=_REDIS),
+    Check("beat", process_checks.beat, needs=["redis"], variables=_REDIS),
 )
 """The checks that do not depend on the content of a file."""
 

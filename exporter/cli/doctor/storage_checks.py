@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 
 from exporter import wiring
+from exporter.cli.doctor import http_probe, storage_causes
 from exporter.cli.doctor.checks import Problem
-from exporter.errors import ExporterError
+from exporter.clock import SystemClock
 from exporter.settings import Settings
 from exporter.storage import keys
 from exporter.storage.base import FileHeaders, ObjectRange
@@ -17,30 +19,51 @@ from exporter.storage.s3 import S3Storage
 HEADERS = FileHeaders(content_type="text/plain", file_name="probe.txt")
 """Headers of the objects that checks write."""
 
-
+PUBLIC = "EXPORTER_S3_PUBLIC_ENDPOINT_URL"
+LINK_SECONDS = 60
 _WORKS = "writes, completes, copies and deletes"
+
+
+class _HastyClock(SystemClock):
+    """A clock by which an hour has passed after each pause, so that a request is repeated once."""
+
+    def __init__(self) -> None:
+        self._paused = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self._paused
+
+    def sleep(self, seconds: float) -> None:
+        self._paused += 3600 + seconds
 
 
 @contextmanager
 def probing(settings: Settings) -> Iterator[tuple[S3Storage, str]]:
     """Context manager for a check: the store, and a prefix all of whose objects are deleted after.
 
-    Requests are repeated once at most, without a pause, so that a failure is known soon.
+    Raises Problem in place of each error of the store. Requests are repeated once at most, without
+    a pause, so that a failure is known soon.
     """
-    storage = wiring.storage(settings)
+    storage = wiring.storage(settings, _HastyClock())
     prefix = f"{keys.ROOT}doctor-{uuid.uuid4()}/"
     try:
-        yield storage, prefix
-    except BaseException:
-        with suppress(ExporterError):  # the first failure is the one to report
-            _clear(storage, prefix)
+        try:
+            yield storage, prefix
+        except BaseException:
+            with suppress(Exception):  # the first failure is the one to report
+                _clear(storage, prefix)
+            raise
+        _clear(storage, prefix)
+    except Problem:
         raise
-    _clear(storage, prefix)
+    except Exception as error:  # of botocore, too: another server answers what no S3 does
+        raise storage_causes.problem(error, settings) from error
 
 
 def access(settings: Settings) -> str:
     """The credentials can list and write the bucket."""
-    wiring.storage(settings).check()
+    with probing(settings) as (storage, _):
+        storage.check()
     return f"bucket {settings.s3_bucket} can be listed and written"
 
 
@@ -64,6 +87,33 @@ def exports(settings: Settings) -> str:
     if not storage.takes_conditions:
         return f"{_WORKS}; it has no If-None-Match, so a key is looked up before it is written"
     return _WORKS
+
+
+def link(settings: Settings) -> str:
+    """A download link leads to the object, through the address that callers use."""
+    variable = PUBLIC if settings.s3_public_endpoint_url else storage_causes.ENDPOINT
+    body = b"probe"
+    with probing(settings) as (storage, prefix):
+        key = f"{prefix}link"
+        storage.put_small(key, body, HEADERS)
+        url = storage.presign(key, LINK_SECONDS)
+        where = http_probe.place(url)
+        answer = http_probe.get(
+            url, variable, f"give the address at which callers reach the store ({PUBLIC})"
+        )
+    if answer.status_code == HTTPStatus.FORBIDDEN:
+        raise Problem(
+            f"{where} rejects the signature of a download link",
+            variable=variable,
+            remedy="write the address as callers send it, or let the proxy pass on the Host header",
+        )
+    if answer.status_code != HTTPStatus.OK or answer.content != body:
+        raise Problem(
+            f"{where} answers HTTP {answer.status_code} to a download link, not with the object",
+            variable=variable,
+            remedy="give an address that leads to the object store",
+        )
+    return f"a file can be downloaded from {where}"
 
 
 def _clear(storage: S3Storage, prefix: str) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -74,84 +74,103 @@ def writes(client: redis.Redis) -> Sequence[Diagnosis]:
 
 
 def persistence(client: redis.Redis) -> Sequence[Diagnosis]:
-    """Returns what is wrong with the settings, the kind and the version of Redis.
+    """Returns what is wrong with the kind, the settings and the version of Redis.
 
     What Redis does not report counts as wrong, but not as permanent. Raises RedisError if Redis
     does not answer.
     """
-    found: list[Diagnosis] = []
+    report = read(client)
+    return [one for judge in TOPICS.values() for one in judge(report)]
+
+
+class Report(NamedTuple):
+    """Answers of Redis to INFO and CONFIG GET; empty if it refused."""
+
+    info: Mapping[str, Any]
+    config: Mapping[str, str]
+    refused: Sequence[str] = ()
+    """Errors, with their codes, of what was refused."""
+
+
+def read(client: redis.Redis) -> Report:
+    """Returns what Redis reports about itself. Raises RedisError if it does not answer."""
     info: Mapping[str, Any] = {}
     config: Mapping[str, str] = {}
+    refused: list[str] = []
     try:
         info = cast("Mapping[str, Any]", client.info("everything"))
     except ResponseError as error:
-        found.append(_silent(errors.with_code(error)))
+        refused.append(errors.with_code(error))
     try:
         config = cast("Mapping[str, str]", client.config_get("appendfsync"))
     except ResponseError as error:
-        found.append(
-            Diagnosis(
-                f"Redis refused to report how often it writes to disk ({errors.with_code(error)})",
-                "without appendfsync always, a power cut may lose accepted exports",
-                is_permanent=False,
-            )
-        )
-    return [*found, *_judge(info, config)]
+        refused.append(errors.with_code(error))
+    return Report(info, config, refused)
 
 
-def _judge(info: Mapping[str, Any], config: Mapping[str, str]) -> Sequence[Diagnosis]:
-    found: list[Diagnosis] = []
+def _judge_durability(report: Report) -> Iterator[Diagnosis]:
+    info, config, refused = report
     kind = diagnosis.unsupported(str(info.get("redis_mode", "")))
     if kind is not None:
-        found.append(kind)
-    missing = [name for name in ("maxmemory_policy", "aof_enabled") if info and name not in info]
+        yield kind
+    missing = [name for name in ("maxmemory_policy", "aof_enabled") if name not in info]
     if missing:
-        found.append(_silent(f"INFO has no {' and no '.join(missing)}"))
+        reason = f"INFO has no {' and no '.join(missing)}" if info else refused[0]
+        yield Diagnosis(
+            "Redis refused to report whether it evicts keys and keeps an append-only file "
+            f"({reason})",
+            "make sure that it has maxmemory-policy noeviction and appendonly yes",
+            is_permanent=False,
+        )
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        found.append(
-            Diagnosis(
-                f"Redis has maxmemory-policy {policy}, so it deletes exports silently when full",
-                "run redis-cli CONFIG SET maxmemory-policy noeviction, and set it in redis.conf",
-                is_permanent=True,
-            )
+        yield Diagnosis(
+            f"Redis has maxmemory-policy {policy}, so it deletes exports silently when full",
+            "run redis-cli CONFIG SET maxmemory-policy noeviction, and set it in redis.conf",
+            is_permanent=True,
         )
     if not info.get("aof_enabled", 1):
-        found.append(
-            Diagnosis(
-                "Redis keeps no append-only file, so a restart loses exports",
-                "run redis-cli CONFIG SET appendonly yes, and set it in redis.conf",
-                is_permanent=True,
-            )
+        yield Diagnosis(
+            "Redis keeps no append-only file, so a restart loses exports",
+            "run redis-cli CONFIG SET appendonly yes, and set it in redis.conf",
+            is_permanent=True,
         )
-    fsync = config.get("appendfsync", "always")
-    if fsync != "always":
-        found.append(
-            Diagnosis(
-                f"Redis has appendfsync {fsync}, so a power cut may lose accepted exports",
-                "run redis-cli CONFIG SET appendfsync always, and set it in redis.conf",
-                is_permanent=False,
-            )
+    fsync = config.get("appendfsync")
+    if fsync is None:
+        reason = refused[-1] if refused else "CONFIG GET has no appendfsync"
+        yield Diagnosis(
+            f"Redis refused to report how often it writes to disk ({reason})",
+            "make sure that it has appendfsync always, or a power cut may lose accepted exports",
+            is_permanent=False,
         )
-    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    elif fsync != "always":
+        yield Diagnosis(
+            f"Redis has appendfsync {fsync}, so a power cut may lose accepted exports",
+            "run redis-cli CONFIG SET appendfsync always, and set it in redis.conf",
+            is_permanent=False,
+        )
+
+
+def _judge_memory(report: Report) -> Iterator[Diagnosis]:
+    used, most = (int(report.info.get(name, 0)) for name in ("used_memory", "maxmemory"))
     if most and used > FULL_SHARE * most:
-        found.append(
-            Diagnosis(
-                f"Redis has used {used / most:.0%} of its maxmemory, so no export is created",
-                "raise maxmemory, or wait until records expire",
-                is_permanent=False,
-            )
+        yield Diagnosis(
+            f"Redis has used {used / most:.0%} of its maxmemory, so no export is created",
+            "raise maxmemory, or wait until records expire",
+            is_permanent=False,
         )
-    hole = versions.warn(info)
+
+
+def _judge_version(report: Report) -> Iterator[Diagnosis]:
+    hole = versions.warn(report.info)
     if hole is not None:
         text, _, remedy = hole.rstrip(".").rpartition(": ")
-        found.append(Diagnosis(text, remedy, is_permanent=False))
-    return found
+        yield Diagnosis(text, remedy, is_permanent=False)
 
 
-def _silent(reason: str) -> Diagnosis:
-    return Diagnosis(
-        f"Redis refused to report whether it evicts keys and keeps an append-only file ({reason})",
-        "make sure that it has maxmemory-policy noeviction and appendonly yes",
-        is_permanent=False,
-    )
+TOPICS: Mapping[str, Callable[[Report], Iterator[Diagnosis]]] = {
+    "durability": _judge_durability,
+    "memory": _judge_memory,
+    "version": _judge_version,
+}
+"""Judges of a report, by topic: eviction and persistence, free memory, known security holes."""

@@ -79,6 +79,7 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
   exporter:delivery_leases         zset    delivery -> expiry of the lease of its attempt
   exporter:workers:{host}:{pid}    string  presence of a worker, with a TTL
   exporter:senders:{host}:{pid}    string  presence of a webhook sender, with a TTL
+  exporter:beats:{host}:{pid}      string  presence of a scheduler, with a TTL
 """
 
 from __future__ import annotations
@@ -87,6 +88,8 @@ WORKERS = "exporter:workers:"
 """Prefix of the presence keys of workers."""
 SENDERS = "exporter:senders:"
 """Prefix of the presence keys of webhook senders."""
+BEATS = "exporter:beats:"
+"""Prefix of the presence keys of schedulers."""
 
 
 def export(export_id: str) -> str:

@@ -42,6 +42,16 @@ def warn(info: Mapping[str, Any]) -> str | None:
     )
 
 
+def name(info: Mapping[str, Any]) -> str:
+    """Returns the name and version of the server that answered this INFO, for people.
+
+    >>> name({"redis_version": "7.2.4", "valkey_version": "9.1.0"})
+    'Valkey 9.1.0'
+    """
+    server, version = _server(info)
+    return f"{server} {version}" if version else f"{server} of unknown version"
+
+
 def _server(info: Mapping[str, Any]) -> tuple[str, str]:
     """Returns the name and the version of the server; the version is empty if unknown.
 

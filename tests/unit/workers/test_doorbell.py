@@ -12,7 +12,7 @@ from exporter.maintenance.sweeper import Sweeper
 from exporter.store.base import ExportStore
 from exporter.store.redis.store import RedisStore
 from tests.harness import Bench, postings
-from workers import doorbell
+from workers.presence import Presence
 
 pytestmark = pytest.mark.external
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.external
 def test_a_sweep_goes_on_while_presence_cannot_be_shown() -> None:
     # Given: the sweep's own command comes through, the next one does not
     gone = RedisStore.connect(f"redis://127.0.0.1:{ports.find_free(1)[0]}/0")
-    presence = doorbell.Presence(gone, "host:1")
+    presence = Presence(gone)
     rounds = threading.Semaphore(0)
 
     def show() -> None:

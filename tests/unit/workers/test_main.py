@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+from structlog.testing import capture_logs
 
 from workers import __main__ as main
 from workers import draining
@@ -20,9 +21,11 @@ def test_a_worker_that_ends_unasked_does_not_end_with_zero(
     monkeypatch.setattr(draining, "requested", lambda: is_asked)
     # When
     status: object = os.EX_OK
-    try:
-        main._run_until_stopped(["worker"])
-    except SystemExit as ended:
-        status = ended.code
+    with capture_logs() as logged:
+        try:
+            main._run_until_stopped(["worker"])
+        except SystemExit as ended:
+            status = ended.code
     # Then
+    assert bool(logged) != is_asked
     assert status == (os.EX_OK if is_asked else os.EX_SOFTWARE)
