@@ -107,6 +107,9 @@ class File(msgspec.Struct):
         list[str],
         msgspec.Meta(description="Requested columns that no row has: empty cells in a CSV file."),
     ]
+    converted_rows: Annotated[
+        int, msgspec.Meta(description="Rows that the source sent in another encoding than UTF-8.")
+    ]
 
 
 def file(service: ExportService, export: Export, moment: Moment, *, with_link: bool) -> File | None:
@@ -134,6 +137,7 @@ def file(service: ExportService, export: Export, moment: Moment, *, with_link: b
         unmapped_fields=result.row_counts.unmapped_fields,
         nulled_numbers=result.row_counts.nulled_numbers,
         absent_columns=(result.row_counts.absent_columns or []) if result.record_count else [],
+        converted_rows=result.row_counts.converted_rows,
     )
 
 

@@ -17,6 +17,10 @@ msgspec has checked the JSON syntax of a `msgspec.Raw`; the syntax of `bytes` is
 """
 
 
+class ConvertedRow(bytes):
+    """A row in UTF-8 that the source sent in another encoding."""
+
+
 class Part(msgspec.Struct, frozen=True, array_like=True):
     """An uploaded part of a file; its part number is its position in `Checkpoint.parts`, from 1."""
 
@@ -64,6 +68,8 @@ class RowCounts(msgspec.Struct):
     None: not recorded, because the request named no columns, or the first rows were written by a
     version that did not record this.
     """
+    converted_rows: int = 0
+    """Number of rows that the source sent in another encoding than UTF-8."""
 
     def copy(self) -> RowCounts:
         """Returns an independent copy."""
@@ -73,6 +79,7 @@ class RowCounts(msgspec.Struct):
             dict(self.unmapped_fields),
             self.nulled_numbers,
             self.absent_columns and list(self.absent_columns),
+            self.converted_rows,
         )
 
     def include(self, other: RowCounts) -> None:
@@ -80,6 +87,7 @@ class RowCounts(msgspec.Struct):
         self.guarded_cells += other.guarded_cells
         self.replaced_characters += other.replaced_characters
         self.nulled_numbers += other.nulled_numbers
+        self.converted_rows += other.converted_rows
         for name, rows in other.unmapped_fields.items():
             self.unmapped_fields[name] = self.unmapped_fields.get(name, 0) + rows
         if self.absent_columns is not None:

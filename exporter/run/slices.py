@@ -16,7 +16,7 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.core import exports
-from exporter.core.checkpoints import Checkpoint, Row, RowCounts, Volume
+from exporter.core.checkpoints import Checkpoint, ConvertedRow, Row, RowCounts, Volume
 from exporter.core.exports import Result, State, WrongAnswers
 from exporter.errors import (
     UNTRUE,
@@ -158,6 +158,7 @@ class Slice:
         rows = self._accept(page)
         if not self.reader.ended and not self._is_budget_spent():
             self.pages.request_ahead(self.at)
+        self.row_counts.converted_rows += sum(isinstance(row, ConvertedRow) for row in rows)
         self.file_encoder.add(rows, self.row_counts)
         if self.reader.ended:
             return self._commit_stored()

@@ -20,6 +20,7 @@ from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import FieldProblem, PageTooLarge, QueryError, SourceRefused, SourceUntrue
 from exporter.sources.base import Page, Search
 from exporter.sources.checking import validate
+from exporter.sources.http.charsets import enclosed
 from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader
 
@@ -188,7 +189,7 @@ class CoresignalSource:
 
         def read(body: bytes, headers: Mapping[str, str]) -> _IdPage:
             found = _IdPage(
-                self._read_ids(b'{"ids":' + body + b"}").ids,
+                self._read_ids(enclosed(b'{"ids":', body, b"}")).ids,
                 headers.get("x-next-page-after", "").strip() or None,
                 _total(headers),
             )
@@ -288,7 +289,7 @@ class CoresignalSource:
             "POST",
             COLLECT,
             lambda body: _checked_records(
-                self._read_records(b'{"records":' + body + b"}").records, ids
+                self._read_records(enclosed(b'{"records":', body, b"}")).records, ids
             ),
             json={"ids": ids},
             deadline=deadline,
@@ -334,7 +335,7 @@ class CoresignalSource:
     def _collect_one(self, wanted: int, deadline: float) -> Row | None:
         def read(body: bytes) -> Row:
             found = _checked_records(
-                self._read_records(b'{"records":[' + body + b"]}").records, [wanted]
+                self._read_records(enclosed(b'{"records":[', body, b"]}")).records, [wanted]
             )
             if not found:
                 raise SourceUntrue("no record")

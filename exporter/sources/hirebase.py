@@ -23,6 +23,7 @@ from exporter.errors import (
 from exporter.sources.base import Page, Search
 from exporter.sources.catalogue import Catalogue
 from exporter.sources.checking import validate
+from exporter.sources.http.charsets import enclosed
 from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader
 from exporter.sources.http.numbered import Lookups, fetch_or_shrink, first_place
@@ -217,7 +218,7 @@ class HirebaseSource:
     def _posting(self, id_: str, deadline: float) -> Row | None:
         def read(body: bytes) -> Row:
             # Read as the only row of a page, so that odd JSON is accepted as it is on pages.
-            rows = self._read(b'{"jobs":[' + body + b'],"total_count":1}').jobs
+            rows = self._read(enclosed(b'{"jobs":[', body, b'],"total_count":1}')).jobs
             if len(rows) != 1 or not bytes(rows[0]).startswith(b"{"):
                 raise SourceUntrue("something that is not a posting")
             return rows[0]

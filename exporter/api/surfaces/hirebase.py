@@ -194,6 +194,7 @@ _FINISHED_EXAMPLE = {
         "unmapped_fields": {},
         "nulled_numbers": 0,
         "absent_columns": [],
+        "converted_rows": 0,
     },
 }
 

@@ -28,7 +28,7 @@ from exporter.errors import (
     SourceUntrue,
     StoreUnavailable,
 )
-from exporter.sources.http import reactions
+from exporter.sources.http import charsets, reactions
 from exporter.sources.http.http1 import Malformed
 from exporter.sources.http.quoting import Redactor
 from exporter.sources.http.reactions import (
@@ -99,6 +99,8 @@ class Upstream:
         self._retry_after = retry_after.Reader(
             clock, longest=MAX_RETRY_AFTER_SECONDS, redact=self._redactor.redact
         )
+        self._has_odd_charset = False
+        """Whether a charset that is not known was logged."""
         self._headers = httpx.Headers(
             {
                 "user-agent": f"exporter/{metadata.version('exporter')}",
@@ -262,7 +264,7 @@ class Upstream:
             ):
                 _fill(body, response)
             if response.status_code == 200:
-                return read(body.whole(), response.headers)
+                return read(self._in_utf8(body.whole(), response), response.headers)
         except (httpx.TransportError, httpx.DecodingError, TooManyBytes, SourceUntrue) as error:
             # With another status than 200, the status says more than the broken body.
             if response is None or response.status_code == 200:
@@ -295,6 +297,17 @@ class Upstream:
             target = _host_of(said.get("location", "")) or self._host
             failed.error.upstream = f"{self._host}, which redirects to {target}: correct base_url"
         raise failed
+
+    def _in_utf8(self, body: bytes, response: httpx.Response) -> bytes:
+        """Returns the body in UTF-8; logs the first charset that makes this impossible."""
+        try:
+            return charsets.to_utf8(body, response.headers.get("content-type", ""))
+        except charsets.UnknownCharset as error:
+            if not self._has_odd_charset:
+                self._has_odd_charset = True
+                charset = self._redactor.excerpt(str(error).encode())
+                log.warning("source.charset_unknown", upstream=self._host, charset=charset)
+            return body
 
     def _requested_wait(self, response: httpx.Response) -> float | None:
         """Returns the seconds for which the upstream asks for a pause; None if it does not ask."""

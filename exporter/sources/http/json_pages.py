@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from exporter.core.checkpoints import Row
+from exporter.core.checkpoints import ConvertedRow, Row
 from exporter.errors import SourceUntrue
+from exporter.sources.http.charsets import Converted
 
 Envelope = TypeVar("Envelope", bound=msgspec.Struct)
 
@@ -37,7 +38,7 @@ def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
     fields = frozenset(envelope.__struct_encode_fields__)
     alone = any(f.name == rows and f.type is msgspec.Raw for f in msgspec.structs.fields(envelope))
 
-    def read(body: bytes) -> Envelope:
+    def parsed(body: bytes) -> Envelope:
         try:
             return fast.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -54,6 +55,14 @@ def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
             if isinstance(odd, bytes | list):
                 setattr(page, rows, odd)
             return page
+
+    def read(body: bytes) -> Envelope:
+        page = parsed(body)
+        if isinstance(body, Converted) and rows in fields:
+            found = getattr(page, rows)
+            many = isinstance(found, list)
+            setattr(page, rows, list(map(ConvertedRow, found)) if many else ConvertedRow(found))
+        return page
 
     return read
 
