@@ -184,8 +184,8 @@ class PartUploader:
         number = len(self._parts) + sum(one.part is not None for one in self._sent) + 1
         if number > MAX_PARTS:
             raise StorageError(
-                f"the file has more than {MAX_PARTS} parts of {self._parts[0].size} bytes, which is "
-                "all that S3 accepts: export fewer rows, or set a larger EXPORTER_PART_SIZE"
+                f"the file has more than {MAX_PARTS} parts of {self._parts[0].size} bytes, "
+                "the most that S3 accepts: export fewer rows, or set a larger EXPORTER_PART_SIZE"
             )
         return number
 

@@ -8,6 +8,7 @@ lease: it completes that upload early, so that its upload id can no longer be us
 from __future__ import annotations
 
 from collections import deque
+from concurrent import futures
 from concurrent.futures import Future
 from functools import partial
 
@@ -191,12 +192,16 @@ class File:
         """Copies the first `size` bytes of an object as parts; several copies run at once."""
         running: deque[Future[Part]] = deque()
         parts: list[Part] = []
-        for number, begin in enumerate(range(0, size, into.part_size), 1):
-            if len(running) == COPIES_AT_ONCE:
-                parts.append(running.popleft().result())
-            step = Step((ObjectRange(sealed, range(begin, begin + into.part_size)),))
-            running.append(threads.start(partial(self.compose, into, number, step), "copy"))
-        return (*parts, *(one.result() for one in running))
+        try:
+            for number, begin in enumerate(range(0, size, into.part_size), 1):
+                if len(running) == COPIES_AT_ONCE:
+                    parts.append(running.popleft().result())
+                step = Step((ObjectRange(sealed, range(begin, begin + into.part_size)),))
+                running.append(threads.start(partial(self.compose, into, number, step), "copy"))
+            return (*parts, *(one.result() for one in running))
+        finally:
+            # After a failure too: no copy may reach the store after its upload was aborted.
+            futures.wait(running)
 
     def delete_object(self, key: str) -> None:
         """Deletes an object that no checkpoint names any more."""
