@@ -63,7 +63,11 @@ def up(
         bool, typer.Option("--detach", help="Return when all answer; `exporter down` ends them.")
     ] = False,
 ) -> None:
-    """Start the whole stack in the foreground: Redis, S3, board, API, workers, webhooks, beat."""
+    """Start Redis, S3, the board and the processes api, worker, webhooks and beat.
+
+    They run until a signal, or `exporter down`, ends them all. The other commands find them in
+    `.exporter`, and `exporter env` prints their variables.
+    """
     from exporter.local import background, stack
 
     check_profile(board_profile, board_rows, "--board-profile", "--board-rows")

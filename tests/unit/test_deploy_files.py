@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import redis
 import yaml
+from typer.testing import CliRunner
 
 from exporter.cli.main import app
 from exporter.core import limits
@@ -156,6 +157,19 @@ def test_every_process_of_the_procfile_and_of_compose_is_a_command(
     assert named == processes | {"api": "api"}
     assert composed == processes | {"board": "board"}
     assert {*named.values(), *composed.values()} <= known
+
+
+@pytest.mark.parametrize(
+    "place", ["Procfile", "deploy/Dockerfile", "deploy/README.md", "exporter/cli/main.py"]
+)
+def test_who_names_the_processes_names_all_four(place: str) -> None:
+    # When
+    text = (ROOT / place).read_text("utf-8")
+    if place.endswith("main.py"):
+        text = CliRunner().invoke(app, ["up", "--help"]).output
+    # Then
+    assert [name for name in ("api", "worker", "webhooks", "beat") if name not in text] == []
+    assert "three processes" not in text
 
 
 def test_every_setting_is_documented() -> None:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from exporter.cli.client import http_options, proxy_text
+from exporter.cli.client import http_options
 from exporter.cli.doctor.checks import Problem
 
 TIMEOUT_SECONDS = 5.0
