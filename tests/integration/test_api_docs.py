@@ -47,7 +47,7 @@ def test_the_page_needs_no_key_and_no_other_host(api: Service) -> None:
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("text/html")
     found = links(api)
-    assert len(found.urls) == 4
+    assert len(found.urls) == 5
     for url in found.urls:
         parts = urlsplit(url)
         assert (parts.scheme, parts.netloc) == ("", ""), url
@@ -67,6 +67,22 @@ def test_all_that_the_page_loads_is_there_and_is_what_it_is_loaded_as(api: Servi
         assert answer.headers["Content-Type"].partition(";")[0] == types[url.rpartition(".")[2]]
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.content
+
+
+def test_the_page_reads_a_document_of_all_operations(api: Service) -> None:
+    # Given
+    (name,) = re.findall(r'url: "([^"]+)"', docs.SCRIPT.decode())
+
+    # When
+    shown = api.http.get(urljoin("/docs", name), headers={"X-API-Key": ""}).json()
+
+    # Then
+    whole = api.http.get("/openapi.json").json()
+    assert {path: set(methods) for path, methods in shown["paths"].items()} == {
+        path: set(methods) for path, methods in whole["paths"].items()
+    }
+    assert shown["components"]["schemas"] == whole["components"]["schemas"]
+    assert list(shown["paths"]["/v1/exports"]["post"]["responses"]) == ["202", "default"]
 
 
 def test_the_policy_lets_the_page_speak_to_this_service_alone(api: Service) -> None:

@@ -6,12 +6,15 @@ user types into the page. Here a Content-Security-Policy forbids the browser eve
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from importlib import resources
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.exceptions import HTTPException
 from starlette.responses import Response
+
+from exporter.api.openapi import error_answers
 
 router = APIRouter(include_in_schema=False)
 
@@ -38,6 +41,7 @@ PAGE = b"""\
 <title>exporter</title>
 <link rel="icon" type="image/png" href="docs/favicon-32x32.png">
 <link rel="stylesheet" href="docs/swagger-ui.css">
+<link rel="stylesheet" href="docs/page.css">
 </head>
 <body>
 <div id="page"></div>
@@ -50,7 +54,7 @@ PAGE = b"""\
 # API keys are not kept, because the browser's storage outlives the visit.
 SCRIPT = b"""\
 SwaggerUIBundle({
-  url: "openapi.json",
+  url: "docs/openapi.json",
   dom_id: "#page",
   deepLinking: true,
   displayRequestDuration: true,
@@ -58,6 +62,23 @@ SwaggerUIBundle({
   persistAuthorization: false,
   validatorUrl: null,
 });
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const follow = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", follow);
+follow();
+"""
+# No operation has links, and their column makes the page wider than a phone.
+STYLE = b"""\
+html { color-scheme: light dark; }
+html.dark-mode { background: #1c2022; }
+html.dark-mode .swagger-ui table.headers td { color: #e4e6e6; }
+.swagger-ui .response-col_links { display: none; }
+@media (max-width: 600px) {
+  .swagger-ui .wrapper { padding: 0 8px; }
+  .swagger-ui .responses-inner, .swagger-ui .opblock-description-wrapper { padding: 10px; }
+  .swagger-ui .response-col_status { min-width: 0; width: 5em; }
+  .swagger-ui .responses-table { table-layout: fixed; }
+}
 """
 TYPES = {
     "swagger-ui-bundle.js": "text/javascript",
@@ -76,6 +97,21 @@ async def page() -> Response:
 async def script() -> Response:
     """Answers with the script that starts Swagger UI on the page."""
     return _asset(SCRIPT, "text/javascript")
+
+
+@router.get("/docs/page.css")
+async def style() -> Response:
+    """Answers with the changes to Swagger UI's own style."""
+    return _asset(STYLE, "text/css")
+
+
+@router.get("/docs/openapi.json")
+def folded(request: Request) -> Response:
+    """Answers with the document as the page shows it: all errors of an operation as one answer."""
+    app = request.app
+    if not hasattr(app.state, "folded_document"):
+        app.state.folded_document = json.dumps(error_answers.fold(app.openapi())).encode()
+    return Response(app.state.folded_document, media_type="application/json")
 
 
 @router.get("/docs/{name}")

@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from exporter.api import auth, errors, pipeline_errors
 from exporter.api import responses as answers
-from exporter.api.openapi import bounds, operations
+from exporter.api.openapi import bounds, error_answers, operations
 from exporter.api.surfaces import (
     coresignal,
     data_requests,
@@ -106,6 +106,7 @@ def complete(app: FastAPI) -> None:
             _fix_operations(document["paths"])
             bounds.narrow(document)
             operations.describe(document)
+            error_answers.share(document)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 import redis
 
-from exporter.api import errors
+from exporter.api import errors, pipeline_errors
 from exporter.api import responses as answers
 from exporter.api.app import create_app
+from exporter.api.openapi import error_answers
 from exporter.api.openapi.operations import OPERATIONS
 from exporter.api.surfaces import (
     coresignal,
@@ -60,11 +61,17 @@ def references(node: object) -> set[str]:
 
 
 def operations() -> list[tuple[str, str, dict[str, Any]]]:
-    return [
-        (path, method, operation)
-        for path, methods in document()["paths"].items()
-        for method, operation in methods.items()
-    ]
+    """All operations; their responses are those that the document refers to."""
+    whole = document()
+    shared = whole["components"]["responses"]
+    found = []
+    for path, methods in whole["paths"].items():
+        for method, operation in methods.items():
+            for status, response in operation["responses"].items():
+                if "$ref" in response:
+                    operation["responses"][status] = shared[response["$ref"].rpartition("/")[2]]
+            found.append((path, method, operation))
+    return found
 
 
 def test_every_reference_of_the_document_leads_to_a_schema() -> None:
@@ -190,10 +197,10 @@ SHAPES = {
 def test_every_example_is_of_the_shape_that_is_answered() -> None:
     checked = 0
     for path, _, operation in operations():
-        for response in operation["responses"].values():
+        for status, response in operation["responses"].items():
             # Given
             content = response.get("content", {}).get("application/json", {})
-            if "health" in path or "example" not in content:
+            if "health" in path or int(status) >= 400 or "example" not in content:
                 continue
 
             # When
@@ -244,3 +251,72 @@ def test_the_shape_of_an_error_follows_from_the_first_step_of_the_path(
 
     # Then
     assert decided == native_shape
+
+
+def test_every_error_has_a_short_example_of_its_own_shape_and_status() -> None:
+    shapes = {"Problem": errors.Problem, "Detail": errors.Detail, "Flat": pipeline_errors.Flat}
+    for path, _, operation in operations():
+        for status, response in operation["responses"].items():
+            # Given
+            (content,) = response.get("content", {"": {}}).values() if int(status) >= 400 else [{}]
+            if "$ref" not in content.get("schema", {}):
+                continue
+
+            # When
+            shape = shapes[content["schema"]["$ref"].rpartition("/")[2]]
+            parsed: object = msgspec.convert(content["example"], shape)
+
+            # Then
+            assert msgspec.to_builtins(parsed) == content["example"], path
+            assert getattr(parsed, "status", int(status)) == int(status)
+            assert len(json.dumps(content["example"])) < 400
+            assert '"string"' not in json.dumps(content["example"])
+
+
+def test_equal_error_answers_are_written_once() -> None:
+    # When
+    whole = document()
+    errors_of = [
+        response
+        for path, methods in whole["paths"].items()
+        for operation in methods.values()
+        for status, response in operation["responses"].items()
+        if int(status) >= 400 and "health" not in path
+    ]
+    shared = whole["components"]["responses"]
+
+    # Then
+    assert all(list(response) == ["$ref"] for response in errors_of)
+    assert len(errors_of) > 5 * len(shared)
+    assert len({json.dumps(one, sort_keys=True) for one in shared.values()}) == len(shared)
+
+
+def test_the_page_shows_one_answer_for_all_errors_and_lists_their_statuses() -> None:
+    # Given
+    whole = document()
+    before = json.dumps(whole)
+
+    # When
+    page = error_answers.fold(whole)
+
+    # Then
+    assert json.dumps(whole) == before
+    for path, method, operation in operations():
+        folded = page["paths"][path][method]["responses"]
+        failed = [one for one in operation["responses"] if int(one) >= 400]
+        assert operation["operationId"] == page["paths"][path][method]["operationId"]
+        if "health" in path:
+            assert "503" in folded or "503" not in failed
+            continue
+        assert [one for one in folded if one != "default"] == [
+            one for one in operation["responses"] if int(one) < 400
+        ]
+        assert all(f"- `{status}` " in folded["default"]["description"] for status in failed)
+        assert next(iter(folded["default"]["content"].values()))["example"]
+        for response in folded.values():
+            assert len(response.get("headers", {})) <= 7
+            examples = [one.get("example", "") for one in response.get("content", {}).values()]
+            assert ": null" not in json.dumps(examples)
+    assert references(page) <= references(whole) | {
+        f"#/components/schemas/{shape}" for shape in ("Problem", "Detail", "Flat")
+    }
