@@ -473,6 +473,11 @@ def load() -> Settings:
 
     Raises ConfigurationError that names each wrong variable, its value and the right form.
     """
+    # boto3 reads its variables itself, and takes an empty one for a value.
+    for name in [one for one in os.environ if one.startswith("AWS_")]:
+        os.environ[name] = os.environ[name].strip()
+        if not os.environ[name]:
+            del os.environ[name]
     try:
         return Settings()
     except ValidationError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from exporter import config, logs, settings
+from exporter import config, logs, settings, wiring
 from exporter.errors import ConfigurationError, StoreUnavailable
 from exporter.store.redis import durability, keys
 from exporter.store.redis.store import RedisStore
@@ -42,7 +42,7 @@ def main() -> None:
     role, *options = sys.argv[1:]
     logs.configure(role)
     try:
-        _check_settings()
+        _check_settings(role)
     except ConfigurationError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(os.EX_CONFIG)
@@ -108,7 +108,7 @@ def _schedule() -> None:
         app.start(["beat", f"--schedule={Path(directory) / 'schedule'}", "--loglevel=WARNING"])
 
 
-def _check_settings() -> None:
+def _check_settings(role: str) -> None:
     """Raises ConfigurationError if, with the settings, all tasks would fail or exports be lost.
 
     Waits until Redis answers, because its durability settings cannot be checked earlier.
@@ -117,6 +117,8 @@ def _check_settings() -> None:
     for text in settings.warnings():
         log.warning("settings.warning", reason=text)
     config.check_proxies(config.load_config(found.config), found.s3_endpoint_url)
+    if role != "beat":
+        wiring.storage(found).open()
     store = RedisStore.connect(found.redis_url)
     variable = "EXPORTER_BROKER_URL" if found.broker_url else _DEFAULT_BROKER
     _await(store.check)

@@ -31,6 +31,7 @@ def serve(host: str, port: int) -> None:
     for text in warnings():
         log.warning("settings.warning", reason=text)
     service = wiring.export_service(for_api=True)
+    wiring.storage(service.settings).open()
     store = service.store = RedisStore.connect(load().redis_url, patient=False)
     try:
         for warning in store.check():

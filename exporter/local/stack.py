@@ -55,6 +55,8 @@ _DESCRIBED = frozenset(
     }
 )
 """Variables that make a process part of a stack."""
+_OWN = ("AWS_", "EXPORTER_REDIS_", "EXPORTER_BROKER_", "EXPORTER_S3_", "EXPORTER_PUBLIC_")
+"""Beginnings of the names of variables whose values the stack replaces by its own."""
 _STOPPED_FIRST = ("api", "beat", "worker", "webhooks")
 
 
@@ -239,11 +241,18 @@ class Stack:
                 raise StoppedEarly
 
     def _environment(self, addresses: Addresses, kept: _Secrets) -> Mapping[str, str]:
+        unused = sorted(name for name in os.environ if name.startswith(_OWN))
+        if unused:
+            _print_status(
+                f"warning: {', '.join(unused)}: without effect, this stack has its own servers "
+                "and keys"
+            )
         # An AWS profile or session token of the user would override the stack's own key.
-        env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        env = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
         own = Path("exporter.toml")
         config = own.absolute() if own.exists() else _write_config(self._dir, self._port + 10)
-        env.setdefault("EXPORTER_CONFIG", str(config))
+        if not env.get("EXPORTER_CONFIG", "").strip():
+            env["EXPORTER_CONFIG"] = str(config)
         return env | {
             "PYTHONUNBUFFERED": "1",
             **dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull),

@@ -18,6 +18,7 @@ from exporter.clock import Clock
 from exporter.core.checkpoints import Part
 from exporter.environment import proxies
 from exporter.errors import (
+    ConfigurationError,
     ObjectExists,
     StorageError,
     UploadGone,
@@ -99,6 +100,18 @@ class S3Storage:
         StorageUnavailable if it does not answer within about 5 s. Leaves nothing in the bucket.
         """
         s3_check.check(self._call, self._bucket, self._encryption)
+
+    def open(self) -> None:
+        """Makes the clients of this process now, without sending a request.
+
+        Raises ConfigurationError if the AWS configuration of the process has a wrong value.
+        """
+        s3_client.check_keys()
+        try:
+            for endpoint_url in (self._endpoint_url, self._public_endpoint_url):
+                self._client(endpoint_url)
+        except s3_failures.Refused as error:
+            raise ConfigurationError(str(error)) from error
 
     def begin(self, key: str, headers: FileHeaders) -> str:
         """Opens a multipart upload and returns its id.
@@ -433,11 +446,9 @@ class S3Storage:
         if client_key not in self._clients:
             try:
                 client = s3_client.connect(endpoint_url, self._region, self._addressing)
-            except ValueError as error:
+            except (ValueError, boto.BotoCoreError) as error:
                 raise s3_failures.Refused(
-                    f"The address of the object store is wrong: {error}. Correct "
-                    "EXPORTER_S3_ENDPOINT_URL and EXPORTER_S3_REGION, or what replaces them: "
-                    "AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, the AWS profile."
+                    s3_client.explain(error, endpoint_url, self._region, self._addressing)
                 ) from error
             self._clients.setdefault(client_key, client)
         return self._clients[client_key]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ProfileNotFound
 
 from exporter.environment import proxies
+from exporter.environment.urls import shown
+from exporter.errors import ConfigurationError
 from exporter.storage.base import Addressing, check_guard
 
 if TYPE_CHECKING:
@@ -18,6 +22,8 @@ DEFAULT_REGION = "us-east-1"
 """Region if neither the settings nor the AWS configuration name one."""
 _AWS = re.compile(r"https?://s3[.-][a-z0-9.-]*amazonaws\.com(\.cn)?")
 CONNECT_TIMEOUT_SECONDS = 3.0
+_FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
+_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 READ_TIMEOUT_SECONDS = 20.0
 """Time without a byte of the answer after which a request counts as failed."""
 
@@ -42,6 +48,46 @@ def connect(endpoint_url: str | None, region: str | None, addressing: Addressing
         client = _make(session, endpoint_url, region, "virtual", proxy.url if proxy else None)
     client.meta.events.register("before-send.s3", _call_guard)
     return client
+
+
+def check_keys() -> None:
+    """Raises ConfigurationError if only one of the two variables of an access key is set."""
+    names = _SECRETS[:2]
+    given = [name for name in names if os.environ.get(name)]
+    if len(given) == 1:
+        (missing,) = set(names) - set(given)
+        raise ConfigurationError(
+            f"{given[0]} is set without {missing}: set both, or neither for a profile or role"
+        )
+
+
+def explain(
+    error: Exception, endpoint_url: str | None, region: str | None, addressing: Addressing
+) -> str:
+    """Returns why `connect` failed: the variable of AWS without which it would not have failed."""
+    if isinstance(error, ProfileNotFound):
+        name = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+        return (
+            f"AWS_PROFILE: no profile {shown(name)} in the files of the AWS configuration: correct "
+            "it, or leave it out"
+        )
+    names = {name for name in os.environ if name.startswith("AWS_")}
+    for name in sorted(names.difference(_FILES)):
+        value = os.environ.pop(name)
+        try:
+            connect(endpoint_url, region, addressing)
+        except (BotoCoreError, ValueError):
+            continue
+        else:
+            secret = "the value" if name in _SECRETS else shown(value)
+            return f"{name}: {secret} is not a value that boto3 takes: correct it, or leave it out"
+        finally:
+            os.environ[name] = value
+    return (
+        f"The address of the object store is wrong: {error}. Correct EXPORTER_S3_ENDPOINT_URL and "
+        "EXPORTER_S3_REGION, or what replaces them: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, "
+        "AWS_DEFAULT_REGION, the AWS profile."
+    )
 
 
 def _make(

@@ -196,7 +196,6 @@ def test_a_plan_of_a_key_that_is_not_there_cannot_change(run: Run, redis_url: st
     ("arguments", "said"),
     [
         (["--user", "ann", "--scope", "admin"], "scope admin"),
-        (["--user", " "], "user is empty"),
         (["--user", "ann", "--feature", "fly"], "feature fly: give one of"),
         (["--user", "ann", "--credits", "1.5"], "--credits 1.5: give a number"),
     ],

@@ -597,3 +597,15 @@ def test_a_bucket_with_rules_of_another_store_is_taken_if_aws_variables_name_tha
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://minio:9000")
     # When / Then
     assert settings.load().s3_bucket == "My_Bucket"
+
+
+def test_every_variable_that_the_files_of_the_project_name_is_a_setting() -> None:
+    # Given
+    root = Path(settings.__file__).parents[1]
+    files = [root / "README.md", root / "Procfile", *(root / "deploy").glob("[!.]*")]
+    texts = [file.read_text("utf-8") for file in files if file.is_file()]
+    # When
+    names = {name for text in texts for name in re.findall(r"EXPORTER_[A-Z0-9_]+[A-Z0-9]", text)}
+    # Then
+    assert len(names) > 40
+    assert settings.unknown_names(dict.fromkeys(names, "1")) == []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from exporter import settings
 from exporter.clock import FakeClock
-from exporter.errors import StorageUnavailable
+from exporter.errors import ConfigurationError, StorageUnavailable
 from exporter.storage import s3_client
 from exporter.storage.s3 import S3Storage
 
@@ -139,3 +141,47 @@ def test_a_client_says_whether_its_bucket_is_in_the_host_name(config: Path) -> N
     # When, Then
     assert s3_client.is_virtual(s3_client.connect("http://h:1", None, "auto"))
     assert not s3_client.is_virtual(s3_client.connect("http://h:1", None, "path"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("AWS_PROFILE", "nosuch", "AWS_PROFILE: no profile 'nosuch'"),
+        ("AWS_DEFAULTS_MODE", "x", "AWS_DEFAULTS_MODE: 'x' is not a value"),
+        ("AWS_ENDPOINT_URL", "minio:9000", "AWS_ENDPOINT_URL: 'minio:9000' is not a value"),
+        ("AWS_METADATA_SERVICE_TIMEOUT", "1s", "AWS_METADATA_SERVICE_TIMEOUT: '1s' is not a value"),
+        ("AWS_SECRET_ACCESS_KEY", "", "AWS_ACCESS_KEY_ID is set without AWS_SECRET_ACCESS_KEY"),
+        ("AWS_ACCESS_KEY_ID", "", "AWS_SECRET_ACCESS_KEY is set without AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_a_variable_that_boto3_refuses_is_named_before_any_request(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    # Given
+    monkeypatch.setenv(name, value)
+    storage = S3Storage(
+        "exports", endpoint_url=None, public_endpoint_url=None, region=None, clock=FakeClock()
+    )
+    # When
+    with pytest.raises(ConfigurationError) as error:
+        storage.open()
+    # Then
+    assert str(error.value).startswith(said)
+    assert os.environ[name] == value
+
+
+@pytest.mark.parametrize("value", ["", " \n"])
+def test_an_empty_variable_of_aws_counts_as_not_set(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    # Given
+    names = ("AWS_PROFILE", "AWS_CA_BUNDLE", "AWS_RETRY_MODE", "AWS_MAX_ATTEMPTS")
+    for name in (*names, "AWS_ENDPOINT_URL", "AWS_DEFAULTS_MODE"):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret\n")
+    settings.load.cache_clear()
+    # When
+    settings.load()
+    # Then
+    assert "/exports.s3.amazonaws.com/a.csv" in link()
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == "secret"
