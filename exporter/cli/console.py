@@ -25,7 +25,11 @@ class SafeConsole(Console):
 
     Descriptions, URLs, names and errors come from other people, and a terminal runs the escape
     sequences that it receives: they move the cursor, rename the window or change what is read.
+    Words between colons stay words, too: `:key:` in a text is no emoji.
     """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(emoji=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(_visible(text), **options)

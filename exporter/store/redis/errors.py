@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -50,7 +51,19 @@ _HINTS = {
     "invalid username-password": _WRONG_PASSWORD,
     "NOAUTH": "Redis requires a password: add it to EXPORTER_REDIS_URL",
     "NOPERM": "the Redis user may not run a command that the service needs: extend its ACL",
+    "WRONGTYPE": "another program writes into this database of Redis: give the service a database"
+    " of its own in EXPORTER_REDIS_URL",
+    "max number of clients reached": "Redis has all the connections that it allows: raise"
+    " maxclients",
+    "BUSY ": "a script of another program runs in Redis: wait until it ends",
 }
+_COMMAND = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
+"""What redis-py puts before the text of an error: the command, with hashes of keys."""
+_SCRIPT = re.compile(
+    r"[ ,]*(script: |on @user_script|@user_script|Error running script).*", re.DOTALL
+)
+"""What Redis says of the script in which an error occurred."""
+MAX_TEXT_CHARS = 200
 
 
 def with_code(error: RedisError) -> str:
@@ -64,11 +77,13 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        text = str(error)
         whole = with_code(error)
         if "OOM " in whole:
-            raise StoreFull(f"{FULL_HINT} ({text})") from error
+            raise StoreFull(FULL_HINT) from error
         hint = next((hint for word, hint in _HINTS.items() if word in whole), None)
-        raise StoreUnavailable(
-            f"Redis did not answer: {text}" if hint is None else f"{hint} ({text})"
-        ) from error
+        raise StoreUnavailable(hint or f"Redis did not answer: {_plain(whole)}") from error
+
+
+def _plain(text: str) -> str:
+    """Returns the text of an error without the command and the script that it quotes."""
+    return _SCRIPT.sub("", _COMMAND.sub("", text))[:MAX_TEXT_CHARS]
