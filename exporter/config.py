@@ -52,19 +52,30 @@ def _from_environment(value: Any) -> Any:
     return re.sub(r"\$\{[^}]*\}?", replaced, value)
 
 
+def _not_a_boolean(value: Any) -> Any:
+    """Refuses true and false, which pydantic takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is not a number")  # noqa: TRY004 - for pydantic
+    return value
+
+
 Text = Annotated[str, BeforeValidator(_from_environment)]
+Name = Annotated[Text, Field(min_length=1)]
+Whole = Annotated[int, BeforeValidator(_not_a_boolean)]
 
 
 class _Source(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    page_size: int = Field(default=100, ge=1, le=MAX_PAGE_SIZE)
+    page_size: Whole = Field(default=100, ge=1, le=MAX_PAGE_SIZE)
     """Maximum number of rows that the upstream returns in one page."""
     columns: tuple[str, ...] | None = None
     """Columns of a CSV in order; default: the columns of the contract."""
     rate: Annotated[Rate, BeforeValidator(parse_rate)] | None = None
     """Rate limit of all workers together, such as `100/60s`; default: the contract's, or none."""
-    tolerated_drift: float = Field(default=0.05, ge=0, le=1)
+    tolerated_drift: Annotated[float, BeforeValidator(_not_a_boolean)] = Field(
+        default=0.05, ge=0, le=1
+    )
     """Share of its rows by which a source may change while it is read by page number.
 
     With a smaller change the export is `partial` and reports the change; with a larger one it
@@ -87,7 +98,7 @@ class SourceConfig(_Source):
     api_key: Text = ""
     connector_token: Text = ""
     """Bindbee only: token of the end customer whose jobs are read."""
-    max_in_flight: int = Field(default=8, ge=1, le=64)
+    max_in_flight: Whole = Field(default=8, ge=1, le=64)
     """Maximum number of concurrent requests of one worker, if the contract allows several."""
     page_timeout: Duration = timedelta(seconds=60)
     """Maximum time that a worker spends on one page, retries included.
@@ -149,20 +160,23 @@ class SqlConfig(_Source):
     type: Literal["sql"]
     url: Text
     """SQLAlchemy's URL of the database, such as `postgresql+psycopg://USER:PASSWORD@HOST/DB`."""
-    table: Text = "jobs"
+    table: Name = "jobs"
     """Name of the table or view."""
-    key: Text = "id"
+    key: Name = "id"
     """Column with a unique value in each row; rows are read in the order of this column."""
-    owner: Text = "user_id"
+    owner: Name = "user_id"
     """Column with the id of the user who owns the row; a user's exports read only these rows."""
-    page_size: int = Field(default=1_000, ge=1, le=MAX_PAGE_SIZE)
+    page_size: Whole = Field(default=1_000, ge=1, le=MAX_PAGE_SIZE)
     """Maximum number of rows that one statement reads; they are in memory at the same time."""
 
     @field_validator("url")
     @classmethod
     def _is_url_of_a_database(cls, value: str) -> str:
         value = value.strip()
-        if not re.match(r"[a-z][a-z0-9_]*(\+[a-z0-9_]+)?://", value):
+        match = re.match(r"[a-z][a-z0-9_]*(\+[a-z0-9_]+)?://(?P<place>.*)", value, re.DOTALL)
+        place = re.split(r"[/?]", match["place"].rpartition("@")[2])[0] if match else ""
+        port = re.search(r":([^:\]]*)$", place)
+        if not match or (port and not re.fullmatch(r"[0-9]{1,5}", port[1])):
             raise ValueError(
                 "this is not the URL of a database: write it like "
                 "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE or sqlite:///FILE"
@@ -188,7 +202,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sources: dict[str, AnySource] = Field(default_factory=dict)
+    sources: dict[Annotated[str, Field(pattern=r"\S")], AnySource] = Field(default_factory=dict)
     surfaces: Surfaces = Surfaces()
 
 

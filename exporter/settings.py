@@ -93,8 +93,10 @@ Network = IPv4Network | IPv6Network
 
 def parse_rate(value: object) -> object:
     """Parses a rate such as `100/60s`, `5/s` or `1000/h`."""
-    if not isinstance(value, str):
+    if isinstance(value, Rate):
         return value
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a rate: write 100/60s, 5/s or 1000/h")  # noqa: TRY004
     count, _, window = (text.strip() for text in value.partition("/"))
     match = _DURATION.fullmatch(f"1{window}" if window in _UNITS else window)
     requests = int(count) if re.fullmatch(r"[0-9]{1,9}", count) else 0

@@ -19,4 +19,6 @@ def unknown(name: str, known: Collection[str], kind: str = "key") -> str:
         similar = [folded[one] for one in similar]
     if similar:
         return f"unknown {kind}: did you mean {similar[0]}?"
+    if not known:
+        return f"unknown {kind}: there is none"
     return f"unknown {kind}: the known ones are {', '.join(sorted(known))}"

@@ -41,6 +41,8 @@ def problem_text(problem: Mapping[str, Any], *, secret: bool = False) -> str:
     if kind in _BOUNDS:
         words, key = _BOUNDS[kind]
         return f"{value} is not {words} {context[key]}: write a number that is"
+    if kind in ("too_short", "string_too_short", "string_pattern_mismatch"):
+        return f"{value} is empty: write a name"
     for prefix, words in _NOT_A.items():
         if kind.startswith(prefix):
             return f"{value} {words}"

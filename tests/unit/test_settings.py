@@ -457,6 +457,12 @@ def test_variables_are_replaced_by_their_values_without_line_breaks(
         ("[sources.o]\ntype = 'sql'\nurl = 's://:s3cret'\nkeys = 'id'", r"o\.keys: .*mean key"),
         ("[surfaces]\nhirebase = 'bord'", r"surfaces\.hirebase: 'bord' is an .*mean board"),
         ("[surfaces]\nhirebase = 5", r"surfaces\.hirebase: 5 is not a text"),
+        ("page_size = true", r"sources\.board\.page_size: true is not a number"),
+        ("tolerated_drift = false", r"tolerated_drift: false is not a number"),
+        ("rate = {requests = 5, seconds = -1}", r"sources\.board\.rate: \{.* is not a rate"),
+        ("[sources.'']\ntype = 'sql'\nurl = 'sqlite:///f'", r"sources\.: '' is empty"),
+        ("[sources.o]\ntype = 'sql'\nurl = 's://f'\ntable = ''", r"o\.table: '' is empty"),
+        ("[sources.o]\ntype = 'sql'\nurl = 's://u:s3cret@h:x/d'", r"o\.url: this is not the URL"),
         ("surfaces = 5", r"sources\.board\.surfaces: unknown key"),
         ('columns = ["_id", "_id"]', r"sources\.board\.columns: every column needs a name"),
         ('columns = [""]', r"sources\.board\.columns: every column needs a name"),
@@ -478,6 +484,19 @@ def test_a_mistake_in_the_file_is_named_with_file_table_and_key(
     # Then
     assert str(error.value).startswith(f"{tmp_path / 'own.toml'}")
     assert re.search(said, str(error.value))
+    assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("sqlite:///f", "postgresql+psycopg://u:p#/?:w@h:5432/db", "postgresql://[::1]:5432/d"),
+        *("postgresql://[::1]/db", "mysql+pymysql://h/db?charset=utf8", "sqlite://"),
+    ],
+)
+def test_every_form_of_the_url_of_a_database_is_accepted(tmp_path: Path, url: str) -> None:
+    found = config(tmp_path, f"[sources.rows]\ntype = 'sql'\nurl = '{url}'\n")
+    assert found.sources["rows"].type == "sql"
 
 
 @pytest.mark.parametrize("table", ["", "sources.board", "sources.pipeline", "surfaces"])
