@@ -151,7 +151,9 @@ class PageReader:
         """
         if self._read_id is None:
             return rows
-        fresh, ids = self._recent.without_repeated(rows, [self._read_id(row) for row in rows])
+        all_ids = [self._read_id(row) for row in rows]
+        self._first.check_page(all_ids, self.at)
+        fresh, ids = self._recent.without_repeated(rows, all_ids)
         self._first.check(ids, self.at)
         return fresh
 

@@ -104,6 +104,20 @@ class FirstRows:
         self._is_later = bool(whole)
         self._known = set(unpack(whole) if whole else self._first)
 
+    def check_page(self, ids: Sequence[Digest | None], at: Checkpoint) -> None:
+        """Raises SourceUntrue if a page, with these ids, has only first rows, long after them.
+
+        `at` is the position before the page. A page that comes again at once may have moved down
+        the list as a whole.
+        """
+        known = self._known
+        is_far = self._is_later or at.fetched >= 2 * len(known)
+        if is_far and len(ids) > 1 and all(digest in known for digest in ids):
+            raise SourceUntrue(
+                f"page one repeats: after {at.fetched} rows, the source sent a page of its first "
+                "rows again"
+            )
+
     def check(self, ids: Sequence[Digest], at: Checkpoint) -> None:
         """Raises SourceUntrue if the new rows of a page, with these ids, begin the list again.
 

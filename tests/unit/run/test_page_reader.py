@@ -269,6 +269,27 @@ def test_a_short_list_that_begins_again_without_end_is_refused(length: int, page
     assert accepted <= 3 * length + 2 * DUPLICATE_WINDOW_ROWS
 
 
+def test_one_page_of_the_first_rows_among_others_is_refused() -> None:
+    # Given: a change within the tolerated drift
+    rows, reads = postings(3_000), reading(tolerated_drift=0.5)
+    for at in range(0, 400, 50):
+        reads.accept(Page(rows=rows[at : at + 50], next=at + 50, total=3_000))
+    # When / Then
+    with pytest.raises(SourceUntrue, match="page one repeats: after 400 rows"):
+        reads.accept(Page(rows=rows[:50], next=450, total=3_000))
+
+
+def test_a_page_that_moved_down_the_list_as_a_whole_is_no_repetition_of_the_list() -> None:
+    # Given
+    rows, reads = postings(3_000), reading(tolerated_drift=0.5)
+    reads.accept(Page(rows=rows[:50], next=50, total=3_000))
+    # When
+    written = reads.accept(Page(rows=rows[:50], next=100, total=3_050))
+    # Then
+    assert list(written) == []
+    assert reads.at.duplicates == 50
+
+
 def test_single_postings_that_come_again_far_away_are_the_sources_own() -> None:
     # Given: three of the first postings are shown again on every twelfth page
     rows = postings(6_000)
