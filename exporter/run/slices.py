@@ -40,7 +40,7 @@ from exporter.run.packer import FileEncoder
 from exporter.run.page_reader import PageReader
 from exporter.run.prefetch import Prefetch
 from exporter.run.uploads import PartUploader, Position
-from exporter.sources.base import Page, Source
+from exporter.sources.base import PAST_THE_END, Page, Source
 from exporter.storage import keys
 from exporter.storage.base import Storage
 from exporter.storage.export_file import MAX_GROWTH, File, needs_larger_parts
@@ -48,8 +48,8 @@ from exporter.store.base import Verdict
 
 log = structlog.get_logger()
 
-PAST_THE_END = frozenset({204, 400, 404, 410, 416, 422})
-"""Statuses with which upstreams answer the request for a page after the last one."""
+CONFIRMATION_SECONDS = 1.0
+"""Time after which a refused page after the last one is requested again."""
 MAX_DRAIN_SECONDS = 2.0
 """Time that a worker which shuts down waits for the upload of parts that were already sent.
 
@@ -241,14 +241,29 @@ class Slice:
 
     def _fetch(self) -> Page | None:
         try:
-            return self.pages.get(self.at.cursor)
+            return self._next_page(self.reader.page_after_all_rows())
         except SourceUntrue as error:
             error.fault = error.fault or UNTRUE
             raise
+
+    def _next_page(self, end: Page | None) -> Page | None:
+        """Returns the next page, or `end` if the upstream refuses the page after the last one.
+
+        The upstream must refuse it twice: one refusal may be that of an upstream being deployed,
+        and the total, which proves the end, is then its only evidence.
+        """
+        try:
+            return self.pages.get(self.at.cursor)
         except SourceRefused as error:
-            if error.status in PAST_THE_END and (end := self.reader.page_after_all_rows()):
-                return end
-            raise
+            if end is None or error.status not in PAST_THE_END:
+                raise
+        self.clock.sleep(CONFIRMATION_SECONDS)
+        try:
+            return self.pages.get(self.at.cursor)
+        except SourceRefused as error:
+            if error.status not in PAST_THE_END:
+                raise
+        return end
 
     @property
     def at(self) -> Checkpoint:

@@ -14,6 +14,9 @@ import msgspec
 
 from exporter.core.checkpoints import Cursor, Row
 
+PAST_THE_END = frozenset({204, 400, 404, 410, 416, 422})
+"""Statuses with which upstreams answer the request for a page after the last one."""
+
 
 class Page(msgspec.Struct, frozen=True):
     """The rows of one fetch, and the cursor of the page after them."""

@@ -20,7 +20,7 @@ from exporter.errors import (
     SourceRefused,
     SourceUntrue,
 )
-from exporter.sources.base import Page, Search
+from exporter.sources.base import PAST_THE_END, Page, Search
 from exporter.sources.catalogue import Catalogue
 from exporter.sources.checking import validate
 from exporter.sources.http.charsets import enclosed
@@ -176,11 +176,18 @@ class HirebaseSource:
     def count(self, query: Mapping[str, Any]) -> int:
         """Returns the total announced on a page far beyond the end.
 
-        That page has no rows, so it costs nothing. The call takes at most MAX_INTERACTIVE_SECONDS,
-        because a caller waits for the count.
+        That page has no rows, so it costs nothing. If the upstream refuses it, or sends another
+        page instead, a first page of one row is requested. The call takes at most
+        MAX_INTERACTIVE_SECONDS, because a caller waits for the count.
         """
-        far = Place(page=1_000_000, size=self._page_size)
-        page = self._fetch(query, far, self._interactive_deadline(), can_shrink=False)
+        far, first = Place(page=1_000_000, size=self._page_size), Place(page=1, size=1)
+        deadline = self._interactive_deadline()
+        try:
+            page = self._fetch(query, far, deadline, can_shrink=False)
+        except (SourceRefused, SourceUntrue) as error:
+            if isinstance(error, SourceRefused) and error.status not in PAST_THE_END:
+                raise
+            page = self._fetch(query, first, deadline, can_shrink=False)
         assert page.total is not None
         return page.total
 

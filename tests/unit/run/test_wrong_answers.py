@@ -244,6 +244,29 @@ def test_a_refused_page_after_all_announced_rows_is_the_end(status: int, read_ah
 
 
 @pytest.mark.parametrize("status", ENDS)
+def test_one_refused_page_is_no_end_although_the_total_says_so(status: int) -> None:
+    # Given: a first page with a total that is too small by mistake, then one refusal
+    bench = Bench(ROWS)
+    real = bench.listed.fetch
+    asked: list[int] = []
+
+    def fetch(query: object, cursor: int) -> Page:
+        asked.append(cursor)
+        if asked.count(10) == 1 and cursor == 10:
+            raise refusal(status)
+        page = real({}, cursor)
+        return msgspec.structs.replace(page, total=10) if cursor == 0 else page
+
+    bench.listed.fetch = fetch  # type: ignore[method-assign]
+    # When
+    bench.run()
+    # Then: the list is read to its end, where the totals contradict each other
+    assert len(asked) == 31
+    assert bench.export.state is State.FAILED
+    assert "10 at the start, 300 at the end" in (bench.export.error or "")
+
+
+@pytest.mark.parametrize("status", ENDS)
 @pytest.mark.parametrize("announced", [299, 301, 400, None])
 def test_a_refused_page_is_no_end_if_the_total_does_not_say_so(
     status: int, announced: int | None

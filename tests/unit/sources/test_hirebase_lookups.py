@@ -279,6 +279,40 @@ def test_each_wrong_field_of_a_search_of_expired_postings_is_named(
     assert message in problem["msg"]
 
 
+@pytest.mark.parametrize(
+    "far",
+    [reply(404), reply(422, "page too large"), reply(204), reply(200, {"jobs": ["{}"] * 3})],
+    ids=["404", "422", "204", "another page"],
+)
+def test_the_number_of_postings_is_read_from_the_first_if_no_page_is_past_the_end(
+    far: bytes,
+) -> None:
+    # Given
+    def answer(asked: Asked) -> bytes:
+        page, limit = asked.json["page"], asked.json["limit"]
+        if page > 1:
+            return far
+        return reply(200, {"jobs": [{}] * limit, "total_count": 41})
+
+    with reading(answer) as (one, upstream):
+        # When
+        count = one.count({})
+
+    # Then
+    assert count == 41
+    assert upstream.asked[-1].json == {"page": 1, "limit": 1}
+
+
+def test_a_search_that_the_upstream_refuses_has_no_number() -> None:
+    # Given
+    with (
+        reading(reply(422, "industry")) as (one, _),
+        pytest.raises(SourceRefused, match="industry"),
+    ):
+        # When / Then
+        one.count({})
+
+
 # -- passed on -----------------------------------------------------------------------------------
 
 
