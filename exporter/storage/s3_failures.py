@@ -200,9 +200,9 @@ def with_encryption(reaction: Reaction, encryption: Encryption | None) -> str:
 def classify(error: Exception) -> tuple[Reaction, str]:
     """Returns the reaction to a failed S3 call (retry, or which error to raise), and its cause."""
     if isinstance(error, boto.ClientError):
-        code = error.response["Error"].get("Code", "")
+        code = error.response["Error"].get("Code") or ""
         status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-        message = error.response["Error"].get("Message", "no message")
+        message = error.response["Error"].get("Message") or "no message"
         otherwise = _STATUSES.get(status, _LATER if status >= 500 else _NEVER)
         if status in (400, 501) and _ON_ENCRYPTION.search(f"{code} {message}"):
             return _ENCRYPTION, f"{code}: {message} (HTTP {status})"

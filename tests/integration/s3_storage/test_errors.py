@@ -266,3 +266,27 @@ def test_a_store_that_takes_a_request_for_another_is_named(
     # When, Then
     with pytest.raises(StorageError, match=said):
         call(storage)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "raised"),
+    [
+        (404, "<Error><Code>NoSuchUpload</Code><Message></Message></Error>", UploadGone),
+        (412, "<Error><Code>PreconditionFailed</Code><Message/></Error>", ObjectExists),
+        (400, "<Error><Code>Unknown</Code><Message></Message></Error>", StorageError),
+        (400, "<Error><Code></Code><Message></Message></Error>", StorageError),
+        (400, "<Error></Error>", StorageError),
+    ],
+)
+def test_an_error_without_a_text_as_ceph_sends_it_is_understood(
+    storage: S3Storage, proxy: FaultyS3, status: int, body: str, raised: type[StorageError]
+) -> None:
+    # Given
+    proxy.otherwise = faulty_s3.text(status, body)
+
+    # When
+    with pytest.raises(StorageError, match="no message") as caught:
+        storage.put_part("k", "upload", 1, b"a")
+
+    # Then
+    assert caught.type is raised
