@@ -87,7 +87,8 @@ class _Random:
     def __init__(self, seed: int, number: int) -> None:
         # Hashes the seed, because a Mersenne Twister starts similarly for similar seeds.
         name = hashlib.blake2b(f"friendly:{seed}:{number}".encode(), digest_size=20).digest()
-        self.identity = name[:12].hex()
+        # A letter first, so that no program reads an id as a number, such as 12e9.
+        self.identity = f"f{name[:12].hex()[1:]}"
         self.chance = random.Random(int.from_bytes(name)).random  # noqa: S311 - not a secret
 
     def pick(self, values: Sequence[T]) -> T:

@@ -57,7 +57,7 @@ def share(document: dict[str, Any]) -> None:
                 response = responses[status]
                 content = next(iter(response["content"].values()))
                 if "$ref" not in content["schema"]:
-                    continue  # the health checks, whose answers are no errors of a contract
+                    continue  # the health checks, whose answers have a shape of their own
                 content["example"] = _example(path, int(status))
                 text = json.dumps(response, sort_keys=True)
                 if text not in names:
@@ -70,7 +70,7 @@ def share(document: dict[str, Any]) -> None:
 
 
 def fold(document: dict[str, Any]) -> dict[str, Any]:
-    """Returns a copy of the document for people: one answer stands for all errors of an operation.
+    """Returns a copy of the document for people: one answer has all errors of an operation.
 
     It lists the statuses, and its example is that of status 422, where there is one. The headers
     that every answer has are left out, since the introduction names them, and so are the members

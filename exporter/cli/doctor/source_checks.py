@@ -8,7 +8,7 @@ from functools import partial
 from exporter.cli.doctor.checks import Check, Problem
 from exporter.clock import SystemClock
 from exporter.config import Config, load_config
-from exporter.errors import ConfigurationError
+from exporter.errors import ConfigurationError, SourceError
 from exporter.settings import Settings
 from exporter.sources import registry
 
@@ -45,6 +45,10 @@ def _source(config: Config, name: str, _settings: Settings) -> str:
     try:
         search = source.search({}, datetime.now(UTC), user_id="doctor")
         page = source.fetch(search.query, source.start(1, 0))
+    except SourceError as error:
+        # The text, which users see, too, does not name the host.
+        asked = f" (asked: {error.upstream})" if error.upstream else ""
+        raise Problem(f"{error}{asked}", remedy=f"correct [sources.{name}]") from error
     finally:
         source.close()
     return f"answers, {'an unknown number of' if page.total is None else page.total} postings"
