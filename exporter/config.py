@@ -23,8 +23,8 @@ from pydantic import (
 from exporter.core.rates import Rate
 from exporter.environment import names, proxies, urls
 from exporter.environment.problems import problem_text
+from exporter.environment.values import Duration, parse_rate
 from exporter.errors import ConfigurationError
-from exporter.settings import Duration, parse_rate
 
 MAX_PAGE_TIMEOUT = timedelta(minutes=5)
 """Longest `page_timeout`; far below the 15 minutes after which a hanging slice is interrupted."""

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, get_args
 from urllib.parse import urlsplit
@@ -25,53 +23,17 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from exporter.core import limits
 from exporter.core.rates import Rate
-from exporter.environment import names, proxies, urls
+from exporter.environment import buckets, names, proxies, urls
 from exporter.environment.problems import problem_text
+from exporter.environment.values import Count, Duration, Network, Size, parse_networks, parse_rate
 from exporter.errors import ConfigurationError
 from exporter.storage import encryption
 from exporter.storage.base import MAX_LINK_SECONDS, MIN_PART_BYTES, Addressing
 from exporter.storage.encryption import Encryption
 
-_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", re.ASCII)
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _seconds(value: object) -> object:
-    """Parses a duration such as `90`, `90s`, `15m`, `24h` or `7d`."""
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value)
-    if match is None:
-        raise ValueError(f"{value!r} is not a duration: write 90, 90s, 15m, 24h or 7d")
-    try:
-        return timedelta(seconds=float(match[1]) * _UNITS[match[2] or "s"])
-    except OverflowError:
-        raise ValueError(f"{value!r} is too long: write a shorter duration") from None
-
 
 def _days(value: timedelta) -> str:
     return f"{value.total_seconds() / 86400:g}d"
-
-
-def _positive(value: timedelta) -> timedelta:
-    if value <= timedelta(0):
-        raise ValueError("a duration must be longer than 0")
-    if value > MAX_DURATION:
-        raise ValueError(f"{value.days}d is too long: write {MAX_DURATION.days}d or less")
-    return value
-
-
-Duration = Annotated[timedelta, BeforeValidator(_seconds), AfterValidator(_positive)]
-
-
-def _networks(value: object) -> object:
-    """Parses networks such as `10.1.0.0/16, fd00::/8`; a single address means a network of one."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return tuple(ip_network(text.strip()) for text in value.split(",") if text.strip())
-    except ValueError as error:  # its text names the part that is wrong
-        raise ValueError(f"{error}: write networks like 10.1.0.0/16, fd00::/8") from None
 
 
 def _addressing(value: object) -> object:
@@ -88,43 +50,12 @@ def _encryption(value: object) -> object:
     return encryption.parse(value) if isinstance(value, str) else value
 
 
-Network = IPv4Network | IPv6Network
-
-
-def parse_rate(value: object) -> object:
-    """Parses a rate such as `100/60s`, `5/s` or `1000/h`."""
-    if isinstance(value, Rate):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a rate: write 100/60s, 5/s or 1000/h")  # noqa: TRY004
-    count, _, window = (text.strip() for text in value.partition("/"))
-    match = _DURATION.fullmatch(f"1{window}" if window in _UNITS else window)
-    requests = int(count) if re.fullmatch(r"[0-9]{1,9}", count) else 0
-    seconds = float(match[1]) * _UNITS[match[2] or "s"] if match else 0.0
-    if not requests or not 0 < seconds <= MAX_RATE_WINDOW_SECONDS:
-        raise ValueError(f"{value!r} is not a rate: write 100/60s, 5/s or 1000/h")
-    return Rate(requests, seconds)
-
-
-MAX_DURATION = timedelta(days=3650)
-"""Longest duration of a setting; times that much later can still be computed everywhere."""
-MAX_COUNT = 10**12
-"""Largest count of a setting, far above every sensible one; Redis computes with it exactly."""
-MAX_BYTES = 1024**5
-"""Largest size of a setting, 1 PiB."""
 MAX_PART_BYTES = 5 * 1024**3
 """Largest part of a multipart upload of S3."""
 _DATABASES = 16
 """Number of databases of a Redis that is not configured otherwise."""
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]", re.ASCII)
-_AWS_BUCKET = re.compile(
-    r"arn:.*|(?!.*\.\.)(?!\d+\.\d+\.\d+\.\d+$)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII
-)
-_HOST_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", re.ASCII)
-_OTHER_NAMES = ("EXPORTER_API_KEY", "EXPORTER_BOARD_DATABASE")
+_OTHER_NAMES = ("API_KEY", "BOARD_DATABASE")
 """Variables that are options of commands, not settings of the processes."""
-MAX_RATE_WINDOW_SECONDS = 7 * 86400
-"""Longest time window of a rate: an export that waits longer for a page reaches its deadline."""
 MAX_CONCURRENCY = 512
 """Maximum number of concurrent slices of one worker.
 
@@ -146,32 +77,7 @@ Python, the libraries and threads take 110 MB of data before the first page.
 
 
 PREFIX = "EXPORTER_"
-Count = Annotated[int, Field(le=MAX_COUNT)]
-Size = Annotated[ByteSize, Field(ge=0, le=MAX_BYTES)]
 StoreUrl = Annotated[str, AfterValidator(urls.store_url)]
-
-
-def _endpoint_of_aws_configuration() -> bool:
-    """True if a variable of AWS names an endpoint; raises ValueError if that is not a URL."""
-    if os.environ.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
-        return False
-    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
-        if value := os.environ.get(name):
-            try:
-                urls.store_url(value)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
-            return True
-    return False
-
-
-def _check_aws_bucket(bucket: str) -> None:
-    if not _AWS_BUCKET.fullmatch(bucket):
-        raise ValueError(
-            f"EXPORTER_S3_BUCKET is {bucket!r}, which AWS refuses: write lower-case letters, "
-            "digits and hyphens, such as my-exports, or set EXPORTER_S3_ENDPOINT_URL to a "
-            "store with other rules"
-        )
 
 
 class Settings(BaseSettings):
@@ -190,9 +96,9 @@ class Settings(BaseSettings):
     """URL of the S3 service; None: that of the AWS configuration, or AWS."""
     s3_public_endpoint_url: StoreUrl | None = None
     """URL of the S3 service in download links, if clients use another URL than the workers."""
-    s3_bucket: str = "exports"
+    s3_bucket: Annotated[str, AfterValidator(buckets.check_bucket)] = "exports"
     """Bucket that stores the files."""
-    s3_region: str | None = None
+    s3_region: Annotated[str, AfterValidator(buckets.check_region)] | None = None
     """Region of the bucket; None: that of the AWS configuration, or us-east-1."""
     s3_addressing: Annotated[Addressing, BeforeValidator(_addressing)] = "auto"
     """Place of the bucket in addresses: `path`, `virtual` (in the host name), or `auto`."""
@@ -285,7 +191,9 @@ class Settings(BaseSettings):
     Then its connection is closed, also in the middle of a download.
     """
 
-    webhook_allow_private: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = ()
+    webhook_allow_private: Annotated[
+        tuple[Network, ...], NoDecode, BeforeValidator(parse_networks)
+    ] = ()
     """Private networks that webhooks may reach, such as `10.1.0.0/16`, separated by commas.
 
     Plain http and any port are allowed there. Empty: webhooks reach public addresses only.
@@ -328,32 +236,11 @@ class Settings(BaseSettings):
     def _is_public(cls, value: str) -> str:
         return urls.http_url(value, example="https://exports.example.com")
 
-    @field_validator("s3_bucket")
-    @classmethod
-    def _is_bucket(cls, value: str) -> str:
-        if not _BUCKET.fullmatch(value) and not value.startswith("arn:"):
-            raise ValueError(
-                f"{urls.shown(value)} cannot be the name of a bucket: write 3 to 63 letters, "
-                "digits, dots and hyphens, such as my-exports, without s3:// and without a folder"
-            )
-        return value
-
-    @field_validator("s3_region")
-    @classmethod
-    def _is_region(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        if not re.fullmatch(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?", value, re.ASCII):
-            raise ValueError(
-                f"{urls.shown(value)} cannot be the name of a region: write one such as us-east-1"
-            )
-        return value
-
     @model_validator(mode="after")
     def _fit_together(self) -> Settings:
         bucket = self.s3_bucket
-        if self.s3_endpoint_url is None and not _endpoint_of_aws_configuration():
-            _check_aws_bucket(bucket)
+        if self.s3_endpoint_url is None and not buckets.endpoint_of_aws_configuration():
+            buckets.check_aws_bucket(bucket)
         for name in ("s3_endpoint_url", "s3_public_endpoint_url"):
             if urlsplit(getattr(self, name) or "").path == f"/{bucket}":
                 raise ValueError(
@@ -379,7 +266,7 @@ class Settings(BaseSettings):
         """Raises ValueError if a bucket in the host name was asked for and cannot be there."""
         if self.s3_addressing != "virtual":
             return
-        if not _HOST_BUCKET.fullmatch(self.s3_bucket):
+        if not buckets.fits_a_host(self.s3_bucket):
             raise ValueError(
                 f"EXPORTER_S3_ADDRESSING is virtual, but the bucket {self.s3_bucket!r} cannot be "
                 "part of a host name: name another in EXPORTER_S3_BUCKET, of lower-case letters, "
@@ -509,9 +396,13 @@ def unknown_names(environ: Mapping[str, str] | None = None) -> Sequence[str]:
     It is not an error, because the variable may belong to another version of this service.
     """
     found = os.environ if environ is None else environ
-    known = {*(PREFIX + name.upper() for name in Settings.model_fields), *_OTHER_NAMES}
-    return [
-        f"{name} has no effect: {names.unknown(name.upper(), known, 'setting')}"
-        for name in sorted(found)
-        if name.upper().startswith(PREFIX) and name.upper() not in known
-    ]
+    known = {*(name.upper() for name in Settings.model_fields), *_OTHER_NAMES}
+    texts = []
+    for name in sorted(found):
+        bare = name.upper().removeprefix(PREFIX)
+        if bare == name.upper() or bare in known:
+            continue
+        meant = names.similar(bare, known)
+        hint = f"did you mean {PREFIX}{meant}?" if meant else "the README lists the settings"
+        texts.append(f"{name} has no effect: unknown setting: {hint}")
+    return texts

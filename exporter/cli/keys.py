@@ -188,7 +188,7 @@ def _credits(text: str) -> tuple[bool, int | None]:
 
 def _limits(texts: list[str] | None) -> dict[str, int | Rate | None]:
     """Returns the limits by name; None for `default`."""
-    from exporter.settings import parse_rate
+    from exporter.environment.values import parse_rate
 
     found: dict[str, int | Rate | None] = {}
     for text in texts or ():

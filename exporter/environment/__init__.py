@@ -1,3 +1,3 @@
-"""Reads the environment of a process: URLs, names of settings, and proxies."""
+"""Reads the environment of a process: URLs, values, names of settings, and proxies."""
 
 from __future__ import annotations

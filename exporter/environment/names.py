@@ -9,16 +9,20 @@ MAX_COMPARED_CHARACTERS = 100
 """Length above which an unknown name is not compared, because comparing takes quadratic time."""
 
 
+def similar(name: str, known: Collection[str]) -> str | None:
+    """Returns the known name that is most like an unknown one; None if none is like it."""
+    if len(name) > MAX_COMPARED_CHARACTERS:
+        return None
+    folded = {one.casefold().replace("-", "_"): one for one in known}
+    wanted = name.casefold().replace("-", "_")
+    found = difflib.get_close_matches(wanted, folded, n=1, cutoff=0.7)
+    return folded[found[0]] if found else None
+
+
 def unknown(name: str, known: Collection[str], kind: str = "key") -> str:
     """Returns the text about an unknown name: the similar known name, else all known names."""
-    similar: list[str] = []
-    if len(name) <= MAX_COMPARED_CHARACTERS:
-        folded = {one.casefold().replace("-", "_"): one for one in known}
-        wanted = name.casefold().replace("-", "_")
-        similar = difflib.get_close_matches(wanted, folded, n=1, cutoff=0.7)
-        similar = [folded[one] for one in similar]
-    if similar:
-        return f"unknown {kind}: did you mean {similar[0]}?"
+    if meant := similar(name, known):
+        return f"unknown {kind}: did you mean {meant}?"
     if not known:
         return f"unknown {kind}: there is none"
     return f"unknown {kind}: the known ones are {', '.join(sorted(known))}"
