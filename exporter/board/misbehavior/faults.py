@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import random
 import re
@@ -55,9 +56,12 @@ def parse(text: str) -> Spec:
     whole number, by default 1. All other names are faults, each with its share of the searches:
 
     - `429`, `503`: error with a `Retry-After` of 1 second, in a quarter of the cases as a date 2
-      seconds ahead; `502`, `500`: error without `Retry-After`.
+      seconds ahead; `403`: error with a `Retry-After` of half a second, as a rate limit; `502`,
+      `500`, `404`, `401`: error without `Retry-After`; `302`: a redirect to a maintenance page.
     - `reset`: the connection is reset in the middle of the body; `truncate`: the connection is
       closed cleanly in the middle of the body; `slow`: the body is sent over four seconds.
+    - `coding`: the true page, with an unknown `Content-Encoding`; `latin1`: the true page in
+      ISO-8859-1, as its content type says; `gzip`: the true page compressed, without saying so.
     - `html`: a 200 with a web page; `shape`: a 200 with JSON of another shape.
     - `empty`: a page without postings but with the true total; `short`: the last one to three of
       the page's postings are missing, but never all; `total`: a false total and page count, or for
@@ -301,6 +305,14 @@ class _FaultMiddleware:
             await _REPLACEMENTS[fault](chances)(scope, receive, send)
             return
         start, body = await self._complete_answer(scope, receive)
+        if fault in _WRITINGS:
+            run.done[fault] += 1
+            headers = MutableHeaders(scope=start)
+            body = _WRITINGS[fault](headers, body)
+            headers["Content-Length"] = str(len(body))
+            await send(start)
+            await send({"type": "http.response.body", "body": body})
+            return
         if fault in lies.LIES:
             search = scope["method"], scope["path"]
             cursor = QueryParams(scope["query_string"]).get("cursor")
@@ -327,8 +339,28 @@ class _FaultMiddleware:
         return messages[0], b"".join(message.get("body", b"") for message in messages[1:])
 
 
-def _error_response(status: int, detail: str, chances: random.Random | None = None) -> Response:
-    headers = {}
+def _declare_coding(headers: MutableHeaders, body: bytes) -> bytes:
+    headers["Content-Encoding"] = "UTF-8"
+    return body
+
+
+def _in_latin1(headers: MutableHeaders, body: bytes) -> bytes:
+    headers["Content-Type"] = "application/json; charset=ISO-8859-1"
+    escaped = re.sub("[^\x00-\xff]", lambda found: json.dumps(found[0])[1:-1], body.decode())
+    return escaped.encode("latin-1")
+
+
+def _compressed(_: MutableHeaders, body: bytes) -> bytes:
+    return gzip.compress(body)
+
+
+def _error_response(
+    status: int,
+    detail: str,
+    chances: random.Random | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    headers = dict(headers or {})
     if chances is not None:
         # A date has whole seconds, so a date one second ahead could be past when it is read.
         date = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
@@ -382,6 +414,10 @@ _REPLACEMENTS: Mapping[str, Callable[[random.Random], Response]] = {
     "503": lambda chances: _error_response(503, "Overloaded: wait for Retry-After", chances),
     "502": lambda _: _error_response(502, "Bad gateway"),
     "500": lambda _: _error_response(500, "Internal server error"),
+    "404": lambda _: _error_response(404, "Not Found"),
+    "403": lambda _: _error_response(403, "Too many requests", headers={"Retry-After": "0.5"}),
+    "401": lambda _: _error_response(401, "Unauthorized"),
+    "302": lambda _: _error_response(302, "Found", headers={"Location": "/maintenance"}),
     "html": lambda _: Response(_HTML_PAGE, media_type="text/html"),
     "shape": _another_shape,
 }
@@ -390,4 +426,10 @@ _TRANSMISSION_FAULTS: Mapping[str, Callable[[random.Random, _Answer], Awaitable[
     "truncate": _truncate_body,
     "slow": _drip_body,
 }
-_FAULTS: tuple[str, ...] = (*_REPLACEMENTS, *_TRANSMISSION_FAULTS, *lies.LIES)
+_WRITINGS: Mapping[str, Callable[[MutableHeaders, bytes], bytes]] = {
+    "coding": _declare_coding,
+    "latin1": _in_latin1,
+    "gzip": _compressed,
+}
+"""Maps the name of a fault to the function that writes a true page in an odd way."""
+_FAULTS: tuple[str, ...] = (*_REPLACEMENTS, *_TRANSMISSION_FAULTS, *lies.LIES, *_WRITINGS)

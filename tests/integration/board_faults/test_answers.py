@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -16,7 +18,8 @@ from tests.waiting import until
 
 
 @pytest.mark.parametrize(
-    ("name", "waits"), [("429", True), ("503", True), ("502", False), ("500", False)]
+    ("name", "waits"),
+    [(name, name in ("429", "503")) for name in ("429", "503", "502", "500", "404", "401", "302")],
 )
 def test_429_and_503_have_a_retry_after_and_other_errors_do_not(
     board: httpx.Client, name: str, waits: bool
@@ -39,6 +42,31 @@ def test_429_and_503_have_a_retry_after_and_other_errors_do_not(
     else:
         assert set(after) == {None}
     assert done(board) == {name: 30}
+
+
+def test_a_403_asks_for_half_a_second(board: httpx.Client) -> None:
+    # Given
+    order(board, "403=100%")
+    # When
+    answer = search(board)
+    # Then
+    assert (answer.status_code, answer.headers["retry-after"]) == (403, "0.5")
+
+
+def test_a_page_in_an_odd_writing_is_the_true_page(board: httpx.Client) -> None:
+    # Given
+    order(board, "")
+    true = search(board).json()
+    for name in ("coding", "latin1", "gzip"):
+        order(board, f"{name}=100%")
+        # When
+        answer = search(board)
+        # Then
+        text = gzip.decompress(answer.content).decode() if name == "gzip" else answer.text
+        assert json.loads(text) == true
+        assert done(board) == {name: 1}
+        assert answer.headers["content-type"].endswith("ISO-8859-1") is (name == "latin1")
+        assert answer.headers.get("content-encoding") == ("UTF-8" if name == "coding" else None)
 
 
 def test_delayed_responses_do_not_delay_each_other(board: httpx.Client) -> None:

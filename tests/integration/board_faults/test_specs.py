@@ -16,7 +16,7 @@ from tests.integration.board_faults.desk import ROWS, order, search, serving, te
     ("spec", "said"),
     [
         ("lateness=5ms", "'lateness' is not a fault of the board: choose from latency, 429,"),
-        ("404=1%", "'404' is not a fault"),
+        ("418=1%", "'418' is not a fault"),
         ("=1%", "'' is not a fault"),
         ("429", "429=: give a share of the searches from 0% to 100%, such as 429=2%"),
         ("429=0.02", "429=0.02: give a share"),
