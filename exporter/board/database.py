@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from exporter.board import coresignal_records, names, postings, words
+from exporter.board import connections, coresignal_records, names, postings, words
 
 _BATCH = 500
 _COLUMNS = postings.Columns._fields
@@ -244,7 +244,7 @@ def set_meta(connection: sqlite3.Connection, name: str, value: int) -> None:
 def reader(database: Path) -> sqlite3.Connection:
     """Returns a read-only connection for use by one thread."""
     uri = f"{database.resolve().as_uri()}?mode=ro"
-    connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+    connection = connections.connect(uri, uri=True, timeout=30)
     connection.execute(f"PRAGMA mmap_size = {1 << 32}")
     return connection
 

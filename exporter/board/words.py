@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 import threading
 
+from exporter.board import connections
+
 TOKENIZER = "tokenize=\"unicode61 remove_diacritics 2 tokenchars '+#'\""
 """FTS5 tokenizer: words are letters, digits, `+` and `#`; case and accents do not matter."""
 
@@ -20,7 +22,7 @@ def tokens(text: str) -> list[str]:
     """
     memory: sqlite3.Connection | None = getattr(_thread, "memory", None)
     if memory is None:
-        memory = sqlite3.connect(":memory:", isolation_level=None)
+        memory = connections.connect(":memory:")
         memory.execute(f"CREATE VIRTUAL TABLE texts USING fts5(text, {TOKENIZER})")
         memory.execute("CREATE VIRTUAL TABLE terms USING fts5vocab(texts, instance)")
         _thread.memory = memory
