@@ -299,10 +299,13 @@ def test_the_doctor_names_all_that_is_broken_and_how_to_mend_it(run: Run, tmp_pa
     assert "Traceback" not in done.stderr
     found = {line[6:25].strip(): (line[:4].strip(), line[25:]) for line in done.stdout.splitlines()}
     assert found["settings"][0] == "ok"
-    for what in ("redis", "broker", "s3", "source jobs", "surface hirebase"):
+    for what in ("redis", "s3", "source jobs", "surface hirebase"):
         assert found[what][0] == "FAIL", done.stdout
     assert found["workers"] == ("skip", "skipped because redis is failing")
-    assert "did not answer" in found["source jobs"][1]
+    assert (
+        f"http://{nobody[2]} refuses connections -> sources.jobs.base_url"
+        in found["source jobs"][1]
+    )
     assert "name one under [surfaces]" in found["surface hirebase"][1]
 
 

@@ -19,7 +19,7 @@ import pytest
 import redis
 import trustme
 
-from exporter.cli.doctor import process_checks, redis_checks, storage_checks
+from exporter.cli.doctor import process_checks, redis_checks, source_checks, storage_checks
 from exporter.cli.doctor.checks import Problem, Status
 from exporter.local.redis import RedisServer
 from exporter.local.stack import Addresses
@@ -274,6 +274,31 @@ def test_a_public_address_of_the_store_that_leads_nowhere_is_named(
     assert problem.variable == "EXPORTER_S3_PUBLIC_ENDPOINT_URL"
 
 
+# -- sources ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        (reply(401, {"detail": "who?"}), "refuses the key (HTTP 401) -> sources.jobs.api_key"),
+        (reply(404, HTML), "not as an API of type hirebase (HTTP 404) -> sources.jobs.base_url"),
+        (HTML, "answers, but not as an API of type hirebase"),
+        (reply(503, ""), "answers HTTP 503 -> None: retry later"),
+        (None, "refuses connections -> sources.jobs.base_url: start the server"),
+    ],
+)
+def test_a_wrong_source_is_named(tmp_path: Path, answer: bytes | None, named: str) -> None:
+    # Given
+    with serving(answer or b"") as server:
+        url = server.url if answer else "http://127.0.0.1:1"
+        file = tmp_path / "exporter.toml"
+        file.write_text(f'[sources.jobs]\ntype = "hirebase"\nbase_url = "{url}"\n')
+        settings = Settings(config=file)
+        (check,) = (one for one in source_checks.checks(settings) if one.name == "source jobs")
+        # When / Then
+        assert named in says(found_by(check.run, settings))
+
+
 # -- API -------------------------------------------------------------------------------------------
 
 
@@ -297,6 +322,27 @@ def test_an_address_of_the_api_that_leads_nowhere_is_named(
         problem = found_by(process_checks.api, Settings(public_url=url))
     # Then
     assert named in says(problem)
+
+
+def test_each_wrong_setting_is_a_line_and_hides_no_check_that_does_not_need_it(
+    tmp_path: Path,
+) -> None:
+    # When
+    done = doctor(
+        tmp_path,
+        "--json",
+        EXPORTER_PART_SIZE="1",
+        EXPORTER_LINK_TTL="soon",
+        EXPORTER_REDIS_URL="redis://127.0.0.1:1/0",
+        EXPORTER_S3_ENDPOINT_URL="http://127.0.0.1:1",
+        BOARD_KEY="k",
+    )
+    # Then
+    found = json.loads(done.stdout)["checks"]
+    wrong = {one["variable"] for one in found if one["name"] == "settings"}
+    assert wrong == {"EXPORTER_PART_SIZE", "EXPORTER_LINK_TTL"}
+    assert {"redis", "s3"} <= {one["name"] for one in found if one["status"] == "fail"}
+    assert done.returncode == os.EX_CONFIG
 
 
 # -- the command -----------------------------------------------------------------------------------
@@ -372,8 +418,9 @@ def test_the_doctor_ends_soon_whatever_hangs(tmp_path: Path) -> None:
         seconds = time.monotonic() - began
     # Then
     marks = {line[6:25].strip(): line[:4].strip() for line in done.stdout.splitlines()}
-    for name in ("redis", "broker", "s3", "api", "source board"):
+    for name in ("redis", "s3", "api", "source board"):
         assert marks[name] == "FAIL", done.stdout
+    assert marks["broker"] == "skip"
     assert done.stderr == ""
     assert seconds < 20
     assert done.returncode == 1

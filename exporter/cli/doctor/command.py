@@ -10,7 +10,7 @@ from typing import NoReturn
 import structlog
 from rich.console import Console
 
-from exporter.cli.doctor import registry, report, settings_checks
+from exporter.cli.doctor import registry, report, settings_checks, source_checks
 from exporter.cli.doctor.checks import Finding, Status
 from exporter.cli.doctor.examination import examine
 from exporter.errors import ConfigurationError
@@ -31,7 +31,8 @@ def run(out: Console, *, as_json: bool) -> int:
         out.print(report.as_json(findings), highlight=False, soft_wrap=True, markup=False)
     else:
         findings = list(report.show(findings_of_all(), out))
-    if any(one.name == settings_checks.NAME and one.status is Status.FAIL for one in findings):
+    settings = (settings_checks.NAME, source_checks.FILE)
+    if any(one.name in settings and one.status is Status.FAIL for one in findings):
         return os.EX_CONFIG
     return 0 if report.is_green(findings) else 1
 
@@ -43,7 +44,7 @@ def findings_of_all() -> Iterator[Finding]:
     except ConfigurationError as error:
         yield Finding(settings_checks.NAME, Status.FAIL, str(error).rstrip("."))
         return
-    yield read.finding
+    yield from read.findings
     for text in warnings():
         yield Finding(settings_checks.NAME, Status.WARN, text)
     yield from examine(registry.checks(read.settings), read.settings, read.malformed)

@@ -10,9 +10,9 @@ from exporter.cli.doctor.checks import Check, Finding, Problem, Status
 from exporter.errors import ExporterError
 from exporter.settings import Settings
 
-CHECK_SECONDS = 8.0
+CHECK_SECONDS = 7.0
 """Longest duration of one check; whatever hangs is abandoned after that time."""
-TOTAL_SECONDS = 13.0
+TOTAL_SECONDS = 12.0
 """Longest duration of all checks together."""
 
 

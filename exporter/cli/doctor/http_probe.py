@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import httpx
@@ -11,6 +12,16 @@ from exporter.cli.client import http_options
 from exporter.cli.doctor.checks import Problem
 
 TIMEOUT_SECONDS = 5.0
+_CAUSES: Mapping[str, str] = {
+    "CERTIFICATE_VERIFY_FAILED": "has a TLS certificate that is not trusted",
+    "WRONG_VERSION_NUMBER|wrong version|RECORD_LAYER|record layer": "speaks no TLS",
+    "refused|Errno 111": "refuses connections",
+    "not known|resolution|getaddrinfo|No address": "has an unknown host name",
+    "unreachable|No route": "cannot be reached from this machine",
+    "[Tt]imed out|[Tt]imeout": "does not answer",
+    "disconnected|reset|closed": "closes the connection",
+}
+"""Causes by a pattern in the texts of libraries."""
 
 
 def get(url: str, variable: str, remedy: str) -> httpx.Response:
@@ -35,19 +46,14 @@ def place(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else ""
 
 
+def cause(text: str) -> str | None:
+    """Returns the cause, as a predicate, that a text of a library names; None if it is unknown."""
+    return next((found for pattern, found in _CAUSES.items() if re.search(pattern, text)), None)
+
+
 def _cause(error: Exception) -> str:
-    text = f"{error} {error.__cause__ or ''}"
-    causes = {
-        "CERTIFICATE_VERIFY_FAILED": "has a TLS certificate that is not trusted",
-        "WRONG_VERSION_NUMBER|RECORD_LAYER": "speaks no TLS",
-        "refused|111": "refuses connections",
-        "not known|resolution|getaddrinfo|No address": "has an unknown host name",
-        "unreachable|No route": "cannot be reached from this machine",
-        "disconnected|reset|closed": "closes the connection",
-    }
     if isinstance(error, httpx.TimeoutException):
         return f"does not answer within {TIMEOUT_SECONDS:g} s"
     if isinstance(error, httpx.ProxyError):
         return "cannot be reached"
-    found = (cause for pattern, cause in causes.items() if re.search(pattern, text))
-    return next(found, "does not answer as an HTTP server")
+    return cause(f"{error} {error.__cause__ or ''}") or "does not answer as an HTTP server"

@@ -17,11 +17,12 @@ BROKER = "EXPORTER_BROKER_URL"
 
 
 def connection(settings: Settings) -> str:
-    """The Redis of the records takes the credentials, and has the database."""
+    """The Redis of the records takes the credentials, has the database, and is no cluster."""
     with connected(settings.redis_url, RECORDS) as client:
         client.ping()
-        info = durability.read(client).info
-        return f"{versions.name(info)} at {_place(client)}"
+        report = durability.read(client)
+        _raise(list(durability.TOPICS["kind"](report)), RECORDS, Status.FAIL)
+        return f"{versions.name(report.info)} at {_place(client)}"
 
 
 def writes(settings: Settings) -> str:

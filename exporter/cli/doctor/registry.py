@@ -38,5 +38,14 @@ CHECKS: Sequence[Check] = (
 
 
 def checks(settings: Settings) -> list[Check]:
-    """Returns all checks, those of the configured sources included."""
-    return [*CHECKS, *source_checks.checks(settings)]
+    """Returns all checks, those of the configured sources included.
+
+    Without a URL of its own, the broker is the same Redis, so its check needs that of the records.
+    """
+    own = [
+        check._replace(needs=["redis"])
+        if check.name == "broker" and settings.broker_url is None
+        else check
+        for check in CHECKS
+    ]
+    return [*own, *source_checks.checks(settings)]

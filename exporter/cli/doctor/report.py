@@ -62,7 +62,8 @@ def is_green(findings: Iterable[Finding]) -> bool:
 
 def _line(finding: Finding) -> str:
     if finding.remedy is None:
-        return finding.text if finding.variable is None else f"{finding.variable}: {finding.text}"
+        is_named = finding.variable is None or finding.text.startswith(finding.variable)
+        return finding.text if is_named else f"{finding.variable}: {finding.text}"
     where = "" if finding.variable is None else f"{finding.variable}: "
     return f"{finding.text} -> {where}{finding.remedy}"
 

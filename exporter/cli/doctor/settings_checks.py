@@ -19,7 +19,7 @@ class Read(NamedTuple):
     settings: Settings
     malformed: tuple[str, ...]
     """Variables that cannot be read; `settings` has their defaults."""
-    finding: Finding
+    findings: tuple[Finding, ...]
 
 
 def read() -> Read:
@@ -43,10 +43,17 @@ def read() -> Read:
             malformed += [name.upper() for name in names]
             for name in names:
                 del os.environ[name]
-    if texts:
-        finding = Finding(NAME, Status.FAIL, "; ".join(texts))
-    else:
-        finding = Finding(
-            NAME, Status.OK, f"bucket {settings.s3_bucket}, API {settings.public_url}"
-        )
-    return Read(settings, tuple(malformed), finding)
+    found = [_finding(one) for text in texts for one in re.split(r"; (?=EXPORTER_)", text)]
+    if not found:
+        text = f"bucket {settings.s3_bucket}, API {settings.public_url}"
+        found = [Finding(NAME, Status.OK, text)]
+    return Read(settings, tuple(malformed), tuple(found))
+
+
+def _finding(problem: str) -> Finding:
+    """Returns the finding of a text of `settings.load` about one or more variables."""
+    named = re.match(r"(EXPORTER_[A-Z0-9_]+)(: )?", problem)
+    if named is None:
+        return Finding(NAME, Status.FAIL, problem)
+    text = problem[named.end() :] if named[2] else problem
+    return Finding(NAME, Status.FAIL, text, named[1])

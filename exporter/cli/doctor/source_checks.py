@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from http import HTTPStatus
 
+from exporter.cli.doctor import http_probe
 from exporter.cli.doctor.checks import Check, Problem
 from exporter.clock import SystemClock
-from exporter.config import Config, load_config
+from exporter.config import Config, SourceConfig, SqlConfig, load_config
 from exporter.errors import ConfigurationError, SourceError
 from exporter.settings import Settings
 from exporter.sources import registry
 
 FILE = "sources"
 """Name of the check of the file itself."""
+PAGE_TIMEOUT = timedelta(seconds=5)
+"""Longest time of one page with its repetitions, so that the cause is known before the deadline."""
 
 
 def checks(settings: Settings) -> list[Check]:
@@ -41,17 +45,51 @@ def _file(settings: Settings) -> str:
 
 
 def _source(config: Config, name: str, _settings: Settings) -> str:
-    source = registry.make(config.sources[name], SystemClock())
+    own = config.sources[name]
+    if isinstance(own, SourceConfig):
+        own = own.model_copy(update={"page_timeout": min(own.page_timeout, PAGE_TIMEOUT)})
     try:
-        search = source.search({}, datetime.now(UTC), user_id="doctor")
-        page = source.fetch(search.query, source.start(1, 0))
+        source = registry.make(own, SystemClock())
+        try:
+            search = source.search({}, datetime.now(UTC), user_id="doctor")
+            page = source.fetch(search.query, source.start(1, 0))
+        finally:
+            source.close()
     except SourceError as error:
-        # The text, which users see, too, does not name the host.
-        asked = f" (asked: {error.upstream})" if error.upstream else ""
-        raise Problem(f"{error}{asked}", remedy=f"correct [sources.{name}]") from error
-    finally:
-        source.close()
+        if isinstance(own, SqlConfig):
+            why = http_probe.cause(str(error))
+            raise Problem(
+                f"the database {why}" if why else str(error).rstrip("."),
+                variable=f"sources.{name}.url",
+                remedy="start the database, or correct the URL" if why else None,
+            ) from error
+        raise _problem(error, own, name) from error
     return f"answers, {'an unknown number of' if page.total is None else page.total} postings"
+
+
+def _problem(error: SourceError, own: SourceConfig, name: str) -> Problem:
+    where = http_probe.place(own.base_url)
+    address, key = f"sources.{name}.base_url", f"sources.{name}.api_key"
+    if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return Problem(
+            f"{where} refuses the key (HTTP {error.status})", variable=key, remedy="correct it"
+        )
+    if error.status is None and error.fault is None:
+        why = http_probe.cause(str(error)) or "does not answer"
+        return Problem(
+            f"{where} {why}", variable=address, remedy="start the server, or correct the address"
+        )
+    if error.status is not None and (
+        error.status == HTTPStatus.TOO_MANY_REQUESTS
+        or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    ):
+        return Problem(f"{where} answers HTTP {error.status}", remedy="retry later")
+    what = f"HTTP {error.status}" if error.status else str(error).rstrip(".")
+    return Problem(
+        f"{where} answers, but not as an API of type {own.type} ({what})",
+        variable=address,
+        remedy="correct the address, or the type",
+    )
 
 
 def _surface(config: Config, _settings: Settings) -> str:

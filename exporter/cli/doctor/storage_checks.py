@@ -10,7 +10,7 @@ from http import HTTPStatus
 from exporter import wiring
 from exporter.cli.doctor import http_probe, storage_causes
 from exporter.cli.doctor.checks import Problem
-from exporter.clock import SystemClock
+from exporter.cli.doctor.hasty_clock import HastyClock
 from exporter.settings import Settings
 from exporter.storage import keys
 from exporter.storage.base import FileHeaders, ObjectRange
@@ -24,19 +24,6 @@ LINK_SECONDS = 60
 _WORKS = "writes, completes, copies and deletes"
 
 
-class _HastyClock(SystemClock):
-    """A clock by which an hour has passed after each pause, so that a request is repeated once."""
-
-    def __init__(self) -> None:
-        self._paused = 0.0
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self._paused
-
-    def sleep(self, seconds: float) -> None:
-        self._paused += 3600 + seconds
-
-
 @contextmanager
 def probing(settings: Settings) -> Iterator[tuple[S3Storage, str]]:
     """Context manager for a check: the store, and a prefix all of whose objects are deleted after.
@@ -44,7 +31,7 @@ def probing(settings: Settings) -> Iterator[tuple[S3Storage, str]]:
     Raises Problem in place of each error of the store. Requests are repeated once at most, without
     a pause, so that a failure is known soon.
     """
-    storage = wiring.storage(settings, _HastyClock())
+    storage = wiring.storage(settings, HastyClock())
     prefix = f"{keys.ROOT}doctor-{uuid.uuid4()}/"
     try:
         try:
@@ -91,26 +78,23 @@ def exports(settings: Settings) -> str:
 
 def link(settings: Settings) -> str:
     """A download link leads to the object, through the address that callers use."""
-    variable = PUBLIC if settings.s3_public_endpoint_url else storage_causes.ENDPOINT
     body = b"probe"
     with probing(settings) as (storage, prefix):
         key = f"{prefix}link"
         storage.put_small(key, body, HEADERS)
         url = storage.presign(key, LINK_SECONDS)
         where = http_probe.place(url)
-        answer = http_probe.get(
-            url, variable, f"give the address at which callers reach the store ({PUBLIC})"
-        )
+        answer = http_probe.get(url, PUBLIC, "give the address at which callers reach the store")
     if answer.status_code == HTTPStatus.FORBIDDEN:
         raise Problem(
             f"{where} rejects the signature of a download link",
-            variable=variable,
+            variable=PUBLIC,
             remedy="write the address as callers send it, or let the proxy pass on the Host header",
         )
     if answer.status_code != HTTPStatus.OK or answer.content != body:
         raise Problem(
             f"{where} answers HTTP {answer.status_code} to a download link, not with the object",
-            variable=variable,
+            variable=PUBLIC,
             remedy="give an address that leads to the object store",
         )
     return f"a file can be downloaded from {where}"

@@ -145,7 +145,9 @@ def diagnose(error: redis.RedisError, client: redis.Redis) -> Diagnosis:
         return Diagnosis(f"{where} is no Redis", "give the address of a Redis", is_permanent=True)
     if isinstance(error, redis.ConnectionError | redis.TimeoutError):
         return _unreachable(text, client, where)
-    return Diagnosis(f"{where} answers {text!r}", "use Redis 6.2 or later", is_permanent=True)
+    return Diagnosis(
+        f"{where} answers {short(text)!r}", "use Redis 6.2 or later", is_permanent=True
+    )
 
 
 def explain(refusals: Sequence[Refusal], client: redis.Redis) -> Diagnosis | None:
@@ -164,11 +166,16 @@ def explain(refusals: Sequence[Refusal], client: redis.Redis) -> Diagnosis | Non
     if unknown:
         commands = _names(unknown)
         return Diagnosis(
-            f"this server refuses {commands} ({unknown[0].error.split(' script:')[0]})",
+            f"this server refuses {commands} ({short(unknown[0].error)})",
             "use Redis 6.2 or later, or Valkey",
             is_permanent=True,
         )
     return _by_answer(refusals[0].error)
+
+
+def short(answer: str) -> str:
+    """Returns the answer of Redis without the command's arguments and the place in a script."""
+    return re.split(r",? with args beginning| script:", answer)[0]
 
 
 def unsupported(mode: str) -> Diagnosis | None:

@@ -100,19 +100,25 @@ def read(client: redis.Redis) -> Report:
     try:
         info = cast("Mapping[str, Any]", client.info("everything"))
     except ResponseError as error:
-        refused.append(errors.with_code(error))
+        refused.append(diagnosis.short(errors.with_code(error)))
     try:
         config = cast("Mapping[str, str]", client.config_get("appendfsync"))
     except ResponseError as error:
-        refused.append(errors.with_code(error))
+        refused.append(diagnosis.short(errors.with_code(error)))
     return Report(info, config, refused)
+
+
+def _judge_kind(report: Report) -> Iterator[Diagnosis]:
+    # Valkey has its own name of the mode, and may be set up to leave out the other one.
+    for name in ("redis_mode", "server_mode"):
+        kind = diagnosis.unsupported(str(report.info.get(name, "")))
+        if kind is not None:
+            yield kind
+            return
 
 
 def _judge_durability(report: Report) -> Iterator[Diagnosis]:
     info, config, refused = report
-    kind = diagnosis.unsupported(str(info.get("redis_mode", "")))
-    if kind is not None:
-        yield kind
     missing = [name for name in ("maxmemory_policy", "aof_enabled") if name not in info]
     if missing:
         reason = f"INFO has no {' and no '.join(missing)}" if info else refused[0]
@@ -169,8 +175,12 @@ def _judge_version(report: Report) -> Iterator[Diagnosis]:
 
 
 TOPICS: Mapping[str, Callable[[Report], Iterator[Diagnosis]]] = {
+    "kind": _judge_kind,
     "durability": _judge_durability,
     "memory": _judge_memory,
     "version": _judge_version,
 }
-"""Judges of a report, by topic: eviction and persistence, free memory, known security holes."""
+"""Judges of a report, by topic.
+
+They look for Cluster or Sentinel; eviction and lost writes; free memory; and security holes.
+"""

@@ -20,6 +20,5 @@ def test_a_source_that_refuses_is_named_with_its_host_and_without_its_path() -> 
         with pytest.raises(Problem) as found:
             source_checks._source(Config(sources={"board": board}), "board", Settings())
     # Then
-    host = upstream.url.removeprefix("http://")
-    assert found.value.text == f"the source answered 403: no entry (asked: {host})"
-    assert found.value.remedy == "correct [sources.board]"
+    assert found.value.text == f"{upstream.url} refuses the key (HTTP 403)"
+    assert found.value.variable == "sources.board.api_key"
