@@ -190,22 +190,27 @@ class S3Storage:
         `head` then shows that the object exists. Raises StorageError, with the code of the store,
         if a part is missing, replaced or too small.
         """
-        self._write_new(
-            "CompleteMultipartUpload",
-            key,
-            lambda s3, condition: s3.complete_multipart_upload(
-                Bucket=self._bucket,
-                Key=key,
-                UploadId=upload_id,
-                MultipartUpload={
-                    "Parts": [
-                        {"ETag": f'"{part.etag}"', "PartNumber": number}
-                        for number, part in enumerate(parts, 1)
-                    ]
-                },
-                **condition,
-            ),
-        )
+        try:
+            self._write_new(
+                "CompleteMultipartUpload",
+                key,
+                lambda s3, condition: s3.complete_multipart_upload(
+                    Bucket=self._bucket,
+                    Key=key,
+                    UploadId=upload_id,
+                    MultipartUpload={
+                        "Parts": [
+                            {"ETag": f'"{part.etag}"', "PartNumber": number}
+                            for number, part in enumerate(parts, 1)
+                        ]
+                    },
+                    **condition,
+                ),
+            )
+        except s3_failures.Completing as error:
+            if all(found.upload_id != upload_id for found in self.open_uploads(key)):
+                raise UploadGone(str(error)) from error
+            raise
         if not self.takes_conditions:
             found = self.head(key)
             if found is None or found.size != sum(part.size for part in parts):

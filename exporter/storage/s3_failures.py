@@ -35,6 +35,10 @@ class Refused(StorageUnavailable):
     """The store refuses the request until an operator corrects the cause named in the text."""
 
 
+class Completing(StorageUnavailable):
+    """The store says that the upload is being completed; Ceph 16 says so of a lost upload, too."""
+
+
 class Reaction(NamedTuple):
     """Error, retry time and advice for one kind of failure."""
 
@@ -82,6 +86,7 @@ _ENCRYPTION = Reaction(
 _UNREACHABLE = Reaction(
     StorageUnavailable, RETRY_SECONDS, "No connection: the store may answer later."
 )
+_COMPLETING = Reaction(Completing, OPERATOR_RETRY_SECONDS, "The store may answer later.")
 _FULL = Reaction(Refused, OPERATOR_RETRY_SECONDS, "Make room in the store, or raise its quota.")
 
 _CODES: Mapping[str, Reaction] = {
@@ -204,6 +209,8 @@ def classify(error: Exception) -> tuple[Reaction, str]:
         status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
         message = error.response["Error"].get("Message") or "no message"
         otherwise = _STATUSES.get(status, _LATER if status >= 500 else _NEVER)
+        if "multipart completion is already in progress" in message:
+            return _COMPLETING, f"{code}: {message} (HTTP {status})"
         if status in (400, 501) and _ON_ENCRYPTION.search(f"{code} {message}"):
             return _ENCRYPTION, f"{code}: {message} (HTTP {status})"
         if otherwise is _NEVER and "if-none-match" in message.lower():

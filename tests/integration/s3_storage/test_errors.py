@@ -290,3 +290,35 @@ def test_an_error_without_a_text_as_ceph_sends_it_is_understood(
 
     # Then
     assert caught.type is raised
+
+
+@pytest.mark.parametrize(("is_open", "raised"), [(False, UploadGone), (True, StorageUnavailable)])
+def test_an_upload_of_which_ceph_says_that_it_is_being_completed_is_looked_up(
+    storage: S3Storage,
+    proxy: FaultyS3,
+    key: str,
+    is_open: bool,
+    raised: type[StorageError],
+) -> None:
+    """Ceph 16 answers so to the completion of an upload that was aborted."""
+    # Given
+    upload_id = storage.begin(key, CSV)
+    part = storage.put_part(key, upload_id, 1, b"a")
+    if not is_open:
+        storage.abort(key, upload_id)
+    told = (
+        "<Error><Code>InternalError</Code>"
+        "<Message>This multipart completion is already in progress</Message></Error>"
+    )
+
+    def fault(exchange: faulty_s3.Exchange, body: bytes) -> None:
+        if exchange.command == "POST":
+            exchange.answer(500, told.encode())
+        else:
+            faulty_s3.passed_on(exchange, body)
+
+    proxy.otherwise = fault
+
+    # When, Then
+    with pytest.raises(raised):
+        storage.complete(key, upload_id, [part])
