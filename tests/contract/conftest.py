@@ -1,7 +1,11 @@
-"""Storages that the contract tests run against: in memory and a real S3."""
+"""Storages that the contract tests run against: in memory, a real S3, and moto."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,9 +14,11 @@ import httpx
 import pytest
 
 from exporter.clock import Clock, FakeClock, SystemClock
+from exporter.local import ports
 from exporter.storage.base import Storage
 from exporter.storage.memory import MemoryStorage
 from exporter.storage.s3 import S3Storage
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.conftest import S3
@@ -50,11 +56,79 @@ def s3_storage(s3_server: S3) -> Iterator[S3Storage]:
         )
 
 
-@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.external)])
+@pytest.fixture(scope="session")
+def moto_storage() -> Iterator[S3Storage]:
+    """Starts moto's server, a second implementation of S3, and yields a storage in it."""
+    if importlib.util.find_spec("moto") is None:
+        pytest.skip("moto is not installed: run ./deploy/setup")
+    port = ports.find_free(1)[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "any")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+        storage = _storage(f"http://127.0.0.1:{port}")
+        storage.presign("any", 1)  # its client is made with these keys
+    with subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            until(lambda: ports.is_listening(port), 20)
+            httpx.put(f"http://127.0.0.1:{port}/exports").raise_for_status()
+            yield storage
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope="session")
+def named_storage() -> S3Storage:
+    """Returns a storage in the store of TEST_S3_URL, with the keys of the AWS configuration."""
+    return _storage(os.environ["TEST_S3_URL"], os.environ.get("TEST_S3_BUCKET", "exports"))
+
+
+def _storage(url: str, bucket: str = "exports") -> S3Storage:
+    return S3Storage(
+        bucket,
+        endpoint_url=url,
+        public_endpoint_url=None,
+        region=None,
+        clock=SystemClock(),
+    )
+
+
+MOTO_DIFFERS: Mapping[str, str] = {
+    "test_a_link_dies_at_its_expiry": "checks no expiry",
+    "test_a_link_made_for_one_object_opens_no_other": "checks no signature",
+    "test_copying_into_a_dead_upload_is_refused": "answers 500",
+    "test_an_upload_that_was_completed_takes_no_more_parts": "answers 500",
+    "test_an_upload_that_was_aborted_takes_no_more_parts_and_cannot_complete": "answers 500",
+    "test_completing_twice_tells_so_and_leaves_the_object": "answers 200 to the second completion",
+    "test_an_open_upload_tells_when_it_was_started": "says 2010 of every upload",
+}
+"""Tests that moto 5.2 cannot pass, with the reason."""
+
+STORES = [
+    "memory",
+    *(
+        pytest.param(name, marks=pytest.mark.external)
+        for name in ("s3", "moto", *(["named"] if "TEST_S3_URL" in os.environ else []))
+    ),
+]
+"""The stores of the contract.
+
+`TEST_S3_URL=https://… TEST_S3_BUCKET=… pytest tests/contract/storage -k named` runs it on another
+store, with the keys, region and addressing of the AWS configuration.
+"""
+
+
+@pytest.fixture(params=STORES)
 def bench(request: pytest.FixtureRequest) -> Bench:
     prefix = f"{uuid.uuid4().hex}/"
     if request.param == "memory":
         clock = FakeClock()
         memory = MemoryStorage(clock)
         return Bench(memory, prefix, memory.fetch, clock)
-    return Bench(request.getfixturevalue("s3_storage"), prefix, _get, SystemClock())
+    name = request.function.__name__
+    if request.param == "moto" and name in MOTO_DIFFERS:
+        pytest.skip(f"moto {MOTO_DIFFERS[name]}")
+    return Bench(request.getfixturevalue(f"{request.param}_storage"), prefix, _get, SystemClock())
