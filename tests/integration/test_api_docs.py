@@ -83,6 +83,8 @@ def test_the_page_reads_a_document_of_all_operations(api: Service) -> None:
     }
     assert shown["components"]["schemas"] == whole["components"]["schemas"]
     assert list(shown["paths"]["/v1/exports"]["post"]["responses"]) == ["202", "default"]
+    assert shown["info"]["description"].startswith("For code generators: [openapi.json]")
+    assert shown["info"]["description"].endswith(whole["info"]["description"])
 
 
 def test_the_policy_lets_the_page_speak_to_this_service_alone(api: Service) -> None:

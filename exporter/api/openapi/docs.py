@@ -67,12 +67,14 @@ const follow = () => document.documentElement.classList.toggle("dark-mode", dark
 dark.addEventListener("change", follow);
 follow();
 """
-# No operation has links, and their column makes the page wider than a phone.
+# No operation has links, and their column makes the page wider than a phone. The address under the
+# title is that of the shortened document.
 STYLE = b"""\
 html { color-scheme: light dark; }
 html.dark-mode { background: #1c2022; }
 html.dark-mode .swagger-ui table.headers td { color: #e4e6e6; }
 .swagger-ui .response-col_links { display: none; }
+.swagger-ui .info hgroup > a { display: none; }
 @media (max-width: 600px) {
   .swagger-ui .wrapper { padding: 0 8px; }
   .swagger-ui .responses-inner, .swagger-ui .opblock-description-wrapper { padding: 10px; }

@@ -77,6 +77,7 @@ def fold(document: dict[str, Any]) -> dict[str, Any]:
     of examples that are null or empty. The headers about usage are one.
     """
     page = copy.deepcopy(document)
+    page["info"]["description"] = f"{_LINK}\n\n{page['info'].get('description', '')}"
     shared = page["components"]["responses"]
     for operations in page["paths"].values():
         for operation in operations.values():
@@ -97,6 +98,7 @@ def fold(document: dict[str, Any]) -> dict[str, Any]:
 
 _ON_EVERY_ANSWER = ("X-Request-Id", "X-Ignored-Parameters")
 _USAGE = "Hirebase-Usage-"
+_LINK = "For code generators: [openapi.json](openapi.json), with each status of an error by itself."
 
 
 def _folded(failed: dict[str, dict[str, Any]]) -> dict[str, Any]:
