@@ -26,12 +26,33 @@ def newest_python() -> str | None:
     return None
 
 
-@pytest.mark.timeout(600)
-def test_setup_needs_no_compiler_on_a_newer_python(tmp_path: Path) -> None:
-    # Given
-    python = newest_python()
-    if python is None:
+@pytest.fixture
+def python() -> str:
+    found = newest_python()
+    if found is None:
         pytest.skip("neither Python 3.12, 3.13 nor 3.14 is on this machine")
+    return found
+
+
+def test_a_newer_python_compiles_all_code_without_a_warning(python: str, tmp_path: Path) -> None:
+    # When
+    done = subprocess.run(
+        [python, "-W", "error", "-m", "compileall", "-q", "-f", "exporter", "workers", "tests"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPYCACHEPREFIX": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+
+    # Then
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+# Minutes where the package index is slow and nothing is cached.
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_setup_needs_no_compiler_on_a_newer_python(python: str, tmp_path: Path) -> None:
+    # Given
     root = tmp_path / "a project"
     root.mkdir()
     for part in PARTS:
