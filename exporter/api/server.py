@@ -10,6 +10,7 @@ import structlog
 from exporter import wiring
 from exporter.api import connections
 from exporter.api.app import create_app
+from exporter.environment import hosts
 from exporter.errors import StoreUnavailable
 from exporter.maintenance.sweeper import Sweeper
 from exporter.settings import load, warnings
@@ -31,6 +32,7 @@ def serve(host: str, port: int) -> None:
     for text in warnings():
         log.warning("settings.warning", reason=text)
     service = wiring.export_service(for_api=True)
+    hosts.check_host(host)
     wiring.storage(service.settings).open()
     store = service.store = RedisStore.connect(load().redis_url, patient=False)
     try:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from exporter.board import answers, bindbee, database, hirebase, qwestly, results, search
 from exporter.board.coresignal import routes
 from exporter.board.misbehavior import faults
+from exporter.environment import hosts
 
 PUBLIC_PATHS = ("/health", *hirebase.PUBLIC_PATHS)
 """Paths that need no API key."""
@@ -92,7 +93,11 @@ def serve(
     api_keys: Collection[str],
     fault_spec: str | None = None,
 ) -> None:
-    """Serves the board until SIGTERM or SIGINT; logs the host and port as one line of JSON."""
+    """Serves the board until SIGTERM or SIGINT; logs the host and port as one line of JSON.
+
+    Raises ConfigurationError if the host is not one of this machine.
+    """
+    hosts.check_host(host)
     app = create_app(database_path, api_keys, fault_spec)
     started = {"action": "board_started", "host": host, "port": port, "data": str(database_path)}
     logging.getLogger("exporter.board").info(json.dumps(started))

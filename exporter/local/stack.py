@@ -363,7 +363,7 @@ def run(
             stack.stop()
     except StoppedEarly:
         return 0
-    except ExporterError as error:
+    except (ExporterError, OSError) as error:
         _print_status(str(error))
         return 1
     return 0

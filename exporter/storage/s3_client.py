@@ -23,7 +23,7 @@ DEFAULT_REGION = "us-east-1"
 _AWS = re.compile(r"https?://s3[.-][a-z0-9.-]*amazonaws\.com(\.cn)?")
 CONNECT_TIMEOUT_SECONDS = 3.0
 _FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")
-_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 READ_TIMEOUT_SECONDS = 20.0
 """Time without a byte of the answer after which a request counts as failed."""
 
@@ -52,7 +52,7 @@ def connect(endpoint_url: str | None, region: str | None, addressing: Addressing
 
 def check_keys() -> None:
     """Raises ConfigurationError if only one of the two variables of an access key is set."""
-    names = _SECRETS[:2]
+    names = _KEYS[:2]
     given = [name for name in names if os.environ.get(name)]
     if len(given) == 1:
         (missing,) = set(names) - set(given)
@@ -72,15 +72,15 @@ def explain(
             "it, or leave it out"
         )
     names = {name for name in os.environ if name.startswith("AWS_")}
-    for name in sorted(names.difference(_FILES)):
+    # Without the keys, boto3 would look for others in the network.
+    for name in sorted(names.difference(_FILES, _KEYS)):
         value = os.environ.pop(name)
         try:
             connect(endpoint_url, region, addressing)
         except (BotoCoreError, ValueError):
             continue
         else:
-            secret = "the value" if name in _SECRETS else shown(value)
-            return f"{name}: {secret} is not a value that boto3 takes: correct it, or leave it out"
+            return f"{name}: {shown(value)} is not a value that boto3 takes: correct or remove it"
         finally:
             os.environ[name] = value
     return (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -53,10 +55,13 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
 
 
 def refused(*words: str) -> str:
-    done = CliRunner().invoke(app, list(words))
-    assert done.exit_code == 2, done.output
+    """Returns what a command line that must be refused prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stderr(printed), pytest.raises(SystemExit) as ended:
+        ROOT.main(list(words), prog_name="exporter")
+    assert ended.value.code == 2, printed.getvalue()
     assert list(Path.cwd().iterdir()) == []
-    return done.output
+    return printed.getvalue()
 
 
 @pytest.mark.parametrize("words", COMMANDS)
@@ -118,3 +123,16 @@ def test_a_feature_beside_all_and_a_limit_given_twice_are_refused() -> None:
         # Then
         assert done.exit_code == 1
         assert "error: --" in done.output
+
+
+def test_a_folder_that_cannot_be_made_is_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given: the handlers of this process stay
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    # When
+    done = CliRunner().invoke(app, ["up", "--data-dir", "/dev/null/x"])
+    # Then
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1].startswith("exporter up: ")
+    assert "'/dev/null/x'" in done.stderr
