@@ -51,12 +51,17 @@ class Flat(msgspec.Struct, rename="camel"):
     api_version: str
 
 
+def code(ours: str) -> str:
+    """Returns the pipeline contract's code for an error code of this service."""
+    return _CODES.get(ours, ours.upper())
+
+
 def flat(request: Request, refusal: Refusal) -> Flat:
     """Returns the refusal in the error shape of the pipeline contract."""
     fields = [(".".join(map(str, one["loc"][1:])), one["msg"]) for one in refusal.problems]
     given = request.query_params
     return Flat(
-        code=_CODES.get(refusal.code, refusal.code.upper()),
+        code=code(refusal.code),
         status=refusal.status,
         message=refusal.detail,
         details=dict(refusal.details),

@@ -13,31 +13,32 @@ from typing import Any
 
 import msgspec
 
-from exporter.api import errors
+from exporter.api import errors, pipeline_errors
 from exporter.api.pipeline_errors import API_VERSION, Flat, FlatEntry
+from exporter.core.plans import CreditsSpent
 
 _REQUEST_ID = "3f2b8c61d0a94e7f"
 _FIELD = "Input should be a valid integer"
 _EXAMPLES = {
     400: ("json_invalid", "the body is not JSON: expected `,` or `}` at byte 41"),
-    401: ("unauthorized", "the API key is unknown"),
-    402: ("credits_spent", "the export needs 500 credits, and the key has 120 left"),
+    401: ("unauthorized", "the API key is wrong or was revoked"),
+    402: ("credits_spent", str(CreditsSpent(500, 120))),
     403: ("scope_missing", "this key may read; the request needs the scope 'write'"),
     404: ("not_found", "nothing of yours has this id"),
-    405: ("method_not_allowed", "this path supports GET, HEAD"),
-    409: ("conflict", "the export is running; only a failed or canceled export can be retried"),
+    405: ("method_not_allowed", "PUT does not work on this path; allowed: GET, HEAD"),
+    409: ("idempotency_key_spent", "the export of this Idempotency-Key is deleted: send a new key"),
     413: ("body_too_large", "the body is larger than 1048576 bytes"),
     415: ("unsupported_media_type", "send the body as application/json"),
     416: (
         "range_not_satisfiable",
         "the file has 3120441 bytes, none of them in the range",
     ),
-    422: ("invalid_request", "limit: " + _FIELD),
+    422: ("invalid_request", "body.limit: " + _FIELD),
     429: ("rate_limited", "600 requests in 60 s are allowed: wait for the seconds in Retry-After"),
-    500: ("internal", "the service failed at this request; its log has the reason"),
+    500: ("internal", errors.unexpected().detail),
     502: ("source_refused", "the source answered 401: wrong API key"),
     503: ("source_unavailable", "the source did not answer: timed out"),
-    505: ("http_version", "use HTTP/1.1: with HTTP/1.0, an incomplete file looks complete"),
+    505: ("http_version_not_supported", "over HTTP/1.0 an incomplete file looks complete"),
 }
 """Code and text of an error by status, for the examples."""
 
@@ -152,9 +153,13 @@ def _example(path: str, status: int) -> Any:
         title = HTTPStatus(status).phrase
         shape = errors.Problem("about:blank", title, status, text, code, _REQUEST_ID, entries)
     elif errors.is_pipeline(path):
-        fields = [FlatEntry("format", "choose csv or json", "xlsx")] if status in (400, 422) else []
+        fields = []
+        if status == 400:
+            code, text = "validation_error", "query.format: choose csv or json"
+            fields = [FlatEntry("format", "choose csv or json", "xlsx")]
         moment = "2026-03-02T09:15:04Z"
-        shape = Flat(code.upper(), status, text, {}, fields, _REQUEST_ID, moment, API_VERSION)
+        name = pipeline_errors.code(code)
+        shape = Flat(name, status, text, {}, fields, _REQUEST_ID, moment, API_VERSION)
     elif wrong and not errors.is_bulk(path):
         where: list[str | int] = ["body", "search", "limit"]
         shape = errors.Detail([errors.DetailEntry(where, _FIELD, "int_type")])

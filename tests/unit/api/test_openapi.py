@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -320,3 +321,17 @@ def test_the_page_shows_one_answer_for_all_errors_and_lists_their_statuses() -> 
     assert references(page) <= references(whole) | {
         f"#/components/schemas/{shape}" for shape in ("Problem", "Detail", "Flat")
     }
+
+
+def test_the_codes_in_examples_of_errors_are_those_that_are_answered() -> None:
+    # Given
+    folder = Path(errors.__file__).parents[1]
+    files = [*folder.glob("api/*.py"), *folder.glob("api/[fs]*/*.py"), *folder.glob("core/*.py")]
+    sources = "".join(file.read_text("utf-8") for file in files)
+
+    # When
+    codes = {code for code, _ in error_answers._EXAMPLES.values()}
+
+    # Then
+    assert len(codes) == len(error_answers._EXAMPLES)
+    assert not [code for code in codes if f'"{code}"' not in sources]
