@@ -25,15 +25,27 @@ _WORKS = "writes, completes, copies and deletes"
 
 
 @contextmanager
-def probing(settings: Settings) -> Iterator[tuple[S3Storage, str]]:
-    """Context manager for a check: the store, and a prefix all of whose objects are deleted after.
+def connected(settings: Settings) -> Iterator[S3Storage]:
+    """Context manager for the store; raises Problem in place of each of its errors.
 
-    Raises Problem in place of each error of the store. Requests are repeated once at most, without
-    a pause, so that a failure is known soon.
+    Requests are repeated once at most, without a pause, so that a failure is known soon.
     """
-    storage = wiring.storage(settings, HastyClock())
-    prefix = f"{keys.ROOT}doctor-{uuid.uuid4()}/"
     try:
+        yield wiring.storage(settings, HastyClock())
+    except Problem:
+        raise
+    except Exception as error:  # of botocore, too: another server answers what no S3 does
+        raise storage_causes.problem(error, settings) from error
+
+
+@contextmanager
+def probing(settings: Settings) -> Iterator[tuple[S3Storage, str]]:
+    """Context manager for a check that writes: the store, and a prefix that is cleared at the end.
+
+    Raises Problem like `connected`.
+    """
+    prefix = f"{keys.ROOT}doctor-{uuid.uuid4()}/"
+    with connected(settings) as storage:
         try:
             yield storage, prefix
         except BaseException:
@@ -41,15 +53,11 @@ def probing(settings: Settings) -> Iterator[tuple[S3Storage, str]]:
                 _clear(storage, prefix)
             raise
         _clear(storage, prefix)
-    except Problem:
-        raise
-    except Exception as error:  # of botocore, too: another server answers what no S3 does
-        raise storage_causes.problem(error, settings) from error
 
 
 def access(settings: Settings) -> str:
     """The credentials can list and write the bucket."""
-    with probing(settings) as (storage, _):
+    with connected(settings) as storage:
         storage.check()
     return f"bucket {settings.s3_bucket} can be listed and written"
 
