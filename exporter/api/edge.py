@@ -3,8 +3,8 @@
 Nothing that a caller sends is ignored in silence. On our own contract, an unknown or repeated query
 parameter is an error, and so is a body of an operation without one. The clients of other contracts
 may send more than is documented: there the response names what was ignored, in the header
-`X-Ignored-Parameters`. On every contract, that header also names an Idempotency-Key that has no
-effect on the operation.
+`X-Ignored-Parameters`. On every contract, that header also names the headers of other operations,
+such as an Idempotency-Key of an operation that does not create an export.
 """
 
 from __future__ import annotations
@@ -33,11 +33,20 @@ MAX_SUGGESTED_NAMES = 3
 
 _IDS = ("export_id", "task_id", "request_id", "endpoint_id", "delivery_id")
 """Parts of paths that are ids of this service, which all are in lower case."""
+_TEXTS = tuple(f"{{{name}}}" for name in (*_IDS, "job_id"))
+"""Ends of paths with an id, in whose place an unknown operation may be named."""
 _WORD = re.compile(r"[A-Za-z][A-Za-z_-]*")
 """Text without a digit. Every id has one, so this is a part of a path that does not exist."""
 _NO_BODIES = (b"", b"{}", b"null")
 """Bodies that some clients send if there is nothing to send."""
-_IDEMPOTENCY_KEY = "Idempotency-Key"
+_SPECIAL_HEADERS = frozenset(
+    {b"idempotency-key", b"prefer", b"range", b"if-range", b"if-none-match"}
+)
+"""The headers that some operation documents, in lower case."""
+_CHECKED_HEADERS = {
+    "GET": _SPECIAL_HEADERS | {b"content-length", b"transfer-encoding"},
+    "POST": _SPECIAL_HEADERS - {b"idempotency-key"},
+}
 
 
 class Operation:
@@ -54,12 +63,12 @@ class Operation:
             *(field.alias for field in self.fields),
             *(one["name"] for one in parameters if one["in"] == "query"),
         ]
-        self.headers = [one["name"] for one in parameters if one["in"] == "header"]
+        self.headers = [one["name"].lower().encode() for one in parameters if one["in"] == "header"]
         self.has_body = "requestBody" in documented
 
     def is_word(self, path: str) -> bool:
         """True if the path ends with a word where this operation has an id."""
-        return self.path.endswith("}") and bool(_WORD.fullmatch(path.rpartition("/")[2]))
+        return self.path.endswith(_TEXTS) and bool(_WORD.fullmatch(path.rpartition("/")[2]))
 
 
 class Operations:
@@ -127,11 +136,13 @@ def is_head(request: Request) -> bool:
     return getattr(request.state, "is_head", False)
 
 
-def is_plain(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """True if a request without a query string has nothing that a GET would ignore."""
-    return not any(
-        name in (b"idempotency-key", b"content-length", b"transfer-encoding") for name, _ in headers
-    )
+def is_plain(scope: Scope) -> bool:
+    """True if the request has nothing that must be checked, given that it has no query string.
+
+    A POST may have a body and an Idempotency-Key.
+    """
+    checked = _CHECKED_HEADERS[scope["method"]]
+    return not any(name in checked for name, _ in scope["headers"])
 
 
 def _with_lower_ids(operation: Operation, path: str) -> str:
@@ -144,9 +155,11 @@ def _with_lower_ids(operation: Operation, path: str) -> str:
 
 async def _check(request: Request, operation: Operation) -> None:
     """Adds the header that names what is ignored. Raises an error on our own contract instead."""
-    ignored = []
-    if _IDEMPOTENCY_KEY in request.headers and _IDEMPOTENCY_KEY not in operation.headers:
-        ignored.append(_IDEMPOTENCY_KEY)
+    ignored = [
+        name.decode().title()
+        for name, _ in request.headers.raw
+        if name in _SPECIAL_HEADERS and name not in operation.headers
+    ]
     wrong = dict(_wrong_parameters(request, operation))
     has_body = not operation.has_body and _has_body(request)
     if errors.is_native(operation.path):

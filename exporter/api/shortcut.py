@@ -61,7 +61,7 @@ def endpoint(scope: Scope) -> Endpoint | None:
     """Returns the handler of a frequent request; None for any other request.
 
     Frequent requests get one export or task, or create an export, without anything that must be
-    checked first: a query string, or a body of a GET.
+    checked first: a query string, the body of a GET, or headers of other operations.
     """
     if scope["type"] != "http" or scope["query_string"] or scope.get("root_path"):
         return None
@@ -69,11 +69,11 @@ def endpoint(scope: Scope) -> Endpoint | None:
     if scope["method"] == "GET":
         before, slash, export_id = path.rpartition("/")
         show = _GET_BY_PREFIX.get(before + slash)
-        if show is not None and len(export_id) == _ID_CHARS and edge.is_plain(scope["headers"]):
+        if show is not None and len(export_id) == _ID_CHARS and edge.is_plain(scope):
             return lambda request: show(request, export_id.lower())
     elif scope["method"] == "POST":
         create = _POST_BY_PATH.get(path)
-        if create is not None:
+        if create is not None and edge.is_plain(scope):
             return lambda request: _created(request, create)
     return None
 
