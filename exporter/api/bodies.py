@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import repeat
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from exporter.api import auth, errors
 from exporter.api.refusal import Refusal
 from exporter.core import limits, nesting
+from exporter.errors import FieldProblem
 
 MAX_BODY_BYTES = limits.BODY_BYTES.default
 """Largest accepted body; far above any search that a person or a client writes."""
@@ -29,6 +30,7 @@ _UTF8 = ("utf-8", "utf8", "us-ascii", "ascii")
 _GZIP_MAGIC = b"\x1f\x8b"
 
 Model = TypeVar("Model", bound=BaseModel)
+Check = Callable[[dict[str, Any]], Sequence[FieldProblem]]
 
 
 async def read(request: Request) -> bytes:
@@ -57,7 +59,12 @@ TheBody = Annotated[bytes, Depends(read)]
 
 
 def parse(
-    request: Request, body: bytes, model: type[Model], *, max_values: int = MAX_VALUES
+    request: Request,
+    body: bytes,
+    model: type[Model],
+    *,
+    max_values: int = MAX_VALUES,
+    check: Check | None = None,
 ) -> Model:
     """Returns the JSON body, validated as an instance of `model`.
 
@@ -69,6 +76,9 @@ def parse(
     malformed JSON, and a field that occurs twice is refused. A body nested deeper than MAX_NESTING
     is refused with 422, before it is parsed, and a body of more than `max_values` fields and
     entries before these are checked.
+
+    If the body does not match, `check` gets the other fields, also those that were left out, and
+    returns the problems that a matching body would be refused for: callers learn all at once.
     """
     _check_type(request)
     body = _decoded(request, body)
@@ -93,7 +103,22 @@ def parse(
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise errors.invalid(errors.field_problems(error, model)) from None
+        problems = errors.field_problems(error, model)
+        if check is not None:
+            problems += check(_other_fields(data, model, problems))
+        raise errors.invalid(problems) from None
+
+
+def _other_fields(
+    data: dict[str, Any], model: type[BaseModel], problems: Sequence[FieldProblem]
+) -> dict[str, Any]:
+    """Returns the fields of the body that have no problem, with defaults for those left out."""
+    wrong = {problem["loc"][1] for problem in problems if len(problem["loc"]) > 1}
+    return {
+        name: data.get(name, field.default)
+        for name, field in model.model_fields.items()
+        if name not in wrong and (name in data or not field.is_required())
+    }
 
 
 def check_encoding(request: Request) -> None:

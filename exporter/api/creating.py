@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from anyio import to_thread
 from fastapi import Request
 from pydantic import BaseModel
 
-from exporter.api import bodies, turns, webhook_fields
+from exporter.api import bodies, errors, turns, webhook_fields
+from exporter.api.refusal import Refusal
 from exporter.api.state import runner_of, service_of
 from exporter.clock import Clock
 from exporter.core.exports import Export, Phase, Spec, State
@@ -26,14 +28,21 @@ UPSTREAM_CHECKED_FILTERS = frozenset({"industry", "sub_industry", "job_category"
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def parse_body(request: Request, body: bytes, model: type[Model]) -> Model:
+async def parse_body(
+    request: Request, body: bytes, model: type[Model], check: bodies.Check
+) -> Model:
     """Returns the JSON body, validated as an instance of `model` by `bodies.parse`.
 
     A body of more than MAX_INLINE_BODY_BYTES is parsed in a thread, all others on the event loop.
+    The `check` of other fields may block, so a body that does not match is parsed in a thread, too.
     """
     if len(body) <= MAX_INLINE_BODY_BYTES:
-        return bodies.parse(request, body, model)
-    return await to_thread.run_sync(bodies.parse, request, body, model)
+        try:
+            return bodies.parse(request, body, model)
+        except Refusal as refusal:
+            if refusal.code != errors.INVALID:
+                raise
+    return await to_thread.run_sync(partial(bodies.parse, request, body, model, check=check))
 
 
 def runs_without_waiting(

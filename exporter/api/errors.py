@@ -35,6 +35,8 @@ from exporter.store.base import KeyReused, KeySpent
 
 MAX_PROBLEMS = 100
 """Most wrong fields that one answer lists, so that a large invalid body gets a short answer."""
+MAX_QUOTED_PROBLEMS = 20
+"""Most wrong fields in the text of a contract whose errors are one text each."""
 RETRY_AFTER_SECONDS = 5
 """Value of the Retry-After header if no better value is known."""
 
@@ -122,8 +124,11 @@ def answer(request: Request, refusal: Refusal) -> Response:
     else:
         media_type = "application/json"
         entries = [DetailEntry(list(p["loc"]), p["msg"], p["type"]) for p in problems]
+        text = refusal.detail
+        if refusal.code == INVALID and problems:
+            text = _quoted(refusal.problems, MAX_QUOTED_PROBLEMS)
         listed = entries and not is_bulk(request.url.path)
-        body = Detail(entries if listed else refusal.detail)
+        body = Detail(entries if listed else text)
     return Response(
         msgspec.json.encode(body),
         status_code=refusal.status,
@@ -146,13 +151,20 @@ def _entry(problem: FieldProblem) -> ProblemEntry:
     return entry
 
 
+INVALID = "invalid_request"
+"""Code of the refusal of a request with wrong fields."""
+
+
 def invalid(problems: Sequence[FieldProblem]) -> Refusal:
     """Returns the 422 refusal of a request with wrong fields; its text quotes the first three."""
+    return Refusal(422, INVALID, _quoted(problems, 3), problems=problems)
+
+
+def _quoted(problems: Sequence[FieldProblem], most: int) -> str:
     named = "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems[:3]
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems[:most]
     )
-    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    return Refusal(422, "invalid_request", named + more, problems=problems)
+    return named + (f"; and {len(problems) - most} more" if len(problems) > most else "")
 
 
 def field_problems(error: ValidationError, model: type[BaseModel]) -> list[FieldProblem]:

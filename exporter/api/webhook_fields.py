@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import Annotated, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypedDict
 
 from fastapi import Request
 from pydantic import BaseModel, Field
@@ -87,6 +87,18 @@ def read_webhook(request: Request, user_id: str, asked: WebhookFields) -> Reques
         return Hook(endpoints.get_or_create(user_id, url).id, subscribed)
 
     return RequestedWebhook(webhook=name, wrong=found)
+
+
+def find_problems(
+    request: Request, user_id: str, fields: Mapping[str, Any]
+) -> Sequence[FieldProblem]:
+    """Returns the problems of the webhook fields, if these have the right types."""
+    if not {"webhook_url", "webhook_events"} <= fields.keys():
+        return ()
+    asked = WebhookFields.model_construct(
+        webhook_url=fields["webhook_url"], webhook_events=fields["webhook_events"]
+    )
+    return read_webhook(request, user_id, asked)["wrong"]
 
 
 def forbidden_reason(guard: Guard, url: str) -> str | None:

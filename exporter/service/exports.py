@@ -168,15 +168,18 @@ class ExportService:
             user_id=user_id,
             source=source,
             search=search if ids is None else {},
-            problems=[
-                *wrong,
-                *_format_problems(format, formats, compression, dialect),
-                *_priority_problems(priority),
-                *_limit_problems(limit),
-                *_column_problems(columns),
-                *(_problem(("file_name",), text) for text in file_names.problems(file_name)),
-                *self._unknown_columns(source, columns),
-            ],
+            problems=self._field_problems(
+                source,
+                wrong,
+                format=format,
+                formats=formats,
+                compression=compression,
+                dialect=dialect,
+                priority=priority,
+                limit=limit,
+                columns=columns,
+                file_name=file_name,
+            ),
         )
         plan.check_priority(priority)
         limit = limit if limit is not None else checked.limit
@@ -216,6 +219,59 @@ class ExportService:
         if ids is None:
             return self.store.create(spec, idempotency, self._quota(plan))
         return self._create_with_ids(spec, ids, idempotency, self._quota(plan))
+
+    def find_problems(
+        self,
+        *,
+        user_id: str,
+        source: str | None,
+        search: Mapping[str, Any] | None,
+        wrong: Sequence[FieldProblem] = (),
+        **fields: Any,
+    ) -> Sequence[FieldProblem]:
+        """Returns the problems of a request that is refused already, because of other fields.
+
+        `source` and `search` are None if they are among the other fields; `fields` are further
+        arguments of `create`, with the locations that `create` gives them.
+        """
+        found = self._field_problems(source, wrong, **fields)
+        if source is None:
+            return found
+        try:
+            self._checked(user_id=user_id, source=source, search=search or {}, problems=found)
+        except QueryError as error:
+            return error.problems
+        return found
+
+    def _field_problems(  # noqa: PLR0913 - one parameter for each field of a request
+        self,
+        source: str | None,
+        wrong: Sequence[FieldProblem],
+        *,
+        format: str | None = None,  # noqa: A002 - the word of every contract
+        formats: Sequence[str] = registry.NAMES,
+        compression: str | None = None,
+        dialect: Dialect | None = None,
+        priority: int | None = None,
+        limit: int | None = None,
+        columns: Sequence[str] | None = None,
+        file_name: str | None = None,
+    ) -> list[FieldProblem]:
+        """Returns the problems of all fields but the source and the search; None is not checked."""
+        return [
+            *wrong,
+            *_format_problems(
+                formats[0] if format is None else format,
+                formats,
+                "none" if compression is None else compression,
+                dialect,
+            ),
+            *_priority_problems(0 if priority is None else priority),
+            *_limit_problems(limit),
+            *_column_problems(columns),
+            *(_problem(("file_name",), text) for text in file_names.problems(file_name)),
+            *self._unknown_columns(source or "", columns),
+        ]
 
     def _create_with_ids(
         self, spec: Spec, ids: Sequence[str], idempotency: Idempotency | None, quota: Quota

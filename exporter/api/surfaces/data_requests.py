@@ -21,6 +21,7 @@ from exporter.api.bodies import TheBody, parse
 from exporter.api.files import uploads
 from exporter.api.refusal import Refusal
 from exporter.api.state import service_of
+from exporter.contracts.filters import refuse
 from exporter.core import canonical, limits
 from exporter.core.exports import Export
 from exporter.core.plans import CreditsSpent
@@ -75,7 +76,7 @@ def _none_if_blank(url: str | None) -> str | None:
 
 
 def _parse_ids(value: Any) -> Any:
-    """Returns the ids as numbers; raises Refusal for too many ids and at the first wrong one."""
+    """Returns the ids as numbers; refuses too many ids, and the list at its first wrong one."""
     if not isinstance(value, list):
         return value
     if len(value) > V2.max_ids:
@@ -85,11 +86,11 @@ def _parse_ids(value: Any) -> Any:
 
 def _parse_id(place: int, value: Any) -> int:
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    if text.isascii() and text.isdigit() and len(text) <= uploads.MAX_ID_DIGITS:
-        return int(text)
-    shown = text[:50] if text else type(value).__name__
-    message = f"{shown!r} is not an id: ids are numbers of up to {uploads.MAX_ID_DIGITS} digits"
-    raise errors.invalid([{"loc": ("body", "ids", place), "msg": message, "type": "value_error"}])
+    if not (text.isascii() and text.isdigit() and len(text) <= uploads.MAX_ID_DIGITS):
+        shown = text[:50] if text else type(value).__name__
+        message = f"{shown!r} is not an id: ids are numbers of up to {uploads.MAX_ID_DIGITS} digits"
+        refuse("value_error", f"entry {place}: {message}")
+    return int(text)
 
 
 class _Options(webhook_fields.WebhookFields):
@@ -155,14 +156,18 @@ def by_filter(request: Request, body: TheBody) -> Response:
     several files.
     """
     caller = deeds.writer(request, limits.CREATE_RATE)
-    asked = parse(request, body, FilterRequest)
+    asked = parse(
+        request, body, FilterRequest, check=lambda fields: _find_problems(request, caller, fields)
+    )
     return _create_from_search(request, caller, asked, asked.filters)
 
 
 def by_dsl(request: Request, body: TheBody) -> Response:
     """Collects all postings that match an Elasticsearch query, if the source supports that."""
     caller = deeds.writer(request, limits.CREATE_RATE)
-    asked = parse(request, body, DslRequest)
+    asked = parse(
+        request, body, DslRequest, check=lambda fields: _find_problems(request, caller, fields)
+    )
     given = [query for query in (asked.es_dsl_query, asked.query) if query is not None]
     if len(given) != 1:
         raise Refusal(422, "invalid_request", "give either es_dsl_query or query")
@@ -193,7 +198,13 @@ async def by_ids(request: Request) -> Response:
         elif kind == "application/x-www-form-urlencoded":
             asked = _parse_id_form(_parse_form(body))
         else:
-            asked = parse(request, body, IdsRequest, max_values=bodies.MAX_BODY_BYTES)
+            asked = parse(
+                request,
+                body,
+                IdsRequest,
+                max_values=bodies.MAX_BODY_BYTES,
+                check=lambda fields: _find_problems(request, caller, fields),
+            )
         ids = uploads.check_ids(asked.ids, version_of(request).max_ids)
         return _create_from_ids(request, caller, asked, asked.limit, ids)
 
@@ -302,7 +313,7 @@ def _create_from_search(
         # One row more than the maximum shows that too many match; no file is served then.
         limit = min(limit or version.max_rows + 1, version.max_rows + 1)
     mark = _idempotency(request, asked, search=dict(search), limit=limit, ids=None)
-    hook = _read_webhook(request, caller, asked)
+    hook = _read_webhook(request, caller, asked, search)
     same = "" if mark else _search_digest(request, caller, search, limit)
     payable = _affordable_limit(request, caller, search, limit)
     # A caller's own key cannot contain a blank, so the two kinds of key never collide. The 0 makes
@@ -328,16 +339,41 @@ def _idempotency(request: Request, asked: _Options, **rest: Any) -> Idempotency 
 
 
 def _read_webhook(
-    request: Request, caller: ApiKey, asked: _Options
+    request: Request,
+    caller: ApiKey,
+    asked: _Options,
+    search: Mapping[str, Any] | None = None,
 ) -> webhook_fields.RequestedWebhook:
     """Returns the webhook that the request asks for.
 
-    Raises Refusal if `webhook_url` or `webhook_events` is wrong; the source is not called before.
+    Raises Refusal if `webhook_url` or `webhook_events` is wrong; its text names wrong filters of
+    the `search`, too.
     """
     wanted = webhook_fields.read_webhook(request, caller.user_id, asked)
     if wanted["wrong"]:
-        raise _to_error(service_of(request), QueryError(wanted["wrong"]))
+        service = service_of(request)
+        found = service.find_problems(
+            user_id=caller.user_id,
+            source=service.config.surfaces.coresignal,
+            search=search,
+            wrong=wanted["wrong"],
+        )
+        raise _to_error(service, QueryError(found))
     return wanted
+
+
+def _find_problems(
+    request: Request, caller: ApiKey, fields: Mapping[str, Any]
+) -> Sequence[FieldProblem]:
+    service = service_of(request)
+    found = service.find_problems(
+        user_id=caller.user_id,
+        source=service.config.surfaces.coresignal,
+        search=fields.get("filters"),
+        wrong=webhook_fields.find_problems(request, caller.user_id, fields),
+    )
+    error = _to_error(service, QueryError(found))
+    return error.problems if isinstance(error, Refusal) else ()
 
 
 def _affordable_limit(

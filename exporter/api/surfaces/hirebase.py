@@ -252,7 +252,9 @@ async def create(request: Request, body: TheBody) -> Response:
     caller = await runner_of(request).run(
         lambda turn: hirebase_usage.writer(request, limits.CREATE_RATE, turn)
     )
-    asked = await creating.parse_body(request, body, TaskRequest)
+    asked = await creating.parse_body(
+        request, body, TaskRequest, lambda fields: _find_problems(request, caller, fields)
+    )
     return await enqueue(
         request,
         caller,
@@ -266,6 +268,21 @@ async def create(request: Request, body: TheBody) -> Response:
         dialect=Dialect(guard=asked.csv_safe),
         plan=caller.plan,
     )
+
+
+def _find_problems(
+    request: Request, caller: ApiKey, fields: Mapping[str, Any]
+) -> Sequence[FieldProblem]:
+    service = service_of(request)
+    found = service.find_problems(
+        user_id=caller.user_id,
+        source=service.config.surfaces.hirebase,
+        search=fields.get("search"),
+        wrong=webhook_fields.find_problems(request, caller.user_id, fields),
+        formats=FORMATS,
+        **{name: fields.get(name) for name in ("format", "columns", "priority")},
+    )
+    return to_refusal(service, found).problems
 
 
 @router.get(

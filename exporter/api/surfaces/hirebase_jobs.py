@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from exporter.api import creating, errors, responses, webhook_fields
@@ -22,6 +22,7 @@ from exporter.api.refusal import Refusal
 from exporter.api.state import runner_of, service_of
 from exporter.api.surfaces import hirebase, hirebase_usage
 from exporter.contracts import timestamps
+from exporter.contracts.filters import refuse
 from exporter.contracts.hirebase import JobSearch
 from exporter.core import limits
 from exporter.errors import FieldProblem, QueryError
@@ -41,13 +42,21 @@ MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 100, 10
 MAX_EXPIRED_PAGE_SIZE = 100
 
 
+def _without_mail(notify: bool) -> bool:
+    if notify:
+        refuse("value_error", "no e-mail is sent: poll the task, or give a webhook_url")
+    return notify
+
+
 class ExpiredRequest(webhook_fields.WebhookFields):
     """A request for an export of expired postings. Unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     since: timestamps.Moment = Field(description="A date, or a time in ISO 8601.")
-    notify: bool = Field(False, description="`true` is rejected: this service sends no e-mail.")
+    notify: Annotated[bool, AfterValidator(_without_mail)] = Field(
+        False, description="`true` is rejected: this service sends no e-mail."
+    )
     limit: int | None = Field(None, ge=1, description="Maximum number of records; null: all.")
 
 
@@ -160,10 +169,12 @@ async def search(request: Request, body: TheBody) -> Response:
     def ask() -> Response:
         caller, service = hirebase_usage.reader(request), service_of(request)
         caller.plan.check("search")
-        asked = parse(request, body, JobSearch)
+        asked = parse(
+            request, body, JobSearch, check=lambda fields: _find_problems(request, fields)
+        )
         page, limit = asked.page or 1, asked.limit or DEFAULT_PAGE_SIZE
         if limit > MAX_PAGE_SIZE:
-            raise _invalid_field("limit", f"Limit cannot be greater than {MAX_PAGE_SIZE}")
+            raise errors.invalid(_find_problems(request, asked.model_dump(exclude_none=True)))
         hirebase_usage.check_balance(request, caller, hirebase_usage.JOBS, limit)
         source = _source(service)
         try:
@@ -205,7 +216,12 @@ async def estimate(request: Request, body: TheBody) -> Response:
     def ask() -> Response:
         caller = hirebase_usage.reader(request, limits.ESTIMATE_RATE)
         service = service_of(request)
-        asked = parse(request, body, JobSearch)
+        asked = parse(
+            request,
+            body,
+            JobSearch,
+            check=lambda fields: _find_problems(request, fields, max_limit=None),
+        )
         name = service.config.surfaces.hirebase
         try:
             cost = service.estimate(
@@ -272,7 +288,7 @@ async def by_slug(request: Request, company_slug: str, job_slug: str) -> Respons
 )
 async def expired_jobs(
     request: Request,
-    since: Annotated[str, Query(max_length=64, description="A date, or a time in ISO 8601.")],
+    since: Annotated[timestamps.Moment, Query(description="A date, or a time in ISO 8601.")],
     page: Annotated[int, Query(ge=1)] = 1,
     limit: Annotated[int, Query(ge=1, le=MAX_EXPIRED_PAGE_SIZE)] = MAX_EXPIRED_PAGE_SIZE,
 ) -> Response:
@@ -281,13 +297,7 @@ async def expired_jobs(
     def ask() -> Response:
         caller, service = hirebase_usage.reader(request), service_of(request)
         caller.plan.check("expired")
-        try:
-            moment = timestamps.canonical(since)
-        except ValueError as error:
-            raise errors.invalid(
-                [{"loc": ("query", "since"), "msg": str(error), "type": "value_error"}]
-            ) from None
-        listing = _source(service).listing({"expired_since": moment}, page, limit)
+        listing = _source(service).listing({"expired_since": since}, page, limit)
         return _json_response(listing.body)
 
     return await _run_in_thread(request, ask)
@@ -312,9 +322,15 @@ async def export_expired(request: Request, body: TheBody) -> Response:
     caller = await runner_of(request).run(
         lambda turn: hirebase_usage.writer(request, limits.CREATE_RATE, turn)
     )
-    asked = await creating.parse_body(request, body, ExpiredRequest)
-    if asked.notify:
-        raise _invalid_field("notify", "no e-mail is sent: poll the task, or give a webhook_url")
+    asked = await creating.parse_body(
+        request,
+        body,
+        ExpiredRequest,
+        lambda fields: [
+            {**one, "loc": ("body", *one["loc"])}
+            for one in webhook_fields.find_problems(request, caller.user_id, fields)
+        ],
+    )
     _source(service_of(request))
     return await hirebase.enqueue(
         request,
@@ -433,8 +449,23 @@ def _drop_search_prefix(problem: FieldProblem) -> FieldProblem:
     return {**problem, "loc": tuple(rest) if first == "search" else problem["loc"]}
 
 
-def _invalid_field(field: str, message: str) -> Refusal:
-    return errors.invalid([{"loc": ("body", field), "msg": message, "type": "value_error"}])
+def _find_problems(
+    request: Request, fields: Mapping[str, Any], max_limit: int | None = MAX_PAGE_SIZE
+) -> list[FieldProblem]:
+    """Returns the problems of the fields of a search that all have the right types."""
+    found: list[FieldProblem] = []
+    limit = fields.get("limit")
+    if max_limit is not None and limit is not None and limit > max_limit:
+        text = f"Limit cannot be greater than {max_limit}"
+        found.append({"loc": ("body", "limit"), "msg": text, "type": "value_error"})
+    service = service_of(request)
+    # A page needs no limit here, and the vendor's shape has no number of records.
+    search = {name: one for name, one in fields.items() if name not in ("page", "limit")}
+    problems = service.find_problems(
+        user_id="", source=service.config.surfaces.hirebase, search=search
+    )
+    shown = hirebase.to_refusal(service, [_drop_search_prefix(one) for one in problems])
+    return [*found, *shown.problems]
 
 
 def _json_response(body: bytes) -> Response:

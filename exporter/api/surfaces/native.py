@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -292,7 +292,9 @@ async def create(request: Request, body: TheBody) -> Response:
     """Records an export and responds at once; workers then make the file."""
     runner = runner_of(request)
     caller = await runner.run(lambda turn: deeds.writer(request, limits.CREATE_RATE, turn))
-    asked = await creating.parse_body(request, body, ExportRequest)
+    asked = await creating.parse_body(
+        request, body, ExportRequest, lambda fields: _find_problems(request, caller, fields)
+    )
     if service_of(request).feature(asked.source, asked.query) == "pipeline":
         await runner.run(
             lambda turn: deeds.count(request, caller, limits.PIPELINE_RATE, turn.limits)
@@ -329,6 +331,21 @@ async def create(request: Request, body: TheBody) -> Response:
     except QueryError as error:
         raise errors.invalid([body_problem(problem) for problem in error.problems]) from None
     return _created_response(service_of(request), caller, export, export_id)
+
+
+def _find_problems(
+    request: Request, caller: ApiKey, fields: Mapping[str, Any]
+) -> Sequence[FieldProblem]:
+    plain = ("format", "columns", "compression", "file_name", "priority", "limit")
+    found = service_of(request).find_problems(
+        user_id=caller.user_id,
+        source=fields.get("source"),
+        search=fields.get("query"),
+        wrong=webhook_fields.find_problems(request, caller.user_id, fields),
+        dialect=Dialect(bom=fields.get("bom", False)) if "format" in fields else None,
+        **{name: fields.get(name) for name in plain},
+    )
+    return [body_problem(problem) for problem in found]
 
 
 @router.post(

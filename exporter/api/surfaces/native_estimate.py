@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,8 @@ from exporter.api.errors import Problem
 from exporter.api.state import service_of
 from exporter.api.surfaces import native
 from exporter.core import limits
-from exporter.errors import QueryError
+from exporter.errors import FieldProblem, QueryError
+from exporter.store.redis.api_keys import ApiKey
 
 router = APIRouter(prefix="/v1", tags=["exports"])
 
@@ -68,9 +69,20 @@ async def estimate(request: Request, body: TheBody) -> Response:
     """Returns the number of records that an export of this query would have now. Free."""
     service = service_of(request)
 
+    def find_problems(caller: ApiKey, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
+        found = service.find_problems(
+            user_id=caller.user_id,
+            source=fields.get("source"),
+            search=fields.get("query"),
+            limit=fields.get("limit"),
+        )
+        return [native.body_problem(problem) for problem in found]
+
     def ask() -> Response:
         caller = deeds.reader(request, limits.ESTIMATE_RATE)
-        asked = parse(request, body, EstimateRequest)
+        asked = parse(
+            request, body, EstimateRequest, check=lambda fields: find_problems(caller, fields)
+        )
         try:
             records = service.estimate(
                 asked.source,

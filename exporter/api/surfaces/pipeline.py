@@ -229,8 +229,8 @@ def _respond(request: Request) -> Response:
     _count_request(request, caller, service)
     # A HEAD must change nothing, so it creates no export.
     later = _prefers_async(request) and not is_head(request)
-    asked = _parse_query(request, caller.user_id, later)
     now = service.clock.now()
+    asked = _parse_query(request, caller.user_id, later, now)
     if later:
         return _create_export(request, service, asked, now)
     if request.scope["http_version"] == "1.0":
@@ -242,10 +242,7 @@ def _respond(request: Request) -> Response:
             " `proxy_http_version 1.1`",
         )
     source = _source(service)
-    try:
-        query = source.search(asked.filters, now, user_id=caller.user_id).query
-    except QueryError as error:
-        raise _invalid([{**one, "loc": ("query", *one["loc"])} for one in error.problems]) from None
+    query = source.search(asked.filters, now, user_id=caller.user_id).query
     columns = CSV_COLUMNS if asked.format == "csv" else COLUMNS
     snapshot = source.snapshot(query, columns)
     gzip = _accepts_gzip(request.headers.get("accept-encoding", ""))
@@ -303,7 +300,7 @@ def _rate_refusal(window: Window) -> Refusal:
     )
 
 
-def _parse_query(request: Request, user_id: str, later: bool) -> _ParsedQuery:
+def _parse_query(request: Request, user_id: str, later: bool, now: datetime) -> _ParsedQuery:
     given = request.query_params
     problems: list[FieldProblem] = []
     single = ("format", "from", "to", "csv_safe", "webhook_url")
@@ -329,10 +326,17 @@ def _parse_query(request: Request, user_id: str, later: bool) -> _ParsedQuery:
     if fields.webhook_url is not None and not later:
         text = "a webhook needs the header Prefer: respond-async: send that, too"
         problems.append(_problem("webhook_url", text))
-    if problems:
-        raise _invalid(problems)
     filters: dict[str, Any] = {name: given[name] for name in ("from", "to") if name in given}
     filters |= {name: given.getlist(name) for name in ("status", "source") if name in given}
+    try:
+        _source(service_of(request)).search(filters, now, user_id=user_id)
+    except QueryError as error:
+        problems += [{**one, "loc": ("query", *one["loc"])} for one in error.problems]
+    except ConfigurationError:
+        if not problems:
+            raise
+    if problems:
+        raise _invalid(problems)
     return _ParsedQuery(wanted, csv_safe == "true", filters, hook)
 
 
@@ -392,7 +396,6 @@ def _create_export(
     """Creates an export of the same jobs, which a worker writes later; returns the response 202."""
     caller = deeds.writer(request, CREATE_RATE)
     source = service.config.surfaces.pipeline
-    _source(service)
     try:
         created = service.create(
             user_id=caller.user_id,

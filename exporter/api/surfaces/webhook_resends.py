@@ -23,6 +23,7 @@ from exporter.api.surfaces import webhook_deliveries, webhooks
 from exporter.contracts import timestamps
 from exporter.core import limits
 from exporter.core.limits import LimitReached
+from exporter.errors import FieldProblem
 from exporter.store.redis.api_keys import ApiKey
 from exporter.webhooks.deliveries import Delivery
 from exporter.webhooks.delivery_store import MAX_RECOVERED
@@ -126,16 +127,18 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
     A delivery has failed if it was given up, or if it waits for another attempt after a failed one.
     """
     caller = auth.writer(request)
-    asked = parse(request, body, RecoverRequest)
-    since, earliest = (
-        timestamps.parse(asked.since),
-        service_of(request).clock.now() - MAX_RECOVER_AGE,
-    )
-    if since < earliest:
+
+    def find_problems(fields: Mapping[str, Any]) -> list[FieldProblem]:
+        earliest = service_of(request).clock.now() - MAX_RECOVER_AGE
+        if "since" not in fields or timestamps.parse(fields["since"]) >= earliest:
+            return []
         text = f"this is over {MAX_RECOVER_AGE.days} days ago: give {earliest:%Y-%m-%dT%H:%M:%SZ}"
-        raise errors.invalid(
-            [{"loc": ("body", "since"), "msg": f"{text} or later", "type": "value_error"}]
-        )
+        return [{"loc": ("body", "since"), "msg": f"{text} or later", "type": "value_error"}]
+
+    asked = parse(request, body, RecoverRequest, check=find_problems)
+    if wrong := find_problems({"since": asked.since}):
+        raise errors.invalid(wrong)
+    since = timestamps.parse(asked.since)
     endpoint = webhooks.owned(request, caller.user_id, endpoint_id)
     _count_request(request, caller, endpoint)
     try:

@@ -18,6 +18,7 @@ from exporter.api.errors import Problem
 from exporter.api.refusal import Refusal
 from exporter.api.state import endpoints_of, guard_of, service_of
 from exporter.core import events as event_names
+from exporter.errors import FieldProblem
 from exporter.webhooks.endpoint_store import DEFAULT_ROTATION_GRACE, MAX_ROTATION_GRACE
 from exporter.webhooks.endpoints import DisableReason, Endpoint, TooManyEndpoints
 
@@ -222,21 +223,17 @@ def create(request: Request, body: TheBody) -> Response:
     To check the URL, send a test with `POST /v1/webhook-endpoints/{endpoint_id}/test`.
     """
     caller = auth.writer(request)
-    asked = parse(request, body, EndpointRequest)
+    asked = parse(
+        request, body, EndpointRequest, check=lambda fields: _find_problems(request, fields)
+    )
     if asked.include_download_url:
         auth.reader(request)
-    wrong = []
-    forbidden = webhook_fields.forbidden_reason(guard_of(request), asked.url)
-    if forbidden:
-        wrong.append(webhook_fields.problem("url", forbidden))
+    wrong = _find_problems(request, {"url": asked.url, "events": asked.events})
+    if wrong:
+        raise errors.invalid(wrong)
     events = event_names.DEFAULT_EVENTS
     if asked.events is not None:
-        try:
-            events = event_names.check_events(asked.events)
-        except ValueError as error:
-            wrong.append(webhook_fields.problem("events", str(error)))
-    if wrong:
-        raise errors.invalid([{**one, "loc": ("body", *one["loc"])} for one in wrong])
+        events = event_names.check_events(asked.events)
     try:
         endpoint = endpoints_of(request).create(
             caller.user_id,
@@ -252,6 +249,20 @@ def create(request: Request, body: TheBody) -> Response:
     place = responses.address(service_of(request), f"/v1/webhook-endpoints/{endpoint.id}")
     made = WebhookEndpointMade(**_fields(endpoint), secret=endpoint.secrets[0].value)
     return responses.reply(made, 201, {"Location": place, "Cache-Control": "no-store"})
+
+
+def _find_problems(request: Request, fields: Mapping[str, Any]) -> list[FieldProblem]:
+    wrong = []
+    if fields.get("url") is not None:
+        forbidden = webhook_fields.forbidden_reason(guard_of(request), fields["url"])
+        if forbidden:
+            wrong.append(webhook_fields.problem("url", forbidden))
+    if fields.get("events") is not None:
+        try:
+            event_names.check_events(fields["events"])
+        except ValueError as error:
+            wrong.append(webhook_fields.problem("events", str(error)))
+    return [{**one, "loc": ("body", *one["loc"])} for one in wrong]
 
 
 @router.get(
