@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.clock import FakeClock
 from exporter.core import retry_after
+from tests import fast
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LONGEST = 300.0
@@ -76,6 +77,7 @@ def test_an_absent_value_says_nothing(value: str | None) -> None:
     | st.from_regex(r"[+-]?[\d.,eE]{0,400}s?")
     | st.from_regex(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?(Z|[+-]\d\d:?\d\d)?")
 )
+@settings(max_examples=fast.examples(40), deadline=None)
 def test_no_value_breaks_the_reader_and_no_wait_is_out_of_bounds(value: str) -> None:
     # When
     seconds = retry_after.read(value, NOW, longest=LONGEST)

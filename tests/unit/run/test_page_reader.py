@@ -236,7 +236,7 @@ def wrapping(
     return accepted, ""
 
 
-@pytest.mark.parametrize("page", [1, 50, 100, 1_000])
+@pytest.mark.parametrize("page", [1, 100, 1_000])
 @pytest.mark.parametrize("length", [1_100, 2_033])
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_list_that_begins_again_is_refused_at_its_first_page(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import structlog
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.config import SourceConfig
@@ -18,6 +18,7 @@ from exporter.sources.bindbee import BindbeeSource
 from exporter.sources.hirebase import HirebaseSource
 from exporter.sources.http import charsets
 from exporter.sources.http.charsets import Converted, UnknownCharset
+from tests import fast
 from tests.harness import Bench
 from tests.upstreams import reply, serving
 
@@ -108,6 +109,7 @@ def test_escape_sequences_of_a_charset_in_ascii_are_read() -> None:
         ["latin-1", "cp1252", "shift_jis", "utf-16", "utf-32", "gb18030", "euc-jp", "big5", "utf-8"]
     ),
 )
+@settings(max_examples=fast.examples(40), deadline=None)
 def test_no_bytes_break_the_conversion(body: bytes, charset: str) -> None:
     # When
     found = charsets.to_utf8(body, f"{JSON}; charset={charset}")
