@@ -255,11 +255,6 @@ class Settings(BaseSettings):
                 f"EXPORTER_BROKER_URL to another database of it, such as redis://HOST:PORT/"
                 f"{_DATABASES - 2}, or lower the first"
             )
-        if self.broker_url is not None and self.broker_url == self.redis_url:
-            raise ValueError(
-                "EXPORTER_BROKER_URL is the same database as EXPORTER_REDIS_URL: give the broker "
-                "another database, such as redis://HOST:PORT/1, or leave it out for the next one"
-            )
         return self
 
     def _check_virtual(self) -> None:

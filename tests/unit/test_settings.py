@@ -266,7 +266,6 @@ def test_a_url_that_redis_clients_would_read_otherwise_is_refused(
         ("RETENTION", "9999d", "3650d or less"),
         *(("CHARGE_CANCELED", value, "write true or false") for value in ("maybe", "2", "ja")),
         *(("CREATE_RATE", value, "100/60s") for value in ("-1/s", "0/s", "5", "5/", "5/0s")),
-        ("BROKER_URL", "redis://127.0.0.1:6379/0", "another database"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_with_its_variable(
@@ -372,6 +371,16 @@ def test_the_broker_is_the_next_database_of_the_same_redis(
     found = settings.load()
     # Then
     assert found.broker == broker
+
+
+def test_a_redis_with_one_database_may_serve_records_and_broker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given
+    monkeypatch.setenv("EXPORTER_REDIS_URL", "redis://h:6379/0")
+    monkeypatch.setenv("EXPORTER_BROKER_URL", "redis://h:6379/0")
+    # When / Then
+    assert settings.load().broker == settings.load().redis_url
 
 
 def test_the_url_of_a_separate_broker_is_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:

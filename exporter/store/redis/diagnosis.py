@@ -135,7 +135,8 @@ def diagnose(error: redis.RedisError, client: redis.Redis) -> Diagnosis:
         number = client.connection_pool.connection_kwargs.get("db")
         return Diagnosis(
             f"the Redis at {where} has no database {number}",
-            "give a lower number, as in redis://HOST:PORT/1, or raise `databases` in redis.conf",
+            "give a lower number, as in redis://HOST:PORT/0 (records and broker may share one), or"
+            " raise `databases` in redis.conf",
             is_permanent=True,
         )
     if isinstance(error, NoPermissionError) or "NOPERM" in text:
