@@ -21,6 +21,7 @@ _COLUMNS = postings.Columns._fields
 # posting is replaced: the new version gets a new number, so the old rows match no posting.
 # `expiries` holds the time, in microseconds of Unix time, at which the board first stored a posting
 # as expired. Files written by older versions of the board contain expired postings without a time.
+# `removed` holds postings that expired and were removed, under negative numbers.
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS documents (number INTEGER PRIMARY KEY, json BLOB NOT NULL);
@@ -38,6 +39,9 @@ CREATE TABLE IF NOT EXISTS coresignal (
 CREATE TRIGGER IF NOT EXISTS coresignal_gone AFTER DELETE ON postings
     BEGIN DELETE FROM coresignal WHERE number = old.number; END;
 CREATE TABLE IF NOT EXISTS expiries (number INTEGER PRIMARY KEY, moment INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS removed (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL, moment INTEGER NOT NULL
+);
 CREATE INDEX IF NOT EXISTS postings_job_slug ON postings (job_slug);
 {names.SCHEMA}
 CREATE VIRTUAL TABLE IF NOT EXISTS titles
@@ -220,6 +224,19 @@ def count_open(database: Path) -> int:
     with closing(reader(database)) as connection:
         (found,) = connection.execute("SELECT count(*) FROM postings WHERE NOT expired").fetchone()
     return int(found)
+
+
+def store_removed(connection: sqlite3.Connection, expired: Iterable[tuple[str, datetime]]) -> None:
+    """Replaces the ids of removed postings, each with the time at which it expired."""
+    connection.execute("DELETE FROM removed")
+    connection.executemany(
+        "INSERT INTO removed VALUES (?, ?, ?)",
+        (
+            (-number, identity, int(moment.timestamp() * 1_000_000))
+            for number, (identity, moment) in enumerate(expired, 1)
+        ),
+    )
+    bump_version(connection)
 
 
 def bump_version(connection: sqlite3.Connection) -> None:

@@ -1,7 +1,8 @@
 """Profile `friendly`: plausible synthetic postings, for people who try the service.
 
 Every column has one type, so that pandas, DuckDB and spreadsheets read a CSV without help. No
-posting is expired, so that a search without filters finds every row.
+posting is expired, so that a search without filters finds every row; those that expired have left
+the board.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
@@ -79,6 +80,18 @@ def generate(rows: int, seed: int, today: date) -> Iterator[postings.Posting]:
     cities = [city for city in CITIES for _ in range(city.weight)]
     for number in range(rows):
         yield _posting(_Random(seed, number), number, roles, cities, today)
+
+
+def removed(rows: int, seed: int, today: date) -> Iterator[tuple[str, datetime]]:
+    """Yields the ids of postings that left the board, each with the time at which it expired.
+
+    There are two for a hundred rows. They are not among the rows, so that a number of rows is the
+    number of postings on every contract.
+    """
+    midnight = datetime.combine(today, time(), UTC)
+    for number in range(rows, rows + rows // 50 + 1):
+        rng = _Random(seed, number)
+        yield rng.identity, midnight - timedelta(days=rng.chance() ** 2 * MAX_AGE_DAYS)
 
 
 class _Random:

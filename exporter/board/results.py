@@ -28,6 +28,10 @@ _ORDERS = {
     "company": "company",
     "yoe": "coalesce(yoe_min, yoe_max, -1)",
 }
+_EXPIRED = (
+    "(SELECT number, id, moment FROM postings LEFT JOIN expiries USING (number) WHERE expired"
+    " UNION ALL SELECT number, id, moment FROM removed)"
+)
 _LABELS = {
     "industries": "industry",
     "sub_industries": "sub_industry",
@@ -87,8 +91,9 @@ class Results:
         """Returns a page of the postings that expired at `since` or later, with only their `_id`.
 
         The expiry time is the time at which the board first stored the posting as expired; it also
-        determines the order. A posting with an unknown expiry time is always included, because a
-        duplicate does less harm than a missing posting.
+        determines the order. Postings that were removed after that time are included, too. A
+        posting with an unknown expiry time is always included, because a duplicate does less harm
+        than a missing posting.
         """
         moment = int(since.timestamp() * 1_000_000)
         connection = self._connection()
@@ -99,7 +104,8 @@ class Results:
             )
             numbers = matches.numbers[_slice(page, limit)].tolist()
             rows = connection.execute(
-                "SELECT number, id FROM postings WHERE number IN (SELECT value FROM json_each(?))",
+                f"SELECT number, id FROM {_EXPIRED}"  # noqa: S608 - a literal
+                " WHERE number IN (SELECT value FROM json_each(?))",
                 (json.dumps(numbers),),
             )
             ids: dict[int, str] = dict(rows)
@@ -243,8 +249,8 @@ def _find(connection: sqlite3.Connection, search: hirebase.JobSearch, now: datet
 
 def _find_expired(connection: sqlite3.Connection, moment: int) -> _Matches:
     rows = connection.execute(
-        "SELECT number FROM postings LEFT JOIN expiries USING (number)"
-        " WHERE expired AND coalesce(moment >= ?, 1) ORDER BY moment, number",
+        f"SELECT number FROM {_EXPIRED} WHERE coalesce(moment >= ?, 1)"  # noqa: S608 - a literal
+        " ORDER BY moment, number",
         (moment,),
     )
     return _Matches(array("q", (number for (number,) in rows)), 0)

@@ -57,6 +57,9 @@ def synthesize(
         database.clear_synthetic(connection)
         made = generate(rows, seed, profile, today=today)
         database.store(connection, made, synthetic=True)
+        friends = profile is Profile.FRIENDLY
+        removed = friendly.removed(rows, seed, today) if friends else ()
+        database.store_removed(connection, removed)
         for name, value in wanted.items():
             database.set_meta(connection, name, value)
 

@@ -98,6 +98,25 @@ def test_a_number_of_rows_is_the_number_of_postings_on_every_contract(board: htt
 
 
 @pytest.mark.external
+def test_postings_that_left_the_board_are_listed_as_expired_and_nowhere_else(
+    board: httpx.Client,
+) -> None:
+    # When
+    today = datetime.now(UTC)
+    pages = [
+        board.get("/v2/jobs/expired-jobs", params={"since": f"{today - age:%Y-%m-%d}"}).json()
+        for age in (timedelta(days=90), timedelta(days=3), timedelta(days=-1))
+    ]
+    # Then
+    totals = [page["total_count"] for page in pages]
+    assert totals[0] == ROWS // 50 + 1
+    assert totals[0] >= totals[1] >= totals[2] == 0
+    assert found(board, {"include_expired": "true"}) == ROWS
+    assert len({job["_id"] for job in pages[0]["jobs"]}) == totals[0]
+    assert board.get(f"/v2/jobs/{pages[0]['jobs'][0]['_id']}").status_code == 404
+
+
+@pytest.mark.external
 @pytest.mark.parametrize(
     "filters",
     [
