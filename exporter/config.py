@@ -263,7 +263,10 @@ def load_config(path: Path | None) -> Config:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"{name} is not TOML: {error}") from None
     except ValidationError as error:
-        problems = "; ".join(f"{_place(dict(e))}: {_text(dict(e))}" for e in error.errors())
+        places: dict[str, list[str]] = {}
+        for one in map(dict, error.errors()):
+            places.setdefault(_text(one), []).append(_place(one))
+        problems = "; ".join(f"{', '.join(where)}: {what}" for what, where in places.items())
         raise ConfigurationError(f"{name}: {problems}") from None
     _check_surfaces(config, name)
     return config

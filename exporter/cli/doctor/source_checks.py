@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 
 from exporter.cli.doctor import http_probe
 from exporter.cli.doctor.checks import Check, Problem
@@ -40,7 +41,17 @@ def checks(settings: Settings) -> list[Check]:
 
 
 def _file(settings: Settings) -> str:
-    config = load_config(settings.config)
+    try:
+        config = load_config(settings.config)
+    except ConfigurationError as error:
+        is_built_in = settings.config is None and not Path("exporter.toml").exists()
+        raise Problem(
+            str(error).rstrip("."),
+            variable="EXPORTER_CONFIG",
+            remedy="write your sources into a file and name it, or start `exporter up`"
+            if is_built_in
+            else "correct it",
+        ) from error
     return f"{len(config.sources)} in {settings.config or 'the default configuration'}"
 
 
