@@ -216,16 +216,6 @@ class Settings(BaseSettings):
     webhook_user_concurrency: Count = Field(default=limits.USER_ATTEMPTS.default, ge=1)
     """Webhooks of one user that all processes together send at the same time; others wait."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_blanks(cls, values: dict[str, object]) -> dict[str, object]:
-        """Removes blanks around each value; a variable without a value counts as not set."""
-        bare = {
-            name: value.strip() if isinstance(value, str) else value
-            for name, value in values.items()
-        }
-        return {name: value for name, value in bare.items() if value != ""}
-
     @field_validator("redis_url", "broker_url")
     @classmethod
     def _is_redis(cls, value: str | None) -> str | None:
@@ -357,16 +347,25 @@ def load() -> Settings:
 
     Raises ConfigurationError that names each wrong variable, its value and the right form.
     """
-    # boto3 reads its variables itself, and takes an empty one for a value.
-    for name in [one for one in os.environ if one.startswith("AWS_")]:
-        os.environ[name] = os.environ[name].strip()
-        if not os.environ[name]:
-            del os.environ[name]
+    _remove_blanks()
     try:
         return Settings()
     except ValidationError as error:
         problems = "; ".join(_problem_text(dict(e)) for e in error.errors())
         raise ConfigurationError(problems) from None
+
+
+def _remove_blanks() -> None:
+    """Removes blanks around the values of variables, and variables that have no value.
+
+    In the environment itself: boto3 and the options of commands read from there as well, and boto3
+    takes an empty variable for a value.
+    """
+    for name in list(os.environ):
+        if name.upper().startswith(("AWS_", PREFIX)):
+            os.environ[name] = os.environ[name].strip()
+            if not os.environ[name]:
+                del os.environ[name]
 
 
 def _problem_text(problem: Mapping[str, Any]) -> str:

@@ -136,3 +136,19 @@ def test_a_folder_that_cannot_be_made_is_named_in_one_line(
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1].startswith("exporter up: ")
     assert "'/dev/null/x'" in done.stderr
+
+
+@pytest.mark.parametrize("value", ["", " \n"])
+def test_a_variable_of_an_option_without_a_value_counts_as_not_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str
+) -> None:
+    # Given
+    for name in ("EXPORTER_API_KEY", "EXPORTER_BOARD_DATABASE", "EXPORTER_PUBLIC_URL"):
+        monkeypatch.setenv(name, value)
+    (tmp_path / "none.jsonl").touch()
+    # When
+    loaded = CliRunner().invoke(app, ["board", "load", "none.jsonl"])
+    exported = CliRunner().invoke(app, ["export", "-o", "x"])
+    # Then
+    assert f"into {Path('.exporter/board.sqlite')}" in loaded.output
+    assert "no API key: set EXPORTER_API_KEY" in exported.output
