@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     An export with at least twice as many rows is split into partitions, which several workers read
     in parallel, if its source is read by page number and announces a total.
     """
-    partitions: Count = Field(default=16, ge=1, le=1_000)
+    partitions: int = Field(default=16, ge=1, le=1_000)
     """Maximum number of partitions of one export."""
     slice_seconds: Duration = timedelta(seconds=30)
     """Time that a worker spends on one export before it lets other exports have their turn."""
@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     """Whether webhooks may go to public addresses by plain http, which is readable in transit."""
     webhook_timeout: Duration = timedelta(seconds=20)
     """Timeout of one attempt to deliver a webhook, in total; 60 s at most."""
-    webhook_concurrency: Count = Field(default=16, ge=2, le=64)
+    webhook_concurrency: int = Field(default=16, ge=2, le=64)
     """Maximum number of webhooks that one process sends at the same time.
 
     In addition, up to three times as many may wait for slow receivers.

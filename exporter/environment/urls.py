@@ -161,7 +161,7 @@ def _split(value: str, schemes: tuple[str, str], example: str) -> SplitResult:
 
 def _check_port(value: str, url: SplitResult, example: str) -> None:
     place = url.netloc.rpartition("@")[2]
-    if place.count(":") > 1 and "[" not in place:
+    if any(map(_is_ipv6, (place, place.rpartition(":")[0]))):
         brackets = f"{url.scheme}://[::1]:{'6379' if url.scheme.startswith('redis') else '9000'}"
         _refuse(value, f"has an IPv6 address without brackets: write it like {brackets}", example)
     try:
@@ -175,6 +175,14 @@ def _check_port(value: str, url: SplitResult, example: str) -> None:
                 "has a password with a character that must be escaped: write / as %2F, ? as %3F"
             )
         _refuse(value, reason, example)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_host(value: str, url: SplitResult, example: str) -> None:
@@ -204,7 +212,10 @@ def _check_host(value: str, url: SplitResult, example: str) -> None:
 
 
 def _options(value: str, url: SplitResult) -> dict[str, str]:
-    options = dict(parse_qsl(url.query, keep_blank_values=True))
+    pairs = parse_qsl(url.query, keep_blank_values=True)
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        _refuse(value, "has an option twice after the ?", REDIS_EXAMPLE)
     allowed = ("db", *(_TLS_OPTIONS if url.scheme == "rediss" else ()))
     for name in options:
         if name in ("username", "password"):

@@ -57,6 +57,15 @@ def parse_networks(value: object) -> object:
         raise ValueError(f"{error}: write networks like 10.1.0.0/16, fd00::/8") from None
 
 
+def _check_size(value: object) -> object:
+    """Refuses what pydantic would read up to the first wrong character, such as `1,5GiB`."""
+    if isinstance(value, str) and not re.fullmatch(r"\d+(\.\d+)?\s*[A-Za-z]*", value, re.ASCII):
+        raise ValueError(
+            f"{value!r} is not a size: write a number of bytes, or a size such as 8MiB"
+        )
+    return value
+
+
 Network = IPv4Network | IPv6Network
 
 
@@ -76,4 +85,4 @@ def parse_rate(value: object) -> object:
 
 
 Count = Annotated[int, Field(le=MAX_COUNT)]
-Size = Annotated[ByteSize, Field(ge=0, le=MAX_BYTES)]
+Size = Annotated[ByteSize, BeforeValidator(_check_size), Field(ge=0, le=MAX_BYTES)]
