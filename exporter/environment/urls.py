@@ -51,8 +51,8 @@ def shown(value: object) -> str:
         # A password may contain "/", "?" or "#": then the end of the URL may be part of it.
         is_odd = any(mark in head.removeprefix(scheme) for mark in "/?#")
         text = f"{scheme}***" if is_odd else f"{scheme}***@{tail}"
-    elif re.match(r"[^/]*://:[^0-9/]", text):  # a password without the "@" that must follow it
-        text = f"{text.partition('://')[0]}://***"
+    else:  # perhaps a password without the "@" that must follow it: no port is that long
+        text = re.sub(r"^([^/]*://(?:[^/:?#]+:(?=[^/?#]{6})|:)).*", r"\1***", text, flags=re.DOTALL)
     text = _SECRET_PARAMETER.sub(r"\1***", text)
     if len(text) > MAX_SHOWN_CHARACTERS:
         text = f"{text[: MAX_SHOWN_CHARACTERS // 2]}…{text[-MAX_SHOWN_CHARACTERS // 4 :]}"

@@ -51,7 +51,13 @@ def test_a_wrong_url_is_refused_with_its_value_and_the_right_form(scheme: str, v
     [
         *("redis://:s3cret@h:99999/0", "redis://u:s3cret@h/abc", "redis://u:s3cr@et@h:x/0"),
         *("redis://:s3cret/a@h:6379/0", "redis://:a?s3cret@h:6379/0", "redis://:a#s3cret@h/0"),
-        *("redis://:s3cret", "redis://s3cret@h", "u:s3cret@h:6379", "amqp://u:s3cret@h"),
+        *(
+            "redis://:s3cret",
+            "redis://u:s3cret",
+            "redis://s3cret@h",
+            "u:s3cret@h:6379",
+            "amqp://u:s3cret@h",
+        ),
         *("redis://h?password=s3cret", "rediss://h?ssl_password=s3cret&nosuch=1"),
         *(" redis://:s3cret@h:6379/0 x", "redis://:s3cret@h:1,g:2/0", "sentinel://:s3cret@h"),
     ],
