@@ -28,6 +28,8 @@ MAX_PIECE_BYTES = 8 * 1024 * 1024
 Most pages are smaller, so they are one piece, which need not be copied.
 """
 _BUFFER_BYTES = 64 * 1024
+_MAX_SHOWN_BYTES = 100
+_BEFORE = "before an answer"
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -40,6 +42,7 @@ _SENT_VALUE = re.compile(_TEXT)
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: (%b))?\r?\n" % _TEXT)
 # Blanks before the colon are not allowed, but some servers send them.
 _FIELD = re.compile(rb"(%b)([ \t]*):(%b)\r?\n" % (_NAME, _TEXT))
+_START = b"HTTP/1."
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;%b)?\r?\n" % _TEXT)
 _LENGTH = re.compile(rb"\d{1,15}")
 
@@ -228,7 +231,7 @@ class _Incoming:
         """Returns the head of the final answer; provisional (1xx) answers before it are skipped."""
         room = MAX_HEAD_BYTES
         while True:
-            text, room = self.text(room, "before an answer")
+            text, room = self.text(room, _BEFORE)
             found = _STATUS.fullmatch(text)
             if found is None:
                 raise Malformed(f"an answer that is not HTTP/1: {text!r}")
@@ -272,6 +275,9 @@ class _Incoming:
             return text, room - len(text)
         if len(text) == room:
             raise Malformed(f"more than {MAX_HEAD_BYTES} bytes of headers")
+        begins_well = _START.startswith(text[: len(_START)])
+        if where == _BEFORE and not begins_well and self.socket.failure is None:
+            raise Malformed(f"something else than HTTP/1: {text[:_MAX_SHOWN_BYTES]!r}")
         raise self.ended(where)
 
     def ended(self, where: str) -> httpx.TransportError:

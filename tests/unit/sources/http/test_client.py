@@ -475,6 +475,8 @@ FAULTS: dict[str, tuple[Answer, str | None]] = {
     "a refusal until later": (reply(404, retry_after="60"), None),
     "a web page": (reply(200, "<h1>"), UNTRUE),
     "no HTTP": (SILENT["no HTTP at all"], UNTRUE),
+    "another protocol": (b"\x15\x03\x01\x00\x02\x02\x28", UNTRUE),
+    "the beginning of an answer": (b"HTTP/1.1 2", None),
     "two sizes": (SILENT["two sizes"], UNTRUE),
     "no gzip": (BROKEN["gzip that is none"], UNTRUE),
     "no chunks": (BROKEN["chunk sizes that are none"], UNTRUE),
