@@ -16,6 +16,7 @@ ExporterError
  +-- StorageError           Export: fails with this text
  |    +-- StorageUnavailable    Export: keeps the checkpoint and waits. API: 503
  |    |    +-- Refused              operator: do what the text says (storage.s3_failures)
+ |    |    +-- Completing           storage: looks for the object, else waits (storage.s3_failures)
  |    +-- UploadGone            Export: looks for the finished file, else begins again
  |    +-- ObjectExists          storage: an object of the expected size is fine. Export: else fails
  |    +-- Missing               storage: no object has the key (storage.s3_failures)
