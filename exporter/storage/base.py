@@ -129,6 +129,13 @@ class Storage(Protocol):
         call that succeeded but whose answer was lost: `head` then shows that the object exists.
         """
 
+    def seal(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+        """Ends an upload like `complete`, so that nothing can be added to it.
+
+        The object begins with the parts. Other parts of the upload may follow, if the store takes
+        no completion without them.
+        """
+
     def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:
         """Stores a whole object at once. Raises ObjectExists if other bytes have this key."""
 

@@ -7,6 +7,7 @@ lease: it completes that upload early, so that its upload id can no longer be us
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from concurrent import futures
 from concurrent.futures import Future
@@ -159,8 +160,9 @@ class File:
         """Returns a checkpoint, under this fence, from which this worker can continue the file.
 
         `at` is the checkpoint of the previous worker, which may still be alive. First, its upload
-        is sealed: it is completed with exactly the committed parts, so that its upload id is
-        invalid and no part can be added or replaced. The sealed object is then copied inside the
+        is sealed: it is completed with the committed parts, so that its upload id is invalid and no
+        part can be added or replaced. The sealed object begins with the bytes of these parts; more
+        bytes may follow, which no checkpoint names. The committed bytes are then copied inside the
         store into a new upload, as parts of `new_part_size`; bytes that do not fill such a part
         become the tail. The call can be repeated after a crash at any point. Returns None if the
         committed parts no longer exist; the file must then be restarted.
@@ -173,11 +175,12 @@ class File:
         if not at.parts:
             self._storage.abort(at.key, at.upload_id)
             return at.evolve(key=None, upload_id=None)
-        try:
-            self.complete(at)
-        except (UploadGone, ObjectExists):
+        # An earlier call, or the previous worker, may have completed the upload already.
+        with contextlib.suppress(UploadGone, ObjectExists):
+            self._storage.seal(at.key, at.upload_id, at.stored_parts)
+        sealed = self._storage.head(at.key)
+        if sealed is None or sealed.size < at.uploaded + at.overhang:
             return None
-        sealed = ObjectInfo(key=at.key, size=at.uploaded + at.overhang, etag="")
         copied = at.uploaded // new_part_size * new_part_size
         taken = at.evolve(key=None, upload_id=None, parts=(), part_size=new_part_size, overhang=0)
         if copied:

@@ -124,6 +124,10 @@ class MemoryStorage:
             self._objects[key] = _Object(b"".join(pieces), etag, upload.headers)
             del self._uploads[upload_id]
 
+    def seal(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+        """Ends an upload like `complete`: the object consists of the parts."""
+        self.complete(key, upload_id, parts)
+
     def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:
         """Stores a whole object at once. Raises ObjectExists if other bytes have this key."""
         with self._operation("put_small", key):

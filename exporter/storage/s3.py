@@ -39,10 +39,13 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import (
         ListMultipartUploadsOutputTypeDef,
         ListObjectsV2OutputTypeDef,
+        ListPartsOutputTypeDef,
     )
 
 T = TypeVar("T")
 
+MAX_SEAL_TRIES = 5
+"""Completions of an upload to which a worker that lost its lease may still add parts."""
 FIRST_BACKOFF_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 5.0
 """Longest wait between two tries of a request."""
@@ -190,6 +193,28 @@ class S3Storage:
         `head` then shows that the object exists. Raises StorageError, with the code of the store,
         if a part is missing, replaced or too small.
         """
+        self._complete(key, upload_id, dict(enumerate(parts, 1)))
+
+    def seal(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+        """Ends an upload like `complete`, so that nothing can be added to it.
+
+        Ceph refuses a completion that leaves out a part, such as the one that a dead worker sent
+        and did not commit. Then the object has such parts as well, after those that are given.
+        """
+        known = dict(enumerate(parts, 1))
+        for tries_left in reversed(range(MAX_SEAL_TRIES)):
+            try:
+                self._complete(key, upload_id, known)
+            except s3_failures.WrongParts:
+                listed = self._parts(key, upload_id)
+                given = [listed.get(number) for number in range(1, len(parts) + 1)]
+                if not tries_left or given != list(parts) or listed == known:
+                    raise
+                known = listed
+            else:
+                return
+
+    def _complete(self, key: str, upload_id: str, parts: Mapping[int, Part]) -> None:
         try:
             self._write_new(
                 "CompleteMultipartUpload",
@@ -201,7 +226,7 @@ class S3Storage:
                     MultipartUpload={
                         "Parts": [
                             {"ETag": f'"{part.etag}"', "PartNumber": number}
-                            for number, part in enumerate(parts, 1)
+                            for number, part in parts.items()
                         ]
                     },
                     **condition,
@@ -213,8 +238,29 @@ class S3Storage:
             raise
         if not self.takes_conditions:
             found = self.head(key)
-            if found is None or found.size != sum(part.size for part in parts):
+            if found is None or found.size != sum(part.size for part in parts.values()):
                 raise ObjectExists(f"{key!r} in bucket {self._bucket!r} was completed before")
+
+    def _parts(self, key: str, upload_id: str) -> dict[int, Part]:
+        """Returns the parts of an upload by number, in order; lists 1,000 per request."""
+        found: dict[int, Part] = {}
+        marker: dict[str, Any] = {}
+        while True:
+            page = self._list_parts(key, upload_id, marker)
+            for part in page.get("Parts", ()):
+                found[part["PartNumber"]] = Part(_unquoted(part["ETag"]), part["Size"])
+            if not _given(page, "ListParts", "IsTruncated"):
+                return found
+            marker = _next_marker(marker, {"PartNumberMarker": page["NextPartNumberMarker"]})
+
+    def _list_parts(
+        self, key: str, upload_id: str, marker: dict[str, Any]
+    ) -> ListPartsOutputTypeDef:
+        return self._call(
+            "ListParts",
+            key,
+            lambda s3: s3.list_parts(Bucket=self._bucket, Key=key, UploadId=upload_id, **marker),
+        )
 
     def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:
         """Stores a whole object at once. Raises ObjectExists if other bytes have this key."""

@@ -31,6 +31,10 @@ class Unsupported(StorageError):
     """The store does not know a header of the request."""
 
 
+class WrongParts(StorageError):
+    """The parts of a completion are not those that the store has or wants."""
+
+
 class Refused(StorageUnavailable):
     """The store refuses the request until an operator corrects the cause named in the text."""
 
@@ -50,6 +54,7 @@ class Reaction(NamedTuple):
 _LATER = Reaction(StorageUnavailable, RETRY_SECONDS, "The store may answer later.")
 _NEVER = Reaction(StorageError)
 _UNSUPPORTED = Reaction(Unsupported)
+_WRONG_PARTS = Reaction(WrongParts)
 _MISSING = Reaction(Missing)
 _GONE = Reaction(UploadGone)
 _EXISTS = Reaction(ObjectExists)
@@ -108,6 +113,7 @@ _CODES: Mapping[str, Reaction] = {
     "IncompleteBody": _LATER,
     "XAmzContentSHA256Mismatch": _LATER,
     "NotImplemented": _UNSUPPORTED,
+    "InvalidPart": _WRONG_PARTS,
     "NoSuchUpload": _GONE,
     "PreconditionFailed": _EXISTS,
     "NoSuchKey": _MISSING,

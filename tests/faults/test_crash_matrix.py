@@ -45,7 +45,7 @@ SECONDS_A_PAGE = 4.0
 REAL_LIMITS = msgspec.structs.replace(LIMITS, part_size=5 * 1024 * 1024)
 STORE_CALLS = ("renew", "commit", "release", "end", "cut", "partitions", "rejoin")
 STORAGE_CALLS = (
-    *("begin", "put_part", "copy_part", "complete", "put_small", "read", "stream", "abort"),
+    *("begin", "put_part", "copy_part", "complete", "seal", "put_small", "read", "stream", "abort"),
     *("head", "delete", "objects", "open_uploads"),
 )
 
@@ -284,7 +284,7 @@ def test_a_second_crash_in_the_middle_of_taking_over_costs_nothing_either(
         assert bench.file() == expected, second
         bench.check(len(ROWS) + 170, second)
         bench.clear()
-    assert {"complete", "begin", "copy_part", "stream", "put_small", "commit"} <= died_at
+    assert {"seal", "begin", "copy_part", "stream", "put_small", "commit"} <= died_at
 
 
 def _cut_deaths(calls: list[str]) -> list[int]:

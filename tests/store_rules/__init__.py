@@ -2,8 +2,8 @@
 
 The local stack has one S3 server, SeaweedFS, which is lenient. The proxy passes requests on to it
 and refuses those that the other store refuses, with that store's status, code and text. Profiles
-(`tests.store_rules.rules.PROFILES`): `r2`, `b2`, `virtual`, `encrypted`, `encrypted-kms`. Their
-rules, and where they are documented, are in `rules`.
+(`tests.store_rules.rules.PROFILES`): `r2`, `b2`, `ceph`, `virtual`, `encrypted`, `encrypted-kms`.
+Their rules, and where they are documented, are in `rules`.
 
 The proxy holds no state: the sizes of parts are asked of the real store when an upload is
 completed. Bodies are passed on in pieces, so its memory does not grow. It checks the signature of

@@ -17,6 +17,9 @@ AES256 as encryption, no KMS (backblaze.com/docs/cloud-storage-server-side-encry
 SecondLevelDomainForbidden to addresses with the bucket in the path: lakeFS 3490, s5cmd 518,
 seaweedfs pull 6466.
 
+**Ceph RGW** (`ceph`): 400 InvalidPart, without a text, to a completion that leaves out a part of
+the upload ("total parts mismatch" in the log of the gateway; seen on 16.2.15 of Debian 12).
+
 **A bucket whose policy asks for encryption** (`encrypted`: AES256, `encrypted-kms`: aws:kms): 403
 AccessDenied to PutObject, CopyObject and CreateMultipartUpload whose header
 `x-amz-server-side-encryption` is missing or has another value; UploadPart and UploadPartCopy take
@@ -92,6 +95,13 @@ def _equal_parts(call: Call) -> Refusal | None:
     return None
 
 
+def _all_parts(call: Call) -> Refusal | None:
+    if call.operation != "CompleteMultipartUpload":
+        return None
+    named = set(map(int, re.findall(rb"<PartNumber>(\d+)</PartNumber>", call.body)))
+    return Refusal(400, "InvalidPart", "") if set(call.part_sizes()) - named else None
+
+
 def _no_encryption(call: Call) -> Refusal | None:
     value = call.headers.get(SSE)
     if value is None:
@@ -162,6 +172,7 @@ _PRIVATE = _sse_headers(("aws-kms-key-id", "bucket-key-enabled", "context"))
 PROFILES: Mapping[str, Profile] = {
     "r2": Profile((_equal_parts, _no_encryption, _region_auto)),
     "b2": Profile((_no_conditions, _no_checksums, _no_kms), _PRIVATE),
+    "ceph": Profile((_all_parts,)),
     "virtual": Profile((_virtual_only,)),
     "encrypted": Profile((_encrypted("AES256"),), _PRIVATE),
     "encrypted-kms": Profile((_encrypted("aws:kms"),), _PRIVATE),
