@@ -24,7 +24,7 @@ from exporter.local.stack import Stack
 COLUMNS = ("_id", "job_title", "company_name", "location_raw", "date_posted")
 MAX_CELL_CHARS = 28
 DEFAULT_PORT = 8800
-"""Port of the API that `exporter up` and `exporter export` use unless told otherwise."""
+"""Port of the API of `exporter up` unless it is told another."""
 
 
 def run(rows: int, out: Console, err: Console) -> int:
@@ -66,12 +66,12 @@ def _new_file() -> Path:
 def _next_steps(file: Path, rows: int, port: int) -> str:
     command = shlex.quote(_command())
     url = f"http://127.0.0.1:{port}"
-    there, at = ("", "") if port == DEFAULT_PORT else (f" --port {port}", f" --url {url}")
+    there = "" if port == DEFAULT_PORT else f" --port {port}"
     return f"""\
 The file is ./{file}. All servers of the demo have ended. The next three commands:
 
   {command} up --detach --board-rows {rows}{there}
-  {command} export --query '{{"job_titles": ["engineer"]}}' -o engineers.csv{at}
+  {command} export --query '{{"job_titles": ["engineer"]}}' -o engineers.csv
   {command} doctor
 
 The first keeps the service running, with its API on {url}/docs;
