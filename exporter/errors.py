@@ -21,6 +21,7 @@ ExporterError
  |    +-- ObjectExists          storage: an object of the expected size is fine. Export: else fails
  |    +-- Missing               storage: no object has the key (storage.s3_failures)
  |    +-- Unsupported           storage: sends the request without the header (storage.s3_failures)
+ |    +-- WrongParts            storage: seals the upload with all its parts (storage.s3_failures)
  +-- StoreUnavailable       Redis did not answer. Worker: retries or waits. API: 503
  |    +-- StoreFull             Redis keeps the memory that is left for running exports. API: 503
  +-- LeaseLost              worker: writes nothing more; another worker may own the export
