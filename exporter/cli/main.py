@@ -113,7 +113,7 @@ def down(
 def demo(
     rows: Annotated[int, typer.Option(min=1, help="Postings on the board.")] = 20_000,
 ) -> None:
-    """Show the whole service: start it, export from its board, download, show the proof."""
+    """Show the whole service: start it, export from its board into ./jobs.csv, show the proof."""
     from exporter.cli.demo import run
 
     with report_errors():
