@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from exporter.cli.doctor import storage_checks
+from exporter.cli.doctor.checks import Problem
 from exporter.core.checkpoints import Checkpoint
 from exporter.errors import ConfigurationError, StorageUnavailable
 from exporter.settings import Settings
@@ -76,7 +77,7 @@ def test_the_doctor_names_the_encryption_that_the_bucket_takes(
     )
 
     # When, Then
-    with pytest.raises(ConfigurationError, match=f"'exports' refuses objects .*{remedy}") as caught:
+    with pytest.raises(Problem, match=f"'exports' refuses objects .*{remedy}") as caught:
         storage_checks.access(settings)
     assert "AWS_ACCESS_KEY_ID" not in str(caught.value)
 
