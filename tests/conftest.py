@@ -90,6 +90,8 @@ def postgres_url(postgres_server: str) -> str:
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
     """Disables log output; a test that checks logs captures them itself."""
+    # The test before may have logged to its own captured stderr, which is closed by now.
+    structlog.reset_defaults()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 

@@ -41,6 +41,7 @@ class Api(NamedTuple):
     process: psutil.Process
     port: int
     key: str
+    other_key: str
     log: Path
 
 
@@ -61,7 +62,7 @@ def api(
     url, port = redis_server.url.replace("/0", f"/{DATABASE}"), ports.find_free(1)[0]
     with redis.Redis.from_url(url) as client:
         client.flushdb()
-        key = KeyRing(client).create("ann")
+        key, other_key = (KeyRing(client).create(user) for user in ("ann", "bob"))
     (tmp_path / "exporter.toml").write_text(CONFIG, "utf-8")
     env = os.environ | {
         "PYTHONPATH": str(Path(__file__).parents[2]),
@@ -89,14 +90,14 @@ def api(
                 httpx.get(f"http://127.0.0.1:{port}/openapi.json")
                 break
             time.sleep(0.2)
-        yield Api(psutil.Process(process.pid), port, key, log)
+        yield Api(psutil.Process(process.pid), port, key, other_key, log)
         process.kill()
 
 
 def watched(api: Api, attack: Callable[[list[socket.socket]], None]) -> tuple[float, int]:
     """Returns how long others wait during the attack (95 of 100), and the most megabytes."""
     seconds, megabytes, ended = [], [0], threading.Event()
-    url, headers = f"http://127.0.0.1:{api.port}/v1/exports/none", {"X-API-Key": api.key}
+    url, headers = f"http://127.0.0.1:{api.port}/v1/exports/none", {"X-API-Key": api.other_key}
     tls = httpx.create_ssl_context()
 
     def others() -> None:

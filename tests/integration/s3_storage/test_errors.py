@@ -110,7 +110,7 @@ def test_what_an_operator_must_mend_is_unavailable_soon_and_says_how(
     ("status", "code", "raised"),
     [
         (400, "EntityTooSmall", StorageError),
-        (400, "InvalidPart", StorageError),
+        (400, "InvalidPart", s3_failures.WrongParts),
         (400, "SomethingNew", StorageError),
         (404, "NoSuchUpload", UploadGone),
         (412, "PreconditionFailed", ObjectExists),
