@@ -28,6 +28,10 @@ SENDER_PROCESSES = 2
 Two are needed: while one process waits for slow receivers at the end of its task, the other one
 sends.
 """
+_NO_CHANNELS = (
+    "The Redis user may use no channels, so a busy worker that misses a restart of Redis is ended "
+    "by its watchdog: grant what deploy/redis.conf shows for them."
+)
 _DEFAULT_BROKER = "EXPORTER_BROKER_URL (unset, so the next database of EXPORTER_REDIS_URL)"
 STORE_RETRY_SECONDS = 1.0
 """Seconds between two attempts to reach Redis at start-up."""
@@ -68,6 +72,7 @@ def _consume(slots: int | None) -> None:
 
     if slots is not None:
         worker_process_init.connect(tasks.warm)
+    _choose_remote_control()
     _run_until_stopped(
         [
             "worker",
@@ -80,6 +85,23 @@ def _consume(slots: int | None) -> None:
             "--loglevel=WARNING",
         ]
     )
+
+
+def _choose_remote_control() -> None:
+    """Turns Celery's remote control off if the Redis user may not use its channel.
+
+    Nothing sends it commands. But its subscription is how a busy worker notices that Redis was
+    restarted: without it, a message that could not be acknowledged counts against the prefetch
+    limit, and the worker waits for no other until the watchdog ends it with status 70.
+    """
+    from workers.app import app
+
+    def check() -> Sequence[str]:
+        allowed = durability.allows_channels(settings.load().broker)
+        app.conf.worker_enable_remote_control = allowed
+        return [] if allowed else [_NO_CHANNELS]
+
+    _await(check)
 
 
 def _run_until_stopped(arguments: list[str]) -> None:

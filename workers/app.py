@@ -64,9 +64,6 @@ app.conf.update(
     worker_soft_shutdown_timeout=0,
     worker_hijack_root_logger=False,
     worker_send_task_events=False,
-    # Nothing uses remote control: cancelation goes through the store, and presence keys show which
-    # workers are alive. Without it, Celery needs no PUBLISH and SUBSCRIBE, which an ACL may forbid.
-    worker_enable_remote_control=False,
     # A lost broker connection does not end a slice: the lease alone decides who may continue.
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from redis.retry import Retry
 
 from exporter.errors import ConfigurationError, StoreUnavailable
@@ -55,6 +55,22 @@ def check_broker(url: str, variable: str) -> Sequence[str]:
     if refused.is_permanent:
         raise ConfigurationError(f"{variable}: {refused}.")
     return [f"{variable}: {refused}."]
+
+
+def allows_channels(url: str) -> bool:
+    """True if the user of the URL may subscribe to the channel of Celery's remote control.
+
+    Raises StoreUnavailable if Redis does not answer.
+    """
+    with connect_once(url) as client, client.pubsub() as channels:
+        database = client.connection_pool.connection_kwargs.get("db") or 0
+        try:
+            channels.psubscribe(f"/{database}.celery.pidbox")
+            return channels.get_message(timeout=3) is not None
+        except NoPermissionError:
+            return False
+        except RedisError as error:
+            raise StoreUnavailable(f"Redis did not answer: {error}") from error
 
 
 def connect_once(url: str) -> redis.Redis:

@@ -129,6 +129,21 @@ def test_the_smallest_user_passes_and_the_probe_leaves_nothing(
     assert client.dbsize() == 0
 
 
+@pytest.mark.parametrize(
+    ("rules", "allowed"),
+    [
+        (("+@pubsub", f"&/{DATABASE}.celery.pidbox"), True),
+        (("+@pubsub", "&other"), False),
+        (("&*",), False),
+    ],
+)
+def test_the_channel_of_celery_is_used_only_where_the_user_may(
+    limited: Limit, rules: Sequence[str], allowed: bool
+) -> None:
+    # Given, When, Then
+    assert durability.allows_channels(limited(*NOTHING_MORE, *rules)) is allowed
+
+
 @pytest.mark.external
 @pytest.mark.parametrize(
     ("rules", "status"),
@@ -159,6 +174,7 @@ def test_a_worker_runs_without_channels_and_ends_with_78_without_scripts(
     assert ("may not run EVALSHA" in said) == bool(status)
     assert "Connection to broker lost" not in said
     assert "Traceback" not in said
+    assert ("may use no channels" in said) == (status == 0)
 
 
 @contextmanager

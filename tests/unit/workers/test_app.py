@@ -27,7 +27,6 @@ REASONS: dict[str, tuple[Any, str]] = {
     "worker_pool": ("prefork", "the others cannot be limited, nor end a slice that hangs"),
     "worker_soft_shutdown_timeout": (0, "it would cancel slices that hand over by themselves"),
     "worker_cancel_long_running_tasks_on_connection_loss": (False, "the lease decides, no link"),
-    "worker_enable_remote_control": (False, "an ACL may forbid the channels that it needs"),
     "broker_connection_retry_on_startup": (True, "worker and broker start in any order"),
     "broker_connection_max_retries": (None, "after 100 tries the worker would exit"),
 }
