@@ -34,7 +34,14 @@ def _has_parts(fleet: Fleet, export_id: str) -> bool:
     return any(one.checkpoint is not None and one.checkpoint.parts for one in records)
 
 
-@pytest.mark.parametrize("profile", ["r2", "b2", "virtual"])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        "r2",
+        pytest.param("b2", marks=pytest.mark.soak),
+        pytest.param("virtual", marks=pytest.mark.soak),
+    ],
+)
 def test_serial_and_partitioned_exports_have_the_bytes_of_the_rows_though_workers_are_killed(
     s3_server: S3, tmp_path: Path, profile: str
 ) -> None:
