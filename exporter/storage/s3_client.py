@@ -47,6 +47,7 @@ def connect(endpoint_url: str | None, region: str | None, addressing: Addressing
         # boto3 signs links for one host of all regions then, from which new buckets redirect.
         client = _make(session, endpoint_url, region, "virtual", proxy.url if proxy else None)
     client.meta.events.register("before-send.s3", _call_guard)
+    client.meta.events.register("before-call.s3.HeadBucket", _follow_no_redirect)
     return client
 
 
@@ -133,3 +134,10 @@ def is_virtual(client: S3Client) -> bool:
 
 def _call_guard(**_: Any) -> None:
     check_guard()
+
+
+def _follow_no_redirect(context: dict[str, Any], **_: Any) -> None:
+    # botocore asks HeadBucket for the region when an answer redirects without naming one. A server
+    # that redirects everything, such as a login page, would redirect that request as well: botocore
+    # then asked again until the recursion limit.
+    context["s3_redirect"]["redirected"] = True

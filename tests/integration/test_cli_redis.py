@@ -11,6 +11,7 @@ import redis
 from typer.testing import CliRunner
 
 from exporter import settings
+from exporter.cli import console
 from exporter.cli.main import app
 from exporter.local.redis import RedisServer
 from exporter.store.redis.api_keys import KeyRing
@@ -93,7 +94,7 @@ def test_an_error_of_redis_is_one_line_that_says_what_to_do(
     secret = KeyRing(client).create("ann", name=":key:")
     (key,) = KeyRing(client).list()
     url = redis_server.url.removesuffix("/0") + f"/{DATABASE}"
-    runner = CliRunner(env={"EXPORTER_REDIS_URL": url, "COLUMNS": "200"})
+    runner = CliRunner(env={"EXPORTER_REDIS_URL": url})
     runner.invoke(app, ["endpoints", "create", "--user", "ann", "https://93.184.215.14/"])
     spoil, said = CONDITIONS[condition]
     spoil(client)
@@ -124,16 +125,17 @@ def test_a_redis_that_is_down_is_named_without_an_emoji() -> None:
         assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_a_text_of_a_user_is_shown_as_it_is(client: redis.Redis, redis_server: RedisServer) -> None:
+def test_a_text_of_a_user_is_shown_as_it_is(
+    client: redis.Redis, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Given
+    monkeypatch.setattr(console.out, "width", 200)
     name = ":key: :fire: [red]x[/]"
     KeyRing(client).create("ann", name=name)
     url = redis_server.url.removesuffix("/0") + f"/{DATABASE}"
 
     # When
-    result = CliRunner(env={"EXPORTER_REDIS_URL": url, "COLUMNS": "200"}).invoke(
-        app, ["keys", "list"]
-    )
+    result = CliRunner(env={"EXPORTER_REDIS_URL": url}).invoke(app, ["keys", "list"])
 
     # Then
     assert name in result.output

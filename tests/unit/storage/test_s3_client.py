@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from botocore.exceptions import ClientError
 
 from exporter import settings
 from exporter.clock import FakeClock
 from exporter.errors import ConfigurationError, StorageUnavailable
 from exporter.storage import s3_client
 from exporter.storage.s3 import S3Storage
+from tests import listening
 
 
 @pytest.fixture(autouse=True)
@@ -185,3 +188,25 @@ def test_an_empty_variable_of_aws_counts_as_not_set(
     # Then
     assert "/exports.s3.amazonaws.com/a.csv" in link()
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == "secret"
+
+
+@pytest.mark.external
+def test_a_server_that_redirects_every_request_is_asked_twice_at_most(config: Path) -> None:
+    # Given a server whose every answer leads to its login page
+    requests: list[bytes] = []
+
+    def talk(connection: socket.socket, _: int) -> None:
+        while found := listening.request(connection):
+            requests.append(found[0].partition(b" ")[0])
+            connection.sendall(
+                b"HTTP/1.1 302 Found\r\nlocation: /login\r\ncontent-length: 0\r\n\r\n"
+            )
+
+    with listening.listening(talk) as server:
+        client = s3_client.connect(f"http://127.0.0.1:{server.port}", None, "auto")
+        # When
+        with pytest.raises(ClientError) as refused:
+            client.get_object(Bucket="exports", Key="a.csv")
+    # Then botocore asked once for the region of the bucket
+    assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 302
+    assert requests == [b"GET", b"HEAD"]
