@@ -15,13 +15,13 @@ ExporterError
  |         +-- SourceMoved          Export: gives up its partitions and is read as one
  +-- StorageError           Export: fails with this text
  |    +-- StorageUnavailable    Export: keeps the checkpoint and waits. API: 503
- |    |    +-- Refused              operator: do what the text says (storage.s3_failures)
- |    |    +-- Completing           storage: looks for the object, else waits (storage.s3_failures)
+ |    |    +-- Refused              operator: do what the text says (storage.s3.failures)
+ |    |    +-- Completing           storage: looks for the object, else waits (storage.s3.failures)
  |    +-- UploadGone            Export: looks for the finished file, else begins again
  |    +-- ObjectExists          storage: an object of the expected size is fine. Export: else fails
- |    +-- Missing               storage: no object has the key (storage.s3_failures)
- |    +-- Unsupported           storage: sends the request without the header (storage.s3_failures)
- |    +-- WrongParts            storage: seals the upload with all its parts (storage.s3_failures)
+ |    +-- Missing               storage: no object has the key (storage.s3.failures)
+ |    +-- Unsupported           storage: sends the request without the header (storage.s3.failures)
+ |    +-- WrongParts            storage: seals the upload with all its parts (storage.s3.failures)
  +-- StoreUnavailable       Redis did not answer. Worker: retries or waits. API: 503
  |    +-- StoreFull             Redis keeps the memory that is left for running exports. API: 503
  +-- LeaseLost              worker: writes nothing more; another worker may own the export

@@ -27,9 +27,9 @@ from exporter.environment import buckets, names, proxies, urls
 from exporter.environment.problems import problem_text
 from exporter.environment.values import Count, Duration, Network, Size, parse_networks, parse_rate
 from exporter.errors import ConfigurationError
-from exporter.storage import encryption
 from exporter.storage.base import MAX_LINK_SECONDS, MIN_PART_BYTES, Addressing
-from exporter.storage.encryption import Encryption
+from exporter.storage.s3 import encryption
+from exporter.storage.s3.encryption import Encryption
 
 
 def _days(value: timedelta) -> str:

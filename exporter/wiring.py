@@ -15,7 +15,7 @@ from exporter.run.run_slice import Limits
 from exporter.service.exports import ExportService
 from exporter.settings import Settings, load
 from exporter.storage.base import Storage
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 from exporter.store.redis.rate_budgets import RedisBudgets
 from exporter.store.redis.store import RedisStore
 from exporter.webhooks import private

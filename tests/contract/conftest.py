@@ -17,7 +17,7 @@ from exporter.clock import Clock, FakeClock, SystemClock
 from exporter.local import ports
 from exporter.storage.base import Storage
 from exporter.storage.memory import MemoryStorage
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 from tests.waiting import until
 
 if TYPE_CHECKING:

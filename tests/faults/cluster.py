@@ -27,7 +27,7 @@ from exporter.local import ports, s3
 from exporter.local.children import Child, ChildError
 from exporter.local.redis import RedisServer
 from exporter.local.s3 import S3Server
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.store import RedisStore
 

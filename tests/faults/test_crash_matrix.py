@@ -24,7 +24,7 @@ from exporter.sources.base import Page, Source
 from exporter.sources.memory import MemorySource
 from exporter.storage.base import FileHeaders, Storage
 from exporter.storage.keys import prefix
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 from exporter.store.base import ExportStore
 from exporter.store.redis.store import RedisStore
 from tests.conftest import S3

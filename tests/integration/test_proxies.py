@@ -11,8 +11,8 @@ from exporter.cli.client import Client, ServiceError, download
 from exporter.clock import SystemClock
 from exporter.errors import ConfigurationError, SourceUnavailable, StorageUnavailable
 from exporter.sources.http.client import Upstream
-from exporter.storage import s3_check
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3 import check as s3_check
+from exporter.storage.s3.storage import S3Storage
 from tests.conftest import S3
 from tests.upstreams import reply, serving
 

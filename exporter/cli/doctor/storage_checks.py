@@ -14,7 +14,7 @@ from exporter.cli.doctor.hasty_clock import HastyClock
 from exporter.settings import Settings
 from exporter.storage import keys
 from exporter.storage.base import FileHeaders, ObjectRange
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 
 HEADERS = FileHeaders(content_type="text/plain", file_name="probe.txt")
 """Headers of the objects that checks write."""

@@ -10,7 +10,7 @@ import pytest
 
 from exporter.clock import FakeClock
 from exporter.storage.base import FileHeaders
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 from tests.integration.faulty_s3 import FaultyS3
 
 if TYPE_CHECKING:

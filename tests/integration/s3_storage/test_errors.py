@@ -17,9 +17,11 @@ from exporter.errors import (
     UploadGone,
 )
 from exporter.local import ports
-from exporter.storage import s3, s3_check, s3_failures
 from exporter.storage.base import ObjectInfo, ObjectRange
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3 import check as s3_check
+from exporter.storage.s3 import failures as s3_failures
+from exporter.storage.s3 import storage as s3
+from exporter.storage.s3.storage import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3
 from tests.integration.s3_storage.conftest import CSV

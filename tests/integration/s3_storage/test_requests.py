@@ -17,7 +17,7 @@ from exporter.core.checkpoints import Checkpoint
 from exporter.errors import StorageError
 from exporter.storage.base import ObjectInfo, ObjectRange
 from exporter.storage.export_file import File
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3
 from tests.integration.s3_storage.conftest import CSV
@@ -163,7 +163,7 @@ FORKS = """
 import os, sys
 from exporter.clock import SystemClock
 from exporter.storage.base import FileHeaders
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 
 bucket, url, prefix = sys.argv[1:]
 storage = S3Storage(

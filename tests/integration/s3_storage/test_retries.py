@@ -8,9 +8,9 @@ import pytest
 
 from exporter.clock import FakeClock
 from exporter.errors import LeaseLost, ObjectExists, StorageUnavailable, UploadGone
-from exporter.storage import s3_client
 from exporter.storage.base import guarded
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3 import clients as s3_client
+from exporter.storage.s3.storage import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3
 from tests.integration.s3_storage.conftest import CSV

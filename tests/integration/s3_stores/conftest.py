@@ -11,7 +11,7 @@ import pytest
 
 from exporter.clock import FakeClock
 from exporter.storage.base import FileHeaders
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 from tests.store_rules import StoreRules, resolve
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from exporter.errors import ConfigurationError, StorageError, StorageUnavailable
 from exporter.storage.base import ObjectRange
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3
 from tests.integration.s3_stores.conftest import CSV

@@ -12,7 +12,7 @@ from exporter.errors import ObjectExists, StorageError, UploadGone
 from exporter.settings import Settings
 from exporter.storage.base import guarded
 from exporter.storage.export_file import File
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3
 from tests.integration.s3_stores.conftest import CSV

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from exporter.clock import SystemClock
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 from tests.contract.conftest import Bench
 from tests.contract.storage.test_uploads import *  # noqa: F403 - its tests, with the bench below
 from tests.store_rules import StoreRules

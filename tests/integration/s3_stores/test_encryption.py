@@ -11,9 +11,9 @@ from exporter.cli.doctor.checks import Problem
 from exporter.core.checkpoints import Checkpoint
 from exporter.errors import ConfigurationError, StorageUnavailable
 from exporter.settings import Settings
-from exporter.storage.encryption import Encryption, parse
 from exporter.storage.export_file import File
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.encryption import Encryption, parse
+from exporter.storage.s3.storage import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3
 from tests.integration.s3_stores.conftest import CSV

@@ -10,7 +10,7 @@ from exporter.core.checkpoints import Checkpoint
 from exporter.errors import StorageError
 from exporter.storage.base import guarded
 from exporter.storage.export_file import File
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 from tests.store_rules import StoreRules
 
 At = Callable[..., S3Storage]

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from exporter.errors import StorageError
 from exporter.storage.base import ObjectRange
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3.storage import S3Storage
 from tests.integration.s3_stores.conftest import CSV
 from tests.store_rules import StoreRules
 

@@ -12,7 +12,8 @@ from kombu.transport import redis as kombu_redis
 
 from exporter import settings
 from exporter.sources.http import client
-from exporter.storage import s3_client, s3_failures
+from exporter.storage.s3 import clients as s3_client
+from exporter.storage.s3 import failures as s3_failures
 from workers import memory
 from workers.app import BROKER_ERRORS, app
 

@@ -6,8 +6,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from exporter.errors import ConfigurationError, StorageError, StorageUnavailable, UploadGone
-from exporter.storage import s3_failures
-from exporter.storage.encryption import Encryption
+from exporter.storage.s3 import failures
+from exporter.storage.s3.encryption import Encryption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,10 +54,10 @@ def check(call: Call, bucket: str, encryption: Encryption | None) -> None:
             _begin_and_abort(call, bucket, encryption, CHECK_RETRY_SECONDS)
         except StorageError as error:
             is_answer = not isinstance(error, StorageUnavailable)
-            if is_answer or isinstance(error, s3_failures.Refused):
+            if is_answer or isinstance(error, failures.Refused):
                 _name_encryption(call, bucket, encryption, error)
             raise
-    except s3_failures.Refused as error:
+    except failures.Refused as error:
         raise ConfigurationError(str(error)) from error
 
 
@@ -92,5 +92,5 @@ def _begin_and_abort(
             "AbortMultipartUpload",
             KEY,
             lambda s3: s3.abort_multipart_upload(Bucket=bucket, Key=KEY, UploadId=upload_id),
-            s3_failures.RETRY_SECONDS,
+            failures.RETRY_SECONDS,
         )

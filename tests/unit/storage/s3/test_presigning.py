@@ -16,7 +16,7 @@ from botocore.exceptions import NoCredentialsError, ParamValidationError
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from exporter.storage import presigning
+from exporter.storage.s3 import presigning
 from tests import fast
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from botocore.parsers import ResponseParserError
 
 from exporter.core import public_text
 from exporter.errors import ObjectExists, StorageError, StorageUnavailable, UploadGone
-from exporter.storage.encryption import Encryption
+from exporter.storage.s3.encryption import Encryption
 
 RETRY_SECONDS = 60.0
 """Time for which a request is retried if the store may recover by itself."""

@@ -13,8 +13,8 @@ from botocore.exceptions import ClientError
 from exporter import settings
 from exporter.clock import FakeClock
 from exporter.errors import ConfigurationError, StorageUnavailable
-from exporter.storage import s3_client
-from exporter.storage.s3 import S3Storage
+from exporter.storage.s3 import clients as s3_client
+from exporter.storage.s3.storage import S3Storage
 from tests import listening
 
 

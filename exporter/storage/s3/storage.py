@@ -23,7 +23,6 @@ from exporter.errors import (
     StorageError,
     UploadGone,
 )
-from exporter.storage import presigning, s3_body, s3_check, s3_client, s3_failures
 from exporter.storage.base import (
     MAX_LINK_SECONDS,
     Addressing,
@@ -32,7 +31,8 @@ from exporter.storage.base import (
     ObjectRange,
     OpenUpload,
 )
-from exporter.storage.encryption import Encryption
+from exporter.storage.s3 import body, check, clients, failures, presigning
+from exporter.storage.s3.encryption import Encryption
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -102,18 +102,18 @@ class S3Storage:
         Raises ConfigurationError with the necessary correction if the store refuses, and
         StorageUnavailable if it does not answer within about 5 s. Leaves nothing in the bucket.
         """
-        s3_check.check(self._call, self._bucket, self._encryption)
+        check.check(self._call, self._bucket, self._encryption)
 
     def open(self) -> None:
         """Makes the clients of this process now, without sending a request.
 
         Raises ConfigurationError if the AWS configuration of the process has a wrong value.
         """
-        s3_client.check_keys()
+        clients.check_keys()
         try:
             for endpoint_url in (self._endpoint_url, self._public_endpoint_url):
                 self._client(endpoint_url)
-        except s3_failures.Refused as error:
+        except failures.Refused as error:
             raise ConfigurationError(str(error)) from error
 
     def begin(self, key: str, headers: FileHeaders) -> str:
@@ -205,7 +205,7 @@ class S3Storage:
         for tries_left in reversed(range(MAX_SEAL_TRIES)):
             try:
                 self._complete(key, upload_id, known)
-            except s3_failures.WrongParts:
+            except failures.WrongParts:
                 listed = self._parts(key, upload_id)
                 given = [listed.get(number) for number in range(1, len(parts) + 1)]
                 if not tries_left or given != list(parts) or listed == known:
@@ -232,7 +232,7 @@ class S3Storage:
                     **condition,
                 ),
             )
-        except s3_failures.Completing as error:
+        except failures.Completing as error:
             if all(found.upload_id != upload_id for found in self.open_uploads(key)):
                 raise UploadGone(str(error)) from error
             raise
@@ -302,7 +302,7 @@ class S3Storage:
         )
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        """Yields bytes `start` to `end` (exclusive) of an object; see `s3_body.stream_range`."""
+        """Yields bytes `start` to `end` (exclusive) of an object; see `body.stream_range`."""
 
         def open_body(position: int) -> StreamingBody:
             byte_range = f"bytes={position}-{end - 1}"
@@ -312,7 +312,7 @@ class S3Storage:
                 lambda s3: s3.get_object(Bucket=self._bucket, Key=key, Range=byte_range),
             )["Body"]
 
-        return s3_body.stream_range(open_body, start, end) if start < end else iter(())
+        return body.stream_range(open_body, start, end) if start < end else iter(())
 
     def abort(self, key: str, upload_id: str) -> None:
         """Deletes an open upload and its parts; does nothing if the upload no longer exists."""
@@ -331,7 +331,7 @@ class S3Storage:
             answer = self._call(
                 "HeadObject", key, lambda s3: s3.head_object(Bucket=self._bucket, Key=key)
             )
-        except s3_failures.Missing:
+        except failures.Missing:
             return None
         return ObjectInfo(key, answer["ContentLength"], _unquoted(answer["ETag"]))
 
@@ -342,7 +342,7 @@ class S3Storage:
             self._delete(key)
 
     def _delete(self, key: str) -> None:
-        with contextlib.suppress(s3_failures.Missing):
+        with contextlib.suppress(failures.Missing):
             self._call(
                 "DeleteObject", key, lambda s3: s3.delete_object(Bucket=self._bucket, Key=key)
             )
@@ -405,7 +405,7 @@ class S3Storage:
                 min(seconds, MAX_LINK_SECONDS),
             )
         except boto.BotoCoreError as error:
-            reaction, cause = s3_failures.classify(error)
+            reaction, cause = failures.classify(error)
             raise reaction.raises(self._error_text("Signing", key, cause, reaction)) from error
 
     def _write_new(
@@ -435,7 +435,7 @@ class S3Storage:
         if self.takes_conditions:
             try:
                 self._call(operation, key, lambda s3: request(s3, {"IfNoneMatch": "*"}))
-            except s3_failures.Unsupported:
+            except failures.Unsupported:
                 pass
             else:
                 return
@@ -451,7 +451,7 @@ class S3Storage:
         operation: str,
         key: str,
         request: Callable[[S3Client], T],
-        retry_seconds: float = s3_failures.RETRY_SECONDS,
+        retry_seconds: float = failures.RETRY_SECONDS,
     ) -> T:
         """Returns the answer to a request, after retries if its kind of failure allows them.
 
@@ -463,7 +463,7 @@ class S3Storage:
             try:
                 return request(self._client(self._endpoint_url))
             except (boto.ClientError, boto.BotoCoreError, ResponseParserError) as error:
-                reaction, cause = s3_failures.classify(error)
+                reaction, cause = failures.classify(error)
                 # Full jitter: workers that failed at the same time must not retry together.
                 pause = random.uniform(0, ceiling)  # noqa: S311 - not a secret
                 spent = self._clock.monotonic() - began
@@ -474,32 +474,30 @@ class S3Storage:
             self._clock.sleep(pause)
             ceiling = min(ceiling * 2, MAX_BACKOFF_SECONDS)
 
-    def _error_text(
-        self, operation: str, key: str, cause: str, reaction: s3_failures.Reaction
-    ) -> str:
+    def _error_text(self, operation: str, key: str, cause: str, reaction: failures.Reaction) -> str:
         advice = reaction.advice
-        if operation in s3_failures.ENCRYPTED_WRITES:
-            advice = s3_failures.with_encryption(reaction, self._encryption)
+        if operation in failures.ENCRYPTED_WRITES:
+            advice = failures.with_encryption(reaction, self._encryption)
         proxy = proxies.find(self._client(self._endpoint_url).meta.endpoint_url)
         way = f" through the proxy of {proxy.variable}" if proxy else ""
-        if reaction in s3_failures.PERHAPS_ADDRESSING and self._is_virtual():
-            advice = f"{advice} {s3_failures.USE_PATHS}".lstrip()
+        if reaction in failures.PERHAPS_ADDRESSING and self._is_virtual():
+            advice = f"{advice} {failures.USE_PATHS}".lstrip()
         return (
             f"{operation} of {key!r} in bucket {self._bucket!r} failed{way}: {cause}. {advice}"
         ).rstrip()
 
     def _is_virtual(self) -> bool:
         """True if a setting or the AWS configuration puts the bucket into the host name."""
-        return any(s3_client.is_virtual(client) for client in list(self._clients.values()))
+        return any(clients.is_virtual(client) for client in list(self._clients.values()))
 
     def _client(self, endpoint_url: str | None) -> S3Client:
         client_key = os.getpid(), endpoint_url
         if client_key not in self._clients:
             try:
-                client = s3_client.connect(endpoint_url, self._region, self._addressing)
+                client = clients.connect(endpoint_url, self._region, self._addressing)
             except (ValueError, boto.BotoCoreError) as error:
-                raise s3_failures.Refused(
-                    s3_client.explain(error, endpoint_url, self._region, self._addressing)
+                raise failures.Refused(
+                    clients.explain(error, endpoint_url, self._region, self._addressing)
                 ) from error
             self._clients.setdefault(client_key, client)
         return self._clients[client_key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.storage.encryption import Encryption, parse
+from exporter.storage.s3.encryption import Encryption, parse
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab"
 

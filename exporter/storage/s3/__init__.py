@@ -1,0 +1,3 @@
+"""Storage in one bucket of an S3."""
+
+from __future__ import annotations
