@@ -16,19 +16,11 @@ from exporter.api.files import downloads, streams
 from exporter.api.openapi import docs, document
 from exporter.api.request_context import RequestContext
 from exporter.api.shortcut import Shortcut
-from exporter.api.surfaces import (
-    coresignal,
-    data_requests,
-    hirebase,
-    hirebase_jobs,
-    hirebase_usage,
-    native,
-    native_estimate,
-    pipeline,
-    webhook_deliveries,
-    webhook_resends,
-    webhooks,
-)
+from exporter.api.surfaces.coresignal import data_requests, files
+from exporter.api.surfaces.hirebase import searches, tasks, usage
+from exporter.api.surfaces.native import estimate, exports
+from exporter.api.surfaces.pipeline import export
+from exporter.api.surfaces.webhooks import deliveries, endpoints, resends
 from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import KeyRing
 
@@ -55,23 +47,23 @@ def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
     state.bind(app, service, keys)
     app.state.health = health.Health(service)
     app.state.purgers = anyio.CapacityLimiter(responses.MAX_PURGE_THREADS)
-    app.state.askers = anyio.CapacityLimiter(hirebase_jobs.MAX_CONCURRENT_SOURCE_REQUESTS)
+    app.state.askers = anyio.CapacityLimiter(searches.MAX_CONCURRENT_SOURCE_REQUESTS)
     app.state.downloads = anyio.CapacityLimiter(downloads.MAX_READ_THREADS)
     app.state.listings = anyio.CapacityLimiter(data_requests.MAX_CONCURRENT_ID_LISTS)
     app.state.lanes = streams.StreamLimits()
     app.state.turns = turns.Turns()
     app.state.watches = waiting.Watches()
     routers = (
-        hirebase.router,
-        hirebase_jobs.router,
-        hirebase_usage.router,
-        coresignal.router,
-        native.router,
-        native_estimate.router,
-        pipeline.router,
-        webhooks.router,
-        webhook_deliveries.router,
-        webhook_resends.router,
+        tasks.router,
+        searches.router,
+        usage.router,
+        files.router,
+        exports.router,
+        estimate.router,
+        export.router,
+        endpoints.router,
+        deliveries.router,
+        resends.router,
         health.router,
         metrics.router,
         docs.router,

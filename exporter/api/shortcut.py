@@ -15,18 +15,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter.api import bodies, edge, errors
 from exporter.api.request_context import RequestContext
-from exporter.api.surfaces import hirebase, native
+from exporter.api.surfaces.hirebase import tasks
+from exporter.api.surfaces.native import exports
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _GET_BY_PREFIX: dict[str, Callable[[Request, str], Awaitable[Response]]] = {
-    "/v1/exports/": native.show,
-    "/v2/tasks/": hirebase.show,
+    "/v1/exports/": exports.show,
+    "/v2/tasks/": tasks.show,
 }
 """Maps the part of a path before the id to the handler of GET requests."""
 _POST_BY_PATH: dict[str, Callable[[Request, bytes], Awaitable[Response]]] = {
-    "/v1/exports": native.create,
-    "/v2/jobs/export": hirebase.create,
+    "/v1/exports": exports.create,
+    "/v2/jobs/export": tasks.create,
 }
 
 

@@ -15,7 +15,7 @@ import uvicorn
 
 from exporter.api import creating, shortcut
 from exporter.api.app import create_app
-from exporter.api.surfaces import native
+from exporter.api.surfaces.native import exports
 from exporter.clock import SystemClock
 from exporter.config import Config, SourceConfig
 from exporter.core.checkpoints import RowCounts
@@ -329,7 +329,7 @@ def test_a_failure_of_ours_is_a_500_and_its_log_names_the_request(
         raise RuntimeError("nobody expected this")
 
     export_id = create(api, "native").json()["id"]
-    monkeypatch.setattr(native, "view", fail)
+    monkeypatch.setattr(exports, "view", fail)
 
     # When
     with captured_logs() as lines:

@@ -12,7 +12,7 @@ import pytest
 from fastapi import Request
 
 from exporter.api import idempotency
-from exporter.api.surfaces import native
+from exporter.api.surfaces.native import exports
 from exporter.core import canonical
 from exporter.core.exports import Phase, State
 from tests.integration.api_server import (
@@ -380,7 +380,7 @@ def test_a_byte_order_mark_is_for_csv_files_of_our_own_contract(api: Service) ->
 def test_the_fingerprint_of_a_request_does_not_change_with_a_version_that_adds_fields() -> None:
     # Given: the fields that a request had in version 0.2.0
     fields = {"source": "board", "query": {}, "format": "csv"}
-    asked = native.ExportRequest.model_validate(fields)
+    asked = exports.ExportRequest.model_validate(fields)
     old = {**asked.model_dump(mode="json")}
     for name in ("bom", "file_name"):
         del old[name]

@@ -15,76 +15,68 @@ from pydantic.json_schema import models_json_schema
 from exporter.api import auth, errors, pipeline_errors
 from exporter.api import responses as answers
 from exporter.api.openapi import bounds, error_answers, operations
-from exporter.api.surfaces import (
-    coresignal,
-    data_requests,
-    hirebase,
-    hirebase_jobs,
-    hirebase_usage,
-    native,
-    native_estimate,
-    pipeline,
-    webhook_deliveries,
-    webhook_resends,
-    webhooks,
-)
+from exporter.api.surfaces.coresignal import data_requests, files
+from exporter.api.surfaces.hirebase import searches, tasks, usage
+from exporter.api.surfaces.native import estimate, exports
+from exporter.api.surfaces.pipeline import export
+from exporter.api.surfaces.webhooks import deliveries, endpoints, resends
 from exporter.contracts.coresignal import JobFilters
 from exporter.contracts.hirebase import JobSearch
 
 _RESPONSE_TYPES = (
-    hirebase.Task,
-    hirebase.TaskPage,
-    hirebase_jobs.Listing,
-    hirebase_jobs.ExpiredListing,
-    hirebase_jobs.Posting,
-    hirebase_jobs.Estimate,
-    hirebase_jobs.Industries,
-    hirebase_jobs.Categories,
-    hirebase_usage.UsageSummary,
-    native.Export,
-    native.ExportPage,
-    native_estimate.Records,
+    tasks.Task,
+    tasks.TaskPage,
+    searches.Listing,
+    searches.ExpiredListing,
+    searches.Posting,
+    searches.Estimate,
+    searches.Industries,
+    searches.Categories,
+    usage.UsageSummary,
+    exports.Export,
+    exports.ExportPage,
+    estimate.Records,
     answers.Deleted,
     data_requests.DataRequest,
-    coresignal.Files,
-    coresignal.Pending,
-    pipeline.Jobs,
-    webhooks.WebhookEndpoint,
-    webhooks.WebhookEndpointMade,
-    webhooks.WebhookEndpoints,
-    webhooks.WebhookSecret,
-    webhook_deliveries.WebhookDelivery,
-    webhook_deliveries.WebhookDeliveries,
-    webhook_resends.Recovery,
+    files.Files,
+    files.Pending,
+    export.Jobs,
+    endpoints.WebhookEndpoint,
+    endpoints.WebhookEndpointMade,
+    endpoints.WebhookEndpoints,
+    endpoints.WebhookSecret,
+    deliveries.WebhookDelivery,
+    deliveries.WebhookDeliveries,
+    resends.Recovery,
     errors.Detail,
     pipeline_errors.Flat,
     errors.Problem,
 )
 _REQUEST_MODELS = (
-    hirebase.TaskRequest,
-    hirebase_jobs.ExpiredRequest,
-    native.ExportRequest,
-    native_estimate.EstimateRequest,
+    tasks.TaskRequest,
+    searches.ExpiredRequest,
+    exports.ExportRequest,
+    estimate.EstimateRequest,
     data_requests.FilterRequest,
     data_requests.DslRequest,
     data_requests.IdsRequest,
-    webhooks.EndpointRequest,
-    webhooks.RotateRequest,
-    webhook_resends.RecoverRequest,
+    endpoints.EndpointRequest,
+    endpoints.RotateRequest,
+    resends.RecoverRequest,
     JobSearch,
     JobFilters,
 )
 _EXAMPLES = {
-    **hirebase.EXAMPLES,
-    **hirebase_jobs.EXAMPLES,
-    **hirebase_usage.EXAMPLES,
-    **native.EXAMPLES,
-    **pipeline.EXAMPLES,
-    **native_estimate.EXAMPLES,
-    **coresignal.EXAMPLES,
-    **webhooks.EXAMPLES,
-    **webhook_deliveries.EXAMPLES,
-    **webhook_resends.EXAMPLES,
+    **tasks.EXAMPLES,
+    **searches.EXAMPLES,
+    **usage.EXAMPLES,
+    **exports.EXAMPLES,
+    **export.EXAMPLES,
+    **estimate.EXAMPLES,
+    **files.EXAMPLES,
+    **endpoints.EXAMPLES,
+    **deliveries.EXAMPLES,
+    **resends.EXAMPLES,
 }
 _KEYLESS = ("/health", "/v2/health", "/v2/jobs/data/")
 """Beginnings of the paths that need no API key."""
@@ -126,9 +118,9 @@ def _schemas() -> dict[str, Any]:
     # The type of the source decides which schema applies; a SQL source accepts neither.
     either = {"anyOf": [search, filters, {"type": "object"}]}
     for request, name, known in (
-        (hirebase.TaskRequest, "search", {"allOf": [search]}),
-        (native.ExportRequest, "query", either),
-        (native_estimate.EstimateRequest, "query", either),
+        (tasks.TaskRequest, "search", {"allOf": [search]}),
+        (exports.ExportRequest, "query", either),
+        (estimate.EstimateRequest, "query", either),
         (data_requests.FilterRequest, "filters", {"allOf": [filters]}),
     ):
         properties = schemas[request.__name__]["properties"]

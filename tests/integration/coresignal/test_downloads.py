@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.api.surfaces import coresignal, data_requests
+from exporter.api.surfaces.coresignal import data_requests, files
 from exporter.core.exports import Export
 from exporter.errors import StorageUnavailable
 from tests.integration.api_server import Service
@@ -162,14 +162,14 @@ def streaming(
     """The path of a file that consists of these pieces."""
     place = collected(api, create(api))
     (name,) = api.http.get(place).json()["data_request_files"]
-    real = coresignal._served_files
+    real = files._served_files
     whole_size = pieces.left * 65_536 if size is None else size
 
     def longer(export: Export) -> Any:
         (stretch,), unknown = real(export)
         return [stretch._replace(size=whole_size)], unknown
 
-    monkeypatch.setattr(coresignal, "_served_files", longer)
+    monkeypatch.setattr(files, "_served_files", longer)
     monkeypatch.setattr(api.storage, "stream", lambda key, start, end: pieces)
     return f"{place}/{name}"
 

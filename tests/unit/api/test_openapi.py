@@ -16,19 +16,11 @@ from exporter.api import responses as answers
 from exporter.api.app import create_app
 from exporter.api.openapi import error_answers
 from exporter.api.openapi.operations import OPERATIONS
-from exporter.api.surfaces import (
-    coresignal,
-    data_requests,
-    hirebase,
-    hirebase_jobs,
-    hirebase_usage,
-    native,
-    native_estimate,
-    pipeline,
-    webhook_deliveries,
-    webhook_resends,
-    webhooks,
-)
+from exporter.api.surfaces.coresignal import data_requests, files
+from exporter.api.surfaces.hirebase import searches, tasks, usage
+from exporter.api.surfaces.native import estimate, exports
+from exporter.api.surfaces.pipeline import export
+from exporter.api.surfaces.webhooks import deliveries, endpoints, resends
 from exporter.clock import FakeClock
 from exporter.config import Config, SourceConfig
 from exporter.service.exports import ExportService
@@ -168,30 +160,30 @@ def test_a_search_that_the_document_allows_has_no_blank_text() -> None:
 
 
 SHAPES = {
-    "#/components/schemas/Task": hirebase.Task,
-    "#/components/schemas/TaskPage": hirebase.TaskPage,
-    "#/components/schemas/Listing": hirebase_jobs.Listing,
-    "#/components/schemas/ExpiredListing": hirebase_jobs.ExpiredListing,
-    "#/components/schemas/Posting": hirebase_jobs.Posting,
-    "#/components/schemas/Estimate": hirebase_jobs.Estimate,
-    "#/components/schemas/Industries": hirebase_jobs.Industries,
-    "#/components/schemas/Categories": hirebase_jobs.Categories,
-    "#/components/schemas/UsageSummary": hirebase_usage.UsageSummary,
-    "#/components/schemas/Records": native_estimate.Records,
-    "#/components/schemas/Export": native.Export,
-    "#/components/schemas/ExportPage": native.ExportPage,
+    "#/components/schemas/Task": tasks.Task,
+    "#/components/schemas/TaskPage": tasks.TaskPage,
+    "#/components/schemas/Listing": searches.Listing,
+    "#/components/schemas/ExpiredListing": searches.ExpiredListing,
+    "#/components/schemas/Posting": searches.Posting,
+    "#/components/schemas/Estimate": searches.Estimate,
+    "#/components/schemas/Industries": searches.Industries,
+    "#/components/schemas/Categories": searches.Categories,
+    "#/components/schemas/UsageSummary": usage.UsageSummary,
+    "#/components/schemas/Records": estimate.Records,
+    "#/components/schemas/Export": exports.Export,
+    "#/components/schemas/ExportPage": exports.ExportPage,
     "#/components/schemas/Deleted": answers.Deleted,
     "#/components/schemas/DataRequest": data_requests.DataRequest,
-    "#/components/schemas/Files": coresignal.Files,
-    "#/components/schemas/Pending": coresignal.Pending,
-    "#/components/schemas/Jobs": pipeline.Jobs,
-    "#/components/schemas/WebhookEndpoint": webhooks.WebhookEndpoint,
-    "#/components/schemas/WebhookEndpointMade": webhooks.WebhookEndpointMade,
-    "#/components/schemas/WebhookEndpoints": webhooks.WebhookEndpoints,
-    "#/components/schemas/WebhookSecret": webhooks.WebhookSecret,
-    "#/components/schemas/WebhookDelivery": webhook_deliveries.WebhookDelivery,
-    "#/components/schemas/WebhookDeliveries": webhook_deliveries.WebhookDeliveries,
-    "#/components/schemas/Recovery": webhook_resends.Recovery,
+    "#/components/schemas/Files": files.Files,
+    "#/components/schemas/Pending": files.Pending,
+    "#/components/schemas/Jobs": export.Jobs,
+    "#/components/schemas/WebhookEndpoint": endpoints.WebhookEndpoint,
+    "#/components/schemas/WebhookEndpointMade": endpoints.WebhookEndpointMade,
+    "#/components/schemas/WebhookEndpoints": endpoints.WebhookEndpoints,
+    "#/components/schemas/WebhookSecret": endpoints.WebhookSecret,
+    "#/components/schemas/WebhookDelivery": deliveries.WebhookDelivery,
+    "#/components/schemas/WebhookDeliveries": deliveries.WebhookDeliveries,
+    "#/components/schemas/Recovery": resends.Recovery,
 }
 
 
@@ -215,10 +207,10 @@ def test_every_example_is_of_the_shape_that_is_answered() -> None:
 
 @pytest.mark.parametrize(
     ("path", "model"),
-    [("/v2/jobs/export", hirebase.TaskRequest), ("/v1/exports", native.ExportRequest)],
+    [("/v2/jobs/export", tasks.TaskRequest), ("/v1/exports", exports.ExportRequest)],
 )
 def test_every_example_of_a_request_is_a_right_one(
-    path: str, model: type[hirebase.TaskRequest | native.ExportRequest]
+    path: str, model: type[tasks.TaskRequest | exports.ExportRequest]
 ) -> None:
     # Given
     body = document()["paths"][path]["post"]["requestBody"]["content"]["application/json"]
@@ -326,7 +318,7 @@ def test_the_page_shows_one_answer_for_all_errors_and_lists_their_statuses() -> 
 def test_the_codes_in_examples_of_errors_are_those_that_are_answered() -> None:
     # Given
     folder = Path(errors.__file__).parents[1]
-    files = [*folder.glob("api/*.py"), *folder.glob("api/[fs]*/*.py"), *folder.glob("core/*.py")]
+    files = [*folder.glob("api/*.py"), *folder.glob("api/[fs]*/**/*.py"), *folder.glob("core/*.py")]
     sources = "".join(file.read_text("utf-8") for file in files)
 
     # When

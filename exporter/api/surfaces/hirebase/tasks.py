@@ -23,7 +23,7 @@ from exporter.api import creating, errors, idempotency, refusal, responses, webh
 from exporter.api.bodies import TheBody
 from exporter.api.errors import Detail
 from exporter.api.state import runner_of, service_of
-from exporter.api.surfaces import hirebase_usage
+from exporter.api.surfaces.hirebase import usage
 from exporter.core import exports, limits
 from exporter.core.exports import Dialect, State
 from exporter.core.plans import CreditsSpent
@@ -250,7 +250,7 @@ async def create(request: Request, body: TheBody) -> Response:
     official client accepts 200 and 202.
     """
     caller = await runner_of(request).run(
-        lambda turn: hirebase_usage.writer(request, limits.CREATE_RATE, turn)
+        lambda turn: usage.writer(request, limits.CREATE_RATE, turn)
     )
     asked = await creating.parse_body(
         request, body, TaskRequest, lambda fields: _find_problems(request, caller, fields)
@@ -318,7 +318,7 @@ def index(
     request: Request, limit: responses.Limit = 20, cursor: responses.Cursor = None
 ) -> Response:
     """Lists the caller's exports of all contracts as tasks, newest first."""
-    caller, service = hirebase_usage.reader(request, limits.LIST_RATE), service_of(request)
+    caller, service = usage.reader(request, limits.LIST_RATE), service_of(request)
     page = responses.records(service, caller.user_id, limit, cursor)
     tasks = [task(service, export, with_link=True) for export in page.exports]
     for one in tasks:
@@ -343,7 +343,7 @@ def index(
 )
 def cancel(request: Request, task_id: str) -> Response:
     """Cancels an export: at once if it is queued, before its next page if a worker processes it."""
-    caller, service = hirebase_usage.writer(request, limits.CHANGE_RATE), service_of(request)
+    caller, service = usage.writer(request, limits.CHANGE_RATE), service_of(request)
     export = service.cancel(caller.user_id, task_id)
     if export is None:
         raise errors.missing(task_id)
@@ -366,9 +366,7 @@ def cancel(request: Request, task_id: str) -> Response:
 )
 def delete(request: Request, task_id: str) -> Response:
     """Deletes an export with its file and record; a running export is canceled first."""
-    return responses.deleted(
-        request, hirebase_usage.writer(request, limits.CHANGE_RATE).user_id, task_id
-    )
+    return responses.deleted(request, usage.writer(request, limits.CHANGE_RATE).user_id, task_id)
 
 
 async def enqueue(
@@ -406,12 +404,10 @@ async def enqueue(
     except CreditsSpent as error:
         needed = error.needed
         raise await to_thread.run_sync(
-            hirebase_usage.quota_spent, request, caller, hirebase_usage.EXPORTS, needed
+            usage.quota_spent, request, caller, usage.EXPORTS, needed
         ) from None
     if caller.plan.metered:
-        await to_thread.run_sync(
-            hirebase_usage.add_usage_headers, request, caller, hirebase_usage.EXPORTS
-        )
+        await to_thread.run_sync(usage.add_usage_headers, request, caller, usage.EXPORTS)
     return _reply(
         service,
         export,

@@ -24,8 +24,8 @@ from exporter.api.files import downloads
 from exporter.api.files.downloads import ServedFile
 from exporter.api.refusal import Refusal
 from exporter.api.state import service_of
-from exporter.api.surfaces import data_requests
-from exporter.api.surfaces.data_requests import V1, V2, DataRequest
+from exporter.api.surfaces.coresignal import data_requests
+from exporter.api.surfaces.coresignal.data_requests import V1, V2, DataRequest
 from exporter.core.exports import Export, State
 from exporter.formats import registry
 from exporter.formats import registry as formats

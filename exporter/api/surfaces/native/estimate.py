@@ -15,7 +15,7 @@ from exporter.api import deeds, errors, responses
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem
 from exporter.api.state import service_of
-from exporter.api.surfaces import native
+from exporter.api.surfaces.native import exports
 from exporter.core import limits
 from exporter.errors import FieldProblem, QueryError
 from exporter.store.redis.api_keys import ApiKey
@@ -76,7 +76,7 @@ async def estimate(request: Request, body: TheBody) -> Response:
             search=fields.get("query"),
             limit=fields.get("limit"),
         )
-        return [native.body_problem(problem) for problem in found]
+        return [exports.body_problem(problem) for problem in found]
 
     def ask() -> Response:
         caller = deeds.reader(request, limits.ESTIMATE_RATE)
@@ -93,7 +93,7 @@ async def estimate(request: Request, body: TheBody) -> Response:
             )
         except QueryError as error:
             raise errors.invalid(
-                [native.body_problem(problem) for problem in error.problems]
+                [exports.body_problem(problem) for problem in error.problems]
             ) from None
         return responses.reply(Records(records))
 

@@ -14,7 +14,7 @@ from exporter.api import auth, errors, responses
 from exporter.api.errors import Problem
 from exporter.api.refusal import Refusal
 from exporter.api.state import deliveries_of, service_of
-from exporter.api.surfaces import webhooks
+from exporter.api.surfaces.webhooks import endpoints
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, DeliveryState
 
 router = APIRouter(prefix="/v1", tags=["webhooks"])
@@ -206,7 +206,7 @@ def of_endpoint(
 ) -> Response:
     """Lists the deliveries to one endpoint in any state, newest first."""
     caller, deliveries = auth.reader(request), deliveries_of(request)
-    endpoint = webhooks.owned(request, caller.user_id, endpoint_id)
+    endpoint = endpoints.owned(request, caller.user_id, endpoint_id)
 
     def read(most: int) -> DeliveryPage:
         return deliveries.of_endpoint(endpoint.id, limit=most, cursor=cursor, state=state)

@@ -20,7 +20,7 @@ from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Detail
 from exporter.api.refusal import Refusal
 from exporter.api.state import runner_of, service_of
-from exporter.api.surfaces import hirebase, hirebase_usage
+from exporter.api.surfaces.hirebase import tasks, usage
 from exporter.contracts import timestamps
 from exporter.contracts.filters import refuse
 from exporter.contracts.hirebase import JobSearch
@@ -116,7 +116,7 @@ EXAMPLES: Mapping[tuple[str, str, str], Any] = {
     ("/v2/jobs/estimate", "post", "200"): {"cost": 1204},
     ("/v2/jobs/expired-jobs", "get", "200"): {"jobs": [{"_id": "6650f1c2"}], **_TOTALS},
     ("/v2/jobs/expired-jobs/export", "post", "202"): {
-        **hirebase.QUEUED_EXAMPLE,
+        **tasks.QUEUED_EXAMPLE,
         "type": "export_expired_jobs",
         "input": {"query": {"since": "2026-03-01", "limit": None}, "format": "json"},
         "format": "json",
@@ -167,7 +167,7 @@ async def search(request: Request, body: TheBody) -> Response:
     """
 
     def ask() -> Response:
-        caller, service = hirebase_usage.reader(request), service_of(request)
+        caller, service = usage.reader(request), service_of(request)
         caller.plan.check("search")
         asked = parse(
             request, body, JobSearch, check=lambda fields: _find_problems(request, fields)
@@ -175,18 +175,18 @@ async def search(request: Request, body: TheBody) -> Response:
         page, limit = asked.page or 1, asked.limit or DEFAULT_PAGE_SIZE
         if limit > MAX_PAGE_SIZE:
             raise errors.invalid(_find_problems(request, asked.model_dump(exclude_none=True)))
-        hirebase_usage.check_balance(request, caller, hirebase_usage.JOBS, limit)
+        usage.check_balance(request, caller, usage.JOBS, limit)
         source = _source(service)
         try:
             query = source.search(
                 _source_query(service, asked), service.clock.now(), user_id=""
             ).query
         except QueryError as error:
-            raise hirebase.to_refusal(service, error.problems) from None
-        listing = hirebase_usage.ask_and_charge(
+            raise tasks.to_refusal(service, error.problems) from None
+        listing = usage.ask_and_charge(
             request,
             caller,
-            hirebase_usage.JOBS,
+            usage.JOBS,
             limit,
             lambda: source.listing(query, page, limit),
             lambda found: found.rows,
@@ -214,7 +214,7 @@ async def estimate(request: Request, body: TheBody) -> Response:
     """
 
     def ask() -> Response:
-        caller = hirebase_usage.reader(request, limits.ESTIMATE_RATE)
+        caller = usage.reader(request, limits.ESTIMATE_RATE)
         service = service_of(request)
         asked = parse(
             request,
@@ -228,12 +228,12 @@ async def estimate(request: Request, body: TheBody) -> Response:
                 name, _source_query(service, asked), user_id=caller.user_id, plan=caller.plan
             )
         except QueryError as error:
-            raise hirebase.to_refusal(
+            raise tasks.to_refusal(
                 service, [_drop_search_prefix(one) for one in error.problems]
             ) from None
         if cost is None:
             raise Refusal(422, "not_counted", f"the source {name!r} does not count its postings")
-        hirebase_usage.add_usage_headers(request, caller, hirebase_usage.JOBS)
+        usage.add_usage_headers(request, caller, usage.JOBS)
         return responses.reply(Estimate(cost))
 
     return await _run_in_thread(request, ask)
@@ -252,19 +252,19 @@ async def by_slug(request: Request, company_slug: str, job_slug: str) -> Respons
     """Returns the posting with this slug at this company, expired or not."""
 
     def ask() -> Response:
-        caller = hirebase_usage.reader(request)
+        caller = usage.reader(request)
         caller.plan.check("search")
-        hirebase_usage.check_balance(request, caller, hirebase_usage.JOBS, 1)
+        usage.check_balance(request, caller, usage.JOBS, 1)
         asked = {
             "company_slugs": [company_slug],
             "job_slug": job_slug,
             "include_expired": "true",
         }
         source = _source(service_of(request))
-        listing = hirebase_usage.ask_and_charge(
+        listing = usage.ask_and_charge(
             request,
             caller,
-            hirebase_usage.JOBS,
+            usage.JOBS,
             1,
             lambda: source.listing(asked, 1, DEFAULT_PAGE_SIZE),
             lambda found: found.rows,
@@ -295,7 +295,7 @@ async def expired_jobs(
     """Lists the ids of the postings that have expired since the time `since`. Free."""
 
     def ask() -> Response:
-        caller, service = hirebase_usage.reader(request), service_of(request)
+        caller, service = usage.reader(request), service_of(request)
         caller.plan.check("expired")
         listing = _source(service).listing({"expired_since": since}, page, limit)
         return _json_response(listing.body)
@@ -320,7 +320,7 @@ async def export_expired(request: Request, body: TheBody) -> Response:
     Each line of the file is `{"_id": …}`. Unknown fields of the request are rejected.
     """
     caller = await runner_of(request).run(
-        lambda turn: hirebase_usage.writer(request, limits.CREATE_RATE, turn)
+        lambda turn: usage.writer(request, limits.CREATE_RATE, turn)
     )
     asked = await creating.parse_body(
         request,
@@ -332,7 +332,7 @@ async def export_expired(request: Request, body: TheBody) -> Response:
         ],
     )
     _source(service_of(request))
-    return await hirebase.enqueue(
+    return await tasks.enqueue(
         request,
         caller,
         asked,
@@ -400,14 +400,14 @@ async def job(request: Request, job_id: str) -> Response:
     """Returns the posting with this id. A metered key pays one credit; a 404 is free."""
 
     def ask() -> Response:
-        caller = hirebase_usage.reader(request)
+        caller = usage.reader(request)
         caller.plan.check("search")
-        hirebase_usage.check_balance(request, caller, hirebase_usage.JOBS, 1)
+        usage.check_balance(request, caller, usage.JOBS, 1)
         source = _source(service_of(request))
-        posting = hirebase_usage.ask_and_charge(
+        posting = usage.ask_and_charge(
             request,
             caller,
-            hirebase_usage.JOBS,
+            usage.JOBS,
             1,
             lambda: source.posting(job_id),
             lambda found: int(found is not None),
@@ -427,7 +427,7 @@ def _source(service: ExportService) -> HirebaseSource:
     """
     name = service.config.surfaces.hirebase
     if name not in service.config.sources:
-        raise hirebase.to_refusal(service, [{"loc": ("source",), "msg": name, "type": "missing"}])
+        raise tasks.to_refusal(service, [{"loc": ("source",), "msg": name, "type": "missing"}])
     source = service.source(name)
     if not isinstance(source, HirebaseSource):
         raise Refusal(404, "not_offered", f"the source {name!r} cannot be searched, only exported")
@@ -464,7 +464,7 @@ def _find_problems(
     problems = service.find_problems(
         user_id="", source=service.config.surfaces.hirebase, search=search
     )
-    shown = hirebase.to_refusal(service, [_drop_search_prefix(one) for one in problems])
+    shown = tasks.to_refusal(service, [_drop_search_prefix(one) for one in problems])
     return [*found, *shown.problems]
 
 

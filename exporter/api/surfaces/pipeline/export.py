@@ -27,7 +27,7 @@ from exporter.api.files.streams import Stream
 from exporter.api.pipeline_errors import Flat
 from exporter.api.refusal import Refusal
 from exporter.api.state import limits_of, service_of
-from exporter.api.surfaces import native
+from exporter.api.surfaces.native import exports
 from exporter.contracts.pipeline import COLUMNS, SOURCES, STATUSES
 from exporter.core import events
 from exporter.core.checkpoints import RowCounts
@@ -125,7 +125,7 @@ _EXAMPLE = {
     ],
 }
 _QUEUED_EXAMPLE = {
-    **native.EXAMPLES["/v1/exports", "post", "202"],
+    **exports.EXAMPLES["/v1/exports", "post", "202"],
     "surface": "pipeline",
     "source": "pipeline",
     "query": {"user_id": "acme", "status": ["applied"]},
@@ -420,7 +420,7 @@ def _create_export(
         "Preference-Applied": "respond-async",
         **responses.retry_after_header(created, now),
     }
-    return responses.reply(native.view(service, created, with_link=caller.may_read), 202, headers)
+    return responses.reply(exports.view(service, created, with_link=caller.may_read), 202, headers)
 
 
 def _file_pieces(

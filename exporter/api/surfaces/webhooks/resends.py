@@ -19,7 +19,7 @@ from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Problem
 from exporter.api.refusal import Refusal
 from exporter.api.state import deliveries_of, endpoints_of, limits_of, service_of
-from exporter.api.surfaces import webhook_deliveries, webhooks
+from exporter.api.surfaces.webhooks import deliveries, endpoints
 from exporter.contracts import timestamps
 from exporter.core import limits
 from exporter.core.limits import LimitReached
@@ -57,10 +57,10 @@ class Recovery(msgspec.Struct):
     ]
 
 
-_AGAIN = {**webhook_deliveries.FULL_EXAMPLE, "tries": 0}
+_AGAIN = {**deliveries.FULL_EXAMPLE, "tries": 0}
 _TEST_ID = "msg_test_5f1e2d3c4b5a69788796a5b4.we_1f0c2a5d6b7e"
 _TEST = {
-    **webhook_deliveries.FULL_EXAMPLE,
+    **deliveries.FULL_EXAMPLE,
     "id": _TEST_ID,
     "message_id": _TEST_ID.partition(".")[0],
     "export_id": None,
@@ -72,7 +72,7 @@ _TEST = {
     "payload": {
         "type": "webhook.test",
         "timestamp": "2026-03-02T09:15:09.618020Z",
-        "data": {"id": webhook_deliveries.FULL_EXAMPLE["endpoint_id"]},
+        "data": {"id": deliveries.FULL_EXAMPLE["endpoint_id"]},
     },
     "attempts": [],
 }
@@ -100,7 +100,7 @@ def test(request: Request, endpoint_id: str) -> Response:
     The `events` of the endpoint do not have to contain `webhook.test`.
     """
     caller = auth.writer(request)
-    endpoint = webhooks.owned(request, caller.user_id, endpoint_id)
+    endpoint = endpoints.owned(request, caller.user_id, endpoint_id)
     _count_request(request, caller, endpoint)
     try:
         delivery = deliveries_of(request).send_test(endpoint)
@@ -115,7 +115,7 @@ def test(request: Request, endpoint_id: str) -> Response:
     summary="Send failed deliveries again",
     status_code=202,
     response_model=None,
-    openapi_extra=webhooks.json_request_body(RecoverRequest, {"since": "2026-03-01T00:00:00Z"}),
+    openapi_extra=endpoints.json_request_body(RecoverRequest, {"since": "2026-03-01T00:00:00Z"}),
     responses={
         202: responses.shows("The number of deliveries that are sent again.", "Recovery"),
         **errors.documented(Problem, 400, 404, 409, 413, 415, 422, 429),
@@ -139,7 +139,7 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
     if wrong := find_problems({"since": asked.since}):
         raise errors.invalid(wrong)
     since = timestamps.parse(asked.since)
-    endpoint = webhooks.owned(request, caller.user_id, endpoint_id)
+    endpoint = endpoints.owned(request, caller.user_id, endpoint_id)
     _count_request(request, caller, endpoint)
     try:
         recovered = deliveries_of(request).recover(endpoint.id, since)
@@ -167,7 +167,7 @@ def redeliver(request: Request, delivery_id: str) -> Response:
     A delivery with an attempt in progress is left unchanged.
     """
     caller = auth.writer(request)
-    delivery = webhook_deliveries.owned(request, caller.user_id, delivery_id)
+    delivery = deliveries.owned(request, caller.user_id, delivery_id)
     endpoint = endpoints_of(request).find(delivery.endpoint_id, caller.user_id)
     _count_request(request, caller, endpoint)
     try:
@@ -175,7 +175,7 @@ def redeliver(request: Request, delivery_id: str) -> Response:
     except EndpointDisabled as error:
         raise _disabled(error) from None
     if again is None:
-        raise webhook_deliveries.missing(delivery_id)
+        raise deliveries.missing(delivery_id)
     log.info(
         "delivery.redelivered",
         delivery_id=delivery.id,
@@ -216,4 +216,4 @@ def _disabled(error: EndpointDisabled) -> Refusal:
 def _accepted(request: Request, delivery: Delivery) -> Response:
     path = f"/v1/webhook-deliveries/{delivery.id}"
     headers = {"Location": responses.address(service_of(request), path)}
-    return responses.reply(webhook_deliveries.full_view(delivery), 202, headers)
+    return responses.reply(deliveries.full_view(delivery), 202, headers)
