@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from exporter.core import raw_json
 from exporter.core.checkpoints import Row, RowCounts
 from exporter.errors import ConfigurationError
 from exporter.formats import csv_plan
@@ -222,7 +223,7 @@ def _join(source: str) -> str:
             return "; ".join(_texts(source))
         return "; ".join([_value_text(str(value, "utf-8")) for value in _values(source)])
     except (ValueError, RecursionError):
-        return "; ".join(map(_value_text, rawjson.elements(source)))
+        return "; ".join(map(_value_text, raw_json.elements(source)[0]))
 
 
 def _value_text(source: str) -> str:

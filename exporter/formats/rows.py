@@ -8,12 +8,12 @@ value can change.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Container, Mapping
 
 import msgspec
 
+from exporter.core import raw_json
 from exporter.core.checkpoints import Row, RowCounts
 from exporter.errors import SourceUntrue
 
@@ -29,19 +29,10 @@ OTHER_FIELDS = "…"
 REFUSALS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """Types of the exceptions that msgspec raises for a row that it does not accept."""
 
-_STRING = r'"(?:[^"\\]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
 _NONFINITE = r"NaN|-?Infinity"
-_MARK = re.compile(r"[ \t\n\r]*+([][{}:,])[ \t\n\r]*+")
-_NESTING = re.compile(rf"{_STRING}|[][{{}}]")
-_REPAIR = re.compile(rf"{_STRING}|{_NONFINITE}|[ \t]*+[\r\n][ \t\r\n]*+")
+_REPAIR = re.compile(rf"{raw_json.STRING}|{_NONFINITE}|[ \t]*+[\r\n][ \t\r\n]*+")
 _LINE_BREAKS = re.compile("[\x00-\x1f\x85\u2028\u2029]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-
-# Lenient: a raw tab inside a string must not fail the export. Numbers stay text, because Python
-# refuses to read integers of more than 4,300 digits.
-_value = json.JSONDecoder(
-    strict=False, parse_int=str, parse_float=str, parse_constant=str
-).raw_decode
 
 
 def read(row: Row, index: int) -> tuple[str, dict[str, str]]:
@@ -54,85 +45,23 @@ def read(row: Row, index: int) -> tuple[str, dict[str, str]]:
     raw = bytes(row)
     source = raw.decode(errors="surrogateescape")
     try:
-        return source, members(source)
+        found = raw_json.members(source, _field)
     except ValueError as error:
         shown = raw[:80].decode(errors="replace") + ("…" if len(raw) > 80 else "")
         raise SourceUntrue(
             f"row {index} of the page (counted from 0) is not a JSON object ({error}): {shown!r}; "
             "the source must give one object for each posting"
         ) from error
+    return source, {_SURROGATES.sub("\ufffd", name): text for name, text in found.items()}
 
 
-def members(source: str) -> dict[str, str]:
-    """Returns the JSON text of each value of a JSON object, by the name of its field.
-
-    If a name comes twice, the last value counts. Accepts the same text as Python's own reader,
-    including NaN, infinities and raw control characters in strings. Raises ValueError if the text
-    is not exactly one object.
-    """
-    found: dict[str, str] = {}
-    mark, position = _past(source, 0, "{")
-    if source.startswith("}", position):
-        mark, position = _past(source, position, "}")
-    while mark != "}":
-        if not source.startswith('"', position):
-            raise ValueError(f"expected a field name at character {position}")
-        name, position = _value(source, position)
-        _, start = _past(source, position, ":")
-        end = _end(source, start)
-        found[_SURROGATES.sub("\ufffd", name)] = source[start:end]
-        mark, position = _past(source, end, ",}")
-    if position != len(source):
-        raise ValueError(f"expected nothing more at character {position}")
-    return found
-
-
-def elements(source: str) -> list[str]:
-    """Returns the JSON text of each value of a JSON list.
-
-    Raises ValueError if the text is not a list.
-    """
-    found: list[str] = []
-    mark, position = _past(source, 0, "[")
-    if source.startswith("]", position):
-        mark, position = _past(source, position, "]")
-    while mark != "]":
-        end = _end(source, position)
-        found.append(source[position:end])
-        mark, position = _past(source, end, ",]")
-    return found
-
-
-def _past(source: str, position: int, marks: str) -> tuple[str, int]:
-    """Skips whitespace and one of the characters `marks`; returns it and the position after it.
-
-    Whitespace after the character is skipped too. Raises ValueError if another character comes
-    first.
-    """
-    found = _MARK.match(source, position)
-    if found is None or found[1] not in marks:
-        raise ValueError(f"expected {' or '.join(marks)} at character {position}")
-    return found[1], found.end()
-
-
-def _end(source: str, start: int) -> int:
-    """Returns the position after the value that begins at `start`."""
-    try:
-        end: int = _value(source, start)[1]
-    except RecursionError:
-        # Deeper than about a thousand levels, only the brackets are counted.
-        depth = 0
-        for found in _NESTING.finditer(source, start):
-            depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
-            if depth == 0:
-                return found.end()
-        raise ValueError(f"no end of the value at character {start}") from None
-    return end
+def _field(source: str, start: int, _name: str) -> tuple[str, int]:
+    return raw_json.text_at(source, start)
 
 
 def string(token: str) -> str:
     """Returns the value of a string given as JSON text; a lone surrogate is kept."""
-    value: str = _value(token)[0]
+    value: str = raw_json.read_at(token)[0]
     return value
 
 

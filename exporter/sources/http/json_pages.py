@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
 
+from exporter.core import raw_json
 from exporter.core.checkpoints import ConvertedRow, Row
 from exporter.errors import SourceUntrue
 from exporter.sources.http.charsets import Converted
@@ -16,13 +16,7 @@ from exporter.sources.http.charsets import Converted
 Envelope = TypeVar("Envelope", bound=msgspec.Struct)
 
 _NONE = msgspec.Raw(b"null")
-_SPACE = re.compile(r"[ \t\n\r]*")
-_NESTING = re.compile(r'"(?:[^"\\]|\\.)*+"|[][{}]', re.DOTALL)
 _value = json.JSONDecoder(strict=False).raw_decode
-# Skipped numbers stay text, because Python refuses integers of more than 4,300 digits.
-_passed = json.JSONDecoder(
-    strict=False, parse_int=str, parse_float=str, parse_constant=str
-).raw_decode
 
 
 def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
@@ -74,7 +68,7 @@ def text_of(row: Row, name: str) -> str | None:
     """
     text = bytes(row).decode("utf-8", "surrogateescape")
     try:
-        found, _ = _passed(text)
+        found, _ = raw_json.read_at(text)
     except (ValueError, RecursionError):
         return None
     value = found.get(name) if isinstance(found, dict) else None
@@ -90,69 +84,19 @@ def _slice(body: bytes, rows: str, fields: frozenset[str], *, alone: bool) -> di
     """
     # surrogateescape keeps bytes that are not UTF-8 unchanged in the row.
     text = body.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
-    found: dict[str, Any] = {}
-    at = start = _expect(text, 0, "{")
-    while text[at : at + 1] != "}":
-        if at > start:
-            at = _expect(text, at, ",")
-        if text[at : at + 1] != '"':
-            raise ValueError(f"expected the name of a field at {at}")
-        key, at = _value(text, at)
-        at = _expect(text, at, ":")
-        if key == rows and text[at : at + 1] == "[":
-            found[key], at = _elements(text, at + 1)
-        elif key == rows and alone:
-            end = _end(text, at)
-            found[key], at = _raw(text[at:end]), end
-        elif key in fields:
-            found[key], at = _value(text, at)
-        else:
-            at = _end(text, at)
-        at = _skip(text, at)
-    if _skip(text, at + 1) != len(text):
-        raise ValueError("something follows the page")
-    return found
 
+    def take(source: str, at: int, name: str) -> tuple[Any, int]:
+        if name == rows and source.startswith("[", at):
+            texts, end = raw_json.elements(source, at)
+            return [_raw(one) for one in texts], end
+        if name in fields and not (alone and name == rows):
+            return _value(source, at)
+        found, end = raw_json.text_at(source, at)
+        return _raw(found) if name == rows else None, end
 
-def _elements(text: str, at: int) -> tuple[list[bytes], int]:
-    elements: list[bytes] = []
-    at = _skip(text, at)
-    while text[at : at + 1] != "]":
-        if elements:
-            at = _expect(text, at, ",")
-        end = _end(text, at)
-        elements.append(_raw(text[at:end]))
-        at = _skip(text, end)
-    return elements, at + 1
+    found = raw_json.members(text, take)
+    return {name: value for name, value in found.items() if name == rows or name in fields}
 
 
 def _raw(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
-
-
-def _end(text: str, at: int) -> int:
-    """Returns the index after the value that begins at `at`; raises ValueError if it has no end."""
-    try:
-        end: int = _passed(text, at)[1]
-    except RecursionError:
-        # For very deep nesting only brackets are counted; the format reads the rest.
-        depth = 0
-        for token in _NESTING.finditer(text, at):
-            depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token[0], 0)
-            if depth == 0:
-                return token.end()
-        raise ValueError(f"no end of the value at {at}") from None
-    return end
-
-
-def _skip(text: str, at: int) -> int:
-    match = _SPACE.match(text, at)
-    assert match is not None
-    return match.end()
-
-
-def _expect(text: str, at: int, sign: str) -> int:
-    at = _skip(text, at)
-    if text[at : at + 1] != sign:
-        raise ValueError(f"expected {sign!r} at {at}")
-    return _skip(text, at + 1)
