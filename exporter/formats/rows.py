@@ -29,8 +29,8 @@ OTHER_FIELDS = "…"
 REFUSALS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """Types of the exceptions that msgspec raises for a row that it does not accept."""
 
-_NONFINITE = r"NaN|-?Infinity"
-_REPAIR = re.compile(rf"{raw_json.STRING}|{_NONFINITE}|[ \t]*+[\r\n][ \t\r\n]*+")
+_BROKEN = re.compile(rf"{raw_json.STRING}|[ \t]*+[\r\n][ \t\r\n]*+")
+_REPAIR = re.compile(rf"{raw_json.STRING}|NaN|-?Infinity|[ \t\r\n]++")
 _LINE_BREAKS = re.compile("[\x00-\x1f\x85\u2028\u2029]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -87,18 +87,19 @@ def compact(source: str) -> str:
     """
     if "\n" not in source and "\r" not in source:
         return source
-    return _REPAIR.sub(lambda found: "" if found[0][0] in " \t\r\n" else found[0], source)
+    return _BROKEN.sub(lambda found: "" if found[0][0] in " \t\r\n" else found[0], source)
 
 
 def one_line(source: str, row_counts: RowCounts) -> str:
     """Returns the JSON text in a form that every reader takes for one line of valid JSON.
 
-    Line breaks between values are removed together with the whitespace around them. In strings,
-    control characters, U+0085, U+2028 and U+2029 are escaped. NaN and infinities, which are not
-    JSON, become null and are counted. Nothing else is changed.
+    A text with a line break between its values loses all whitespace outside of strings, as by
+    `msgspec.json.format`. In strings, control characters, U+0085, U+2028 and U+2029 are escaped.
+    NaN and infinities, which are not JSON, become null and are counted. Nothing else is changed.
     """
     if not ("NaN" in source or "Infinity" in source or _LINE_BREAKS.search(source)):
         return source
+    on_lines = any(piece[0] in " \t\r\n" for piece in _BROKEN.findall(source))
 
     def repair(found: re.Match[str]) -> str:
         piece = found[0]
@@ -107,7 +108,7 @@ def one_line(source: str, row_counts: RowCounts) -> str:
         if piece[-1] in "Ny":
             row_counts.nulled_numbers += 1
             return "null"
-        return ""
+        return "" if on_lines else piece
 
     return _REPAIR.sub(repair, source)
 

@@ -59,6 +59,32 @@ def test_a_row_on_several_lines_is_written_on_one_line_with_unchanged_values() -
     assert row_counts == RowCounts()
 
 
+@pytest.mark.parametrize("columns", [(), ("_id", "a")])
+@pytest.mark.parametrize("blank", ["\n", "\r\n  ", ""])
+@pytest.mark.parametrize(
+    ("odd", "written"),
+    [
+        (rb'"\ud800"', rb'"\ud800"'),
+        (b"NaN", b"null"),
+        (b'"x\ny"', rb'"x\u000ay"'),
+        (b"[" * 30_000 + b"]" * 30_000, None),
+        (b'"\xff"', '"\ufffd"'.encode()),
+    ],
+)
+def test_a_row_with_an_odd_value_has_the_form_of_the_row_with_a_sound_one(
+    odd: bytes, written: bytes | None, blank: str, columns: tuple[str, ...]
+) -> None:
+    # Given: a row on one line or on several, with blanks at its values and inside a list
+    row = b'{"_id" : [1 , "2"],%b"a" : %b}' % (blank.encode(), b"%b")
+
+    # When
+    (sound, _), (page, _) = (encode(row % value, columns=columns) for value in (b'"sound"', odd))
+
+    # Then
+    assert page == sound.replace(b'"sound"', odd if written is None else written)
+    assert columns or (b" " in page) is (not blank)
+
+
 def test_separators_at_which_a_client_would_cut_a_line_are_escaped() -> None:
     # Given
     row = {"\u2028key": "a\u2028b\u2029c\u0085d", "e": "é©¨…\u0385"}
