@@ -65,6 +65,11 @@ class FieldProblem(TypedDict):
     """Stable code of the problem, for programs."""
 
 
+def problem(loc: Sequence[str | int], msg: str, kind: str = "value_error") -> FieldProblem:
+    """Returns the problem of the field at this location."""
+    return {"loc": tuple(loc), "msg": msg, "type": kind}
+
+
 class ExporterError(Exception):
     """Base of all errors that the engine raises on purpose."""
 

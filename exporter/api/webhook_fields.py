@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Request
 from pydantic import BaseModel, Field
@@ -47,22 +47,19 @@ class WebhookFields(BaseModel):
     )
 
 
-class RequestedWebhook(TypedDict):
-    """The two webhook arguments of `ExportService.create`.
+class RequestedWebhook(NamedTuple):
+    """The webhook that a request asks for."""
 
-    `webhook` is a function that stores the endpoint and returns its id with the subscribed events;
-    None if the request asks for no webhook. `wrong` lists the problems of the webhook fields.
-    """
-
-    webhook: Callable[[], Hook] | None
+    record: Callable[[], Hook] | None
+    """Stores the endpoint and returns its id with the events; None: no webhook is asked for."""
     wrong: Sequence[FieldProblem]
+    """The problems of the webhook fields."""
 
 
 def read_webhook(request: Request, user_id: str, asked: WebhookFields) -> RequestedWebhook:
-    """Validates the webhook fields and returns them as arguments of `ExportService.create`.
+    """Validates the webhook fields of a request.
 
-    Wrong fields are returned, not raised. No endpoint is stored until the export service calls the
-    returned function `webhook`.
+    Wrong fields are returned, not raised. No endpoint is stored until `record` is called.
     """
     url, events = asked.webhook_url, asked.webhook_events
     found: list[FieldProblem] = []
@@ -77,16 +74,16 @@ def read_webhook(request: Request, user_id: str, asked: WebhookFields) -> Reques
                 problem("webhook_events", "give webhook_url, too: the events are sent to that URL")
             )
     if url is None:
-        return RequestedWebhook(webhook=None, wrong=found)
+        return RequestedWebhook(None, found)
     forbidden = forbidden_reason(guard_of(request), url)
     if forbidden:
         found.append(problem("webhook_url", forbidden))
     endpoints = endpoints_of(request)
 
-    def name() -> Hook:
+    def record() -> Hook:
         return Hook(endpoints.get_or_create(user_id, url).id, subscribed)
 
-    return RequestedWebhook(webhook=name, wrong=found)
+    return RequestedWebhook(record, found)
 
 
 def find_problems(
@@ -98,7 +95,7 @@ def find_problems(
     asked = WebhookFields.model_construct(
         webhook_url=fields["webhook_url"], webhook_events=fields["webhook_events"]
     )
-    return read_webhook(request, user_id, asked)["wrong"]
+    return read_webhook(request, user_id, asked).wrong
 
 
 def forbidden_reason(guard: Guard, url: str) -> str | None:

@@ -69,6 +69,10 @@ class Plan(msgspec.Struct, frozen=True):
             f" it includes: {included}"
         )
 
+    def charges(self, feature: str) -> bool:
+        """True if the records of an export that needs `feature` cost credits."""
+        return self.metered and feature not in FREE_FEATURES
+
     def check_priority(self, priority: int) -> None:
         """Raises NotInPlan if `priority` is above the plan's highest priority."""
         if priority > self.priority_ceiling:

@@ -77,6 +77,9 @@ class Source(Protocol):
         Raises QueryError, which names each wrong field.
         """
 
+    def search_may_block(self, raw: Mapping[str, Any]) -> bool:
+        """True if `search` may ask the upstream about this search; it must then run in a thread."""
+
     def start(self, limit: int | None, offset: int) -> Cursor:
         """Returns the cursor of the first page.
 

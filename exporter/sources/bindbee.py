@@ -160,6 +160,9 @@ class BindbeeSource:
         query = validate(JobSearch, raw).canonical()
         return Search(query=query, echo=query)
 
+    def search_may_block(self, raw: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        return False
+
     def start(self, limit: int | None, offset: int) -> Cursor:
         """Returns the cursor of the first page, with the size of all pages.
 

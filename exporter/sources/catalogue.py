@@ -27,6 +27,7 @@ _FILTERS: Mapping[str, tuple[str, str]] = {
     "job_category": ("categories", "categories"),
 }
 """For each filter, the name of its list, and the field of the list's JSON with the values."""
+LISTED_FILTERS = _FILTERS.keys()
 LIST_TTL_SECONDS = 3600.0
 """Maximum age of a fetched list that is used without a new request."""
 RECHECK_SECONDS = 60.0

@@ -126,6 +126,9 @@ class CoresignalSource:
         query = validate(JobFilters, raw).canonical()
         return Search(query=query, echo=query)
 
+    def search_may_block(self, raw: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        return False
+
     def start(self, limit: int | None, offset: int) -> Cursor:
         """Returns the cursor of the first page; no records are fetched before `offset`."""
         return msgspec.to_builtins(_Cursor(size=self._page_size, skip=offset, left=limit))

@@ -21,7 +21,7 @@ from exporter.errors import (
     SourceUntrue,
 )
 from exporter.sources.base import PAST_THE_END, Page, Search
-from exporter.sources.catalogue import Catalogue
+from exporter.sources.catalogue import LISTED_FILTERS, Catalogue
 from exporter.sources.checking import validate
 from exporter.sources.http.charsets import enclosed
 from exporter.sources.http.client import Upstream
@@ -116,6 +116,10 @@ class HirebaseSource:
             limit=search.limit,
             offset=(page - 1) * (search.limit or 0),
         )
+
+    def search_may_block(self, raw: Mapping[str, Any]) -> bool:
+        """True if the search has a filter whose values the upstream lists."""
+        return not LISTED_FILTERS.isdisjoint(raw)
 
     def start(self, limit: int | None, offset: int) -> Cursor:
         """Returns the cursor of the first page, with the size of all pages.

@@ -46,6 +46,9 @@ class IdList:
         """Returns the canonical search that the other source's `search` returns."""
         return self._source.search(raw, now, user_id=user_id)
 
+    def search_may_block(self, raw: Mapping[str, Any]) -> bool:
+        return self._source.search_may_block(raw)
+
     def start(self, limit: int | None, offset: int) -> Cursor:  # noqa: ARG002 - ids cost nothing
         """Returns `offset`, because a cursor is an index into the list."""
         return offset

@@ -43,6 +43,9 @@ class MemorySource:
         """Accepts any search; every search matches all rows."""
         return Search(query=dict(raw), echo=dict(raw))
 
+    def search_may_block(self, raw: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        return False
+
     def start(self, limit: int | None, offset: int) -> Cursor:  # noqa: ARG002
         """Returns the offset, which is the cursor."""
         return offset

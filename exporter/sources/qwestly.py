@@ -109,6 +109,9 @@ class QwestlySource:
         query = validate(JobSearch, raw).model_dump(exclude_none=True)
         return Search(query=query, echo=query)
 
+    def search_may_block(self, raw: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        return False
+
     def start(self, limit: int | None, offset: int) -> Cursor:
         """Returns the cursor of the first page, with the size of all pages.
 

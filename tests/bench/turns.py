@@ -18,6 +18,7 @@ from typing import IO, Any, NamedTuple
 
 from exporter import wiring
 from exporter.config import Config
+from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.store.redis.store import RedisStore
@@ -154,7 +155,7 @@ class Track:
         return engine
 
     def _create(self, engine: ExportService, order: Order) -> str:
-        return engine.create(
+        new = NewExport(
             user_id="bench",
             surface="native",
             source=SOURCE,
@@ -162,8 +163,8 @@ class Track:
             format="csv" if order.plain == "csv" else "json",
             columns=order.columns if order.plain == "csv" else None,
             compression="gzip" if order.packed else "none",
-            export_id=str(uuid.uuid4()),
-        ).id
+        )
+        return engine.create(new).id
 
 
 class _Process:

@@ -28,6 +28,7 @@ from exporter.core.exports import Export, State
 from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.maintenance.sweeper import Sweeper
+from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.store.redis.store import RedisStore
@@ -233,9 +234,9 @@ class Fleet:
         self.upstream.pages[name] = pages
         self.upstream.delays[name] = delay
         self.upstream.filler[name] = filler
-        return self.engine.create(
-            user_id="ann", surface="native", source="up", search={"keywords": [name]}, format="json"
-        ).id
+        search = {"keywords": [name]}
+        new = NewExport(user_id="ann", surface="native", source="up", search=search)
+        return self.engine.create(new).id
 
     def record(self, export_id: str) -> Export:
         export = self.store.get(export_id)

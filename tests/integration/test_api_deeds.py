@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from exporter.config import Config, SourceConfig, SqlConfig
+from exporter.config import SourceConfig, SqlConfig
 from exporter.core.exports import State
 from exporter.core.plans import Plan
 from exporter.core.rates import Rate
@@ -22,8 +22,7 @@ def api_of_all(api: Service, tmp_path: Path) -> Service:
     """Returns a service with a source for each feature; none of them can be reached."""
     vendor = SourceConfig(type="coresignal", base_url="http://127.0.0.1:9", api_key="unused")
     rows = SqlConfig(type="sql", url=f"sqlite:///{tmp_path / 'none.sqlite'}")
-    sources = {**api.engine.config.sources, "coresignal": vendor, "pipeline": rows}
-    api.engine.config = Config(sources=sources)
+    api.engine.config.sources.update(coresignal=vendor, pipeline=rows)
     return api
 
 

@@ -30,6 +30,7 @@ from exporter.formats import registry
 from exporter.local import sample
 from exporter.local.redis import RedisServer
 from exporter.run.run_slice import run_slice
+from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.storage.base import MIN_PART_BYTES
@@ -135,7 +136,7 @@ TO_MAKE = (
 def made(service: ExportService, clock: FakeClock, surface: str, source: str, state: State) -> str:
     """The id of an export of ann's in that state."""
     bulk = source == "coresignal"
-    export = service.create(
+    new = NewExport(
         user_id="ann",
         surface=surface,
         source=source,
@@ -144,6 +145,7 @@ def made(service: ExportService, clock: FakeClock, surface: str, source: str, st
         compression="gzip" if bulk else "none",
         rows_per_file=10_000 if bulk else None,
     )
+    export = service.create(new)
     if state is State.QUEUED:
         return export.id
     if state is State.CANCELED:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import uvicorn
 
-from exporter.api import creating, shortcut
+from exporter.api import shortcut
 from exporter.api.app import create_app
 from exporter.api.surfaces.native import exports
 from exporter.clock import SystemClock
@@ -26,7 +26,6 @@ from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
-from exporter.sources import catalogue
 from exporter.storage.memory import MemoryStorage
 from exporter.store.redis import async_runner
 from exporter.store.redis.api_keys import KeyRing
@@ -314,11 +313,6 @@ def test_a_metered_caller_pays_and_is_told_what_is_left(api: Quick) -> None:
     left = [answer.headers["Hirebase-Usage-Included-Remaining"] for answer in answers]
     assert left == ["6", "2", "2"]
     assert answers[2].headers["X-Billing-Code"] == "limit_exceeded"
-
-
-def test_what_a_source_has_to_ask_for_is_known_to_those_who_create() -> None:
-    # Then
-    assert set(catalogue._FILTERS) == creating.UPSTREAM_CHECKED_FILTERS
 
 
 def test_a_failure_of_ours_is_a_500_and_its_log_names_the_request(

@@ -24,6 +24,7 @@ from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.run import limits
 from exporter.run.run_slice import Ending
+from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.store.redis.store import RedisStore
 from tests.conftest import S3
@@ -74,7 +75,7 @@ class Fleet:
     def close(self) -> None:
         """Forget the engine and what it read from the environment."""
         if tasks.service.cache_info().currsize:
-            for source in tasks.service()._sources.values():
+            for source in tasks.service().sources.opened.values():
                 source.close()
         settings.load.cache_clear()
         tasks.service.cache_clear()
@@ -85,7 +86,7 @@ class Fleet:
 
     def create(self, source: str, format: str = "csv", **more: Any) -> str:  # noqa: A002
         """A new export of that source's postings; its id."""
-        export = self.engine.create(
+        new = NewExport(
             user_id="ann",
             surface="native",
             source=source,
@@ -93,7 +94,7 @@ class Fleet:
             format=format,
             **more,
         )
-        return export.id
+        return self.engine.create(new).id
 
     def record(self, export_id: str) -> Export:
         export = self.engine.store.get(export_id)

@@ -85,6 +85,9 @@ class SqlSource:
         echo = _filters(raw)
         return Search(query={"user_id": user_id, **echo}, echo=echo)
 
+    def search_may_block(self, raw: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        return False
+
     def start(self, limit: int | None, offset: int) -> Cursor:
         """Returns the cursor of the first page, with the size of all pages.
 

@@ -22,7 +22,7 @@ V2 = "/v2/data_requests/job_base"
 def holding(api: Service, rows: int) -> None:
     """Let the source have so many postings, with the ids 1, 2, 3 …"""
     postings = [b'{"_id":"%d","title":"Welder \\u2028 %d"}' % (n, n) for n in range(1, rows + 1)]
-    api.engine._sources["coresignal"] = MemorySource(
+    api.engine.sources.opened["coresignal"] = MemorySource(
         postings, page_size=1_000, columns=("_id", "title")
     )
 

@@ -131,7 +131,7 @@ def test_an_elasticsearch_query_that_the_source_does_not_take_is_refused_with_a_
 ) -> None:
     # Given: a source of another kind, of which only the words are asked
     other = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9")
-    api.engine._sources["coresignal"] = HirebaseSource(other, FakeClock())
+    api.engine.sources.opened["coresignal"] = HirebaseSource(other, FakeClock())
     query = {"query": {"match": {"title": "welder"}}}
     for body in ({"es_dsl_query": query}, query):
         # When
@@ -145,7 +145,7 @@ def test_an_elasticsearch_query_that_the_source_does_not_take_is_refused_with_a_
 @pytest.mark.parametrize("root", ROOTS)
 def test_an_unknown_filter_is_refused_with_the_known_filters(api: Service, root: str) -> None:
     # Given: the real source; checking a search sends no request
-    del api.engine._sources["coresignal"]
+    del api.engine.sources.opened["coresignal"]
 
     # When
     wrong = create(api, root, filters={"colour": "red"})
@@ -158,7 +158,7 @@ def test_an_unknown_filter_is_refused_with_the_known_filters(api: Service, root:
 
 def test_an_unknown_filter_is_refused_alike_wherever_filters_are_checked(api: Service) -> None:
     # Given: with an Idempotency-Key, the estimate of a metered key and the creation check them
-    del api.engine._sources["coresignal"]
+    del api.engine.sources.opened["coresignal"]
     headers = {"Idempotency-Key": "first"}
     body = {"filters": {"colour": "red"}}
 

@@ -92,7 +92,7 @@ def test_while_an_upstream_hangs_tasks_are_polled_all_the_same(api: Service) -> 
     created = api.http.post("/v2/jobs/export", json={"search": {}, "format": "json"}).json()
     with serving(hangs) as upstream, ThreadPoolExecutor(60) as callers:
         behind(api, upstream.url)
-        api.engine._sources.clear()
+        api.engine.sources.opened.clear()
         waiting = [
             callers.submit(api.http.post, "/v2/jobs/search", json={}, timeout=60) for _ in range(60)
         ]

@@ -164,7 +164,7 @@ def test_a_table_of_postgresql_gives_the_same_file_as_one_of_sqlite(
     # When
     config = SqlConfig(type="sql", url=postgres_url, page_size=2)
     api.engine.source("pipeline").close()
-    api.engine._sources["pipeline"] = source = SqlSource(config, api.engine.clock)
+    api.engine.sources.opened["pipeline"] = source = SqlSource(config, api.engine.clock)
     answer = api.http.get(PATH, params=params)
     source.close()
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from exporter.clock import FakeClock
 from exporter.config import SourceConfig
+from exporter.contracts.hirebase import JobSearch
 from exporter.errors import QueryError, SourceRefused, SourceUntrue
 from exporter.sources.hirebase import COLUMNS, HirebaseSource
 from tests.upstreams import Answer, Asked, Upstream, reply, serving
@@ -240,6 +241,14 @@ def test_a_search_without_a_limit_wants_all_from_the_first_on() -> None:
     # Then
     assert (search.limit, search.offset) == (None, 0)
     assert search.query == {"date_posted": "2026-02-27"}
+
+
+def test_only_a_search_whose_values_the_upstream_lists_may_block() -> None:
+    # When
+    own = source()
+    blocking = {name for name in JobSearch.model_fields if own.search_may_block({name: "a"})}
+    # Then
+    assert blocking == {"industry", "sub_industry", "job_category"}
 
 
 @pytest.mark.parametrize(

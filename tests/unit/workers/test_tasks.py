@@ -54,7 +54,7 @@ class Shop:
             storage=self.bench.storage,
             clock=self.bench.clock,
         )
-        self.engine._sources["memory"] = self.source  # type: ignore[assignment]
+        self.engine.sources.opened["memory"] = self.source  # type: ignore[assignment]
         patch.setattr(tasks, "service", lambda: self.engine)
 
     def run(self) -> tuple[list[Ending], float]:
@@ -209,8 +209,8 @@ def test_waiting_for_a_source_is_measured_by_the_clock_of_the_store(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given: a worker without the source, whose wall clock is a day ahead
-    del shop.engine._sources["memory"]
-    shop.engine.config = Config()
+    del shop.engine.sources.opened["memory"]
+    shop.engine.config.sources.clear()
     assert tasks.work() is Ending.WAITING
     shop.bench.clock.advance(31)
     shop.bench.memory_store.sweep()

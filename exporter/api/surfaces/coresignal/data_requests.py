@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -26,6 +25,7 @@ from exporter.core import canonical, limits
 from exporter.core.exports import Export
 from exporter.core.plans import CreditsSpent
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
+from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.store.base import Idempotency
 from exporter.store.redis.api_keys import ApiKey
@@ -350,13 +350,13 @@ def _read_webhook(
     the `search`, too.
     """
     wanted = webhook_fields.read_webhook(request, caller.user_id, asked)
-    if wanted["wrong"]:
+    if wanted.wrong:
         service = service_of(request)
         found = service.find_problems(
             user_id=caller.user_id,
             source=service.config.surfaces.coresignal,
             search=search,
-            wrong=wanted["wrong"],
+            wrong=wanted.wrong,
         )
         raise _to_error(service, QueryError(found))
     return wanted
@@ -441,30 +441,28 @@ def _create(
     replay). Raises Refusal 402 if the key has too few credits, before any work is done; the vendor
     reports missing credits only when files are requested.
     """
-    service, version, meant = service_of(request), version_of(request), str(uuid.uuid4())
+    service, version = service_of(request), version_of(request)
+    new = NewExport(
+        user_id=caller.user_id,
+        surface=version.surface,
+        source=service.config.surfaces.coresignal,
+        search=search,
+        format="json",
+        compression="gzip",
+        limit=limit,
+        ids=ids,
+        rows_per_file=ROWS_PER_FILE,
+        # A file must not outlive its record.
+        keep=min(FILE_RETENTION, service.settings.record_retention),
+        wrong=hook.wrong,
+    )
     try:
-        export = service.create(
-            user_id=caller.user_id,
-            surface=version.surface,
-            source=service.config.surfaces.coresignal,
-            search=search,
-            format="json",
-            compression="gzip",
-            limit=limit,
-            ids=ids,
-            rows_per_file=ROWS_PER_FILE,
-            # A file must not outlive its record.
-            keep=min(FILE_RETENTION, service.settings.record_retention),
-            export_id=meant,
-            idempotency=mark,
-            plan=caller.plan,
-            **hook,
-        )
+        export = service.create(new, caller.plan, idempotency=mark, webhook=hook.record)
     except QueryError as error:
         raise _to_error(service, error) from None
     except CreditsSpent:
         raise Refusal(402, "credits_spent", "Insufficient credits") from None
-    return meant, export
+    return new.id, export
 
 
 def _to_error(service: ExportService, error: QueryError) -> Exception:

@@ -335,12 +335,11 @@ async def export_expired(request: Request, body: TheBody) -> Response:
     return await tasks.enqueue(
         request,
         caller,
+        body,
         asked,
-        inline=creating.runs_without_waiting(caller, body, asked, {}),
         search={"expired_since": asked.since, "limit": asked.limit},
         format="json",
         file_stem="expired",
-        plan=caller.plan,
     )
 
 

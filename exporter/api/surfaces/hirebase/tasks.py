@@ -8,7 +8,6 @@ but `download_url`, `file_size`, `record_count` and `expiry_time`.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -28,6 +27,7 @@ from exporter.core import exports, limits
 from exporter.core.exports import Dialect, State
 from exporter.core.plans import CreditsSpent
 from exporter.errors import ConfigurationError, FieldProblem, QueryError
+from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import ApiKey
 
@@ -258,15 +258,14 @@ async def create(request: Request, body: TheBody) -> Response:
     return await enqueue(
         request,
         caller,
+        body,
         asked,
-        inline=creating.runs_without_waiting(caller, body, asked, asked.search),
         search=asked.search,
         format=asked.format,
         formats=FORMATS,
         columns=asked.columns,
         priority=asked.priority,
         dialect=Dialect(guard=asked.csv_safe),
-        plan=caller.plan,
     )
 
 
@@ -372,33 +371,25 @@ def delete(request: Request, task_id: str) -> Response:
 async def enqueue(
     request: Request,
     caller: ApiKey,
+    body: bytes,
     asked: webhook_fields.WebhookFields,
-    *,
-    inline: bool,
     **wanted: Any,
 ) -> Response:
     """Creates an export and returns the 202 response with its task.
 
-    `asked` is the request body, from which the webhook and the idempotency fingerprint are read.
-    `wanted` are further arguments of `ExportService.create`; `inline` is that of `creating.create`.
-    Raises Refusal if the body is invalid or the caller has too few credits.
+    `asked` is the parsed `body`, from which the webhook and the idempotency fingerprint are read.
+    `wanted` are further fields of `NewExport`. Raises Refusal if the body is invalid or the caller
+    has too few credits.
     """
     service = service_of(request)
-    export_id = str(uuid.uuid4())
-
-    def make(service: ExportService) -> exports.Export:
-        return service.create(
-            user_id=caller.user_id,
-            surface="hirebase",
-            source=service.config.surfaces.hirebase,
-            export_id=export_id,
-            idempotency=idempotency.read_key(request, asked),
-            **webhook_fields.read_webhook(request, caller.user_id, asked),
-            **wanted,
-        )
-
+    new = NewExport(
+        user_id=caller.user_id,
+        surface="hirebase",
+        source=service.config.surfaces.hirebase,
+        **wanted,
+    )
     try:
-        export = await creating.create(request, make, inline=inline)
+        export = await creating.create(request, caller, body, asked, new)
     except QueryError as error:
         raise to_refusal(service, error.problems) from None
     except CreditsSpent as error:
@@ -414,7 +405,7 @@ async def enqueue(
         202,
         {
             "Location": _task_url(service, export.id),
-            **idempotency.log_and_headers(export, export_id),
+            **idempotency.log_and_headers(export, new.id),
         },
         with_link=caller.may_read,
     )

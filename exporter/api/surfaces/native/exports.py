@@ -29,6 +29,7 @@ from exporter.api.waiting import until_end
 from exporter.core import exports, limits
 from exporter.core.exports import Dialect, Phase, State
 from exporter.errors import FieldProblem, QueryError
+from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import ApiKey
 
@@ -299,38 +300,28 @@ async def create(request: Request, body: TheBody) -> Response:
         await runner.run(
             lambda turn: deeds.count(request, caller, limits.PIPELINE_RATE, turn.limits)
         )
-    export_id = str(uuid.uuid4())
-
-    def make(service: ExportService) -> exports.Export:
-        return service.create(
-            user_id=caller.user_id,
-            surface="native",
-            source=asked.source,
-            search=asked.query,
-            format=asked.format,
-            columns=asked.columns,
-            compression=asked.compression,
-            file_name=asked.file_name,
-            priority=asked.priority,
-            dialect=Dialect(
-                guard=asked.csv_safe,
-                bom=asked.bom,
-                exported_at=responses.zulu_seconds(service.clock.now()),
-            ),
-            limit=asked.limit,
-            export_id=export_id,
-            idempotency=idempotency.read_key(request, asked),
-            plan=caller.plan,
-            **webhook_fields.read_webhook(request, caller.user_id, asked),
-        )
-
+    new = NewExport(
+        user_id=caller.user_id,
+        surface="native",
+        source=asked.source,
+        search=asked.query,
+        format=asked.format,
+        columns=asked.columns,
+        compression=asked.compression,
+        file_name=asked.file_name,
+        priority=asked.priority,
+        dialect=Dialect(
+            guard=asked.csv_safe,
+            bom=asked.bom,
+            exported_at=responses.zulu_seconds(service_of(request).clock.now()),
+        ),
+        limit=asked.limit,
+    )
     try:
-        export = await creating.create(
-            request, make, inline=creating.runs_without_waiting(caller, body, asked, asked.query)
-        )
+        export = await creating.create(request, caller, body, asked, new)
     except QueryError as error:
         raise errors.invalid([body_problem(problem) for problem in error.problems]) from None
-    return _created_response(service_of(request), caller, export, export_id)
+    return _created_response(service_of(request), caller, export, new.id)
 
 
 def _find_problems(

@@ -37,6 +37,7 @@ from exporter.errors import ConfigurationError, FieldProblem, QueryError, Source
 from exporter.formats import registry
 from exporter.formats.base import Format
 from exporter.formats.envelope import Envelope
+from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.sources.sql.source import Snapshot, SqlSource
 from exporter.store.redis.api_keys import ApiKey
@@ -322,7 +323,7 @@ def _parse_query(request: Request, user_id: str, later: bool, now: datetime) -> 
         webhook_url=given.get("webhook_url"), webhook_events=given.getlist("webhook_events") or None
     )
     hook = webhook_fields.read_webhook(request, user_id, fields)
-    problems += [_problem(str(one["loc"][0]), one["msg"]) for one in hook["wrong"]]
+    problems += [_problem(str(one["loc"][0]), one["msg"]) for one in hook.wrong]
     if fields.webhook_url is not None and not later:
         text = "a webhook needs the header Prefer: respond-async: send that, too"
         problems.append(_problem("webhook_url", text))
@@ -395,22 +396,18 @@ def _create_export(
 ) -> Response:
     """Creates an export of the same jobs, which a worker writes later; returns the response 202."""
     caller = deeds.writer(request, CREATE_RATE)
-    source = service.config.surfaces.pipeline
+    new = NewExport(
+        user_id=caller.user_id,
+        surface="pipeline",
+        source=service.config.surfaces.pipeline,
+        search=asked.filters,
+        format=FORMATS[asked.format],
+        columns=CSV_COLUMNS if asked.format == "csv" else COLUMNS,
+        dialect=Dialect(guard=asked.csv_safe, joined=True, exported_at=responses.zulu_seconds(now)),
+        file_name=_file_name(asked, now),
+    )
     try:
-        created = service.create(
-            user_id=caller.user_id,
-            surface="pipeline",
-            source=source,
-            search=asked.filters,
-            format=FORMATS[asked.format],
-            columns=CSV_COLUMNS if asked.format == "csv" else COLUMNS,
-            dialect=Dialect(
-                guard=asked.csv_safe, joined=True, exported_at=responses.zulu_seconds(now)
-            ),
-            file_name=_file_name(asked, now),
-            plan=caller.plan,
-            **asked.hook,
-        )
+        created = service.create(new, caller.plan, webhook=asked.hook.record)
     except QueryError as error:
         raise _invalid(
             [{**one, "loc": ("query", *one["loc"][1:])} for one in error.problems]

@@ -1,0 +1,182 @@
+"""Turns the request of a new export into its specification, or names every wrong field.
+
+Nothing here changes a record. Nothing here blocks, except the check of a search for which
+`Source.search_may_block` is true.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from exporter.core import canonical, limits
+from exporter.core.exports import PRIORITIES, Dialect, Export, Spec
+from exporter.core.plans import Plan
+from exporter.errors import FieldProblem, QueryError, problem
+from exporter.formats import registry
+from exporter.service import columns, file_names
+from exporter.service.configured_sources import ConfiguredSources
+from exporter.sources.base import Search
+from exporter.store import codec
+
+
+class NewExport(msgspec.Struct, frozen=True, kw_only=True):
+    """A caller's request for an export, in the service's terms, whichever the surface is."""
+
+    id: str = msgspec.field(default_factory=lambda: str(uuid.uuid4()))
+    """The id of the export, unless an earlier attempt created it under another id."""
+    user_id: str
+    surface: str
+    source: str
+    search: Mapping[str, Any]
+    """The search as the source reads it; ignored if `ids` are given."""
+    ids: Sequence[str] | None = None
+    """Distinct ids of the postings to export, in the order of the file."""
+    limit: int | None = None
+    """Maximum number of rows; None: the limit of the search."""
+    format: str = "json"
+    formats: Sequence[str] = registry.NAMES
+    """The formats that the surface allows."""
+    columns: Sequence[str] | None = None
+    dialect: Dialect = Dialect()
+    compression: str = "none"
+    rows_per_file: int | None = None
+    """Maximum number of rows in each volume of the file; None: one volume."""
+    keep: timedelta | None = None
+    """Retention of the file; None: that of the settings."""
+    priority: int = 0
+    file_name: str | None = None
+    """The name of the file; the extension of the format is added if it is missing."""
+    file_stem: str | None = None
+    """Beginning of a default name, before the day and the id; None: the source."""
+    wrong: Sequence[FieldProblem] = ()
+    """Problems that the surface found; the draft is refused with them and all others."""
+
+
+def draft(new: NewExport, plan: Plan, sources: ConfiguredSources, now: datetime) -> Spec:
+    """Returns the specification of the export, still without reserved credits and webhook.
+
+    Raises NotInPlan if the plan does not include such an export; otherwise QueryError that names
+    every wrong field; otherwise NotInPlan if the priority is too high.
+    """
+    by_ids = new.ids is not None
+    plan.check(sources.feature(new.source, new.search, by_ids=by_ids))
+    checked = check(new, sources, now)
+    plan.check_priority(new.priority)
+    chosen = tuple(new.columns or ())
+    if new.format == "csv" and not chosen:
+        chosen = tuple(sources.columns(new.source))
+    encoder = registry.make(new.format, new.dialect, chosen)
+    name = new.file_name or file_names.default(new.file_stem or new.source, now, new.id)
+    return Spec(
+        id=new.id,
+        user_id=new.user_id,
+        surface=new.surface,
+        source=new.source,
+        query=checked.query,
+        query_sha256=canonical.digest(checked.query),
+        request=checked.echo,
+        format=new.format,
+        dialect=new.dialect,
+        columns=chosen,
+        limit=checked.limit if new.limit is None else new.limit,
+        offset=checked.offset,
+        ids=None if new.ids is None else len(new.ids),
+        compression=new.compression,
+        rows_per_file=new.rows_per_file,
+        keep_seconds=None if new.keep is None else new.keep.total_seconds(),
+        priority=new.priority,
+        file_name=file_names.extended(name, encoder.extension + registry.SUFFIXES[new.compression]),
+        account=plan.key_id,
+        concurrency=plan.concurrency,
+    )
+
+
+def redraft(export: Export, new_id: str, plan: Plan, sources: ConfiguredSources) -> Spec:
+    """Returns the specification of a new export with the same request as the given export.
+
+    Dates that were computed for the first request, and its webhook, stay the same. Raises NotInPlan
+    like `draft`, and QueryError if the record cannot be read, the list of its ids is deleted, or
+    the plan charges the export and it has no reserved credits.
+    """
+    if not export.readable:
+        text = "the record of this export cannot be read: create the export again"
+        raise QueryError([problem(("query",), text)])
+    before = export.spec
+    feature = sources.feature(before.source, before.query, by_ids=before.ids is not None)
+    plan.check(feature)
+    plan.check_priority(before.priority)
+    if before.ids is not None:
+        text = "the list of ids of this export is deleted: send it again as a new export"
+        raise QueryError([problem(("ids",), text)])
+    if plan.charges(feature) and not before.reserved:
+        text = "this export has no reserved credits: create a new export with your key"
+        raise QueryError([problem(("limit",), text)])
+    return msgspec.structs.replace(
+        before,
+        id=new_id,
+        file_name=file_names.renewed(before.file_name, before.id, new_id),
+        account=plan.key_id,
+        reserved=before.reserved if plan.charges(feature) else 0,
+        concurrency=plan.concurrency,
+    )
+
+
+def check(new: NewExport, sources: ConfiguredSources, now: datetime) -> Search:
+    """Returns the search in canonical form; raises QueryError that names every wrong field.
+
+    The problems are those of the surface, then those under `format`, `compression`, `bom`,
+    `priority`, `limit`, `columns`, `file_name` and `search`. An unknown source comes first.
+    """
+    found = list(field_problems(new, sources))
+    if new.source not in sources:
+        raise QueryError([problem(("source",), sources.unknown(new.source)), *found])
+    search = new.search if new.ids is None else {}
+    if too_long := _too_long(search):
+        raise QueryError([too_long, *found])
+    try:
+        checked = sources.get(new.source).search(search, now, user_id=new.user_id)
+    except QueryError as error:
+        found += [{**one, "loc": ("search", *one["loc"])} for one in error.problems]
+        raise QueryError(found) from None
+    if too_long := _too_long(checked.query) or _too_long(checked.echo):
+        found.insert(0, too_long)
+    if found:
+        raise QueryError(found)
+    return checked
+
+
+def field_problems(new: NewExport, sources: ConfiguredSources) -> Iterator[FieldProblem]:
+    """Yields the problems of the surface, and of all fields but the source and the search."""
+    yield from new.wrong
+    if new.format not in new.formats:
+        known = ", ".join(new.formats)
+        yield problem(("format",), f"unknown format {new.format!r}; known: {known}")
+    if new.compression not in registry.COMPRESSIONS:
+        known = ", ".join(registry.COMPRESSIONS)
+        yield problem(("compression",), f"unknown compression {new.compression!r}; known: {known}")
+    if new.dialect.bom and new.format in new.formats and new.format != "csv":
+        text = f"only a csv file can have a byte order mark, not {new.format}"
+        yield problem(("bom",), text)
+    if new.priority not in PRIORITIES:
+        text = f"priority {new.priority} is not within 0 (default) to 9 (most urgent)"
+        yield problem(("priority",), text)
+    if new.limit is not None and new.limit < 1:
+        text = f"limit {new.limit} is not 1 or more; leave the limit out to export all rows"
+        yield problem(("limit",), text)
+    yield from columns.list_problems(new.columns)
+    for text in file_names.problems(new.file_name):
+        yield problem(("file_name",), text)
+    yield from columns.unknown_problems(new.columns, new.source, sources)
+
+
+def _too_long(search: Mapping[str, Any]) -> FieldProblem | None:
+    size, most = len(codec.encode(search)), limits.STORED_SEARCH_BYTES.default
+    if size <= most:
+        return None
+    text = f"the search takes {size} bytes as JSON, and at most {most} are stored: split it"
+    return problem(("search",), text)
