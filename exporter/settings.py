@@ -25,7 +25,15 @@ from exporter.core import limits
 from exporter.core.rates import Rate
 from exporter.environment import buckets, names, proxies, urls
 from exporter.environment.problems import problem_text
-from exporter.environment.values import Count, Duration, Network, Size, parse_networks, parse_rate
+from exporter.environment.values import (
+    Count,
+    Duration,
+    Network,
+    Size,
+    check_key_prefix,
+    parse_networks,
+    parse_rate,
+)
 from exporter.errors import ConfigurationError
 from exporter.storage.base import MAX_LINK_SECONDS, MIN_PART_BYTES, Addressing
 from exporter.storage.s3 import encryption
@@ -89,6 +97,11 @@ class Settings(BaseSettings):
     """URL of the Redis that stores the records.
 
     The Redis must persist (AOF) and must not evict keys; processes refuse to start otherwise.
+    """
+    redis_prefix: Annotated[str, AfterValidator(check_key_prefix)] = "exporter"
+    """Prefix of all keys in Redis: letters, digits and `-_.:`.
+
+    Installations with different prefixes can share one database of one Redis.
     """
     broker_url: str | None = None
     """URL of Celery's broker; default: the next database of the same Redis."""

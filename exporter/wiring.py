@@ -16,6 +16,7 @@ from exporter.service.exports import ExportService
 from exporter.settings import Settings, load
 from exporter.storage.base import Storage
 from exporter.storage.s3.storage import S3Storage
+from exporter.store.redis.keys import KeyNames
 from exporter.store.redis.rate_budgets import RedisBudgets
 from exporter.store.redis.store import RedisStore
 from exporter.webhooks import private
@@ -39,16 +40,22 @@ def export_service(*, for_api: bool = False) -> ExportService:
     config = load_config(settings.config)
     check_proxies(config, settings.s3_endpoint_url)
     clock = SystemClock()
-    store = RedisStore.connect(settings.redis_url)
-    budgets = RedisBudgets(store.client)
+    own_store = store(settings)
+    budgets = RedisBudgets(own_store.client, own_store.names)
     return ExportService(
         settings=settings,
         config=config,
-        store=store,
+        store=own_store,
         storage=storage(settings),
         clock=clock,
         budgets=budgets.open_for_api if for_api else budgets.open,
     )
+
+
+def store(settings: Settings, *, patient: bool = True) -> RedisStore:
+    """Returns the store of the settings, without connecting to it. See `RedisStore.connect`."""
+    names = KeyNames(settings.redis_prefix)
+    return RedisStore.connect(settings.redis_url, names, patient=patient)
 
 
 def warm_up(storage: Storage) -> None:
@@ -73,13 +80,15 @@ def guard(settings: Settings) -> OperatorGuard:
 
 def endpoints(settings: Settings, client: redis.Redis) -> Endpoints:
     """Returns the store of webhook endpoints."""
-    return Endpoints(client, url_endpoint_ttl=settings.webhook_url_retention)
+    names = KeyNames(settings.redis_prefix)
+    return Endpoints(client, names, url_endpoint_ttl=settings.webhook_url_retention)
 
 
 def deliveries(settings: Settings, client: redis.Redis) -> Deliveries:
     """Returns the store of webhook deliveries."""
     return Deliveries(
         client,
+        KeyNames(settings.redis_prefix),
         keep=settings.record_retention,
         kept_deliveries=settings.webhook_kept_deliveries,
     )
@@ -89,6 +98,7 @@ def outbox(settings: Settings, store: RedisStore) -> Outbox:
     """Returns the outbox of events that are not yet delivered."""
     return Outbox(
         store.client,
+        store.names,
         keep=settings.record_retention,
         url_endpoint_ttl=settings.webhook_url_retention,
         user_limit=settings.webhook_user_concurrency,
@@ -103,17 +113,17 @@ def deliverer() -> Deliverer:
     """
     own = export_service()
     settings = own.settings
-    store = own.store
-    assert isinstance(store, RedisStore)
+    own_store = own.store
+    assert isinstance(own_store, RedisStore)
 
     def link(export: Export) -> str | None:
         found = own.link(export)
         return found[0] if found else None
 
     return Deliverer(
-        outbox=outbox(settings, store),
-        endpoints=endpoints(settings, store.client),
-        store=store,
+        outbox=outbox(settings, own_store),
+        endpoints=endpoints(settings, own_store.client),
+        store=own_store,
         sender=Sender(guard(settings), own.clock, timeout=settings.webhook_timeout.total_seconds()),
         clock=own.clock,
         link=link,

@@ -18,7 +18,7 @@ import structlog
 from exporter import config, logs, settings, wiring
 from exporter.errors import ConfigurationError, StoreUnavailable
 from exporter.store.redis import durability, keys
-from exporter.store.redis.store import RedisStore
+from exporter.store.redis.keys import KeyNames
 
 log = structlog.get_logger()
 
@@ -96,8 +96,10 @@ def _choose_remote_control() -> None:
     """
     from workers.app import app
 
+    found = settings.load()
+
     def check() -> Sequence[str]:
-        allowed = durability.allows_channels(settings.load().broker)
+        allowed = durability.allows_channels(found.broker, KeyNames(found.redis_prefix))
         app.conf.worker_enable_remote_control = allowed
         return [] if allowed else [_NO_CHANNELS]
 
@@ -124,7 +126,8 @@ def _schedule() -> None:
     from workers.app import app
     from workers.presence import Presence
 
-    Presence(RedisStore.connect(settings.load().redis_url), keys.BEATS).keep_shown()
+    found = settings.load()
+    Presence(wiring.store(found), keys.BEATS).keep_shown()
     # The schedule is in the code, but beat requires a file for the times of its last runs.
     with tempfile.TemporaryDirectory(prefix="exporter-beat-") as directory:
         app.start(["beat", f"--schedule={Path(directory) / 'schedule'}", "--loglevel=WARNING"])
@@ -141,10 +144,10 @@ def _check_settings(role: str) -> None:
     config.check_proxies(config.load_config(found.config), found.s3_endpoint_url)
     if role != "beat":
         wiring.storage(found).open()
-    store = RedisStore.connect(found.redis_url)
+    store = wiring.store(found)
     variable = "EXPORTER_BROKER_URL" if found.broker_url else _DEFAULT_BROKER
     _await(store.check)
-    _await(lambda: durability.check_broker(found.broker, variable))
+    _await(lambda: durability.check_broker(found.broker, store.names, variable))
 
 
 def _await(check: Callable[[], Sequence[str]]) -> None:

@@ -13,6 +13,7 @@ from kombu.transport import redis as kombu_redis
 from redis.exceptions import RedisError
 
 from exporter import settings
+from exporter.store.redis.keys import KeyNames
 from workers import memory
 from workers.routing import QUEUE
 
@@ -70,6 +71,8 @@ app.conf.update(
     # None: retry without limit. By default the worker exits after 100 tries.
     broker_connection_max_retries=None,
     broker_transport_options={
+        # Of the queues, of what else kombu stores, and of the channels of the remote control.
+        "global_keyprefix": KeyNames(_settings.redis_prefix).root,
         # One step for each priority; kombu's default has only four steps.
         "priority_steps": list(range(10)),
         # Visibility timeout, in seconds: a doorbell that a dead worker fetched but did not start is

@@ -185,7 +185,7 @@ _threads: list[Relay | WebhookRelay | Sweeper | Watchdog] = []
 @worker_ready.connect
 def _start(sender: Any, **_: object) -> None:
     found = settings.load()
-    store = RedisStore.connect(found.redis_url)
+    store = wiring.store(found)
     slots = sender.pool.num_processes
     queues = app.amqp.queues.consume_from
     if QUEUE in queues:

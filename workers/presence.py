@@ -25,7 +25,7 @@ class Presence:
 
     def __init__(self, store: RedisStore, kind: str = keys.WORKERS) -> None:
         self._store = store
-        self._key = f"{kind}{socket.gethostname()}:{os.getpid()}"
+        self._key = store.names(kind, socket.gethostname(), str(os.getpid()))
 
     def show(self) -> None:
         """Sets the presence key, or renews its TTL. Errors of Redis are logged, not raised."""

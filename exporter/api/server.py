@@ -15,7 +15,6 @@ from exporter.errors import StoreUnavailable
 from exporter.maintenance.sweeper import Sweeper
 from exporter.settings import load, warnings
 from exporter.store.redis.api_keys import KeyRing
-from exporter.store.redis.store import RedisStore
 
 _STARTUP_FAILURE = 3
 """Exit status if the port cannot be opened, as of uvicorn itself."""
@@ -34,13 +33,13 @@ def serve(host: str, port: int) -> None:
     service = wiring.export_service(for_api=True)
     hosts.check_host(host)
     wiring.storage(service.settings).open()
-    store = service.store = RedisStore.connect(load().redis_url, patient=False)
+    store = service.store = wiring.store(load(), patient=False)
     try:
         for warning in store.check():
             log.warning("redis.unchecked", reason=warning)
     except StoreUnavailable as error:
         log.warning("redis.silent", reason=str(error))
-    app = create_app(service, KeyRing(store.client))
+    app = create_app(service, KeyRing(store.client, store.names))
     sweeper = Sweeper(store)
     sweeper.start()
     wiring.warm_up(service.storage)

@@ -10,11 +10,13 @@ from typing import cast
 
 from fastapi import FastAPI, Request
 
+from exporter import wiring
 from exporter.service.exports import ExportService
 from exporter.store.redis import async_runner
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.async_runner import AsyncRunner
 from exporter.store.redis.credit_accounts import Credits
+from exporter.store.redis.keys import KeyNames
 from exporter.store.redis.rate_limits import RateLimits
 from exporter.webhooks import private
 from exporter.webhooks.addresses import Guard
@@ -24,18 +26,15 @@ from exporter.webhooks.endpoint_store import Endpoints
 
 def bind(app: FastAPI, service: ExportService, keys: KeyRing) -> None:
     """Attaches the export service, the API keys and the stores to an app."""
+    settings = service.settings
+    names = KeyNames(settings.redis_prefix)
     app.state.service = service
     app.state.keys = keys
-    app.state.credits = Credits(keys.client)
-    app.state.limits = limits = RateLimits(keys.client)
+    app.state.credits = Credits(keys.client, names)
+    app.state.limits = limits = RateLimits(keys.client, names)
     app.state.runner = async_runner.open_runner(keys, limits, lambda: service.store)
-    settings = service.settings
-    app.state.endpoints = Endpoints(keys.client, url_endpoint_ttl=settings.webhook_url_retention)
-    app.state.deliveries = Deliveries(
-        keys.client,
-        keep=settings.record_retention,
-        kept_deliveries=settings.webhook_kept_deliveries,
-    )
+    app.state.endpoints = wiring.endpoints(settings, keys.client)
+    app.state.deliveries = wiring.deliveries(settings, keys.client)
     app.state.guard = private.guard(
         settings.webhook_allow_private, allow_http=settings.webhook_allow_http
     )

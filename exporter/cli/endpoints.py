@@ -195,18 +195,16 @@ def _print(text: str) -> None:
 
 def _endpoints() -> Endpoints:
     from exporter import wiring
-    from exporter.store.redis.store import RedisStore
 
     own = _settings()
-    return wiring.endpoints(own, RedisStore.connect(own.redis_url).client)
+    return wiring.endpoints(own, wiring.store(own).client)
 
 
 def _deliveries() -> Deliveries:
     from exporter import wiring
-    from exporter.store.redis.store import RedisStore
 
     own = _settings()
-    return wiring.deliveries(own, RedisStore.connect(own.redis_url).client)
+    return wiring.deliveries(own, wiring.store(own).client)
 
 
 def _guard() -> Guard:

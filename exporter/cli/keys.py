@@ -15,10 +15,9 @@ from exporter.cli.console import err, out, report_errors
 from exporter.errors import ExporterError
 
 if TYPE_CHECKING:
-    import redis
-
     from exporter.core.plans import Balance, Plan
     from exporter.core.rates import Rate
+    from exporter.store.redis.store import RedisStore
 
 keys = typer.Typer(help="API keys: shown once, stored hashed.", no_args_is_help=True)
 
@@ -87,7 +86,8 @@ def create(
             limits={name: one for name, one in _limits(limit).items() if one is not None},
         )
         _, left = _credits(balance or "unlimited")
-        ring = KeyRing(_redis())
+        store = _store()
+        ring = KeyRing(store.client, store.names)
         secret = ring.create(user, tuple(scope or SCOPES), name, plan=plan, balance=left)
         out.print(secret, highlight=False, soft_wrap=True)
 
@@ -100,9 +100,9 @@ def list_() -> None:
 
     table = Table("id", "user", "scopes", "name", "created", "plan")
     with report_errors():
-        client = _redis()
-        accounts = Credits(client)
-        for key in KeyRing(client).list():
+        store = _store()
+        accounts = Credits(store.client, store.names)
+        for key in KeyRing(store.client, store.names).list():
             plan = "\n".join(_terms(key.plan, accounts.balance(key.id)))
             created = f"{key.created_at:%Y-%m-%d}"
             cells = key.id, key.user_id, " ".join(key.scopes), key.name, created, plan
@@ -142,8 +142,8 @@ def set_(
                 " --limit"
             )
         more, amount = _credits(balance) if balance is not None else (True, 0)
-        client = _redis()
-        ring, accounts = KeyRing(client), Credits(client)
+        store = _store()
+        ring, accounts = KeyRing(store.client, store.names), Credits(store.client, store.names)
         known = ring.set(
             key_id,
             features=_features(feature) if feature else UNSET,
@@ -166,7 +166,8 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The id that `list` shows.
     from exporter.store.redis.api_keys import KeyRing
 
     with report_errors():
-        if not KeyRing(_redis()).revoke(key_id):
+        store = _store()
+        if not KeyRing(store.client, store.names).revoke(key_id):
             raise ExporterError(f"no key has the id {key_id!r}; `exporter keys list` shows them")
     err.print(f"revoked {key_id}")
 
@@ -232,9 +233,11 @@ def _terms(plan: Plan, balance: Balance) -> Iterator[str]:
         yield f"{name} {value}"
 
 
-def _redis() -> redis.Redis:
+def _store() -> RedisStore:
     from exporter import settings
+    from exporter.store.redis.keys import KeyNames
     from exporter.store.redis.store import RedisStore
 
     local_stack.use()
-    return RedisStore.connect(settings.load().redis_url).client
+    own = settings.load()
+    return RedisStore.connect(own.redis_url, KeyNames(own.redis_prefix))

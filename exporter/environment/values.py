@@ -20,6 +20,7 @@ MAX_BYTES = 1024**5
 MAX_RATE_WINDOW_SECONDS = 7 * 86400
 """Longest time window of a rate: an export that waits longer for a page reaches its deadline."""
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([smhd]?)\s*", re.ASCII)
+_KEY_PREFIX = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -55,6 +56,13 @@ def parse_networks(value: object) -> object:
         return tuple(ip_network(text.strip()) for text in value.split(",") if text.strip())
     except ValueError as error:  # its text names the part that is wrong
         raise ValueError(f"{error}: write networks like 10.1.0.0/16, fd00::/8") from None
+
+
+def check_key_prefix(value: str) -> str:
+    """Returns the prefix of keys in Redis. Raises ValueError for one that cannot be a hash tag."""
+    if not _KEY_PREFIX.fullmatch(value):
+        raise ValueError(f"{value[:80]!r} is no prefix: write 1 to 64 letters, digits or - _ . :")
+    return value
 
 
 def _check_size(value: object) -> object:

@@ -48,6 +48,7 @@ _DESCRIBED = frozenset(
         "EXPORTER_BROKER_URL",
         "EXPORTER_CONFIG",
         "EXPORTER_PUBLIC_URL",
+        "EXPORTER_REDIS_PREFIX",
         "EXPORTER_REDIS_URL",
         "EXPORTER_S3_BUCKET",
         "EXPORTER_S3_ENDPOINT_URL",
@@ -211,11 +212,9 @@ class Stack:
         api = ["api", "--port", str(self._port)]
         parts = [
             self._command("api", api, env, _health_check(self._port)),
-            self._worker(
-                "worker", ["--concurrency", str(self._workers)], f"{redis_keys.WORKERS}*", env
-            ),
-            self._worker("webhooks", [], f"{redis_keys.SENDERS}*", env),
-            self._worker("beat", [], f"{redis_keys.BEATS}*", env),
+            self._worker("worker", ["--concurrency", str(self._workers)], redis_keys.WORKERS, env),
+            self._worker("webhooks", [], redis_keys.SENDERS, env),
+            self._worker("beat", [], redis_keys.BEATS, env),
         ]
         if self._board:
             parts.insert(0, self._board_child(env))
@@ -257,6 +256,7 @@ class Stack:
             "PYTHONUNBUFFERED": "1",
             **dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull),
             "EXPORTER_REDIS_URL": addresses.redis_url,
+            "EXPORTER_REDIS_PREFIX": redis_keys.DEFAULT.prefix,
             # A broker URL of the user may name another Redis, whose workers would get our tasks.
             "EXPORTER_BROKER_URL": f"{addresses.redis_url.removesuffix('/0')}/1",
             "EXPORTER_S3_ENDPOINT_URL": addresses.s3_endpoint,
@@ -284,10 +284,9 @@ class Stack:
             "board", arguments, env, _health_check(self._port + 10), start_timeout=1800.0
         )
 
-    def _worker(
-        self, name: str, options: list[str], presence: str, env: Mapping[str, str]
-    ) -> Child:
+    def _worker(self, name: str, options: list[str], kind: str, env: Mapping[str, str]) -> Child:
         redis_url = env["EXPORTER_REDIS_URL"]
+        presence = redis_keys.DEFAULT(kind, "*")
         with redis.Redis.from_url(redis_url) as client:
             # If the previous run was killed, the presence keys of its workers are still there.
             for key in client.scan_iter(presence):

@@ -14,6 +14,7 @@ import structlog
 from exporter.core import limits
 from exporter.store import list_cursors
 from exporter.store.redis import errors, records, script_loader
+from exporter.store.redis.keys import DEFAULT, KeyNames
 from exporter.webhooks import messages
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, DeliveryState
 from exporter.webhooks.endpoints import Endpoint, EndpointDisabled
@@ -43,15 +44,16 @@ class Deliveries:
     def __init__(
         self,
         client: redis.Redis,
+        names: KeyNames = DEFAULT,
         *,
         keep: timedelta = DELIVERY_RETENTION,
         kept_deliveries: int = limits.KEPT_DELIVERIES.default,
     ) -> None:
-        self._client = client
+        self._client, self._names = client, names
         self._kept_deliveries = kept_deliveries
         self._keep = keep
-        self._redo = script_loader.load_from_package(client, __package__, "redo")
-        self._send_test = script_loader.load_from_package(client, __package__, "send_test")
+        self._redo = script_loader.load_from_package(client, names, __package__, "redo")
+        self._send_test = script_loader.load_from_package(client, names, __package__, "send_test")
 
     def find(self, delivery_id: str) -> Delivery | None:
         """Returns the delivery with this id; None if there is none or its retention is over."""
@@ -71,7 +73,7 @@ class Deliveries:
         deliveries than `limit`, or none, because it ends after MAX_SCANNED entries. Raises
         ValueError for a malformed cursor.
         """
-        return self._page(f"exporter:told:{export_id}", limit, cursor, state)
+        return self._page(self._names("told", export_id), limit, cursor, state)
 
     def of_endpoint(
         self,
@@ -82,14 +84,14 @@ class Deliveries:
         state: DeliveryState | None = None,
     ) -> DeliveryPage:
         """Returns a page of the deliveries to one endpoint, newest first; see `of_export`."""
-        return self._page(f"exporter:deliveries:{endpoint_id}", limit, cursor, state)
+        return self._page(self._names("deliveries", endpoint_id), limit, cursor, state)
 
     def dead(self, user_id: str, *, limit: int, cursor: str | None = None) -> DeliveryPage:
         """Returns a page of a user's dead deliveries to any endpoint, the most recently dead first.
 
         Raises ValueError for a malformed cursor.
         """
-        return self._page(f"exporter:dead:{user_id}", limit, cursor, DeliveryState.DEAD)
+        return self._page(self._names("dead", user_id), limit, cursor, DeliveryState.DEAD)
 
     def redeliver(self, delivery_id: str) -> Delivery | None:
         """Makes a delivery pending and due now, with the same `webhook-id`, and returns it.
@@ -111,7 +113,7 @@ class Deliveries:
         one failed attempt. The oldest are recovered first, and the method stops when MAX_RECOVERED
         is reached. Raises EndpointDisabled if the endpoint is disabled or deleted.
         """
-        key = f"exporter:deliveries:{endpoint_id}"
+        key = self._names("deliveries", endpoint_id)
         after = f"{(since.astimezone(UTC) - records.EPOCH) // timedelta(microseconds=1)}"
         recovered = 0
         while recovered < MAX_RECOVERED:
@@ -217,7 +219,7 @@ class Deliveries:
         with errors.translate_errors():
             pipe = self._client.pipeline(transaction=False)
             for delivery_id, _ in entries:
-                pipe.hget(f"exporter:delivery:{delivery_id.decode()}", "state")
+                pipe.hget(self._names("delivery", delivery_id.decode()), "state")
             states = cast("list[bytes | None]", pipe.execute())
         return [
             (int(place), delivery_id.decode())
@@ -229,7 +231,7 @@ class Deliveries:
         with errors.translate_errors():
             pipe = self._client.pipeline(transaction=False)
             for one in ids:
-                pipe.hgetall(f"exporter:delivery:{one}")
+                pipe.hgetall(self._names("delivery", one))
             found = cast("list[dict[bytes, bytes]]", pipe.execute())
         known: dict[str, Delivery] = {}
         for one, fields in zip(ids, found, strict=True):

@@ -19,6 +19,7 @@ from exporter.core import events as event_names
 from exporter.core import limits
 from exporter.store import codec
 from exporter.store.redis import errors, records, script_loader
+from exporter.store.redis.keys import DEFAULT, KeyNames
 from exporter.webhooks import signatures
 from exporter.webhooks.endpoints import DisableReason, Endpoint, Secret, TooManyEndpoints
 
@@ -49,13 +50,19 @@ class Endpoints:
     """
 
     def __init__(
-        self, client: redis.Redis, *, url_endpoint_ttl: timedelta = URL_ENDPOINT_TTL
+        self,
+        client: redis.Redis,
+        names: KeyNames = DEFAULT,
+        *,
+        url_endpoint_ttl: timedelta = URL_ENDPOINT_TTL,
     ) -> None:
-        self._client = client
+        self._client, self._names = client, names
         self._url_endpoint_ttl = url_endpoint_ttl
-        self._make = script_loader.load_from_package(client, __package__, "make_endpoint")
-        self._rotate = script_loader.load_from_package(client, __package__, "rotate_secret")
-        self._switch = script_loader.load_from_package(client, __package__, "switch_endpoint")
+        self._make = script_loader.load_from_package(client, names, __package__, "make_endpoint")
+        self._rotate = script_loader.load_from_package(client, names, __package__, "rotate_secret")
+        self._switch = script_loader.load_from_package(
+            client, names, __package__, "switch_endpoint"
+        )
 
     def create(
         self,
@@ -118,9 +125,9 @@ class Endpoints:
         """
         with errors.translate_errors():
             pipe = self._client.pipeline(transaction=False)
-            pipe.smembers(f"exporter:registered:{user_id}")
+            pipe.smembers(self._names("registered", user_id))
             pipe.zrevrange(
-                f"exporter:endpoints:{user_id}",
+                self._names("endpoints", user_id),
                 0,
                 MAX_REGISTERED_ENDPOINTS + MAX_LISTED_URL_ENDPOINTS - 1,
             )
@@ -131,7 +138,7 @@ class Endpoints:
     def registered(self, user_id: str) -> tuple[Endpoint, ...]:
         """Returns all registered endpoints of a user, including disabled endpoints."""
         with errors.translate_errors():
-            ids = cast("set[bytes]", self._client.smembers(f"exporter:registered:{user_id}"))
+            ids = cast("set[bytes]", self._client.smembers(self._names("registered", user_id)))
         return tuple(self.get_many(sorted(one.decode() for one in ids)).values())
 
     def get_many(self, ids: Sequence[str]) -> Mapping[str, Endpoint]:
@@ -143,7 +150,7 @@ class Endpoints:
             pipe = self._client.pipeline(transaction=False)
             pipe.time()
             for one in ids:
-                pipe.hgetall(f"exporter:endpoint:{one}")
+                pipe.hgetall(self._names("endpoint", one))
             (seconds, _), *found = pipe.execute()
         now = datetime.fromtimestamp(seconds, UTC)
         known: dict[str, Endpoint] = {}

@@ -15,6 +15,7 @@ from exporter.core import limits
 from exporter.core.events import EVENTS, TERMINAL_EVENTS, Event
 from exporter.store import codec
 from exporter.store.redis import errors, records, script_loader
+from exporter.store.redis.keys import DEFAULT, KeyNames
 from exporter.webhooks import delivery_store, endpoint_store
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
 from exporter.webhooks.delivery_store import DELIVERY_RETENTION
@@ -87,25 +88,30 @@ class Outbox:
     def __init__(
         self,
         client: redis.Redis,
+        names: KeyNames = DEFAULT,
         *,
         keep: timedelta = DELIVERY_RETENTION,
         url_endpoint_ttl: timedelta = URL_ENDPOINT_TTL,
         user_limit: int = MAX_USER_ATTEMPTS,
         kept_deliveries: int = limits.KEPT_DELIVERIES.default,
     ) -> None:
-        self._client = client
+        self._client, self._names = client, names
         self._user_limit = user_limit
         self._kept_deliveries = kept_deliveries
         self._keep = records.millis(keep)
         self._url_endpoint_ttl = records.millis(url_endpoint_ttl)
-        self._fan_out = script_loader.load_from_package(client, __package__, "fan_out")
+        self._fan_out = script_loader.load_from_package(client, names, __package__, "fan_out")
         self._aside_delivery = script_loader.load_from_package(
-            client, __package__, "set_aside_delivery"
+            client, names, __package__, "set_aside_delivery"
         )
-        self._aside = script_loader.load_from_package(client, __package__, "set_aside_event")
-        self._claim = script_loader.load_from_package(client, __package__, "claim_delivery")
-        self._settle = script_loader.load_from_package(client, __package__, "settle_delivery")
-        self._sweep = script_loader.load_from_package(client, __package__, "sweep_deliveries")
+        self._aside = script_loader.load_from_package(client, names, __package__, "set_aside_event")
+        self._claim = script_loader.load_from_package(client, names, __package__, "claim_delivery")
+        self._settle = script_loader.load_from_package(
+            client, names, __package__, "settle_delivery"
+        )
+        self._sweep = script_loader.load_from_package(
+            client, names, __package__, "sweep_deliveries"
+        )
 
     def peek(self, limit: int = 100) -> tuple[Event, ...]:
         """Returns the oldest events of the outbox, oldest first, without removing them.
@@ -113,7 +119,7 @@ class Outbox:
         An entry that is no event of this version is set aside when it is the oldest.
         """
         with errors.translate_errors():
-            entries = cast("list[bytes]", self._client.lrange("exporter:outbox", 0, limit - 1))
+            entries = cast("list[bytes]", self._client.lrange(self._names("outbox"), 0, limit - 1))
         events: list[Event] = []
         for entry in entries:
             try:
@@ -279,7 +285,8 @@ class Outbox:
         """
         with errors.translate_errors():
             return (
-                self._client.blpop(["exporter:ring"], timeout=timeout.total_seconds()) is not None
+                self._client.blpop([self._names("ring")], timeout=timeout.total_seconds())
+                is not None
             )
 
 

@@ -28,7 +28,7 @@ TEXTS = {
     "a path": "../../../etc/passwd",
     "an encoded path": "..%2f..%2f%00",
     "a backslash": "..\\..\\windows",
-    "a key of Redis": f"exporter:exports:{ANN}",
+    "a key of Redis": f"{{exporter}}:exports:{ANN}",
     "a separator": "a\x1fb\x1eb|c:d,e;f",
     "a hash tag": "{x}{{}}",
     "a glob": "*[a-z]?*\\",
@@ -146,7 +146,7 @@ def _json(operation: Operation, where: str, body: Any) -> Probe:
 
 def records(client: redis.Redis, target: Target) -> dict[bytes, bytes | None]:
     """Ann's export records in Redis, byte by byte; the exports have ended, so they are stable."""
-    names = [f"exporter:export:{one}".encode() for one in target.ids["export_id"]]
+    names = [f"{{exporter}}:export:{one}".encode() for one in target.ids["export_id"]]
     return {name: client.dump(name) for name in names}
 
 

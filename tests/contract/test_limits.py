@@ -106,7 +106,7 @@ def test_no_window_holds_more_than_its_rate_whoever_hits(client: redis.Redis) ->
     while time.monotonic() < until:
         for limits in (one, other):
             if limits.acquire("ann", rate).allowed:
-                hits.append(int(cast("bytes", client.lindex("exporter:rate:ann", 0))))
+                hits.append(int(cast("bytes", client.lindex("{exporter}:rate:ann", 0))))
 
     # Then: six of them never fit into a window, and the rate is used
     gaps = [later - first for first, later in zip(hits, hits[5:], strict=False)]
@@ -165,7 +165,7 @@ def test_a_clock_set_back_shuts_nobody_out(client: redis.Redis, ahead: float) ->
     # Given a full window by a clock that was ahead
     limits, rate = RateLimits(client), Rate(2, 0.2)
     then = round((time.time() + ahead) * 1e6)
-    client.rpush("exporter:rate:ann", then, then - 1)
+    client.rpush("{exporter}:rate:ann", then, then - 1)
 
     # When
     first = limits.acquire("ann", rate)

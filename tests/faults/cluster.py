@@ -157,8 +157,10 @@ class Cluster:
         """True if a worker has a lease on an export."""
         pids = self.pids(number)
         client = self.store.client
-        for export_id in cast("list[bytes]", client.zrange("exporter:leases", 0, -1)):
-            worker = cast("bytes | None", client.hget(b"exporter:export:" + export_id, "worker_id"))
+        for export_id in cast("list[bytes]", client.zrange("{exporter}:leases", 0, -1)):
+            worker = cast(
+                "bytes | None", client.hget(b"{exporter}:export:" + export_id, "worker_id")
+            )
             if worker is not None and int(worker.rpartition(b"-")[2]) in pids:
                 return True
         return False
@@ -274,7 +276,7 @@ class Cluster:
 
     def delete_messages(self) -> None:
         """Deletes all doorbells on the broker and all pending wake-ups in the store."""
-        self.store.client.delete("exporter:wake")
+        self.store.client.delete("{exporter}:wake")
         for queue in self._queues():
             self.broker.delete(queue)
 
@@ -302,7 +304,7 @@ class Cluster:
     def _queues(self) -> list[bytes]:
         return [
             key
-            for key in cast("list[bytes]", self.broker.keys("exporter*"))
+            for key in cast("list[bytes]", self.broker.keys("*:exporter*"))
             if cast("bytes", self.broker.type(key)) == b"list"
         ]
 
@@ -358,7 +360,7 @@ class Cluster:
     def _worker(self, number: int) -> Child:
         def reports() -> bool:
             # Checks by process id, because the presence key of a killed worker stays for a while.
-            mark = f"exporter:workers:{socket.gethostname()}:{child.pid}"
+            mark = f"{{exporter}}:workers:{socket.gethostname()}:{child.pid}"
             try:
                 return bool(self.store.client.exists(mark))
             except redis.RedisError:

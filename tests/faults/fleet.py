@@ -144,7 +144,9 @@ class Worker:
     def ready(self) -> bool:
         assert self.alive, f"the worker ended with {self.process.poll()}:\n{self.text()[-3000:]}"
         return bool(
-            self._fleet.store.client.exists(f"exporter:workers:{socket.gethostname()}:{self.pid}")
+            self._fleet.store.client.exists(
+                f"{{exporter}}:workers:{socket.gethostname()}:{self.pid}"
+            )
         )
 
     def terminate(self) -> float:

@@ -293,10 +293,10 @@ class History:
         self.counts["orphans after cleaning"] = len(self._bucket() - kept)
         client = self.cluster.store.client
         self.counts["entries left in Redis"] = (
-            client.zcard("exporter:leases")
-            + client.zcard("exporter:waiting")
-            + client.hlen("exporter:running")
-            + sum(map(int, cast("list[bytes]", client.hvals("exporter:lined"))))
+            client.zcard("{exporter}:leases")
+            + client.zcard("{exporter}:waiting")
+            + client.hlen("{exporter}:running")
+            + sum(map(int, cast("list[bytes]", client.hvals("{exporter}:lined"))))
         )
 
     def violations(self) -> dict[str, int]:

@@ -84,7 +84,7 @@ class Takeovers(threading.Thread):
     def _look(self, one: Takeover) -> None:
         fields = cast(
             "list[bytes | None]",
-            self._redis.hmget(f"exporter:export:{one.export_id}", ["fence", "state"]),
+            self._redis.hmget(f"{{exporter}}:export:{one.export_id}", ["fence", "state"]),
         )
         fence, state = fields
         waited = time.monotonic() - one.killed_at
@@ -99,10 +99,10 @@ class Takeovers(threading.Thread):
 
     def _leases(self) -> list[tuple[str, bytes, bytes]]:
         found = []
-        for member in cast("list[bytes]", self._redis.zrange("exporter:leases", 0, -1)):
+        for member in cast("list[bytes]", self._redis.zrange("{exporter}:leases", 0, -1)):
             fields = cast(
                 "list[bytes | None]",
-                self._redis.hmget(b"exporter:export:" + member, ["fence", "worker_id"]),
+                self._redis.hmget(b"{exporter}:export:" + member, ["fence", "worker_id"]),
             )
             fence, worker = fields
             if fence is not None and worker is not None:

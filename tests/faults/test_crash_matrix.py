@@ -143,8 +143,8 @@ class Bench:
         """The worker is dead: its lease is over, and a sweep finds what it had."""
         self.seams.die_at, self.seams.is_dead = None, False
         client = self.real_store.client
-        for member in cast("list[bytes]", client.zrange("exporter:leases", 0, -1)):
-            client.zadd("exporter:leases", {member: 1}, xx=True)
+        for member in cast("list[bytes]", client.zrange("{exporter}:leases", 0, -1)):
+            client.zadd("{exporter}:leases", {member: 1}, xx=True)
         self.real_store.sweep()
 
     @property

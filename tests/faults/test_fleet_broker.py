@@ -136,7 +136,7 @@ def test_doorbells_that_are_all_deleted_change_nothing(links: Links) -> None:
         exports = {f"long{n}": fleet.create(f"long{n}", 20) for n in range(2)}
         until(lambda: fleet.upstream.asked["long0", 1] and fleet.upstream.asked["long1", 1], 20)
         exports |= {f"wait{n}": fleet.create(f"wait{n}", 3) for n in range(4)}
-        until(lambda: any(True for _ in broker.scan_iter(f"{QUEUE}*")), 5, "a doorbell")
+        until(lambda: any(True for _ in broker.scan_iter(f"*:{QUEUE}*")), 5, "a doorbell")
         # When
         broker.flushdb()
         until(lambda: fleet.ended(list(exports.values())), 40, "all after the deletion")
@@ -160,7 +160,7 @@ def test_doorbells_that_come_five_times_double_nothing(links: Links) -> None:
         nonlocal copied
         with raw(fleet.broker_url) as broker:
             while not done.wait(0.02):
-                for key in broker.scan_iter(f"{QUEUE}*"):
+                for key in broker.scan_iter(f"*:{QUEUE}*"):
                     for message in broker.lrange(key, 0, 3):
                         copied += broker.lpush(key, *[message] * 4) > 0
 

@@ -64,7 +64,7 @@ class Sender:
 
     def ready(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()[-3000:]
-        mark = f"exporter:senders:{socket.gethostname()}:{self.process.pid}"
+        mark = f"{{exporter}}:senders:{socket.gethostname()}:{self.process.pid}"
         return bool(self._fleet.store.client.exists(mark))
 
     def kill(self) -> None:
@@ -197,7 +197,7 @@ def test_every_event_arrives_although_senders_and_redis_are_killed(
         until(lambda: own.unfinished(*endpoints.values()) == 0, 60, "and all of it settled")
         assert set(taken) == expected
         assert own.outbox.peek() == ()
-        assert own.fleet.store.client.hlen("exporter:delivering") == 0
+        assert own.fleet.store.client.hlen("{exporter}:delivering") == 0
         again = sum(taken.values()) - len(expected)
         sys.stdout.write(
             f"\n{len(expected)} deliveries, {again} of them twice, "

@@ -302,8 +302,8 @@ def test_a_search_for_a_rare_state_costs_little(desk: Hooked) -> None:
     endpoint = desk.register()["id"]
     pipe = desk.client.pipeline()
     for n in range(1_500):
-        pipe.zadd(f"exporter:deliveries:{endpoint}", {f"d{n}": n})
-        pipe.hset(f"exporter:delivery:d{n}", "state", "pending")
+        pipe.zadd(f"{{exporter}}:deliveries:{endpoint}", {f"d{n}": n})
+        pipe.hset(f"{{exporter}}:delivery:d{n}", "state", "pending")
     pipe.execute()
     began = time.monotonic()
     desk.client.config_resetstat()

@@ -37,17 +37,17 @@ class Attacked(NamedTuple):
     def store_deep(self, export_id: str, user: str = "ann") -> None:
         """Stores an export with a deeply nested search, as 0.1.0 did."""
         self.store.create(spec(export_id, user))
-        text = self.client.hget(f"exporter:export:{export_id}", "spec")
+        text = self.client.hget(f"{{exporter}}:export:{export_id}", "spec")
         assert isinstance(text, bytes)
         head, rest = text.split(b'"query":', 1)
         _, tail = rest.split(b',"query_sha256"', 1)
         deep = b'{"a":' * DEPTH + b"{}" + b"}" * DEPTH
         whole = head + b'"query":{"es_dsl":' + deep + b'},"query_sha256"' + tail
-        self.client.hset(f"exporter:export:{export_id}", "spec", whole)
+        self.client.hset(f"{{exporter}}:export:{export_id}", "spec", whole)
 
     def end_waits(self) -> None:
-        for export_id in cast("list[bytes]", self.client.zrange("exporter:waiting", 0, -1)):
-            self.client.zadd("exporter:waiting", {export_id.decode(): 0})
+        for export_id in cast("list[bytes]", self.client.zrange("{exporter}:waiting", 0, -1)):
+            self.client.zadd("{exporter}:waiting", {export_id.decode(): 0})
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_deep_records_fail_after_a_fixed_number_of_claims_and_others_run_on(
     for _ in range(MAX_UNREADABLE_CLAIMS):
         attacked.end_waits()
         assert attacked.store.claim("worker-1", lease=LEASE) is None
-    states = {attacked.client.hget(f"exporter:export:deep-{n}", "state") for n in range(MANY)}
+    states = {attacked.client.hget(f"{{exporter}}:export:deep-{n}", "state") for n in range(MANY)}
     assert states == {b"failed"}
     # And it is counted
     counted = attacked.store.counters()
@@ -138,13 +138,13 @@ def test_a_deep_record_is_canceled_although_a_dead_worker_has_its_lease(
 
     # When
     answer = attacked.http.post("/v1/exports/deep/cancel")
-    attacked.client.zadd("exporter:leases", {"deep": 0})
+    attacked.client.zadd("{exporter}:leases", {"deep": 0})
     attacked.store.sweep()
 
     # Then: the next claim ends it
     assert answer.status_code == 202
     assert attacked.store.claim("worker-1", lease=LEASE) is None
-    state = attacked.client.hget("exporter:export:deep", "state")
+    state = attacked.client.hget("{exporter}:export:deep", "state")
     assert state == State.CANCELED.encode()
     assert attacked.store.queue_counts().waiting == 0
 
@@ -154,7 +154,7 @@ def test_no_surface_fails_at_a_damaged_record(attacked: Attacked, field: str) ->
     # Given: an export that has ended, and whose record is damaged then
     attacked.store.create(spec("e"))
     finish(attacked.store, claim(attacked.store))
-    attacked.client.hset("exporter:export:e", field, b"\xff")
+    attacked.client.hset("{exporter}:export:e", field, b"\xff")
 
     # When
     answers = [

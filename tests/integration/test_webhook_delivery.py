@@ -405,7 +405,7 @@ def test_a_record_that_this_version_cannot_read_holds_nobody_up(desk: Desk) -> N
         endpoint = register(desk, receiver)
         for export_id in ("strange", "plain"):
             desk.store.create(spec(export_id))
-        desk.client.hset("exporter:export:strange", "state", "hovering")
+        desk.client.hset("{exporter}:export:strange", "state", "hovering")
         sender = deliverer(desk)
         # When
         sender.run(budget=timedelta(seconds=0.5))
@@ -431,9 +431,9 @@ def test_many_events_that_nobody_can_read_delay_no_webhook_of_another_user(desk:
         mine = register(desk, receiver, "bob")
         for number in range(400):
             desk.store.create(spec(f"deep-{number}"))
-            desk.client.hset(f"exporter:export:deep-{number}", "spec", deep)
+            desk.client.hset(f"{{exporter}}:export:deep-{number}", "spec", deep)
         desk.client.rpush(
-            "exporter:outbox", b"", b"\xff", b"export.flown 1 1 0 0 e", b"a b c d e f"
+            "{exporter}:outbox", b"", b"\xff", b"export.flown 1 1 0 0 e", b"a b c d e f"
         )
         desk.store.create(spec("plain", "bob"))
         # When

@@ -363,7 +363,7 @@ def test_with_nothing_ready_or_no_store_there_is_nothing_to_do(
 def _waits(broker: str) -> int:
     """Doorbells of any priority on that broker."""
     with redis.Redis.from_url(broker) as client:
-        return sum(int(str(client.llen(key))) for key in client.keys(f"{QUEUE}*"))
+        return sum(int(str(client.llen(key))) for key in client.keys(f"*:{QUEUE}*"))
 
 
 def _until(condition: Callable[[], bool]) -> None:
@@ -425,7 +425,7 @@ def test_the_relay_adds_no_doorbell_when_enough_wait(
         for priority in (0, 0, 9, 9, 5, 0):
             fleet.create("board", priority=priority)
         relay.start()
-        _until(lambda: store.client.llen("exporter:wake") == 0)
+        _until(lambda: store.client.llen("{exporter}:wake") == 0)
         time.sleep(0.1)
         # Then
         assert _waits(broker.url) == 3

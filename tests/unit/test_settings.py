@@ -121,6 +121,8 @@ def test_an_invalid_duration_is_named_with_its_variable(
         ("EXPORTER_TENANT_SLOTS", "-1", r"EXPORTER_TENANT_SLOTS: .*greater than or equal to 0"),
         ("EXPORTER_REDIS_URL", "localhost:6379", r"EXPORTER_REDIS_URL: .*redis://HOST"),
         ("EXPORTER_REDIS_URL", "redis://h/db", r"EXPORTER_REDIS_URL: .*redis://HOST"),
+        ("EXPORTER_REDIS_PREFIX", "{staging}", r"EXPORTER_REDIS_PREFIX: '{staging}' is no prefix"),
+        ("EXPORTER_REDIS_PREFIX", "a" * 65, r"EXPORTER_REDIS_PREFIX: 'a+' is no prefix"),
         ("EXPORTER_BROKER_URL", "amqp://h", r"EXPORTER_BROKER_URL: .*redis://HOST"),
         ("EXPORTER_WEBHOOK_ALLOW_PRIVATE", "10.0.0.0/8,lan", r"EXPORTER_WEBHOOK_ALLOW.*'lan'"),
         ("EXPORTER_WEBHOOK_ALLOW_PRIVATE", "10.0.0.1/8", r"EXPORTER_WEBHOOK_ALLOW.*host bits"),

@@ -9,6 +9,7 @@ from exporter.cli.doctor.checks import Problem
 from exporter.cli.doctor.redis_checks import RECORDS, connected
 from exporter.settings import Settings
 from exporter.store.redis import keys
+from exporter.store.redis.keys import KeyNames
 
 API = "EXPORTER_PUBLIC_URL"
 
@@ -55,7 +56,8 @@ def beat(settings: Settings) -> str:
 
 def _alive(settings: Settings, presence: str, what: str, effect: str, command: str) -> str:
     with connected(settings.redis_url, RECORDS) as client:
-        alive = sum(1 for _ in client.scan_iter(f"{presence}*", count=1000))
+        names = KeyNames(settings.redis_prefix)
+        alive = sum(1 for _ in client.scan_iter(names(presence, "*"), count=1000))
     if not alive:
         raise Problem(f"no {what} is alive, so {effect}", remedy=f"start one with `{command}`")
     return f"{alive} alive"

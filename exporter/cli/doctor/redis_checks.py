@@ -11,6 +11,7 @@ from exporter.cli.doctor.checks import Problem, Status
 from exporter.settings import Settings
 from exporter.store.redis import diagnosis, durability, probe, versions
 from exporter.store.redis.diagnosis import Diagnosis
+from exporter.store.redis.keys import KeyNames
 
 RECORDS = "EXPORTER_REDIS_URL"
 BROKER = "EXPORTER_BROKER_URL"
@@ -28,7 +29,7 @@ def connection(settings: Settings) -> str:
 def writes(settings: Settings) -> str:
     """The Redis takes every command of the service; the keys of the check are deleted."""
     with connected(settings.redis_url, RECORDS) as client:
-        _raise(durability.writes(client), RECORDS, Status.FAIL)
+        _raise(durability.writes(client, KeyNames(settings.redis_prefix)), RECORDS, Status.FAIL)
     return "takes every command of the service"
 
 
@@ -53,7 +54,8 @@ def is_maintained(settings: Settings) -> str:
 def broker(settings: Settings) -> str:
     """The Redis of the messages takes every command of Celery."""
     with connected(settings.broker, BROKER) as client:
-        refused = diagnosis.explain(probe.probe_broker(client), client)
+        names = KeyNames(settings.redis_prefix)
+        refused = diagnosis.explain(probe.probe_broker(client, names), client)
         _raise([refused] if refused else [], BROKER, Status.FAIL)
         with connected(settings.redis_url, RECORDS) as records:
             is_another = diagnosis.address(client) != diagnosis.address(records)

@@ -9,6 +9,7 @@ from exporter.cli.doctor.checks import Check
 from exporter.settings import Settings
 
 _REDIS = ("EXPORTER_REDIS_URL",)
+_PROCESSES = (*_REDIS, "EXPORTER_REDIS_PREFIX")
 _BROKER = ("EXPORTER_BROKER_URL", *_REDIS)
 _S3 = (
     "EXPORTER_S3_ENDPOINT_URL",
@@ -30,9 +31,9 @@ CHECKS: Sequence[Check] = (
     Check("s3 exports", storage_checks.exports, needs=["s3"], variables=_S3),
     Check("s3 link", storage_checks.link, needs=["s3"], variables=_LINK),
     Check("api", process_checks.api, variables=["EXPORTER_PUBLIC_URL"]),
-    Check("workers", process_checks.workers, needs=["redis"], variables=_REDIS),
-    Check("webhooks", process_checks.senders, needs=["redis"], variables=_REDIS),
-    Check("beat", process_checks.beat, needs=["redis"], variables=_REDIS),
+    Check("workers", process_checks.workers, needs=["redis"], variables=_PROCESSES),
+    Check("webhooks", process_checks.senders, needs=["redis"], variables=_PROCESSES),
+    Check("beat", process_checks.beat, needs=["redis"], variables=_PROCESSES),
 )
 """The checks that do not depend on the content of a file."""
 

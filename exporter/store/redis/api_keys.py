@@ -20,14 +20,12 @@ from exporter.core.exports import PRIORITIES
 from exporter.core.plans import Plan
 from exporter.core.rates import Rate
 from exporter.store.redis import credit_accounts, errors
+from exporter.store.redis.keys import DEFAULT, KeyNames
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 SCOPES = ("read", "write")
 """Scopes of a key: `read` allows polling and listing, `write` creating and canceling."""
-
-_PREFIX = "exporter:key:"
-_INDEX = "exporter:keys"
 
 
 class ApiKey(msgspec.Struct, frozen=True):
@@ -55,8 +53,10 @@ class KeyRing:
     at no cost for a poll. All methods raise StoreUnavailable.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, names: KeyNames = DEFAULT) -> None:
         self._redis = client
+        self._names = names
+        self._index = names("keys")
 
     @property
     def client(self) -> redis.Redis:
@@ -89,11 +89,11 @@ class KeyRing:
         key = ApiKey(_id(digest), user, tuple(scopes), name, datetime.now(UTC), plan)
         with errors.translate_errors():
             pipe = self._redis.pipeline(transaction=True)
-            pipe.set(_PREFIX + digest, msgspec.json.encode(key))
-            pipe.hset(_INDEX, key.id, digest)
+            pipe.set(self._names("key", digest), msgspec.json.encode(key))
+            pipe.hset(self._index, key.id, digest)
             if balance is not None:
                 credit_accounts.check(balance)
-                pipe.hset(credit_accounts.account(key.id), "left", str(balance))
+                pipe.hset(self._names("account", key.id), "left", str(balance))
             pipe.execute()
         return secret
 
@@ -105,7 +105,7 @@ class KeyRing:
     def list(self) -> Sequence[ApiKey]:
         """Returns all keys that are not revoked, oldest first."""
         with errors.translate_errors():
-            digests = cast("list[bytes]", self._redis.hvals(_INDEX))
+            digests = cast("list[bytes]", self._redis.hvals(self._index))
         found = self._read([digest.decode() for digest in digests])
         return sorted(found, key=lambda key: key.created_at)
 
@@ -132,10 +132,10 @@ class KeyRing:
         if concurrency is not None:
             changes["concurrency"] = concurrency
         with errors.translate_errors():
-            digest = cast("bytes | None", self._redis.hget(_INDEX, key_id))
+            digest = cast("bytes | None", self._redis.hget(self._index, key_id))
             if digest is None:
                 return False
-            name = _PREFIX + digest.decode()
+            name = self._names("key", digest.decode())
             changed = False
 
             def change(pipe: redis.client.Pipeline) -> None:
@@ -163,12 +163,12 @@ class KeyRing:
         exists.
         """
         with errors.translate_errors():
-            digest = cast("bytes | None", self._redis.hget(_INDEX, key_id))
+            digest = cast("bytes | None", self._redis.hget(self._index, key_id))
             if digest is None:
                 return False
             pipe = self._redis.pipeline(transaction=True)
-            pipe.delete(_PREFIX + digest.decode(), credit_accounts.account(key_id))
-            pipe.hdel(_INDEX, key_id)
+            pipe.delete(self._names("key", digest.decode()), self._names("account", key_id))
+            pipe.hdel(self._index, key_id)
             pipe.execute()
         return True
 
@@ -180,8 +180,8 @@ class KeyRing:
         with errors.translate_errors():
             pipe = self._redis.pipeline(transaction=False)
             for digest in digests:
-                pipe.get(_PREFIX + digest)
-                pipe.hexists(credit_accounts.account(_id(digest)), "left")
+                pipe.get(self._names("key", digest))
+                pipe.hexists(self._names("account", _id(digest)), "left")
             answers = pipe.execute()
         found = []
         for digest, value, metered in zip(digests, answers[::2], answers[1::2], strict=True):

@@ -17,6 +17,7 @@ from exporter.store.base import ExportStore
 from exporter.store.redis import errors, records
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.async_connection import AsyncConnection
+from exporter.store.redis.keys import DEFAULT, KeyNames
 from exporter.store.redis.rate_limits import RateLimits
 from exporter.store.redis.store import RedisStore
 
@@ -90,13 +91,13 @@ class ReplayRunner:
     function must make few calls and compute little. Replay sends no command twice.
     """
 
-    def __init__(self, channel: AsyncConnection) -> None:
+    def __init__(self, channel: AsyncConnection, names: KeyNames = DEFAULT) -> None:
         self._channel = channel
         self._client = _RecordingClient()
         client = cast("redis.Redis", self._client)
-        self.keys = KeyRing(client)
-        self.limits = RateLimits(client)
-        self.store: ExportStore = RedisStore(client)
+        self.keys = KeyRing(client, names)
+        self.limits = RateLimits(client, names)
+        self.store: ExportStore = RedisStore(client, names)
 
     async def run(self, work: Callable[[AsyncRunner], T]) -> T:
         answers: list[Any] = []
@@ -207,5 +208,5 @@ def open_runner(keys: KeyRing, limits: RateLimits, store: Callable[[], ExportSto
     if isinstance(first, RedisStore) and first.client is keys.client:
         channel = AsyncConnection.for_client(keys.client)
         if channel is not None:
-            return ReplayRunner(channel)
+            return ReplayRunner(channel, first.names)
     return ThreadRunner(keys, limits, store)

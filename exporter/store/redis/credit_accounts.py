@@ -10,6 +10,7 @@ import redis
 from exporter.core.plans import Balance, CreditsSpent
 from exporter.errors import ExporterError
 from exporter.store.redis import errors, script_loader
+from exporter.store.redis.keys import DEFAULT, KeyNames
 
 MAX_CREDITS = 10**15
 """Largest balance of a key.
@@ -30,16 +31,19 @@ class Credits:
     lost. All methods raise StoreUnavailable.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, names: KeyNames = DEFAULT) -> None:
         self._client = client
-        self._charge = script_loader.load(client, "charge")
-        self._refund = script_loader.load(client, "refund")
-        self._grant = script_loader.load(client, "grant")
+        self._names = names
+        self._charge = script_loader.load(client, names, "charge")
+        self._refund = script_loader.load(client, names, "refund")
+        self._grant = script_loader.load(client, names, "grant")
 
     def balance(self, key_id: str) -> Balance:
         """Returns the account of a key; for an unknown key, an unlimited and unused account."""
         with errors.translate_errors():
-            fields = self._client.hmget(account(key_id), ["left", "used", "reserved"])
+            fields = self._client.hmget(
+                self._names("account", key_id), ["left", "used", "reserved"]
+            )
         left, used, reserved = cast("list[bytes | None]", fields)
         return Balance(None if left is None else int(left), int(used or 0), int(reserved or 0))
 
@@ -95,11 +99,6 @@ class Credits:
         if answer == b"unknown":
             raise UnknownKey(f"no key has the id {key_id!r}: `exporter keys list` shows all ids")
         return cast("bytes", answer)
-
-
-def account(key_id: str) -> str:
-    """Returns the name of the Redis key that holds the account of an API key."""
-    return f"exporter:account:{key_id}"
 
 
 def check(amount: int) -> None:

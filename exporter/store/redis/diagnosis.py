@@ -211,7 +211,7 @@ def _lacking(refusals: Sequence[Refusal], client: redis.Redis) -> Diagnosis:
     if all(re.search(r"\bkeys?\b", one.error) for one in refusals):
         return Diagnosis(
             f"the Redis user {user!r} may not use all keys of the service",
-            f"run ACL SETUSER {user} ~* (records need ~exporter:*, Celery's messages all keys)",
+            f"run ACL SETUSER {user} ~{{exporter}}:* (in the braces what EXPORTER_REDIS_PREFIX is)",
             is_permanent=True,
         )
     commands = list(dict.fromkeys(one.command for one in refusals))

@@ -13,12 +13,13 @@ from redis.retry import Retry
 from exporter.errors import ConfigurationError, StoreUnavailable
 from exporter.store.redis import diagnosis, errors, probe, versions
 from exporter.store.redis.diagnosis import Diagnosis
+from exporter.store.redis.keys import KeyNames
 
 FULL_SHARE = 0.9
 """Share of maxmemory above which no export is created; the same as in create.lua."""
 
 
-def check(client: redis.Redis) -> Sequence[str]:
+def check(client: redis.Redis, names: KeyNames) -> Sequence[str]:
     """Returns warnings about this Redis, such as settings that weaken durability.
 
     Raises ConfigurationError if waiting does not help: if Redis would lose exports, because it
@@ -27,7 +28,7 @@ def check(client: redis.Redis) -> Sequence[str]:
     answer.
     """
     try:
-        found = [*persistence(client), *writes(client)]
+        found = [*persistence(client), *writes(client, names)]
     except RedisError as error:
         cause = diagnosis.diagnose(error, client)
         kind = ConfigurationError if cause.is_permanent else StoreUnavailable
@@ -38,14 +39,14 @@ def check(client: redis.Redis) -> Sequence[str]:
     return [f"{one}." for one in found]
 
 
-def check_broker(url: str, variable: str) -> Sequence[str]:
+def check_broker(url: str, names: KeyNames, variable: str) -> Sequence[str]:
     """Returns warnings about the Redis of Celery's messages, whose URL is in the variable.
 
     Raises ConfigurationError and StoreUnavailable like `check`.
     """
     with connect_once(url) as client:
         try:
-            refused = diagnosis.explain(probe.probe_broker(client), client)
+            refused = diagnosis.explain(probe.probe_broker(client, names), client)
         except RedisError as error:
             refused = diagnosis.diagnose(error, client)
             if not refused.is_permanent:
@@ -57,7 +58,7 @@ def check_broker(url: str, variable: str) -> Sequence[str]:
     return [f"{variable}: {refused}."]
 
 
-def allows_channels(url: str) -> bool:
+def allows_channels(url: str, names: KeyNames) -> bool:
     """True if the user of the URL may subscribe to the channel of Celery's remote control.
 
     Raises StoreUnavailable if Redis does not answer.
@@ -65,7 +66,7 @@ def allows_channels(url: str) -> bool:
     with connect_once(url) as client, client.pubsub() as channels:
         database = client.connection_pool.connection_kwargs.get("db") or 0
         try:
-            channels.psubscribe(f"/{database}.celery.pidbox")
+            channels.psubscribe(names(f"/{database}.celery.pidbox"))
             return channels.get_message(timeout=3) is not None
         except NoPermissionError:
             return False
@@ -80,12 +81,12 @@ def connect_once(url: str) -> redis.Redis:
     )
 
 
-def writes(client: redis.Redis) -> Sequence[Diagnosis]:
+def writes(client: redis.Redis, names: KeyNames) -> Sequence[Diagnosis]:
     """Returns why Redis refuses commands that the record store needs; nothing if it refuses none.
 
     Raises RedisError if Redis does not answer.
     """
-    found = diagnosis.explain(probe.probe_records(client), client)
+    found = diagnosis.explain(probe.probe_records(client, names), client)
     return [] if found is None else [found]
 
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 import redis
 
 from exporter.store.redis import errors, script_loader
+from exporter.store.redis.keys import KeyNames
 
 RECORD_COMMANDS = """
     SET {text} 1
@@ -71,18 +72,18 @@ BROKER_COMMANDS = """
     LLEN {queue}
     LPUSH {webhook_queue} 1
     LLEN {webhook_queue}
-    SADD _kombu.binding.{probe} m
-    SMEMBERS _kombu.binding.{probe}
-    ZADD unacked_index 1 {probe}
-    ZRANGE unacked_index 1 0 BYSCORE REV LIMIT 0 1 WITHSCORES
-    ZREM unacked_index {probe}
-    HSET unacked {probe} 1
-    HGET unacked {probe}
-    HDEL unacked {probe}
-    SET unacked_mutex_{probe} 1 NX PX 60000
-    GET unacked_mutex_{probe}
+    SADD {binding} m
+    SMEMBERS {binding}
+    ZADD {unacked_index} 1 {tag}
+    ZRANGE {unacked_index} 1 0 BYSCORE REV LIMIT 0 1 WITHSCORES
+    ZREM {unacked_index} {tag}
+    HSET {unacked} {tag} 1
+    HGET {unacked} {tag}
+    HDEL {unacked} {tag}
+    SET {mutex} 1 NX PX 60000
+    GET {mutex}
     EXISTS {queue}
-    DEL {queue} {webhook_queue} _kombu.binding.{probe} unacked_mutex_{probe}
+    DEL {queue} {webhook_queue} {binding} {mutex}
 """
 """Commands of Celery's transport on its keys."""
 QUEUES: Mapping[str, str] = {"queue": "exporter", "webhook_queue": "webhooks"}
@@ -97,46 +98,51 @@ class Refusal(NamedTuple):
     error: str
 
 
-def probe_records(client: redis.Redis) -> Sequence[Refusal]:
+def probe_records(client: redis.Redis, names: KeyNames) -> Sequence[Refusal]:
     """Runs the commands of the record store, and returns those that were refused.
 
     Raises RedisError if Redis does not answer.
     """
-    prefix = f"exporter:probe:{uuid4()}"
-    names = {kind: f"{prefix}:{kind}" for kind in ("text", "hash", "zset", "list", "set")}
+    word = str(uuid4())
+    kinds = ("text", "hash", "zset", "list", "set")
+    keys = {kind: names("probe", word, kind) for kind in kinds}
     return [
-        *_run(client, _parse(RECORD_COMMANDS, names)),
-        *_transact(client, names["text"]),
-        *_attempt("BRPOP", lambda: client.brpop([names["list"]], timeout=0.01)),
-        *_attempt("BLPOP", lambda: client.blpop([names["list"]], timeout=0.01)),
+        *_run(client, RECORD_COMMANDS, keys),
+        *_transact(client, keys["text"]),
+        *_attempt("BRPOP", lambda: client.brpop([keys["list"]], timeout=0.01)),
+        *_attempt("BLPOP", lambda: client.blpop([keys["list"]], timeout=0.01)),
     ]
 
 
-def probe_broker(client: redis.Redis) -> Sequence[Refusal]:
+def probe_broker(client: redis.Redis, names: KeyNames) -> Sequence[Refusal]:
     """Runs the commands of Celery's transport, and returns those that were refused.
 
     Raises RedisError if Redis does not answer.
     """
     word = f"probe-{uuid4()}"
-    names = {name: f"{queue}{_SEPARATOR}{word}" for name, queue in QUEUES.items()}
+    keys = {
+        **{kind: names(f"{queue}{_SEPARATOR}{word}") for kind, queue in QUEUES.items()},
+        "binding": names(f"_kombu.binding.{word}"),
+        "unacked": names("unacked"),
+        "unacked_index": names("unacked_index"),
+        "mutex": names(f"unacked_mutex_{word}"),
+    }
     return [
         *_attempt("PING", client.ping),
-        *_run(client, _parse(BROKER_COMMANDS, {**names, "probe": word})),
-        *_transact(client, names["queue"]),
-        *_attempt("BRPOP", lambda: client.brpop(list(names.values()), timeout=0.01)),
+        *_run(client, BROKER_COMMANDS, {**keys, "tag": word}),
+        *_transact(client, keys["queue"]),
+        *_attempt("BRPOP", lambda: client.brpop([keys[kind] for kind in QUEUES], timeout=0.01)),
     ]
 
 
-def _parse(commands: str, names: Mapping[str, str]) -> Sequence[Sequence[str]]:
-    return [
-        [word.format(**names) for word in line.split()] for line in commands.strip().splitlines()
-    ]
-
-
-def _run(client: redis.Redis, commands: Sequence[Sequence[str]]) -> Sequence[Refusal]:
-    script: Any = script_loader.load_standalone(client, "probe")
+def _run(client: redis.Redis, text: str, words: Mapping[str, str]) -> Sequence[Refusal]:
+    """Runs the commands of a text, in which each word in braces stands for a key or a value."""
+    lines = [line.split() for line in text.strip().splitlines()]
+    commands = [[word.format_map(words) for word in line] for line in lines]
+    keys = [key for kind, key in words.items() if kind != "tag"]
+    script = script_loader.load_standalone(client, "probe")
     answer: list[Any] = []
-    refused = _attempt("EVALSHA", lambda: answer.extend(script(args=[json.dumps(commands)])))
+    refused = _attempt("EVALSHA", lambda: answer.extend(script(keys, [json.dumps(commands)])))
     return refused or [
         Refusal(commands[index - 1][0], error.decode(errors="replace"))
         for index, error in zip(answer[::2], answer[1::2], strict=True)

@@ -15,6 +15,7 @@ from exporter.core.rates import (
     Rate,
 )
 from exporter.store.redis import errors, script_loader
+from exporter.store.redis.keys import DEFAULT, KeyNames
 
 
 class RedisBudgets:
@@ -24,7 +25,8 @@ class RedisBudgets:
     unused. If Redis loses the key of a budget, one request may start too early.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, names: KeyNames = DEFAULT) -> None:
+        self.names = names
         self.reserve = script_loader.load_standalone(client, "reserve")
         self.pause_for = script_loader.load_standalone(client, "pause")
 
@@ -41,7 +43,9 @@ class _RedisBudget:
     def __init__(
         self, shared: RedisBudgets, source: str, rate: Rate, *, is_worker: bool = True
     ) -> None:
-        self._shared, self._source, self._rate = shared, source, rate
+        self._shared, self._rate = shared, rate
+        kinds = ("budget", "budget_workers", "budget_api")
+        self._keys = [shared.names(kind, source) for kind in kinds]
         self._api_interval = 0.0 if is_worker else rate.interval / API_SHARE
 
     def reserve(self) -> float:
@@ -52,12 +56,12 @@ class _RedisBudget:
             WORKER_MEMORY_SECONDS,
         )
         with errors.translate_errors():
-            wait = self._shared.reserve(args=[self._source, *map(_micros, times)])
+            wait = self._shared.reserve(self._keys, [*map(_micros, times)])
         return cast("int", wait) / 1_000_000
 
     def pause_for(self, seconds: float) -> None:
         with errors.translate_errors():
-            self._shared.pause_for(args=[self._source, _micros(seconds)])
+            self._shared.pause_for(self._keys[:1], [_micros(seconds)])
 
 
 def _micros(seconds: float) -> int:

@@ -11,6 +11,7 @@ import redis
 
 from exporter.core.rates import Rate
 from exporter.store.redis import errors, records, script_loader
+from exporter.store.redis.keys import DEFAULT, KeyNames
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class RateLimits:
     request that the client sends twice, because a reply was lost, may count twice.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, names: KeyNames = DEFAULT) -> None:
+        self._names = names
         self._acquire = script_loader.load_standalone(client, "acquire")
 
     def acquire(self, name: str, rate: Rate) -> Window:
@@ -48,7 +50,8 @@ class RateLimits:
         window = math.ceil(rate.seconds * 1_000_000)
         with errors.translate_errors():
             answer = cast(
-                "tuple[int, int, bytes, bytes]", self._acquire(args=[name, rate.requests, window])
+                "tuple[int, int, bytes, bytes]",
+                self._acquire([self._names("rate", name)], [rate.requests, window]),
             )
         allowed, counted, now, leaves = answer
         return Window(

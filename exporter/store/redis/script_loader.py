@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib import resources
+from typing import Any, Protocol
 
 import redis
-from redis.commands.core import Script
+
+from exporter.store.redis.keys import KeyNames
 
 _FOLDER = resources.files(__package__).joinpath("scripts")
 
 
-def load(client: redis.Redis, name: str) -> Script:
+class Script(Protocol):
+    """A Lua script that knows its keys."""
+
+    def __call__(self, *, args: Sequence[str | bytes | int | float]) -> Any: ...
+
+
+def load(client: redis.Redis, names: KeyNames, name: str) -> Script:
     """Returns the Lua script `name`, preceded by the text of `common.lua`.
 
     Redis is not contacted before the script is called.
     """
-    return client.register_script(_text("common") + _text(name))
+    return _bind(client, names, _text("common") + _text(name))
 
 
-def load_from_package(client: redis.Redis, package: str, name: str) -> Script:
+def load_from_package(client: redis.Redis, names: KeyNames, package: str, name: str) -> Script:
     """Returns the Lua script `name` in the folder `scripts` of another package.
 
     It is preceded by the text of this package's `common.lua` and of the other package's own.
     """
     folder = resources.files(package).joinpath("scripts")
     own = (folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("common", name))
-    return client.register_script(_text("common") + "".join(own))
+    return _bind(client, names, _text("common") + "".join(own))
+
+
+def load_standalone(client: redis.Redis, name: str) -> Any:
+    """Returns the Lua script `name` alone, for scripts whose keys the caller gives."""
+    return client.register_script(_text(name))
 
 
 def padded_words(names: Iterable[str]) -> str:
@@ -40,9 +54,8 @@ def padded_words(names: Iterable[str]) -> str:
     return f" {' '.join(names)} "
 
 
-def load_standalone(client: redis.Redis, name: str) -> Script:
-    """Returns the Lua script `name` alone, for scripts that do not need `common.lua`."""
-    return client.register_script(_text(name))
+def _bind(client: redis.Redis, names: KeyNames, text: str) -> Script:
+    return partial(client.register_script(text), [names.root])
 
 
 def _text(name: str) -> str:

@@ -48,7 +48,8 @@ from exporter.store.base import (
     limit_reached,
     weights,
 )
-from exporter.store.redis import durability, errors, keys, records, script_loader
+from exporter.store.redis import durability, errors, records, script_loader
+from exporter.store.redis.keys import DEFAULT, KeyNames
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -94,12 +95,12 @@ class RedisStore:
     command whose reply was lost.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
-        self.client = client
-        self._scripts = {name: script_loader.load(client, name) for name in _SCRIPTS}
+    def __init__(self, client: redis.Redis, names: KeyNames = DEFAULT) -> None:
+        self.client, self.names = client, names
+        self._scripts = {name: script_loader.load(client, names, name) for name in _SCRIPTS}
 
     @classmethod
-    def connect(cls, url: str, *, patient: bool = True) -> Self:
+    def connect(cls, url: str, names: KeyNames = DEFAULT, *, patient: bool = True) -> Self:
         """Returns a store whose calls fail after at most 13 s without a reply from Redis.
 
         Before that, calls are retried, so shorter outages only delay them. With `patient` false,
@@ -116,7 +117,8 @@ class RedisStore:
                 socket_keepalive=True,
                 retry=Retry(ExponentialBackoff(cap=1, base=0.05), 3 if patient else 1),
                 retry_on_error=[redis.BusyLoadingError, redis.ConnectionError, redis.TimeoutError],
-            )
+            ),
+            names,
         )
 
     def check(self) -> Sequence[str]:
@@ -124,7 +126,7 @@ class RedisStore:
 
         Raises ConfigurationError if this Redis would lose exports. See `durability.check`.
         """
-        return durability.check(self.client)
+        return durability.check(self.client, self.names)
 
     def create(
         self, spec: Spec, idempotency: Idempotency | None = None, quota: Quota = NO_QUOTA
@@ -175,7 +177,7 @@ class RedisStore:
         return records.show(found, found_id.decode())
 
     def get(self, export_id: str, *, whole: bool = True) -> Export | None:
-        name = keys.export(export_id)
+        name = self.names("export", export_id)
         with errors.translate_errors():
             if whole:
                 fields = cast("dict[bytes, bytes]", self.client.hgetall(name))
@@ -186,7 +188,7 @@ class RedisStore:
         return records.read(fields, export_id) if fields and not _HIDDEN & fields.keys() else None
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
-        index = f"exporter:user:{user_id}"
+        index = self.names("user", user_id)
         before = list_cursors.decode(cursor) if cursor is not None else None
         found: list[tuple[int, Export]] = []
         left, ended = MAX_PAGE_BYTES, False
@@ -210,7 +212,7 @@ class RedisStore:
                     ended, entries = True, entries[: max(count, 0 if found else 1)]
                 pipe = self.client.pipeline(transaction=False)
                 for member, _ in entries:
-                    pipe.hmget(keys.export(member.decode()), records.SHOWN_FIELDS)
+                    pipe.hmget(self.names("export", member.decode()), records.SHOWN_FIELDS)
                 answers = [records.shown(one) for one in pipe.execute()]
                 # A record expires by its TTL, but its entry in this index does not.
                 gone = [
@@ -235,7 +237,7 @@ class RedisStore:
         """Returns how many of the records fit into so many bytes, and the bytes that are left."""
         pipe = self.client.pipeline(transaction=False)
         for member in members:
-            pipe.hstrlen(keys.export(member.decode()), "spec")
+            pipe.hstrlen(self.names("export", member.decode()), "spec")
         for count, size in enumerate(cast("list[int]", pipe.execute())):
             if size > left:
                 return count, 0
@@ -377,12 +379,12 @@ class RedisStore:
 
     def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
         with errors.translate_errors():
-            ids = cast("list[bytes]", self.client.zrange("exporter:deleted", 0, limit - 1))
+            ids = cast("list[bytes]", self.client.zrange(self.names("deleted"), 0, limit - 1))
         return tuple(export_id.decode() for export_id in ids)
 
     def forget_deleted(self, export_id: str) -> bool:
         with errors.translate_errors():
-            return bool(self.client.zrem("exporter:deleted", export_id))
+            return bool(self.client.zrem(self.names("deleted"), export_id))
 
     def sweep(self, *, limit: int = 100, ageing: timedelta = AGEING_PERIOD) -> Swept:
         expired, due, risen, ready, aside = self._run("sweep", limit, records.micros(ageing))
@@ -405,23 +407,23 @@ class RedisStore:
 
     def count(self, what: str, by: int) -> None:
         with errors.translate_errors():
-            self.client.hincrby("exporter:counters", what, by)
+            self.client.hincrby(self.names("counters"), what, by)
 
     def counters(self) -> Mapping[str, int]:
         with errors.translate_errors():
-            found = cast("dict[bytes, bytes]", self.client.hgetall("exporter:counters"))
+            found = cast("dict[bytes, bytes]", self.client.hgetall(self.names("counters")))
         return {name.decode(): int(value) for name, value in found.items()}
 
     def queue_counts(self) -> QueueCounts:
         with errors.translate_errors():
             pipe = self.client.pipeline(transaction=False)
-            pipe.hgetall("exporter:lined")
-            pipe.zcard("exporter:leases")
-            pipe.zcard("exporter:waiting")
-            pipe.llen("exporter:wake")
-            pipe.zcard("exporter:kept")
-            pipe.zcard("exporter:deleted")
-            pipe.get("exporter:since")
+            pipe.hgetall(self.names("lined"))
+            pipe.zcard(self.names("leases"))
+            pipe.zcard(self.names("waiting"))
+            pipe.llen(self.names("wake"))
+            pipe.zcard(self.names("kept"))
+            pipe.zcard(self.names("deleted"))
+            pipe.get(self.names("since"))
             lined, running, waiting, wakes, kept, deleted, since = pipe.execute()
         return QueueCounts(
             ready=tuple(int(lined.get(b"%d" % level, 0)) for level in PRIORITIES),
@@ -435,12 +437,12 @@ class RedisStore:
 
     def cleanup_cursor(self) -> str:
         with errors.translate_errors():
-            place = cast("bytes | None", self.client.get("exporter:walk"))
+            place = cast("bytes | None", self.client.get(self.names("walk")))
         return place.decode() if place else ""
 
     def set_cleanup_cursor(self, place: str) -> None:
         with errors.translate_errors():
-            self.client.set("exporter:walk", place)
+            self.client.set(self.names("walk"), place)
 
     def next_wake(self, *, timeout: timedelta) -> Wake | None:
         deadline = time.monotonic() + timeout.total_seconds()
@@ -449,10 +451,10 @@ class RedisStore:
             with errors.translate_errors():
                 # BRPOP treats a timeout of 0 as "no timeout", and rounds a timeout below 1 ms to 0.
                 if left > 0.001:
-                    popped = self.client.brpop(["exporter:wake"], timeout=left)
+                    popped = self.client.brpop([self.names("wake")], timeout=left)
                     message = cast("bytes | None", popped[1] if popped else None)
                 else:
-                    message = cast("bytes | None", self.client.rpop("exporter:wake"))
+                    message = cast("bytes | None", self.client.rpop(self.names("wake")))
             if message is not None:
                 return _wake(message)
             if left <= 0.001:

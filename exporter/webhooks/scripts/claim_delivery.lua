@@ -18,7 +18,7 @@ local function answer(id)
     int(time)}
 end
 
-local answered = redis.call('GET', 'exporter:claim:' .. nonce)
+local answered = redis.call('GET', PREFIX .. 'claim:' .. nonce)
 if answered then
   local fields = redis.call('HMGET', delivery(answered), 'state', 'fence')
   return (fields[1] == 'delivering' and fields[2] == nonce) and answer(answered) or {}
@@ -27,7 +27,7 @@ end
 -- Earlier versions kept the endpoints of all users in one lane. Those that such a version still
 -- schedules move to the lanes of their users.
 for _, speed in ipairs(SPEEDS) do
-  local shared = 'exporter:lane:' .. speed
+  local shared = PREFIX .. 'lane:' .. speed
   for _, id in ipairs(redis.call('ZRANGE', shared, 0, MAX_CHECKED - 1)) do
     redis.call('ZREM', shared, id)
     local first = redis.call('ZRANGE', due(id), 0, 0)[1]
@@ -97,14 +97,14 @@ for _ = 1, MAX_CHECKED do
     redis.call('ZREM', due(endpoint_id), id)
     redis.call('HDEL', delivery(id), 'next_at')
     redis.call('HSET', delivery(id), 'state', 'delivering', 'fence', nonce)
-    redis.call('ZADD', 'exporter:delivery_leases', int(time + lease), id)
+    redis.call('ZADD', PREFIX .. 'delivery_leases', int(time + lease), id)
     redis.call('ZADD', attempts_of(user), int(time + lease), id)
     redis.call('PEXPIRE', attempts_of(user), int(lease / 1000) + 1)
-    redis.call('HINCRBY', 'exporter:delivering', endpoint_id, 1)
+    redis.call('HINCRBY', PREFIX .. 'delivering', endpoint_id, 1)
     redis.call('HSET', endpoint(endpoint_id), 'served_at', int(time))
     redis.call('SET', latest_turn(user), int(time), 'EX', 60)
     schedule_endpoint(endpoint_id, user)
-    redis.call('SET', 'exporter:claim:' .. nonce, id, 'EX', 60)
+    redis.call('SET', PREFIX .. 'claim:' .. nonce, id, 'EX', 60)
     return answer(id)
   end
 end

@@ -34,47 +34,47 @@ local MAX_EVENT_TRIES = 10
 local EVENT_WAIT_MICROS = 10000000
 
 local function endpoint(id)
-  return 'exporter:endpoint:' .. id
+  return PREFIX .. 'endpoint:' .. id
 end
 
 local function registered(user)
-  return 'exporter:registered:' .. user
+  return PREFIX .. 'registered:' .. user
 end
 
 local function delivery(id)
-  return 'exporter:delivery:' .. id
+  return PREFIX .. 'delivery:' .. id
 end
 
 local function due(endpoint_id)
-  return 'exporter:due:' .. endpoint_id
+  return PREFIX .. 'due:' .. endpoint_id
 end
 
 local function order(endpoint_id, export)
-  return 'exporter:order:' .. endpoint_id .. ':' .. export
+  return PREFIX .. 'order:' .. endpoint_id .. ':' .. export
 end
 
 local function latest_progress(endpoint_id)
-  return 'exporter:progress:' .. endpoint_id
+  return PREFIX .. 'progress:' .. endpoint_id
 end
 
 -- Users with scheduled endpoints of that speed, by the time of their next turn.
 local function turns(speed)
-  return 'exporter:turns:' .. speed
+  return PREFIX .. 'turns:' .. speed
 end
 
 -- A user's scheduled endpoints of that speed, by the time from which they can be served.
 local function lane(speed, user)
-  return 'exporter:lane:' .. speed .. ':' .. user
+  return PREFIX .. 'lane:' .. speed .. ':' .. user
 end
 
 -- A user's attempts in flight, by the expiry of their leases.
 local function attempts_of(user)
-  return 'exporter:attempts:' .. user
+  return PREFIX .. 'attempts:' .. user
 end
 
 -- Time of a user's latest turn. It is only compared with times of due deliveries, so it may expire.
 local function latest_turn(user)
-  return 'exporter:turn:' .. user
+  return PREFIX .. 'turn:' .. user
 end
 
 -- Returns the kind, the sequence number and the subject of an event; nothing for another entry.
@@ -90,7 +90,7 @@ end
 
 -- A user's deliveries, by the time at which they were created.
 local function kept(user)
-  return 'exporter:kept_deliveries:' .. user
+  return PREFIX .. 'kept_deliveries:' .. user
 end
 
 -- Returns a stored number; 0 if it is missing or damaged.
@@ -125,9 +125,9 @@ local function subscribe(user)
       end
     end
   end
-  redis.call('HDEL', 'exporter:listeners', user)
+  redis.call('HDEL', PREFIX .. 'listeners', user)
   if wanted ~= ' ' then
-    redis.call('HSET', 'exporter:listeners', user, wanted)
+    redis.call('HSET', PREFIX .. 'listeners', user, wanted)
   end
 end
 
@@ -154,7 +154,7 @@ local function schedule_endpoint(endpoint_id, user)
     local fields = redis.call('HMGET', endpoint(endpoint_id), 'slow', 'failing_since', 'served_at',
       'rest_until')
     local limit = fields[2] and 1 or MAX_IN_FLIGHT
-    if tonumber(redis.call('HGET', 'exporter:delivering', endpoint_id) or 0) < limit then
+    if tonumber(redis.call('HGET', PREFIX .. 'delivering', endpoint_id) or 0) < limit then
       local from = math.max(tonumber(first[2]), number(fields[3]), number(fields[4]))
       redis.call('ZADD', lane(fields[1] and 'slow' or 'fast', user), int(from), endpoint_id)
     end
@@ -237,7 +237,7 @@ local function finish_delivery(id, state, time, keep, gave_up)
   count('webhooks_' .. state)
   if state == 'dead' then
     redis.call('HSET', delivery(id), 'gave_up', gave_up)
-    local key = 'exporter:dead:' .. (user or '')
+    local key = PREFIX .. 'dead:' .. (user or '')
     redis.call('ZREMRANGEBYSCORE', key, '-inf', int(time - keep * 1000))
     add_to_list(key, id, time)
     redis.call('PEXPIRE', key, keep)
@@ -248,9 +248,9 @@ end
 local function forget_delivery(id)
   local endpoint_id, subject, user = place_of(id)
   dequeue_delivery(id)
-  redis.call('ZREM', 'exporter:deliveries:' .. endpoint_id, id)
-  redis.call('ZREM', 'exporter:told:' .. subject, id)
-  redis.call('ZREM', 'exporter:dead:' .. (user or ''), id)
+  redis.call('ZREM', PREFIX .. 'deliveries:' .. endpoint_id, id)
+  redis.call('ZREM', PREFIX .. 'told:' .. subject, id)
+  redis.call('ZREM', PREFIX .. 'dead:' .. (user or ''), id)
   redis.call('ZREM', kept(user or ''), id)
   redis.call('DEL', delivery(id))
 end
@@ -296,13 +296,13 @@ local function make_delivery(id, endpoint_id, user, export, kind, message, seque
   redis.call('HSET', delivery(id), 'endpoint', endpoint_id, 'user', user, 'export', export,
     'type', kind, 'message', message, 'sequence', sequence, 'body', body, 'tries', '0',
     'created_at', int(time))
-  local key = 'exporter:deliveries:' .. endpoint_id
+  local key = PREFIX .. 'deliveries:' .. endpoint_id
   redis.call('ZREMRANGEBYSCORE', key, '-inf', int(time - keep * 1000 - 14 * DAY))
   add_to_list(key, id, time)
   redis.call('PEXPIRE', key, int(keep + 14 * DAY / 1000))
   if export ~= '' then
-    add_to_list('exporter:told:' .. export, id, time)
-    redis.call('PEXPIRE', 'exporter:told:' .. export, int(keep + 14 * DAY / 1000))
+    add_to_list(PREFIX .. 'told:' .. export, id, time)
+    redis.call('PEXPIRE', PREFIX .. 'told:' .. export, int(keep + 14 * DAY / 1000))
   end
   redis.call('ZADD', kept(user), int(time), id)
   redis.call('PEXPIRE', kept(user), int(keep + 14 * DAY / 1000))
@@ -316,16 +316,16 @@ end
 -- endpoint and the user.
 local function release_delivery_lease(id)
   local endpoint_id, _, user = place_of(id)
-  redis.call('ZREM', 'exporter:delivery_leases', id)
+  redis.call('ZREM', PREFIX .. 'delivery_leases', id)
   redis.call('ZREM', attempts_of(user or ''), id)
-  if redis.call('HINCRBY', 'exporter:delivering', endpoint_id, -1) <= 0 then
-    redis.call('HDEL', 'exporter:delivering', endpoint_id)
+  if redis.call('HINCRBY', PREFIX .. 'delivering', endpoint_id, -1) <= 0 then
+    redis.call('HDEL', PREFIX .. 'delivering', endpoint_id)
   end
 end
 
 -- Gives a damaged delivery up: it is dead, and in no queue.
 local function bury_delivery(id, why, time, keep)
-  if redis.call('ZSCORE', 'exporter:delivery_leases', id) then
+  if redis.call('ZSCORE', PREFIX .. 'delivery_leases', id) then
     release_delivery_lease(id)
   end
   count('deliveries_damaged')

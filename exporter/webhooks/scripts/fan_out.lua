@@ -7,13 +7,13 @@
 local message, over, keep, keep_endpoint = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3]), ARGV[4]
 local most = tonumber(ARGV[5])
 
-local entry = redis.call('LINDEX', 'exporter:outbox', 0)
+local entry = redis.call('LINDEX', PREFIX .. 'outbox', 0)
 if not entry or message ~= message_of(entry) then
   return -1
 end
 local kind, sequence, subject = parse_event(entry)
-redis.call('LPOP', 'exporter:outbox')
-redis.call('HDEL', 'exporter:outbox_tries', entry)
+redis.call('LPOP', PREFIX .. 'outbox')
+redis.call('HDEL', PREFIX .. 'outbox_tries', entry)
 local export = string.sub(kind, 1, 7) == 'export.' and subject or ''
 local time = now()
 local made = 0

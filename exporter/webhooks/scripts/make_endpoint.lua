@@ -29,7 +29,7 @@ if own == '0' then
   end
 end
 if redis.call('EXISTS', endpoint(id)) == 0 then
-  local index = 'exporter:endpoints:' .. user
+  local index = PREFIX .. 'endpoints:' .. user
   local count = redis.call('SCARD', registered(user))
   if own == '0' then
     count = redis.call('ZCARD', index) - count

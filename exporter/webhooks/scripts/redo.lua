@@ -25,7 +25,7 @@ for at = 5, #ARGV do
   local state = fields[1]
   local has_failed = state == 'dead' or (state == 'pending' and fields[2])
   if fields[3] == endpoint_id and state ~= 'delivering' and (has_failed or not failed) then
-    redis.call('ZREM', 'exporter:dead:' .. known[1], id)
+    redis.call('ZREM', PREFIX .. 'dead:' .. known[1], id)
     redis.call('HDEL', delivery(id), 'finished_at', 'gave_up', 'lost')
     redis.call('HSET', delivery(id), 'tries', '0')
     redis.call('PERSIST', delivery(id))

@@ -13,7 +13,7 @@ local id = message .. '.' .. endpoint_id
 if redis.call('EXISTS', delivery(id)) == 0 then
   make_delivery(id, endpoint_id, user, '', 'webhook.test', message, 1, body, now(), keep,
     tonumber(ARGV[5]))
-  local tests = 'exporter:tests:' .. endpoint_id
+  local tests = PREFIX .. 'tests:' .. endpoint_id
   redis.call('LPUSH', tests, id)
   redis.call('PEXPIRE', tests, keep)
   while redis.call('LLEN', tests) > MAX_TESTS do

@@ -6,17 +6,18 @@
 -- event is dropped. The first write only removes, so this works in a full Redis.
 local mark = ARGV[1]
 
-local entry = redis.call('LINDEX', 'exporter:outbox', 0)
+local entry = redis.call('LINDEX', PREFIX .. 'outbox', 0)
 if not entry or (mark ~= entry and mark ~= message_of(entry)) then
   return 0
 end
-redis.call('LPOP', 'exporter:outbox')
-local tries = redis.call('HINCRBY', 'exporter:outbox_tries', entry, 1)
+redis.call('LPOP', PREFIX .. 'outbox')
+local tries = redis.call('HINCRBY', PREFIX .. 'outbox_tries', entry, 1)
 if tries >= MAX_EVENT_TRIES then
-  redis.call('HDEL', 'exporter:outbox_tries', entry)
+  redis.call('HDEL', PREFIX .. 'outbox_tries', entry)
   count('events_dropped')
   return -tries
 end
 count('events_set_aside')
-redis.call('ZADD', 'exporter:outbox_aside', int(now() + EVENT_WAIT_MICROS * 2 ^ (tries - 1)), entry)
+redis.call('ZADD', PREFIX .. 'outbox_aside',
+  int(now() + EVENT_WAIT_MICROS * 2 ^ (tries - 1)), entry)
 return tries

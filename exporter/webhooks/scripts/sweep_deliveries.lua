@@ -7,7 +7,7 @@
 local limit, keep, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local time = now()
-local expired = redis.call('ZRANGEBYSCORE', 'exporter:delivery_leases', '-inf', int(time),
+local expired = redis.call('ZRANGEBYSCORE', PREFIX .. 'delivery_leases', '-inf', int(time),
   'LIMIT', 0, limit)
 for _, id in ipairs(expired) do
   contain_delivery(id, time, keep, function()
@@ -28,14 +28,14 @@ for _, id in ipairs(expired) do
     end
   end)
 end
-for _, entry in ipairs(redis.call('ZRANGEBYSCORE', 'exporter:outbox_aside', '-inf', int(time),
+for _, entry in ipairs(redis.call('ZRANGEBYSCORE', PREFIX .. 'outbox_aside', '-inf', int(time),
   'LIMIT', 0, limit)) do
-  redis.call('ZREM', 'exporter:outbox_aside', entry)
-  redis.call('RPUSH', 'exporter:outbox', entry)
+  redis.call('ZREM', PREFIX .. 'outbox_aside', entry)
+  redis.call('RPUSH', PREFIX .. 'outbox', entry)
 end
-local work = redis.call('EXISTS', 'exporter:outbox')
+local work = redis.call('EXISTS', PREFIX .. 'outbox')
 for _, speed in ipairs(SPEEDS) do
-  for _, key in ipairs({turns(speed), 'exporter:lane:' .. speed}) do
+  for _, key in ipairs({turns(speed), PREFIX .. 'lane:' .. speed}) do
     if redis.call('ZRANGEBYSCORE', key, '-inf', int(time), 'LIMIT', 0, 1)[1] then
       work = 1
     end

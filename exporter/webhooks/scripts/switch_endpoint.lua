@@ -13,8 +13,8 @@ elseif action == 'enable' then
 end
 local fields = redis.call('HGETALL', endpoint(id))
 if action == 'delete' then
-  redis.call('DEL', endpoint(id), 'exporter:tests:' .. id)
-  redis.call('ZREM', 'exporter:endpoints:' .. user, id)
+  redis.call('DEL', endpoint(id), PREFIX .. 'tests:' .. id)
+  redis.call('ZREM', PREFIX .. 'endpoints:' .. user, id)
   redis.call('SREM', registered(user), id)
   subscribe(user)
   schedule_endpoint(id, user)

@@ -32,9 +32,9 @@ def test_the_file_of_a_damaged_record_is_deleted_after_its_retention_and_other_f
     store.create(spec(LIVE))
     for export_id in (DAMAGED, LIVE):
         storage.put_small(f"{keys.prefix(export_id)}1/a.csv", b"a", FileHeaders("text/csv", "a"))
-    client.hset(f"exporter:export:{DAMAGED}", "result", b"\xff")
-    client.hset(f"exporter:export:{LIVE}", "spec", b"\xff")
-    client.set("exporter:since", 1)
+    client.hset(f"{{exporter}}:export:{DAMAGED}", "result", b"\xff")
+    client.hset(f"{{exporter}}:export:{LIVE}", "spec", b"\xff")
+    client.set("{exporter}:since", 1)
 
     # When
     cleaned = cleaning.clean(store, storage, clock, grace=timedelta(hours=1))
@@ -49,7 +49,7 @@ def test_a_damaged_wake_up_wakes_a_worker_and_the_next_one_is_read(client: redis
     # Given
     store = RedisStore(client)
     for entry in (b"3 e", b"", b"x e", b"\xff", b"99999999999999999999 e"):
-        client.lpush("exporter:wake", entry)
+        client.lpush("{exporter}:wake", entry)
 
     # When
     wakes = [store.next_wake(timeout=timedelta(0)) for _ in range(5)]

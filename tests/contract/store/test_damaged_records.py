@@ -98,7 +98,7 @@ STAGES = (queued, leased, waiting, finished, partition, leased_partition, whole)
 def repair(client: redis.Redis, store: RedisStore) -> None:
     """Lets all leases, waits and checks be over, and sweeps."""
     for name in ("leases", "waiting", "cut", "ageing"):
-        key = f"exporter:{name}"
+        key = f"{{exporter}}:{name}"
         for member in cast("list[bytes]", client.zrange(key, 0, -1)):
             client.zadd(key, {member.decode(): 1})
     store.sweep()
@@ -131,7 +131,7 @@ def work(store: RedisStore, ended: set[str]) -> None:
 def is_idle(client: redis.Redis) -> bool:
     """True if no export is ready, waits, has a lease or is cut."""
     names = ("leases", "waiting", "cut", "lined")
-    return not client.exists(*(f"exporter:{name}" for name in names))
+    return not client.exists(*(f"{{exporter}}:{name}" for name in names))
 
 
 def clean(store: RedisStore) -> None:
@@ -165,7 +165,7 @@ def test_any_bytes_in_any_field_of_an_export_leave_all_others_being_served(
     sound = [("a", "ann"), ("b", "bob"), ("c", "bob")]
     for export_id, user in sound:
         store.create(spec(export_id, user, concurrency=1))
-    key = f"exporter:export:{damaged}"
+    key = f"{{exporter}}:export:{damaged}"
     if value is None:
         client.hdel(key, field)
     else:
@@ -186,10 +186,10 @@ def test_any_bytes_in_any_field_of_an_export_leave_all_others_being_served(
 
     # Then: the damaged one has ended, nothing is left of it in a queue, and lists show the others
     for one in ("e", "e/0", "e/1") if stage is not finished else ():
-        assert client.hget(f"exporter:export:{one}", "state") in ENDED
+        assert client.hget(f"{{exporter}}:export:{one}", "state") in ENDED
     counted = store.queue_counts()
     assert (sum(counted.ready), counted.running, counted.waiting) == (0, 0, 0)
-    assert client.hgetall("exporter:running") == {}
+    assert client.hgetall("{exporter}:running") == {}
     assert {one.id for one in store.list("bob", limit=9).exports} == {"b", "c"}
     assert "a" in {one.id for one in store.list("ann", limit=9).exports}
     Outbox(client).peek()
@@ -220,7 +220,7 @@ def test_the_owner_ends_a_damaged_export(
     client.flushdb()
     store = RedisStore(client)
     damaged = stage(store)
-    client.hset(f"exporter:export:{damaged}", field, value)
+    client.hset(f"{{exporter}}:export:{damaged}", field, value)
 
     # When
     if action == "cancel":
@@ -232,7 +232,7 @@ def test_the_owner_ends_a_damaged_export(
     for _ in range(2):
         repair(client, store)
         work(store, set())
-    assert client.hget("exporter:export:e", "state") in ENDED
+    assert client.hget("{exporter}:export:e", "state") in ENDED
     counted = store.queue_counts()
     assert (sum(counted.ready), counted.running, counted.waiting) == (0, 0, 0)
 
@@ -241,11 +241,11 @@ def test_a_damaged_export_can_be_shown(client: redis.Redis) -> None:
     # Given
     store = RedisStore(client)
     queued(store)
-    whole = client.hgetall("exporter:export:e")
+    whole = client.hgetall("{exporter}:export:e")
     for field, value in itertools.product(FIELDS, NASTY):
-        client.delete("exporter:export:e")
-        client.hset("exporter:export:e", mapping=cast("dict[Any, Any]", whole))
-        client.hset("exporter:export:e", field, value)
+        client.delete("{exporter}:export:e")
+        client.hset("{exporter}:export:e", mapping=cast("dict[Any, Any]", whole))
+        client.hset("{exporter}:export:e", field, value)
 
         # When
         page = store.list("ann", limit=5)

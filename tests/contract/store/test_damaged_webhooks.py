@@ -95,7 +95,7 @@ def test_any_bytes_in_a_delivery_leave_all_others_being_delivered(
     damaged = f"msg_e_1.{ours.id}"
     if leased:
         assert desk.claim().delivery.id == damaged
-    damage(client, f"exporter:delivery:{damaged}", field, value)
+    damage(client, f"{{exporter}}:delivery:{damaged}", field, value)
 
     # When
     serve(desk)
@@ -104,7 +104,7 @@ def test_any_bytes_in_a_delivery_leave_all_others_being_delivered(
     for delivery_id in (f"msg_f_1.{ours.id}", f"msg_g_1.{ours.id}", f"msg_h_1.{theirs.id}"):
         assert desk.known(delivery_id).state is DeliveryState.DELIVERED
     assert pending(desk) == []
-    assert client.hgetall("exporter:delivering") == {}
+    assert client.hgetall("{exporter}:delivering") == {}
     listed = {one.id for one in desk.to(ours)}
     assert listed >= {f"msg_f_1.{ours.id}", f"msg_g_1.{ours.id}"}
 
@@ -124,7 +124,7 @@ def test_any_bytes_in_an_endpoint_leave_all_others_being_served(
     if failing:
         desk.hurry()
         send_all(desk, damaged.id)
-    damage(client, f"exporter:endpoint:{damaged.id}", field, value)
+    damage(client, f"{{exporter}}:endpoint:{damaged.id}", field, value)
     desk.queue("f")
     desk.queue("h", user="bob")
 
@@ -153,9 +153,9 @@ def test_any_bytes_in_the_outbox_leave_all_events_being_reported(
     ours = desk.endpoint()
     desk.store.create(spec("e"))
     if first:
-        client.lpush("exporter:outbox", entry)
+        client.lpush("{exporter}:outbox", entry)
     else:
-        client.rpush("exporter:outbox", entry)
+        client.rpush("{exporter}:outbox", entry)
     desk.store.create(spec("f"))
 
     # When

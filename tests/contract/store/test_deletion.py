@@ -151,5 +151,5 @@ def test_the_record_of_a_deleted_export_leaves_redis_within_a_minute(client: red
 
     # Then
     for name in ("queued", "running"):
-        assert 0 < client.ttl(f"exporter:export:{name}") <= 60
-    assert client.zcard("exporter:user:ann") == 0
+        assert 0 < client.ttl(f"{{exporter}}:export:{name}") <= 60
+    assert client.zcard("{exporter}:user:ann") == 0

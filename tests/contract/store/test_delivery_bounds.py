@@ -57,7 +57,7 @@ def test_what_is_not_finished_does_not_expire(client: redis.Redis) -> None:
     desk.queue("e")
     desk.fail(desk.claim(), HOUR)
     # Then
-    (key,) = client.keys("exporter:delivery:*")
+    (key,) = client.keys("{exporter}:delivery:*")
     assert client.pttl(key) == -1
 
 
@@ -202,7 +202,7 @@ def check(desk: Desk, endpoints: list[Endpoint]) -> None:
             is_first = first.get(in_line(endpoint, delivery)) == delivery.sequence
             should_wait = delivery.state is DeliveryState.PENDING and is_first
             assert (delivery.id in due) == should_wait, delivery
-        counted = int(desk.client.hget("exporter:delivering", endpoint.id) or 0)
+        counted = int(desk.client.hget("{exporter}:delivering", endpoint.id) or 0)
         assert counted == busy
         fails = desk.known_endpoint(endpoint).failing_since is not None
         assert (endpoint.id in lanes) == (bool(due) and busy < (1 if fails else 4))

@@ -141,7 +141,7 @@ def test_a_delivery_is_made_again_under_the_same_id(desk: Desk) -> None:
     second = desk.claim()
     assert second.delivery.message_id == first.delivery.message_id
     desk.deliver(second)
-    assert desk.client.pttl(f"exporter:delivery:{again.id}") > 0
+    assert desk.client.pttl(f"{{exporter}}:delivery:{again.id}") > 0
     assert desk.deliveries.redeliver("msg_unknown_1.we_1") is None
     desk.endpoints.disable(endpoint.id, "ann")
     with pytest.raises(EndpointDisabled):
@@ -158,7 +158,9 @@ def test_all_that_failed_since_a_time_is_recovered_and_nothing_else(desk: Desk) 
     desk.fail(claims["waits"], HOUR)
     desk.deliver(claims["fine"])
     new = desk.claim()
-    desk.client.zincrby(f"exporter:deliveries:{endpoint.id}", -3.6e9, claims["before"].delivery.id)
+    desk.client.zincrby(
+        f"{{exporter}}:deliveries:{endpoint.id}", -3.6e9, claims["before"].delivery.id
+    )
     # When
     recovered = desk.deliveries.recover(endpoint.id, new.delivery.created_at - timedelta(minutes=5))
     # Then

@@ -22,9 +22,9 @@ def endpoint(desk: Desk) -> Endpoint:
     desk.queue("wanted")
     pipe = desk.client.pipeline()
     for n in range(OTHERS):
-        pipe.zadd(f"exporter:deliveries:{endpoint.id}", {f"d{n}": 2**51 + n})
+        pipe.zadd(f"{{exporter}}:deliveries:{endpoint.id}", {f"d{n}": 2**51 + n})
         if n % 2:
-            pipe.hset("exporter:delivery:d" + str(n), mapping={"state": "dead"})
+            pipe.hset("{exporter}:delivery:d" + str(n), mapping={"state": "dead"})
     pipe.execute()
     return endpoint
 
@@ -61,7 +61,7 @@ def test_a_rare_state_is_found_with_few_reads(desk: Desk, endpoint: Endpoint) ->
 def test_a_page_ends_behind_many_expired_deliveries(desk: Desk, endpoint: Endpoint) -> None:
     # Given
     for n in range(OTHERS):
-        desk.client.delete(f"exporter:delivery:d{n}")
+        desk.client.delete(f"{{exporter}}:delivery:d{n}")
 
     # When
     first = desk.deliveries.of_endpoint(endpoint.id, limit=1)
@@ -100,15 +100,15 @@ def test_a_large_recovery_is_spread_over_time(desk: Desk) -> None:
     pipe = desk.client.pipeline()
     for n in range(300):
         fields: Any = {"state": "dead", "endpoint": endpoint.id, "user": "ann", "export": ""}
-        pipe.hset(f"exporter:delivery:d{n}", mapping=fields)
-        pipe.zadd(f"exporter:deliveries:{endpoint.id}", {f"d{n}": 2**51 + n})
+        pipe.hset(f"{{exporter}}:delivery:d{n}", mapping=fields)
+        pipe.zadd(f"{{exporter}}:deliveries:{endpoint.id}", {f"d{n}": 2**51 + n})
     pipe.execute()
 
     # When
     assert desk.deliveries.recover(endpoint.id, datetime(2020, 1, 1, tzinfo=UTC)) == 300
 
     # Then: the first hundred at once, then twenty a second
-    due: Any = desk.client.zrange(f"exporter:due:{endpoint.id}", 0, -1, withscores=True)
+    due: Any = desk.client.zrange(f"{{exporter}}:due:{endpoint.id}", 0, -1, withscores=True)
     first = due[0][1]
     assert sum(score - first < 1_000_000 for _, score in due) in range(100, 122)
     assert 9_000_000 < due[-1][1] - first < 12_000_000

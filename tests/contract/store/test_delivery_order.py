@@ -95,7 +95,7 @@ def test_what_is_recovered_comes_in_order_too(desk: Desk) -> None:
 
 def advance(desk: Desk, fence: str, page: int) -> None:
     """One event of progress of export `e`."""
-    desk.client.hdel("exporter:export:e", "told_at")
+    desk.client.hdel("{exporter}:export:e", "told_at")
     desk.store.commit("e", fence, checkpoint(page), lease=LEASE, progress=page / 100)
     desk.spread()
 
@@ -140,4 +140,4 @@ def test_progress_that_was_not_delivered_is_not_sent_after_the_end(desk: Desk) -
     desk.spread()
     # Then
     assert [one.delivery.type for one in desk.all_claims()] == ["export.finished"]
-    assert desk.client.keys("exporter:progress:*") == []
+    assert desk.client.keys("{exporter}:progress:*") == []

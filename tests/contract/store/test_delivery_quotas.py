@@ -52,7 +52,7 @@ def test_the_attempts_of_a_delivery_are_bounded_by_their_bytes(desk: Desk) -> No
     # Then: the latest attempt is always kept
     (key,) = desk.keys("delivery:*")
     assert desk.client.hstrlen(key.decode(), "attempts") <= 8_192
-    delivery = desk.known(key.decode().removeprefix("exporter:delivery:"))
+    delivery = desk.known(key.decode().removeprefix("{exporter}:delivery:"))
     assert (len(delivery.attempts), delivery.tries) == (1, 5)
 
 
@@ -75,7 +75,7 @@ def test_the_urls_of_one_user_are_bounded(desk: Desk, monkeypatch: pytest.Monkey
     desk.endpoints.get_or_create("bob", "https://example.com/other")
     desk.endpoint()
     # ... and an endpoint that has expired makes place
-    desk.client.delete(f"exporter:endpoint:{known[1].id}")
+    desk.client.delete(f"{{exporter}}:endpoint:{known[1].id}")
     with pytest.raises(limits.LimitReached):
         desk.endpoints.get_or_create("ann", "https://example.com/other")
     desk.endpoints.get_or_create("ann", "https://example.com/other")

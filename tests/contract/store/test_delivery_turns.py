@@ -78,8 +78,8 @@ def test_attempts_of_lost_workers_do_not_count_for_ever(desk: Desk) -> None:
     assert limited.claim(lease=TRY) is None
 
     # When
-    desk.client.zremrangebyscore("exporter:delivery_leases", "-inf", "+inf")
-    while desk.client.exists("exporter:attempts:ann"):
+    desk.client.zremrangebyscore("{exporter}:delivery_leases", "-inf", "+inf")
+    while desk.client.exists("{exporter}:attempts:ann"):
         pass
 
     # Then
@@ -91,8 +91,8 @@ def test_endpoints_that_an_earlier_version_scheduled_are_served(client: redis.Re
     desk = Desk(client)
     endpoint = desk.endpoint()
     desk.queue("e")
-    client.delete("exporter:turns:fast", "exporter:lane:fast:ann")
-    client.zadd("exporter:lane:fast", {endpoint.id: 1})
+    client.delete("{exporter}:turns:fast", "{exporter}:lane:fast:ann")
+    client.zadd("{exporter}:lane:fast", {endpoint.id: 1})
     assert desk.outbox.sweep().ready == 1
 
     # When

@@ -216,7 +216,7 @@ def test_an_endpoint_that_no_export_names_any_more_is_forgotten(desk: Desk) -> N
     # Given
     endpoints = Endpoints(desk.client, url_endpoint_ttl=timedelta(seconds=1))
     endpoint = endpoints.get_or_create("ann", URL)
-    key = f"exporter:endpoint:{endpoint.id}"
+    key = f"{{exporter}}:endpoint:{endpoint.id}"
     assert 0 < desk.client.pttl(key) <= 1_000
     # When
     desk.client.pexpire(key, 1)

@@ -144,6 +144,6 @@ def test_a_key_costs_redis_the_same_however_long_it_is_and_a_day_at_most(
     store.create(spec("e", "ü" * 300), Idempotency("k" * 255, "f" * 64))
 
     # Then
-    (name,) = client.keys("exporter:idempotency:*")
+    (name,) = client.keys("{exporter}:idempotency:*")
     assert len(name) < 100
     assert timedelta(hours=23) < timedelta(milliseconds=client.pttl(name)) <= timedelta(hours=24)

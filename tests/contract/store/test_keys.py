@@ -41,11 +41,11 @@ def test_a_key_from_before_there_were_plans_is_unlimited(client: redis.Redis) ->
     # Given: as an earlier version wrote it
     ring = KeyRing(client)
     secret, key = made(ring, balance=5)
-    (name,) = client.keys("exporter:key:*")
+    (name,) = client.keys("{exporter}:key:*")
     old = msgspec.json.decode(client.get(name) or b"")
     del old["plan"]
     client.set(name, msgspec.json.encode(old))
-    client.delete(f"exporter:account:{key.id}")
+    client.delete(f"{{exporter}}:account:{key.id}")
 
     # When
     found = ring.find(secret)
@@ -225,7 +225,9 @@ def test_a_key_whose_record_is_damaged_is_left_out_and_others_work(
     ring = KeyRing(client)
     damaged, _ = made(ring)
     sound, key = made(ring)
-    first = next(one for one in client.scan_iter("exporter:key:*") if one[13:25] != key.id.encode())
+    first = next(
+        one for one in client.scan_iter("{exporter}:key:*") if one[15:27] != key.id.encode()
+    )
     client.set(first, value)
 
     # When

@@ -275,6 +275,6 @@ def past(
             return
         client: redis.Redis = request.getfixturevalue("client")
         micros = by // timedelta(microseconds=1)
-        client.hincrby("exporter:export:e", "told_at", -micros)
+        client.hincrby("{exporter}:export:e", "told_at", -micros)
 
     return shift

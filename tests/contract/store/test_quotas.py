@@ -141,8 +141,8 @@ def test_exports_ended_by_an_older_version_do_not_count_for_ever(client: redis.R
     for n in range(3):
         store.create(spec(f"e{n}"), quota=Quota(queued=3))
     # The older scripts write no count; one record has expired since.
-    client.hset("exporter:export:e0", "state", "failed")
-    client.delete("exporter:export:e1")
+    client.hset("{exporter}:export:e0", "state", "failed")
+    client.delete("{exporter}:export:e1")
     store.create(spec("e3"), quota=Quota(queued=2))
     with pytest.raises(LimitReached):
         store.create(spec("e4"), quota=Quota(queued=2))

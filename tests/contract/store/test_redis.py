@@ -199,7 +199,7 @@ def test_a_full_redis_cuts_no_export_and_lets_those_that_are_cut_end(client: red
         finish(store, one)
     finally:
         client.config_set("maxmemory", 0)
-    assert client.exists("exporter:export:e/0", "exporter:export:cut/0") == 0
+    assert client.exists("{exporter}:export:e/0", "{exporter}:export:cut/0") == 0
 
 
 def test_a_cut_a_rejoin_and_the_end_of_a_partition_asked_again_take_effect_once(
@@ -267,8 +267,8 @@ def test_a_clock_set_back_changes_no_order(client: redis.Redis) -> None:
     store = RedisStore(client)
     store.create(spec("first"))
     ahead = time.time() * 1e6 + 3.6e9
-    client.zadd("exporter:ready:0:ann", {"first": ahead})
-    client.zadd("exporter:user:ann", {"first": ahead})
+    client.zadd("{exporter}:ready:0:ann", {"first": ahead})
+    client.zadd("{exporter}:user:ann", {"first": ahead})
 
     # When
     store.create(spec("second"))
@@ -281,14 +281,14 @@ def test_a_clock_set_back_changes_no_order(client: redis.Redis) -> None:
 def test_wake_ups_are_bounded_for_they_are_only_doorbells(client: redis.Redis) -> None:
     # Given more wake-ups than anyone will ever need
     store = RedisStore(client)
-    client.lpush("exporter:wake", *["0 old"] * 10_000)
+    client.lpush("{exporter}:wake", *["0 old"] * 10_000)
 
     # When
     store.create(spec("e"))
 
     # Then
-    assert client.llen("exporter:wake") == 10_000
-    assert client.lindex("exporter:wake", 0) == b"0 e"
+    assert client.llen("{exporter}:wake") == 10_000
+    assert client.lindex("{exporter}:wake", 0) == b"0 e"
 
 
 def test_the_list_of_a_user_who_never_looks_stays_bounded(client: redis.Redis) -> None:
@@ -301,7 +301,7 @@ def test_the_list_of_a_user_who_never_looks_stays_bounded(client: redis.Redis) -
         store.request_cancel(f"e{n}", keep_record=timedelta(0))
 
     # Then
-    assert client.zcard("exporter:user:ann") <= 2
+    assert client.zcard("{exporter}:user:ann") <= 2
 
 
 def test_lists_of_users_who_never_come_back_are_trimmed_a_few_at_a_time(
@@ -319,9 +319,9 @@ def test_lists_of_users_who_never_come_back_are_trimmed_a_few_at_a_time(
 
     # Then
     assert looked_at == [2, 1, 0]
-    assert client.keys("exporter:user:*") == [b"exporter:user:carl"]
-    assert client.zrange("exporter:user:carl", 0, -1) == [b"carl-0"]
-    assert client.zrange("exporter:users", 0, -1) == [b"carl"]
+    assert client.keys("{exporter}:user:*") == [b"{exporter}:user:carl"]
+    assert client.zrange("{exporter}:user:carl", 0, -1) == [b"carl-0"]
+    assert client.zrange("{exporter}:users", 0, -1) == [b"carl"]
 
 
 def test_nothing_is_left_of_exports_whose_records_expired(client: redis.Redis) -> None:
@@ -340,12 +340,12 @@ def test_nothing_is_left_of_exports_whose_records_expired(client: redis.Redis) -
     store.list("bob", limit=10)
 
     # Then
-    keys = cast("list[bytes]", client.keys("exporter:*"))
-    left = {key for key in keys if not key.startswith(b"exporter:claim:")}
-    counted = {b"exporter:counters", b"exporter:since", b"exporter:users"}
-    assert left <= {b"exporter:virtual", b"exporter:served:0", *counted}
-    assert client.zcard("exporter:served:0") <= 2
-    assert all(0 < client.ttl(key) <= 60 for key in client.keys("exporter:claim:*"))
+    keys = cast("list[bytes]", client.keys("{exporter}:*"))
+    left = {key for key in keys if not key.startswith(b"{exporter}:claim:")}
+    counted = {b"{exporter}:counters", b"{exporter}:since", b"{exporter}:users"}
+    assert left <= {b"{exporter}:virtual", b"{exporter}:served:0", *counted}
+    assert client.zcard("{exporter}:served:0") <= 2
+    assert all(0 < client.ttl(key) <= 60 for key in client.keys("{exporter}:claim:*"))
 
 
 def test_a_redis_set_up_as_shipped_passes_the_check(client: redis.Redis) -> None:

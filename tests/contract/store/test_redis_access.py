@@ -23,10 +23,11 @@ from exporter.errors import ConfigurationError, StoreUnavailable
 from exporter.local.redis import RedisServer
 from exporter.store.redis import durability, keys, probe
 from exporter.store.redis.diagnosis import NEEDED_RULES
+from exporter.store.redis.keys import DEFAULT
 from tests.contract.store.given import DATABASE
 
 USER = "narrow"
-NOTHING_MORE = ("~*", *NEEDED_RULES.split(), "resetchannels")
+NOTHING_MORE = ("~{exporter}:*", *NEEDED_RULES.split(), "resetchannels")
 """The smallest ACL, which deploy/redis.conf shows."""
 
 Limit = Callable[..., str]
@@ -47,7 +48,7 @@ def limited(client: redis.Redis, redis_server: RedisServer) -> Iterator[Limit]:
 
 def check(url: str) -> Sequence[str]:
     with durability.connect_once(url) as client:
-        return durability.check(client)
+        return durability.check(client, DEFAULT)
 
 
 def test_the_probe_runs_every_command_of_the_scripts() -> None:
@@ -75,7 +76,7 @@ FOLDERS = ("store.redis", "webhooks")
         (("~*", "+@all", "-multi"), "may not run MULTI"),
         (("~*", "+@all", "-select"), "may not run SELECT"),
         (("~*", "+@read", "+@connection", "+@scripting", "+@transaction"), "may not run SET, "),
-        (("~other:*", "+@all"), "may not use all keys .* ~exporter:"),
+        (("~other:*", "+@all"), r"may not use all keys .* ~\{exporter\}:"),
         (("%R~*", "+@all"), "may not use all keys"),
     ],
 )
@@ -96,7 +97,7 @@ def test_a_user_who_may_not_do_all_that_records_need_is_named(
         (("~*", "+@all", "-@scripting"), "may not run EVALSHA"),
         (("~*", "+@all", "-ping"), "may not run PING"),
         (("~*", "+@all", "-lpush"), "may not run LPUSH"),
-        (("~exporter:*", "+@all"), "may not use all keys"),
+        (("~{another}:*", "+@all"), "may not use all keys"),
     ],
 )
 def test_a_user_who_may_not_do_all_that_celery_needs_is_named(
@@ -106,14 +107,14 @@ def test_a_user_who_may_not_do_all_that_celery_needs_is_named(
     url = limited(*rules, database=DATABASE + 1)
     # When / Then
     with pytest.raises(ConfigurationError, match=f"EXPORTER_BROKER_URL: .*'narrow' {named}"):
-        durability.check_broker(url, "EXPORTER_BROKER_URL")
+        durability.check_broker(url, DEFAULT, "EXPORTER_BROKER_URL")
 
 
 def test_the_smallest_user_is_the_one_that_the_shipped_file_shows() -> None:
     # Given
     shipped = Path("deploy/redis.conf").read_text("utf-8")
     # When / Then
-    assert f"~* {NEEDED_RULES}\n" in shipped
+    assert f"~{{exporter}}:* {NEEDED_RULES}\n" in shipped
 
 
 @pytest.mark.external
@@ -123,7 +124,7 @@ def test_the_smallest_user_passes_and_the_probe_leaves_nothing(
     # Given
     url = limited(*NOTHING_MORE)
     # When
-    warnings = [*check(url), *durability.check_broker(url, "X")]
+    warnings = [*check(url), *durability.check_broker(url, DEFAULT, "X")]
     # Then
     assert warnings == []
     assert client.dbsize() == 0
@@ -132,7 +133,7 @@ def test_the_smallest_user_passes_and_the_probe_leaves_nothing(
 @pytest.mark.parametrize(
     ("rules", "allowed"),
     [
-        (("+@pubsub", f"&/{DATABASE}.celery.pidbox"), True),
+        (("+@pubsub", f"&{{exporter}}:/{DATABASE}.celery.pidbox"), True),
         (("+@pubsub", "&other"), False),
         (("&*",), False),
     ],
@@ -141,7 +142,7 @@ def test_the_channel_of_celery_is_used_only_where_the_user_may(
     limited: Limit, rules: Sequence[str], allowed: bool
 ) -> None:
     # Given, When, Then
-    assert durability.allows_channels(limited(*NOTHING_MORE, *rules)) is allowed
+    assert durability.allows_channels(limited(*NOTHING_MORE, *rules), DEFAULT) is allowed
 
 
 @pytest.mark.external
@@ -164,7 +165,7 @@ def test_a_worker_runs_without_channels_and_ends_with_78_without_scripts(
     )
     # When
     deadline = time.monotonic() + 60
-    while worker.poll() is None and not client.keys(f"{keys.WORKERS}*"):
+    while worker.poll() is None and not client.keys(DEFAULT(keys.WORKERS, "*")):
         assert time.monotonic() < deadline, "neither alive nor ended"
         time.sleep(0.1)
     worker.send_signal(signal.SIGTERM)
@@ -222,7 +223,7 @@ def test_each_answer_of_redis_is_named_and_waited_for_only_if_that_helps(
         url = f"redis://127.0.0.1:{port}/0"
         # When / Then
         with pytest.raises(error, match=named):
-            durability.check_broker(url, "EXPORTER_BROKER_URL")
+            durability.check_broker(url, DEFAULT, "EXPORTER_BROKER_URL")
 
 
 @pytest.mark.external

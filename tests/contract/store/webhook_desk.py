@@ -54,9 +54,9 @@ class Desk:
         while events := self.outbox.peek():
             for event in events:
                 if event.of_export:
-                    found = self.client.hget(f"exporter:export:{event.subject_id}", "user")
+                    found = self.client.hget(f"{{exporter}}:export:{event.subject_id}", "user")
                 else:
-                    found = self.client.hget(f"exporter:endpoint:{event.subject_id}", "user")
+                    found = self.client.hget(f"{{exporter}}:endpoint:{event.subject_id}", "user")
                 assert isinstance(found, bytes)
                 whom = [
                     one.id
@@ -118,34 +118,34 @@ class Desk:
         return page.deliveries[::-1]
 
     def keys(self, pattern: str) -> list[bytes]:
-        return cast("list[bytes]", self.client.keys(f"exporter:{pattern}"))
+        return cast("list[bytes]", self.client.keys(f"{{exporter}}:{pattern}"))
 
     def members(self, key: str) -> set[str]:
         """What is in a sorted set."""
-        found = cast("list[bytes]", self.client.zrange(f"exporter:{key}", 0, -1))
+        found = cast("list[bytes]", self.client.zrange(f"{{exporter}}:{key}", 0, -1))
         return {one.decode() for one in found}
 
     def hurry(self) -> None:
         """Let every time come for which a delivery or an endpoint waits."""
         for key in [*self.keys("due:*"), *self.keys("lane:*"), *self.keys("turns:*")]:
-            for member in self.members(key.decode().removeprefix("exporter:")):
+            for member in self.members(key.decode().removeprefix("{exporter}:")):
                 self.client.zadd(key.decode(), {member: 1})
 
     def end_event_waits(self) -> None:
         """Let the time come for which events that could not be read wait, and sweep."""
         for member in self.members("outbox_aside"):
-            self.client.zadd("exporter:outbox_aside", {member: 1})
+            self.client.zadd("{exporter}:outbox_aside", {member: 1})
         self.outbox.sweep(limit=1_000)
 
     def lose(self) -> None:
         """Let all leases of tries run out, and sweep."""
         for member in self.members("delivery_leases"):
-            self.client.zadd("exporter:delivery_leases", {member: 1})
+            self.client.zadd("{exporter}:delivery_leases", {member: 1})
         self.outbox.sweep(limit=1_000)
 
     def age_failure(self, endpoint: Endpoint, first: timedelta, latest: timedelta) -> None:
         """Let an endpoint have failed first and latest that long ago."""
-        key = f"exporter:endpoint:{endpoint.id}"
+        key = f"{{exporter}}:endpoint:{endpoint.id}"
         for name, ago in (("failing_since", first), ("failed_at", latest)):
             assert self.client.hexists(key, name)
             self.client.hincrby(key, name, -(ago // timedelta(microseconds=1)))

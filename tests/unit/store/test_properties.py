@@ -141,7 +141,7 @@ class Stores(RuleBasedStateMachine):
         self.credits = Credits(self.client)
         self.granted = GRANTED
         for key, left in ((METERED, GRANTED), (FREE, None)):
-            self.client.hset("exporter:keys", key, "digest")
+            self.client.hset("{exporter}:keys", key, "digest")
             self.credits.set(key, left)
             self.memory.accounts.open(key, left)
         self.fences: dict[str, list[tuple[str, str]]] = {}
@@ -435,9 +435,9 @@ class Stores(RuleBasedStateMachine):
             self.claim(LATER, 0)
         self.all_is_well()
         for key in ("leases", "waiting", "ageing", "running", "lined", "cut"):
-            assert not self.client.exists(f"exporter:{key}"), key
-        assert self.client.keys("exporter:ready:*") == []
-        assert self.client.keys("exporter:export:*/*") == []
+            assert not self.client.exists(f"{{exporter}}:{key}"), key
+        assert self.client.keys("{exporter}:ready:*") == []
+        assert self.client.keys("{exporter}:export:*/*") == []
 
     @invariant()
     def all_is_well(self) -> None:
@@ -478,10 +478,10 @@ class Stores(RuleBasedStateMachine):
                 assert self.memory.get(one.id) is self.redis.get(one.id) is None
                 assert one.progress >= self.furthest.get(one.id, 0)
                 self.furthest[one.id] = one.progress
-                needed.add(f"exporter:export:{one.id}")
-        there = cast("list[bytes]", self.client.keys("exporter:export:*/*"))
+                needed.add(f"{{exporter}}:export:{one.id}")
+        there = cast("list[bytes]", self.client.keys("{exporter}:export:*/*"))
         assert {key.decode() for key in there} == needed
-        after = cast("list[bytes]", self.client.zrange("exporter:cut", 0, -1))
+        after = cast("list[bytes]", self.client.zrange("{exporter}:cut", 0, -1))
         assert {member.decode() for member in after} == cut
 
     def the_numbers_agree_and_add_up(self) -> None:
@@ -503,7 +503,7 @@ class Stores(RuleBasedStateMachine):
         assert (free.left, free.reserved) == (None, 0)
         pipe = self.client.pipeline(transaction=False)
         for export_id in IDS:
-            pipe.hmget(f"exporter:export:{export_id}", ["state", "reserved"])
+            pipe.hmget(f"{{exporter}}:export:{export_id}", ["state", "reserved"])
         unsettled = [(state, int(held)) for state, held in pipe.execute() if held is not None]
         assert {state for state, _ in unsettled} <= {b"queued", b"processing"}
         assert sum(held for _, held in unsettled) == metered.reserved
@@ -513,7 +513,7 @@ class Stores(RuleBasedStateMachine):
         found = {}
         pipe = self.client.pipeline(transaction=False)
         for export_id in IDS:
-            pipe.hmget(f"exporter:export:{export_id}", ["state", "user"])
+            pipe.hmget(f"{{exporter}}:export:{export_id}", ["state", "user"])
         for export_id, (state, user) in zip(IDS, pipe.execute(), strict=True):
             if state in (b"queued", b"processing"):
                 found[export_id] = user.decode()
@@ -533,7 +533,7 @@ class Stores(RuleBasedStateMachine):
         places = Counter[str]()
         ready = Counter[str]()
         lines = set()
-        for key in cast("list[bytes]", self.client.keys("exporter:ready:*")):
+        for key in cast("list[bytes]", self.client.keys("{exporter}:ready:*")):
             _, _, level, user = key.decode().split(":")
             lines.add((level, user))
             members = cast("list[bytes]", self.client.zrange(key, 0, -1))
@@ -542,29 +542,31 @@ class Stores(RuleBasedStateMachine):
         tenants = {
             (level, user.decode())
             for level in "0123456789"
-            for user in cast("list[bytes]", self.client.zrange(f"exporter:tenants:{level}", 0, -1))
+            for user in cast(
+                "list[bytes]", self.client.zrange(f"{{exporter}}:tenants:{level}", 0, -1)
+            )
         }
-        leases = cast("list[bytes]", self.client.zrange("exporter:leases", 0, -1))
-        waiting = cast("list[bytes]", self.client.zrange("exporter:waiting", 0, -1))
+        leases = cast("list[bytes]", self.client.zrange("{exporter}:leases", 0, -1))
+        waiting = cast("list[bytes]", self.client.zrange("{exporter}:waiting", 0, -1))
         places.update(member.decode() for member in leases + waiting)
         units = self.units()
         running = Counter(units[member.decode()] for member in leases)
-        ageing = cast("list[bytes]", self.client.zrange("exporter:ageing", 0, -1))
+        ageing = cast("list[bytes]", self.client.zrange("{exporter}:ageing", 0, -1))
         below = {
             export_id
             for export_id in ready
-            if self.client.hget(f"exporter:export:{export_id}", "level") != b"9"
+            if self.client.hget(f"{{exporter}}:export:{export_id}", "level") != b"9"
         }
 
         assert places == Counter(units.keys())
         assert {member.decode() for member in ageing} == below
         assert tenants == lines
-        lined = cast("dict[bytes, bytes]", self.client.hgetall("exporter:lined"))
+        lined = cast("dict[bytes, bytes]", self.client.hgetall("{exporter}:lined"))
         assert sum(map(int, lined.values())) == len(ready)
         assert running == {
             user.decode(): int(count)
             for user, count in cast(
-                "dict[bytes, bytes]", self.client.hgetall("exporter:running")
+                "dict[bytes, bytes]", self.client.hgetall("{exporter}:running")
             ).items()
         }
 

@@ -1,12 +1,12 @@
--- acquire(name, requests, window)
+-- acquire(requests, window)
 --   -> {allowed 0 or 1, counted requests in the window, now, time at which the oldest leaves}
 --
---   exporter:rate:{name}   list   times of the counted requests in the window, newest first
+-- KEYS[1]   list   times of the counted requests in the window, newest first
 --
 -- `requests` is the limit. Times are in microseconds by the clock of Redis. A request leaves the
 -- window when it is as old as the window is long. A refused request is not counted.
-local key = 'exporter:rate:' .. ARGV[1]
-local requests, window = tonumber(ARGV[2]), tonumber(ARGV[3])
+local key = KEYS[1]
+local requests, window = tonumber(ARGV[1]), tonumber(ARGV[2])
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

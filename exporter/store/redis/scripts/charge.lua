@@ -6,14 +6,14 @@
 -- known; refund.lua ends it.
 local key, credits, nonce = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
-if redis.call('EXISTS', 'exporter:credited:' .. nonce) == 1 then
+if redis.call('EXISTS', PREFIX .. 'credited:' .. nonce) == 1 then
   return {1}
 end
 local left = credits_left(key)
 if left and left < credits then
   return {0, left}
 end
-redis.call('SET', 'exporter:credited:' .. nonce, '1', 'EX', 60)
+redis.call('SET', PREFIX .. 'credited:' .. nonce, '1', 'EX', 60)
 if left then
   redis.call('HINCRBY', account(key), 'left', -credits)
   count('credits_reserved', credits)

@@ -13,7 +13,7 @@ local USERS_PER_READ = 16
 local MAX_LOOKAHEAD = 16
 local MAX_CLAIMS = 16
 
-local answered = redis.call('GET', 'exporter:claim:' .. nonce)
+local answered = redis.call('GET', PREFIX .. 'claim:' .. nonce)
 if answered then
   local clean, id = string.match(answered, '^(%d) (.*)$')
   local fence = redis.call('HGET', record(id), 'fence')
@@ -29,7 +29,7 @@ end_waits(time, MAX_DUE)
 -- Returns 'free', 'full' if the user has as many leases as the export's plan allows, or 'gone' if
 -- the export cannot be claimed.
 local function check(id, running)
-  if not is_live(id) or redis.call('ZSCORE', 'exporter:leases', id) then
+  if not is_live(id) or redis.call('ZSCORE', PREFIX .. 'leases', id) then
     return 'gone'
   end
   local concurrency = tonumber(redis.call('HGET', record(id), 'concurrency') or 0)
@@ -61,8 +61,8 @@ end
 -- True if a user was served before waiting users of lower levels for as many slices as leases are
 -- live, and one more: one slice of each busy worker, including this one.
 local function has_jumped_enough(user)
-  local jumps = tonumber(redis.call('HGET', 'exporter:jumps', user) or 0)
-  return jumps > 0 and jumps > redis.call('ZCARD', 'exporter:leases')
+  local jumps = tonumber(redis.call('HGET', PREFIX .. 'jumps', user) or 0)
+  return jumps > 0 and jumps > redis.call('ZCARD', PREFIX .. 'leases')
 end
 
 -- Counts a claim at that level: as a jump of its user if another user waits at a lower level. A
@@ -71,12 +71,12 @@ local function count_jump(level, user)
   for lower = level - 1, 0, -1 do
     for _, other in ipairs(redis.call('ZRANGE', tenants(lower), 0, 1)) do
       if other ~= user then
-        redis.call('HINCRBY', 'exporter:jumps', user, 1)
+        redis.call('HINCRBY', PREFIX .. 'jumps', user, 1)
         return
       end
     end
   end
-  redis.call('DEL', 'exporter:jumps')
+  redis.call('DEL', PREFIX .. 'jumps')
 end
 
 -- Returns the level, user and id of the export to claim next; nothing if there is none. With
@@ -87,7 +87,7 @@ local function best_export(take_turns)
     repeat
       local users = redis.call('ZRANGE', tenants(level), from, from + USERS_PER_READ - 1)
       for _, user in ipairs(users) do
-        local running = tonumber(redis.call('HGET', 'exporter:running', user) or 0)
+        local running = tonumber(redis.call('HGET', PREFIX .. 'running', user) or 0)
         if (slots == 0 or running < slots) and not (take_turns and has_jumped_enough(user)) then
           local id = first_claimable(level, user, running)
           if id then
@@ -112,14 +112,14 @@ local function claim(level, user, id)
   -- A user skipped because of its concurrency limit must not accumulate credit: its virtual start
   -- time is raised to that of the level.
   start = math.max(start, virtual(level))
-  redis.call('HSET', 'exporter:virtual', level, int(start))
+  redis.call('HSET', PREFIX .. 'virtual', level, int(start))
   redis.call('ZREMRANGEBYSCORE', served(level), '-inf', int(start))
   local in_line = redis.call('EXISTS', ready(level, user)) == 1
   redis.call('ZADD', in_line and tenants(level) or served(level), int(start + 1), user)
 
-  redis.call('ZADD', 'exporter:leases', int(time + lease), id)
-  redis.call('HSET', 'exporter:leased', id, user)
-  redis.call('HINCRBY', 'exporter:running', user, 1)
+  redis.call('ZADD', PREFIX .. 'leases', int(time + lease), id)
+  redis.call('HSET', PREFIX .. 'leased', id, user)
+  redis.call('HINCRBY', PREFIX .. 'running', user, 1)
   local fence = int(redis.call('HINCRBY', record(id), 'fences', 1)) .. '-' .. nonce
   local clean = redis.call('HGET', record(id), 'clean') or '1'
   local is_start = redis.call('HSETNX', record(id), 'started_at', int(time)) == 1
@@ -134,7 +134,7 @@ local function claim(level, user, id)
   if clean == '0' then
     count('takeovers')
   end
-  redis.call('SET', 'exporter:claim:' .. nonce, clean .. ' ' .. id, 'EX', 60)
+  redis.call('SET', PREFIX .. 'claim:' .. nonce, clean .. ' ' .. id, 'EX', 60)
   return {aside, clean, fence, id, all_fields(id)}
 end
 

@@ -1,5 +1,11 @@
 -- Shared functions; put before every script. Names and shapes of all keys: ../keys.py
 --
+-- Every script gets one key, KEYS[1]: the prefix of all keys of the installation, "{exporter}:".
+-- Its hash tag puts them all into one slot of Redis Cluster, so a script may use any key that it
+-- builds from the prefix. Most keys are found in records and sets while a script runs, so no script could
+-- name all of them beforehand. Scripts that can (acquire, pause, probe, reserve) are loaded without
+-- this file and get all of their keys.
+--
 -- Fields of an export: spec, user, level, state, phase, created_at, updated_at.
 --
 -- Fields that are missing until they have a value: progress, started_at, completed_at, worker_id,
@@ -46,6 +52,8 @@
 -- and the scripts that make an endpoint, a secret or a test. In a full Redis, running exports can
 -- thus end and free memory, and their events are delivered, while new exports are refused.
 
+local PREFIX = KEYS[1]
+
 -- Share of maxmemory above which create makes no export: the rest is for the exports that run.
 local FULL_SHARE = 0.9
 -- Expired records that one create removes from the counts of a user at most.
@@ -67,51 +75,51 @@ local function now()
 end
 
 local function record(id)
-  return 'exporter:export:' .. id
+  return PREFIX .. 'export:' .. id
 end
 
 local function ready(level, user)
-  return 'exporter:ready:' .. level .. ':' .. user
+  return PREFIX .. 'ready:' .. level .. ':' .. user
 end
 
 local function tenants(level)
-  return 'exporter:tenants:' .. level
+  return PREFIX .. 'tenants:' .. level
 end
 
 local function served(level)
-  return 'exporter:served:' .. level
+  return PREFIX .. 'served:' .. level
 end
 
 local function virtual(level)
-  return tonumber(redis.call('HGET', 'exporter:virtual', level) or 0)
+  return tonumber(redis.call('HGET', PREFIX .. 'virtual', level) or 0)
 end
 
 local function wake(level, id)
-  redis.call('LTRIM', 'exporter:wake', 0, MAX_WAKES - 2)
-  redis.call('LPUSH', 'exporter:wake', level .. ' ' .. id)
+  redis.call('LTRIM', PREFIX .. 'wake', 0, MAX_WAKES - 2)
+  redis.call('LPUSH', PREFIX .. 'wake', level .. ' ' .. id)
 end
 
 local function count(what, by)
-  redis.call('HINCRBY', 'exporter:counters', what, by or 1)
+  redis.call('HINCRBY', PREFIX .. 'counters', what, by or 1)
 end
 
 -- Wakes the webhook senders.
 local function wake_senders()
-  if redis.call('EXISTS', 'exporter:ring') == 0 then
-    redis.call('LPUSH', 'exporter:ring', '1')
+  if redis.call('EXISTS', PREFIX .. 'ring') == 0 then
+    redis.call('LPUSH', PREFIX .. 'ring', '1')
   end
 end
 
 -- True if an endpoint subscribes to that event of the user's exports. `of_this_one` are the events
 -- that the endpoint of the export's own webhook_url subscribes to.
 local function has_subscriber(user, kind, of_this_one)
-  local wanted = (redis.call('HGET', 'exporter:listeners', user) or '') .. (of_this_one or '')
+  local wanted = (redis.call('HGET', PREFIX .. 'listeners', user) or '') .. (of_this_one or '')
   return string.find(wanted, ' ' .. kind .. ' ', 1, true) ~= nil
 end
 
 -- Adds an event to the end of the outbox and wakes the senders.
 local function append_event(kind, id, sequence, time, progress, rows)
-  redis.call('RPUSH', 'exporter:outbox',
+  redis.call('RPUSH', PREFIX .. 'outbox',
     table.concat({kind, int(time), sequence, progress, rows, id}, ' '))
   wake_senders()
 end
@@ -176,9 +184,9 @@ local function enqueue(level, user, id, time)
     redis.call('ZADD', tenants(level), int(start), user)
   end
   if redis.call('ZADD', line, int(time), id) == 1 then
-    redis.call('HINCRBY', 'exporter:lined', level, 1)
+    redis.call('HINCRBY', PREFIX .. 'lined', level, 1)
     if tonumber(level) < 9 then
-      redis.call('ZADD', 'exporter:ageing', int(since), id)
+      redis.call('ZADD', PREFIX .. 'ageing', int(since), id)
     end
   end
 end
@@ -193,9 +201,9 @@ end
 local function leave_queue(level, user, id)
   local line = ready(level, user)
   if redis.call('ZREM', line, id) == 1 then
-    redis.call('ZREM', 'exporter:ageing', id)
-    if redis.call('HINCRBY', 'exporter:lined', level, -1) <= 0 then
-      redis.call('HDEL', 'exporter:lined', level)
+    redis.call('ZREM', PREFIX .. 'ageing', id)
+    if redis.call('HINCRBY', PREFIX .. 'lined', level, -1) <= 0 then
+      redis.call('HDEL', PREFIX .. 'lined', level)
     end
   end
   if redis.call('EXISTS', line) == 0 then
@@ -220,17 +228,17 @@ end
 local function holds_lease(id, fence)
   local fields = redis.call('HMGET', record(id), 'state', 'fence')
   return fields[1] == 'processing' and fields[2] == fence
-    and redis.call('ZSCORE', 'exporter:leases', id) ~= false
+    and redis.call('ZSCORE', PREFIX .. 'leases', id) ~= false
 end
 
 -- Ends a lease and frees the slot of the user for whom it was claimed. (A claim by an earlier
 -- version did not store that user.)
 local function drop_lease(id)
-  redis.call('ZREM', 'exporter:leases', id)
-  local user = redis.call('HGET', 'exporter:leased', id) or redis.call('HGET', record(id), 'user')
-  redis.call('HDEL', 'exporter:leased', id)
-  if user and redis.call('HINCRBY', 'exporter:running', user, -1) <= 0 then
-    redis.call('HDEL', 'exporter:running', user)
+  redis.call('ZREM', PREFIX .. 'leases', id)
+  local user = redis.call('HGET', PREFIX .. 'leased', id) or redis.call('HGET', record(id), 'user')
+  redis.call('HDEL', PREFIX .. 'leased', id)
+  if user and redis.call('HINCRBY', PREFIX .. 'running', user, -1) <= 0 then
+    redis.call('HDEL', PREFIX .. 'running', user)
   end
 end
 
@@ -272,8 +280,8 @@ end
 
 -- Renews a valid lease; returns 'cancel' if the export was requested to stop, else 'continue'.
 local function renew_lease(id, time, lease)
-  redis.call('ZREM', 'exporter:leases', id)
-  redis.call('ZADD', 'exporter:leases', int(time + lease), id)
+  redis.call('ZREM', PREFIX .. 'leases', id)
+  redis.call('ZADD', PREFIX .. 'leases', int(time + lease), id)
   redis.call('HSET', record(id), 'updated_at', int(time))
   return redis.call('HEXISTS', record(id), 'cancel') == 1 and 'cancel' or 'continue'
 end
@@ -316,8 +324,8 @@ end
 -- Makes an export ready that waits for its partitions, if all of them have ended.
 local function make_ready_if_partitions_ended(id, time)
   local fields = redis.call('HMGET', record(id), 'state', 'level', 'user')
-  if fields[1] == 'processing' and not redis.call('ZSCORE', 'exporter:leases', id)
-    and not redis.call('ZSCORE', 'exporter:waiting', id)
+  if fields[1] == 'processing' and not redis.call('ZSCORE', PREFIX .. 'leases', id)
+    and not redis.call('ZSCORE', PREFIX .. 'waiting', id)
     and not redis.call('ZSCORE', ready(fields[2], fields[3]), id) and #live_partitions(id) == 0 then
     make_ready(id, time)
   end
@@ -325,7 +333,7 @@ end
 
 -- Removes the records of all partitions of an export that has ended or is rejoined.
 local function forget_partitions(id)
-  redis.call('ZREM', 'exporter:cut', id)
+  redis.call('ZREM', PREFIX .. 'cut', id)
   local place = 0
   while redis.call('DEL', record(id .. '/' .. place)) == 1 do
     place = place + 1
@@ -336,7 +344,7 @@ end
 -- is woken for a ready export, so that a worker ends it. Applies to all live partitions as well.
 local function request_stop(id, time)
   local fields = redis.call('HMGET', record(id), 'phase', 'level')
-  local waited = redis.call('ZREM', 'exporter:waiting', id) == 1
+  local waited = redis.call('ZREM', PREFIX .. 'waiting', id) == 1
   if redis.call('HSETNX', record(id), 'cancel', '1') == 1 then
     redis.call('HSET', record(id), 'updated_at', int(time))
   end
@@ -351,12 +359,12 @@ local function request_stop(id, time)
 end
 
 local function account(key)
-  return 'exporter:account:' .. key
+  return PREFIX .. 'account:' .. key
 end
 
 -- True if no API key has that id, because it was revoked or never existed.
 local function is_revoked(key)
-  return redis.call('HEXISTS', 'exporter:keys', key) == 0
+  return redis.call('HEXISTS', PREFIX .. 'keys', key) == 0
 end
 
 -- Returns the credits that a key may spend; nil if it is not metered, 0 if it was revoked.
@@ -391,14 +399,14 @@ local function settle(id, rows)
 end
 
 local function stored(user)
-  return 'exporter:stored:' .. user
+  return PREFIX .. 'stored:' .. user
 end
 
 local function stored_bytes(user)
-  return 'exporter:stored_bytes:' .. user
+  return PREFIX .. 'stored_bytes:' .. user
 end
 
--- Removes a record from the counts of its user; `member` is its entry in exporter:stored:{user}.
+-- Removes a record from the counts of its user; `member` is its entry in stored:{user}.
 local function forget_stored(user, member)
   if redis.call('ZREM', stored(user), member) == 1 then
     redis.call('DECRBY', stored_bytes(user), string.match(member, '^%d+'))
@@ -435,7 +443,7 @@ end
 -- Removes a deleted export that has ended. Its record stays for 60 s as a tombstone, which answers
 -- a repeated delete whose first answer was lost.
 local function leave_tombstone(id, time)
-  redis.call('ZADD', 'exporter:deleted', int(time), id)
+  redis.call('ZADD', PREFIX .. 'deleted', int(time), id)
   expire_record(id, time, 60000)
 end
 
@@ -464,9 +472,9 @@ end
 -- out; an entry in the queue is removed by the next claim.
 local function force_end(id, state, why, time, keep)
   for _, set in ipairs({'waiting', 'cut', 'ageing'}) do
-    redis.call('ZREM', 'exporter:' .. set, id)
+    redis.call('ZREM', PREFIX .. set, id)
   end
-  if redis.call('ZSCORE', 'exporter:leases', id) then
+  if redis.call('ZSCORE', PREFIX .. 'leases', id) then
     drop_lease(id)
   end
   if redis.call('TYPE', record(id)).ok ~= 'hash' then
@@ -506,8 +514,8 @@ end
 -- Lets a record that cannot be processed wait, for a worker of another version. After MAX_TRIES the
 -- export fails; if its owner wants it to stop, it ends at once. Returns the number of tries.
 local function set_aside(id, why, time, wait, clean)
-  redis.call('ZREM', 'exporter:waiting', id)
-  if redis.call('ZSCORE', 'exporter:leases', id) then
+  redis.call('ZREM', PREFIX .. 'waiting', id)
+  if redis.call('ZSCORE', PREFIX .. 'leases', id) then
     drop_lease(id)
   end
   count('records_set_aside')
@@ -526,7 +534,7 @@ local function set_aside(id, why, time, wait, clean)
     if clean then
       redis.call('HSET', record(id), 'clean', clean)
     end
-    redis.call('ZADD', 'exporter:waiting', int(time + wait), id)
+    redis.call('ZADD', PREFIX .. 'waiting', int(time + wait), id)
   end
   return tries
 end
@@ -563,9 +571,9 @@ end
 
 -- Makes up to `limit` waiting exports ready whose retry time is reached; returns their number.
 local function end_waits(time, limit)
-  local due = redis.call('ZRANGEBYSCORE', 'exporter:waiting', '-inf', int(time), 'LIMIT', 0, limit)
+  local due = redis.call('ZRANGEBYSCORE', PREFIX .. 'waiting', '-inf', int(time), 'LIMIT', 0, limit)
   for _, id in ipairs(due) do
-    redis.call('ZREM', 'exporter:waiting', id)
+    redis.call('ZREM', PREFIX .. 'waiting', id)
     contain(id, time, function()
       if is_live(id) then
         make_ready(id, time)

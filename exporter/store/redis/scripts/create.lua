@@ -18,7 +18,7 @@ local max_queued, max_kept, max_bytes = tonumber(ARGV[12]), tonumber(ARGV[13]), 
 local until_ended = ARGV[15] == '1'
 
 if key ~= '' then
-  key = 'exporter:idempotency:' .. key
+  key = PREFIX .. 'idempotency:' .. key
   local known = redis.call('GET', key)
   if known then
     local before, first = string.match(known, '^(%S+) (.*)$')
@@ -127,7 +127,7 @@ if redis.call('EXISTS', record(id)) == 0 then
   if key ~= '' then
     redis.call('SET', key, fingerprint .. ' ' .. id, 'PX', remember)
   end
-  local index = 'exporter:user:' .. user
+  local index = PREFIX .. 'user:' .. user
   -- A record expires by its TTL, but its entry in this list does not. Each create removes up to two
   -- of the oldest expired entries, so that the list stays bounded even if its user never reads it.
   for _, oldest in ipairs(redis.call('ZRANGE', index, 0, 1)) do
@@ -139,8 +139,8 @@ if redis.call('EXISTS', record(id)) == 0 then
   -- sufficient cursor for keyset pagination.
   local newest = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
   redis.call('ZADD', index, int(math.max(time, tonumber(newest[2] or 0) + 1)), id)
-  redis.call('ZADD', 'exporter:users', 'NX', int(time), user)
-  redis.call('SETNX', 'exporter:since', int(time))
+  redis.call('ZADD', PREFIX .. 'users', 'NX', int(time), user)
+  redis.call('SETNX', PREFIX .. 'since', int(time))
   count('exports_created')
   enqueue_and_wake(level, user, id, time)
   emit(id, 'export.queued', time)

@@ -36,6 +36,6 @@ end
 drop_lease(id)
 redis.call('HSET', record(id), 'partitions', partitions, 'cut_by', fence, 'phase', 'reading',
   'clean', '1', 'updated_at', int(time))
-redis.call('ZADD', 'exporter:cut', int(time + CUT_CHECK_MICROS), id)
+redis.call('ZADD', PREFIX .. 'cut', int(time + CUT_CHECK_MICROS), id)
 count('exports_cut')
 return 'continue'

@@ -12,10 +12,10 @@ end
 if deleted then
   return state
 end
-local is_leased = redis.call('ZSCORE', 'exporter:leases', id)
+local is_leased = redis.call('ZSCORE', PREFIX .. 'leases', id)
 local time = now()
-redis.call('ZREM', 'exporter:user:' .. user, id)
-redis.call('ZREM', 'exporter:kept', id)
+redis.call('ZREM', PREFIX .. 'user:' .. user, id)
+redis.call('ZREM', PREFIX .. 'kept', id)
 redis.call('HSET', record(id), 'deleted', '1')
 count('exports_deleted')
 if ENDED[state] then

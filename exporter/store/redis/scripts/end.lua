@@ -63,7 +63,7 @@ local function end_sound()
     if keep_file then
       redis.call('HSET', record(id), 'file_expires_at', int(time + keep_file))
       if not deleted then
-        redis.call('ZADD', 'exporter:kept', int(time + keep_file), id)
+        redis.call('ZADD', PREFIX .. 'kept', int(time + keep_file), id)
       end
     end
     count('rows', rows)

@@ -3,14 +3,14 @@
 local limit = ARGV[1]
 
 local records = {}
-local expired = redis.call('ZRANGEBYSCORE', 'exporter:kept', '-inf', int(now()), 'LIMIT', 0, limit)
+local expired = redis.call('ZRANGEBYSCORE', PREFIX .. 'kept', '-inf', int(now()), 'LIMIT', 0, limit)
 for _, id in ipairs(expired) do
   local fields = redis.call('HGETALL', record(id))
   if fields[1] then
     table.insert(records, id)
     table.insert(records, fields)
   else
-    redis.call('ZREM', 'exporter:kept', id)
+    redis.call('ZREM', PREFIX .. 'kept', id)
   end
 end
 return records

@@ -5,7 +5,7 @@
 -- is used as in charge.lua: a second call with the same nonce changes nothing.
 local key, action, credits, nonce = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
-if redis.call('EXISTS', 'exporter:credited:' .. nonce) == 1 then
+if redis.call('EXISTS', PREFIX .. 'credited:' .. nonce) == 1 then
   return 'done'
 end
 if is_revoked(key) then
@@ -19,5 +19,5 @@ if action == 'lift' then
 else
   redis.call(action == 'add' and 'HINCRBY' or 'HSET', account(key), 'left', credits)
 end
-redis.call('SET', 'exporter:credited:' .. nonce, '1', 'EX', 60)
+redis.call('SET', PREFIX .. 'credited:' .. nonce, '1', 'EX', 60)
 return 'done'

@@ -1,8 +1,8 @@
--- pause(source, pause) -> 1
+-- pause(pause) -> 1
 --
 -- No request of the source starts within `pause` microseconds, except those already reserved.
--- reserve.lua describes the key exporter:budget:{source}.
-local key, pause = 'exporter:budget:' .. ARGV[1], tonumber(ARGV[2])
+-- KEYS[1] is that of reserve.lua.
+local key, pause = KEYS[1], tonumber(ARGV[1])
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

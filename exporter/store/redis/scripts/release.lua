@@ -17,7 +17,7 @@ if not retry_in then
   make_ready(id, time)
   return 1
 end
-redis.call('ZADD', 'exporter:waiting', int(time + retry_in), id)
+redis.call('ZADD', PREFIX .. 'waiting', int(time + retry_in), id)
 redis.call('HSET', record(id), 'phase', 'waiting', 'retry_at', int(time + retry_in),
   'updated_at', int(time))
 redis.call('HINCRBY', record(id), 'stalls', 1)

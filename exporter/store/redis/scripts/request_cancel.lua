@@ -13,7 +13,7 @@ if ENDED[state] or (not state and redis.call('EXISTS', record(id)) == 0) then
   return redis.call('HGETALL', record(id))
 end
 local time = now()
-local is_leased = redis.call('ZSCORE', 'exporter:leases', id)
+local is_leased = redis.call('ZSCORE', PREFIX .. 'leases', id)
 local after
 if state == 'queued' and pcall(cancel_queued, id, time) then
   after = redis.call('HGETALL', record(id))

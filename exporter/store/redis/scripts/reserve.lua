@@ -1,4 +1,4 @@
--- reserve(source, interval, max_wait, api_interval, worker_memory)
+-- reserve(interval, max_wait, api_interval, worker_memory)
 --   -> microseconds until the source's next request may start
 --
 -- The request is reserved if that wait is at most `max_wait`; otherwise none is. `interval` is the
@@ -8,14 +8,13 @@
 -- worker has asked within `worker_memory`; one unused request is saved. A request beyond that is
 -- not reserved, and its wait is above `max_wait`.
 --
---   exporter:budget:{source}          integer   earliest start of the next request, since the epoch
---                                               by the clock of Redis; if missing, now
---   exporter:budget_workers:{source}  string    '1' if a worker has asked within `worker_memory`
---   exporter:budget_api:{source}      integer   earliest start of the next request of the API
-local key = 'exporter:budget:' .. ARGV[1]
-local workers, api = 'exporter:budget_workers:' .. ARGV[1], 'exporter:budget_api:' .. ARGV[1]
-local interval, max_wait, api_interval = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local worker_memory = tonumber(ARGV[5])
+-- KEYS[1]   integer   earliest start of the next request, since the epoch by the clock of Redis; if
+--                     missing, now
+-- KEYS[2]   string    '1' if a worker has asked within `worker_memory`
+-- KEYS[3]   integer   earliest start of the next request of the API
+local key, workers, api = KEYS[1], KEYS[2], KEYS[3]
+local interval, max_wait, api_interval = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local worker_memory = tonumber(ARGV[4])
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

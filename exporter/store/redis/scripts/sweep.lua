@@ -7,7 +7,8 @@ local limit, ageing = tonumber(ARGV[1]), tonumber(ARGV[2])
 local MAX_REWAKES = 16
 
 local time = now()
-local expired = redis.call('ZRANGEBYSCORE', 'exporter:leases', '-inf', int(time), 'LIMIT', 0, limit)
+local expired = redis.call('ZRANGEBYSCORE', PREFIX .. 'leases', '-inf', int(time),
+  'LIMIT', 0, limit)
 for _, id in ipairs(expired) do
   drop_lease(id)
   contain(id, time, function()
@@ -21,7 +22,7 @@ for _, id in ipairs(expired) do
 end
 local due = end_waits(time, limit)
 
-local old = redis.call('ZRANGEBYSCORE', 'exporter:ageing', '-inf', int(time - ageing),
+local old = redis.call('ZRANGEBYSCORE', PREFIX .. 'ageing', '-inf', int(time - ageing),
   'LIMIT', 0, limit)
 for _, id in ipairs(old) do
   -- An entry without such a record is of an export that was deleted by hand, or is damaged.
@@ -35,18 +36,18 @@ for _, id in ipairs(old) do
     enqueue(level + 1, user, id, time)
     count('levels_risen')
   end) then
-    redis.call('ZREM', 'exporter:ageing', id)
+    redis.call('ZREM', PREFIX .. 'ageing', id)
   end
 end
 
 -- A worker of a version without partitions may end a partition or the export itself and leave the
 -- other records unchanged. Only this step makes such an export ready or removes its partitions.
-local cut = redis.call('ZRANGEBYSCORE', 'exporter:cut', '-inf', int(time), 'LIMIT', 0, limit)
+local cut = redis.call('ZRANGEBYSCORE', PREFIX .. 'cut', '-inf', int(time), 'LIMIT', 0, limit)
 for _, id in ipairs(cut) do
-  redis.call('ZREM', 'exporter:cut', id)
+  redis.call('ZREM', PREFIX .. 'cut', id)
   contain(id, time, function()
     if is_live(id) then
-      redis.call('ZADD', 'exporter:cut', int(time + CUT_CHECK_MICROS), id)
+      redis.call('ZADD', PREFIX .. 'cut', int(time + CUT_CHECK_MICROS), id)
       make_ready_if_partitions_ended(id, time)
     else
       forget_partitions(id)
@@ -70,11 +71,11 @@ local function rewake(count)
   end
 end
 
-if redis.call('EXISTS', 'exporter:wake') == 0 then
+if redis.call('EXISTS', PREFIX .. 'wake') == 0 then
   rewake(MAX_REWAKES)
 end
 local lined = 0
-for _, exports in ipairs(redis.call('HVALS', 'exporter:lined')) do
+for _, exports in ipairs(redis.call('HVALS', PREFIX .. 'lined')) do
   lined = lined + exports
 end
 return {#expired, due, #old, lined, aside}

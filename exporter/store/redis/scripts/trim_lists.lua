@@ -9,9 +9,9 @@ local MAX_ENTRIES = 500
 
 local time = now()
 local removed = 0
-local due = redis.call('ZRANGEBYSCORE', 'exporter:users', '-inf', int(time), 'LIMIT', 0, users)
+local due = redis.call('ZRANGEBYSCORE', PREFIX .. 'users', '-inf', int(time), 'LIMIT', 0, users)
 for _, user in ipairs(due) do
-  local index = 'exporter:user:' .. user
+  local index = PREFIX .. 'user:' .. user
   local gone = 0
   for _, id in ipairs(redis.call('ZRANGE', index, 0, MAX_ENTRIES - 1)) do
     if redis.call('EXISTS', record(id)) == 0 then
@@ -21,9 +21,9 @@ for _, user in ipairs(due) do
   end
   removed = removed + gone
   if redis.call('EXISTS', index) == 0 then
-    redis.call('ZREM', 'exporter:users', user)
+    redis.call('ZREM', PREFIX .. 'users', user)
   elseif gone < MAX_ENTRIES then
-    redis.call('ZADD', 'exporter:users', int(time + again), user)
+    redis.call('ZADD', PREFIX .. 'users', int(time + again), user)
   end
 end
 return {removed, #due}
