@@ -50,7 +50,7 @@ ExporterError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypedDict
 
 
@@ -68,6 +68,11 @@ class FieldProblem(TypedDict):
 def problem(loc: Sequence[str | int], msg: str, kind: str = "value_error") -> FieldProblem:
     """Returns the problem of the field at this location."""
     return {"loc": tuple(loc), "msg": msg, "type": kind}
+
+
+def within(place: str, problems: Iterable[FieldProblem]) -> list[FieldProblem]:
+    """Returns the problems of the fields that are inside the field `place`."""
+    return [{**one, "loc": (place, *one["loc"])} for one in problems]
 
 
 class ExporterError(Exception):

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from exporter.api import auth, errors
 from exporter.api.refusal import Refusal
 from exporter.core import limits, nesting
-from exporter.errors import FieldProblem
+from exporter.errors import FieldProblem, problem
 
 MAX_BODY_BYTES = limits.BODY_BYTES.default
 """Largest accepted body; far above any search that a person or a client writes."""
@@ -95,9 +95,7 @@ def parse(
         detail = f"the body is not valid JSON: {error.msg} at character {error.pos}"
         _refuse_syntax(request, detail, error.pos)
     if not isinstance(data, dict):
-        raise errors.invalid(
-            [{"loc": ("body",), "msg": "the body should be a JSON object", "type": "dict_type"}]
-        )
+        raise errors.invalid([problem(("body",), "the body should be a JSON object", "dict_type")])
     _check_count(data, max_values)
     _check_repeats(body.decode())
     try:
@@ -179,7 +177,7 @@ def _refuse_header(
         415 if _has_own_status(request) else 422,
         "unsupported_media_type",
         detail,
-        problems=[{"loc": ("header", name), "msg": detail, "type": name.replace("-", "_")}],
+        problems=[problem(("header", name), detail, name.replace("-", "_"))],
         headers=headers,
     )
 
@@ -187,7 +185,7 @@ def _refuse_header(
 def _refuse_syntax(request: Request, detail: str, place: int) -> NoReturn:
     if _has_own_status(request):
         raise Refusal(400, "json_invalid", detail)
-    raise errors.invalid([{"loc": ("body", place), "msg": detail, "type": "json_invalid"}])
+    raise errors.invalid([problem(("body", place), detail, "json_invalid")])
 
 
 def _check_names(pairs: Sequence[tuple[str, Any]]) -> None:
@@ -197,7 +195,7 @@ def _check_names(pairs: Sequence[tuple[str, Any]]) -> None:
         twice = next(name for place, name in enumerate(names) if name in names[:place])
         place = ("body", twice[:_MAX_SHOWN_CHARS])
         message = "the field is given twice: give it once"
-        raise errors.invalid([{"loc": place, "msg": message, "type": "duplicate_field"}])
+        raise errors.invalid([problem(place, message, "duplicate_field")])
 
 
 # Numbers stay text, because Python reads long ones slowly or not at all.
@@ -225,7 +223,7 @@ def _check_count(data: dict[str, Any], max_values: int) -> None:
 
 def _too_many(name: str, message: str) -> Refusal:
     place = ("body", name[:_MAX_SHOWN_CHARS]) if name else ("body",)
-    return errors.invalid([{"loc": place, "msg": message, "type": "too_long"}])
+    return errors.invalid([problem(place, message, "too_long")])
 
 
 def _too_large() -> Refusal:
@@ -235,4 +233,4 @@ def _too_large() -> Refusal:
 def _too_deep(body: bytes) -> Refusal:
     field = nesting.first_deeper(body, MAX_NESTING)[:_MAX_SHOWN_CHARS]
     detail = f"objects and lists are nested deeper than {MAX_NESTING} levels: send a flatter body"
-    return errors.invalid([{"loc": ("body", field), "msg": detail, "type": "too_deep"}])
+    return errors.invalid([problem(("body", field), detail, "too_deep")])

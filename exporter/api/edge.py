@@ -23,6 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter.api import bodies, errors
+from exporter.errors import problem
 
 IGNORED_HEADER = "X-Ignored-Parameters"
 MAX_NAMED = 20
@@ -167,7 +168,7 @@ async def _check(request: Request, operation: Operation) -> None:
             raise _invalid(request, operation, wrong)
         if has_body and (await bodies.read(request)).strip() not in _NO_BODIES:
             message = "this operation takes no body: send none"
-            raise errors.invalid([{"loc": ("body",), "msg": message, "type": "extra_forbidden"}])
+            raise errors.invalid([problem(("body",), message, "extra_forbidden")])
     elif not errors.is_pipeline(operation.path):
         # The operation of that contract refuses unknown parameters itself, in its own words.
         ignored += wrong
@@ -211,7 +212,7 @@ def _invalid(
     """Returns the error that names the wrong parameters, and those with a wrong value."""
     _, found = request_params_to_args(operation.fields, request.query_params)
     named = [
-        {"loc": ("query", name[:MAX_NAME_CHARS]), "msg": message, "type": "extra_forbidden"}
+        problem(("query", name[:MAX_NAME_CHARS]), message, "extra_forbidden")
         for name, message in list(wrong.items())[: errors.MAX_PROBLEMS]
     ]
     return RequestValidationError([*named, *found])

@@ -30,6 +30,7 @@ from exporter.errors import (
     StorageUnavailable,
     StoreFull,
     StoreUnavailable,
+    problem,
 )
 from exporter.store.base import KeyReused, KeySpent
 
@@ -177,7 +178,7 @@ def field_problems(error: ValidationError, model: type[BaseModel]) -> list[Field
         message = found["msg"]
         if found["type"] == "extra_forbidden":
             message = f"unknown field; known: {', '.join(model.model_fields)}"
-        problems.append({"loc": ("body", *found["loc"]), "msg": message, "type": found["type"]})
+        problems.append(problem(("body", *found["loc"]), message, found["type"]))
     return problems
 
 
@@ -239,9 +240,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     except StoreUnavailable as unavailable:
         return await _store_unavailable(request, unavailable)
     found = cast("RequestValidationError", error).errors()
-    problems: list[FieldProblem] = [
-        {"loc": entry["loc"], "msg": entry["msg"], "type": entry["type"]} for entry in found
-    ]
+    problems = [problem(entry["loc"], entry["msg"], entry["type"]) for entry in found]
     return answer(request, invalid(problems))
 
 
@@ -276,8 +275,8 @@ async def _key_spent(request: Request, _: Exception) -> Response:
 
 
 def _wrong_key(request: Request, status: int, code: str, detail: str) -> Response:
-    problem: FieldProblem = {"loc": ("header", "idempotency-key"), "msg": detail, "type": code}
-    return answer(request, Refusal(status, code, detail, problems=[problem]))
+    wrong = problem(("header", "idempotency-key"), detail, code)
+    return answer(request, Refusal(status, code, detail, problems=[wrong]))
 
 
 async def _not_in_plan(request: Request, error: Exception) -> Response:
@@ -325,7 +324,7 @@ async def _source_failed(request: Request, error: Exception) -> Response:
         status, code = 429, "source_quota_spent"
     elif failure.status == 422:
         status, code = 422, "source_refused"
-        problems.append({"loc": ("body",), "msg": detail, "type": code})
+        problems.append(problem(("body",), detail, code))
     else:
         status, code = 502, "source_refused"
     return answer(request, Refusal(status, code, detail, problems=problems, headers=headers))

@@ -14,6 +14,7 @@ from exporter.api import errors
 from exporter.api.refusal import Refusal
 from exporter.core import canonical, limits
 from exporter.core.exports import Export
+from exporter.errors import problem
 from exporter.store.base import Idempotency
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -99,6 +100,6 @@ def _invalid(request: Request) -> Refusal:
         "idempotency_key_invalid",
         detail,
         problems=[
-            {"loc": ("header", "idempotency-key"), "msg": detail, "type": "idempotency_key"},
+            problem(("header", "idempotency-key"), detail, "idempotency_key"),
         ],
     )

@@ -18,7 +18,7 @@ from exporter.api import auth, errors, refusal
 from exporter.api.state import runner_of, service_of
 from exporter.core import limits
 from exporter.core.exports import Completeness, Export, Phase, State
-from exporter.errors import ExporterError
+from exporter.errors import ExporterError, problem
 from exporter.service.exports import ExportService, get_or_show
 from exporter.store.base import RecordPage
 from exporter.store.redis.async_runner import AsyncRunner
@@ -274,7 +274,7 @@ def records(service: ExportService, user_id: str, limit: int, cursor: str | None
 def wrong_cursor() -> refusal.Refusal:
     """Returns the 422 refusal of an invalid cursor."""
     message = "not a cursor of this list: send the next_cursor of the previous page, or no cursor"
-    return errors.invalid([{"loc": ("query", "cursor"), "msg": message, "type": "value_error"}])
+    return errors.invalid([problem(("query", "cursor"), message)])
 
 
 def next_link(service: ExportService, path: str, limit: int, page: RecordPage) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from exporter.api.state import endpoints_of, guard_of
 from exporter.core import events as event_names
 from exporter.core.exports import Hook
-from exporter.errors import FieldProblem
+from exporter.errors import FieldProblem, problem
 from exporter.webhooks.addresses import ForbiddenAddress, Guard, NameUnresolved
 
 LOOKUP_SECONDS = 2.0
@@ -68,16 +68,18 @@ def read_webhook(request: Request, user_id: str, asked: WebhookFields) -> Reques
         try:
             subscribed = event_names.check_events(events, event_names.EXPORT_EVENTS)
         except ValueError as error:
-            found.append(problem("webhook_events", str(error)))
+            found.append(problem(("webhook_events",), str(error)))
         if url is None:
             found.append(
-                problem("webhook_events", "give webhook_url, too: the events are sent to that URL")
+                problem(
+                    ("webhook_events",), "give webhook_url, too: the events are sent to that URL"
+                )
             )
     if url is None:
         return RequestedWebhook(None, found)
     forbidden = forbidden_reason(guard_of(request), url)
     if forbidden:
-        found.append(problem("webhook_url", forbidden))
+        found.append(problem(("webhook_url",), forbidden))
     endpoints = endpoints_of(request)
 
     def record() -> Hook:
@@ -117,8 +119,3 @@ def forbidden_reason(guard: Guard, url: str) -> str | None:
     except NameUnresolved:
         pass
     return None
-
-
-def problem(field: str, text: str) -> FieldProblem:
-    """Returns a field problem with this field and message."""
-    return {"loc": (field,), "msg": text, "type": "value_error"}

@@ -16,7 +16,7 @@ import msgspec
 from exporter.core import canonical, limits
 from exporter.core.exports import PRIORITIES, Dialect, Export, Spec
 from exporter.core.plans import Plan
-from exporter.errors import FieldProblem, QueryError, problem
+from exporter.errors import FieldProblem, QueryError, problem, within
 from exporter.formats import registry
 from exporter.service import columns, file_names
 from exporter.service.configured_sources import ConfiguredSources
@@ -141,8 +141,7 @@ def check(new: NewExport, sources: ConfiguredSources, now: datetime) -> Search:
     try:
         checked = sources.get(new.source).search(search, now, user_id=new.user_id)
     except QueryError as error:
-        found += [{**one, "loc": ("search", *one["loc"])} for one in error.problems]
-        raise QueryError(found) from None
+        raise QueryError([*found, *within("search", error.problems)]) from None
     if too_long := _too_long(checked.query) or _too_long(checked.echo):
         found.insert(0, too_long)
     if found:

@@ -12,7 +12,7 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.contracts import filters
-from exporter.errors import FieldProblem, QueryError, SourceError
+from exporter.errors import FieldProblem, QueryError, SourceError, problem
 
 log = structlog.get_logger()
 
@@ -155,8 +155,5 @@ def _unknown_value(
     found = difflib.get_close_matches(filters.fold(value), known, n=MAX_SUGGESTIONS) if near else []
     hint = f"did you mean {' or '.join(repr(known[one]) for one in found)}? " if found else ""
     path = LISTS[_FILTERS[filter_name][0]]
-    return {
-        "loc": (filter_name,),
-        "msg": f"unknown {filter_name} {value!r}: {hint}GET {path} lists all {len(known)}",
-        "type": "unknown_value",
-    }
+    text = f"unknown {filter_name} {value!r}: {hint}GET {path} lists all {len(known)}"
+    return problem((filter_name,), text, "unknown_value")

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from exporter.errors import FieldProblem, QueryError
+from exporter.errors import FieldProblem, QueryError, problem
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -26,5 +26,5 @@ def validate(model: type[Model], raw: Mapping[str, Any]) -> Model:
             loc, message = found["loc"], found["msg"]
             if found["type"] == "extra_forbidden" and len(loc) == 1:
                 message = f"unknown filter; known: {', '.join(model.model_fields)}"
-            problems.append({"loc": loc, "msg": message, "type": found["type"]})
+            problems.append(problem(loc, message, found["type"]))
         raise QueryError(problems) from None

@@ -17,7 +17,14 @@ from exporter.config import SourceConfig
 from exporter.contracts.coresignal import MAX_ID_DIGITS, MAX_IDS, JobFilters
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
-from exporter.errors import FieldProblem, PageTooLarge, QueryError, SourceRefused, SourceUntrue
+from exporter.errors import (
+    FieldProblem,
+    PageTooLarge,
+    QueryError,
+    SourceRefused,
+    SourceUntrue,
+    problem,
+)
 from exporter.sources.base import Page, Search
 from exporter.sources.checking import validate
 from exporter.sources.http.charsets import enclosed
@@ -379,16 +386,16 @@ def _checked_records(records: Sequence[Row], ids: Sequence[int]) -> dict[int, Ro
 def _dsl(raw: Mapping[str, Any]) -> Search:
     asked = raw["es_dsl"]
     problems: list[FieldProblem] = [
-        {"loc": (name,), "msg": "send es_dsl alone, without filters", "type": "extra_forbidden"}
+        problem((name,), "send es_dsl alone, without filters", "extra_forbidden")
         for name in raw
         if name != "es_dsl"
     ]
     if not isinstance(asked, Mapping) or not isinstance(asked.get("query"), Mapping):
         text = 'an Elasticsearch request must be an object with a "query" object'
-        problems.append({"loc": ("es_dsl",), "msg": text, "type": "dict_type"})
+        problems.append(problem(("es_dsl",), text, "dict_type"))
     elif unknown := sorted(map(str, asked.keys() - {"query"})):
         text = f"only `query` is accepted here, not {', '.join(unknown)[:200]}"
-        problems.append({"loc": ("es_dsl",), "msg": text, "type": "value_error"})
+        problems.append(problem(("es_dsl",), text))
     if problems:
         raise QueryError(problems)
     query = {"es_dsl": dict(asked)}

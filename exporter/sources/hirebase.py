@@ -15,11 +15,7 @@ from exporter.contracts.expired import ExpiredSearch
 from exporter.contracts.hirebase import JobSearch
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
-from exporter.errors import (
-    QueryError,
-    SourceRefused,
-    SourceUntrue,
-)
+from exporter.errors import QueryError, SourceRefused, SourceUntrue, problem
 from exporter.sources.base import PAST_THE_END, Page, Search
 from exporter.sources.catalogue import LISTED_FILTERS, Catalogue
 from exporter.sources.checking import validate
@@ -107,9 +103,7 @@ class HirebaseSource:
         search = validate(JobSearch, raw)
         page = search.page or 1
         if page > 1 and search.limit is None:
-            raise QueryError(
-                [{"loc": ("page",), "msg": f"page {page} needs `limit`", "type": "value_error"}]
-            )
+            raise QueryError([problem(("page",), f"page {page} needs `limit`")])
         return Search(
             query=self.catalogue.with_listed_spelling(search.canonical(now)),
             echo=search.echo(),

@@ -13,6 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from exporter.api.errors import invalid
 from exporter.api.refusal import Refusal
+from exporter.errors import problem
 
 Sink = Callable[[bytes], None]
 """Function that receives the content of one part of a form, piece by piece."""
@@ -120,7 +121,7 @@ class _Form:
             message = "the field occurs twice: send it once"
         self._seen.add(name)
         if message:
-            raise invalid([{"loc": ("body", name[:100]), "msg": message, "type": "form_field"}])
+            raise invalid([problem(("body", name[:100]), message, "form_field")])
 
     def data(self, data: bytes, start: int, end: int) -> None:
         if self._sink is not None:

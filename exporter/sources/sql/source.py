@@ -24,6 +24,7 @@ from exporter.errors import (
     SourceUnavailable,
     SourceUntrue,
     StoreUnavailable,
+    problem,
 )
 from exporter.sources.base import Page, Search
 from exporter.sources.sql import database as sql_database
@@ -262,24 +263,22 @@ def _filters(raw: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in raw.items():
         if name not in _FILTER_READERS:
-            problems.append(_problem(name, f"unknown filter; known: {', '.join(_FILTER_READERS)}"))
+            problems.append(
+                problem((name,), f"unknown filter; known: {', '.join(_FILTER_READERS)}")
+            )
         elif value is not None:
             try:
                 found[name] = _FILTER_READERS[name](value)
             except ValueError as error:
-                problems.append(_problem(name, str(error)))
+                problems.append(problem((name,), str(error)))
     if "from" in found and "to" in found and found["from"] >= found["to"]:
         text = (
             f"`to` must be later than `from`, but {found['to']} is not later than {found['from']}"
         )
-        problems.append(_problem("to", text))
+        problems.append(problem(("to",), text))
     if problems:
         raise QueryError(problems)
     return {name: found[name] for name in _FILTER_READERS if name in found}
-
-
-def _problem(name: str, text: str) -> FieldProblem:
-    return {"loc": (name,), "msg": text, "type": "value_error"}
 
 
 def _among(known: Sequence[str]) -> Callable[[Any], list[str]]:

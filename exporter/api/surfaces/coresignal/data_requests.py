@@ -15,7 +15,16 @@ from fastapi import Request
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
-from exporter.api import auth, bodies, deeds, errors, idempotency, responses, webhook_fields
+from exporter.api import (
+    auth,
+    bodies,
+    creating,
+    deeds,
+    errors,
+    idempotency,
+    responses,
+    webhook_fields,
+)
 from exporter.api.bodies import TheBody, parse
 from exporter.api.files import uploads
 from exporter.api.refusal import Refusal
@@ -24,7 +33,7 @@ from exporter.contracts.filters import refuse
 from exporter.core import canonical, limits
 from exporter.core.exports import Export
 from exporter.core.plans import CreditsSpent
-from exporter.errors import ConfigurationError, FieldProblem, QueryError
+from exporter.errors import ConfigurationError, FieldProblem, QueryError, problem, within
 from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.store.base import Idempotency
@@ -250,7 +259,7 @@ def _parse_form(body: bytes) -> dict[str, str]:
         raise Refusal(400, "form_malformed", detail) from None
     except ValueError:
         message = f"the form has over {MAX_FORM_FIELDS} fields: send fewer"
-        raise errors.invalid([{"loc": ("body",), "msg": message, "type": "too_long"}]) from None
+        raise errors.invalid([problem(("body",), message, "too_long")]) from None
     return {name: ",".join(values) for name, values in fields.items()}
 
 
@@ -366,12 +375,8 @@ def _find_problems(
     request: Request, caller: ApiKey, fields: Mapping[str, Any]
 ) -> Sequence[FieldProblem]:
     service = service_of(request)
-    found = service.find_problems(
-        user_id=caller.user_id,
-        source=service.config.surfaces.coresignal,
-        search=fields.get("filters"),
-        wrong=webhook_fields.find_problems(request, caller.user_id, fields),
-    )
+    source = service.config.surfaces.coresignal
+    found = creating.find_problems(request, caller, fields, source=source, search="filters")
     error = _to_error(service, QueryError(found))
     return error.problems if isinstance(error, Refusal) else ()
 
@@ -418,9 +423,7 @@ def _search_digest(
             search, service.clock.now(), user_id=caller.user_id
         )
     except QueryError as error:
-        problems: list[FieldProblem] = [
-            {**one, "loc": ("search", *one["loc"])} for one in error.problems
-        ]
+        problems = within("search", error.problems)
         raise _to_error(service, QueryError(problems)) from None
     surface = version_of(request).surface
     return canonical.digest({"surface": surface, "query": checked.query, "limit": limit})
@@ -472,19 +475,19 @@ def _to_error(service: ExportService, error: QueryError) -> Exception:
     contract's source is not configured.
     """
     problems: list[FieldProblem] = []
-    for problem in error.problems:
-        place, *rest = problem["loc"]
+    for one in error.problems:
+        place, *rest = one["loc"]
         if place == "source":
             # Callers do not name a source in this contract: only the operator can fix this.
             name = service.config.surfaces.coresignal
             return ConfigurationError(
                 f"[surfaces] coresignal = {name!r} is not the name of a configured source"
             )
-        if rest == ["es_dsl"] and problem["type"] == "extra_forbidden":
+        if rest == ["es_dsl"] and one["type"] == "extra_forbidden":
             detail = "the source does not support Elasticsearch queries: send filters to …/filter"
             return Refusal(422, "dsl_unsupported", detail)
         field = "filters" if place == "search" else place
-        problems.append({**problem, "loc": ("body", field, *rest)})
+        problems.append({**one, "loc": ("body", field, *rest)})
     return errors.invalid(problems)
 
 

@@ -25,7 +25,7 @@ from exporter.contracts import timestamps
 from exporter.contracts.filters import refuse
 from exporter.contracts.hirebase import JobSearch
 from exporter.core import limits
-from exporter.errors import FieldProblem, QueryError
+from exporter.errors import FieldProblem, QueryError, problem, within
 from exporter.service.exports import ExportService
 from exporter.sources.hirebase import HirebaseSource
 
@@ -326,10 +326,9 @@ async def export_expired(request: Request, body: TheBody) -> Response:
         request,
         body,
         ExpiredRequest,
-        lambda fields: [
-            {**one, "loc": ("body", *one["loc"])}
-            for one in webhook_fields.find_problems(request, caller.user_id, fields)
-        ],
+        lambda fields: within(
+            "body", webhook_fields.find_problems(request, caller.user_id, fields)
+        ),
     )
     _source(service_of(request))
     return await tasks.enqueue(
@@ -426,7 +425,7 @@ def _source(service: ExportService) -> HirebaseSource:
     """
     name = service.config.surfaces.hirebase
     if name not in service.config.sources:
-        raise tasks.to_refusal(service, [{"loc": ("source",), "msg": name, "type": "missing"}])
+        raise tasks.to_refusal(service, [problem(("source",), name, "missing")])
     source = service.source(name)
     if not isinstance(source, HirebaseSource):
         raise Refusal(404, "not_offered", f"the source {name!r} cannot be searched, only exported")
@@ -456,7 +455,7 @@ def _find_problems(
     limit = fields.get("limit")
     if max_limit is not None and limit is not None and limit > max_limit:
         text = f"Limit cannot be greater than {max_limit}"
-        found.append({"loc": ("body", "limit"), "msg": text, "type": "value_error"})
+        found.append(problem(("body", "limit"), text))
     service = service_of(request)
     # A page needs no limit here, and the vendor's shape has no number of records.
     search = {name: one for name, one in fields.items() if name not in ("page", "limit")}

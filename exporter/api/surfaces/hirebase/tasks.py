@@ -26,7 +26,7 @@ from exporter.api.surfaces.hirebase import usage
 from exporter.core import exports, limits
 from exporter.core.exports import Dialect, State
 from exporter.core.plans import CreditsSpent
-from exporter.errors import ConfigurationError, FieldProblem, QueryError
+from exporter.errors import ConfigurationError, FieldProblem, QueryError, within
 from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import ApiKey
@@ -273,13 +273,14 @@ def _find_problems(
     request: Request, caller: ApiKey, fields: Mapping[str, Any]
 ) -> Sequence[FieldProblem]:
     service = service_of(request)
-    found = service.find_problems(
-        user_id=caller.user_id,
+    found = creating.find_problems(
+        request,
+        caller,
+        fields,
         source=service.config.surfaces.hirebase,
-        search=fields.get("search"),
-        wrong=webhook_fields.find_problems(request, caller.user_id, fields),
+        search="search",
+        names=("format", "columns", "priority"),
         formats=FORMATS,
-        **{name: fields.get(name) for name in ("format", "columns", "priority")},
     )
     return to_refusal(service, found).problems
 
@@ -422,7 +423,7 @@ def to_refusal(service: ExportService, problems: Sequence[FieldProblem]) -> refu
         raise ConfigurationError(
             f"[surfaces] hirebase = {source!r} is not the name of a configured source"
         )
-    return errors.invalid([{**problem, "loc": ("body", *problem["loc"])} for problem in problems])
+    return errors.invalid(within("body", problems))
 
 
 def _reply(

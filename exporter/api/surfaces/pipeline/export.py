@@ -33,7 +33,14 @@ from exporter.core import events
 from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Dialect
 from exporter.core.limits import CREATE_RATE, PIPELINE_RATE
-from exporter.errors import ConfigurationError, FieldProblem, QueryError, SourceError
+from exporter.errors import (
+    ConfigurationError,
+    FieldProblem,
+    QueryError,
+    SourceError,
+    problem,
+    within,
+)
 from exporter.formats import registry
 from exporter.formats.base import Format
 from exporter.formats.envelope import Envelope
@@ -309,40 +316,36 @@ def _parse_query(request: Request, user_id: str, later: bool, now: datetime) -> 
     for name in given:
         if name not in (*single, *listed):
             known = ", ".join((*single, *listed))
-            problems.append(_problem(name, f"unknown parameter; known: {known}"))
+            problems.append(problem(("query", name), f"unknown parameter; known: {known}"))
         elif name in single and len(given.getlist(name)) > 1:
-            problems.append(_problem(name, "given more than once"))
+            problems.append(problem(("query", name), "given more than once"))
     wanted = given.get("format", "json")
     if wanted not in FORMATS:
         text = f"Invalid format {wanted[:100]!r}: give {' or '.join(FORMATS)}"
-        problems.append(_problem("format", text))
+        problems.append(problem(("query", "format"), text))
     csv_safe = given.get("csv_safe", "false")
     if csv_safe not in ("true", "false"):
-        problems.append(_problem("csv_safe", f"{csv_safe[:100]!r} is not true or false"))
+        problems.append(problem(("query", "csv_safe"), f"{csv_safe[:100]!r} is not true or false"))
     fields = webhook_fields.WebhookFields.model_construct(
         webhook_url=given.get("webhook_url"), webhook_events=given.getlist("webhook_events") or None
     )
     hook = webhook_fields.read_webhook(request, user_id, fields)
-    problems += [_problem(str(one["loc"][0]), one["msg"]) for one in hook.wrong]
+    problems += [problem(("query", str(one["loc"][0])), one["msg"]) for one in hook.wrong]
     if fields.webhook_url is not None and not later:
         text = "a webhook needs the header Prefer: respond-async: send that, too"
-        problems.append(_problem("webhook_url", text))
+        problems.append(problem(("query", "webhook_url"), text))
     filters: dict[str, Any] = {name: given[name] for name in ("from", "to") if name in given}
     filters |= {name: given.getlist(name) for name in ("status", "source") if name in given}
     try:
         _source(service_of(request)).search(filters, now, user_id=user_id)
     except QueryError as error:
-        problems += [{**one, "loc": ("query", *one["loc"])} for one in error.problems]
+        problems += within("query", error.problems)
     except ConfigurationError:
         if not problems:
             raise
     if problems:
         raise _invalid(problems)
     return _ParsedQuery(wanted, csv_safe == "true", filters, hook)
-
-
-def _problem(name: str, text: str) -> FieldProblem:
-    return {"loc": ("query", name), "msg": text, "type": "value_error"}
 
 
 def _invalid(problems: Sequence[FieldProblem]) -> Refusal:

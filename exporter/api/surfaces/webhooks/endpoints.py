@@ -18,7 +18,7 @@ from exporter.api.errors import Problem
 from exporter.api.refusal import Refusal
 from exporter.api.state import endpoints_of, guard_of, service_of
 from exporter.core import events as event_names
-from exporter.errors import FieldProblem
+from exporter.errors import FieldProblem, problem, within
 from exporter.webhooks.endpoint_store import DEFAULT_ROTATION_GRACE, MAX_ROTATION_GRACE
 from exporter.webhooks.endpoints import DisableReason, Endpoint, TooManyEndpoints
 
@@ -256,13 +256,13 @@ def _find_problems(request: Request, fields: Mapping[str, Any]) -> list[FieldPro
     if fields.get("url") is not None:
         forbidden = webhook_fields.forbidden_reason(guard_of(request), fields["url"])
         if forbidden:
-            wrong.append(webhook_fields.problem("url", forbidden))
+            wrong.append(problem(("url",), forbidden))
     if fields.get("events") is not None:
         try:
             event_names.check_events(fields["events"])
         except ValueError as error:
-            wrong.append(webhook_fields.problem("events", str(error)))
-    return [{**one, "loc": ("body", *one["loc"])} for one in wrong]
+            wrong.append(problem(("events",), str(error)))
+    return within("body", wrong)
 
 
 @router.get(

@@ -23,7 +23,7 @@ from exporter.api.surfaces.webhooks import deliveries, endpoints
 from exporter.contracts import timestamps
 from exporter.core import limits
 from exporter.core.limits import LimitReached
-from exporter.errors import FieldProblem
+from exporter.errors import FieldProblem, problem
 from exporter.store.redis.api_keys import ApiKey
 from exporter.webhooks.deliveries import Delivery
 from exporter.webhooks.delivery_store import MAX_RECOVERED
@@ -133,7 +133,7 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
         if "since" not in fields or timestamps.parse(fields["since"]) >= earliest:
             return []
         text = f"this is over {MAX_RECOVER_AGE.days} days ago: give {earliest:%Y-%m-%dT%H:%M:%SZ}"
-        return [{"loc": ("body", "since"), "msg": f"{text} or later", "type": "value_error"}]
+        return [problem(("body", "since"), f"{text} or later")]
 
     asked = parse(request, body, RecoverRequest, check=find_problems)
     if wrong := find_problems({"since": asked.since}):
