@@ -18,7 +18,6 @@ from starlette.responses import Response
 from exporter.api import (
     auth,
     bodies,
-    creating,
     deeds,
     errors,
     idempotency,
@@ -375,8 +374,12 @@ def _find_problems(
     request: Request, caller: ApiKey, fields: Mapping[str, Any]
 ) -> Sequence[FieldProblem]:
     service = service_of(request)
-    source = service.config.surfaces.coresignal
-    found = creating.find_problems(request, caller, fields, source=source, search="filters")
+    found = service.find_problems(
+        user_id=caller.user_id,
+        source=service.config.surfaces.coresignal,
+        search=fields.get("filters"),
+        wrong=webhook_fields.find_problems(request, caller.user_id, fields),
+    )
     error = _to_error(service, QueryError(found))
     return error.problems if isinstance(error, Refusal) else ()
 

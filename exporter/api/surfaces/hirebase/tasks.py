@@ -273,14 +273,13 @@ def _find_problems(
     request: Request, caller: ApiKey, fields: Mapping[str, Any]
 ) -> Sequence[FieldProblem]:
     service = service_of(request)
-    found = creating.find_problems(
-        request,
-        caller,
-        fields,
+    found = service.find_problems(
+        user_id=caller.user_id,
         source=service.config.surfaces.hirebase,
-        search="search",
-        names=("format", "columns", "priority"),
+        search=fields.get("search"),
+        wrong=webhook_fields.find_problems(request, caller.user_id, fields),
         formats=FORMATS,
+        **{name: fields.get(name) for name in ("format", "columns", "priority")},
     )
     return to_refusal(service, found).problems
 
