@@ -9,7 +9,6 @@ from exporter.clock import Clock
 from exporter.config import Config
 from exporter.core import rates
 from exporter.errors import ConfigurationError
-from exporter.sources import registry
 from exporter.sources.base import Source
 
 
@@ -32,9 +31,9 @@ class ConfiguredSources:
             if name not in self:
                 raise ConfigurationError(self.unknown(name))
             config = self._config.sources[name]
-            rate = config.rate or registry.RATES.get(config.type)
+            rate = config.rate
             budget = self._budgets(name, rate) if rate is not None else rates.UNLIMITED
-            self.opened[name] = registry.make(config, self._clock, budget)
+            self.opened[name] = config.make(self._clock, budget)
         return self.opened[name]
 
     def unknown(self, name: str) -> str:
@@ -48,13 +47,13 @@ class ConfiguredSources:
 
     def declared(self, name: str) -> Sequence[str]:
         """Returns all columns that a caller may choose: the configured and the vendor's fields."""
-        vendor = registry.COLUMNS.get(self._config.sources[name].type, ())
+        vendor = self._config.sources[name].documented_columns
         return tuple(dict.fromkeys((*self.get(name).columns, *vendor)))
 
     def feature(self, name: str, search: Mapping[str, Any], *, by_ids: bool = False) -> str:
         """Returns the feature of a plan that an export needs, by its source and kind of search."""
         config = self._config.sources.get(name)
-        found = registry.FEATURES.get(config.type, "export") if config else "export"
+        found = config.feature if config else "export"
         if found == "export" and by_ids:
             return "bulk"
         return "expired" if found == "export" and "expired_since" in search else found

@@ -5,22 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlencode
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from exporter.clock import Clock
-from exporter.config import SourceConfig
 from exporter.contracts import timestamps
 from exporter.contracts.filters import Flag, Text, Texts, as_list
 from exporter.core.checkpoints import Cursor, Row
-from exporter.core.rates import UNLIMITED, Budget
+from exporter.core.rates import UNLIMITED, Budget, Rate
 from exporter.errors import SourceUntrue
-from exporter.sources.base import Page, Search
+from exporter.sources.base import Page, Search, Source
 from exporter.sources.checking import validate
+from exporter.sources.config import HeaderSecret, HttpConfig, RateLimit
 from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader, text_of
 
@@ -126,12 +126,37 @@ class JobSearch(BaseModel):
         return {name: value for name, value in given.items() if value}
 
 
+class BindbeeConfig(HttpConfig):
+    """The jobs of one Bindbee connector."""
+
+    documented_columns: ClassVar[tuple[str, ...]] = COLUMNS
+
+    type: Literal["bindbee"] = "bindbee"
+    connector_token: Annotated[HeaderSecret, Field(min_length=1)]
+    """Token of the end customer whose jobs are read."""
+    rate: RateLimit | None = Rate(200, 60)
+    """Rate limit of all workers together; default: the vendor's."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_max_in_flight(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "max_in_flight" in value:
+            raise ValueError(
+                "max_in_flight has no effect with type bindbee, whose pages are read one after the "
+                "other: leave it out"
+            )
+        return value
+
+    def make(self, clock: Clock, budget: Budget = UNLIMITED) -> Source:
+        return BindbeeSource(self, clock, budget)
+
+
 class BindbeeSource:
     """Reads the jobs of one connector: `[sources.NAME]` with type "bindbee"."""
 
     read_ahead = 1
 
-    def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
+    def __init__(self, config: BindbeeConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
         self.columns = config.columns or COLUMNS
         # The vendor guarantees no order, and a sync during an export rewrites jobs, so a job that
         # was read may come again on a later page.

@@ -6,14 +6,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlencode
 
 import msgspec
 import structlog
 
 from exporter.clock import Clock
-from exporter.config import SourceConfig
 from exporter.contracts.coresignal import MAX_ID_DIGITS, MAX_IDS, JobFilters
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
@@ -25,8 +24,9 @@ from exporter.errors import (
     SourceUntrue,
     problem,
 )
-from exporter.sources.base import Page, Search
+from exporter.sources.base import Page, Search, Source
 from exporter.sources.checking import validate
+from exporter.sources.config import HttpConfig, InFlight
 from exporter.sources.http.charsets import enclosed
 from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader
@@ -89,6 +89,20 @@ class _IdPage(msgspec.Struct):
     total: int
 
 
+class CoresignalConfig(HttpConfig):
+    """A Coresignal-compatible API of base jobs."""
+
+    documented_columns: ClassVar[tuple[str, ...]] = COLUMNS
+    feature: ClassVar[str] = "bulk"
+
+    type: Literal["coresignal"] = "coresignal"
+    max_in_flight: InFlight = 8
+    """Maximum number of records that one worker requests at the same time."""
+
+    def make(self, clock: Clock, budget: Budget = UNLIMITED) -> Source:
+        return CoresignalSource(self, clock, budget)
+
+
 class CoresignalSource:
     """Reads a search of a Coresignal-compatible upstream.
 
@@ -102,7 +116,7 @@ class CoresignalSource:
     """The field by which an upstream is detected whose pages begin again."""
     read_ahead = 1
 
-    def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
+    def __init__(self, config: CoresignalConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
         self.columns = config.columns or COLUMNS
         self.tolerated_drift = config.tolerated_drift
         self._clock = clock

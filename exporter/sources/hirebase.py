@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
 from exporter.clock import Clock
-from exporter.config import SourceConfig
 from exporter.contracts.expired import ExpiredSearch
 from exporter.contracts.hirebase import JobSearch
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import QueryError, SourceRefused, SourceUntrue, problem
-from exporter.sources.base import PAST_THE_END, Page, Search
+from exporter.sources.base import PAST_THE_END, Page, Search, Source
 from exporter.sources.catalogue import LISTED_FILTERS, Catalogue
 from exporter.sources.checking import validate
+from exporter.sources.config import HttpConfig, InFlight
 from exporter.sources.http.charsets import enclosed
 from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader
@@ -64,6 +64,19 @@ class Listing(NamedTuple):
     """The number of postings on the page."""
 
 
+class HirebaseConfig(HttpConfig):
+    """A Hirebase-compatible API."""
+
+    documented_columns: ClassVar[tuple[str, ...]] = COLUMNS
+
+    type: Literal["hirebase"] = "hirebase"
+    max_in_flight: InFlight = 8
+    """Maximum number of pages or postings that one worker requests at the same time."""
+
+    def make(self, clock: Clock, budget: Budget = UNLIMITED) -> Source:
+        return HirebaseSource(self, clock, budget)
+
+
 class HirebaseSource:
     """Reads a search of a Hirebase-compatible upstream.
 
@@ -71,7 +84,7 @@ class HirebaseSource:
     reads the ids of postings that have expired, for which the upstream does not charge.
     """
 
-    def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
+    def __init__(self, config: HirebaseConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
         self.columns = config.columns or COLUMNS
         self.identity: str | None = "_id"
         self.tolerated_drift = config.tolerated_drift

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlencode
 
 import msgspec
@@ -13,13 +13,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from exporter.clock import Clock
-from exporter.config import SourceConfig
 from exporter.contracts.filters import Text
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import SourceRefused, SourceUntrue
-from exporter.sources.base import Page, Search
+from exporter.sources.base import Page, Search, Source
 from exporter.sources.checking import validate
+from exporter.sources.config import HttpConfig, InFlight
 from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader, text_of
 from exporter.sources.http.numbered import Lookups, fetch_or_shrink, first_place
@@ -79,10 +79,23 @@ class JobSearch(BaseModel):
     search: Text = Field(None, description="Full-text search.")
 
 
+class QwestlyConfig(HttpConfig):
+    """Qwestly's job search."""
+
+    documented_columns: ClassVar[tuple[str, ...]] = COLUMNS
+
+    type: Literal["qwestly"] = "qwestly"
+    max_in_flight: InFlight = 8
+    """Maximum number of pages or jobs that one worker requests at the same time."""
+
+    def make(self, clock: Clock, budget: Budget = UNLIMITED) -> Source:
+        return QwestlySource(self, clock, budget)
+
+
 class QwestlySource:
     """Reads a job search: `[sources.NAME]` with type "qwestly"."""
 
-    def __init__(self, config: SourceConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
+    def __init__(self, config: QwestlyConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
         self.columns = config.columns or COLUMNS
         self.identity: str | None = "_id"
         self.tolerated_drift = config.tolerated_drift

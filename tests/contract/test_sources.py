@@ -20,11 +20,12 @@ from _pytest.mark import ParameterSet
 
 from exporter.board import app, database, hostile
 from exporter.clock import FakeClock
-from exporter.config import SourceConfig, SqlConfig
 from exporter.core.checkpoints import Row
 from exporter.sources import registry
 from exporter.sources.base import Page, Source
+from exporter.sources.hirebase import HirebaseConfig
 from exporter.sources.memory import MemorySource
+from exporter.sources.sql.config import SqlConfig
 
 ROWS = 230
 """Number of rows; a multiple of only a few of the page sizes below."""
@@ -143,7 +144,10 @@ def _external(name: str) -> ParameterSet:
 
 
 @pytest.fixture(
-    params=["memory", "sqlite", _external("postgres"), *(_external(name) for name in _UPSTREAMS)]
+    params=[
+        *("memory", "sqlite", _external("postgres")),
+        *(_external(name) for name in registry.TYPES if name != "sql"),
+    ]
 )
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     with ExitStack() as opened:
@@ -160,8 +164,8 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
             url = request.getfixturevalue(_TABLES[request.param])
 
             def table(page_size: int) -> Source:
-                config = SqlConfig(type="sql", url=url, page_size=page_size, columns=("id",))
-                return opened.enter_context(closing(registry.make(config, FakeClock())))
+                config = SqlConfig(url=url, page_size=page_size, columns=("id",))
+                return opened.enter_context(closing(config.make(FakeClock())))
 
             own = sorted(_uuid(number) for number in range(ROWS))
             none = {"status": "offer"}
@@ -173,10 +177,9 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
         token: dict[str, Any] = {"connector_token": KEY} if request.param == "bindbee" else {}
 
         def upstream(page_size: int) -> Source:
-            config = SourceConfig(
-                type=request.param, base_url=url, api_key=KEY, page_size=page_size, **token
-            )
-            return opened.enter_context(closing(registry.make(config, FakeClock())))
+            settings = {"base_url": url, "api_key": KEY, "page_size": page_size, **token}
+            config = registry.TYPES[request.param].model_validate(settings)
+            return opened.enter_context(closing(config.make(FakeClock())))
 
         known = Subject(upstream, [], **_UPSTREAMS[request.param])
         yield known._replace(ids=known.read(pages(upstream(100))))
@@ -363,9 +366,9 @@ def test_a_looked_up_posting_is_the_one_that_a_page_holds(subject: Subject) -> N
 @pytest.mark.external
 def test_rows_are_the_bytes_that_the_board_serves(board: str) -> None:
     # Given
-    config = SourceConfig(type="hirebase", base_url=board, api_key=KEY)
+    config = HirebaseConfig(base_url=board, api_key=KEY)
     # When
-    with closing(registry.make(config, FakeClock())) as source:
+    with closing(config.make(FakeClock())) as source:
         rows = [bytes(row) for page in pages(source) for row in page.rows]
     # Then
     assert sorted(rows) == sorted(posting.json for posting in POSTINGS)

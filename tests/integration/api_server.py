@@ -25,11 +25,13 @@ from structlog.testing import capture_logs
 from exporter.api import connections
 from exporter.api.app import create_app
 from exporter.clock import FakeClock
-from exporter.config import Config, SourceConfig
+from exporter.config import Config
 from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Completeness, EndReason, Export, Outcome, Result, State
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
+from exporter.sources.config import SourceConfig
+from exporter.sources.hirebase import HirebaseConfig
 from exporter.storage.base import FileHeaders
 from exporter.storage.memory import MemoryStorage
 from exporter.store.base import ExportStore
@@ -156,7 +158,7 @@ def make_engine(
     clock: FakeClock, store: ExportStore, storage: MemoryStorage, **sources: SourceConfig
 ) -> ExportService:
     """An engine with one source, `board`, that cannot be reached: creating needs no upstream."""
-    board = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9", api_key="unused")
+    board = HirebaseConfig(base_url="http://127.0.0.1:9", api_key="unused")
     return ExportService(
         settings=Settings(public_url=PUBLIC_URL),
         config=Config(sources={"board": board, **sources}),

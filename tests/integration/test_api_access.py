@@ -10,11 +10,12 @@ import pytest
 
 from exporter.api.app import create_app
 from exporter.clock import FakeClock
-from exporter.config import Config, SourceConfig, Surfaces
+from exporter.config import Config, Surfaces
 from exporter.errors import StorageUnavailable
 from exporter.local import ports
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
+from exporter.sources.hirebase import HirebaseConfig
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore
 from exporter.store.redis.api_keys import KeyRing
@@ -285,7 +286,7 @@ def test_a_surface_without_a_source_fails_as_our_fault_not_the_callers(
 ) -> None:
     # Given
     clock = FakeClock()
-    board = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9")
+    board = HirebaseConfig(base_url="http://127.0.0.1:9")
     engine = ExportService(
         settings=Settings(),
         config=Config(sources={"board": board}, surfaces=Surfaces(hirebase="moon")),

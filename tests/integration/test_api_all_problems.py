@@ -7,8 +7,9 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from exporter.config import SourceConfig, SqlConfig
 from exporter.local import sample
+from exporter.sources.coresignal import CoresignalConfig
+from exporter.sources.sql.config import SqlConfig
 from tests.integration.api_server import Service
 
 NATIVE_FIELDS: dict[str, Any] = {
@@ -164,7 +165,7 @@ def test_all_wrong_fields_of_a_data_request_are_named_in_its_text(
     api: Service, path: str, body: dict[str, Any]
 ) -> None:
     # Given
-    source = SourceConfig(type="coresignal", base_url="http://127.0.0.1:9")
+    source = CoresignalConfig(base_url="http://127.0.0.1:9")
     cast("dict[str, Any]", api.engine.config.sources)["coresignal"] = source
     wrong = {"webhook_url": "ftp://x", "webhook_events": ["export.gone"]}
 
@@ -185,7 +186,7 @@ def test_all_wrong_parameters_of_a_pipeline_export_are_named_at_once(
 ) -> None:
     # Given
     sample.create(tmp_path / "jobs.sqlite", "ann")
-    table = SqlConfig(type="sql", url=f"sqlite:///{tmp_path}/jobs.sqlite")
+    table = SqlConfig(url=f"sqlite:///{tmp_path}/jobs.sqlite")
     cast("dict[str, Any]", api.engine.config.sources)["pipeline"] = table
     query = "format=xml&csv_safe=maybe&from=soon&status=lost&nope=1&webhook_url=ftp://x"
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from exporter.config import SourceConfig, SqlConfig
 from exporter.core.exports import State
 from exporter.core.plans import Plan
 from exporter.core.rates import Rate
+from exporter.sources.coresignal import CoresignalConfig
+from exporter.sources.sql.config import SqlConfig
 from tests.integration.api_server import LEASE, Service
 
 NATIVE = "/v1/exports"
@@ -20,8 +21,8 @@ EXPIRED = {"expired_since": "2026-03-01"}
 @pytest.fixture
 def api_of_all(api: Service, tmp_path: Path) -> Service:
     """Returns a service with a source for each feature; none of them can be reached."""
-    vendor = SourceConfig(type="coresignal", base_url="http://127.0.0.1:9", api_key="unused")
-    rows = SqlConfig(type="sql", url=f"sqlite:///{tmp_path / 'none.sqlite'}")
+    vendor = CoresignalConfig(base_url="http://127.0.0.1:9", api_key="unused")
+    rows = SqlConfig(url=f"sqlite:///{tmp_path / 'none.sqlite'}")
     api.engine.config.sources.update(coresignal=vendor, pipeline=rows)
     return api
 

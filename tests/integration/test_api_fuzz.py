@@ -23,7 +23,7 @@ from exporter.api.surfaces.native import exports
 from exporter.board import hostile, synthetic
 from exporter.board.profiles import Profile
 from exporter.clock import FakeClock
-from exporter.config import Config, SourceConfig, SqlConfig
+from exporter.config import Config
 from exporter.core.exports import State
 from exporter.core.rates import Rate
 from exporter.formats import registry
@@ -33,6 +33,9 @@ from exporter.run.run_slice import run_slice
 from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
+from exporter.sources.coresignal import CoresignalConfig
+from exporter.sources.hirebase import HirebaseConfig
+from exporter.sources.sql.config import SqlConfig
 from exporter.storage.base import MIN_PART_BYTES
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore
@@ -91,11 +94,9 @@ def target(
             ),
             config=Config(
                 sources={
-                    "board": SourceConfig(type="hirebase", base_url=url, **upstream),
-                    "coresignal": SourceConfig(
-                        type="coresignal", base_url=f"{url}/cdapi", **upstream
-                    ),
-                    "pipeline": SqlConfig(type="sql", url=f"sqlite:///{table}"),
+                    "board": HirebaseConfig(base_url=url, **upstream),
+                    "coresignal": CoresignalConfig(base_url=f"{url}/cdapi", **upstream),
+                    "pipeline": SqlConfig(url=f"sqlite:///{table}"),
                 }
             ),
             store=MemoryStore(clock),

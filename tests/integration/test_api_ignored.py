@@ -8,7 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from exporter.config import SourceConfig
+from exporter.sources.coresignal import CoresignalConfig
+from exporter.sources.hirebase import HirebaseConfig
 from tests.attack import operations as described
 from tests.attack.operations import Operation
 from tests.integration.api_server import CREATED, Service
@@ -22,7 +23,7 @@ IDS = dict.fromkeys(
 @pytest.fixture(autouse=True)
 def collectable(api: Service) -> None:
     """Gives the Coresignal contract a source, of which only the words are asked."""
-    source = SourceConfig(type="coresignal", base_url="http://127.0.0.1:9")
+    source = CoresignalConfig(base_url="http://127.0.0.1:9")
     cast("dict[str, Any]", api.engine.config.sources)["coresignal"] = source
 
 
@@ -349,7 +350,7 @@ def test_a_task_with_a_column_that_the_source_does_not_have_is_refused(api: Serv
 
 def test_columns_of_the_vendor_and_of_the_settings_are_accepted(api: Service) -> None:
     # Given: the settings choose some columns and name one that the vendor does not document
-    own = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9", columns=("_id", "new_field"))
+    own = HirebaseConfig(base_url="http://127.0.0.1:9", columns=("_id", "new_field"))
     cast("dict[str, Any]", api.engine.config.sources)["own"] = own
     columns = ["_id", "new_field", "description", "company_data"]
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from exporter.api.bodies import MAX_NESTING
-from exporter.config import SourceConfig
+from exporter.sources.coresignal import CoresignalConfig
 from tests.integration.api_server import Service
 
 JSON = {"Content-Type": "application/json"}
@@ -79,8 +79,8 @@ def test_json_beyond_the_deepest_level_is_refused_with_its_place(
 
 def test_a_query_of_the_deepest_level_is_accepted_and_can_be_polled(api: Service) -> None:
     # Given
-    api.engine.config.sources["coresignal"] = SourceConfig(
-        type="coresignal", base_url="http://127.0.0.1:9", api_key="unused"
+    api.engine.config.sources["coresignal"] = CoresignalConfig(
+        base_url="http://127.0.0.1:9", api_key="unused"
     )
     place = PLACES["dsl"]
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from exporter.config import SourceConfig
 from exporter.core import limits
 from exporter.core.plans import Plan
 from exporter.errors import StoreFull
+from exporter.sources.coresignal import CoresignalConfig
 from tests.integration.api_server import Service
 
 CREATE: dict[str, tuple[str, dict[str, Any]]] = {
@@ -23,7 +23,7 @@ CREATE: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.fixture
 def bounded(api: Service) -> Service:
     """Returns a service with a source for each contract, in which a user may queue two exports."""
-    vendor = SourceConfig(type="coresignal", base_url="http://127.0.0.1:9", api_key="unused")
+    vendor = CoresignalConfig(base_url="http://127.0.0.1:9", api_key="unused")
     api.engine.config.sources["coresignal"] = vendor
     api.engine.settings = api.engine.settings.model_copy(update={"max_queued_exports": 2})
     return api

@@ -17,7 +17,7 @@ from exporter.api import shortcut
 from exporter.api.app import create_app
 from exporter.api.surfaces.native import exports
 from exporter.clock import SystemClock
-from exporter.config import Config, SourceConfig
+from exporter.config import Config
 from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Completeness, EndReason, Outcome, Result, State
 from exporter.core.plans import Plan
@@ -26,6 +26,7 @@ from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
+from exporter.sources.hirebase import HirebaseConfig
 from exporter.storage.memory import MemoryStorage
 from exporter.store.redis import async_runner
 from exporter.store.redis.api_keys import KeyRing
@@ -47,7 +48,7 @@ class Quick(NamedTuple):
 
 def engine_over(store: RedisStore, **settings: Any) -> ExportService:
     clock = SystemClock()
-    board = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9", api_key="unused")
+    board = HirebaseConfig(base_url="http://127.0.0.1:9", api_key="unused")
     return ExportService(
         settings=Settings(public_url=PUBLIC_URL, **settings),
         config=Config(sources={"board": board}),

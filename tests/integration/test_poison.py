@@ -12,11 +12,12 @@ import redis
 
 from exporter.api.app import create_app
 from exporter.clock import SystemClock
-from exporter.config import Config, SourceConfig
+from exporter.config import Config
 from exporter.core.exports import State
 from exporter.local.redis import RedisServer
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
+from exporter.sources.hirebase import HirebaseConfig
 from exporter.storage.memory import MemoryStorage
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.store import MAX_UNREADABLE_CLAIMS, RedisStore
@@ -56,7 +57,7 @@ def attacked(server: Server, redis_server: RedisServer) -> Iterator[Attacked]:
     with redis.Redis.from_url(redis_server.url.replace("/0", f"/{KEYS_DATABASE}")) as client:
         client.flushdb()
         store, keys, clock = RedisStore(client), KeyRing(client), SystemClock()
-        board = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9", api_key="unused")
+        board = HirebaseConfig(base_url="http://127.0.0.1:9", api_key="unused")
         engine = ExportService(
             settings=Settings(public_url=PUBLIC_URL),
             config=Config(sources={"board": board}),

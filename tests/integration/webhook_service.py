@@ -17,12 +17,15 @@ from standardwebhooks.webhooks import Webhook
 
 from exporter.api.app import create_app
 from exporter.clock import FakeClock, SystemClock
-from exporter.config import Config, SourceConfig, SqlConfig
+from exporter.config import Config
 from exporter.core.exports import Export
 from exporter.core.rates import Rate
 from exporter.local import sample
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
+from exporter.sources.coresignal import CoresignalConfig
+from exporter.sources.hirebase import HirebaseConfig
+from exporter.sources.sql.config import SqlConfig
 from exporter.storage.memory import MemoryStorage
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.store import RedisStore
@@ -144,9 +147,9 @@ def hooked(server: Server, client: redis.Redis, directory: Path) -> Iterator[Hoo
         ),
         config=Config(
             sources={
-                "board": SourceConfig(type="hirebase", **upstream),
-                "coresignal": SourceConfig(type="coresignal", **upstream),
-                "pipeline": SqlConfig(type="sql", url=f"sqlite:///{table}"),
+                "board": HirebaseConfig(**upstream),
+                "coresignal": CoresignalConfig(**upstream),
+                "pipeline": SqlConfig(url=f"sqlite:///{table}"),
             }
         ),
         store=RedisStore(client),

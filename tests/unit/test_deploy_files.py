@@ -23,6 +23,7 @@ from exporter.local import ports
 from exporter.local.children import Child
 from exporter.local.redis import RedisServer
 from exporter.settings import Settings
+from exporter.sources.config import HttpConfig
 from exporter.storage import keys
 
 ROOT = Path(__file__).parents[2]
@@ -249,7 +250,7 @@ def test_the_sources_in_compose_are_a_configuration_once_compose_has_read_them(
     compose: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    from exporter.config import SourceConfig, load_config
+    from exporter.config import load_config
 
     path = tmp_path / "exporter.toml"
     path.write_text(compose["configs"]["sources"]["content"].replace("$$", "$"))
@@ -261,7 +262,7 @@ def test_the_sources_in_compose_are_a_configuration_once_compose_has_read_them(
 
     # Then
     source = config.sources[config.surfaces.hirebase]
-    assert isinstance(source, SourceConfig)
+    assert isinstance(source, HttpConfig)
     assert source.base_url == "http://board:8810"
 
 

@@ -15,9 +15,12 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from exporter import settings
-from exporter.config import Config, SourceConfig, SqlConfig, Surfaces, load_config
+from exporter.config import Config, Surfaces, load_config
 from exporter.core.rates import Rate
 from exporter.errors import ConfigurationError
+from exporter.sources.config import HttpConfig
+from exporter.sources.hirebase import HirebaseConfig
+from exporter.sources.sql.config import SqlConfig
 
 BOARD = """\
 [sources.board]
@@ -410,7 +413,7 @@ def test_without_a_file_the_board_of_the_local_stack_is_configured(
     # Then
     assert list(found.sources) == ["board", "qwestly", "bindbee", "coresignal", "pipeline"]
     board = found.sources["board"]
-    assert isinstance(board, SourceConfig)
+    assert isinstance(board, HttpConfig)
     assert board.api_key == "sk_test_1"
     assert found.surfaces.hirebase == "board"
 
@@ -435,7 +438,7 @@ def test_variables_are_replaced_by_their_values_without_line_breaks(
     found = config(tmp_path, text)
     # Then: a file of secrets often ends with a line break
     board = found.sources["board"]
-    assert isinstance(board, SourceConfig)
+    assert isinstance(board, HttpConfig)
     assert board.api_key == "sk_live_1"
     assert board.base_url == "http://api.example.com"
 
@@ -520,7 +523,7 @@ def test_every_form_of_the_url_of_a_database_is_accepted(tmp_path: Path, url: st
 @given(key=st.from_regex(r"[A-Za-z0-9_-]{1,20}", fullmatch=True))
 @examples(max_examples=20)
 def test_an_unknown_key_in_any_table_of_the_file_is_an_error(table: str, key: str) -> None:
-    models = (Config, SourceConfig, SqlConfig, Surfaces)
+    models = (Config, HirebaseConfig, SqlConfig, Surfaces)
     assume(all(key not in model.model_fields for model in models))
     # Given
     tables = {

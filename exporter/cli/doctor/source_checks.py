@@ -10,10 +10,10 @@ from pathlib import Path
 from exporter.cli.doctor import http_probe
 from exporter.cli.doctor.checks import Check, Problem
 from exporter.clock import SystemClock
-from exporter.config import Config, SourceConfig, SqlConfig, load_config
+from exporter.config import Config, load_config
 from exporter.errors import ConfigurationError, SourceError
 from exporter.settings import Settings
-from exporter.sources import registry
+from exporter.sources.config import HttpConfig
 
 FILE = "sources"
 """Name of the check of the file itself."""
@@ -57,28 +57,28 @@ def _file(settings: Settings) -> str:
 
 def _source(config: Config, name: str, _settings: Settings) -> str:
     own = config.sources[name]
-    if isinstance(own, SourceConfig):
+    if isinstance(own, HttpConfig):
         own = own.model_copy(update={"page_timeout": min(own.page_timeout, PAGE_TIMEOUT)})
     try:
-        source = registry.make(own, SystemClock())
+        source = own.make(SystemClock())
         try:
             search = source.search({}, datetime.now(UTC), user_id="doctor")
             page = source.fetch(search.query, source.start(1, 0))
         finally:
             source.close()
     except SourceError as error:
-        if isinstance(own, SqlConfig):
-            why = http_probe.cause(str(error))
-            raise Problem(
-                f"the database {why}" if why else str(error).rstrip("."),
-                variable=f"sources.{name}.url",
-                remedy="start the database, or correct the URL" if why else None,
-            ) from error
-        raise _problem(error, own, name) from error
+        if isinstance(own, HttpConfig):
+            raise _problem(error, own, name) from error
+        why = http_probe.cause(str(error))
+        raise Problem(
+            f"the database {why}" if why else str(error).rstrip("."),
+            variable=f"sources.{name}" + (".url" if hasattr(own, "url") else ""),
+            remedy="start the database, or correct the URL" if why else None,
+        ) from error
     return f"answers, {'an unknown number of' if page.total is None else page.total} postings"
 
 
-def _problem(error: SourceError, own: SourceConfig, name: str) -> Problem:
+def _problem(error: SourceError, own: HttpConfig, name: str) -> Problem:
     where = http_probe.place(own.base_url)
     address, key = f"sources.{name}.base_url", f"sources.{name}.api_key"
     if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):

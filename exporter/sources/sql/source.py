@@ -13,7 +13,6 @@ import msgspec
 import sqlalchemy as sa
 
 from exporter.clock import Clock
-from exporter.config import SqlConfig
 from exporter.contracts import timestamps
 from exporter.contracts.pipeline import COLUMNS, SOURCES, STATUSES
 from exporter.core.checkpoints import Cursor, Row
@@ -28,6 +27,7 @@ from exporter.errors import (
 )
 from exporter.sources.base import Page, Search
 from exporter.sources.sql import database as sql_database
+from exporter.sources.sql.config import SqlConfig
 from exporter.sources.sql.database import Database
 from exporter.sources.sql.table import Key, Table
 

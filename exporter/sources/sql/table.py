@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from exporter.config import SqlConfig
 from exporter.core.checkpoints import Row
 from exporter.errors import SourceRefused
 from exporter.sources.sql import values as sql_values
+from exporter.sources.sql.config import SqlConfig
 from exporter.sources.sql.database import Database, Missing
 from exporter.sources.sql.values import Reader, RowWriter
 

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
 
-from exporter.config import SourceConfig
 from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Completeness, Outcome
-from exporter.sources.hirebase import HirebaseSource
-from exporter.sources.qwestly import QwestlySource
+from exporter.sources import registry
 from tests.harness import Bench
 from tests.integration.board_faults.desk import KEY, done, order
 
-MAKERS: dict[str, Any] = {"hirebase": HirebaseSource, "qwestly": QwestlySource}
+KINDS = ("hirebase", "qwestly")
 
 
 def exported(board: httpx.Client, kind: str) -> tuple[list[Any], Completeness, RowCounts]:
     """Exports all postings of the board; waits take no time."""
     bench = Bench([], format="json")
-    config = SourceConfig(
-        type=cast("Any", kind), base_url=str(board.base_url), api_key=KEY, page_size=10
-    )
-    bench.source = source = MAKERS[kind](config, bench.clock)
+    settings = {"base_url": str(board.base_url), "api_key": KEY, "page_size": 10}
+    bench.source = source = registry.TYPES[kind].model_validate(settings).make(bench.clock)
     bench.run(slices=10_000)
     source.close()
     rows = [json.loads(line) for line in bench.file().splitlines()]
@@ -33,7 +29,7 @@ def exported(board: httpx.Client, kind: str) -> tuple[list[Any], Completeness, R
     return rows, bench.export.result.completeness, bench.export.result.row_counts
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "spec",
     [

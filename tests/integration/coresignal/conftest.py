@@ -10,8 +10,8 @@ import redis
 
 from exporter.api.app import create_app
 from exporter.clock import FakeClock
-from exporter.config import SourceConfig
 from exporter.local.redis import RedisServer
+from exporter.sources.coresignal import CoresignalConfig
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore
 from exporter.store.redis.api_keys import KeyRing
@@ -26,7 +26,7 @@ def api(server: Server, redis_server: RedisServer) -> Iterator[Service]:
         client.flushdb()
         clock = FakeClock()
         storage = MemoryStorage(clock)
-        source = SourceConfig(type="coresignal", base_url="http://127.0.0.1:9", api_key="unused")
+        source = CoresignalConfig(base_url="http://127.0.0.1:9", api_key="unused")
         engine = make_engine(clock, MemoryStore(clock), storage, coresignal=source)
         keys = KeyRing(client)
         ann, bob = keys.create("ann"), keys.create("bob")

@@ -9,8 +9,7 @@ import httpx
 import pytest
 
 from exporter.clock import FakeClock
-from exporter.config import SourceConfig
-from exporter.sources.hirebase import HirebaseSource
+from exporter.sources.hirebase import HirebaseConfig, HirebaseSource
 from tests.integration.api_server import PUBLIC_URL, Service
 from tests.integration.coresignal.desk import V1, V2, check_flat, create, is_empty
 from tests.integration.coresignal.test_plans import metered
@@ -130,7 +129,7 @@ def test_an_elasticsearch_query_that_the_source_does_not_take_is_refused_with_a_
     api: Service,
 ) -> None:
     # Given: a source of another kind, of which only the words are asked
-    other = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9")
+    other = HirebaseConfig(base_url="http://127.0.0.1:9")
     api.engine.sources.opened["coresignal"] = HirebaseSource(other, FakeClock())
     query = {"query": {"match": {"title": "welder"}}}
     for body in ({"es_dsl_query": query}, query):

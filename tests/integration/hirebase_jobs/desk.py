@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.config import SourceConfig
+from exporter.sources.hirebase import HirebaseConfig
 from tests import boards
 from tests.integration.api_server import Service
 
@@ -13,7 +13,5 @@ DAY = "2020-01-01"
 
 def behind(api: Service, url: str) -> Service:
     """The same service, its source at that address."""
-    api.engine.config.sources["board"] = SourceConfig(
-        type="hirebase", base_url=url, api_key=boards.KEY
-    )
+    api.engine.config.sources["board"] = HirebaseConfig(base_url=url, api_key=boards.KEY)
     return api

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from exporter.config import SourceConfig, Surfaces
+from exporter.config import Surfaces
 from exporter.errors import StoreUnavailable
+from exporter.sources.coresignal import CoresignalConfig
 from tests import boards
 from tests.integration.api_server import Service
 from tests.integration.hirebase_jobs.desk import DAY, behind
@@ -63,7 +64,7 @@ def test_what_an_upstream_does_is_told_in_its_own_terms(
 
 def test_a_search_of_a_source_that_has_none_is_404(api: Service) -> None:
     # Given
-    rows = SourceConfig(type="coresignal", base_url="http://127.0.0.1:9", api_key="unused")
+    rows = CoresignalConfig(base_url="http://127.0.0.1:9", api_key="unused")
     config = api.engine.config.model_copy(update={"surfaces": Surfaces(hirebase="rows")})
     api.engine.config = config
     config.sources["rows"] = rows

@@ -11,11 +11,12 @@ import redis
 
 from exporter.api.app import create_app
 from exporter.clock import FakeClock
-from exporter.config import Config, SqlConfig
+from exporter.config import Config
 from exporter.local import sample
 from exporter.local.redis import RedisServer
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
+from exporter.sources.sql.config import SqlConfig
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore
 from exporter.store.redis.api_keys import KeyRing
@@ -39,7 +40,7 @@ def make(server: Server, keys: KeyRing, tmp_path: Path) -> Iterator[Make]:
         file = tmp_path / "jobs.sqlite"
         sample.create(file, "nobody")
         clock = FakeClock()
-        config = SqlConfig(type="sql", url=f"sqlite:///{file}", page_size=page_size)
+        config = SqlConfig(url=f"sqlite:///{file}", page_size=page_size)
         engine = ExportService(
             settings=Settings(public_url=PUBLIC_URL, pipeline_rate=rate),  # type: ignore[arg-type]
             config=Config(sources={"pipeline": config}),

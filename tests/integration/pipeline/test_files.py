@@ -14,10 +14,10 @@ import httpx
 import psycopg
 import pytest
 
-from exporter.config import SqlConfig
 from exporter.contracts.pipeline import COLUMNS
 from exporter.local import sample
 from exporter.local.stack import Addresses
+from exporter.sources.sql.config import SqlConfig
 from exporter.sources.sql.source import SqlSource
 from tests.integration.pipeline.desk import FULL, HIDDEN, PATH, Make, Service, insert
 
@@ -162,7 +162,7 @@ def test_a_table_of_postgresql_gives_the_same_file_as_one_of_sqlite(
     expected = api.http.get(PATH, params=params)
 
     # When
-    config = SqlConfig(type="sql", url=postgres_url, page_size=2)
+    config = SqlConfig(url=postgres_url, page_size=2)
     api.engine.source("pipeline").close()
     api.engine.sources.opened["pipeline"] = source = SqlSource(config, api.engine.clock)
     answer = api.http.get(PATH, params=params)

@@ -22,9 +22,10 @@ from exporter.api.surfaces.native import estimate, exports
 from exporter.api.surfaces.pipeline import export
 from exporter.api.surfaces.webhooks import deliveries, endpoints, resends
 from exporter.clock import FakeClock
-from exporter.config import Config, SourceConfig
+from exporter.config import Config
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
+from exporter.sources.hirebase import HirebaseConfig
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore
 from exporter.store.redis.api_keys import KeyRing
@@ -34,7 +35,7 @@ def document() -> dict[str, Any]:
     clock = FakeClock()
     engine = ExportService(
         settings=Settings(),
-        config=Config(sources={"board": SourceConfig(type="hirebase", base_url="http://[::1]:9")}),
+        config=Config(sources={"board": HirebaseConfig(base_url="http://[::1]:9")}),
         store=MemoryStore(clock),
         storage=MemoryStorage(clock),
         clock=clock,

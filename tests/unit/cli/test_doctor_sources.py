@@ -8,8 +8,9 @@ import pytest
 
 from exporter.cli.doctor import source_checks
 from exporter.cli.doctor.checks import Problem
-from exporter.config import Config, SourceConfig
+from exporter.config import Config
 from exporter.settings import Settings
+from exporter.sources.hirebase import HirebaseConfig
 from tests.upstreams import reply, serving
 
 
@@ -17,7 +18,7 @@ from tests.upstreams import reply, serving
 def test_a_source_that_refuses_is_named_with_its_host_and_without_its_path() -> None:
     # Given
     with serving(reply(403, "no entry")) as upstream:
-        board = SourceConfig(type="hirebase", base_url=f"{upstream.url}/t0k3n", api_key="k")
+        board = HirebaseConfig(base_url=f"{upstream.url}/t0k3n", api_key="k")
         # When
         with pytest.raises(Problem) as found:
             source_checks._source(Config(sources={"board": board}), "board", Settings())

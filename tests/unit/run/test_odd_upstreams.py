@@ -12,9 +12,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from exporter.config import SourceConfig
 from exporter.core.exports import Outcome, State
-from exporter.sources.hirebase import HirebaseSource
+from exporter.sources.hirebase import HirebaseConfig, HirebaseSource
 from tests import fast
 from tests.harness import Bench
 from tests.upstreams import Answer, Asked, Reset, reply, serving
@@ -115,7 +114,7 @@ def test_a_published_file_has_each_row_exactly_once_whatever_the_upstream_answer
 
     bench = Bench([], format="json")
     with serving(answer) as upstream:
-        config = SourceConfig(type="hirebase", base_url=upstream.url, page_size=SIZE)
+        config = HirebaseConfig(base_url=upstream.url, page_size=SIZE)
         bench.source = HirebaseSource(config, bench.clock)
         # When
         bench.run(slices=10_000)

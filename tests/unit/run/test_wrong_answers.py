@@ -11,7 +11,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from exporter.config import SourceConfig
 from exporter.core.exports import EndReason, Outcome, State
 from exporter.errors import (
     REFUSED,
@@ -23,7 +22,7 @@ from exporter.errors import (
 )
 from exporter.run.run_slice import Ending
 from exporter.sources.base import Page
-from exporter.sources.hirebase import HirebaseSource
+from exporter.sources.hirebase import HirebaseConfig, HirebaseSource
 from tests.harness import LIMITS, Bench, postings
 from tests.upstreams import Asked, reply, serving
 
@@ -362,7 +361,7 @@ def test_an_upstream_with_a_bad_moment_and_no_page_after_its_last_is_exported_wh
     # Given
     bench = Bench([], format="json")
     with serving(listing(230, end, {2: list(spoil)})) as upstream:
-        config = SourceConfig(type="hirebase", base_url=upstream.url, page_size=50)
+        config = HirebaseConfig(base_url=upstream.url, page_size=50)
         bench.source = HirebaseSource(config, bench.clock)
         # When
         bench.run()

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from exporter.clock import FakeClock
-from exporter.config import Config, SourceConfig
+from exporter.config import Config
 from exporter.core import canonical
 from exporter.core.exports import Dialect, Export, Phase, Spec, State
 from exporter.core.plans import UNLIMITED, NotInPlan, Plan
@@ -18,6 +18,8 @@ from exporter.errors import QueryError, problem
 from exporter.service import drafts
 from exporter.service.configured_sources import ConfiguredSources
 from exporter.service.drafts import NewExport
+from exporter.sources.coresignal import CoresignalConfig
+from exporter.sources.hirebase import HirebaseConfig
 
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 FIRST, SECOND = "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11", "77aa10ff-6a57-4a2b-9a50-0e6a3a2f6b11"
@@ -28,8 +30,8 @@ SEARCH_ONLY = Plan(None, features=frozenset({"search"}))
 @pytest.fixture
 def sources() -> ConfiguredSources:
     clock = FakeClock()
-    board = SourceConfig(type="hirebase", base_url="http://127.0.0.1:9", columns=("_id", "title"))
-    bulk = SourceConfig(type="coresignal", base_url="http://127.0.0.1:9")
+    board = HirebaseConfig(base_url="http://127.0.0.1:9", columns=("_id", "title"))
+    bulk = CoresignalConfig(base_url="http://127.0.0.1:9")
     config = Config(sources={"board": board, "bulk": bulk})
     return ConfiguredSources(config, clock, MemoryBudgets(clock).open)
 

@@ -13,13 +13,11 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from exporter.clock import FakeClock
-from exporter.config import SourceConfig
 from exporter.core.checkpoints import Checkpoint, Row
 from exporter.core.exports import EndReason, Outcome
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.run.page_reader import PageReader
-from exporter.sources import registry
-from exporter.sources.bindbee import COLUMNS, BindbeeSource
+from exporter.sources.bindbee import COLUMNS, BindbeeConfig, BindbeeSource
 from tests import boards
 from tests.harness import Bench
 from tests.upstreams import Answer, Asked, Upstream, reply, serving
@@ -31,9 +29,7 @@ BEGIN = {"cursor": None, "size": 4, "skip": 0}
 
 def source(url: str = "http://127.0.0.1:9", **more: Any) -> BindbeeSource:
     settings = {"page_size": 4, **more}
-    config = SourceConfig(
-        type="bindbee", base_url=url, api_key="sk_1", connector_token="token_1", **settings
-    )
+    config = BindbeeConfig(base_url=url, api_key="sk_1", connector_token="token_1", **settings)
     return BindbeeSource(config, FakeClock())
 
 
@@ -150,9 +146,7 @@ def test_after_a_429_the_same_cursor_is_asked_for_again_when_upstream_says() -> 
     slow = reply(429, {"detail": "Rate limit exceeded"}, Retry_After="2")
     clock = FakeClock()
     with serving(said(IDS[:1], "a"), slow, said(IDS[1:2])) as upstream:
-        config = SourceConfig(
-            type="bindbee", base_url=upstream.url, api_key="k", connector_token="t"
-        )
+        config = BindbeeConfig(base_url=upstream.url, api_key="k", connector_token="t")
         one = BindbeeSource(config, clock)
         # When
         found = rows(one, {"status": "OPEN"})
@@ -362,8 +356,9 @@ def test_columns_are_the_contracts_in_its_order_unless_configured() -> None:
 
 def test_all_workers_together_stay_within_the_vendors_rate() -> None:
     # When
-    rate = registry.RATES["bindbee"]
+    rate = BindbeeConfig(base_url="http://h", connector_token="t").rate
     # Then
+    assert rate is not None
     assert (rate.requests, rate.seconds) == (200, 60)
 
 
@@ -375,14 +370,13 @@ def test_an_export_holds_every_job_of_a_board_that_misbehaves(tmp_path: Path) ->
     spec = "429=8%,503=8%,reset=8%,truncate=8%,html=8%,empty=8%,short=8%,total=8%,cursor=8%"
     bench = Bench([], format="json")
     with boards.serving(path, spec, bindbee_rate=10**6) as url:
-        config = SourceConfig(
-            type="bindbee",
+        config = BindbeeConfig(
             base_url=url,
             api_key=boards.KEY,
             connector_token=boards.KEY,
             page_size=7,
         )
-        bench.source = registry.make(config, bench.clock)
+        bench.source = config.make(bench.clock)
         # When
         bench.run()
         bench.source.close()

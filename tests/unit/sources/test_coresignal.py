@@ -13,10 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from exporter.clock import FakeClock
-from exporter.config import SourceConfig
 from exporter.contracts.coresignal import JobFilters
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
-from exporter.sources.coresignal import COLUMNS, CoresignalSource
+from exporter.sources.coresignal import COLUMNS, CoresignalConfig, CoresignalSource
 from exporter.sources.http.client import MAX_TRIES
 from tests.upstreams import Answer, Asked, Upstream, reply, serving
 
@@ -80,7 +79,7 @@ def searched(ids: list[Any], total: object, last: int | None = None) -> bytes:
 
 def source(url: str = "http://127.0.0.1:9", **more: Any) -> CoresignalSource:
     given = {"page_size": 4, "max_in_flight": 1, **more}
-    config = SourceConfig(type="coresignal", base_url=url, api_key="key_1", **given)
+    config = CoresignalConfig(base_url=url, api_key="key_1", **given)
     return CoresignalSource(config, FakeClock())
 
 
@@ -368,9 +367,7 @@ def test_records_one_by_one_that_take_too_long_make_a_smaller_page_and_are_paid_
         return vendor(asked)
 
     with serving(upstream) as served:
-        config = SourceConfig(
-            type="coresignal", base_url=served.url, api_key="k", page_size=4, max_in_flight=1
-        )
+        config = CoresignalConfig(base_url=served.url, api_key="k", page_size=4, max_in_flight=1)
         one = CoresignalSource(config, clock)
         # When
         page = one.fetch({}, one.start(None, 0))
@@ -392,7 +389,7 @@ def test_records_looked_up_one_by_one_end_at_the_deadline_of_a_page() -> None:
         return vendor(asked)
 
     with serving(upstream) as served:
-        config = SourceConfig(type="coresignal", base_url=served.url, api_key="k", max_in_flight=1)
+        config = CoresignalConfig(base_url=served.url, api_key="k", max_in_flight=1)
         one = CoresignalSource(config, clock)
         # When
         with pytest.raises(SourceUnavailable):

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.clock import FakeClock
-from exporter.config import SourceConfig
 from exporter.contracts.hirebase import JobSearch
 from exporter.errors import QueryError, SourceRefused, SourceUntrue
-from exporter.sources.hirebase import COLUMNS, HirebaseSource
+from exporter.sources.hirebase import COLUMNS, HirebaseConfig, HirebaseSource
 from tests.upstreams import Answer, Asked, Upstream, reply, serving
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -23,9 +22,7 @@ PAGE_SIZE = 4
 
 
 def source(url: str = "http://127.0.0.1:9", **more: Any) -> HirebaseSource:
-    config = SourceConfig(
-        type="hirebase", base_url=url, api_key="sk_live_1", page_size=PAGE_SIZE, **more
-    )
+    config = HirebaseConfig(base_url=url, api_key="sk_live_1", page_size=PAGE_SIZE, **more)
     return HirebaseSource(config, FakeClock())
 
 

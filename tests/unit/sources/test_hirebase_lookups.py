@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from exporter.clock import FakeClock, SystemClock
-from exporter.config import SourceConfig
 from exporter.core.rates import MemoryBudgets, Rate
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
-from exporter.sources.hirebase import HirebaseSource
+from exporter.sources.hirebase import HirebaseConfig, HirebaseSource
 from exporter.sources.http.numbered import MAX_LOOKUP_IDS
 from tests.upstreams import Asked, reply, serving
 
@@ -26,7 +25,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def source(url: str, clock: Any = None, **more: Any) -> HirebaseSource:
-    config = SourceConfig(type="hirebase", base_url=url, api_key="sk_live_1", **more)
+    config = HirebaseConfig(base_url=url, api_key="sk_live_1", **more)
     return HirebaseSource(config, clock or FakeClock())
 
 
@@ -202,7 +201,7 @@ def test_a_lookup_with_a_rate_waits_between_requests_and_finishes() -> None:
     clock = FakeClock()
     crowd = Crowd(lambda _: (200, b"{}"))
     with crowd.serving() as url:
-        config = SourceConfig(type="hirebase", base_url=url, rate=rate)
+        config = HirebaseConfig(base_url=url, rate=rate)
         one = HirebaseSource(config, clock, MemoryBudgets(clock).open("board", rate))
 
         # When

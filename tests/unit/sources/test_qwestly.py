@@ -15,13 +15,11 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from exporter.clock import FakeClock
-from exporter.config import SourceConfig
 from exporter.core.exports import Outcome
 from exporter.core.rates import MemoryBudgets, Rate
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
-from exporter.sources import registry
 from exporter.sources.http.numbered import Lookups
-from exporter.sources.qwestly import COLUMNS, QwestlySource
+from exporter.sources.qwestly import COLUMNS, QwestlyConfig, QwestlySource
 from tests import boards
 from tests.harness import Bench
 from tests.upstreams import Answer, Asked, Upstream, reply, serving
@@ -34,7 +32,7 @@ NOT_FOUND = reply(404, {"error": "Job not found"})
 
 def source(url: str = "http://127.0.0.1:9", **more: Any) -> QwestlySource:
     settings = {"page_size": 4, **more}
-    config = SourceConfig(type="qwestly", base_url=url, api_key="sk_1", **settings)
+    config = QwestlyConfig(base_url=url, api_key="sk_1", **settings)
     return QwestlySource(config, FakeClock())
 
 
@@ -332,7 +330,7 @@ def test_a_lookup_of_its_full_size_comes_to_its_end_within_a_slow_rate() -> None
     clock = FakeClock()
     with serving(single) as upstream:
         rate = Rate(2, 1)
-        config = SourceConfig(type="qwestly", base_url=upstream.url, api_key="k")
+        config = QwestlyConfig(base_url=upstream.url, api_key="k")
         config = config.model_copy(update={"rate": rate})
         one = QwestlySource(config, clock, MemoryBudgets(clock).open("q", rate))
         wanted = [f"{number:024x}" for number in range(one.lookup_size)]
@@ -366,8 +364,8 @@ def test_an_export_holds_every_job_of_a_board_that_misbehaves(tmp_path: Path) ->
     spec = "429=9%,503=9%,reset=9%,truncate=9%,html=9%,shape=9%,empty=9%,short=9%"
     bench = Bench([], format="json")
     with boards.serving(path, spec) as url:
-        config = SourceConfig(type="qwestly", base_url=url, api_key=boards.KEY, page_size=7)
-        bench.source = registry.make(config, bench.clock)
+        config = QwestlyConfig(base_url=url, api_key=boards.KEY, page_size=7)
+        bench.source = config.make(bench.clock)
         # When
         bench.run()
         bench.source.close()

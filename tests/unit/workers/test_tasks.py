@@ -12,12 +12,13 @@ import structlog
 from billiard.pool import EX_RECYCLE
 from structlog.testing import capture_logs
 
-from exporter.config import Config, SourceConfig
+from exporter.config import Config
 from exporter.core.exports import State
 from exporter.errors import StoreUnavailable
 from exporter.run.run_slice import Ending
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
+from exporter.sources.hirebase import HirebaseConfig
 from tests.harness import Bench, postings
 from workers import memory, tasks
 
@@ -47,9 +48,7 @@ class Shop:
         self.source = Defective(self.bench, lambda: KeyError("a defect of ours"))
         self.engine = ExportService(
             settings=Settings(max_attempts=ATTEMPTS),
-            config=Config(
-                sources={"memory": SourceConfig(type="hirebase", base_url="http://127.0.0.1:1")}
-            ),
+            config=Config(sources={"memory": HirebaseConfig(base_url="http://127.0.0.1:1")}),
             store=self.bench.store,
             storage=self.bench.storage,
             clock=self.bench.clock,

@@ -12,10 +12,9 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.config import SourceConfig
 from exporter.core.exports import Outcome
-from exporter.sources.bindbee import BindbeeSource
-from exporter.sources.hirebase import HirebaseSource
+from exporter.sources.bindbee import BindbeeConfig, BindbeeSource
+from exporter.sources.hirebase import HirebaseConfig, HirebaseSource
 from exporter.sources.http import charsets
 from exporter.sources.http.charsets import Converted, UnknownCharset
 from tests import fast
@@ -136,7 +135,7 @@ def test_converted_rows_are_counted_and_those_that_cannot_be_say_so(
     bench = Bench([], format="csv")
     with serving(*replies) as upstream, structlog.testing.capture_logs() as logs:
         bench.source = HirebaseSource(
-            SourceConfig(type="hirebase", base_url=upstream.url, page_size=2), bench.clock
+            HirebaseConfig(base_url=upstream.url, page_size=2), bench.clock
         )
         # When
         bench.run()
@@ -163,9 +162,7 @@ def test_bytes_that_the_charset_does_not_have_are_replaced_and_counted(encoding:
     page = page.replace("?".encode(encoding.replace("16", "16-le")), spoiled)
     bench = Bench([], format="json")
     with serving(reply(200, page, content_type=f"{JSON}; charset={encoding}")) as upstream:
-        config = SourceConfig(
-            type="bindbee", base_url=upstream.url, connector_token="t", page_size=2
-        )
+        config = BindbeeConfig(base_url=upstream.url, connector_token="t", page_size=2)
         bench.source = BindbeeSource(config, bench.clock)
         # When
         bench.run()

@@ -15,10 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporter.clock import Clock, FakeClock, SystemClock
-from exporter.config import SourceConfig
 from exporter.errors import PageTooLarge, SourceRefused, SourceUnavailable
 from exporter.sources.base import Page
-from exporter.sources.hirebase import HirebaseSource
+from exporter.sources.hirebase import HirebaseConfig, HirebaseSource
 from exporter.sources.http import client, numbered_pages
 from exporter.sources.http.json_pages import reader
 from tests import fast
@@ -28,7 +27,7 @@ pytestmark = pytest.mark.external
 
 
 def source(url: str, page_size: int, clock: Clock | None = None, **more: Any) -> HirebaseSource:
-    config = SourceConfig(type="hirebase", base_url=url, page_size=page_size, **more)
+    config = HirebaseConfig(base_url=url, page_size=page_size, **more)
     return HirebaseSource(config, clock or FakeClock())
 
 

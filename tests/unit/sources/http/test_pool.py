@@ -20,10 +20,9 @@ import structlog
 import trustme
 
 from exporter.clock import SystemClock
-from exporter.config import SourceConfig
 from exporter.errors import SourceError, SourceRefused, SourceUnavailable
 from exporter.local import ports
-from exporter.sources.hirebase import HirebaseSource
+from exporter.sources.hirebase import HirebaseConfig, HirebaseSource
 from exporter.sources.http import client, pool, sockets
 from tests.listening import Listener, kept, listening, request
 
@@ -85,7 +84,7 @@ def test_threads_that_share_a_source_each_get_their_own_pages() -> None:
             connection.sendall(kept({"jobs": rows, "total_count": 10**6, "page": page}))
 
     with listening(talk) as listener:
-        config = SourceConfig(type="hirebase", base_url=at(listener), api_key="k", page_size=50)
+        config = HirebaseConfig(base_url=at(listener), api_key="k", page_size=50)
         source = HirebaseSource(config, SystemClock())
 
         def work(number: int) -> None:

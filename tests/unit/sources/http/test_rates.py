@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.clock import FakeClock
-from exporter.config import SourceConfig, load_config
+from exporter.config import load_config
 from exporter.core.rates import UNLIMITED, Budget, MemoryBudgets, Rate
 from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable, StoreUnavailable
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
+from exporter.sources.config import HttpConfig
 from exporter.sources.http import client as http
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore
@@ -232,7 +233,7 @@ def test_a_rate_is_written_as_requests_and_a_time(tmp_path: Path, text: str, rat
     # When
     config = load_config(file).sources["board"]
     # Then
-    assert isinstance(config, SourceConfig)
+    assert isinstance(config, HttpConfig)
     assert config.rate == rate
     assert config.page_timeout == timedelta(seconds=30)
 

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from exporter.clock import FakeClock
-from exporter.config import SqlConfig
+from exporter.sources.sql.config import SqlConfig
 from exporter.sources.sql.source import SqlSource
 from tests.unit.sources.sql.given import Make
 
@@ -39,7 +39,7 @@ def sqlite(file: Path, made: list[SqlSource]) -> Make:
             connection.execute("PRAGMA journal_mode = WAL")
             for statement in statements:
                 connection.execute(statement)
-        config = SqlConfig(type="sql", url=f"sqlite:///{file}", **settings)
+        config = SqlConfig(url=f"sqlite:///{file}", **settings)
         made.append(SqlSource(config, FakeClock()))
         return made[-1]
 
@@ -55,7 +55,7 @@ def postgres(postgres_url: str, made: list[SqlSource]) -> Make:
             connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
             for statement in statements:
                 connection.execute(statement.encode())
-        made.append(SqlSource(SqlConfig(type="sql", url=postgres_url, **settings), FakeClock()))
+        made.append(SqlSource(SqlConfig(url=postgres_url, **settings), FakeClock()))
         return made[-1]
 
     return make

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from exporter.clock import FakeClock
-from exporter.config import SqlConfig
 from exporter.errors import ConfigurationError, SourceRefused, SourceUnavailable
+from exporter.sources.sql.config import SqlConfig
 from exporter.sources.sql.source import SqlSource
 from tests.unit.sources.sql.given import NUMBERED, Make, ids, read
 
@@ -74,7 +74,7 @@ def test_a_database_file_that_is_not_there_is_not_made(
 ) -> None:
     # Given
     file = tmp_path / "none.sqlite"
-    made.append(SqlSource(SqlConfig(type="sql", url=f"sqlite:///{file}"), FakeClock()))
+    made.append(SqlSource(SqlConfig(url=f"sqlite:///{file}"), FakeClock()))
 
     # When / Then
     with pytest.raises(SourceUnavailable, match="sqlite database did not answer") as error:
@@ -91,7 +91,7 @@ def test_no_text_shows_the_password_of_the_url(postgres_url: str, made: list[Sql
     silent = "postgresql://exporter:s3cret-but-wrong@127.0.0.1:9/none?connect_timeout=1"
 
     for url in (wrong, silent):
-        made.append(SqlSource(SqlConfig(type="sql", url=url), FakeClock()))
+        made.append(SqlSource(SqlConfig(url=url), FakeClock()))
         # When
         with pytest.raises(SourceUnavailable) as error:
             read(made[-1])
@@ -115,7 +115,7 @@ def test_no_text_shows_the_password_of_the_url(postgres_url: str, made: list[Sql
 def test_a_url_that_cannot_work_is_told_without_showing_it(url: str, said: str) -> None:
     # When
     with pytest.raises(ConfigurationError) as error:
-        SqlSource(SqlConfig(type="sql", url=url), FakeClock())
+        SqlSource(SqlConfig(url=url), FakeClock())
 
     # Then
     assert said in str(error.value)

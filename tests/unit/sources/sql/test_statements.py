@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from exporter.clock import FakeClock
-from exporter.config import SqlConfig
 from exporter.errors import SourceRefused, SourceUnavailable
+from exporter.sources.sql.config import SqlConfig
 from exporter.sources.sql.database import Database
 from exporter.sources.sql.source import SqlSource
 from tests.unit.sources.sql.given import NUMBERED, Make, filled, ids, query
@@ -112,7 +112,7 @@ class _Spent:
 
 def test_a_rate_that_is_used_up_makes_the_export_wait(file: Path) -> None:
     # Given
-    source = SqlSource(SqlConfig(type="sql", url=f"sqlite:///{file}"), FakeClock(), _Spent())
+    source = SqlSource(SqlConfig(url=f"sqlite:///{file}"), FakeClock(), _Spent())
 
     # When
     calls: Sequence[Callable[[], object]] = (

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from exporter.clock import FakeClock
-from exporter.config import SqlConfig
 from exporter.contracts.pipeline import COLUMNS
 from exporter.core.checkpoints import RowCounts
 from exporter.errors import SourceRefused
 from exporter.formats.json import JsonLines
 from exporter.local import sample
+from exporter.sources.sql.config import SqlConfig
 from exporter.sources.sql.source import SqlSource
 from tests.unit.sources.sql.given import Make, ids, query, read
 
@@ -149,7 +149,7 @@ def test_text_that_is_not_utf8_is_counted_in_the_file_and_loses_nothing_else(
 def test_the_jobs_of_the_local_stack_are_of_the_contract(file: Path, made: list[SqlSource]) -> None:
     # Given
     sample.create(file, "local")
-    made.append(SqlSource(SqlConfig(type="sql", url=f"sqlite:///{file}"), FakeClock()))
+    made.append(SqlSource(SqlConfig(url=f"sqlite:///{file}"), FakeClock()))
 
     # When
     rows = read(made[0], user="local")
