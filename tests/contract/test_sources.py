@@ -24,8 +24,8 @@ from exporter.core.checkpoints import Row
 from exporter.sources import registry
 from exporter.sources.base import Page, Source
 from exporter.sources.hirebase import HirebaseConfig
-from exporter.sources.memory import MemorySource
 from exporter.sources.sql.config import SqlConfig
+from tests.rows_source import RowsConfig
 
 ROWS = 230
 """Number of rows; a multiple of only a few of the page sizes below."""
@@ -145,19 +145,19 @@ def _external(name: str) -> ParameterSet:
 
 @pytest.fixture(
     params=[
-        *("memory", "sqlite", _external("postgres")),
+        *("rows", "sqlite", _external("postgres")),
         *(_external(name) for name in registry.TYPES if name != "sql"),
     ]
 )
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     with ExitStack() as opened:
-        if request.param == "memory":
-            rows = [b'{"_id":"%d"}' % number for number in range(ROWS)]
+        if request.param == "rows":
+            rows = tuple({"_id": str(number)} for number in range(ROWS))
 
-            def memory(page_size: int) -> Source:
-                return MemorySource(rows, page_size=page_size, columns=["_id"])
+            def listed(page_size: int) -> Source:
+                return RowsConfig(rows=rows, page_size=page_size).make(FakeClock())
 
-            yield Subject(memory, [str(number) for number in range(ROWS)], None, unknown="999")
+            yield Subject(listed, [str(number) for number in range(ROWS)], None, unknown="999")
             return
 
         if request.param in _TABLES:
