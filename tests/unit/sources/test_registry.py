@@ -32,6 +32,8 @@ page_size = 2
 rows = [{_id = "1", title = "welder"}, {_id = "2", title = "nurse"}, {_id = "3", title = "baker"}]
 """
 
+DOCUMENT = Path(__file__).parents[3] / "deploy" / "SOURCES.md"
+
 Load = Callable[[str], Config]
 
 
@@ -62,6 +64,22 @@ def service(load: Load) -> ExportService:
         storage=MemoryStorage(clock),
         clock=clock,
     )
+
+
+def test_the_document_of_the_types_is_up_to_date() -> None:
+    # Then
+    assert DOCUMENT.read_text("utf-8") == registry.document(), (
+        "run: python -m exporter.sources.registry > deploy/SOURCES.md"
+    )
+
+
+@pytest.mark.usefixtures("load")
+def test_a_new_type_and_its_keys_are_in_the_document() -> None:
+    # When
+    found = registry.document()
+    # Then
+    assert "\n- `rows`: The rows of the table itself.\n" in found
+    assert "| `password` | `rows` |  | Something that no error shows. |" in found
 
 
 @pytest.mark.parametrize(
