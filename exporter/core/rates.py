@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from exporter.clock import Clock
+from exporter.errors import SourceUnavailable, StoreUnavailable
 
 MAX_SLEEP_SECONDS = 2.0
 """Longest time that a worker sleeps before a request to an upstream.
@@ -65,6 +66,30 @@ class Budget(Protocol):
         Requests that are already reserved may still be sent. Raises StoreUnavailable if the pause
         could not be shared with the other workers.
         """
+
+
+def acquire(budget: Budget, clock: Clock, after: Exception | None = None) -> None:
+    """Sleeps until the budget allows the next request.
+
+    Raises SourceUnavailable, without sleeping, if the wait would be longer than MAX_SLEEP_SECONDS,
+    or if the budget cannot be read; then no request may be sent. `after` is the failure of the
+    request before, if this one repeats it; its text is added to the error.
+    """
+    try:
+        wait = budget.reserve()
+    except StoreUnavailable as error:
+        raise SourceUnavailable(
+            f"no request was sent to the source: its rate budget could not be read: {error}"
+        ) from None
+    if wait > MAX_SLEEP_SECONDS:
+        before = "" if after is None else f"; before that: {after}"
+        raise SourceUnavailable(
+            f"the next request to the source may start in {wait:.1f} s: its rate is used up, "
+            f"or it asked for a pause{before}",
+            retry_after=wait,
+        )
+    if wait > 0:
+        clock.sleep(wait)
 
 
 class Unlimited:

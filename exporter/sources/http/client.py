@@ -16,7 +16,7 @@ import httpx
 import structlog
 
 from exporter.clock import Clock
-from exporter.core import public_text, retry_after
+from exporter.core import public_text, rates, retry_after
 from exporter.core.rates import MAX_SLEEP_SECONDS, UNLIMITED, Budget
 from exporter.errors import (
     REFUSED,
@@ -168,7 +168,7 @@ class Upstream:
         delay = FIRST_RETRY_SECONDS
         error: SourceError | None = None
         for attempt in count(1):
-            self._wait_for_budget(error)
+            rates.acquire(self._budget, self._clock, error)
             now = self._clock.monotonic()
             share = (deadline - now) / 2 if can_shrink else deadline - now
             try:
@@ -205,29 +205,6 @@ class Upstream:
     def close(self) -> None:
         """Closes all connections."""
         self._transport.close()
-
-    def _wait_for_budget(self, failure: SourceError | None) -> None:
-        """Sleeps until the rate budget allows the next request.
-
-        Raises SourceUnavailable, without sleeping, if the wait would be longer than
-        MAX_SLEEP_SECONDS. `failure` is the error that causes this retry, if it is one; its text is
-        added to the error.
-        """
-        try:
-            wait = self._budget.reserve()
-        except StoreUnavailable as error:
-            raise SourceUnavailable(
-                f"no request was sent to the source: its rate budget could not be read: {error}"
-            ) from None
-        if wait > MAX_SLEEP_SECONDS:
-            before = "" if failure is None else f"; before that: {failure}"
-            raise SourceUnavailable(
-                f"the next request to the source may start in {wait:.1f} s: its rate is used up, "
-                f"or it asked for a pause{before}",
-                retry_after=wait,
-            )
-        if wait > 0:
-            self._clock.sleep(wait)
 
     def _pause_all_workers(self, seconds: float) -> None:
         try:

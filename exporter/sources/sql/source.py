@@ -15,14 +15,14 @@ import sqlalchemy as sa
 from exporter.clock import Clock
 from exporter.contracts import timestamps
 from exporter.contracts.pipeline import COLUMNS, SOURCES, STATUSES
+from exporter.core import rates
 from exporter.core.checkpoints import Cursor, Row
-from exporter.core.rates import MAX_SLEEP_SECONDS, UNLIMITED, Budget
+from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import (
     FieldProblem,
     QueryError,
     SourceUnavailable,
     SourceUntrue,
-    StoreUnavailable,
     problem,
 )
 from exporter.sources.base import Page, Search
@@ -109,7 +109,7 @@ class SqlSource:
         """
         at = msgspec.convert(cursor, _Cursor)
         first = at.after is None
-        self._wait_for_budget()
+        rates.acquire(self._budget, self._clock)
         shape = self._table.shape(self.columns)
         with self._database.reading() as connection:
             if first:
@@ -137,13 +137,13 @@ class SqlSource:
 
     def count(self, query: Mapping[str, Any]) -> int:
         """Returns the number of rows that match now."""
-        self._wait_for_budget()
+        rates.acquire(self._budget, self._clock)
         with self._database.reading() as connection:
             return self._table.count(connection, query)
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:
         """Returns the owner's rows with these ids, by id, with one statement."""
-        self._wait_for_budget()
+        rates.acquire(self._budget, self._clock)
         shape = self._table.shape(self.columns)
         with self._database.reading() as connection:
             return self._table.lookup(connection, shape, query, ids)
@@ -157,22 +157,6 @@ class SqlSource:
 
     def close(self) -> None:
         self._database.close()
-
-    def _wait_for_budget(self) -> None:
-        """Sleeps until the rate budget allows the next statement.
-
-        Raises SourceUnavailable, without sleeping, if the wait would be longer than
-        MAX_SLEEP_SECONDS.
-        """
-        try:
-            wait = self._budget.reserve()
-        except StoreUnavailable as error:
-            raise SourceUnavailable(f"the rate budget could not be read: {error}") from None
-        if wait > MAX_SLEEP_SECONDS:
-            text = f"the source's rate is used up for {wait:.1f} s"
-            raise SourceUnavailable(text, retry_after=wait)
-        if wait > 0:
-            self._clock.sleep(wait)
 
 
 class Snapshot:
