@@ -82,7 +82,7 @@ def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
-    app.state.runner.close()
+    app.state.redis.close()
 
 
 class _App(FastAPI):

@@ -9,9 +9,10 @@ from __future__ import annotations
 from fastapi import Request
 from starlette.datastructures import Headers
 
+from exporter.api import state
 from exporter.api.refusal import Refusal
-from exporter.api.state import keys_of, runner_of
-from exporter.store.redis.api_keys import ApiKey, KeyRing
+from exporter.store.redis.api_keys import ApiKey
+from exporter.store.redis.calls import Call
 
 _SCHEMES = ("bearer", "apikey")
 _KEY_HEADERS = {b"authorization": "Authorization", b"x-api-key": "X-API-Key", b"apikey": "apikey"}
@@ -39,32 +40,41 @@ async def identify(request: Request) -> None:
 
     `reader` and `writer` then use the key that was found.
     """
-    found = await runner_of(request).run(lambda turn: _find(request, turn.keys))
-    request.scope["state"]["api_key"] = found
+    await state.run(request, _find_call(request))
 
 
-def reader(request: Request, keys: KeyRing | None = None) -> ApiKey:
+def reader(request: Request) -> ApiKey:
     """Returns the API key of the request, after checking that the key has the scope `read`.
 
     Raises Refusal 401 if the request has no key, a wrong or revoked key, or two different keys, and
-    Refusal 403 if the key lacks the scope. Coroutines pass the `keys` of their AsyncRunner. Without
-    `keys`, the calling thread blocks until Redis answers.
+    Refusal 403 if the key lacks the scope. Unless `identify` has looked the key up, the calling
+    thread blocks until Redis answers.
     """
-    return _caller(request, "read", keys)
+    return _caller(request, "read")
 
 
-def writer(request: Request, keys: KeyRing | None = None) -> ApiKey:
+def reader_call(request: Request) -> Call[ApiKey]:
+    """Returns the call by which a coroutine gets what `reader` returns.
+
+    The Refusal of a request without exactly one key is raised at once.
+    """
+    return _find_call(request).then(lambda key: _checked(key, "read"))
+
+
+def writer(request: Request) -> ApiKey:
     """Returns the API key of the request, after checking that the key has the scope `write`.
 
-    The errors and the argument `keys` are those of `reader`.
+    The errors are those of `reader`.
     """
-    return _caller(request, "write", keys)
+    return _caller(request, "write")
 
 
-def _caller(request: Request, scope: str, keys: KeyRing | None) -> ApiKey:
-    state = request.scope["state"]
-    key: ApiKey = state.get("api_key") or _find(request, keys)
-    state["api_key"] = key
+def _caller(request: Request, scope: str) -> ApiKey:
+    found: ApiKey | None = request.scope["state"].get("api_key")
+    return _checked(found or state.run_blocking(request, _find_call(request)), scope)
+
+
+def _checked(key: ApiKey, scope: str) -> ApiKey:
     if scope not in key.scopes:
         raise Refusal(
             403,
@@ -85,12 +95,15 @@ def presented(headers: Headers) -> str | None:
         return None
 
 
-def _find(request: Request, keys: KeyRing | None) -> ApiKey:
+def _find_call(request: Request) -> Call[ApiKey]:
+    def check(key: ApiKey | None) -> ApiKey:
+        if key is None:
+            raise _unauthorized("the API key is wrong or was revoked", ', error="invalid_token"')
+        request.scope["state"]["api_key"] = key
+        return key
+
     # Looked up at each request, so that a revoked key stops working at once.
-    key = (keys or keys_of(request)).find(_secret(request.headers))
-    if key is None:
-        raise _unauthorized("the API key is wrong or was revoked", ', error="invalid_token"')
-    return key
+    return state.keys_of(request).find_call(_secret(request.headers)).then(check)
 
 
 def _secret(headers: Headers) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from exporter.api import bodies, errors, idempotency, turns, webhook_fields
 from exporter.api.refusal import Refusal
-from exporter.api.state import runner_of, service_of
+from exporter.api.state import create_call, run, service_of
 from exporter.core.exports import Export
 from exporter.service.drafts import NewExport
 from exporter.store.redis.api_keys import ApiKey
@@ -72,5 +72,4 @@ async def create(
     mark = idempotency.read_key(request, asked)
     wrong = webhook_fields.read_webhook(request, caller.user_id, asked).wrong
     spec = service.draft(msgspec.structs.replace(new, wrong=wrong), caller.plan)
-    quota = service.quota(caller.plan)
-    return await runner_of(request).run(lambda turn: turn.store.create(spec, mark, quota))
+    return await run(request, create_call(request, spec, mark, service.quota(caller.plan)))

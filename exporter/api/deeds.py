@@ -5,12 +5,12 @@ from __future__ import annotations
 from fastapi import Request
 
 from exporter.api import auth
-from exporter.api.state import limits_of, service_of
+from exporter.api.state import limits_of, run_blocking, service_of
 from exporter.core.limits import Limit, LimitReached
 from exporter.core.rates import Rate
 from exporter.store.redis.api_keys import ApiKey
-from exporter.store.redis.async_runner import AsyncRunner
-from exporter.store.redis.rate_limits import RateLimits
+from exporter.store.redis.calls import Call
+from exporter.store.redis.rate_limits import Window
 
 
 def reader(request: Request, deed: Limit[Rate]) -> ApiKey:
@@ -23,27 +23,32 @@ def reader(request: Request, deed: Limit[Rate]) -> ApiKey:
     return caller
 
 
-def writer(request: Request, deed: Limit[Rate], turn: AsyncRunner | None = None) -> ApiKey:
+def writer(request: Request, deed: Limit[Rate]) -> ApiKey:
     """Returns the caller's API key, which has the scope `write`, and counts the request.
 
-    The errors are those of `reader`. A coroutine passes `turn`; without `turn` the calling thread
-    waits for Redis.
+    The errors are those of `reader`.
     """
-    caller = auth.writer(request, turn.keys if turn else None)
-    count(request, caller, deed, turn.limits if turn else None)
+    caller = auth.writer(request)
+    count(request, caller, deed)
     return caller
 
 
-def count(
-    request: Request, caller: ApiKey, deed: Limit[Rate], limits: RateLimits | None = None
-) -> None:
+def count(request: Request, caller: ApiKey, deed: Limit[Rate]) -> None:
     """Counts one request of a key for `deed`. Raises LimitReached, with the time to wait."""
+    run_blocking(request, count_call(request, caller, deed))
+
+
+def count_call(request: Request, caller: ApiKey, deed: Limit[Rate]) -> Call[None]:
+    """Returns the call by which a coroutine does what `count` does."""
     rate = service_of(request).bound(deed, caller.plan)
-    window = (limits or limits_of(request)).acquire(f"{deed.name}:{caller.id}", rate)
-    if not window.allowed:
-        raise LimitReached(
-            deed,
-            f"the rate limit is {rate} for this key ({deed.name}: {deed.bounds}): repeat the"
-            " request after the seconds in Retry-After",
-            retry_after=window.retry_after,
-        )
+
+    def check(window: Window) -> None:
+        if not window.allowed:
+            raise LimitReached(
+                deed,
+                f"the rate limit is {rate} for this key ({deed.name}: {deed.bounds}): repeat the"
+                " request after the seconds in Retry-After",
+                retry_after=window.retry_after,
+            )
+
+    return limits_of(request).acquire_call(f"{deed.name}:{caller.id}", rate).then(check)

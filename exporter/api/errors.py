@@ -19,7 +19,7 @@ from starlette.responses import Response
 from exporter.api import auth
 from exporter.api.pipeline_errors import Flat, flat
 from exporter.api.refusal import Refusal
-from exporter.api.state import runner_of
+from exporter.api.state import run
 from exporter.core import public_text
 from exporter.core.limits import LimitReached
 from exporter.core.plans import CreditsSpent, NotInPlan
@@ -232,7 +232,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
     # a right key must learn only that.
     try:
         if request.method in ("GET", "HEAD"):
-            await runner_of(request).run(lambda turn: auth.reader(request, turn.keys))
+            await run(request, auth.reader_call(request))
         else:
             await auth.identify(request)
     except Refusal as refusal:

@@ -15,13 +15,13 @@ from starlette.background import BackgroundTask
 from starlette.responses import Response
 
 from exporter.api import auth, errors, refusal
-from exporter.api.state import runner_of, service_of
+from exporter.api.state import run, service_of, show_call
 from exporter.core import limits
 from exporter.core.exports import Completeness, Export, Phase, State
 from exporter.errors import ExporterError, problem
-from exporter.service.exports import ExportService, get_or_show
+from exporter.service.exports import ExportService
 from exporter.store.base import RecordPage
-from exporter.store.redis.async_runner import AsyncRunner
+from exporter.store.redis.calls import both
 
 MAX_LISTED_QUERY_BYTES = limits.LISTED_QUERY_BYTES.default
 MAX_PAGE_SIZE = limits.PAGE_SIZE.default
@@ -208,16 +208,13 @@ async def find_export(request: Request, export_id: str) -> Export:
     Raises Refusal 401 or 403 if the caller's API key is missing, wrong or without the scope `read`,
     and Refusal 404 if the caller has no such export.
     """
-
-    def look(turn: AsyncRunner) -> Export:
-        caller, export = turn.run_both(
-            lambda: auth.reader(request, turn.keys), lambda: get_or_show(turn.store, export_id)
-        )
-        if export is None or export.user_id != caller.user_id:
-            raise errors.missing(export_id)
-        return export
-
-    return await runner_of(request).run(look)
+    # In one round trip: it is most of what a poll costs.
+    caller, export = await run(
+        request, both(auth.reader_call(request), show_call(request, export_id))
+    )
+    if export is None or export.user_id != caller.user_id:
+        raise errors.missing(export_id)
+    return export
 
 
 def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

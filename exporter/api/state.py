@@ -6,22 +6,28 @@ Redis does, and a dependency that is not a coroutine uses the thread pool a seco
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TypeGuard, TypeVar, cast
 
 from fastapi import FastAPI, Request
 
 from exporter import wiring
+from exporter.core.exports import Export, Spec
 from exporter.service.exports import ExportService
-from exporter.store.redis import async_runner
+from exporter.store.base import ExportStore, Idempotency, Quota
+from exporter.store.redis import calls
 from exporter.store.redis.api_keys import KeyRing
-from exporter.store.redis.async_runner import AsyncRunner
+from exporter.store.redis.async_connection import AsyncConnection
+from exporter.store.redis.calls import Call
 from exporter.store.redis.credit_accounts import Credits
 from exporter.store.redis.keys import KeyNames
 from exporter.store.redis.rate_limits import RateLimits
+from exporter.store.redis.store import RedisStore
 from exporter.webhooks import private
 from exporter.webhooks.addresses import Guard
 from exporter.webhooks.delivery_store import Deliveries
 from exporter.webhooks.endpoint_store import Endpoints
+
+T = TypeVar("T")
 
 
 def bind(app: FastAPI, service: ExportService, keys: KeyRing) -> None:
@@ -31,8 +37,8 @@ def bind(app: FastAPI, service: ExportService, keys: KeyRing) -> None:
     app.state.service = service
     app.state.keys = keys
     app.state.credits = Credits(keys.client, names)
-    app.state.limits = limits = RateLimits(keys.client, names)
-    app.state.runner = async_runner.open_runner(keys, limits, lambda: service.store)
+    app.state.limits = RateLimits(keys.client, names)
+    app.state.redis = AsyncConnection(keys.client)
     app.state.endpoints = wiring.endpoints(settings, keys.client)
     app.state.deliveries = wiring.deliveries(settings, keys.client)
     app.state.guard = private.guard(
@@ -50,9 +56,43 @@ def keys_of(request: Request) -> KeyRing:
     return cast("KeyRing", request.app.state.keys)
 
 
-def runner_of(request: Request) -> AsyncRunner:
-    """Returns the runner by which coroutines use Redis without blocking the event loop."""
-    return cast("AsyncRunner", request.app.state.runner)
+async def run(request: Request, call: Call[T]) -> T:
+    """Sends a call to Redis and returns its result, without blocking the event loop.
+
+    Raises StoreUnavailable, and what the call raises for its replies.
+    """
+    return await cast("AsyncConnection", request.app.state.redis).run(call)
+
+
+def run_blocking(request: Request, call: Call[T]) -> T:
+    """Does the same as `run` from a thread, which waits for the replies."""
+    return calls.run(keys_of(request).client, call)
+
+
+def show_call(request: Request, export_id: str) -> Call[Export | None]:
+    """Returns the call for `ExportStore.show`."""
+    store = service_of(request).store
+    if _is_beside_keys(store, request):
+        return store.show_call(export_id)
+    return Call((), lambda _: store.show(export_id))
+
+
+def create_call(
+    request: Request, spec: Spec, idempotency: Idempotency | None, quota: Quota
+) -> Call[Export]:
+    """Returns the call for `ExportStore.create`."""
+    store = service_of(request).store
+    if _is_beside_keys(store, request):
+        return store.create_call(spec, idempotency, quota)
+    return Call((), lambda _: store.create(spec, idempotency, quota))
+
+
+def _is_beside_keys(store: ExportStore, request: Request) -> TypeGuard[RedisStore]:
+    """True if the app's connection to Redis reaches the records.
+
+    Only tests have another store: the one in memory, which answers at once.
+    """
+    return isinstance(store, RedisStore) and store.client is keys_of(request).client
 
 
 def credits_of(request: Request) -> Credits:

@@ -9,8 +9,7 @@ from typing import cast
 import anyio
 from fastapi import Request
 
-from exporter.api.state import runner_of
-from exporter.store.redis.async_runner import AsyncRunner
+from exporter.api.state import run, show_call
 
 POLL_SECONDS = 0.5
 """Time between two reads of a record while polls wait for its end."""
@@ -29,12 +28,12 @@ class Watches:
         self._watches: dict[str, _Watch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def wait(self, runner: AsyncRunner, export_id: str) -> None:
+    async def wait(self, request: Request, export_id: str) -> None:
         """Returns when the export has ended, was deleted, or cannot be read."""
         watch = self._watches.get(export_id)
         if watch is None:
             watch = self._watches[export_id] = _Watch()
-            task = asyncio.create_task(self._look(runner, export_id, watch))
+            task = asyncio.create_task(self._look(request, export_id, watch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         watch.polls += 1
@@ -43,13 +42,13 @@ class Watches:
         finally:
             watch.polls -= 1
 
-    async def _look(self, runner: AsyncRunner, export_id: str, watch: _Watch) -> None:
+    async def _look(self, request: Request, export_id: str, watch: _Watch) -> None:
         # The polls look once more themselves, so an error here is answered by each of them.
         with contextlib.suppress(Exception):
             while watch.polls:
                 await anyio.sleep(POLL_SECONDS)
-                export = await runner.run(lambda turn: turn.store.get(export_id, whole=False))
-                if export is None or export.terminal:
+                export = await run(request, show_call(request, export_id))
+                if export is None or export.terminal or not export.readable:
                     break
         del self._watches[export_id]
         watch.ended.set()
@@ -70,6 +69,6 @@ async def until_end(request: Request, export_id: str, seconds: float) -> bool:
                 tasks.cancel_scope.cancel()
 
             tasks.start_soon(leave)
-            await watches.wait(runner_of(request), export_id)
+            await watches.wait(request, export_id)
             tasks.cancel_scope.cancel()
     return is_present

@@ -32,7 +32,7 @@ from exporter.settings import Settings
 from exporter.sources.base import Source
 from exporter.sources.id_list import IdList
 from exporter.storage.base import Storage
-from exporter.store.base import ExportStore, Idempotency, Quota, Unreadable
+from exporter.store.base import ExportStore, Idempotency, Quota
 
 COUNT_TTL_SECONDS = 60.0
 """Age up to which an estimate repeats the count of the same query."""
@@ -289,7 +289,7 @@ class ExportService:
         Returns None if there is no such export or if it belongs to another user; the caller cannot
         distinguish these two cases.
         """
-        export = get_or_show(self.store, export_id)
+        export = self.store.show(export_id)
         return export if export is not None and export.user_id == user_id else None
 
     def cancel(self, user_id: str, export_id: str) -> Export | None:
@@ -332,11 +332,3 @@ class ExportService:
         expires = min(now + self.settings.link_ttl, export.file_expires_at)
         seconds = max(1, int((expires - now).total_seconds()))
         return self.storage.presign(export.result.key, seconds), expires
-
-
-def get_or_show(store: ExportStore, export_id: str) -> Export | None:
-    """Returns the export for its owner to see; of an unreadable record, what can be read."""
-    try:
-        return store.get(export_id)
-    except Unreadable as error:
-        return error.shown

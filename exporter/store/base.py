@@ -229,8 +229,8 @@ class ExportStore(Protocol):
 
     A worker handles a partition like an export: `claim` returns it, and renew, commit, release and
     end take its `Export.id`. Its lease counts as a slice of its user. It is hidden from the owner:
-    get, list, request_cancel and delete treat its id as unknown. It emits no event and costs no
-    credits.
+    get, show, list, request_cancel and delete treat its id as unknown. It emits no event and costs
+    no credits.
     """
 
     def create(
@@ -254,10 +254,17 @@ class ExportStore(Protocol):
         replayed call is neither counted nor refused.
         """
 
-    def get(self, export_id: str, *, whole: bool = True) -> Export | None:
+    def get(self, export_id: str) -> Export | None:
         """Returns the record; returns None if the id is unknown, deleted or that of a partition.
 
-        With `whole` False the export has no checkpoint, which may be large.
+        Raises Unreadable if this version cannot read the record.
+        """
+
+    def show(self, export_id: str) -> Export | None:
+        """Returns the record as its owner may see it; returns None for the same ids as `get`.
+
+        The export has no checkpoint, which may be large. Of an unreadable record it has what can be
+        read, and `readable` is False.
         """
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:

@@ -72,9 +72,9 @@ class Server:
     def app(self, app: ASGIApp | None) -> None:
         before, self._app = self._app, app
         if self._loop is not None and isinstance(before, FastAPI):
-            runner = getattr(before.state, "runner", None)
-            if runner is not None:
-                self._loop.call_soon_threadsafe(runner.close)
+            connection = getattr(before.state, "redis", None)
+            if connection is not None:
+                self._loop.call_soon_threadsafe(connection.close)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self._app is not None, "give the server an app before calling it"

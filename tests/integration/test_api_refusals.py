@@ -329,7 +329,7 @@ def test_a_failure_of_ours_is_500_that_tells_the_caller_nothing_and_the_log_all(
     def broken(export_id: str) -> None:
         raise ZeroDivisionError("the secret of the house")
 
-    monkeypatch.setattr(api.engine.store, "get", broken)
+    monkeypatch.setattr(api.engine.store, "show", broken)
 
     # When
     with captured_logs() as lines:

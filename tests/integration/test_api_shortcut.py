@@ -28,7 +28,6 @@ from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.sources.hirebase import HirebaseConfig
 from exporter.storage.memory import MemoryStorage
-from exporter.store.redis import async_runner
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.store import RedisStore
 from tests.integration.api_server import CREATED, LEASE, POLLED, PUBLIC_URL, captured_logs
@@ -62,7 +61,6 @@ def serving(engine: ExportService, keys: KeyRing) -> Iterator[str]:
     """The URL of a server that starts and ends as `exporter api` does."""
     port = ports.find_free(1)[0]
     app = create_app(engine, keys)
-    assert isinstance(app.state.runner, async_runner.ReplayRunner)
     server = uvicorn.Server(
         uvicorn.Config(app, host="127.0.0.1", port=port, log_level="critical", ws="none")
     )

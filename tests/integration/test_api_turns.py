@@ -66,14 +66,14 @@ def test_polls_that_wait_share_one_look_and_end_with_their_callers(
 ) -> None:
     # Given
     export_id, looks = create(api), 0
-    whole = api.engine.store.get
+    whole = api.engine.store.show
 
     def counted(*arguments: Any, **options: Any) -> Any:
         nonlocal looks
         looks += 1
         return whole(*arguments, **options)
 
-    monkeypatch.setattr(api.engine.store, "get", counted)
+    monkeypatch.setattr(api.engine.store, "show", counted)
 
     # When: polls wait for two seconds, and their callers leave
     with asking(api, f"/v1/exports/{export_id}?wait=30", limits.WAITING_POLLS.default) as clients:

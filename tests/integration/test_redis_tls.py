@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 import threading
@@ -19,6 +20,8 @@ from redis.exceptions import RedisError
 from exporter.errors import ExporterError
 from exporter.local.redis import RedisServer
 from exporter.settings import Settings
+from exporter.store.redis import errors
+from exporter.store.redis.async_connection import AsyncConnection
 from exporter.store.redis.store import RedisStore
 
 AUTHORITY = trustme.CA()
@@ -36,7 +39,19 @@ def reach_broker(settings: Settings) -> None:
         channel.client.ping()
 
 
-CLIENTS = (reach_records, reach_broker)
+def reach_polls(settings: Settings) -> None:
+    client = RedisStore.connect(settings.redis_url, patient=False).client
+
+    async def ping() -> None:
+        connection = AsyncConnection(client)
+        with errors.translate_errors():
+            assert await connection.execute(("PING",)) == [b"PONG"]
+        connection.close()
+
+    asyncio.run(ping())
+
+
+CLIENTS = (reach_records, reach_broker, reach_polls)
 
 
 @contextmanager
@@ -123,14 +138,17 @@ def test_a_certificate_is_verified_unless_the_url_says_otherwise(
             assert "certificate" in str(error.value).lower()
 
 
-def test_a_certificate_that_is_not_trusted_is_explained(redis_server: RedisServer) -> None:
+@pytest.mark.parametrize("client", [reach_records, reach_polls])
+def test_a_certificate_that_is_not_trusted_is_explained(
+    redis_server: RedisServer, client: Callable[[Settings], None]
+) -> None:
     # Given
     with (
         tls_before(redis_server, trustme.CA().issue_cert("localhost")) as port,
         pytest.raises(ExporterError) as error,
     ):
         # When
-        reach_records(Settings(redis_url=f"rediss://localhost:{port}"))
+        client(Settings(redis_url=f"rediss://localhost:{port}"))
     # Then
     assert "the certificate of Redis is not trusted: add ssl_ca_certs=" in str(error.value)
     assert "EXPORTER_REDIS_URL" in str(error.value)

@@ -1,31 +1,32 @@
-"""Many coroutines on one connection to Redis, and store code that runs on it without a thread."""
+"""Many coroutines on one connection to Redis, and calls of the stores that are sent over it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import redis
 
-from exporter.clock import FakeClock
 from exporter.core.rates import Rate
 from exporter.errors import StoreUnavailable
 from exporter.local import ports
 from exporter.local.redis import RedisServer
-from exporter.store.base import ExportStore, Idempotency, KeyReused
-from exporter.store.memory.store import MemoryStore
-from exporter.store.redis import async_runner
+from exporter.store.base import NO_QUOTA, Idempotency, KeyReused
+from exporter.store.redis import calls
 from exporter.store.redis.api_keys import KeyRing
-from exporter.store.redis.async_connection import Address, AsyncConnection
+from exporter.store.redis.async_connection import AsyncConnection
+from exporter.store.redis.calls import Call, both
 from exporter.store.redis.rate_limits import RateLimits
 from exporter.store.redis.store import RedisStore
 from tests.contract.store.given import spec
 
 DATABASE = 9
+T = TypeVar("T")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -34,12 +35,6 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_server.url.replace("/0", f"/{DATABASE}")) as found:
         found.flushdb()
         yield found
-
-
-def beside(client: redis.Redis) -> AsyncConnection:
-    channel = AsyncConnection.for_client(client)
-    assert channel is not None
-    return channel
 
 
 def run(channel: AsyncConnection, work: Callable[[AsyncConnection], Awaitable[Any]]) -> Any:
@@ -54,9 +49,16 @@ def run(channel: AsyncConnection, work: Callable[[AsyncConnection], Awaitable[An
     return asyncio.run(whole())
 
 
+def impatient(url: str) -> redis.Redis:
+    return redis.Redis.from_url(url, socket_timeout=0.3, socket_connect_timeout=0.3)
+
+
 @contextlib.asynccontextmanager
-async def answering(handler: Handler) -> AsyncIterator[AsyncConnection]:
-    """A channel to a server that speaks as the handler does, patient for 0.3 s."""
+async def answering(handler: Handler, path: str = "") -> AsyncIterator[AsyncConnection]:
+    """A channel to a server that speaks as the handler does, patient for 0.3 s.
+
+    With a path, the server is behind a unix socket.
+    """
     callers = []
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,9 +67,12 @@ async def answering(handler: Handler) -> AsyncIterator[AsyncConnection]:
             await handler(reader, writer)
         writer.close()
 
-    server = await asyncio.start_server(speak, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    channel = AsyncConnection(Address("127.0.0.1", port, 0, None, None, 0.3, 0.3))
+    if path:
+        server, url = await asyncio.start_unix_server(speak, path), f"unix://{path}"
+    else:
+        server = await asyncio.start_server(speak, "127.0.0.1", 0)
+        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    channel = AsyncConnection(impatient(url))
     try:
         yield channel
     finally:
@@ -92,7 +97,7 @@ def test_each_of_many_gets_the_answers_to_its_own_commands(client: redis.Redis) 
         return list(await asyncio.gather(*(one(channel, number) for number in range(300))))
 
     # When
-    found = run(beside(client), work)
+    found = run(AsyncConnection(client), work)
 
     # Then
     assert found == [[b"%d" % n, [b"a", b"%d" % n, b"b", b"\r\n"], None, 1] for n in range(300)]
@@ -132,7 +137,7 @@ def test_a_refused_command_fails_whom_it_belongs_to_and_nobody_else(client: redi
         return list(await asyncio.gather(*map(channel.execute, questions), return_exceptions=True))
 
     # When
-    first, refused, last = run(beside(client), work)
+    first, refused, last = run(AsyncConnection(client), work)
 
     # Then
     assert first == last == [b"a"]
@@ -153,7 +158,7 @@ def test_who_leaves_before_the_answer_takes_nobody_elses(client: redis.Redis) ->
         return await staying
 
     # When
-    answer = run(beside(client), work)
+    answer = run(AsyncConnection(client), work)
 
     # Then
     assert answer == [b"2"]
@@ -229,82 +234,66 @@ def test_what_is_no_answer_of_a_redis_ends_the_connection() -> None:
 def test_a_password_is_shown_and_a_wrong_one_told(client: redis.Redis) -> None:
     # Given
     client.acl_setuser("guest", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"])
-    known = client.connection_pool.connection_kwargs
-    where = Address(known["host"], known["port"], DATABASE, "guest", "secret", 1, 1)
+    port = client.connection_pool.connection_kwargs["port"]
 
-    async def work(channel: AsyncConnection) -> list[Any]:
-        return await channel.execute(("ACL", "WHOAMI"))
+    def reach(user: str) -> list[Any]:
+        channel = AsyncConnection(impatient(f"redis://{user}@127.0.0.1:{port}/{DATABASE}"))
+        found: list[Any] = run(
+            channel, lambda one: one.execute(("ACL", "WHOAMI"), ("CLIENT", "INFO"))
+        )
+        return found
 
     # When
-    named = run(AsyncConnection(where), work)
+    name, known = reach("guest:secret")
 
     # Then
-    assert named == [b"guest"]
+    assert name == b"guest"
+    assert f"db={DATABASE} ".encode() in known
     with pytest.raises(redis.ResponseError, match="WRONGPASS"):
-        run(AsyncConnection(where._replace(password="other")), work)
+        reach("guest:other")
     client.acl_deluser("guest")
 
 
-@pytest.mark.parametrize("url", ["rediss://127.0.0.1:1/0", "unix:///tmp/redis.sock"])
-def test_a_redis_that_a_channel_cannot_reach_is_left_to_threads(url: str) -> None:
+def test_a_redis_behind_a_unix_socket_answers(tmp_path: Path) -> None:
     # Given
-    client = redis.Redis.from_url(url)
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.write(b"+well\r\n")
+        await reader.read()
 
-    # When
-    found = async_runner.open_runner(
-        KeyRing(client), RateLimits(client), lambda: RedisStore(client)
-    )
+    async def whole() -> list[Any]:
+        async with answering(speak, f"{tmp_path}/redis.sock") as channel:
+            return await channel.execute(("PING",))
 
-    # Then
-    assert AsyncConnection.for_client(client) is None
-    assert isinstance(found, async_runner.ThreadRunner)
-
-
-def test_a_store_that_is_not_beside_the_keys_is_left_to_threads(client: redis.Redis) -> None:
-    # Given
-    memory, other = MemoryStore(FakeClock()), RedisStore.connect("redis://127.0.0.1:1/0")
-
-    # When
-    def kind(store: ExportStore) -> type:
-        return type(async_runner.open_runner(KeyRing(client), RateLimits(client), lambda: store))
-
-    kinds = [kind(store) for store in (memory, other, RedisStore(client))]
-
-    # Then
-    assert kinds == [
-        async_runner.ThreadRunner,
-        async_runner.ThreadRunner,
-        async_runner.ReplayRunner,
-    ]
+    # When, Then
+    assert asyncio.run(whole()) == [b"well"]
 
 
-# -- store code without a thread -------------------------------------------------------------------
+# -- calls of the stores ---------------------------------------------------------------------------
 
 
-def rehearsed(client: redis.Redis, work: Callable[[async_runner.AsyncRunner], Any]) -> Any:
-    """What the work gives when no thread does it."""
-
-    async def whole(channel: AsyncConnection) -> Any:
-        return await async_runner.ReplayRunner(channel).run(work)
-
-    return run(beside(client), whole)
+def awaited(client: redis.Redis, call: Call[T]) -> T:
+    """What the call gives when no thread waits for it."""
+    found: T = run(AsyncConnection(client), lambda channel: channel.run(call))
+    return found
 
 
 def test_keys_records_and_limits_are_the_same_without_a_thread(client: redis.Redis) -> None:
     # Given
-    ring, store = KeyRing(client), RedisStore(client)
+    ring, store, limits = KeyRing(client), RedisStore(client), RateLimits(client)
     secret = ring.create("ann", balance=3)
     store.create(spec("e"))
 
     # When
-    key, no_key = rehearsed(client, lambda t: (t.keys.find(secret), t.keys.find("exp_wrong")))
-    record, no_record = rehearsed(client, lambda t: (t.store.get("e"), t.store.get("f")))
-    windows = [rehearsed(client, lambda t: t.limits.acquire("n", Rate(2, 60))) for _ in range(3)]
+    key, no_key = (awaited(client, ring.find_call(one)) for one in (secret, "exp_wrong"))
+    record, no_record = (awaited(client, store.show_call(one)) for one in ("e", "f"))
+    windows = [awaited(client, limits.acquire_call("n", Rate(2, 60))) for _ in range(3)]
 
     # Then
+    assert key is not None
     assert key == ring.find(secret)
     assert key.plan.metered
-    assert record == store.get("e")
+    assert record == store.show("e")
     assert (no_key, no_record) == (None, None)
     assert [window.allowed for window in windows] == [True, True, False]
     assert [window.remaining for window in windows] == [1, 0, 0]
@@ -319,68 +308,64 @@ def test_an_export_is_created_once_without_a_thread_also_when_no_script_is_loade
     mark = Idempotency("k", "f")
 
     # When
-    first = rehearsed(client, lambda t: t.store.create(spec("e"), mark))
-    again = rehearsed(client, lambda t: t.store.create(spec("other"), mark))
+    first = awaited(client, store.create_call(spec("e"), mark, NO_QUOTA))
+    again = awaited(client, store.create_call(spec("other"), mark, NO_QUOTA))
 
     # Then
     assert first == again == store.get("e")
     assert store.counters()["exports_created"] == 1
     with pytest.raises(KeyReused):
-        rehearsed(client, lambda t: t.store.create(spec("e"), Idempotency("k", "g")))
+        awaited(client, store.create_call(spec("e"), Idempotency("k", "g"), NO_QUOTA))
 
 
 def test_a_revoked_key_is_gone_with_the_next_question(client: redis.Redis) -> None:
     # Given
     ring = KeyRing(client)
     secret = ring.create("ann")
-    before = rehearsed(client, lambda t: t.keys.find(secret))
+    call = ring.find_call(secret)
+    before = awaited(client, call)
+    assert before is not None
 
     # When
     ring.revoke(before.id)
 
     # Then
-    assert rehearsed(client, lambda t: t.keys.find(secret)) is None
+    assert awaited(client, call) is None
 
 
-def test_two_questions_that_do_not_need_each_other_cost_one_round_trip(
-    client: redis.Redis,
+@pytest.mark.parametrize("send", [calls.run, awaited])
+def test_two_calls_that_do_not_need_each_other_cost_one_round_trip(
+    client: redis.Redis, send: Callable[[redis.Redis, Call[Any]], Any]
 ) -> None:
     # Given
     secret = KeyRing(client).create("ann")
     RedisStore(client).create(spec("e"))
-    channel = beside(client)
-    asked = []
-
-    class Counting(AsyncConnection):
-        async def execute(self, *commands: Any) -> list[Any]:
-            asked.append([command[0] for command in commands])
-            return await channel.execute(*commands)
-
-        def close(self) -> None:
-            channel.close()
-
-    def work(turn: async_runner.AsyncRunner) -> Any:
-        return turn.run_both(lambda: turn.keys.find(secret), lambda: turn.store.get("e"))
-
-    async def whole(counting: AsyncConnection) -> Any:
-        return await async_runner.ReplayRunner(counting).run(work)
+    client.script_flush()
 
     # When
-    key, record = run(Counting(Address("", 0, 0, None, None, 1, 1)), whole)
+    call = both(
+        RateLimits(client).acquire_call("n", Rate(2, 60)),
+        both(KeyRing(client).find_call(secret), RedisStore(client).show_call("e")),
+    )
+    window, (key, record) = send(client, call)
 
     # Then
+    assert [command[0] for command in call.commands] == ["EVALSHA", "GET", "HEXISTS", "HMGET"]
+    assert window.allowed
     assert (key.user_id, record.id) == ("ann", "e")
-    assert asked == [["GET", "HEXISTS", "HGETALL"]]
 
 
-def test_what_the_first_of_two_raises_comes_before_the_second(client: redis.Redis) -> None:
+def test_what_the_first_of_two_calls_raises_comes_before_the_second(client: redis.Redis) -> None:
     # Given
-    def refuse() -> None:
-        raise LookupError("no key")
+    def refuse(error: Exception) -> Call[Any]:
+        def read(replies: Sequence[Any]) -> None:
+            raise error
+
+        return Call((("PING",),), read)
 
     # When, Then
     with pytest.raises(LookupError):
-        rehearsed(client, lambda t: t.run_both(refuse, lambda: t.store.get("e")))
+        awaited(client, both(refuse(LookupError()), refuse(ValueError())))
 
 
 def test_while_redis_is_away_work_without_a_thread_says_so_too() -> None:
@@ -390,7 +375,7 @@ def test_while_redis_is_away_work_without_a_thread_says_so_too() -> None:
 
     # When, Then
     with pytest.raises(StoreUnavailable):
-        rehearsed(client, lambda t: t.store.get("e"))
+        awaited(client, RedisStore(client).show_call("e"))
 
 
 def test_a_wait_for_an_answer_holds_nobody_up(client: redis.Redis) -> None:
@@ -399,15 +384,13 @@ def test_a_wait_for_an_answer_holds_nobody_up(client: redis.Redis) -> None:
     store.create(spec("e"))
 
     async def whole(channel: AsyncConnection) -> list[Any]:
-        shared = async_runner.ReplayRunner(channel)
-
         async def one(number: int) -> Any:
-            return await shared.run(lambda t: (t.store.get("e"), number))
+            return await channel.run(store.show_call("e")), number
 
         return list(await asyncio.gather(*map(one, range(50))))
 
     # When
-    found = run(beside(client), whole)
+    found = run(AsyncConnection(client), whole)
 
     # Then
     assert [number for _, number in found] == list(range(50))

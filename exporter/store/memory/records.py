@@ -45,11 +45,15 @@ class MemoryRecords:
         self._since: datetime | None = None
         self._cleanup_cursor = ""
 
-    def get(self, export_id: str, *, whole: bool = True) -> Export | None:
+    def get(self, export_id: str) -> Export | None:
         with self._lock:
             self._expire()
             record = self._visible(export_id)
-            return (copy if whole else _without_checkpoint)(record.export) if record else None
+            return copy(record.export) if record else None
+
+    def show(self, export_id: str) -> Export | None:
+        export = self.get(export_id)
+        return _without_checkpoint(export) if export else None
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
         before = list_cursors.decode(cursor) if cursor is not None else None

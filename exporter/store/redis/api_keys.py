@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import redis
@@ -19,7 +19,8 @@ from exporter.core import plans
 from exporter.core.exports import PRIORITIES
 from exporter.core.plans import Plan
 from exporter.core.rates import Rate
-from exporter.store.redis import credit_accounts, errors
+from exporter.store.redis import calls, credit_accounts, errors
+from exporter.store.redis.calls import Call, Command
 from exporter.store.redis.keys import DEFAULT, KeyNames
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -99,14 +100,17 @@ class KeyRing:
 
     def find(self, secret: str) -> ApiKey | None:
         """Returns the key with that secret; returns None if it is unknown or revoked."""
-        found = self._read([_digest(secret)])
-        return found[0] if found else None
+        return calls.run(self._redis, self.find_call(secret))
+
+    def find_call(self, secret: str) -> Call[ApiKey | None]:
+        """Returns the call that `find` makes."""
+        return self._read_call([_digest(secret)]).then(lambda found: found[0] if found else None)
 
     def list(self) -> Sequence[ApiKey]:
         """Returns all keys that are not revoked, oldest first."""
         with errors.translate_errors():
             digests = cast("list[bytes]", self._redis.hvals(self._index))
-        found = self._read([digest.decode() for digest in digests])
+        found = calls.run(self._redis, self._read_call([one.decode() for one in digests]))
         return sorted(found, key=lambda key: key.created_at)
 
     def set(
@@ -172,25 +176,27 @@ class KeyRing:
             pipe.execute()
         return True
 
-    def _read(self, digests: Sequence[str]) -> Sequence[ApiKey]:
-        """Returns the keys whose secrets have these digests.
+    def _read_call(self, digests: Sequence[str]) -> Call[Sequence[ApiKey]]:
+        """Returns a call for the keys whose secrets have these digests.
 
         Unknown digests, and keys whose record is damaged, are left out.
         """
-        with errors.translate_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            for digest in digests:
-                pipe.get(self._names("key", digest))
-                pipe.hexists(self._names("account", _id(digest)), "left")
-            answers = pipe.execute()
-        found = []
-        for digest, value, metered in zip(digests, answers[::2], answers[1::2], strict=True):
-            try:
-                if value:
-                    found.append(_decoded(value, bool(metered)))
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with one key
-                log.warning("key.unreadable", key_id=_id(digest), reason=repr(error))
-        return found
+        commands: list[Command] = []
+        for digest in digests:
+            commands.append(("GET", self._names("key", digest)))
+            commands.append(("HEXISTS", self._names("account", _id(digest)), "left"))
+
+        def read(replies: Sequence[Any]) -> Sequence[ApiKey]:
+            found = []
+            for digest, value, metered in zip(digests, replies[::2], replies[1::2], strict=True):
+                try:
+                    if value:
+                        found.append(_decoded(value, bool(metered)))
+                except Exception as error:  # noqa: BLE001 - whatever is wrong with one key
+                    log.warning("key.unreadable", key_id=_id(digest), reason=repr(error))
+            return found
+
+        return Call(commands, read)
 
 
 @lru_cache(maxsize=1024)

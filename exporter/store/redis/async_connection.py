@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Self, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import hiredis
 import redis
+from redis import asyncio as redis_asyncio
+
+from exporter.store.redis import errors
+from exporter.store.redis.calls import Call, Command
+
+T = TypeVar("T")
 
 _RETRY_DELAY_SECONDS = 0.1
 """Pause before the second attempt at a command."""
 _INCOMPLETE = object()
 """Marker that the parser returns as long as a reply has not arrived completely."""
-
-
-class Address(NamedTuple):
-    """Address, credentials and timeouts (in seconds) for connections to a Redis server."""
-
-    host: str
-    port: int
-    database: int
-    username: str | None
-    password: str | None
-    connect_timeout: float
-    timeout: float
+_HOST, _PORT, _DEFAULT_TIMEOUT_SECONDS = "localhost", 6379, 3.0
+"""Used where the client has no value, as redis-py does; the timeout is our own."""
+_pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its stubs allow one word only
 
 
 class AsyncConnection:
@@ -38,42 +36,43 @@ class AsyncConnection:
     blocking commands.
     """
 
-    def __init__(self, address: Address) -> None:
-        """Opens no connection and needs no running event loop; `execute` connects when needed."""
-        self._address = address
+    def __init__(self, client: redis.Redis) -> None:
+        """Prepares connections to the client's server, with its credentials, TLS and timeouts.
+
+        Opens no connection and needs no running event loop: `execute` connects when needed.
+        """
+        pool = client.connection_pool
+        self._known = known = pool.connection_kwargs
+        self._timeout: float = known.get("socket_timeout") or _DEFAULT_TIMEOUT_SECONDS
+        self._tls = None
+        if issubclass(pool.connection_class, redis.SSLConnection):
+            options = {name: known[name] for name in known if name.startswith("ssl_")}
+            self._tls = redis_asyncio.SSLConnection(**options).ssl_context
         self._connection: _Connection | None = None
         self._opening: asyncio.Task[_Connection] | None = None
 
-    @classmethod
-    def for_client(cls, client: redis.Redis) -> Self | None:
-        """Returns a connection to the Redis server of a client, with the client's timeouts.
+    async def run(self, call: Call[T]) -> T:
+        """Sends the call and returns its result; other coroutines run until the replies arrive.
 
-        Returns None if the client uses TLS, a Unix socket or a credential provider: only plain TCP
-        with a fixed password is supported.
+        Raises StoreUnavailable, and what the call's `read` raises.
         """
-        pool = client.connection_pool
-        known = pool.connection_kwargs
-        if pool.connection_class is not redis.Connection or known.get("credential_provider"):
-            return None
-        return cls(
-            Address(
-                known.get("host", "localhost"),
-                int(known.get("port", 6379)),
-                int(known.get("db") or 0),
-                known.get("username"),
-                known.get("password"),
-                known.get("socket_connect_timeout") or 3.0,
-                known.get("socket_timeout") or 3.0,
-            )
-        )
+        with errors.translate_errors():
+            try:
+                replies = await self.execute(*call.commands)
+            except redis.exceptions.NoScriptError:
+                call = call.with_loading()
+                replies = await self.execute(*call.commands)
+        return call.read(replies)
 
-    async def execute(self, *commands: Sequence[str | bytes | int]) -> list[Any]:
+    async def execute(self, *commands: Command) -> list[Any]:
         """Runs commands and returns their replies in order: bytes, int, None or a list of these.
 
         Raises the exceptions of redis-py: ResponseError for a command that Redis rejected, and
         ConnectionError or TimeoutError after two attempts.
         """
-        text = b"".join(map(_encode_command, commands))
+        if not commands:
+            return []
+        text = b"".join(map(_pack, commands))
         try:
             return await self._execute_once(text, len(commands))
         except (redis.ConnectionError, redis.TimeoutError):
@@ -97,35 +96,39 @@ class AsyncConnection:
         return await asyncio.shield(self._opening)
 
     async def _connect(self) -> _Connection:
-        address = self._address
-        loop = asyncio.get_running_loop()
-        greetings: list[Sequence[str | bytes | int]] = []
-        if address.password is not None:
-            name = [address.username] if address.username else []
-            greetings.append(["AUTH", *name, address.password])
-        if address.database:
-            greetings.append(["SELECT", address.database])
+        known = self._known
+        place = known.get("path") or f"{known.get('host', _HOST)}:{known.get('port', _PORT)}"
+        greetings: list[Command] = []
+        if known.get("password") is not None:
+            name = [known["username"]] if known.get("username") else []
+            greetings.append(("AUTH", *name, known["password"]))
+        if known.get("db"):
+            greetings.append(("SELECT", known["db"]))
+        seconds = known.get("socket_connect_timeout") or _DEFAULT_TIMEOUT_SECONDS
         try:
-            async with asyncio.timeout(address.connect_timeout):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(address.timeout), address.host, address.port
-                )
-                answers = await connection.execute(
-                    b"".join(map(_encode_command, greetings)), len(greetings)
-                )
+            async with asyncio.timeout(seconds):
+                connection = await self._open()
+                text = b"".join(map(_pack, greetings))
+                answers = await connection.execute(text, len(greetings))
         except TimeoutError:
-            raise redis.TimeoutError(
-                f"no connection to {address.host}:{address.port}"
-                f" within {address.connect_timeout:g} s"
-            ) from None
+            raise redis.TimeoutError(f"no connection to {place} within {seconds:g} s") from None
         except OSError as error:
-            raise redis.ConnectionError(f"{address.host}:{address.port}: {error}") from None
+            raise redis.ConnectionError(f"{place}: {error}") from None
         for answer in answers:
             if isinstance(answer, redis.RedisError):
                 connection.close()
                 raise answer
         self._connection = connection
         return connection
+
+    async def _open(self) -> _Connection:
+        known, loop = self._known, asyncio.get_running_loop()
+        make = partial(_Connection, self._timeout)
+        if "path" in known:
+            return (await loop.create_unix_connection(make, known["path"]))[1]
+        host, port = known.get("host", _HOST), int(known.get("port", _PORT))
+        tls = self._tls.get() if self._tls else None
+        return (await loop.create_connection(make, host, port, ssl=tls))[1]
 
     def close(self) -> None:
         """Closes the connection; the next `execute` opens a new one."""
@@ -220,15 +223,6 @@ class _Connection(asyncio.Protocol):
             if not future.done():
                 future.set_exception(error)
         self._pending.clear()
-
-
-def _encode_command(command: Sequence[str | bytes | int]) -> bytes:
-    pieces = [b"*%d\r\n" % len(command)]
-    for word in command:
-        if not isinstance(word, bytes):
-            word = str(word).encode()
-        pieces.append(b"$%d\r\n%b\r\n" % (len(word), word))
-    return b"".join(pieces)
 
 
 def _to_exception(text: str) -> redis.RedisError:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
 
 import redis
 
 from exporter.core.rates import Rate
-from exporter.store.redis import errors, records, script_loader
+from exporter.store.redis import calls, records, script_loader
+from exporter.store.redis.calls import Call
 from exporter.store.redis.keys import DEFAULT, KeyNames
 
 
@@ -42,22 +42,26 @@ class RateLimits:
     """
 
     def __init__(self, client: redis.Redis, names: KeyNames = DEFAULT) -> None:
-        self._names = names
+        self._client, self._names = client, names
         self._acquire = script_loader.load_standalone(client, "acquire")
 
     def acquire(self, name: str, rate: Rate) -> Window:
         """Counts one request for a name, unless the window is full; returns the window's state."""
-        window = math.ceil(rate.seconds * 1_000_000)
-        with errors.translate_errors():
-            answer = cast(
-                "tuple[int, int, bytes, bytes]",
-                self._acquire([self._names("rate", name)], [rate.requests, window]),
+        return calls.run(self._client, self.acquire_call(name, rate))
+
+    def acquire_call(self, name: str, rate: Rate) -> Call[Window]:
+        """Returns the call that `acquire` makes."""
+
+        def read(answer: tuple[int, int, bytes, bytes]) -> Window:
+            allowed, counted, now, leaves = answer
+            return Window(
+                allowed=bool(allowed),
+                limit=rate.requests,
+                remaining=rate.requests - counted,
+                resets_at=records.moment(leaves),
+                retry_after=0.0 if allowed else (int(leaves) - int(now)) / 1_000_000,
             )
-        allowed, counted, now, leaves = answer
-        return Window(
-            allowed=bool(allowed),
-            limit=rate.requests,
-            remaining=rate.requests - counted,
-            resets_at=records.moment(leaves),
-            retry_after=0.0 if allowed else (int(leaves) - int(now)) / 1_000_000,
-        )
+
+        window = math.ceil(rate.seconds * 1_000_000)
+        key = self._names("rate", name)
+        return self._acquire.call([key], [rate.requests, window]).then(read)

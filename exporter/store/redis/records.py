@@ -36,6 +36,7 @@ SHOWN_FIELDS = (
     "file_expires_at", "rows", "partitions", "user", "deleted", "whole",
 )  # fmt: skip
 """All fields of a record that a caller may see or that hide it: not its checkpoints."""
+_SHOWN_NAMES = tuple(name.encode() for name in SHOWN_FIELDS)
 
 _Value = TypeVar("_Value")
 _Decode = Callable[[bytes], _Value]
@@ -191,8 +192,8 @@ def pairs(answer: Sequence[bytes]) -> Mapping[bytes, bytes]:
 
 def shown(values: Sequence[bytes | None]) -> dict[bytes, bytes]:
     """Returns the fields of a record as a mapping, from the values of SHOWN_FIELDS."""
-    named = zip(SHOWN_FIELDS, values, strict=True)
-    return {name.encode(): value for name, value in named if value is not None}
+    named = zip(_SHOWN_NAMES, values, strict=True)
+    return {name: value for name, value in named if value is not None}
 
 
 def moment(micros: bytes) -> datetime:

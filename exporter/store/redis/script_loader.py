@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
-from functools import partial
 from importlib import resources
-from typing import Any, Protocol
+from operator import itemgetter
+from typing import Any
 
 import redis
 
+from exporter.store.redis import calls
+from exporter.store.redis.calls import Call, Word
 from exporter.store.redis.keys import KeyNames
 
 _FOLDER = resources.files(__package__).joinpath("scripts")
 
 
-class Script(Protocol):
-    """A Lua script that knows its keys."""
+class Script:
+    """A Lua script, and the first keys of each run of it."""
 
-    def __call__(self, *, args: Sequence[str | bytes | int | float]) -> Any: ...
+    def __init__(self, client: redis.Redis, text: str, *keys: str) -> None:
+        self._client, self._text, self._keys = client, text, keys
+        self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    def __call__(self, keys: Sequence[str] = (), args: Sequence[Word] = ()) -> Any:
+        """Runs the script and returns its answer. Raises the errors of redis-py."""
+        return calls.send(self._client, self.call(keys, args))
+
+    def call(self, keys: Sequence[str] = (), args: Sequence[Word] = ()) -> Call[Any]:
+        """Returns the call that runs the script; its result is the script's answer."""
+        count = len(self._keys) + len(keys)
+        command = ("EVALSHA", self._digest, count, *self._keys, *keys, *args)
+        return Call((command,), itemgetter(0), (self._text,))
 
 
 def load(client: redis.Redis, names: KeyNames, name: str) -> Script:
@@ -25,7 +40,7 @@ def load(client: redis.Redis, names: KeyNames, name: str) -> Script:
 
     Redis is not contacted before the script is called.
     """
-    return _bind(client, names, _text("common") + _text(name))
+    return Script(client, _text("common") + _text(name), names.root)
 
 
 def load_from_package(client: redis.Redis, names: KeyNames, package: str, name: str) -> Script:
@@ -35,12 +50,12 @@ def load_from_package(client: redis.Redis, names: KeyNames, package: str, name: 
     """
     folder = resources.files(package).joinpath("scripts")
     own = (folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("common", name))
-    return _bind(client, names, _text("common") + "".join(own))
+    return Script(client, _text("common") + "".join(own), names.root)
 
 
-def load_standalone(client: redis.Redis, name: str) -> Any:
+def load_standalone(client: redis.Redis, name: str) -> Script:
     """Returns the Lua script `name` alone, for scripts whose keys the caller gives."""
-    return client.register_script(_text(name))
+    return Script(client, _text(name))
 
 
 def padded_words(names: Iterable[str]) -> str:
@@ -52,10 +67,6 @@ def padded_words(names: Iterable[str]) -> str:
     ' export.queued export.finished '
     """
     return f" {' '.join(names)} "
-
-
-def _bind(client: redis.Redis, names: KeyNames, text: str) -> Script:
-    return partial(client.register_script(text), [names.root])
 
 
 def _text(name: str) -> str:

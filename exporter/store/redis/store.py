@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Self, cast
 
@@ -48,7 +48,8 @@ from exporter.store.base import (
     limit_reached,
     weights,
 )
-from exporter.store.redis import durability, errors, records, script_loader
+from exporter.store.redis import calls, durability, errors, records, script_loader
+from exporter.store.redis.calls import Call
 from exporter.store.redis.keys import DEFAULT, KeyNames
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
@@ -131,6 +132,12 @@ class RedisStore:
     def create(
         self, spec: Spec, idempotency: Idempotency | None = None, quota: Quota = NO_QUOTA
     ) -> Export:
+        return calls.run(self.client, self.create_call(spec, idempotency, quota))
+
+    def create_call(
+        self, spec: Spec, idempotency: Idempotency | None, quota: Quota
+    ) -> Call[Export]:
+        """Returns the call that `create` makes."""
         if spec.priority not in PRIORITIES:
             raise ValueError(
                 f"priority {spec.priority} of export {spec.id} is out of range: give 0 to 9"
@@ -141,8 +148,7 @@ class RedisStore:
             # Hashed, because a user id may contain any separator and a key may be long.
             digest = hashlib.sha256(codec.encode((spec.user_id, idempotency.key))).hexdigest()
             marks = (digest, idempotency.fingerprint, records.millis(idempotency.ttl))
-        outcome, *fields = self._run(
-            "create",
+        arguments = (
             spec.id,
             spec.user_id,
             spec.priority,
@@ -157,35 +163,51 @@ class RedisStore:
             quota.stored_bytes,
             int(idempotency is not None and idempotency.until_ended),
         )
-        if idempotency is not None and outcome == b"reused":
-            raise KeyReused(
-                f"idempotency key {idempotency.key!r} was used with a different request:"
-                " send a new key for a new export"
-            )
-        if idempotency is not None and outcome == b"spent":
-            raise KeySpent(
-                f"the export of idempotency key {idempotency.key!r} is deleted or"
-                " expired: send a new key for a new export"
-            )
-        if outcome == b"short":
-            raise CreditsSpent(spec.reserved, int(fields[0]))
-        if outcome == b"full":
-            raise StoreFull(f"{errors.FULL_HINT}; what is left is kept for the exports that run")
-        if outcome in (b"queued", b"kept", b"bytes"):
-            raise limit_reached(outcome.decode(), quota)
-        found, found_id = fields
-        return records.show(found, found_id.decode())
 
-    def get(self, export_id: str, *, whole: bool = True) -> Export | None:
-        name = self.names("export", export_id)
-        with errors.translate_errors():
-            if whole:
-                fields = cast("dict[bytes, bytes]", self.client.hgetall(name))
-            else:
-                fields = records.shown(
-                    cast("list[bytes | None]", self.client.hmget(name, records.SHOWN_FIELDS))
+        def read(answer: Sequence[Any]) -> Export:
+            outcome, *fields = answer
+            if idempotency is not None and outcome == b"reused":
+                raise KeyReused(
+                    f"idempotency key {idempotency.key!r} was used with a different request:"
+                    " send a new key for a new export"
                 )
+            if idempotency is not None and outcome == b"spent":
+                raise KeySpent(
+                    f"the export of idempotency key {idempotency.key!r} is deleted or"
+                    " expired: send a new key for a new export"
+                )
+            if outcome == b"short":
+                raise CreditsSpent(spec.reserved, int(fields[0]))
+            if outcome == b"full":
+                hint = f"{errors.FULL_HINT}; what is left is kept for the exports that run"
+                raise StoreFull(hint)
+            if outcome in (b"queued", b"kept", b"bytes"):
+                raise limit_reached(outcome.decode(), quota)
+            found, found_id = fields
+            return records.show(found, found_id.decode())
+
+        return self._scripts["create"].call(args=_safe(arguments)).then(read)
+
+    def get(self, export_id: str) -> Export | None:
+        with errors.translate_errors():
+            fields = cast(
+                "dict[bytes, bytes]", self.client.hgetall(self.names("export", export_id))
+            )
         return records.read(fields, export_id) if fields and not _HIDDEN & fields.keys() else None
+
+    def show(self, export_id: str) -> Export | None:
+        return calls.run(self.client, self.show_call(export_id))
+
+    def show_call(self, export_id: str) -> Call[Export | None]:
+        """Returns the call that `show` makes."""
+
+        def read(replies: Sequence[Any]) -> Export | None:
+            fields = records.shown(replies[0])
+            hidden = not fields or _HIDDEN & fields.keys()
+            return None if hidden else records.show(fields, export_id)
+
+        name = self.names("export", export_id)
+        return Call((("HMGET", name, *records.SHOWN_FIELDS),), read)
 
     def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
         index = self.names("user", user_id)
@@ -461,9 +483,11 @@ class RedisStore:
                 return None
 
     def _run(self, script: str, *arguments: str | bytes | int) -> Any:
-        safe = [codec.clean(one) if isinstance(one, str) else one for one in arguments]
-        with errors.translate_errors():
-            return self._scripts[script](args=safe)
+        return calls.run(self.client, self._scripts[script].call(args=_safe(arguments)))
+
+
+def _safe(arguments: Iterable[str | bytes | int]) -> Sequence[str | bytes | int]:
+    return [codec.clean(one) if isinstance(one, str) else one for one in arguments]
 
 
 def _log_set_aside(aside: Sequence[bytes]) -> None:

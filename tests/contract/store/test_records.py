@@ -234,7 +234,7 @@ def test_an_export_can_be_read_without_its_checkpoint(store: ExportStore) -> Non
 
     # When
     whole = store.get(claimed.export.id)
-    shown = store.get(claimed.export.id, whole=False)
+    shown = store.show(claimed.export.id)
     (listed,) = store.list("ann", limit=10).exports
 
     # Then

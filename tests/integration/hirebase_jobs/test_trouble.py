@@ -120,7 +120,7 @@ def test_while_redis_is_away_searches_are_503(
     def away(*_: Any) -> None:
         raise StoreUnavailable("gone")
 
-    monkeypatch.setattr("exporter.store.redis.rate_limits.RateLimits.acquire", away)
+    monkeypatch.setattr("exporter.store.redis.rate_limits.RateLimits.acquire_call", away)
 
     # When
     answer = jobs.http.post("/v2/jobs/search", json={})

@@ -19,7 +19,7 @@ from exporter.api import creating, errors, responses, webhook_fields
 from exporter.api.bodies import TheBody, parse
 from exporter.api.errors import Detail
 from exporter.api.refusal import Refusal
-from exporter.api.state import runner_of, service_of
+from exporter.api.state import service_of
 from exporter.api.surfaces.hirebase import tasks, usage
 from exporter.contracts import timestamps
 from exporter.contracts.filters import refuse
@@ -319,9 +319,7 @@ async def export_expired(request: Request, body: TheBody) -> Response:
 
     Each line of the file is `{"_id": …}`. Unknown fields of the request are rejected.
     """
-    caller = await runner_of(request).run(
-        lambda turn: usage.writer(request, limits.CREATE_RATE, turn)
-    )
+    caller = await usage.create_writer(request)
     asked = await creating.parse_body(
         request,
         body,

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from exporter.api import creating, errors, idempotency, refusal, responses, webhook_fields
 from exporter.api.bodies import TheBody
 from exporter.api.errors import Detail
-from exporter.api.state import runner_of, service_of
+from exporter.api.state import service_of
 from exporter.api.surfaces.hirebase import usage
 from exporter.core import exports, limits
 from exporter.core.exports import Dialect, State
@@ -249,9 +249,7 @@ async def create(request: Request, body: TheBody) -> Response:
     The status is 202, because the work is only accepted. The vendor documents no status here; its
     official client accepts 200 and 202.
     """
-    caller = await runner_of(request).run(
-        lambda turn: usage.writer(request, limits.CREATE_RATE, turn)
-    )
+    caller = await usage.create_writer(request)
     asked = await creating.parse_body(
         request, body, TaskRequest, lambda fields: _find_problems(request, caller, fields)
     )

@@ -23,15 +23,15 @@ from starlette.responses import Response
 from exporter.api import auth, deeds, errors, responses
 from exporter.api.errors import Detail
 from exporter.api.refusal import Refusal
-from exporter.api.state import credits_of, limits_of, service_of
+from exporter.api.state import credits_of, limits_of, run, run_blocking, service_of
 from exporter.core import plans
-from exporter.core.limits import HIREBASE_RATE, Limit
+from exporter.core.limits import CREATE_RATE, HIREBASE_RATE, Limit
 from exporter.core.plans import Balance
 from exporter.core.rates import Rate
 from exporter.errors import StoreUnavailable
 from exporter.store.redis.api_keys import ApiKey
-from exporter.store.redis.async_runner import AsyncRunner
-from exporter.store.redis.rate_limits import RateLimits
+from exporter.store.redis.calls import Call
+from exporter.store.redis.rate_limits import Window
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 Found = TypeVar("Found")
@@ -60,37 +60,51 @@ def reader(request: Request, deed: Limit[Rate] | None = None) -> ApiKey:
     Adds the rate-limit headers to the response. Raises Refusal 401 or 403 like `auth.reader`,
     Refusal 429 over the rate limit of the contract, and LimitReached over that of `deed`.
     """
-    caller = _count_request(request, auth.reader(request))
+    caller = auth.reader(request)
+    run_blocking(request, _count_call(request, caller))
     if deed is not None:
         deeds.count(request, caller, deed)
     return caller
 
 
-def writer(request: Request, deed: Limit[Rate], turn: AsyncRunner | None = None) -> ApiKey:
+def writer(request: Request, deed: Limit[Rate]) -> ApiKey:
     """Returns the caller's API key, which has the scope `write`, and counts the request.
 
-    The headers and errors are those of `reader`. A coroutine passes `turn`; without `turn` the
-    calling thread waits for Redis.
+    The headers and errors are those of `reader`.
     """
-    keys, limits = (turn.keys, turn.limits) if turn else (None, None)
-    caller = _count_request(request, auth.writer(request, keys), limits)
-    deeds.count(request, caller, deed, limits)
+    caller = auth.writer(request)
+    run_blocking(request, _count_call(request, caller))
+    deeds.count(request, caller, deed)
     return caller
 
 
-def _count_request(request: Request, caller: ApiKey, limits: RateLimits | None = None) -> ApiKey:
+async def create_writer(request: Request) -> ApiKey:
+    """Does for a coroutine what `writer` does for a request that creates an export.
+
+    `auth.identify` must have been called before.
+    """
+    caller = auth.writer(request)
+    await run(request, _count_call(request, caller))
+    await run(request, deeds.count_call(request, caller, CREATE_RATE))
+    return caller
+
+
+def _count_call(request: Request, caller: ApiKey) -> Call[None]:
+    """Returns the call that counts the request for this contract."""
     rate = service_of(request).bound(HIREBASE_RATE, caller.plan)
-    window = (limits or limits_of(request)).acquire(f"hirebase:{caller.id}", rate)
-    request.state.headers |= {
-        "X-RateLimit-Limit": str(window.limit),
-        "X-RateLimit-Remaining": str(window.remaining),
-    }
-    if not window.allowed:
-        wait = max(1, math.ceil(window.retry_after))
-        raise Refusal(
-            429, "rate_limited", "Rate limit exceeded", headers={"Retry-After": str(wait)}
-        )
-    return caller
+
+    def check(window: Window) -> None:
+        request.state.headers |= {
+            "X-RateLimit-Limit": str(window.limit),
+            "X-RateLimit-Remaining": str(window.remaining),
+        }
+        if not window.allowed:
+            wait = max(1, math.ceil(window.retry_after))
+            raise Refusal(
+                429, "rate_limited", "Rate limit exceeded", headers={"Retry-After": str(wait)}
+            )
+
+    return limits_of(request).acquire_call(f"hirebase:{caller.id}", rate).then(check)
 
 
 def check_balance(request: Request, caller: ApiKey, meter: Meter, records: int) -> None:

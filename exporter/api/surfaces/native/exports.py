@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from exporter.api import (
+    auth,
     creating,
     deeds,
     errors,
@@ -24,7 +25,7 @@ from exporter.api import (
 )
 from exporter.api.bodies import TheBody
 from exporter.api.errors import Problem
-from exporter.api.state import runner_of, service_of
+from exporter.api.state import run, service_of
 from exporter.api.waiting import until_end
 from exporter.core import exports, limits
 from exporter.core.exports import Dialect, Phase, State
@@ -291,15 +292,13 @@ _CREATE_DOCS = {
 )
 async def create(request: Request, body: TheBody) -> Response:
     """Records an export and responds at once; workers then make the file."""
-    runner = runner_of(request)
-    caller = await runner.run(lambda turn: deeds.writer(request, limits.CREATE_RATE, turn))
+    caller = auth.writer(request)
+    await run(request, deeds.count_call(request, caller, limits.CREATE_RATE))
     asked = await creating.parse_body(
         request, body, ExportRequest, lambda fields: _find_problems(request, caller, fields)
     )
     if service_of(request).feature(asked.source, asked.query) == "pipeline":
-        await runner.run(
-            lambda turn: deeds.count(request, caller, limits.PIPELINE_RATE, turn.limits)
-        )
+        await run(request, deeds.count_call(request, caller, limits.PIPELINE_RATE))
     new = NewExport(
         user_id=caller.user_id,
         surface="native",
