@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,7 +13,7 @@ import orjson
 
 from exporter.board import postings
 from exporter.board.postings import key
-from exporter.contracts import filters
+from exporter.contracts import filters, timestamps
 
 PROFILE_URL_PREFIX = "https://www.professional-network.com/company/"
 """URL prefix of company profiles in the vendor's documentation; the company's slug follows."""
@@ -230,4 +229,4 @@ def _md5(url: str | None) -> str | None:
 def _seconds(moment: str | None) -> int | None:
     if moment is None:
         return None
-    return int(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp())
+    return int(timestamps.parse(moment).timestamp())

@@ -20,13 +20,16 @@ def parse(text: str) -> datetime:
     Raises ValueError for any other text.
     """
     try:
-        parsed = datetime.fromisoformat(text)
-        aware = parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
-        return aware.astimezone(UTC)
+        return in_utc(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         raise ValueError(
             f"{text[:100]!r} is not a date or time: write 2026-03-01 or 2026-03-01T12:00:00Z"
         ) from None
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Returns the same moment in UTC; a time without a zone is in UTC already."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def canonical(text: str) -> str:

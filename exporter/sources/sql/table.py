@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from exporter.contracts import timestamps
 from exporter.core.checkpoints import Row
 from exporter.errors import SourceRefused
 from exporter.sources.sql import values as sql_values
@@ -203,7 +204,7 @@ class Table:
     def _bound_value(self, text: str) -> str | datetime:
         if self._database.is_sqlite:
             return text
-        moment = datetime.fromisoformat(text)
+        moment = timestamps.parse(text)
         aware = getattr(self._schema().types[_CREATED], "timezone", False)
         return moment if aware else moment.replace(tzinfo=None)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 
+from exporter.contracts import timestamps
 from exporter.errors import SourceRefused
 
 Reader = Callable[[Any], Any]
@@ -39,10 +40,9 @@ def to_utc(value: Any) -> Any:
     datetime.datetime(2026, 3, 4, 12, 0, tzinfo=datetime.timezone.utc)
     """
     try:
-        found = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if not isinstance(found, datetime):
-            return value
-        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        if isinstance(value, str):
+            return timestamps.parse(value)
+        return timestamps.in_utc(value) if isinstance(value, datetime) else value
     except (ValueError, OverflowError):
         return value
 
