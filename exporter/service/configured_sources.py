@@ -53,7 +53,5 @@ class ConfiguredSources:
     def feature(self, name: str, search: Mapping[str, Any], *, by_ids: bool = False) -> str:
         """Returns the feature of a plan that an export needs, by its source and kind of search."""
         config = self._config.sources.get(name)
-        found = config.feature if config else "export"
-        if found == "export" and by_ids:
-            return "bulk"
-        return "expired" if found == "export" and "expired_since" in search else found
+        found = config.feature({} if by_ids else search) if config else "export"
+        return "bulk" if found == "export" and by_ids else found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from abc import abstractmethod
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar, get_args
 
@@ -99,8 +100,6 @@ class SourceConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    feature: ClassVar[str] = "export"
-    """The feature of a plan that an export from this type of source needs."""
     documented_columns: ClassVar[tuple[str, ...]] = ()
     """The fields that the vendor documents, whichever `columns` the settings choose."""
 
@@ -119,9 +118,13 @@ class SourceConfig(BaseModel):
     """
 
     @classmethod
-    def name(cls) -> str:
+    def type_name(cls) -> str:
         """Returns the name of this type of source, which is the value of `type`."""
         return str(get_args(cls.model_fields["type"].annotation)[0])
+
+    def feature(self, search: Mapping[str, Any]) -> str:  # noqa: ARG002
+        """Returns the feature of a plan that an export of this search needs."""
+        return "export"
 
     @abstractmethod
     def make(self, clock: Clock, budget: Budget = UNLIMITED) -> Source:

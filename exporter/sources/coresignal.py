@@ -93,11 +93,13 @@ class CoresignalConfig(HttpConfig):
     """A Coresignal-compatible API of base jobs."""
 
     documented_columns: ClassVar[tuple[str, ...]] = COLUMNS
-    feature: ClassVar[str] = "bulk"
 
     type: Literal["coresignal"] = "coresignal"
     max_in_flight: InFlight = 8
     """Maximum number of records that one worker requests at the same time."""
+
+    def feature(self, search: Mapping[str, Any]) -> str:  # noqa: ARG002
+        return "bulk"
 
     def make(self, clock: Clock, budget: Budget = UNLIMITED) -> Source:
         return CoresignalSource(self, clock, budget)

@@ -73,6 +73,9 @@ class HirebaseConfig(HttpConfig):
     max_in_flight: InFlight = 8
     """Maximum number of pages or postings that one worker requests at the same time."""
 
+    def feature(self, search: Mapping[str, Any]) -> str:
+        return "expired" if "expired_since" in search else "export"
+
     def make(self, clock: Clock, budget: Budget = UNLIMITED) -> Source:
         return HirebaseSource(self, clock, budget)
 

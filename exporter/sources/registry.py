@@ -6,7 +6,7 @@ How to add a source, in one file and one line of TYPES:
    query and cursor. Filters that other modules need, too, go to `exporter/contracts/`.
 2. Write its settings there: a subclass of `config.SourceConfig`, or of `HttpConfig` for the API of
    a vendor, with `type`, its own keys, and `make`. A key of the type `Secret` is shown in no error.
-3. State in it what differs from the defaults: `rate`, `feature`, `documented_columns`. An import
+3. State in it what differs from the defaults: `rate`, `documented_columns`, `feature`. An import
    that is slow or optional belongs into `make`.
 4. Add the class to TYPES. The TOML file, its errors, deploy/SOURCES.md (`python -m
    exporter.sources.registry > deploy/SOURCES.md`) and the contract suite read it from there;
@@ -32,7 +32,7 @@ from exporter.sources.qwestly import QwestlyConfig
 from exporter.sources.sql.config import SqlConfig
 
 TYPES: Mapping[str, type[SourceConfig]] = {
-    config.name(): config
+    config.type_name(): config
     for config in (
         BindbeeConfig,
         CoresignalConfig,

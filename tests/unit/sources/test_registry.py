@@ -40,7 +40,7 @@ Load = Callable[[str], Config]
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Load:
     """Reads a file as if the type "rows" had its line in the registry."""
-    monkeypatch.setattr(registry, "TYPES", {**registry.TYPES, RowsConfig.name(): RowsConfig})
+    monkeypatch.setattr(registry, "TYPES", {**registry.TYPES, RowsConfig.type_name(): RowsConfig})
     spec = importlib.util.spec_from_file_location("config_with_rows", config.__file__)
     assert spec is not None
     assert spec.loader is not None
