@@ -21,7 +21,6 @@ from exporter.errors import SourceUntrue
 from exporter.sources.base import Page, Search, Source
 from exporter.sources.checking import validate
 from exporter.sources.config import HeaderSecret, HttpConfig, RateLimit
-from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader, text_of
 
 COLUMNS = (
@@ -164,15 +163,13 @@ class BindbeeSource:
         self.tolerated_drift = config.tolerated_drift
         self.lookup_size = MAX_PAGE_SIZE
         self._page_size = min(config.page_size, MAX_PAGE_SIZE)
-        self._upstream = Upstream(
-            config.base_url,
+        self._upstream = config.connect(
             {
                 "authorization": f"Bearer {config.api_key}",
                 "x-connector-token": config.connector_token,
             },
             clock,
-            budget=budget,
-            timeout=config.page_timeout.total_seconds(),
+            budget,
         )
         self._read = reader(_Answer, "items")
 

@@ -16,6 +16,7 @@ from exporter.core.rates import UNLIMITED, Budget, Rate
 from exporter.environment import urls
 from exporter.environment.values import Duration, parse_rate
 from exporter.sources.base import Source
+from exporter.sources.http.client import Upstream
 
 MAX_PAGE_TIMEOUT = timedelta(minutes=5)
 """Longest `page_timeout`; far below the 15 minutes after which a hanging slice is interrupted."""
@@ -146,3 +147,8 @@ class HttpConfig(SourceConfig):
     can be asked for smaller pages, each request gets half of the remaining time, so that time is
     left for a smaller page.
     """
+
+    def connect(self, headers: Mapping[str, str], clock: Clock, budget: Budget) -> Upstream:
+        """Returns the client of the API, which sends these headers with each request."""
+        timeout = self.page_timeout.total_seconds()
+        return Upstream(self.base_url, headers, clock, budget=budget, timeout=timeout)

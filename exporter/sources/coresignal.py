@@ -28,7 +28,6 @@ from exporter.sources.base import Page, Search, Source
 from exporter.sources.checking import validate
 from exporter.sources.config import HttpConfig, InFlight
 from exporter.sources.http.charsets import enclosed
-from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader
 
 log = structlog.get_logger()
@@ -124,13 +123,7 @@ class CoresignalSource:
         self._clock = clock
         self._page_size = min(config.page_size, MAX_IDS)
         self._in_flight = config.max_in_flight
-        self._upstream = Upstream(
-            config.base_url,
-            {"apikey": config.api_key},
-            clock,
-            budget=budget,
-            timeout=config.page_timeout.total_seconds(),
-        )
+        self._upstream = config.connect({"apikey": config.api_key}, clock, budget)
         self._has_bulk_collect: bool | None = None
         """Whether the upstream returns many records in one request; None if unknown."""
         self.lookup_size = MAX_IDS

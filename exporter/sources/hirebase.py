@@ -20,7 +20,6 @@ from exporter.sources.catalogue import LISTED_FILTERS, Catalogue
 from exporter.sources.checking import validate
 from exporter.sources.config import HttpConfig, InFlight
 from exporter.sources.http.charsets import enclosed
-from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader
 from exporter.sources.http.numbered import Lookups, fetch_or_shrink, first_place
 from exporter.sources.http.numbered_pages import Answer, Place, check_page, next_cursor
@@ -96,13 +95,7 @@ class HirebaseSource:
         self.read_ahead = self._lookups.at_once
         self._clock = clock
         self._page_size = config.page_size
-        self._upstream = Upstream(
-            config.base_url,
-            {"x-api-key": config.api_key},
-            clock,
-            budget=budget,
-            timeout=config.page_timeout.total_seconds(),
-        )
+        self._upstream = config.connect({"x-api-key": config.api_key}, clock, budget)
         self._read = reader(Answer, "jobs")
         self.catalogue = Catalogue(self._get_list, clock)
 

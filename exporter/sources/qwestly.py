@@ -20,7 +20,6 @@ from exporter.errors import SourceRefused, SourceUntrue
 from exporter.sources.base import Page, Search, Source
 from exporter.sources.checking import validate
 from exporter.sources.config import HttpConfig, InFlight
-from exporter.sources.http.client import Upstream
 from exporter.sources.http.json_pages import reader, text_of
 from exporter.sources.http.numbered import Lookups, fetch_or_shrink, first_place
 from exporter.sources.http.numbered_pages import Answer, Place, check_page, next_cursor
@@ -103,12 +102,8 @@ class QwestlySource:
         self.lookup_size = self._lookups.size
         self.read_ahead = self._lookups.at_once
         self._page_size = min(config.page_size, MAX_PAGE_SIZE)
-        self._upstream = Upstream(
-            config.base_url,
-            {"authorization": f"Bearer {config.api_key}"},
-            clock,
-            budget=budget,
-            timeout=config.page_timeout.total_seconds(),
+        self._upstream = config.connect(
+            {"authorization": f"Bearer {config.api_key}"}, clock, budget
         )
         self._read = reader(_Answer, "data")
         self._read_one = reader(_Single, "data")
