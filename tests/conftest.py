@@ -74,6 +74,16 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         yield S3(server.endpoint_url, access_key, secret_key, bucket)
 
 
+@pytest.fixture
+def s3_keys(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """Puts the credentials of the S3 server, and no others, into the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    return s3_server
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """Starts a PostgreSQL for this test run and yields its URL."""

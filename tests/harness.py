@@ -8,7 +8,7 @@ from typing import Any
 
 from exporter.clock import FakeClock
 from exporter.core.checkpoints import Row
-from exporter.core.exports import Dialect, Export, Spec
+from exporter.core.exports import Dialect, Export
 from exporter.formats import registry
 from exporter.run.run_slice import Ending, Limits, run_slice
 from exporter.service import id_lists
@@ -18,6 +18,7 @@ from exporter.sources.memory import MemorySource
 from exporter.storage.memory import MemoryStorage
 from exporter.store.base import Claim, ExportStore
 from exporter.store.memory.store import MemoryStore
+from tests.specs import spec
 
 LIMITS = Limits(
     part_size=2_000,
@@ -123,14 +124,7 @@ class Bench:
         self.seconds_a_page = seconds_a_page
         self.limits = limits
         self.draining: Callable[[], bool] = lambda: False
-        self.spec = Spec(
-            id="e1",
-            user_id="u1",
-            surface="native",
-            source="memory",
-            query={},
-            query_sha256="",
-            request={},
+        self.spec = spec(
             format=format,
             dialect=dialect or Dialect(),
             columns=tuple(columns or (COLUMNS if format == "csv" else ())),
@@ -138,7 +132,6 @@ class Bench:
             ids=None if ids is None else len(ids),
             compression=compression,
             rows_per_file=rows_per_file,
-            file_name=f"jobs.{format}",
         )
         self.listed_ids = ids
         if ids is not None:

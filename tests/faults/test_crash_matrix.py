@@ -15,7 +15,7 @@ import pytest
 
 from exporter.clock import FakeClock
 from exporter.core.checkpoints import Cursor, Row
-from exporter.core.exports import Dialect, Export, Spec, State
+from exporter.core.exports import Export, State
 from exporter.formats import registry
 from exporter.local.redis import RedisServer
 from exporter.maintenance import cleaning
@@ -30,6 +30,7 @@ from exporter.store.redis.store import RedisStore
 from tests.conftest import S3
 from tests.faults.history import decompress
 from tests.harness import COLUMNS, LIMITS, Crash, Seams, _Watched
+from tests.specs import spec
 from tests.store_rules import StoreRules
 
 DATABASE = 11
@@ -103,19 +104,11 @@ class Bench:
         )
         slow.clock, slow.seconds_a_page = self.clock, seconds_a_page
         self.source: Source = _Watched(slow, self.seams, ("fetch",))
-        self.spec = Spec(
+        self.spec = spec(
             id=str(uuid.uuid4()),
-            user_id="u1",
-            surface="native",
-            source="memory",
-            query={},
-            query_sha256="",
-            request={},
             format=format,
-            dialect=Dialect(),
             columns=COLUMNS if format == "csv" else (),
             compression=compression,
-            file_name=f"jobs.{format}",
         )
         store.create(self.spec)
 
@@ -197,15 +190,11 @@ def store(redis_server: RedisServer) -> Iterator[RedisStore]:
 
 
 @pytest.fixture
-def storage(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Storage]:
+def storage(s3_keys: S3) -> Iterator[S3Storage]:
     """The real S3 with the rules of Cloudflare R2, which wants parts of one length."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
-    with StoreRules(
-        "r2", s3_server.endpoint_url, s3_server.access_key, s3_server.secret_key
-    ) as store:
+    with StoreRules("r2", s3_keys.endpoint_url, s3_keys.access_key, s3_keys.secret_key) as store:
         yield S3Storage(
-            s3_server.bucket,
+            s3_keys.bucket,
             endpoint_url=store.url,
             public_endpoint_url=None,
             region="us-east-1",

@@ -10,7 +10,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from exporter.clock import FakeClock
 from exporter.config import Config
 from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Completeness, EndReason, Export, Outcome, Result, State
+from exporter.core.rates import Rate
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.sources.config import SourceConfig
@@ -42,6 +43,11 @@ KEYS_DATABASE = 5
 """Of the test run's Redis; flushed by each test that uses it."""
 PUBLIC_URL = "https://exports.test"
 LEASE = timedelta(seconds=30)
+UNBOUNDED_RATES: Mapping[str, Any] = {
+    f"{name}_rate": Rate(1_000_000, 60)
+    for name in ("hirebase", "pipeline", "create", "change", "list", "estimate")
+}
+"""Settings with which no test reaches a rate limit."""
 
 CREATED = {
     "hirebase": ("/v2/jobs/export", {"search": {"job_titles": ["Welder"]}, "format": "csv"}),

@@ -12,13 +12,11 @@ from datetime import timedelta
 
 import httpx
 import pytest
-import redis
 from fastapi import FastAPI
 
 from exporter.api import connections
-from exporter.local.redis import RedisServer
 from exporter.settings import Settings
-from tests.integration.api_server import KEYS_DATABASE, Server, Service, captured_logs, service
+from tests.integration.api_server import Server, Service, captured_logs
 
 MAX_CONNECTIONS = 8
 TIMEOUT = timedelta(seconds=1)
@@ -35,14 +33,6 @@ def server() -> Iterator[Server]:
     )
     with Server(settings).running() as running:
         yield running
-
-
-@pytest.fixture
-def api(server: Server, redis_server: RedisServer) -> Iterator[Service]:
-    with redis.Redis.from_url(redis_server.url.replace("/0", f"/{KEYS_DATABASE}")) as client:
-        client.flushdb()
-        with service(server, client) as running:
-            yield running
 
 
 @contextlib.contextmanager

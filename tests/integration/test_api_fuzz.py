@@ -25,7 +25,6 @@ from exporter.board.profiles import Profile
 from exporter.clock import FakeClock
 from exporter.config import Config
 from exporter.core.exports import State
-from exporter.core.rates import Rate
 from exporter.formats import registry
 from exporter.local import sample
 from exporter.local.redis import RedisServer
@@ -43,7 +42,7 @@ from exporter.store.redis.api_keys import KeyRing
 from exporter.webhooks.addresses import Guard
 from tests import boards
 from tests.harness import LIMITS
-from tests.integration.api_server import KEYS_DATABASE, LEASE, PUBLIC_URL, Server
+from tests.integration.api_server import KEYS_DATABASE, LEASE, PUBLIC_URL, UNBOUNDED_RATES, Server
 
 ROWS = 60
 
@@ -74,7 +73,6 @@ def target(
     synthetic.synthesize(board, ROWS, profile=Profile.HOSTILE)
     sample.create(table, "ann")
     clock = FakeClock()
-    often = Rate(1_000_000, 60)
     with (
         boards.serving(board) as url,
         redis.Redis.from_url(redis_server.url.replace("/0", f"/{KEYS_DATABASE}")) as client,
@@ -85,12 +83,7 @@ def target(
         service = ExportService(
             settings=Settings(
                 public_url=PUBLIC_URL,
-                hirebase_rate=often,
-                pipeline_rate=often,
-                create_rate=often,
-                change_rate=often,
-                list_rate=often,
-                estimate_rate=often,
+                **UNBOUNDED_RATES,
             ),
             config=Config(
                 sources={

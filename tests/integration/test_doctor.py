@@ -163,11 +163,9 @@ def test_a_wrong_password_is_named_without_itself(settings: Settings) -> None:
 
 
 @pytest.fixture
-def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def s3(s3_keys: S3) -> dict[str, Any]:
     """Settings of the real S3, with its credentials in the environment."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
-    return {"s3_endpoint_url": s3_server.endpoint_url, "s3_bucket": s3_server.bucket}
+    return {"s3_endpoint_url": s3_keys.endpoint_url, "s3_bucket": s3_keys.bucket}
 
 
 def test_a_real_s3_passes_all_checks(s3: dict[str, Any]) -> None:

@@ -125,18 +125,14 @@ class Fleet:
 
 @pytest.fixture
 def fleet(
-    monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer, s3_server: S3, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, redis_server: RedisServer, s3_keys: S3, tmp_path: Path
 ) -> Iterator[Fleet]:
     url = redis_server.url.removesuffix("/0") + f"/{DATABASE}"
     with redis.Redis.from_url(url) as client:
         client.flushdb()
     monkeypatch.setenv("EXPORTER_REDIS_URL", url)
-    monkeypatch.setenv("EXPORTER_S3_ENDPOINT_URL", s3_server.endpoint_url)
-    monkeypatch.setenv("EXPORTER_S3_BUCKET", s3_server.bucket)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+    monkeypatch.setenv("EXPORTER_S3_ENDPOINT_URL", s3_keys.endpoint_url)
+    monkeypatch.setenv("EXPORTER_S3_BUCKET", s3_keys.bucket)
     one = Fleet(monkeypatch, tmp_path)
     yield one
     one.close()

@@ -19,7 +19,6 @@ from exporter.api.app import create_app
 from exporter.clock import FakeClock, SystemClock
 from exporter.config import Config
 from exporter.core.exports import Export
-from exporter.core.rates import Rate
 from exporter.local import sample
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
@@ -35,7 +34,7 @@ from exporter.webhooks.delivery_store import Deliveries
 from exporter.webhooks.endpoint_store import Endpoints
 from exporter.webhooks.outbox import Outbox
 from exporter.webhooks.sender import Sender
-from tests.integration.api_server import PUBLIC_URL, Server, Service
+from tests.integration.api_server import PUBLIC_URL, UNBOUNDED_RATES, Server, Service
 from tests.webhook_receiver import Received
 
 ENDPOINTS = "/v1/webhook-endpoints"
@@ -133,17 +132,11 @@ def hooked(server: Server, client: redis.Redis, directory: Path) -> Iterator[Hoo
     clock = SystemClock()
     table = directory / "jobs.sqlite"
     sample.create(table, "ann")
-    often = Rate(1_000_000, 60)
     upstream: dict[str, Any] = {"base_url": "http://127.0.0.1:9", "api_key": "unused"}
     engine = ExportService(
         settings=Settings(
             public_url=PUBLIC_URL,
-            hirebase_rate=often,
-            pipeline_rate=often,
-            create_rate=often,
-            change_rate=often,
-            list_rate=often,
-            estimate_rate=often,
+            **UNBOUNDED_RATES,
         ),
         config=Config(
             sources={

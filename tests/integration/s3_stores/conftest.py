@@ -21,11 +21,8 @@ CSV = FileHeaders("text/csv", "postings.csv")
 
 
 @pytest.fixture(autouse=True)
-def _keys(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_server.access_key)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_server.secret_key)
-    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
+def _keys(s3_keys: S3) -> None:
+    """Gives each test the credentials of the real S3."""
 
 
 @pytest.fixture

@@ -11,36 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.core.checkpoints import Checkpoint, Row
-from exporter.core.exports import Completeness, Dialect, EndReason, Outcome, Spec
+from exporter.core.exports import Completeness, EndReason, Outcome
 from exporter.errors import SourceUntrue
 from exporter.run.page_reader import PageReader
 from exporter.run.row_ids import DUPLICATE_WINDOW_ROWS, FIRST_ROWS
 from exporter.sources.base import Page
 from tests.harness import postings
-
-
-def spec(limit: int | None = None, offset: int = 0) -> Spec:
-    return Spec(
-        id="e1",
-        user_id="u1",
-        surface="native",
-        source="memory",
-        query={},
-        query_sha256="",
-        request={},
-        format="json",
-        dialect=Dialect(),
-        limit=limit,
-        offset=offset,
-        file_name="jobs.json",
-    )
+from tests.specs import spec
 
 
 def reading(
     limit: int | None = None, identity: str | None = "_id", tolerated_drift: float = 0.05
 ) -> PageReader:
     return PageReader(
-        spec(limit), Checkpoint(cursor=0), identity=identity, tolerated_drift=tolerated_drift
+        spec(limit=limit), Checkpoint(cursor=0), identity=identity, tolerated_drift=tolerated_drift
     )
 
 

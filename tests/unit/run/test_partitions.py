@@ -4,34 +4,17 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from isal import isal_zlib
 
 from exporter.core.checkpoints import Checkpoint, Packed, RowCounts
-from exporter.core.exports import Dialect, EndReason, Export, Partition, Phase, Spec, State
+from exporter.core.exports import EndReason, Export, Partition, Phase, State
 from exporter.errors import SourceMoved
 from exporter.run import partitions
 from exporter.sources.base import Page
-
-
-def _spec(*, limit: int | None = None, offset: int = 0) -> Spec:
-    return Spec(
-        id="e1",
-        user_id="u1",
-        surface="native",
-        source="s",
-        query={},
-        query_sha256="",
-        request={},
-        format="json",
-        dialect=Dialect(),
-        limit=limit,
-        offset=offset,
-        file_name="jobs.json",
-    )
+from tests.specs import spec
 
 
 @given(
@@ -46,11 +29,11 @@ def test_partitions_cover_every_row_once_and_begin_at_pages(
     total: int, limit: int | None, offset: int, page_rows: int, min_rows: int, max_partitions: int
 ) -> None:
     # Given
-    spec = _spec(limit=limit, offset=offset)
+    asked = spec(limit=limit, offset=offset)
 
     # When
     cut = partitions.plan(
-        spec, total, page_rows=page_rows, min_rows=min_rows, max_partitions=max_partitions
+        asked, total, page_rows=page_rows, min_rows=min_rows, max_partitions=max_partitions
     )
 
     # Then
@@ -69,13 +52,12 @@ def test_partitions_cover_every_row_once_and_begin_at_pages(
 
 def test_an_export_is_read_as_one_if_cutting_is_off_or_its_volumes_are_counted() -> None:
     # Given
-    spec = _spec()
-    of_files = msgspec.structs.replace(spec, rows_per_file=100)
+    of_files = spec(rows_per_file=100)
 
     # When, Then
-    assert partitions.plan(spec, 1_000, page_rows=10, min_rows=0, max_partitions=8) == []
+    assert partitions.plan(spec(), 1_000, page_rows=10, min_rows=0, max_partitions=8) == []
     assert partitions.plan(of_files, 1_000, page_rows=10, min_rows=10, max_partitions=8) == []
-    assert len(partitions.plan(spec, 1_000, page_rows=10, min_rows=10, max_partitions=8)) == 8
+    assert len(partitions.plan(spec(), 1_000, page_rows=10, min_rows=10, max_partitions=8)) == 8
 
 
 @pytest.mark.parametrize(
@@ -105,7 +87,7 @@ def _end(
 ) -> Export:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     return Export(
-        spec=_spec(),
+        spec=spec(),
         state=state,
         phase=Phase.DONE,
         progress=1.0,
@@ -133,7 +115,7 @@ def test_what_partitions_counted_is_what_one_reader_would_have_counted(
     pieces = [_end(0, 10, first), _end(1, 10, second), _end(2, 5, third)]
 
     # When
-    joined = partitions.join(_spec(), pieces)
+    joined = partitions.join(spec(), pieces)
 
     # Then
     whole = first + second + third
@@ -158,4 +140,4 @@ def test_partitions_that_do_not_fit_are_not_joined(second: Export, says: str) ->
 
     # When, Then
     with pytest.raises(SourceMoved, match=says):
-        partitions.join(_spec(), [first, second])
+        partitions.join(spec(), [first, second])

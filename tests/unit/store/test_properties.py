@@ -26,7 +26,6 @@ from exporter.core.exports import (
     TERMINAL,
     TRANSITIONS,
     Completeness,
-    Dialect,
     EndReason,
     Export,
     Outcome,
@@ -50,6 +49,7 @@ from exporter.store.memory.credit_accounts import MemoryAccounts
 from exporter.store.memory.store import MemoryStore
 from exporter.store.redis.credit_accounts import Credits
 from exporter.store.redis.store import RedisStore
+from tests.specs import spec
 
 pytestmark = pytest.mark.external
 
@@ -98,9 +98,9 @@ def page(one: RecordPage) -> object:
     return [seen(export) for export in one.exports], one.next_cursor is not None
 
 
-def created(store: ExportStore, spec: Spec, mark: Idempotency | None) -> object:
+def created(store: ExportStore, asked: Spec, mark: Idempotency | None) -> object:
     try:
-        return seen(store.create(spec, mark))
+        return seen(store.create(asked, mark))
     except (KeyReused, KeySpent) as error:
         return type(error)
     except CreditsSpent as error:
@@ -175,25 +175,17 @@ class Stores(RuleBasedStateMachine):
         reserved: int,
         concurrency: int,
     ) -> None:
-        spec = Spec(
+        asked = spec(
             id=export_id,
             user_id=user,
-            surface="native",
-            source="board",
-            query={},
-            query_sha256="",
-            request={},
-            format="csv",
-            dialect=Dialect(),
             limit=reserved,
             priority=priority,
             account=account,
             reserved=reserved,
             concurrency=concurrency,
-            file_name="f",
         )
         self.tick()
-        assert created(self.memory, spec, mark) == created(self.redis, spec, mark)
+        assert created(self.memory, asked, mark) == created(self.redis, asked, mark)
 
     @rule(lease=durations, tenant_slots=st.integers(0, 2))
     def claim(self, lease: timedelta, tenant_slots: int) -> None:

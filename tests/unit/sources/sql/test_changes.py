@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from exporter.core.checkpoints import Checkpoint
-from exporter.core.exports import Dialect, Outcome, Spec
+from exporter.core.exports import Outcome
 from exporter.errors import SourceUntrue
 from exporter.run.page_reader import PageReader
 from exporter.sources.sql.source import SqlSource
+from tests.specs import spec
 from tests.unit.sources.sql.given import NUMBERED, Make, filled, query
 
 
@@ -46,20 +47,8 @@ def test_rows_that_come_and_go_while_it_reads_cost_none_of_the_others(
 
 
 def _reading(source: SqlSource) -> PageReader:
-    spec = Spec(
-        id="e1",
-        user_id="u1",
-        surface="native",
-        source="pipeline",
-        query={},
-        query_sha256="",
-        request={},
-        format="csv",
-        dialect=Dialect(),
-        file_name="jobs.csv",
-    )
     at = Checkpoint(cursor=source.start(None, 0))
-    return PageReader(spec, at, identity=source.identity, tolerated_drift=source.tolerated_drift)
+    return PageReader(spec(), at, identity=source.identity, tolerated_drift=source.tolerated_drift)
 
 
 def test_changes_fail_an_export_only_where_the_operator_said_so(sqlite: Make) -> None:
