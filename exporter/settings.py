@@ -35,9 +35,9 @@ from exporter.environment.values import (
     parse_rate,
 )
 from exporter.errors import ConfigurationError
-from exporter.storage.base import MAX_LINK_SECONDS, MIN_PART_BYTES, Addressing
 from exporter.storage.s3 import encryption
 from exporter.storage.s3.encryption import Encryption
+from exporter.storage.s3.limits import MAX_LINK_SECONDS, MIN_PART_BYTES, Addressing
 
 
 def _days(value: timedelta) -> str:
@@ -340,6 +340,11 @@ class Settings(BaseSettings):
         delivery can be sent again.
         """
         return self.deadline + self.record_retention
+
+    @property
+    def storage_url(self) -> str:
+        """URL of the destination of all files; its scheme chooses from `storage.registry`."""
+        return f"s3://{self.s3_bucket}"
 
     @property
     def broker(self) -> str:

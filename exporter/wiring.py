@@ -14,8 +14,8 @@ from exporter.errors import ExporterError
 from exporter.run.run_slice import Limits
 from exporter.service.exports import ExportService
 from exporter.settings import Settings, load
+from exporter.storage import registry
 from exporter.storage.base import Storage
-from exporter.storage.s3.storage import S3Storage
 from exporter.store.redis.keys import KeyNames
 from exporter.store.redis.rate_budgets import RedisBudgets
 from exporter.store.redis.store import RedisStore
@@ -59,9 +59,9 @@ def store(settings: Settings, *, patient: bool = True) -> RedisStore:
 
 
 def warm_up(storage: Storage) -> None:
-    """Signs one unused link in a background thread, so that boto3 loads its data about S3.
+    """Signs one unused link in a background thread, so that a client loads its data.
 
-    Loading takes a quarter of a second, for which the first caller or export would wait otherwise.
+    Loading takes boto3 a quarter of a second, for which the first caller or export would wait.
     """
 
     def sign() -> None:
@@ -133,20 +133,12 @@ def deliverer() -> Deliverer:
     )
 
 
-def storage(settings: Settings, clock: Clock | None = None) -> S3Storage:
-    """Returns the object store of the settings, without connecting to it.
+def storage(settings: Settings, clock: Clock | None = None) -> Storage:
+    """Returns the destination of the settings, without connecting to it.
 
     `clock` is the time of its retries; default: the machine's.
     """
-    return S3Storage(
-        settings.s3_bucket,
-        endpoint_url=settings.s3_endpoint_url,
-        public_endpoint_url=settings.s3_public_endpoint_url,
-        region=settings.s3_region,
-        addressing=settings.s3_addressing,
-        encryption=settings.s3_sse,
-        clock=clock or SystemClock(),
-    )
+    return registry.connect(settings.storage_url, settings, clock or SystemClock())
 
 
 def limits(settings: Settings) -> Limits:

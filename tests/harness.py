@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from exporter.clock import FakeClock
@@ -64,12 +65,19 @@ class Seams:
 
 
 class _Watched:
-    """Passes calls on and reports them to the seams."""
+    """Passes calls on and reports them to the seams.
+
+    A method of `composed` runs on the watched object, so that the calls it makes are reported.
+    """
+
+    composed: tuple[str, ...] = ()
 
     def __init__(self, inner: Any, seams: Seams, names: Sequence[str]) -> None:
         self._inner, self._seams, self._names = inner, seams, names
 
     def __getattr__(self, name: str) -> Any:
+        if name in self.composed:
+            return partial(getattr(type(self._inner), name), self)
         real = getattr(self._inner, name)
         if name not in self._names:
             return real

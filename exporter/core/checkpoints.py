@@ -22,24 +22,71 @@ class ConvertedRow(bytes):
 
 
 class Part(msgspec.Struct, frozen=True, array_like=True):
-    """An uploaded part of a file; its part number is its position in `Checkpoint.parts`, from 1."""
+    """A stored piece of a file; its place is its position in `FileState.parts`."""
 
     etag: str
+    """The destination's receipt: for S3, the etag of the part."""
     size: int
-    """Bytes of the part that come before the position of the checkpoint.
+    """Bytes of the piece that come before the position of the checkpoint.
 
-    This is the whole part, except for the last part of a checkpoint with an `overhang`.
+    This is the whole piece, except for the last piece of a checkpoint with an `overhang`.
     """
 
 
 class Tail(msgspec.Struct, frozen=True):
-    """An object with the encoded rows after the last part, which are too few for a part.
+    """An object with the encoded rows after the last piece, which are too few for a piece.
 
     The object is stored when a slice ends; the next slice reads it and continues after it.
     """
 
     key: str
     size: int
+
+
+class FileState(msgspec.Struct, frozen=True):
+    """State of an unfinished file: all that another worker needs to continue it.
+
+    Only the destination makes and interprets it, see `exporter.storage.base.FileWriter`. Other code
+    reads `uploaded` and stores the rest as it is. The list of pieces is a field and not a separate
+    record: one value is one write, so a checkpoint is stored completely or not at all. At about
+    45 bytes for each piece the list is far below 1 % of the data that it commits.
+    """
+
+    key: str | None = None
+    """Key under which the file will be published; None before the first piece."""
+    upload_id: str | None = None
+    """The destination's name of the unfinished file; None before the first piece.
+
+    For S3, this is the id of the multipart upload.
+    """
+    parts: tuple[Part, ...] = ()
+    """Pieces stored so far, in the order of the file."""
+    part_size: int = 0
+    """Size in bytes of every piece of the file but the last; 0 until it is chosen.
+
+    Some stores, such as Cloudflare R2, refuse a file whose parts differ in size.
+    """
+    overhang: int = 0
+    """Bytes at the end of the last piece that come after the position of the checkpoint.
+
+    Pieces end in the middle of a page. A worker that takes over drops these bytes. A slice that
+    ends regularly stores a checkpoint without an overhang.
+    """
+    tail: Tail | None = None
+    """Object with the bytes after the last piece; None if the pieces hold all bytes."""
+
+    @property
+    def uploaded(self) -> int:
+        """Number of bytes before the position that the pieces hold; the tail is not included."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def stored_parts(self) -> tuple[Part, ...]:
+        """The pieces with the sizes that they have at the destination, the overhang included."""
+        if not self.overhang:
+            return self.parts
+        last = self.parts[-1]
+        return (*self.parts[:-1], Part(last.etag, last.size + self.overhang))
 
 
 class RowCounts(msgspec.Struct):
@@ -124,13 +171,10 @@ class Packed(msgspec.Struct, frozen=True, omit_defaults=True):
     """Volumes that have ended."""
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
+class Checkpoint(FileState, frozen=True, kw_only=True):
     """A position between two pages; all bytes before the position are durable.
 
-    The next worker discards everything after the position and continues there. The list of parts
-    is a field of the checkpoint and not a separate record: one value is one write, so a
-    checkpoint is stored completely or not at all. At about 45 bytes for each part the list is far
-    below 1 % of the data that it commits.
+    The next worker discards everything after the position and continues there.
     """
 
     cursor: Cursor
@@ -168,42 +212,19 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """Rows that the source announced with the first page; None if it announces no total."""
     total_at_end: int | None = None
     """Rows that the source announced with the latest page; None if it announces no total."""
-    key: str | None = None
-    """Object key of the open multipart upload; None before the first part."""
-    upload_id: str | None = None
-    """Id of the open multipart upload; None before the first part."""
-    parts: tuple[Part, ...] = ()
-    """Parts stored so far, in the order of the file."""
-    part_size: int = 0
-    """Size in bytes of every part of the file but the last; 0 until the first part is cut.
-
-    Some stores, such as Cloudflare R2, refuse a file whose parts differ in size.
-    """
-    overhang: int = 0
-    """Bytes at the end of the last part that come after the position of this checkpoint.
-
-    Parts end in the middle of a page. A worker that takes over drops these bytes. A slice that ends
-    regularly stores a checkpoint without an overhang, and the bytes after the last part as `tail`.
-    """
-    tail: Tail | None = None
-    """Object with the bytes after the last part; None if the parts hold all bytes."""
     row_counts: RowCounts = msgspec.field(default_factory=RowCounts, name="tally")
     packed: Packed = Packed()
     unknown: str = ""
     """Requested ids that the source does not have: one id per line, zlib-compressed, in base64."""
 
     @property
-    def uploaded(self) -> int:
-        """Number of bytes before the position that the parts hold; the tail is not included."""
-        return sum(part.size for part in self.parts)
+    def file(self) -> FileState:
+        """The state of the file at this position."""
+        return FileState(**{name: getattr(self, name) for name in FileState.__struct_fields__})
 
-    @property
-    def stored_parts(self) -> tuple[Part, ...]:
-        """The parts with the sizes that they have in the object store, the overhang included."""
-        if not self.overhang:
-            return self.parts
-        last = self.parts[-1]
-        return (*self.parts[:-1], Part(last.etag, last.size + self.overhang))
+    def with_file(self, state: FileState) -> Checkpoint:
+        """Returns a copy of the checkpoint with another state of the file."""
+        return self.evolve(**msgspec.structs.asdict(state))
 
     def evolve(self, **changes: Any) -> Checkpoint:
         """Returns a copy of the checkpoint with some fields changed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
@@ -42,7 +43,7 @@ class Cleaned(msgspec.Struct, frozen=True):
     files: int
     """Number of files whose retention had ended."""
     uploads: int
-    """Number of multipart uploads that belonged to no running export."""
+    """Number of unfinished files that belonged to no running export."""
     deleted: int = 0
     """Number of exports, deleted by their owners, whose objects were removed."""
     strays: int = 0
@@ -57,14 +58,15 @@ def clean(
     grace: timedelta,
     retention: timedelta = timedelta(days=7),
 ) -> Cleaned:
-    """Removes all objects and uploads in the bucket that are no longer needed.
+    """Removes all objects and unfinished files in the storage that are no longer needed.
 
-    These are files past their retention, objects of deleted exports, multipart uploads whose export
+    These are files past their retention, objects of deleted exports, unfinished files whose export
     is not running, and stray objects, which belong to no published file and no running export.
 
-    Each step has a time limit and continues in the next run; runs may overlap. An upload younger
-    than `grace` is kept, because the first checkpoint of its export may not be stored yet. One run
-    checks MAX_OBJECTS_PER_RUN objects for strays: a bucket of a million objects takes 100 runs.
+    Each step has a time limit and continues in the next run; runs may overlap. An unfinished file
+    younger than `grace` is kept, because the first checkpoint of its export may not be stored yet.
+    One run checks MAX_OBJECTS_PER_RUN objects for strays: a bucket of a million objects takes 100
+    runs.
     Objects of exports without a record are deleted only if the store's first export is at least
     `retention` old. Otherwise the store may be a Redis that started empty, or the wrong Redis; it
     knows no file, and all files would be deleted.
@@ -80,7 +82,7 @@ def clean(
     cleaned = Cleaned(
         deleted=_purge_deleted(store, storage, in_time()),
         files=_delete_files(store, storage, in_time()),
-        uploads=_abort_uploads(store, storage, clock, grace, in_time()),
+        uploads=_discard_unfinished(store, storage, clock, grace, in_time()),
         strays=_delete_strays(store, storage, clock, retention, in_time()),
     )
     _trim_lists(store, in_time())
@@ -96,16 +98,8 @@ def purge(store: ExportStore, storage: Storage, export_id: str) -> bool:
     the call changes nothing. Raises StorageUnavailable or StoreUnavailable if one of them does not
     answer; the next cleaning then tries again.
     """
-    _remove_all(storage, export_id)
+    storage.delete_all(keys.prefix(export_id))
     return store.forget_deleted(export_id)
-
-
-def _remove_all(storage: Storage, export_id: str) -> None:
-    root = keys.prefix(export_id)
-    for upload in storage.open_uploads(root):
-        storage.abort(upload.key, upload.upload_id)
-    for batch in _batches(info.key for info in storage.objects(root)):
-        storage.delete(batch)
 
 
 def _contained(export_id: str, work: Callable[[], object]) -> None:
@@ -126,7 +120,7 @@ def _purge_deleted(store: ExportStore, storage: Storage, in_time: Callable[[], b
     purged = 0
     while in_time() and (gone := store.deleted_exports(limit=BATCH_SIZE)):
         for export_id in gone:
-            _contained(export_id, lambda: _remove_all(storage, export_id))  # noqa: B023
+            _contained(export_id, partial(storage.delete_all, keys.prefix(export_id)))
         purged += sum(store.forget_deleted(export_id) for export_id in gone)
     return purged
 
@@ -137,32 +131,32 @@ def _delete_files(store: ExportStore, storage: Storage, in_time: Callable[[], bo
         storage.delete([export.result.key for export in expired if export.result is not None])
         for export in expired:
             if not export.readable:  # its record does not say which object is the file
-                _contained(export.id, lambda: _remove_all(storage, export.id))  # noqa: B023
+                _contained(export.id, partial(storage.delete_all, keys.prefix(export.id)))
         forgotten = sum(store.forget_file(export.id) for export in expired)
         _count(store, "files_cleaned", forgotten)
         files += forgotten
     return files
 
 
-def _abort_uploads(
+def _discard_unfinished(
     store: ExportStore,
     storage: Storage,
     clock: Clock,
     grace: timedelta,
     in_time: Callable[[], bool],
 ) -> int:
-    aborted = 0
-    for upload in storage.open_uploads(keys.ROOT):
+    discarded = 0
+    for file in storage.unfinished(keys.ROOT):
         if not in_time():
             break
-        if clock.now() - upload.started_at < grace:
+        if clock.now() - file.started_at < grace:
             continue
-        owner = _find(store, _owner(upload.key))
+        owner = _find(store, _owner(file.key))
         if owner is None or (owner.readable and owner.terminal):
-            storage.abort(upload.key, upload.upload_id)
-            aborted += 1
-    _count(store, "uploads_cleaned", aborted)
-    return aborted
+            storage.discard(file)
+            discarded += 1
+    _count(store, "uploads_cleaned", discarded)
+    return discarded
 
 
 def _delete_strays(

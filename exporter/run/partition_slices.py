@@ -6,17 +6,16 @@ from collections.abc import Sequence
 
 import structlog
 
-from exporter.core.checkpoints import Checkpoint, Row
+from exporter.core.checkpoints import Checkpoint, FileState, Row
 from exporter.core.exports import Export, State
 from exporter.errors import LeaseLost, SourceError, SourceMoved, SourceUntrue
 from exporter.run import partitions
 from exporter.run.ending import Ending
 from exporter.run.slices import Slice
-from exporter.run.uploads import PartUploader, Position
+from exporter.run.uploads import PieceUploader, Position
 from exporter.sources.base import Page
 from exporter.storage import composing
-from exporter.storage.base import ObjectInfo
-from exporter.storage.export_file import part_size
+from exporter.storage.base import ObjectInfo, read_ranges
 from exporter.store.base import Verdict
 
 log = structlog.get_logger()
@@ -86,28 +85,24 @@ class CompositionSlice(Slice):
         self.row_counts = whole.row_counts
         if self.saved.end_reason is None:
             # A worker of a version without partitions may have started to read this export:
-            # its parts belong to another file.
+            # its pieces belong to another file.
             self.saved = self._first_checkpoint()
+            self.file = self._open_file(FileState())
         objects = [_object(one) for one in pieces]
-        expected = sum(one.size for one in objects)
-        self.reader.at = whole.evolve(
-            key=self.saved.key,
-            upload_id=self.saved.upload_id,
-            parts=self.saved.parts,
-            part_size=self.saved.part_size or part_size(self.limits.part_size, expected),
-        )
+        self.file.expect(sum(one.size for one in objects))
+        self.reader.at = whole.with_file(self.saved.file)
         return self._compose(objects)
 
     def _compose(self, objects: Sequence[ObjectInfo]) -> Ending:
-        size = self.at.part_size
+        size = self.file.piece_size
         # A copy uses no memory here, and several take the store little longer than one copy.
         max_copies = COPIES_PER_PART_AHEAD * self.limits.parts_ahead
-        self.uploader = PartUploader(self.file, ahead=max_copies, check=self.held.check)
+        self.uploader = PieceUploader(self.file, ahead=max_copies, check=self.held.check)
         rest = bytearray()
-        end = self.at.uploaded
+        end = self.saved.uploaded
         for step in composing.plan_steps(objects, end, part_size=size):
             if step.size < size:
-                rest = self.file.read_ranges(step)
+                rest = read_ranges(self.storage, step.ranges)
                 break
             if self.draining() or self._is_budget_spent():
                 return self._commit_stored(all_=True) or self._release(
@@ -121,7 +116,7 @@ class CompositionSlice(Slice):
         ending = self._commit_stored(all_=True)
         if ending is not None:
             return ending
-        self._continue_file(self.at, rest)
+        self._continue_file(self.at.with_file(self.file.state(end)), rest)
         return self._publish()
 
     def _read_as_one(self, reason: str) -> Ending:

@@ -16,7 +16,14 @@ import structlog
 
 from exporter.clock import Clock
 from exporter.core import exports
-from exporter.core.checkpoints import Checkpoint, ConvertedRow, Row, RowCounts, Volume
+from exporter.core.checkpoints import (
+    Checkpoint,
+    ConvertedRow,
+    FileState,
+    Row,
+    RowCounts,
+    Volume,
+)
 from exporter.core.exports import Result, State, WrongAnswers
 from exporter.errors import (
     UNTRUE,
@@ -32,18 +39,17 @@ from exporter.formats import registry
 from exporter.formats.base import Format
 from exporter.run import limits as waits
 from exporter.run import partitions
-from exporter.run.cutting import PartCutter
+from exporter.run.cutting import PieceCutter
 from exporter.run.ending import Ending
 from exporter.run.lease import LeasedExport
 from exporter.run.limits import Limits
 from exporter.run.packer import FileEncoder
 from exporter.run.page_reader import PageReader
 from exporter.run.prefetch import Prefetch
-from exporter.run.uploads import PartUploader, Position
+from exporter.run.uploads import PieceUploader
 from exporter.sources.base import PAST_THE_END, Page, Source
 from exporter.storage import keys
-from exporter.storage.base import Storage
-from exporter.storage.export_file import MAX_GROWTH, File, needs_larger_parts
+from exporter.storage.base import FileHeaders, FileWriter, Storage
 from exporter.store.base import Verdict
 
 log = structlog.get_logger()
@@ -85,9 +91,9 @@ class Slice:
         self.limits = limits
         self.draining = draining
         self.ends_at = clock.monotonic() + limits.slice.total_seconds()
-        content_type = registry.CONTENT_TYPES.get(self.spec.compression, encoder.content_type)
-        self.file = File(storage, self.export.id, held.fence, self.spec.file_name, content_type)
+        self.storage = storage
         self.saved = self.export.checkpoint or self._first_checkpoint()
+        self.file = self._open_file(self.saved.file)
         self.advanced = False
         self.reader = PageReader(
             self.spec,
@@ -99,7 +105,7 @@ class Slice:
         self.row_counts = self.saved.row_counts.copy()
         self._continue_file(self.saved, bytearray())
         self.pages = Prefetch(source, self.spec, self._may_wait_for_page)
-        self.uploader = PartUploader(self.file, ahead=limits.parts_ahead, check=held.check)
+        self.uploader = PieceUploader(self.file, ahead=limits.parts_ahead, check=held.check)
         self.draining_since: float | None = None
 
     # -- main loop -----------------------------------------------------------------------------
@@ -132,13 +138,11 @@ class Slice:
             return self._finish(self.export.closing)
         if self.held.now() > self.limits.deadline_of(self.export):
             return self._fail(f"not finished within {self.limits.deadline} of its creation")
-        grows = needs_larger_parts(self.saved, self.limits.part_size)
-        if not self.held.clean or self.saved.overhang or grows:
-            self._take_over()
+        self._resume()
         return self._read()
 
     def _read(self) -> Ending:
-        self._continue_file(self.saved, self.file.read_tail(self.saved))
+        self._continue_file(self.saved, self.file.read_rest())
         while not self.reader.ended:
             if self._must_hand_over():
                 return self._hand_over()
@@ -163,18 +167,18 @@ class Slice:
         if self.reader.ended:
             return self._commit_stored()
         expected = [n for n in (self.at.total_at_end, self.spec.limit) if n is not None]
-        self.cutter.choose_size(self.at.rows, min(expected, default=0))
+        self.cutter.expect(self.at.rows, min(expected, default=0))
         if self.cutter.is_position_due:
             self.cutter.note(self._position())
         return self._send_full_parts() or self._commit_stored()
 
     def _send_full_parts(self) -> Ending | None:
-        """Sends parts until the buffer holds no more than one; the last part is never sent here.
+        """Sends pieces until the buffer holds no more than one; the last is never sent here.
 
         Returns an ending if the slice has ended meanwhile; see `_commit_stored`.
         """
-        while (part := self.cutter.next_full()) is not None:
-            self.uploader.send(self.at, *part)
+        while (piece := self.cutter.next_full()) is not None:
+            self.uploader.send(*piece)
             ending = self._commit_stored()
             if ending is not None:
                 return ending
@@ -212,7 +216,7 @@ class Slice:
         return self.reader.accept(page)
 
     def _must_hand_over(self) -> bool:
-        if self.draining() or needs_larger_parts(self.at, self.limits.part_size):
+        if self.draining() or self.file.is_full:
             return True
         return self._is_budget_spent() and not self.pages.is_requested(self.at.cursor)
 
@@ -294,21 +298,11 @@ class Slice:
 
         After this, a crash loses no row or byte before the checkpoint.
         """
-        stale = self.saved.tail
+        before = self.saved.file
         verdict = self.held.commit(checkpoint, progress=self._progress(), closing=closing)
         self.advanced = self.advanced or checkpoint.pages > self.saved.pages
         self.saved = checkpoint
-        # The reader may be some parts ahead of the durable checkpoint.
-        self.reader.at = self.at.evolve(
-            key=checkpoint.key,
-            upload_id=checkpoint.upload_id,
-            parts=checkpoint.stored_parts,
-            overhang=0,
-            part_size=checkpoint.part_size,
-            tail=checkpoint.tail,
-        )
-        if stale is not None and stale != checkpoint.tail:
-            self.file.delete_object(stale.key)
+        self.file.forget(before, checkpoint.file)
         return verdict
 
     def _progress(self) -> float:
@@ -318,43 +312,53 @@ class Slice:
 
     def _publish(self) -> Ending:
         result = self._result(self.file_encoder.close(self.reader.unknown))
-        if self.saved.upload_id is None and not self.uploader.is_used:
+        if not self.file.is_begun:
             # The uncommitted pages are in no checkpoint: a worker that takes over and does not
             # find the file reads them again.
             if self._commit(self.saved, closing=result) is Verdict.CANCEL:
                 return self._cancel()
-            self.file.publish_small(self.file_encoder.buffer)
-            self.file.check_stored(result.key, result.file_size)
-            return self._finish(result)
+            self.file.publish_whole(self.file_encoder.buffer)
+            return self._finish_stored(result)
         return self._upload(self._position(), result)
 
     def _upload(self, at: Checkpoint, result: Result) -> Ending:
         ending = self._send_full_parts()
         if ending is not None:
             return ending
-        self.uploader.send(self.at, *self.cutter.last(at), closing=result)
+        self.uploader.send(*self.cutter.last(at), closing=result)
         ending = self._commit_stored(all_=True)
         if ending is not None:
             return ending
-        self.file.complete(self.saved)
-        self.file.check_stored(result.key, result.file_size)
+        self.file.publish()
+        return self._finish_stored(result)
+
+    def _finish_stored(self, result: Result) -> Ending:
+        if not self._is_stored(result):
+            raise StorageError(
+                f"{result.key} was stored, but the object store has no object of "
+                f"{result.file_size} bytes there"
+            )
         return self._finish(result)
+
+    def _is_stored(self, result: Result) -> bool:
+        """True if there is an object of exactly the size of the result at its key."""
+        found = self.storage.head(result.key)
+        return found is not None and found.size == result.file_size
 
     def _is_published(self, closing: Result) -> bool:
         """True if the object store has the file that an earlier worker was about to publish.
 
-        If the upload of that file is still open although all its parts are committed, it is
-        completed first.
+        If all pieces of that file are committed, it is published first.
         """
-        if self.saved.upload_id is not None and self.saved.end_reason is not None:
-            self.file.complete(self.saved)
-        return self.file.is_stored(closing.key, closing.file_size)
+        if self.file.is_begun and self.saved.end_reason is not None:
+            self.file.publish()
+        return self._is_stored(closing)
 
     def _finish(self, result: Result) -> Ending:
         # Before the end, while the lease is valid: a finished export is never claimed again.
         is_single_slice = self.export.checkpoint is None and self.held.clean
         if not is_single_slice or self.spec.ids is not None or self.export.partitions is not None:
-            self.file.delete_leftovers(keep=result.key)
+            self._delete_leftovers(keep=result.key)
         self.held.end(
             State.FINISHED,
             result=result,
@@ -364,6 +368,20 @@ class Slice:
         )
         log.info(self._event("finished"), rows=result.record_count, bytes=result.file_size)
         return Ending.FINISHED
+
+    def _delete_leftovers(self, *, keep: str) -> None:
+        """Deletes all objects of the export except the published file at `keep`.
+
+        If the store refuses, a warning is logged and the cleaning deletes the rest later. Raises
+        StorageUnavailable if the store does not answer: the export then waits, and its next slice
+        finds that the file is published.
+        """
+        try:
+            self.storage.delete_all(keys.prefix(self.export.id), keep=keep)
+        except StorageUnavailable:
+            raise
+        except StorageError as error:
+            log.warning("export.leftovers_not_deleted", reason=str(error))
 
     def _on_source_error(self, error: SourceError) -> Ending:
         """Waits until the upstream may answer, or fails the export if waiting would not help.
@@ -456,10 +474,20 @@ class Slice:
 
     # -- starting points -----------------------------------------------------------------------
 
+    def _open_file(self, state: FileState) -> FileWriter:
+        content_type = registry.CONTENT_TYPES.get(self.spec.compression, self.encoder.content_type)
+        return self.storage.open_file(
+            keys.prefix(self.export.id),
+            self.held.fence,
+            FileHeaders(content_type, self.spec.file_name),
+            state,
+            piece_bytes=self.limits.part_size,
+        )
+
     def _continue_file(self, at: Checkpoint, buffer: bytearray) -> None:
-        """Continues the file after the checkpoint; `buffer` holds the bytes after its parts."""
+        """Continues the file after the checkpoint; `buffer` holds the bytes after its pieces."""
         self.file_encoder = FileEncoder(self.encoder, self.spec, at, buffer)
-        self.cutter = PartCutter(self.file_encoder, self.limits.part_size, at.part_size)
+        self.cutter = PieceCutter(self.file_encoder, self.file)
 
     def _first_checkpoint(self) -> Checkpoint:
         # The default columns of a source are those of its documentation: rows may lack some.
@@ -473,21 +501,11 @@ class Slice:
         partition = self.export.partition
         return partition.first_rows if partition is not None and partition.place else ""
 
-    def _take_over(self) -> None:
-        base = self.limits.part_size
-        size = self.saved.part_size or base
-        if needs_larger_parts(self.saved, base):
-            size = base * MAX_GROWTH
-        taken = self.file.take_over(self.saved, size)
-        if taken is None:
-            raise UploadGone(
-                f"the committed parts at {self.saved.key} no longer exist in the object store"
-            )
-        if taken != self.saved:
-            before = self.saved
-            self._commit(taken)
-            if before.key is not None and before.parts:
-                self.file.delete_object(before.key)
+    def _resume(self) -> None:
+        """Continues the file of the last slice, and takes it over from a worker that was lost."""
+        state = self.file.resume(clean=self.held.clean)
+        if state != self.saved.file:
+            self._commit(self.saved.with_file(state))
             log.info("slice.took_over", rows=self.saved.rows, attempt=self.export.attempts)
 
     def _restart_lost_upload(self, reason: str) -> Ending:
@@ -503,7 +521,7 @@ class Slice:
         return self._pause(reason, clean=settled)
 
     def _restart(self) -> None:
-        self.file.delete_all(keep=keys.input_key(self.spec.id))
+        self.storage.delete_all(keys.prefix(self.export.id), keep=keys.input_key(self.spec.id))
         self._commit(self._first_checkpoint())
 
     def _delete_files(self) -> None:
@@ -511,7 +529,7 @@ class Slice:
         # A part that arrived after the deletion would stay until the next bucket cleanup.
         self.uploader.settled(self._may_wait_for_parts)
         self.held.confirm()
-        self.file.delete_all()
+        self.storage.delete_all(keys.prefix(self.export.id))
 
     def _store_uncommitted(self) -> Ending | None:
         """Stores all pages after the last checkpoint durably, the last ones as a tail object.
@@ -521,10 +539,9 @@ class Slice:
         ending = self._commit_stored(all_=True)
         if ending is not None or self.at.pages == self.saved.pages:
             return ending
-        # The position includes the bytes of the tail; the parts end where the tail begins.
-        at = self.uploader.checkpoint(Position(self._position(), self.file_encoder.taken))
-        kept = self.file.store_tail(at, self.file_encoder.buffer)
-        return self._cancel() if self._commit(kept) is Verdict.CANCEL else None
+        at = self._position()
+        state = self.file.pause(self.file_encoder.taken, self.file_encoder.buffer)
+        return self._cancel() if self._commit(at.with_file(state)) is Verdict.CANCEL else None
 
     def _position(self) -> Checkpoint:
         """Returns a checkpoint for the position after the last accepted page.
@@ -534,13 +551,12 @@ class Slice:
         return self.reader.checkpoint().evolve(
             row_counts=self.row_counts.copy(),
             packed=self.file_encoder.settle(),
-            part_size=self.cutter.chosen_size,
         )
 
     def _result(self, unknown_ids: Volume | None) -> Result:
         cut = self.spec.rows_per_file is not None
         return Result(
-            key=self.saved.key or self.file.key,
+            key=self.file.key,
             file_size=self.file_encoder.size,
             record_count=self.at.rows,
             completeness=self.reader.completeness(),

@@ -1,4 +1,4 @@
-"""Interface of an object store."""
+"""Interface of a destination: where files are written, kept and read."""
 
 from __future__ import annotations
 
@@ -6,26 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 import msgspec
 
-from exporter.core.checkpoints import Part
-
-MAX_LINK_SECONDS = 7 * 24 * 3600
-"""Longest lifetime of a presigned URL of S3; `presign` shortens longer lifetimes to this."""
-MIN_PART_BYTES = 5 * 1024**2
-"""Smallest size that S3 accepts for every part but the last."""
-MAX_PARTS = 10_000
-"""Largest number of parts that S3 accepts in one upload."""
-
-Addressing = Literal["auto", "path", "virtual"]
-"""Place of the bucket in an address: `https://HOST/BUCKET/KEY` or `https://BUCKET.HOST/KEY`.
-
-With `auto`, the AWS configuration decides (`addressing_style` in the `s3` section of the profile).
-If it says nothing, AWS gets virtual-hosted addresses and any other endpoint gets paths.
-"""
+from exporter.core.checkpoints import FileState
 
 
 class ObjectInfo(msgspec.Struct, frozen=True):
@@ -43,11 +29,13 @@ class ObjectRange(msgspec.Struct, frozen=True):
     span: range
 
 
-class OpenUpload(msgspec.Struct, frozen=True):
-    """A multipart upload that is neither completed nor aborted."""
+class UnfinishedFile(msgspec.Struct, frozen=True):
+    """A file that was begun and is neither published nor discarded."""
 
     key: str
+    """Key under which the file would be published."""
     upload_id: str
+    """The destination's name of the unfinished file, see `FileState.upload_id`."""
     started_at: datetime
 
 
@@ -97,50 +85,146 @@ def check_guard() -> None:
         check()
 
 
-class Storage(Protocol):
-    """Stores files.
+Store = Callable[[], None]
+"""Stores a piece of a file; returns when the piece is stored."""
 
-    Every method raises StorageUnavailable if the store does not answer in time, after some retries.
-    Inside a `guarded` block, every method also raises the errors of the guard, such as LeaseLost.
+
+class FileWriter(Protocol):
+    """Writes one file under one fence, from its first byte to its last.
+
+    - Nothing can be read at `key` before `publish` or `publish_whole`, and nothing changes there
+      afterwards.
+    - Stored bytes belong to the file only if a committed state names them. The states that `state`
+      and `pause` return name stored bytes only.
+    - Every worker writes under a fence of its own, and a key contains the fence. After `resume`,
+      no request of an earlier worker can change the bytes that this worker names.
+    - Every method but `publish`, `publish_whole` and `forget` can be repeated by another worker
+      after a crash at any point; these three can be repeated by the same worker, too.
+
+    All methods are called in one thread, in the order of the file. Only the `Store` calls that
+    `append` and `copy` return run in threads, several at the same time and in any order.
+
+    Every method raises the errors that `Storage` names, and UploadGone if stored bytes of the file
+    no longer exist: the file must then be begun again.
     """
 
-    def begin(self, key: str, headers: FileHeaders) -> str:
-        """Opens a multipart upload and returns its id.
+    @property
+    def key(self) -> str:
+        """Key under which the file is published."""
 
-        When the object is complete, a plain GET of it is answered with `headers`.
+    @property
+    def is_begun(self) -> bool:
+        """True if `append` or `copy` was called for this file, by this or an earlier worker."""
+
+    @property
+    def is_full(self) -> bool:
+        """True if this slice should end: `resume` makes room that the file will soon need."""
+
+    @property
+    def piece_size(self) -> int:
+        """Exact size in bytes of every piece but the last, which may be smaller."""
+
+    def expect(self, size: int) -> None:
+        """Announces a file of about `size` bytes, before its first piece; 0: size unknown.
+
+        The destination may choose larger pieces for it. A size that is chosen never changes, except
+        by `resume`; later calls have no effect.
         """
 
-    def put_part(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
-        """Stores one part, numbered from 1. Raises UploadGone if the upload no longer exists."""
+    def resume(self, *, clean: bool) -> FileState:
+        """Continues the file after the state with which this writer was opened.
 
-    def copy_part(self, source: ObjectRange, key: str, upload_id: str, number: int) -> Part:
-        """Copies a range of an object, inside the store, into an open upload as one part.
-
-        Unless the range is the whole object, it must have at least MIN_PART_BYTES. Raises
-        UploadGone if the upload no longer exists.
+        Returns the state from which this worker continues, which must be committed if it differs;
+        it names the same bytes of the file. With `clean`, all requests of earlier workers have
+        ended. Otherwise such a worker may still be alive, and this method first makes its requests
+        harmless: they fail, or write bytes that no state names.
         """
 
-    def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
-        """Joins the parts into one object, if no object has that key yet.
+    def read_rest(self) -> bytearray:
+        """Returns the bytes after `uploaded` that the last slice stored with `pause`."""
 
-        All parts but the last must have the same size, and the last must not be larger: some
-        stores, such as Cloudflare R2, refuse other parts. Raises UploadGone if the upload no longer
-        exists, ObjectExists if the key is taken. Both errors are also possible after an earlier
-        call that succeeded but whose answer was lost: `head` then shows that the object exists.
+    def append(self, data: bytearray) -> Store:
+        """Adds the next piece to the file; the returned call stores it.
+
+        The caller must not change `data` afterwards. Raises StorageError if the file is too large.
         """
 
-    def seal(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
-        """Ends an upload like `complete`, so that nothing can be added to it.
+    def copy(self, ranges: Sequence[ObjectRange]) -> Store:
+        """Adds the bytes of published files, in order, as the next piece; see `append`.
 
-        The object begins with the parts. Other parts of the upload may follow, if the store takes
-        no completion without them.
+        A single range is copied without more memory than a few buffers.
+        """
+
+    def state(self, position: int) -> FileState:
+        """Returns the state at a position: that many bytes of the file come before it.
+
+        All pieces before the position must be stored. A piece may extend beyond the position.
+        """
+
+    def pause(self, position: int, rest: bytearray) -> FileState:
+        """Stores `rest`, which are all bytes after the pieces; returns the state after these bytes.
+
+        `position` is the end of the last piece, and `rest` is too small for a piece.
+        """
+
+    def publish(self) -> None:
+        """Publishes the file that consists of all pieces; their state must be committed.
+
+        Does nothing if an earlier call has already done so.
+        """
+
+    def publish_whole(self, data: bytearray) -> None:
+        """Publishes a file of which nothing is stored yet."""
+
+    def forget(self, before: FileState, now: FileState) -> None:
+        """Deletes what the state `before` names and the state `now`, which is committed, does not.
+
+        Bytes of a published file are never deleted.
+        """
+
+
+class Storage(Protocol):
+    """Stores files and small objects.
+
+    Every method raises StorageUnavailable if the store does not answer in time, after some retries,
+    and StorageError if it refuses. Inside a `guarded` block, every method that makes a request also
+    raises the errors of the guard, such as LeaseLost.
+    """
+
+    def open(self) -> None:
+        """Prepares this process for requests, without sending one.
+
+        Raises ConfigurationError if a setting has a wrong value.
+        """
+
+    def check(self) -> None:
+        """Raises ConfigurationError, with the correction, unless files can be listed and written.
+
+        Raises StorageUnavailable if the store does not answer within about 5 s. Leaves nothing.
+        """
+
+    def open_file(
+        self,
+        folder: str,
+        fence: str,
+        headers: FileHeaders,
+        state: FileState,
+        *,
+        piece_bytes: int,
+    ) -> FileWriter:
+        """Returns the writer of a file for the worker with this fence, without a request.
+
+        The keys of the file begin with `folder`, and new keys continue with the fence. `state` is
+        the committed state; a default FileState begins the file. `piece_bytes` is the wanted size
+        of pieces, see `FileWriter.piece_size`. A GET of the published file is answered with
+        `headers`.
         """
 
     def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:
         """Stores a whole object at once. Raises ObjectExists if other bytes have this key."""
 
     def read(self, key: str) -> bytes:
-        """Returns the whole object; meant for tails only, because they are smaller than a part."""
+        """Returns a whole object, which must be small."""
 
     def stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
         """Yields bytes `start` to `end` (exclusive) of an object in pieces, in bounded memory.
@@ -150,23 +234,35 @@ class Storage(Protocol):
         too, the iterator raises StorageUnavailable; it never ends before `end` without an error.
         """
 
-    def abort(self, key: str, upload_id: str) -> None:
-        """Deletes an open upload and its parts; does nothing if the upload no longer exists."""
-
     def head(self, key: str) -> ObjectInfo | None:
         """Returns key, size and etag of the object, or None if there is no such object."""
 
     def delete(self, keys: Sequence[str]) -> None:
         """Deletes objects; ignores keys without an object."""
 
-    def objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yields every object under a prefix."""
+    def delete_all(self, prefix: str, *, keep: str | None = None) -> None:
+        """Deletes every object and unfinished file under a prefix, except the object `keep`."""
 
-    def open_uploads(self, prefix: str) -> Iterator[OpenUpload]:
-        """Yields every open upload under a prefix."""
+    def objects(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yields every object and published file under a prefix, in the order of keys."""
+
+    def unfinished(self, prefix: str) -> Iterator[UnfinishedFile]:
+        """Yields every unfinished file under a prefix."""
+
+    def discard(self, file: UnfinishedFile) -> None:
+        """Deletes an unfinished file; does nothing if it no longer exists."""
 
     def presign(self, key: str, seconds: int) -> str:
         """Returns a URL that a plain GET can read for that many seconds.
 
-        The lifetime is at most MAX_LINK_SECONDS. No request is made.
+        A destination may have a shorter longest lifetime. No request is made.
         """
+
+
+def read_ranges(storage: Storage, ranges: Sequence[ObjectRange]) -> bytearray:
+    """Returns the bytes of several ranges, in order."""
+    data = bytearray()
+    for one in ranges:
+        for piece in storage.stream(one.source.key, one.span.start, one.span.stop):
+            data += piece
+    return data

@@ -18,15 +18,14 @@ from exporter.clock import Clock
 from exporter.core.checkpoints import Part
 from exporter.errors import ObjectExists, StorageError, UploadGone
 from exporter.storage.base import (
-    MAX_LINK_SECONDS,
-    MAX_PARTS,
-    MIN_PART_BYTES,
     FileHeaders,
     ObjectInfo,
     ObjectRange,
-    OpenUpload,
+    UnfinishedFile,
     check_guard,
 )
+from exporter.storage.s3.limits import MAX_LINK_SECONDS, MAX_PARTS, MIN_PART_BYTES
+from exporter.storage.s3.multipart import MultipartStorage
 
 Hook = Callable[[str, str], None]
 """Called with the name of a Storage method and the key; may raise an error for the caller."""
@@ -45,7 +44,7 @@ class _Upload(msgspec.Struct, frozen=True):
     parts: dict[int, bytes]
 
 
-class MemoryStorage:
+class MemoryStorage(MultipartStorage):
     """Behaves like a strict S3: a call that succeeds here also succeeds in S3.
 
     Like Cloudflare R2, it refuses an upload whose parts, except for the last, differ in size.
@@ -64,6 +63,13 @@ class MemoryStorage:
         self._ids = itertools.count(1)
         self._objects: dict[str, _Object] = {}
         self._uploads: dict[str, _Upload] = {}
+
+    def open(self) -> None:
+        """Does nothing."""
+
+    def check(self) -> None:
+        """Lists the objects, as any request; nothing else can be wrong."""
+        list(self.objects(""))
 
     def begin(self, key: str, headers: FileHeaders) -> str:
         """Opens a multipart upload; returns its id."""
@@ -171,13 +177,13 @@ class MemoryStorage:
         for key, kept in found:
             yield ObjectInfo(key, len(kept.data), kept.etag)
 
-    def open_uploads(self, prefix: str) -> Iterator[OpenUpload]:
+    def open_uploads(self, prefix: str) -> Iterator[UnfinishedFile]:
         """Yields every open upload under a prefix."""
         with self._operation("open_uploads", prefix):
             found = list(self._uploads.items())
         for upload_id, upload in found:
             if upload.key.startswith(prefix):
-                yield OpenUpload(upload.key, upload_id, upload.started_at)
+                yield UnfinishedFile(upload.key, upload_id, upload.started_at)
 
     def presign(self, key: str, seconds: int) -> str:
         """Returns a URL that `fetch` accepts for that many seconds, at most 7 days."""
@@ -247,6 +253,11 @@ class MemoryStorage:
 
     def _sign(self, key: str, expires: int) -> str:
         return hmac.new(self._secret, f"{expires}:{key}".encode(), "sha256").hexdigest()
+
+
+def connect(_url: str, _settings: object, clock: Clock) -> MemoryStorage:
+    """Returns an empty store."""
+    return MemoryStorage(clock)
 
 
 def _md5(data: bytes | bytearray) -> bytes:

@@ -1,4 +1,4 @@
-"""Storages that the contract tests run against: in memory, a real S3, and moto."""
+"""Destinations that the contract tests run against: those of the registry, and moto."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 import pytest
 
 from exporter.clock import Clock, FakeClock, SystemClock
 from exporter.local import ports
+from exporter.storage import registry
 from exporter.storage.base import Storage
-from exporter.storage.memory import MemoryStorage
 from exporter.storage.s3.storage import S3Storage
+from tests.contract import folder
 from tests.waiting import until
 
 if TYPE_CHECKING:
     from tests.conftest import S3
+
+
+registry.DESTINATIONS["folder"] = folder.connect
 
 
 class Bench(NamedTuple):
@@ -101,34 +105,44 @@ MOTO_DIFFERS: Mapping[str, str] = {
     "test_a_link_made_for_one_object_opens_no_other": "checks no signature",
     "test_copying_into_a_dead_upload_is_refused": "answers 500",
     "test_an_upload_that_was_completed_takes_no_more_parts": "answers 500",
+    "test_a_discarded_file_is_gone": "answers 500",
+    "test_a_file_whose_stored_bytes_are_gone_must_be_begun_again": "answers 500",
+    "test_a_stopped_worker_changes_nothing_after_a_takeover": "answers 500",
     "test_an_upload_that_was_aborted_takes_no_more_parts_and_cannot_complete": "answers 500",
     "test_completing_twice_tells_so_and_leaves_the_object": "answers 200 to the second completion",
     "test_an_open_upload_tells_when_it_was_started": "says 2010 of every upload",
+    "test_an_unfinished_file_is_listed_with_its_start": "says 2010 of every upload",
 }
 """Tests that moto 5.2 cannot pass, with the reason."""
 
-STORES = [
-    "memory",
-    *(
-        pytest.param(name, marks=pytest.mark.external)
-        for name in ("s3", "moto", *(["named"] if "TEST_S3_URL" in os.environ else []))
-    ),
-]
-"""The stores of the contract.
+EXTERNAL = ("s3", "moto", *(["named"] if "TEST_S3_URL" in os.environ else []))
+"""Storages in a server.
 
-`TEST_S3_URL=https://… TEST_S3_BUCKET=… pytest tests/contract/storage -k named` runs it on another
-store, with the keys, region and addressing of the AWS configuration.
+`TEST_S3_URL=https://… TEST_S3_BUCKET=… pytest tests/contract -k named` runs the contracts on
+another store, with the keys, region and addressing of the AWS configuration.
 """
 
 
-@pytest.fixture(params=STORES)
-def bench(request: pytest.FixtureRequest) -> Bench:
+def storages(*inside: str) -> list[Any]:
+    """Returns the parameters of a fixture that calls `bench_of`."""
+    return [*inside, *(pytest.param(name, marks=pytest.mark.external) for name in EXTERNAL)]
+
+
+def bench_of(request: pytest.FixtureRequest) -> Bench:
+    """Returns the storage that is the parameter of a fixture."""
     prefix = f"{uuid.uuid4().hex}/"
-    if request.param == "memory":
-        clock = FakeClock()
-        memory = MemoryStorage(clock)
-        return Bench(memory, prefix, memory.fetch, clock)
     name = request.function.__name__
     if request.param == "moto" and name in MOTO_DIFFERS:
         pytest.skip(f"moto {MOTO_DIFFERS[name]}")
-    return Bench(request.getfixturevalue(f"{request.param}_storage"), prefix, _get, SystemClock())
+    if request.param in EXTERNAL:
+        storage = request.getfixturevalue(f"{request.param}_storage")
+        return Bench(storage, prefix, _get, SystemClock())
+    clock = FakeClock()
+    folder = request.getfixturevalue("tmp_path")
+    inside: Any = registry.connect(f"{request.param}:{folder}", None, clock)
+    return Bench(inside, prefix, inside.fetch, clock)
+
+
+@pytest.fixture(params=storages(*(name for name in registry.DESTINATIONS if name != "s3")))
+def bench(request: pytest.FixtureRequest) -> Bench:
+    return bench_of(request)

@@ -310,7 +310,7 @@ class History:
         """
         storage = self.cluster.storage
         found = {info.key: info.key for info in storage.objects(ROOT)}
-        found |= {f"open:{one.key}": one.key for one in storage.open_uploads(ROOT)}
+        found |= {f"open:{one.key}": one.key for one in storage.unfinished(ROOT)}
         before = tuple(map(prefix, self._before))
         return {name for name, key in found.items() if not key.startswith(before)}
 

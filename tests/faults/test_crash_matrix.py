@@ -67,6 +67,10 @@ UNEVEN = _uneven()
 CUT_LIMITS = msgspec.structs.replace(REAL_LIMITS, partition_rows=60, partitions=4)
 
 
+class _WatchedS3(_Watched):
+    composed = ("open_file", "delete_all", "unfinished", "discard")
+
+
 class _SlowSource(MemorySource):
     clock: FakeClock
     seconds_a_page: float
@@ -95,7 +99,7 @@ class Bench:
         self.clock = FakeClock()
         self.real_store, self.real_storage = store, storage
         self.store: ExportStore = _Watched(store, self.seams, STORE_CALLS)
-        self.storage: Storage = _Watched(storage, self.seams, STORAGE_CALLS)
+        self.storage: Storage = _WatchedS3(storage, self.seams, STORAGE_CALLS)
         slow = _SlowSource(
             rows,
             page_size=6,

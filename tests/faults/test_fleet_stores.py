@@ -81,6 +81,6 @@ def test_serial_and_partitioned_exports_have_the_bytes_of_the_rows_though_worker
             result = fleet.record(export_id).result
             assert result is not None
             assert found == [result.key]
-            assert list(fleet.storage.open_uploads(prefix(export_id))) == []
+            assert list(fleet.storage.unfinished(prefix(export_id))) == []
         refused = {code for operation, code in store.refused}
         assert refused <= ({"NotImplemented"} if profile == "b2" else set()), store.refused

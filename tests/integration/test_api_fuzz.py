@@ -35,8 +35,8 @@ from exporter.settings import Settings
 from exporter.sources.coresignal import CoresignalConfig
 from exporter.sources.hirebase import HirebaseConfig
 from exporter.sources.sql.config import SqlConfig
-from exporter.storage.base import MIN_PART_BYTES
 from exporter.storage.memory import MemoryStorage
+from exporter.storage.s3.limits import MIN_PART_BYTES
 from exporter.store.memory.store import MemoryStore
 from exporter.store.redis.api_keys import KeyRing
 from exporter.webhooks.addresses import Guard

@@ -119,7 +119,7 @@ class Fleet:
         """What the bucket holds of an export, open uploads included."""
         storage, prefix = self.engine.storage, f"exports/{export_id}/"
         return [one.key for one in storage.objects(prefix)] + [
-            one.key for one in storage.open_uploads(prefix)
+            one.key for one in storage.unfinished(prefix)
         ]
 
 

@@ -11,9 +11,10 @@ from exporter import wiring
 from exporter.cli.doctor import http_probe, storage_causes
 from exporter.cli.doctor.checks import Problem
 from exporter.cli.doctor.hasty_clock import HastyClock
+from exporter.core.checkpoints import FileState
 from exporter.settings import Settings
 from exporter.storage import keys
-from exporter.storage.base import FileHeaders, ObjectRange
+from exporter.storage.base import FileHeaders, FileWriter, ObjectRange, Storage
 from exporter.storage.s3.storage import S3Storage
 
 HEADERS = FileHeaders(content_type="text/plain", file_name="probe.txt")
@@ -25,7 +26,7 @@ _WORKS = "writes, completes, copies and deletes"
 
 
 @contextmanager
-def connected(settings: Settings) -> Iterator[S3Storage]:
+def connected(settings: Settings) -> Iterator[Storage]:
     """Context manager for the store; raises Problem in place of each of its errors.
 
     Requests are repeated once at most, without a pause, so that a failure is known soon.
@@ -39,7 +40,7 @@ def connected(settings: Settings) -> Iterator[S3Storage]:
 
 
 @contextmanager
-def probing(settings: Settings) -> Iterator[tuple[S3Storage, str]]:
+def probing(settings: Settings) -> Iterator[tuple[Storage, str]]:
     """Context manager for a check that writes: the store, and a prefix that is cleared at the end.
 
     Raises Problem like `connected`.
@@ -50,9 +51,9 @@ def probing(settings: Settings) -> Iterator[tuple[S3Storage, str]]:
             yield storage, prefix
         except BaseException:
             with suppress(Exception):  # the first failure is the one to report
-                _clear(storage, prefix)
+                storage.delete_all(prefix)
             raise
-        _clear(storage, prefix)
+        storage.delete_all(prefix)
 
 
 def access(settings: Settings) -> str:
@@ -65,21 +66,20 @@ def access(settings: Settings) -> str:
 def exports(settings: Settings) -> str:
     """The store runs the calls of an export: upload, complete, copy, head, delete."""
     with probing(settings) as (storage, prefix):
-        keys = [f"{prefix}one", f"{prefix}two"]
-        upload = storage.begin(keys[0], HEADERS)
-        if upload not in {found.upload_id for found in storage.open_uploads(keys[0])}:
+        first, second = (_file(storage, prefix, fence) for fence in ("one", "two"))
+        store = first.append(bytearray(b"probe"))
+        if first.key not in {found.key for found in storage.unfinished(prefix)}:
             raise Problem("an upload just begun is not listed")
-        part = storage.put_part(keys[0], upload, 1, b"probe")
-        storage.complete(keys[0], upload, [part])
-        info = storage.head(keys[0])
+        store()
+        first.publish()
+        info = storage.head(first.key)
         if info is None or info.size != len(b"probe"):
             raise Problem(f"an object just written is not shown: {info}")
-        upload = storage.begin(keys[1], HEADERS)
-        copied = storage.copy_part(ObjectRange(info, range(info.size)), keys[1], upload, 1)
-        storage.complete(keys[1], upload, [copied])
-        if storage.read(keys[1]) != b"probe":
+        second.copy([ObjectRange(info, range(info.size))])()
+        second.publish()
+        if storage.read(second.key) != b"probe":
             raise Problem("an object just copied has other bytes")
-    if not storage.takes_conditions:
+    if isinstance(storage, S3Storage) and not storage.takes_conditions:
         return f"{_WORKS}; it has no If-None-Match, so a key is looked up before it is written"
     return _WORKS
 
@@ -108,7 +108,5 @@ def link(settings: Settings) -> str:
     return f"a file can be downloaded from {where}"
 
 
-def _clear(storage: S3Storage, prefix: str) -> None:
-    for upload in list(storage.open_uploads(prefix)):
-        storage.abort(upload.key, upload.upload_id)
-    storage.delete([found.key for found in storage.objects(prefix)])
+def _file(storage: Storage, prefix: str, fence: str) -> FileWriter:
+    return storage.open_file(prefix, fence, HEADERS, FileState(), piece_bytes=len(b"probe"))

@@ -13,7 +13,8 @@ from botocore.exceptions import BotoCoreError, ProfileNotFound
 from exporter.environment import proxies
 from exporter.environment.urls import shown
 from exporter.errors import ConfigurationError
-from exporter.storage.base import Addressing, check_guard
+from exporter.storage.base import check_guard
+from exporter.storage.s3.limits import Addressing
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -5,34 +5,22 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import os
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from urllib.parse import urlsplit
 
 from botocore import exceptions as boto
-from botocore.parsers import ResponseParserError
 from botocore.response import StreamingBody
 
 from exporter.clock import Clock
 from exporter.core.checkpoints import Part
-from exporter.environment import proxies
-from exporter.errors import (
-    ConfigurationError,
-    ObjectExists,
-    StorageError,
-    UploadGone,
-)
-from exporter.storage.base import (
-    MAX_LINK_SECONDS,
-    Addressing,
-    FileHeaders,
-    ObjectInfo,
-    ObjectRange,
-    OpenUpload,
-)
-from exporter.storage.s3 import body, check, clients, failures, presigning
+from exporter.errors import ObjectExists, StorageError, UploadGone
+from exporter.storage.base import FileHeaders, ObjectInfo, ObjectRange, UnfinishedFile
+from exporter.storage.s3 import body, check, failures, presigning
 from exporter.storage.s3.encryption import Encryption
+from exporter.storage.s3.limits import MAX_LINK_SECONDS, Addressing
+from exporter.storage.s3.multipart import MultipartStorage
+from exporter.storage.s3.requests import Requests
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -42,13 +30,8 @@ if TYPE_CHECKING:
         ListPartsOutputTypeDef,
     )
 
-T = TypeVar("T")
-
 MAX_SEAL_TRIES = 5
 """Completions of an upload to which a worker that lost its lease may still add parts."""
-FIRST_BACKOFF_SECONDS = 0.2
-MAX_BACKOFF_SECONDS = 5.0
-"""Longest wait between two tries of a request."""
 
 
 class _Condition(TypedDict, total=False):
@@ -57,13 +40,11 @@ class _Condition(TypedDict, total=False):
     IfNoneMatch: str
 
 
-class S3Storage:
+class S3Storage(MultipartStorage):
     """Stores files in one bucket; safe to use from many threads and after a fork.
 
-    All waiting is done here, on the injected clock: boto3 tries once, and temporary failures are
-    retried for about a minute. Every try first calls the guard of `storage.base.guarded`, and the
-    error of the guard is raised unchanged. A guard applies to the thread and context that set it;
-    work for another thread takes the guard along with `contextvars.copy_context().run`.
+    Temporary failures are retried, see `Requests`. A guard applies to the thread and context that
+    set it; work for another thread takes the guard along with `contextvars.copy_context().run`.
 
     `public_endpoint_url` is the address of the store for downloads, if it differs from that for
     requests. What is None, and `addressing` with the value `auto`, comes from the AWS configuration
@@ -83,16 +64,18 @@ class S3Storage:
         encryption: Encryption | None = None,
     ) -> None:
         self._bucket = bucket
-        self._endpoint_url = endpoint_url
-        self._public_endpoint_url = public_endpoint_url or endpoint_url
-        self._region = region
-        self._addressing: Addressing = addressing
         self._encryption = encryption
         self._encrypted: dict[str, Any] = dict(encryption.arguments) if encryption else {}
-        self._clock = clock
-        # A forked child must neither use nor close the sockets of its parent. It makes clients
-        # of its own and keeps the inherited ones, because freeing them would close them.
-        self._clients: dict[tuple[int, str | None], S3Client] = {}
+        self._requests = Requests(
+            bucket,
+            endpoint_url=endpoint_url,
+            public_endpoint_url=public_endpoint_url,
+            region=region,
+            clock=clock,
+            addressing=addressing,
+            encryption=encryption,
+        )
+        self._call = self._requests.call
         self.takes_conditions = True
         """False after the store refused `If-None-Match`, see `_write_new`."""
 
@@ -109,12 +92,7 @@ class S3Storage:
 
         Raises ConfigurationError if the AWS configuration of the process has a wrong value.
         """
-        clients.check_keys()
-        try:
-            for endpoint_url in (self._endpoint_url, self._public_endpoint_url):
-                self._client(endpoint_url)
-        except failures.Refused as error:
-            raise ConfigurationError(str(error)) from error
+        self._requests.open()
 
     def begin(self, key: str, headers: FileHeaders) -> str:
         """Opens a multipart upload and returns its id.
@@ -365,13 +343,13 @@ class S3Storage:
             lambda s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **token),
         )
 
-    def open_uploads(self, prefix: str) -> Iterator[OpenUpload]:
+    def open_uploads(self, prefix: str) -> Iterator[UnfinishedFile]:
         """Yields every open upload under a prefix; lists 1,000 per request."""
         marker: dict[str, Any] = {}
         while True:
             page = self._list_uploads(prefix, marker)
             for entry in page.get("Uploads", ()):
-                yield OpenUpload(entry["Key"], entry["UploadId"], entry["Initiated"])
+                yield UnfinishedFile(entry["Key"], entry["UploadId"], entry["Initiated"])
             if not _given(page, "ListMultipartUploads", "IsTruncated"):
                 return
             marker = _next_marker(
@@ -399,14 +377,12 @@ class S3Storage:
         """
         try:
             return presigning.url(
-                self._client(self._public_endpoint_url),
-                self._bucket,
-                key,
-                min(seconds, MAX_LINK_SECONDS),
+                self._requests.public_client, self._bucket, key, min(seconds, MAX_LINK_SECONDS)
             )
         except boto.BotoCoreError as error:
             reaction, cause = failures.classify(error)
-            raise reaction.raises(self._error_text("Signing", key, cause, reaction)) from error
+            text = self._requests.error_text("Signing", key, cause, reaction)
+            raise reaction.raises(text) from error
 
     def _write_new(
         self, operation: str, key: str, request: Callable[[S3Client, _Condition], object]
@@ -422,9 +398,9 @@ class S3Storage:
           (`storage.keys`). So all writes of a key come from one worker: tries of the same write.
         - A PutObject that is tried again writes the same bytes again.
         - A multipart upload can be completed once. If its worker was suspended between the HEAD and
-          the completion, its successor has meanwhile sealed that upload (`File.take_over`). To the
-          late completion the store answers NoSuchUpload, or again 200 (SeaweedFS, AWS) without any
-          effect; therefore `complete` compares the size afterwards.
+          the completion, its successor has meanwhile sealed that upload, see `MultipartFile`. To
+          the late completion the store answers NoSuchUpload, or again 200 (SeaweedFS, AWS) without
+          any effect; therefore `complete` compares the size afterwards.
         - The successor writes keys with its own fence, and its checkpoint names only those and the
           sealed object. A late PutObject of the suspended worker makes an object that no checkpoint
           names, as it would with `If-None-Match`; cleaning deletes that object.
@@ -446,61 +422,28 @@ class S3Storage:
         self._call(operation, key, lambda s3: request(s3, {}))
         self.takes_conditions = False
 
-    def _call(
-        self,
-        operation: str,
-        key: str,
-        request: Callable[[S3Client], T],
-        retry_seconds: float = failures.RETRY_SECONDS,
-    ) -> T:
-        """Returns the answer to a request, after retries if its kind of failure allows them.
 
-        All tries end within `retry_seconds`.
-        """
-        began = self._clock.monotonic()
-        ceiling = FIRST_BACKOFF_SECONDS
-        while True:
-            try:
-                return request(self._client(self._endpoint_url))
-            except (boto.ClientError, boto.BotoCoreError, ResponseParserError) as error:
-                reaction, cause = failures.classify(error)
-                # Full jitter: workers that failed at the same time must not retry together.
-                pause = random.uniform(0, ceiling)  # noqa: S311 - not a secret
-                spent = self._clock.monotonic() - began
-                if spent + pause >= min(reaction.retry_seconds, retry_seconds):
-                    raise reaction.raises(
-                        self._error_text(operation, key, cause, reaction)
-                    ) from error
-            self._clock.sleep(pause)
-            ceiling = min(ceiling * 2, MAX_BACKOFF_SECONDS)
+class S3Settings(Protocol):
+    """The settings of an S3, with the names of `exporter.settings.Settings`."""
 
-    def _error_text(self, operation: str, key: str, cause: str, reaction: failures.Reaction) -> str:
-        advice = reaction.advice
-        if operation in failures.ENCRYPTED_WRITES:
-            advice = failures.with_encryption(reaction, self._encryption)
-        proxy = proxies.find(self._client(self._endpoint_url).meta.endpoint_url)
-        way = f" through the proxy of {proxy.variable}" if proxy else ""
-        if reaction in failures.PERHAPS_ADDRESSING and self._is_virtual():
-            advice = f"{advice} {failures.USE_PATHS}".lstrip()
-        return (
-            f"{operation} of {key!r} in bucket {self._bucket!r} failed{way}: {cause}. {advice}"
-        ).rstrip()
+    s3_endpoint_url: str | None
+    s3_public_endpoint_url: str | None
+    s3_region: str | None
+    s3_addressing: Addressing
+    s3_sse: Encryption | None
 
-    def _is_virtual(self) -> bool:
-        """True if a setting or the AWS configuration puts the bucket into the host name."""
-        return any(clients.is_virtual(client) for client in list(self._clients.values()))
 
-    def _client(self, endpoint_url: str | None) -> S3Client:
-        client_key = os.getpid(), endpoint_url
-        if client_key not in self._clients:
-            try:
-                client = clients.connect(endpoint_url, self._region, self._addressing)
-            except (ValueError, boto.BotoCoreError) as error:
-                raise failures.Refused(
-                    clients.explain(error, endpoint_url, self._region, self._addressing)
-                ) from error
-            self._clients.setdefault(client_key, client)
-        return self._clients[client_key]
+def connect(url: str, settings: S3Settings, clock: Clock) -> S3Storage:
+    """Returns the storage in the bucket of a URL `s3://BUCKET`, without a request."""
+    return S3Storage(
+        urlsplit(url).netloc,
+        endpoint_url=settings.s3_endpoint_url,
+        public_endpoint_url=settings.s3_public_endpoint_url,
+        region=settings.s3_region,
+        addressing=settings.s3_addressing,
+        encryption=settings.s3_sse,
+        clock=clock,
+    )
 
 
 def _next_marker(marker: dict[str, Any], following: dict[str, Any]) -> dict[str, Any]:

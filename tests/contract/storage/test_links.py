@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-
-from exporter.storage.base import FileHeaders
 from tests.contract.conftest import Bench
-from tests.contract.storage.given import CSV
+from tests.contract.storage.given import CSV, published
 
 
 def test_a_link_gives_the_file_with_its_headers_to_a_bare_get(bench: Bench) -> None:
     # Given
-    storage, small, large = bench.storage, bench.prefix + "small", bench.prefix + "large"
+    storage, small = bench.storage, bench.prefix + "small"
     storage.put_small(small, b"id\n1\n", CSV)
-    upload_id = storage.begin(large, CSV)
-    storage.complete(large, upload_id, [storage.put_part(large, upload_id, 1, b"id\n2\n")])
+    large = published(storage, bench.prefix, b"id\n2\n")
 
     for key, content in [(small, b"id\n1\n"), (large, b"id\n2\n")]:
         # When
@@ -74,36 +70,3 @@ def test_a_link_to_nothing_is_not_found(bench: Bench) -> None:
 
     # Then
     assert status == 404
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ('a "b".csv', "attachment; filename=\"a _b_.csv\"; filename*=UTF-8''a%20%22b%22.csv"),
-        (
-            "çalışanlar 100%.csv",
-            'attachment; filename="_al__anlar 100_.csv"; '
-            "filename*=UTF-8''%C3%A7al%C4%B1%C5%9Fanlar%20100%25.csv",
-        ),
-        ("a\r\nSet-Cookie: b=c", 'attachment; filename="a__Set-Cookie: b=c"'),
-        ("../../etc\\passwd\x00", 'attachment; filename=".._.._etc_passwd_"'),
-        ("\ud800.csv", 'attachment; filename="_.csv"'),
-    ],
-    ids=["quotes", "unicode", "line breaks", "folders", "lone surrogate"],
-)
-def test_any_file_name_arrives_and_none_adds_a_header(
-    bench: Bench, name: str, expected: str
-) -> None:
-    # Given
-    key = bench.prefix + "a.csv"
-    upload_id = bench.storage.begin(key, FileHeaders("text/csv", name))
-    part = bench.storage.put_part(key, upload_id, 1, b"a")
-    bench.storage.complete(key, upload_id, [part])
-
-    # When
-    status, headers, _ = bench.get(bench.storage.presign(key, 60))
-
-    # Then
-    assert status == 200
-    assert headers["content-disposition"] == expected
-    assert "set-cookie" not in headers

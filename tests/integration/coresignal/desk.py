@@ -11,7 +11,7 @@ from exporter.core.exports import Export, State
 from exporter.formats import registry
 from exporter.run.run_slice import run_slice
 from exporter.sources.memory import MemorySource
-from exporter.storage.base import MIN_PART_BYTES
+from exporter.storage.s3.limits import MIN_PART_BYTES
 from tests.harness import LIMITS
 from tests.integration.api_server import LEASE, Service
 

@@ -20,7 +20,7 @@ from exporter.local import ports
 from exporter.storage.base import ObjectInfo, ObjectRange
 from exporter.storage.s3 import check as s3_check
 from exporter.storage.s3 import failures as s3_failures
-from exporter.storage.s3 import storage as s3
+from exporter.storage.s3 import requests as s3
 from exporter.storage.s3.storage import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3

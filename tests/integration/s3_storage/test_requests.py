@@ -6,17 +6,19 @@ import base64
 import hashlib
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 import pytest
 
 from exporter.clock import FakeClock
-from exporter.core.checkpoints import Checkpoint
+from exporter.core.checkpoints import FileState
 from exporter.errors import StorageError
 from exporter.storage.base import ObjectInfo, ObjectRange
-from exporter.storage.export_file import File
+from exporter.storage.keys import prefix
 from exporter.storage.s3.storage import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3
@@ -80,23 +82,24 @@ def test_parts_of_several_sizes_of_an_older_version_become_equal_at_a_takeover(
     storage: S3Storage, key: str
 ) -> None:
     # Given: parts that end where pages end, and a tail
-    old, new = (File(storage, key, fence, "jobs.csv", "text/csv") for fence in ("1-a", "2-b"))
-    at = old.with_upload(Checkpoint(cursor=None))
+    open_file = partial(storage.open_file, prefix(key), headers=CSV, piece_bytes=5 * MIB)
+    old = open_file(fence="1-a", state=FileState())
     pieces = [b"a" * (5 * MIB + 1), b"b" * (6 * MIB)]
-    at = at.evolve(parts=tuple(old.put(at, n, bytearray(p)) for n, p in enumerate(pieces, 1)))
-    at = old.store_tail(at, bytearray(b"tail"))
+    for piece in pieces:
+        old.append(bytearray(piece))()
+    at = old.pause(sum(map(len, pieces)), bytearray(b"tail"))
+    new = open_file(fence="2-b", state=msgspec.structs.replace(at, part_size=0))
 
     # When
-    taken = new.take_over(at, 5 * MIB)
+    taken = new.resume(clean=False)
 
     # Then
-    assert taken is not None
     assert [part.size for part in taken.parts] == [5 * MIB, 5 * MIB]
     assert taken.part_size == 5 * MIB
-    assert new.read_tail(taken) == b"b" * (MIB + 1) + b"tail"
-    new.complete(taken)
+    assert new.read_rest() == b"b" * (MIB + 1) + b"tail"
+    new.publish()
     assert storage.read(new.key) == (pieces[0] + pieces[1])[: 10 * MIB]
-    new.delete_all()
+    storage.delete_all(prefix(key))
 
 
 def test_a_list_that_gives_the_same_place_twice_ends_with_an_error(

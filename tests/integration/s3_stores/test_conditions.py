@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from exporter.cli.doctor import storage_checks
-from exporter.core.checkpoints import Checkpoint
+from exporter.core.checkpoints import FileState
 from exporter.errors import ObjectExists, StorageError, UploadGone
 from exporter.settings import Settings
 from exporter.storage.base import guarded
-from exporter.storage.export_file import File
+from exporter.storage.keys import prefix
+from exporter.storage.s3.multipart import MultipartFile
 from exporter.storage.s3.storage import S3Storage
 from tests.integration import faulty_s3
 from tests.integration.faulty_s3 import FaultyS3
@@ -21,10 +22,11 @@ from tests.store_rules import StoreRules
 At = Callable[..., S3Storage]
 Ruled = Callable[[str], StoreRules]
 MIB = 1024**2
+NEW = FileState()
 
 
-def _file(storage: S3Storage, fence: str, export_id: str) -> File:
-    return File(storage, export_id, fence, "postings.csv", "text/csv")
+def _file(storage: S3Storage, fence: str, export_id: str, state: FileState = NEW) -> MultipartFile:
+    return storage.open_file(prefix(export_id), fence, CSV, state, piece_bytes=5 * MIB)
 
 
 def test_files_are_written_and_never_replaced(ruled: Ruled, storage_at: At, key: str) -> None:
@@ -120,13 +122,12 @@ def test_a_file_whose_answer_was_lost_is_complete(ruled: Ruled, storage_at: At, 
         storage = storage_at(faulty.url)
         storage.put_small(f"{key}.first", b"a", CSV)
         file = _file(storage, "1-a", key.partition("/")[0])
-        at = file.with_upload(Checkpoint(cursor=None))
         data = bytearray(b"rows")
-        at = at.evolve(parts=(file.put(at, 1, data),))
+        file.append(data)()
 
         # When
         faulty.faults.extend([faulty_s3.passed_on, faulty_s3.answer_lost])
-        file.complete(at)
+        file.publish()
 
         # Then
         assert storage.read(file.key) == data
@@ -139,28 +140,27 @@ def test_a_worker_that_was_stopped_before_its_write_changes_nothing_of_its_succe
     # Given
     storage, export_id = storage_at(ruled("b2").url), key.partition("/")[0]
     storage.put_small(key, b"any", CSV)  # the store's way is known
-    old, new = _file(storage, "1-a", export_id), _file(storage, "2-b", export_id)
-    at = old.with_upload(Checkpoint(cursor=None))
-    at = at.evolve(parts=(old.put(at, 1, bytearray(5 * MIB)),))
-    later = at.evolve(parts=(*at.parts, old.put(at, 2, bytearray(b"not committed"))))
+    old = _file(storage, "1-a", export_id)
+    old.append(bytearray(5 * MIB))()
+    new = _file(storage, "2-b", export_id, old.state(5 * MIB))
+    old.append(bytearray(b"not committed"))()
     asked: list[None] = []
-    taken: list[Checkpoint | None] = []
+    taken: list[FileState | None] = []
 
     def pause() -> None:
         asked.append(None)
         if len(asked) == 2 and not taken:
             taken.append(None)
-            taken[0] = new.take_over(at, 5 * MIB)
+            taken[0] = new.resume(clean=False)
 
     # When
     with guarded(pause), pytest.raises((UploadGone, ObjectExists)):
-        old.complete(later)
+        old.publish()
 
     # Then
-    (goes_on,) = taken
-    assert goes_on is not None
-    goes_on = goes_on.evolve(parts=(*goes_on.parts, new.put(goes_on, 2, bytearray(b"end"))))
-    new.complete(goes_on)
+    assert taken[0] is not None
+    new.append(bytearray(b"end"))()
+    new.publish()
     assert storage.read(new.key) == bytes(5 * MIB) + b"end"
     sealed = storage.head(old.key)
     assert sealed is not None

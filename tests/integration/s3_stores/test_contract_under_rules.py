@@ -9,8 +9,8 @@ import pytest
 
 from exporter.clock import SystemClock
 from exporter.storage.s3.storage import S3Storage
-from tests.contract.conftest import Bench
-from tests.contract.storage.test_uploads import *  # noqa: F403 - its tests, with the bench below
+from tests.contract.uploads.given import UploadBench
+from tests.contract.uploads.test_uploads import *  # noqa: F403 - its tests, with the bench below
 from tests.store_rules import StoreRules
 
 del test_open_uploads_lists_every_upload_that_has_not_ended  # noqa: F821
@@ -21,6 +21,6 @@ def bench(
     request: pytest.FixtureRequest,
     ruled: Callable[[str], StoreRules],
     storage_at: Callable[..., S3Storage],
-) -> Bench:
+) -> UploadBench:
     storage = storage_at(ruled(request.param).url)
-    return Bench(storage, f"{uuid.uuid4().hex}/", lambda _: (404, {}, b""), SystemClock())
+    return UploadBench(storage, f"{uuid.uuid4().hex}/", lambda _: (404, {}, b""), SystemClock())

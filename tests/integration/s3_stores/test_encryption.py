@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from exporter.cli.doctor import storage_checks
 from exporter.cli.doctor.checks import Problem
-from exporter.core.checkpoints import Checkpoint
+from exporter.core.checkpoints import FileState
 from exporter.errors import ConfigurationError, StorageUnavailable
 from exporter.settings import Settings
-from exporter.storage.export_file import File
+from exporter.storage.keys import prefix
 from exporter.storage.s3.encryption import Encryption, parse
 from exporter.storage.s3.storage import S3Storage
 from tests.integration import faulty_s3
@@ -38,16 +39,13 @@ def test_all_that_an_export_writes_asks_for_the_encryption_of_the_setting(
     storage.check()
 
     # When: a part, a tail, a second worker that copies the sealed file, and its publication
-    first, second = (
-        File(storage, export_id, fence, "postings.csv", "text/csv") for fence in ("1-a", "2-b")
-    )
-    at = first.with_upload(Checkpoint(cursor=None))
-    at = at.evolve(parts=(first.put(at, 1, bytearray(5 * MIB)),))
-    at = first.store_tail(at, bytearray(b"tail"))
-    taken = second.take_over(at, 5 * MIB)
-    assert taken is not None
-    part = second.put(taken, 2, second.read_tail(taken))
-    second.complete(taken.evolve(parts=(*taken.parts, part)))
+    open_file = partial(storage.open_file, prefix(export_id), headers=CSV, piece_bytes=5 * MIB)
+    first = open_file(fence="1-a", state=FileState())
+    first.append(bytearray(5 * MIB))()
+    second = open_file(fence="2-b", state=first.pause(5 * MIB, bytearray(b"tail")))
+    second.resume(clean=False)
+    second.append(second.read_rest())()
+    second.publish()
     text = storage_checks.exports(Settings(s3_endpoint_url=store.url, s3_sse=parse(setting)))
 
     # Then

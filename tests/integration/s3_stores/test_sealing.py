@@ -6,29 +6,41 @@ from collections.abc import Callable
 
 import pytest
 
-from exporter.core.checkpoints import Checkpoint
+from exporter.core.checkpoints import FileState
 from exporter.errors import StorageError
 from exporter.storage.base import guarded
-from exporter.storage.export_file import File
+from exporter.storage.keys import prefix
+from exporter.storage.s3.multipart import MultipartFile
 from exporter.storage.s3.storage import S3Storage
+from tests.integration.s3_stores.conftest import CSV
 from tests.store_rules import StoreRules
 
 At = Callable[..., S3Storage]
 Ruled = Callable[[str], StoreRules]
 MIB = 1024**2
+NEW = FileState()
 PART = 5 * MIB
 
 
-def _file(storage: S3Storage, fence: str, export_id: str) -> File:
-    return File(storage, export_id, fence, "postings.csv", "text/csv")
+def _file(storage: S3Storage, fence: str, export_id: str, state: FileState = NEW) -> MultipartFile:
+    return storage.open_file(prefix(export_id), fence, CSV, state, piece_bytes=PART)
 
 
-def _dies_with_one_part_committed(file: File, uncommitted: tuple[int, ...]) -> Checkpoint:
-    """Returns the checkpoint of a worker that also sent the parts with these numbers."""
-    at = file.with_upload(Checkpoint(cursor=None)).evolve(part_size=PART)
-    at = at.evolve(parts=(file.put(at, 1, bytearray(b"a" * PART)),))
+def _put(storage: S3Storage, at: FileState, number: int, data: bytes) -> None:
+    assert at.key is not None
+    assert at.upload_id is not None
+    storage.put_part(at.key, at.upload_id, number, data)
+
+
+def _dies_with_one_part_committed(
+    storage: S3Storage, export_id: str, uncommitted: tuple[int, ...]
+) -> FileState:
+    """Returns the committed state of a worker that also sent the parts with these numbers."""
+    file = _file(storage, "1-a", export_id)
+    file.append(bytearray(b"a" * PART))()
+    at = file.state(PART)
     for number in uncommitted:
-        file.put(at, number, bytearray(b"b" * PART))
+        _put(storage, at, number, b"b" * PART)
     return at
 
 
@@ -39,15 +51,14 @@ def test_a_file_goes_on_after_its_committed_parts_whatever_else_the_dead_worker_
 ) -> None:
     # Given
     storage, export_id = storage_at(ruled(profile).url), key.partition("/")[0]
-    old, new, third = (_file(storage, fence, export_id) for fence in ("1-a", "2-b", "3-c"))
-    at = _dies_with_one_part_committed(old, uncommitted)
+    at = _dies_with_one_part_committed(storage, export_id, uncommitted)
 
     # When: a first takeover dies before its commit, and another takes over
-    assert new.take_over(at, PART) is not None
-    taken = third.take_over(at, PART)
-    assert taken is not None
-    taken = taken.evolve(parts=(*taken.parts, third.put(taken, 2, bytearray(b"end"))))
-    third.complete(taken)
+    _file(storage, "2-b", export_id, at).resume(clean=False)
+    third = _file(storage, "3-c", export_id, at)
+    third.resume(clean=False)
+    third.append(bytearray(b"end"))()
+    third.publish()
 
     # Then
     assert storage.read(third.key) == b"a" * PART + b"end"
@@ -58,25 +69,23 @@ def test_parts_that_arrive_while_the_upload_is_sealed_are_sealed_too(
 ) -> None:
     # Given: a worker that lost its lease and sends a part between the list and the completion
     storage, export_id = storage_at(ruled("ceph").url), key.partition("/")[0]
-    old, new = _file(storage, "1-a", export_id), _file(storage, "2-b", export_id)
-    at = _dies_with_one_part_committed(old, (2,))
+    at = _dies_with_one_part_committed(storage, export_id, (2,))
     calls: list[None] = []
 
     def late() -> None:
         calls.append(None)
         if len(calls) == 4:  # uploads, completion, parts; the next is the second completion
             calls.append(None)
-            old.put(at, 3, bytearray(b"c" * PART))
+            _put(storage, at, 3, b"c" * PART)
 
     # When
     with guarded(late):
-        taken = new.take_over(at, PART)
+        taken = _file(storage, "2-b", export_id, at).resume(clean=False)
 
     # Then
-    assert taken is not None
     assert [part.size for part in taken.parts] == [PART]
     with pytest.raises(StorageError):
-        old.put(at, 4, bytearray(b"late"))
+        _put(storage, at, 4, b"late")
 
 
 def test_a_replaced_part_is_never_sealed_in_the_place_of_the_committed_one(
@@ -85,17 +94,16 @@ def test_a_replaced_part_is_never_sealed_in_the_place_of_the_committed_one(
     """Most stores forget a part that is sent again; SeaweedFS may still have both."""
     # Given
     storage, export_id = storage_at(ruled("ceph").url), key.partition("/")[0]
-    old, new = _file(storage, "1-a", export_id), _file(storage, "2-b", export_id)
-    at = _dies_with_one_part_committed(old, (1, 2))
+    at = _dies_with_one_part_committed(storage, export_id, (1, 2))
+    new = _file(storage, "2-b", export_id, at)
 
     # When
     try:
-        taken = new.take_over(at, PART)
+        new.resume(clean=False)
     except StorageError as error:
         assert "InvalidPart" in str(error)
         return
 
     # Then
-    assert taken is not None
-    new.complete(taken)
+    new.publish()
     assert storage.read(new.key) == b"a" * PART

@@ -12,9 +12,8 @@ import pytest
 
 from exporter.core.checkpoints import Part
 from exporter.core.exports import State
-from exporter.run import slices, uploads
 from exporter.run.run_slice import Ending
-from exporter.storage import export_file
+from exporter.storage.s3 import multipart
 from tests import fast
 from tests.harness import LIMITS, Bench, Crash, postings
 
@@ -75,7 +74,7 @@ def test_a_file_that_will_be_large_has_larger_parts_from_the_first_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given: the announced rows make a file of 25,000 bytes
-    monkeypatch.setattr(export_file, "EXPECTED_PARTS", 5)
+    monkeypatch.setattr(multipart, "EXPECTED_PARTS", 5)
     bench = Bench(ROWS)
     parts = Parts(bench)
     # When
@@ -92,10 +91,9 @@ def test_a_file_that_outgrows_its_parts_goes_on_with_larger_ones_wherever_a_work
 ) -> None:
     # Given: a source that does not announce how many rows it has
     expected = calm_file(announces=False)
-    monkeypatch.setattr(export_file, "FULL_UPLOAD_PARTS", 5)
-    monkeypatch.setattr(uploads, "MAX_PARTS", 7)
-    monkeypatch.setattr(export_file, "MAX_GROWTH", 4)
-    monkeypatch.setattr(slices, "MAX_GROWTH", 4)
+    monkeypatch.setattr(multipart, "FULL_UPLOAD_PARTS", 5)
+    monkeypatch.setattr(multipart, "MAX_PARTS", 7)
+    monkeypatch.setattr(multipart, "MAX_GROWTH", 4)
     calm = Bench(ROWS, announces=False)
     parts = Parts(calm)
     assert calm.run() == [Ending.HANDED_OVER, Ending.FINISHED]
@@ -120,7 +118,7 @@ def test_a_file_of_more_parts_than_a_store_accepts_fails_and_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given
-    monkeypatch.setattr(uploads, "MAX_PARTS", 5)
+    monkeypatch.setattr(multipart, "MAX_PARTS", 5)
     bench = Bench(ROWS)
     # When
     bench.run()

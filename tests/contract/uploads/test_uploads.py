@@ -10,11 +10,11 @@ import pytest
 
 from exporter.core.checkpoints import Part
 from exporter.errors import ObjectExists, StorageError, UploadGone
-from tests.contract.conftest import Bench
 from tests.contract.storage.given import CSV, PART
+from tests.contract.uploads.given import UploadBench
 
 
-def test_parts_become_one_object_in_the_order_of_their_numbers(bench: Bench) -> None:
+def test_parts_become_one_object_in_the_order_of_their_numbers(bench: UploadBench) -> None:
     # Given
     storage, key = bench.storage, bench.prefix + "a.csv"
     first, second = b"a" * PART, bytearray(b"the end")
@@ -34,7 +34,7 @@ def test_parts_become_one_object_in_the_order_of_their_numbers(bench: Bench) -> 
     assert (info.key, info.size) == (key, PART + 7)
 
 
-def test_nothing_is_seen_of_an_upload_before_it_is_complete(bench: Bench) -> None:
+def test_nothing_is_seen_of_an_upload_before_it_is_complete(bench: UploadBench) -> None:
     # Given
     storage, key = bench.storage, bench.prefix + "a.csv"
 
@@ -48,7 +48,7 @@ def test_nothing_is_seen_of_an_upload_before_it_is_complete(bench: Bench) -> Non
     storage.abort(key, upload_id)
 
 
-def test_parts_may_arrive_in_any_order(bench: Bench) -> None:
+def test_parts_may_arrive_in_any_order(bench: UploadBench) -> None:
     # Given
     storage, key = bench.storage, bench.prefix + "a.csv"
     upload_id = storage.begin(key, CSV)
@@ -63,7 +63,7 @@ def test_parts_may_arrive_in_any_order(bench: Bench) -> None:
     assert storage.read(key) == b"a" * PART + b"b" * PART + b"c"
 
 
-def test_a_part_sent_again_is_one_part(bench: Bench) -> None:
+def test_a_part_sent_again_is_one_part(bench: UploadBench) -> None:
     # Given
     storage, key = bench.storage, bench.prefix + "a.csv"
     upload_id = storage.begin(key, CSV)
@@ -77,7 +77,7 @@ def test_a_part_sent_again_is_one_part(bench: Bench) -> None:
     assert storage.read(key) == b"sent again"
 
 
-def test_bytes_other_than_those_of_the_checkpoint_are_never_published(bench: Bench) -> None:
+def test_bytes_other_than_those_of_the_checkpoint_are_never_published(bench: UploadBench) -> None:
     # Given an upload whose part 1 was replaced after the checkpoint took its etag
     storage, key = bench.storage, bench.prefix + "a.csv"
     upload_id = storage.begin(key, CSV)
@@ -98,7 +98,7 @@ def test_bytes_other_than_those_of_the_checkpoint_are_never_published(bench: Ben
     storage.abort(key, upload_id)
 
 
-def test_a_part_that_was_never_sent_is_refused(bench: Bench) -> None:
+def test_a_part_that_was_never_sent_is_refused(bench: UploadBench) -> None:
     # Given
     storage, key = bench.storage, bench.prefix + "a.csv"
     upload_id = storage.begin(key, CSV)
@@ -113,7 +113,7 @@ def test_a_part_that_was_never_sent_is_refused(bench: Bench) -> None:
     storage.abort(key, upload_id)
 
 
-def test_a_part_below_5_mib_before_the_last_is_refused(bench: Bench) -> None:
+def test_a_part_below_5_mib_before_the_last_is_refused(bench: UploadBench) -> None:
     # Given
     storage, key = bench.storage, bench.prefix + "a.csv"
     upload_id = storage.begin(key, CSV)
@@ -129,7 +129,7 @@ def test_a_part_below_5_mib_before_the_last_is_refused(bench: Bench) -> None:
     storage.abort(key, upload_id)
 
 
-def test_an_upload_that_was_completed_takes_no_more_parts(bench: Bench) -> None:
+def test_an_upload_that_was_completed_takes_no_more_parts(bench: UploadBench) -> None:
     # Given
     storage, key = bench.storage, bench.prefix + "a.csv"
     upload_id = storage.begin(key, CSV)
@@ -143,7 +143,9 @@ def test_an_upload_that_was_completed_takes_no_more_parts(bench: Bench) -> None:
     assert storage.read(key) == b"sealed"
 
 
-def test_an_upload_that_was_aborted_takes_no_more_parts_and_cannot_complete(bench: Bench) -> None:
+def test_an_upload_that_was_aborted_takes_no_more_parts_and_cannot_complete(
+    bench: UploadBench,
+) -> None:
     # Given
     storage, key = bench.storage, bench.prefix + "a.csv"
     upload_id = storage.begin(key, CSV)
@@ -160,7 +162,7 @@ def test_an_upload_that_was_aborted_takes_no_more_parts_and_cannot_complete(benc
     assert storage.head(key) is None
 
 
-def test_aborting_twice_or_after_the_end_changes_nothing(bench: Bench) -> None:
+def test_aborting_twice_or_after_the_end_changes_nothing(bench: UploadBench) -> None:
     # Given
     storage, key, other = bench.storage, bench.prefix + "a.csv", bench.prefix + "b.csv"
     done = storage.begin(key, CSV)
@@ -177,7 +179,7 @@ def test_aborting_twice_or_after_the_end_changes_nothing(bench: Bench) -> None:
     assert storage.head(other) is None
 
 
-def test_completing_twice_tells_so_and_leaves_the_object(bench: Bench) -> None:
+def test_completing_twice_tells_so_and_leaves_the_object(bench: UploadBench) -> None:
     # Given
     storage, key = bench.storage, bench.prefix + "a.csv"
     upload_id = storage.begin(key, CSV)
@@ -192,7 +194,7 @@ def test_completing_twice_tells_so_and_leaves_the_object(bench: Bench) -> None:
     assert storage.read(key) == b"once"
 
 
-def test_completing_never_replaces_an_object(bench: Bench) -> None:
+def test_completing_never_replaces_an_object(bench: UploadBench) -> None:
     # Given
     storage, key = bench.storage, bench.prefix + "a.csv"
     storage.put_small(key, b"first", CSV)
@@ -208,7 +210,7 @@ def test_completing_never_replaces_an_object(bench: Bench) -> None:
     storage.abort(key, upload_id)
 
 
-def test_open_uploads_lists_every_upload_that_has_not_ended(bench: Bench) -> None:
+def test_open_uploads_lists_every_upload_that_has_not_ended(bench: UploadBench) -> None:
     # Given more uploads than one page of the list can hold, two of one key, and some that ended
     storage, inside = bench.storage, bench.prefix + "in/"
     keys = [f"{inside}{n:04}" for n in range(1002)]
@@ -228,7 +230,7 @@ def test_open_uploads_lists_every_upload_that_has_not_ended(bench: Bench) -> Non
     assert sorted((upload.key, upload.upload_id) for upload in found) == sorted(left)
 
 
-def test_an_open_upload_tells_when_it_was_started(bench: Bench) -> None:
+def test_an_open_upload_tells_when_it_was_started(bench: UploadBench) -> None:
     # Given
     started_at = bench.clock.now()
     bench.storage.begin(bench.prefix + "a.csv", CSV)

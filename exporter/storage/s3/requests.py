@@ -1,0 +1,131 @@
+"""Requests to one bucket: clients of this process, retries, and texts of errors."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
+
+from exporter.clock import Clock
+from exporter.environment import proxies
+from exporter.errors import ConfigurationError
+from exporter.storage.s3 import clients, failures
+from exporter.storage.s3.encryption import Encryption
+from exporter.storage.s3.limits import Addressing
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+T = TypeVar("T")
+
+FIRST_BACKOFF_SECONDS = 0.2
+MAX_BACKOFF_SECONDS = 5.0
+"""Longest wait between two tries of a request."""
+
+
+class Requests:
+    """Sends requests; safe to use from many threads and after a fork.
+
+    All waiting is done here, on the injected clock: boto3 tries once, and temporary failures are
+    retried for about a minute. Every try first calls the guard of `storage.base.guarded`, and the
+    error of the guard is raised unchanged.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        *,
+        endpoint_url: str | None,
+        public_endpoint_url: str | None,
+        region: str | None,
+        clock: Clock,
+        addressing: Addressing,
+        encryption: Encryption | None,
+    ) -> None:
+        self._bucket = bucket
+        self._endpoint_url = endpoint_url
+        self._public_endpoint_url = public_endpoint_url or endpoint_url
+        self._region = region
+        self._addressing: Addressing = addressing
+        self._encryption = encryption
+        self._clock = clock
+        # A forked child must neither use nor close the sockets of its parent. It makes clients
+        # of its own and keeps the inherited ones, because freeing them would close them.
+        self._clients: dict[tuple[int, str | None], S3Client] = {}
+
+    def open(self) -> None:
+        """Makes the clients of this process now, without sending a request.
+
+        Raises ConfigurationError if the AWS configuration of the process has a wrong value.
+        """
+        clients.check_keys()
+        try:
+            for endpoint_url in (self._endpoint_url, self._public_endpoint_url):
+                self._client(endpoint_url)
+        except failures.Refused as error:
+            raise ConfigurationError(str(error)) from error
+
+    @property
+    def public_client(self) -> S3Client:
+        """The client whose links lead to the address for downloads."""
+        return self._client(self._public_endpoint_url)
+
+    def call(
+        self,
+        operation: str,
+        key: str,
+        request: Callable[[S3Client], T],
+        retry_seconds: float = failures.RETRY_SECONDS,
+    ) -> T:
+        """Returns the answer to a request, after retries if its kind of failure allows them.
+
+        All tries end within `retry_seconds`.
+        """
+        began = self._clock.monotonic()
+        ceiling = FIRST_BACKOFF_SECONDS
+        while True:
+            try:
+                return request(self._client(self._endpoint_url))
+            except (boto.ClientError, boto.BotoCoreError, ResponseParserError) as error:
+                reaction, cause = failures.classify(error)
+                # Full jitter: workers that failed at the same time must not retry together.
+                pause = random.uniform(0, ceiling)  # noqa: S311 - not a secret
+                spent = self._clock.monotonic() - began
+                if spent + pause >= min(reaction.retry_seconds, retry_seconds):
+                    raise reaction.raises(
+                        self.error_text(operation, key, cause, reaction)
+                    ) from error
+            self._clock.sleep(pause)
+            ceiling = min(ceiling * 2, MAX_BACKOFF_SECONDS)
+
+    def error_text(self, operation: str, key: str, cause: str, reaction: failures.Reaction) -> str:
+        advice = reaction.advice
+        if operation in failures.ENCRYPTED_WRITES:
+            advice = failures.with_encryption(reaction, self._encryption)
+        proxy = proxies.find(self._client(self._endpoint_url).meta.endpoint_url)
+        way = f" through the proxy of {proxy.variable}" if proxy else ""
+        if reaction in failures.PERHAPS_ADDRESSING and self._is_virtual():
+            advice = f"{advice} {failures.USE_PATHS}".lstrip()
+        return (
+            f"{operation} of {key!r} in bucket {self._bucket!r} failed{way}: {cause}. {advice}"
+        ).rstrip()
+
+    def _is_virtual(self) -> bool:
+        """True if a setting or the AWS configuration puts the bucket into the host name."""
+        return any(clients.is_virtual(client) for client in list(self._clients.values()))
+
+    def _client(self, endpoint_url: str | None) -> S3Client:
+        client_key = os.getpid(), endpoint_url
+        if client_key not in self._clients:
+            try:
+                client = clients.connect(endpoint_url, self._region, self._addressing)
+            except (ValueError, boto.BotoCoreError) as error:
+                raise failures.Refused(
+                    clients.explain(error, endpoint_url, self._region, self._addressing)
+                ) from error
+            self._clients.setdefault(client_key, client)
+        return self._clients[client_key]
