@@ -7,7 +7,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from exporter.clock import FakeClock
+from exporter.clock import Clock, FakeClock
 from exporter.core.checkpoints import Row
 from exporter.core.exports import Dialect, Export
 from exporter.formats import registry
@@ -110,11 +110,12 @@ class Bench:
         read_ahead: int = 0,
         columns: Sequence[str] | None = None,
         dialect: Dialect | None = None,
+        storage: Callable[[Clock], Any] = lambda clock: MemoryStorage(clock, part_size_min=1),
     ) -> None:
         self.clock = FakeClock()
         self.seams = Seams()
         self.memory_store = MemoryStore(self.clock)
-        self.storage = MemoryStorage(self.clock, part_size_min=1)
+        self.storage: MemoryStorage = storage(self.clock)
         self.storage.before, self.storage.after = self.seams.before, self.seams.after
         self.store: ExportStore = _Watched(
             self.memory_store,
@@ -205,7 +206,7 @@ class Bench:
     def bucket(self) -> list[str]:
         """Returns all keys in the bucket: objects, and open uploads with the prefix `open:`."""
         return [info.key for info in self.storage.objects("")] + [
-            f"open:{upload.key}" for upload in self.storage.open_uploads("")
+            f"open:{file.key}" for file in self.storage.unfinished("")
         ]
 
 

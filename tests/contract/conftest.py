@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from tests.conftest import S3
 
 
-registry.DESTINATIONS["folder"] = folder.connect
-
-
 class Bench(NamedTuple):
     """Storage under test, with a download function and its clock."""
 
@@ -138,11 +135,11 @@ def bench_of(request: pytest.FixtureRequest) -> Bench:
         storage = request.getfixturevalue(f"{request.param}_storage")
         return Bench(storage, prefix, _get, SystemClock())
     clock = FakeClock()
-    folder = request.getfixturevalue("tmp_path")
-    inside: Any = registry.connect(f"{request.param}:{folder}", None, clock)
+    place = request.getfixturevalue("tmp_path")
+    inside: Any = registry.connect(f"{request.param}:{place}", None, clock)
     return Bench(inside, prefix, inside.fetch, clock)
 
 
-@pytest.fixture(params=storages(*(name for name in registry.DESTINATIONS if name != "s3")))
+@pytest.fixture(params=storages(*folder.INSIDE))
 def bench(request: pytest.FixtureRequest) -> Bench:
     return bench_of(request)

@@ -21,6 +21,7 @@ import msgspec
 from exporter.clock import Clock
 from exporter.core.checkpoints import FileState, Part
 from exporter.errors import ObjectExists, StorageError, UploadGone
+from exporter.storage import registry
 from exporter.storage.base import (
     FileHeaders,
     ObjectInfo,
@@ -296,6 +297,11 @@ class FolderFile:
 def connect(url: str, _settings: object, clock: Clock) -> FolderStorage:
     """Returns the storage in the folder of a URL `folder:/PATH`."""
     return FolderStorage(Path(unquote(urlsplit(url).path)), clock)
+
+
+registry.DESTINATIONS["folder"] = connect
+INSIDE = sorted({*registry.DESTINATIONS} - {"s3"})
+"""Schemes of the destinations that need no server."""
 
 
 def _under(root: Path, key: str) -> Path:
