@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import metadata
 
@@ -11,29 +11,41 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from exporter.api import edge, errors, health, metrics, responses, state, turns, waiting
+from exporter.api import (
+    edge,
+    error_shapes,
+    errors,
+    health,
+    metrics,
+    responses,
+    routes,
+    state,
+    turns,
+    waiting,
+)
 from exporter.api.files import downloads, streams
 from exporter.api.openapi import docs, document
 from exporter.api.request_context import RequestContext
 from exporter.api.shortcut import Shortcut
-from exporter.api.surfaces.coresignal import data_requests, files
-from exporter.api.surfaces.hirebase import searches, tasks, usage
-from exporter.api.surfaces.native import estimate, exports
-from exporter.api.surfaces.pipeline import export
-from exporter.api.surfaces.webhooks import deliveries, endpoints, resends
+from exporter.api.surface import Surface, Surfaces
+from exporter.api.surfaces import registry
+from exporter.api.surfaces.coresignal import data_requests
+from exporter.api.surfaces.hirebase import searches
 from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import KeyRing
 
 
-def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
+def create_app(
+    service: ExportService, keys: KeyRing, contracts: Sequence[Surface] = registry.SURFACES
+) -> FastAPI:
     """Returns the ASGI app that serves all contracts with the given export service.
 
-    A request is authenticated by one of the API keys in `keys`. Health checks, metrics, the
-    documentation and the lists under /v2/jobs/data/ need no key. Errors are problem+json on the
-    paths of the native contract, one flat object on the paths of the pipeline contract, and
+    A request is authenticated by one of the API keys in `keys`. Public operations, metrics and the
+    documentation need no key. Errors have the shape of the surface that owns the path, and
     `{"detail": …}` on all other paths. /openapi.json documents every operation, /docs shows that
     document.
     """
+    surfaces = Surfaces(contracts, error_shapes.DETAIL)
     app = _App(
         title="exporter",
         summary="Turns a search over job postings into a file.",
@@ -44,7 +56,7 @@ def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
         redirect_slashes=False,
         lifespan=_lifespan,
     )
-    state.bind(app, service, keys)
+    state.bind(app, surfaces, service, keys)
     app.state.health = health.Health(service)
     app.state.purgers = anyio.CapacityLimiter(responses.MAX_PURGE_THREADS)
     app.state.askers = anyio.CapacityLimiter(searches.MAX_CONCURRENT_SOURCE_REQUESTS)
@@ -53,29 +65,15 @@ def create_app(service: ExportService, keys: KeyRing) -> FastAPI:
     app.state.lanes = streams.StreamLimits()
     app.state.turns = turns.Turns()
     app.state.watches = waiting.Watches()
-    routers = (
-        tasks.router,
-        searches.router,
-        usage.router,
-        files.router,
-        exports.router,
-        estimate.router,
-        export.router,
-        endpoints.router,
-        deliveries.router,
-        resends.router,
-        health.router,
-        metrics.router,
-        docs.router,
-    )
     errors.install(app)
-    for router in routers:
+    made = (routes.router(surfaces), metrics.router, docs.router)
+    for router in made:
         app.include_router(router)
-    routes = [one for router in routers for one in router.routes if isinstance(one, Route)]
-    app.add_middleware(edge.Edge, routes=routes)
+    checked = [one for router in made for one in router.routes if isinstance(one, Route)]
+    app.add_middleware(edge.Edge, routes=checked, surfaces=surfaces)
     app.add_middleware(turns.InTurn)
     app.add_middleware(RequestContext)
-    document.complete(app)
+    document.complete(app, surfaces)
     return app
 
 
@@ -89,4 +87,4 @@ class _App(FastAPI):
     """FastAPI app that answers its most frequent requests without FastAPI's routing."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Shortcut(super().build_middleware_stack())
+        return Shortcut(super().build_middleware_stack(), self.state.surfaces)

@@ -46,9 +46,9 @@ async def identify(request: Request) -> None:
 def reader(request: Request) -> ApiKey:
     """Returns the API key of the request, after checking that the key has the scope `read`.
 
-    Raises Refusal 401 if the request has no key, a wrong or revoked key, or two different keys, and
-    Refusal 403 if the key lacks the scope. Unless `identify` has looked the key up, the calling
-    thread blocks until Redis answers.
+    Raises Refusal 401 if the request has no key, a wrong or revoked key, or two different keys,
+    Refusal 403 if the key lacks the scope, and NotInPlan if its plan lacks the feature of the
+    surface. Unless `identify` has looked the key up, the calling thread blocks until Redis answers.
     """
     return _caller(request, "read")
 
@@ -58,7 +58,7 @@ def reader_call(request: Request) -> Call[ApiKey]:
 
     The Refusal of a request without exactly one key is raised at once.
     """
-    return _find_call(request).then(lambda key: _checked(key, "read"))
+    return _find_call(request).then(lambda key: _checked(request, key, "read"))
 
 
 def writer(request: Request) -> ApiKey:
@@ -71,10 +71,10 @@ def writer(request: Request) -> ApiKey:
 
 def _caller(request: Request, scope: str) -> ApiKey:
     found: ApiKey | None = request.scope["state"].get("api_key")
-    return _checked(found or state.run_blocking(request, _find_call(request)), scope)
+    return _checked(request, found or state.run_blocking(request, _find_call(request)), scope)
 
 
-def _checked(key: ApiKey, scope: str) -> ApiKey:
+def _checked(request: Request, key: ApiKey, scope: str) -> ApiKey:
     if scope not in key.scopes:
         raise Refusal(
             403,
@@ -84,6 +84,9 @@ def _checked(key: ApiKey, scope: str) -> ApiKey:
                 "WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
             },
         )
+    feature = state.surfaces_of(request).feature(request.scope["path"])
+    if feature is not None:
+        key.plan.check(feature)
     return key
 
 

@@ -124,7 +124,7 @@ def check_encoding(request: Request) -> None:
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         detail = f"Content-Encoding is {encoding[:100]!r}: send the body without compression"
-        _refuse_header(request, "content-encoding", detail, {"Accept-Encoding": "identity"})
+        _refuse_header("content-encoding", detail, {"Accept-Encoding": "identity"})
 
 
 def _check_type(request: Request) -> None:
@@ -137,7 +137,7 @@ def _check_type(request: Request) -> None:
     detail = f"Content-Type is {media_type[:100]!r}: send application/json"
     if media_type == "application/x-www-form-urlencoded":
         detail += " (curl: -H 'content-type: application/json')"
-    _refuse_header(request, "content-type", detail)
+    _refuse_header("content-type", detail)
 
 
 def _decoded(request: Request, body: bytes) -> bytes:
@@ -150,7 +150,7 @@ def _decoded(request: Request, body: bytes) -> bytes:
         is_safe = charset in _UTF8 or (body.isascii() and b"\0" not in body)
         if name.lower() == "charset" and not is_safe:
             detail = f"the charset of Content-Type is {charset[:100]!r}: send the body in UTF-8"
-            _refuse_header(request, "content-type", detail)
+            _refuse_header("content-type", detail)
     body = body.removeprefix(codecs.BOM_UTF8)
     if body.startswith(_GZIP_MAGIC):
         detail = "the body is compressed by gzip: send it without compression"
@@ -165,16 +165,9 @@ def _decoded(request: Request, body: bytes) -> bytes:
     return body
 
 
-def _has_own_status(request: Request) -> bool:
-    path: str = request.scope["path"]
-    return errors.is_native(path) or errors.is_bulk(path)
-
-
-def _refuse_header(
-    request: Request, name: str, detail: str, headers: dict[str, str] | None = None
-) -> NoReturn:
+def _refuse_header(name: str, detail: str, headers: dict[str, str] | None = None) -> NoReturn:
     raise Refusal(
-        415 if _has_own_status(request) else 422,
+        415,
         "unsupported_media_type",
         detail,
         problems=[problem(("header", name), detail, name.replace("-", "_"))],
@@ -183,7 +176,7 @@ def _refuse_header(
 
 
 def _refuse_syntax(request: Request, detail: str, place: int) -> NoReturn:
-    if _has_own_status(request):
+    if errors.shape_of(request).status("json_invalid", 400) != 422:
         raise Refusal(400, "json_invalid", detail)
     raise errors.invalid([problem(("body", place), detail, "json_invalid")])
 

@@ -10,7 +10,7 @@ from anyio import to_thread
 from fastapi import Request
 from pydantic import BaseModel
 
-from exporter.api import bodies, errors, idempotency, turns, webhook_fields
+from exporter.api import bodies, error_shapes, idempotency, turns, webhook_fields
 from exporter.api.refusal import Refusal
 from exporter.api.state import create_call, run, service_of
 from exporter.core.exports import Export
@@ -35,7 +35,7 @@ async def parse_body(
         try:
             return bodies.parse(request, body, model)
         except Refusal as refusal:
-            if refusal.code != errors.INVALID:
+            if refusal.code != error_shapes.INVALID:
                 raise
     return await to_thread.run_sync(partial(bodies.parse, request, body, model, check=check))
 

@@ -1,10 +1,10 @@
 """Checks each request against the API's operations, before the framework routes it.
 
-Nothing that a caller sends is ignored in silence. On our own contract, an unknown or repeated query
-parameter is an error, and so is a body of an operation without one. The clients of other contracts
-may send more than is documented: there the response names what was ignored, in the header
-`X-Ignored-Parameters`. On every contract, that header also names the headers of other operations,
-such as an Idempotency-Key of an operation that does not create an export.
+Nothing that a caller sends is ignored in silence. By default, an unknown or repeated query
+parameter is an error, and so is a body of an operation without one. The clients of some contracts
+may send more than is documented (see `Surface.extras`): there the response names what was ignored,
+in the header `X-Ignored-Parameters`. On every contract, that header also names the headers of other
+operations, such as an Idempotency-Key of an operation that does not create an export.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from fastapi.routing import APIRoute
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from exporter.api import bodies, errors
+from exporter.api import bodies, error_shapes, errors, headers
+from exporter.api.surface import Surfaces
 from exporter.errors import problem
 
-IGNORED_HEADER = "X-Ignored-Parameters"
 MAX_NAMED = 20
 """Most names in the header; a caller can send thousands."""
 MAX_NAME_CHARS = 100
 MAX_SUGGESTED_NAMES = 3
 """Unknown names of one request for which a similar known name is searched."""
 
-_IDS = ("export_id", "task_id", "request_id", "endpoint_id", "delivery_id")
-"""Parts of paths that are ids of this service, which all are in lower case."""
-_TEXTS = tuple(f"{{{name}}}" for name in (*_IDS, "job_id"))
-"""Ends of paths with an id, in whose place an unknown operation may be named."""
+_ID_END = "_id"
+"""End of the names of those parts of paths that are ids. An id of this service is in lower case."""
+_FOREIGN_IDS = ("job_id",)
+"""Ids of a source, whose case matters."""
 _WORD = re.compile(r"[A-Za-z][A-Za-z_-]*")
 """Text without a digit. Every id has one, so this is a part of a path that does not exist."""
 _NO_BODIES = (b"", b"{}", b"null")
@@ -53,10 +53,12 @@ _CHECKED_HEADERS = {
 class Operation:
     """An operation of the API: how its requests are recognized, and what they may contain."""
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, extras: str) -> None:
         documented = getattr(route, "openapi_extra", None) or {}
         parameters: Sequence[Mapping[str, Any]] = documented.get("parameters", ())
         self.path = route.path
+        self.extras = extras
+        """`Surface.extras` of the surface that owns the path."""
         self.methods = route.methods or set()
         self.pattern = route.path_regex
         self.fields = route.dependant.query_params if isinstance(route, APIRoute) else []
@@ -69,16 +71,18 @@ class Operation:
 
     def is_word(self, path: str) -> bool:
         """True if the path ends with a word where this operation has an id."""
-        return self.path.endswith(_TEXTS) and bool(_WORD.fullmatch(path.rpartition("/")[2]))
+        return self.path.endswith(_ID_END + "}") and bool(_WORD.fullmatch(path.rpartition("/")[2]))
 
 
 class Operations:
     """All operations of the API, by path."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], surfaces: Surfaces) -> None:
         self._literal: dict[str, list[Operation]] = {}
         self._patterns: list[Operation] = []
-        for operation in map(Operation, routes):
+        for route in routes:
+            owner = surfaces.owner(route.path)
+            operation = Operation(route, owner.extras if owner else "name")
             if "{" in operation.path:
                 self._patterns.append(operation)
             else:
@@ -107,9 +111,9 @@ class Operations:
 class Edge:
     """ASGI middleware that checks requests, and passes a HEAD on as a GET without its body."""
 
-    def __init__(self, app: ASGIApp, routes: Sequence[Route]) -> None:
+    def __init__(self, app: ASGIApp, routes: Sequence[Route], surfaces: Surfaces) -> None:
         self._app = app
-        self._operations = Operations(routes)
+        self._operations = Operations(routes, surfaces)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -149,13 +153,13 @@ def is_plain(scope: Scope) -> bool:
 def _with_lower_ids(operation: Operation, path: str) -> str:
     match = operation.pattern.match(path)
     for name, value in (match.groupdict() if match else {}).items():
-        if match and name in _IDS:
+        if match and name.endswith(_ID_END) and name not in _FOREIGN_IDS:
             path = path[: match.start(name)] + value.lower() + path[match.end(name) :]
     return path
 
 
 async def _check(request: Request, operation: Operation) -> None:
-    """Adds the header that names what is ignored. Raises an error on our own contract instead."""
+    """Adds the header that names what is ignored. Raises an error if the surface refuses it."""
     ignored = [
         name.decode().title()
         for name, _ in request.headers.raw
@@ -163,19 +167,18 @@ async def _check(request: Request, operation: Operation) -> None:
     ]
     wrong = dict(_wrong_parameters(request, operation))
     has_body = not operation.has_body and _has_body(request)
-    if errors.is_native(operation.path):
+    if operation.extras == "refuse":
         if wrong:
             raise _invalid(request, operation, wrong)
         if has_body and (await bodies.read(request)).strip() not in _NO_BODIES:
             message = "this operation takes no body: send none"
             raise errors.invalid([problem(("body",), message, "extra_forbidden")])
-    elif not errors.is_pipeline(operation.path):
-        # The operation of that contract refuses unknown parameters itself, in its own words.
+    elif operation.extras == "name":
         ignored += wrong
         ignored += ["body"] if has_body else []
     if ignored:
         names = [quote(name[:MAX_NAME_CHARS], safe="") for name in ignored[:MAX_NAMED]]
-        request.state.headers[IGNORED_HEADER] = ", ".join(names)
+        request.state.headers[headers.IGNORED.name] = ", ".join(names)
 
 
 def _has_body(request: Request) -> bool:
@@ -213,6 +216,6 @@ def _invalid(
     _, found = request_params_to_args(operation.fields, request.query_params)
     named = [
         problem(("query", name[:MAX_NAME_CHARS]), message, "extra_forbidden")
-        for name, message in list(wrong.items())[: errors.MAX_PROBLEMS]
+        for name, message in list(wrong.items())[: error_shapes.MAX_PROBLEMS]
     ]
     return RequestValidationError([*named, *found])

@@ -1,12 +1,11 @@
-"""Answers every error in the error shape of the contract to which the request's path belongs."""
+"""Answers every error in the error shape of the surface to which the request's path belongs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from http import HTTPStatus
 from inspect import iscoroutine
-from typing import Annotated, Any, cast
+from typing import cast
 
 import msgspec
 import structlog
@@ -17,9 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from exporter.api import auth
-from exporter.api.pipeline_errors import Flat, flat
+from exporter.api.error_shapes import INVALID, quoted
 from exporter.api.refusal import Refusal
-from exporter.api.state import run
+from exporter.api.state import run, service_of, surfaces_of
+from exporter.api.surface import Asked, ErrorShape
 from exporter.core import public_text
 from exporter.core.limits import LimitReached
 from exporter.core.plans import CreditsSpent, NotInPlan
@@ -34,138 +34,33 @@ from exporter.errors import (
 )
 from exporter.store.base import KeyReused, KeySpent
 
-MAX_PROBLEMS = 100
-"""Most wrong fields that one answer lists, so that a large invalid body gets a short answer."""
-MAX_QUOTED_PROBLEMS = 20
-"""Most wrong fields in the text of a contract whose errors are one text each."""
 RETRY_AFTER_SECONDS = 5
 """Value of the Retry-After header if no better value is known."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
-class DetailEntry(msgspec.Struct):
-    """A wrong field."""
-
-    loc: list[str | int]
-    """Path of the field, for example `["body", "search", "yoe"]`."""
-    msg: str
-    type: str
-
-
-class Detail(msgspec.Struct):
-    """An error outside of the native and pipeline contracts: one text or a list of wrong fields.
-
-    The list is used on the paths of the Hirebase contract, if fields or headers are wrong.
-    """
-
-    detail: str | list[DetailEntry]
-
-
-class ProblemEntry(msgspec.Struct, omit_defaults=True):
-    """A wrong field of the body (`pointer`), or of the query string (`parameter`), or a header."""
-
-    detail: str
-    code: str
-    pointer: str | None = None
-    parameter: str | None = None
-    header: str | None = None
-
-
-class Problem(msgspec.Struct, omit_defaults=True):
-    """An error of the native contract by RFC 9457. `code` is stable, texts may change."""
-
-    type: Annotated[str, msgspec.Meta(description="Always about:blank; use `code` instead.")]
-    title: str
-    status: int
-    detail: str
-    code: str
-    request_id: Annotated[
-        str, msgspec.Meta(description="Also in X-Request-Id and in the service's logs.")
-    ]
-    errors: list[ProblemEntry] = []
-
-
-def is_native(path: str) -> bool:
-    """True if the path belongs to the native contract, whose errors are problem+json."""
-    return (path == "/v1" or path.startswith("/v1/")) and not is_bulk(path)
-
-
-def is_pipeline(path: str) -> bool:
-    """True if the path belongs to the pipeline contract, whose errors are one flat object."""
-    return path == "/api" or path.startswith("/api/")
-
-
-def is_bulk(path: str) -> bool:
-    """True if the path belongs to the Coresignal contract, whose errors are one text each."""
-    return path.startswith(_BULK)
-
-
-_BULK = ("/cdapi/", "/v1/professional_network/", "/v1/bulk_collect/", "/v2/data_requests/")
+def shape_of(request: Request) -> ErrorShape:
+    """Returns the error shape of the request's path."""
+    return surfaces_of(request).errors(request.url.path)
 
 
 def answer(request: Request, refusal: Refusal) -> Response:
     """Returns the refusal as an answer in the error shape of the request's path."""
-    problems = refusal.problems[:MAX_PROBLEMS]
-    body: Problem | Detail | Flat
-    if is_native(request.url.path):
-        media_type = "application/problem+json"
-        body = Problem(
-            type="about:blank",
-            title=HTTPStatus(refusal.status).phrase,
-            status=refusal.status,
-            detail=refusal.detail,
-            code=refusal.code,
-            request_id=request.state.request_id,
-            errors=[_entry(problem) for problem in problems],
-        )
-    elif is_pipeline(request.url.path):
-        media_type = "application/json"
-        body = flat(request, refusal)
-    else:
-        media_type = "application/json"
-        entries = [DetailEntry(list(p["loc"]), p["msg"], p["type"]) for p in problems]
-        text = refusal.detail
-        if refusal.code == INVALID and problems:
-            text = _quoted(refusal.problems, MAX_QUOTED_PROBLEMS)
-        listed = entries and not is_bulk(request.url.path)
-        body = Detail(entries if listed else text)
+    shape = shape_of(request)
+    refusal.status = shape.status(refusal.code, refusal.status)
+    asked = Asked(request.state.request_id, service_of(request).clock.now(), request.query_params)
     return Response(
-        msgspec.json.encode(body),
+        msgspec.json.encode(shape.render(refusal, asked)),
         status_code=refusal.status,
         headers=refusal.headers,
-        media_type=media_type,
+        media_type=shape.media_type,
     )
-
-
-def _entry(problem: FieldProblem) -> ProblemEntry:
-    place, *rest = problem["loc"]
-    entry = ProblemEntry(problem["msg"], problem["type"])
-    if place == "body":
-        entry.pointer = "".join(
-            "/" + str(step).replace("~", "~0").replace("/", "~1") for step in rest
-        )
-    elif place == "query":
-        entry.parameter = ".".join(map(str, rest))
-    else:
-        entry.header = ".".join(map(str, rest))
-    return entry
-
-
-INVALID = "invalid_request"
-"""Code of the refusal of a request with wrong fields."""
 
 
 def invalid(problems: Sequence[FieldProblem]) -> Refusal:
     """Returns the 422 refusal of a request with wrong fields; its text quotes the first three."""
-    return Refusal(422, INVALID, _quoted(problems, 3), problems=problems)
-
-
-def _quoted(problems: Sequence[FieldProblem], most: int) -> str:
-    named = "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems[:most]
-    )
-    return named + (f"; and {len(problems) - most} more" if len(problems) > most else "")
+    return Refusal(422, INVALID, quoted(problems, 3), problems=problems)
 
 
 def field_problems(error: ValidationError, model: type[BaseModel]) -> list[FieldProblem]:
@@ -235,10 +130,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
             await run(request, auth.reader_call(request))
         else:
             await auth.identify(request)
-    except Refusal as refusal:
-        return answer(request, refusal)
-    except StoreUnavailable as unavailable:
-        return await _store_unavailable(request, unavailable)
+    except Exception as refused:  # noqa: BLE001 - raised again if no answer is known
+        return await handle(request, refused)
     found = cast("RequestValidationError", error).errors()
     problems = [problem(entry["loc"], entry["msg"], entry["type"]) for entry in found]
     return answer(request, invalid(problems))
@@ -365,39 +258,3 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(LimitReached, _limit_reached)
     app.add_exception_handler(NotInPlan, _not_in_plan)
     app.add_exception_handler(CreditsSpent, _credits_spent)
-
-
-_STATUS_DESCRIPTIONS = {
-    400: "The request is malformed.",
-    401: "No API key, an unknown or revoked key, or two different keys.",
-    402: "The key has too few credits left.",
-    403: "The key lacks the scope, or its plan does not include the request.",
-    404: "The caller has nothing with this id.",
-    405: "The path does not support this method; Allow lists the methods that it supports.",
-    409: "The request conflicts with the current state; `detail` says how.",
-    413: "The body is too large.",
-    415: "The body's Content-Type is not one of the documented types.",
-    416: "The range begins beyond the end of the file.",
-    422: "Fields are wrong; the answer names them.",
-    429: "Too many requests (Retry-After), or the plan is used up (X-Billing-Code).",
-    500: "The service failed; its log says why under the X-Request-Id.",
-    502: "The source refused the service's request, or its answer was invalid.",
-    503: "Redis, S3 or the source is unavailable; Retry-After says when to try again.",
-    505: "The request uses HTTP/1.0, in which an incomplete file looks complete.",
-}
-
-
-def documented(
-    shape: type[Problem | Detail | Flat], *statuses: int
-) -> dict[int | str, dict[str, Any]]:
-    """Returns the OpenAPI entries of an operation's error answers, whose body has this shape.
-
-    The entries are those of the given statuses and of the statuses that all operations may answer:
-    401, 403, 405, 500 and 503.
-    """
-    media_type = "application/problem+json" if shape is Problem else "application/json"
-    content = {media_type: {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}}}
-    return {
-        status: {"description": _STATUS_DESCRIPTIONS[status], "content": content}
-        for status in sorted({*statuses, 401, 403, 405, 500, 503})
-    }

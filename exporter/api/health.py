@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 
 import anyio
 import structlog
 from anyio import to_thread
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from exporter.api import responses
+from exporter.api.error_shapes import DETAIL
+from exporter.api.surface import Answer, Operation, Surface
 from exporter.errors import ExporterError
 from exporter.service.exports import ExportService
 
@@ -22,7 +24,6 @@ FRESH_SECONDS = 1.0
 """Age, in seconds, up to which the result of a check is returned again without a new check."""
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-router = APIRouter(tags=["health"])
 
 
 class Probe:
@@ -81,26 +82,6 @@ class Health:
         return {name: found[name] for name in self._probes}
 
 
-@router.get(
-    "/health",
-    summary="Check Redis and S3",
-    responses={
-        200: {
-            "description": "Both answer.",
-            "content": {
-                "application/json": {"example": {"status": "ok", "redis": "ok", "s3": "ok"}}
-            },
-        },
-        503: {
-            "description": "At least one does not answer; its entry says so.",
-            "content": {
-                "application/json": {
-                    "example": {"status": "unavailable", "redis": "ok", "s3": "unavailable"}
-                }
-            },
-        },
-    },
-)
 async def health(request: Request) -> Response:
     """Answers 200 if Redis and S3 work, otherwise 503; the body has the result for each of them.
 
@@ -113,22 +94,6 @@ async def health(request: Request) -> Response:
     )
 
 
-@router.get(
-    "/v2/health",
-    summary="Check the service, for Hirebase's command line",
-    responses={
-        200: {
-            "description": "Redis and S3 answer.",
-            "content": {"application/json": {"example": {"status": "ok", "version": "1.0.0"}}},
-        },
-        503: {
-            "description": "Redis or S3 does not answer.",
-            "content": {
-                "application/json": {"example": {"status": "unavailable", "version": "1.0.0"}}
-            },
-        },
-    },
-)
 async def hirebase(request: Request) -> Response:
     """Answers 200 or 503 like `/health`, with the body that Hirebase's command line expects."""
     verdicts = await request.app.state.health.verdicts()
@@ -137,10 +102,62 @@ async def hirebase(request: Request) -> Response:
     return responses.reply(body, 200 if healthy else 503)
 
 
-@router.get("/health/live", summary="Check that the process is alive")
 async def live() -> Response:
     """Answers 200 as long as this process answers requests, even if Redis or S3 does not work.
 
     Use only this check to decide about restarts, because a restart does not repair Redis or S3.
     """
     return responses.reply({"status": "ok"})
+
+
+def _verdict(description: str, example: Mapping[str, str] | None = None) -> Answer:
+    schema = {"type": "object", "additionalProperties": {"type": "string"}}
+    content = {"schema": schema, **({"example": example} if example else {})}
+    return Answer(description, content={"application/json": content})
+
+
+SURFACE = Surface(
+    name="health",
+    tag="health",
+    description="Checks of the service. No API key is needed.",
+    prefixes=("/health",),
+    errors=DETAIL,
+    operations=(
+        Operation(
+            "GET /health",
+            health,
+            "getHealth",
+            "Check Redis and S3",
+            {
+                200: _verdict("Both answer.", {"status": "ok", "redis": "ok", "s3": "ok"}),
+                503: _verdict(
+                    "At least one does not answer; its entry says so.",
+                    {"status": "unavailable", "redis": "ok", "s3": "unavailable"},
+                ),
+            },
+            is_public=True,
+        ),
+        Operation(
+            "GET /v2/health",
+            hirebase,
+            "getHirebaseHealth",
+            "Check the service, for Hirebase's command line",
+            {
+                200: _verdict("Redis and S3 answer.", {"status": "ok", "version": "1.0.0"}),
+                503: _verdict(
+                    "Redis or S3 does not answer.", {"status": "unavailable", "version": "1.0.0"}
+                ),
+            },
+            is_public=True,
+        ),
+        Operation(
+            "GET /health/live",
+            live,
+            "getLiveness",
+            "Check that the process is alive",
+            {200: _verdict("Successful Response")},
+            is_public=True,
+        ),
+    ),
+    extras="name",
+)

@@ -10,7 +10,6 @@ import structlog
 from fastapi import Request
 from pydantic import BaseModel
 
-from exporter.api import errors
 from exporter.api.refusal import Refusal
 from exporter.core import canonical, limits
 from exporter.core.exports import Export
@@ -63,7 +62,7 @@ def read_key(request: Request, asked: BaseModel | None = None) -> Idempotency | 
     elif _BARE.fullmatch(value):
         key = value
     if len(given) > 1 or not 1 <= len(key) <= MAX_KEY_CHARS:
-        raise _invalid(request)
+        raise _invalid()
     body = asked.model_dump(mode="json") if asked is not None else None
     for name, default in _NEWER_FIELDS.items():
         if body is not None and body.get(name) == default:
@@ -90,13 +89,13 @@ def log_and_headers(export: Export, meant_id: str) -> Mapping[str, str]:
     return {"Idempotency-Replayed": "true"} if replayed else {}
 
 
-def _invalid(request: Request) -> Refusal:
+def _invalid() -> Refusal:
     detail = (
         f"Idempotency-Key should be one key of 1 to {MAX_KEY_CHARS} visible ASCII characters, "
         "preferably a UUID, with or without double quotes"
     )
     return Refusal(
-        400 if errors.is_native(request.url.path) else 422,
+        400,
         "idempotency_key_invalid",
         detail,
         problems=[

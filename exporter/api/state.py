@@ -11,6 +11,7 @@ from typing import TypeGuard, TypeVar, cast
 from fastapi import FastAPI, Request
 
 from exporter import wiring
+from exporter.api.surface import Surfaces
 from exporter.core.exports import Export, Spec
 from exporter.service.exports import ExportService
 from exporter.store.base import ExportStore, Idempotency, Quota
@@ -30,10 +31,11 @@ from exporter.webhooks.endpoint_store import Endpoints
 T = TypeVar("T")
 
 
-def bind(app: FastAPI, service: ExportService, keys: KeyRing) -> None:
-    """Attaches the export service, the API keys and the stores to an app."""
+def bind(app: FastAPI, surfaces: Surfaces, service: ExportService, keys: KeyRing) -> None:
+    """Attaches the surfaces, the export service, the API keys and the stores to an app."""
     settings = service.settings
     names = KeyNames(settings.redis_prefix)
+    app.state.surfaces = surfaces
     app.state.service = service
     app.state.keys = keys
     app.state.credits = Credits(keys.client, names)
@@ -44,6 +46,11 @@ def bind(app: FastAPI, service: ExportService, keys: KeyRing) -> None:
     app.state.guard = private.guard(
         settings.webhook_allow_private, allow_http=settings.webhook_allow_http
     )
+
+
+def surfaces_of(request: Request) -> Surfaces:
+    """Returns the surfaces of the request's app."""
+    return cast("Surfaces", request.app.state.surfaces)
 
 
 def service_of(request: Request) -> ExportService:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 from fastapi import Request
 from pydantic import BaseModel, Field
 
+from exporter.api.openapi import bounds
 from exporter.api.state import endpoints_of, guard_of
 from exporter.core import events as event_names
 from exporter.core.exports import Hook
@@ -32,6 +33,9 @@ WEBHOOK_URL_DESCRIPTION = (
 )
 
 EventName = Annotated[str, Field(max_length=MAX_EVENT_NAME_CHARS)]
+
+URL: Any = Field(None, description=WEBHOOK_URL_DESCRIPTION, json_schema_extra=bounds.WEBHOOK)
+"""The field `webhook_url` of requests whose bounds are documented."""
 
 _lookups = threading.BoundedSemaphore(MAX_LOOKUP_THREADS)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validat
 from pydantic_core import PydanticCustomError
 
 from exporter.contracts import timestamps
-from exporter.contracts.filters import Text
+from exporter.contracts.filters import Text, WireText
 
 MAX_IDS = 1_000
 """Maximum number of ids on one page of a search, and in one request for many records."""
@@ -22,7 +22,16 @@ def _moment(value: object) -> str | None:
     raise PydanticCustomError("datetime_parsing", "Input should be a time as YYYY-MM-DD hh:mm:ss")
 
 
-Moment = Annotated[str | None, PlainValidator(_moment, json_schema_input_type=str | None)]
+Moment = Annotated[
+    str | None,
+    PlainValidator(_moment, json_schema_input_type=WireText | None),
+    Field(
+        json_schema_extra={
+            "pattern": "^[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
+            " ([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]$"
+        }
+    ),
+]
 Flag = Annotated[bool, Field(strict=True)] | None
 
 

@@ -107,11 +107,13 @@ def _optional(check: Callable[[Any], object], wire: Any) -> PlainValidator:
     )
 
 
-Text = Annotated[str | None, _optional(_text, str)]
-Texts = Annotated[str | list[str] | None, _optional(_texts, str | list[str])]
+WireText = Annotated[str, Field(pattern=r"\S", max_length=MAX_TEXT_CHARS)]
+"""The JSON Schema of a text; `_text` enforces the same bounds."""
+Text = Annotated[str | None, _optional(_text, WireText)]
+Texts = Annotated[str | list[str] | None, _optional(_texts, WireText | list[WireText])]
 Flag = Annotated[bool | None, _optional(_flag, bool | Literal["true", "false"])]
-Day = Annotated[str | None, _optional(_day, str)]
-Month = Annotated[str | None, _optional(_month, str)]
+Day = Annotated[str | None, _optional(_day, WireText)]
+Month = Annotated[str | None, _optional(_month, WireText)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from exporter.contracts.filters import (
     MAX_ENTRIES,
@@ -114,6 +114,8 @@ class Point(Strict):
 class Location(Strict):
     """A place; a posting matches only if every given part of the place matches."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
     city: Text = None
     region: Text = None
     country: Text = None
@@ -187,9 +189,17 @@ class JobSearch(Strict):
     sub_industry: Texts = None
     job_board: Texts = None
     job_slug: Text = None
-    date_posted: Day = Field(None, description="Posted on or after this day, YYYY-MM-DD.")
+    date_posted: Day = Field(
+        None,
+        description="Posted on or after this day, YYYY-MM-DD.",
+        json_schema_extra={"format": "date"},
+    )
     days_ago: Annotated[int, Field(strict=True, ge=0, le=36_500)] | None = None
-    month: Month = Field(None, description="Posted in this month, YYYY-MM.")
+    month: Month = Field(
+        None,
+        description="Posted in this month, YYYY-MM.",
+        json_schema_extra={"pattern": "^[12][0-9]{3}-(0[1-9]|1[0-2])$"},
+    )
     visa: Flag = None
     include_expired: Flag = None
     hide_seen_jobs: Flag = None
@@ -199,8 +209,12 @@ class JobSearch(Strict):
     return_raw_description: Flag = None
     sort_by: Literal["relevance", "date_posted", "salary", "company", "yoe"] | None = None
     sort_order: Literal["asc", "desc"] | None = None
-    page: Annotated[int, Field(strict=True, ge=1)] | None = None
-    limit: Annotated[int, Field(strict=True, ge=1)] | None = None
+    page: Annotated[int, Field(strict=True, ge=1)] | None = Field(
+        None, json_schema_extra={"minimum": 1}
+    )
+    limit: Annotated[int, Field(strict=True, ge=1)] | None = Field(
+        None, json_schema_extra={"minimum": 1}
+    )
 
     @model_validator(mode="after")
     def _one_value_each(self) -> Self:

@@ -15,7 +15,7 @@ import uvicorn
 
 from exporter.api import shortcut
 from exporter.api.app import create_app
-from exporter.api.surfaces.native import exports
+from exporter.api.surfaces.native import views
 from exporter.clock import SystemClock
 from exporter.config import Config
 from exporter.core.checkpoints import RowCounts
@@ -206,7 +206,7 @@ def test_what_is_refused_is_refused_as_the_framework_refuses_it(
 
     # When
     short = ask()
-    monkeypatch.setattr(shortcut, "endpoint", lambda scope: None)
+    monkeypatch.setattr(shortcut.Shortcut, "endpoint", lambda self, scope: None)
     long = ask()
 
     # Then
@@ -322,7 +322,7 @@ def test_a_failure_of_ours_is_a_500_and_its_log_names_the_request(
         raise RuntimeError("nobody expected this")
 
     export_id = create(api, "native").json()["id"]
-    monkeypatch.setattr(exports, "view", fail)
+    monkeypatch.setattr(views, "view", fail)
 
     # When
     with captured_logs() as lines:

@@ -1,103 +1,63 @@
-"""Completes the OpenAPI document with the parts that FastAPI does not know.
+"""Makes the OpenAPI document of the surfaces, with the parts that FastAPI does not know.
 
-The handlers read and write bodies themselves, so FastAPI does not know the schemas of the bodies.
+The handlers read and write bodies themselves, so FastAPI knows only their query parameters.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from exporter.api import auth, errors, pipeline_errors
-from exporter.api import responses as answers
-from exporter.api.openapi import bounds, error_answers, operations
-from exporter.api.surfaces.coresignal import data_requests, files
-from exporter.api.surfaces.hirebase import searches, tasks, usage
-from exporter.api.surfaces.native import estimate, exports
-from exporter.api.surfaces.pipeline import export
-from exporter.api.surfaces.webhooks import deliveries, endpoints, resends
-from exporter.contracts.coresignal import JobFilters
-from exporter.contracts.hirebase import JobSearch
+from exporter.api import auth, headers
+from exporter.api.openapi import bounds, error_answers
+from exporter.api.surface import Answer, Body, ErrorShape, Header, Operation, Surfaces
 
-_RESPONSE_TYPES = (
-    tasks.Task,
-    tasks.TaskPage,
-    searches.Listing,
-    searches.ExpiredListing,
-    searches.Posting,
-    searches.Estimate,
-    searches.Industries,
-    searches.Categories,
-    usage.UsageSummary,
-    exports.Export,
-    exports.ExportPage,
-    estimate.Records,
-    answers.Deleted,
-    data_requests.DataRequest,
-    files.Files,
-    files.Pending,
-    export.Jobs,
-    endpoints.WebhookEndpoint,
-    endpoints.WebhookEndpointMade,
-    endpoints.WebhookEndpoints,
-    endpoints.WebhookSecret,
-    deliveries.WebhookDelivery,
-    deliveries.WebhookDeliveries,
-    resends.Recovery,
-    errors.Detail,
-    pipeline_errors.Flat,
-    errors.Problem,
-)
-_REQUEST_MODELS = (
-    tasks.TaskRequest,
-    searches.ExpiredRequest,
-    exports.ExportRequest,
-    estimate.EstimateRequest,
-    data_requests.FilterRequest,
-    data_requests.DslRequest,
-    data_requests.IdsRequest,
-    endpoints.EndpointRequest,
-    endpoints.RotateRequest,
-    resends.RecoverRequest,
-    JobSearch,
-    JobFilters,
-)
-_EXAMPLES = {
-    **tasks.EXAMPLES,
-    **searches.EXAMPLES,
-    **usage.EXAMPLES,
-    **exports.EXAMPLES,
-    **export.EXAMPLES,
-    **estimate.EXAMPLES,
-    **files.EXAMPLES,
-    **endpoints.EXAMPLES,
-    **deliveries.EXAMPLES,
-    **resends.EXAMPLES,
-}
-_KEYLESS = ("/health", "/v2/health", "/v2/jobs/data/")
-"""Beginnings of the paths that need no API key."""
 _GUIDE = resources.files("exporter.api.openapi").joinpath("guide.md")
 """What holds for all contracts; the description of the whole document."""
+_SCHEMAS = "#/components/schemas/{}"
+_ON_EVERY_ANSWER = (headers.REQUEST_ID, headers.IGNORED)
+_ON_ERRORS: Mapping[int, tuple[Header, ...]] = {
+    401: (headers.WWW_AUTHENTICATE,),
+    403: (headers.WWW_AUTHENTICATE,),
+    405: (headers.ALLOW,),
+    429: (headers.RETRY_AFTER, headers.BILLING_CODE),
+    503: (headers.RETRY_AFTER,),
+}
+_ERRORS_WITHOUT_KEY = (405, 500)
+_ERRORS_WITH_KEY = (401, 403, 405, 500, 503)
+"""Statuses of errors that every operation may answer, which needs no API key or needs one."""
+_UNMETERED = (401, 405)
+"""Statuses of answers without headers about a rate limit."""
 
 
-def complete(app: FastAPI) -> None:
+def complete(app: FastAPI, surfaces: Surfaces) -> None:
     """Adds all schemas, examples, errors and security schemes to the app's OpenAPI document."""
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = generated()
-            components = document.setdefault("components", {})
-            components["securitySchemes"] = auth.SCHEMES
-            components["schemas"] = _schemas()
             document["info"]["description"] = _GUIDE.read_text("utf-8")
-            _fix_operations(document["paths"])
-            bounds.narrow(document)
-            operations.describe(document)
+            document["tags"] = [
+                {"name": one.tag, "description": one.description} for one in surfaces
+            ]
+            for operation in _operations(surfaces):
+                entry = document["paths"][operation.path][operation.method.lower()]
+                entry["responses"] = _responses(operation, surfaces.errors(operation.path))
+                if not operation.is_public:
+                    entry["security"] = [{scheme: []} for scheme in auth.SCHEMES]
+            document["components"] = {
+                "securitySchemes": auth.SCHEMES,
+                "schemas": _schemas(surfaces),
+                "headers": _headers(surfaces),
+            }
+            bounds.remove_titles(document)
             error_answers.share(document)
             app.openapi_schema = document
         return app.openapi_schema
@@ -105,58 +65,80 @@ def complete(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _schemas() -> dict[str, Any]:
-    place = "#/components/schemas/{}"
-    _, answered = msgspec.json.schema_components(
-        _RESPONSE_TYPES, ref_template=place.format("{name}")
+def _operations(surfaces: Surfaces) -> Iterable[Operation]:
+    return (operation for surface in surfaces for operation in surface.operations)
+
+
+def error_statuses(operation: Operation) -> set[int]:
+    """Returns the statuses of all errors of an operation that have the surface's shape."""
+    common = _ERRORS_WITHOUT_KEY if operation.is_public else _ERRORS_WITH_KEY
+    return {*operation.errors, *common} - operation.answers.keys()
+
+
+def _responses(operation: Operation, shape: ErrorShape) -> dict[str, Any]:
+    found = {status: _answer(answer) for status, answer in operation.answers.items()}
+    for status in sorted(error_statuses(operation)):
+        found[status] = error_answers.answer(shape, status)
+    for status, response in found.items():
+        response["headers"] = {
+            one.name: {"$ref": f"#/components/headers/{one.name}"}
+            for one in _headers_of(operation, status)
+        }
+    return {str(status): response for status, response in found.items()}
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if answer.shape is not None:
+        schema = {"$ref": _SCHEMAS.format(answer.shape.__name__)}
+        content["application/json"] = {"schema": schema, "example": answer.example}
+    content |= {media_type: dict(entry) for media_type, entry in answer.content.items()}
+    return {"description": answer.description, **({"content": content} if content else {})}
+
+
+def _headers_of(operation: Operation, status: int) -> list[Header]:
+    found = [*_ON_EVERY_ANSWER, *_ON_ERRORS.get(status, ())]
+    if status in operation.answers:
+        found += operation.answers[status].headers
+    elif isinstance(operation.errors, Mapping):
+        found += operation.errors.get(status, ())
+    if status not in _UNMETERED:
+        found += operation.limit_headers
+    return found
+
+
+def _headers(surfaces: Surfaces) -> dict[str, Any]:
+    return {
+        one.name: {
+            "description": one.description,
+            "schema": dict(one.schema),
+            "required": one is headers.REQUEST_ID,
+        }
+        for operation in _operations(surfaces)
+        for status in (*operation.answers, *error_statuses(operation))
+        for one in _headers_of(operation, status)
+    }
+
+
+def _schemas(surfaces: Surfaces) -> dict[str, Any]:
+    operations = list(_operations(surfaces))
+    answered = {one.shape for operation in operations for one in operation.answers.values()}
+    shapes = {surfaces.errors(operation.path).schema for operation in operations}
+    asked = {
+        model
+        for operation in operations
+        if operation.body is not None
+        for model in _models(operation.body)
+    }
+    _, of_answers = msgspec.json.schema_components(
+        (answered | shapes) - {None}, ref_template=_SCHEMAS.format("{name}")
     )
-    _, asked = models_json_schema(
-        [(model, "validation") for model in _REQUEST_MODELS], ref_template=place.format("{model}")
+    _, of_bodies = models_json_schema(
+        [(model, "validation") for model in asked], ref_template=_SCHEMAS.format("{model}")
     )
-    schemas: dict[str, Any] = answered | asked["$defs"]
-    search, filters = ({"$ref": place.format(model.__name__)} for model in (JobSearch, JobFilters))
-    # The type of the source decides which schema applies; a SQL source accepts neither.
-    either = {"anyOf": [search, filters, {"type": "object"}]}
-    for request, name, known in (
-        (tasks.TaskRequest, "search", {"allOf": [search]}),
-        (exports.ExportRequest, "query", either),
-        (estimate.EstimateRequest, "query", either),
-        (data_requests.FilterRequest, "filters", {"allOf": [filters]}),
-    ):
-        properties = schemas[request.__name__]["properties"]
-        properties[name] = {**known, "description": properties[name]["description"]}
+    schemas: dict[str, Any] = of_answers | of_bodies["$defs"]
     return schemas
 
 
-def _fix_operations(paths: dict[str, Any]) -> None:
-    for path, methods in paths.items():
-        for operation in methods.values():
-            if path.startswith(_KEYLESS):
-                _document_keyless(operation["responses"])
-            else:
-                operation["security"] = [{scheme: []} for scheme in auth.SCHEMES]
-            # Removes FastAPI's own 422, which it documents for every path with a parameter.
-            if "HTTPValidationError" in str(operation["responses"].get("422")):
-                del operation["responses"]["422"]
-    # Added here, because FastAPI drops every null, and the nulls are part of the contract.
-    for (path, method, status), example in _EXAMPLES.items():
-        content = paths[path][method]["responses"][status]["content"]
-        content["application/json"]["example"] = example
-
-
-def _document_keyless(responses: dict[str, Any]) -> None:
-    """Removes 401 and 403 from the documented answers of an operation that needs no API key.
-
-    The statuses 405 and 500 are added, and answers without a schema get one. `responses` is changed
-    in place.
-    """
-    common = errors.documented(errors.Detail)
-    for status in (405, 500):
-        responses.setdefault(str(status), common[status])
-    for refused in ("401", "403"):
-        responses.pop(refused, None)
-    words = {"type": "object", "additionalProperties": {"type": "string"}}
-    for response in responses.values():
-        content = response["content"]["application/json"]
-        if not content.get("schema"):
-            content["schema"] = words
+def _models(body: Body) -> list[type[BaseModel]]:
+    return [*([body.model] if isinstance(body.model, type) else []), *body.nested]

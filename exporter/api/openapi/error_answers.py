@@ -8,17 +8,37 @@ from __future__ import annotations
 
 import copy
 import json
-from http import HTTPStatus
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from exporter.api import errors, pipeline_errors
-from exporter.api.pipeline_errors import API_VERSION, Flat, FlatEntry
+from exporter.api import errors
+from exporter.api.refusal import Refusal
+from exporter.api.surface import Asked, ErrorShape
 from exporter.core.plans import CreditsSpent
+from exporter.errors import problem
 
-_REQUEST_ID = "3f2b8c61d0a94e7f"
-_FIELD = "Input should be a valid integer"
+_ASKED = Asked("3f2b8c61d0a94e7f", datetime(2026, 3, 2, 9, 15, 4, tzinfo=UTC), {"format": "xlsx"})
+_WRONG = problem(("body", "limit"), "Input should be a valid integer", "int_type")
+_DESCRIPTIONS = {
+    400: "The request is malformed.",
+    401: "No API key, an unknown or revoked key, or two different keys.",
+    402: "The key has too few credits left.",
+    403: "The key lacks the scope, or its plan does not include the request.",
+    404: "The caller has nothing with this id.",
+    405: "The path does not support this method; Allow lists the methods that it supports.",
+    409: "The request conflicts with the current state; `detail` says how.",
+    413: "The body is too large.",
+    415: "The body's Content-Type is not one of the documented types.",
+    416: "The range begins beyond the end of the file.",
+    422: "Fields are wrong; the answer names them.",
+    429: "Too many requests (Retry-After), or the plan is used up (X-Billing-Code).",
+    500: "The service failed; its log says why under the X-Request-Id.",
+    502: "The source refused the service's request, or its answer was invalid.",
+    503: "Redis, S3 or the source is unavailable; Retry-After says when to try again.",
+    505: "The request uses HTTP/1.0, in which an incomplete file looks complete.",
+}
 _EXAMPLES = {
     400: ("json_invalid", "the body is not JSON: expected `,` or `}` at byte 41"),
     401: ("unauthorized", "the API key is wrong or was revoked"),
@@ -33,7 +53,7 @@ _EXAMPLES = {
         "range_not_satisfiable",
         "the file has 3120441 bytes, none of them in the range",
     ),
-    422: ("invalid_request", "body.limit: " + _FIELD),
+    422: ("invalid_request", "body.limit: " + _WRONG["msg"]),
     429: ("rate_limited", "600 requests in 60 s are allowed: wait for the seconds in Retry-After"),
     500: ("internal", errors.unexpected().detail),
     502: ("source_refused", "the source answered 401: wrong API key"),
@@ -43,15 +63,27 @@ _EXAMPLES = {
 """Code and text of an error by status, for the examples."""
 
 
+def answer(shape: ErrorShape, status: int) -> dict[str, Any]:
+    """Returns the OpenAPI entry of an error in this shape, with an example."""
+    code, text = _EXAMPLES[status]
+    refusal = Refusal(status, code, text, problems=[_WRONG] if status == 422 else [])
+    body = shape.render(shape.examples.get(status, refusal), _ASKED)
+    content = {
+        "schema": {"$ref": f"#/components/schemas/{shape.schema.__name__}"},
+        "example": msgspec.to_builtins(body),
+    }
+    return {"description": _DESCRIPTIONS[status], "content": {shape.media_type: content}}
+
+
 def share(document: dict[str, Any]) -> None:
-    """Gives each error answer an example, and moves equal answers to `components/responses`.
+    """Moves equal error answers to `components/responses`.
 
     `document` is changed in place. The shared answers are named by shape and status, such as
     `Problem422`, with a number if their headers differ.
     """
     shared: dict[str, Any] = {}
     names: dict[str, str] = {}
-    for path, operations in document["paths"].items():
+    for operations in document["paths"].values():
         for operation in operations.values():
             responses = operation["responses"]
             for status in filter(_is_error, list(responses)):
@@ -59,7 +91,6 @@ def share(document: dict[str, Any]) -> None:
                 content = next(iter(response["content"].values()))
                 if "$ref" not in content["schema"]:
                     continue  # the health checks, whose answers have a shape of their own
-                content["example"] = _example(path, int(status))
                 text = json.dumps(response, sort_keys=True)
                 if text not in names:
                     name = f"{content['schema']['$ref'].rpartition('/')[2]}{status}"
@@ -142,27 +173,3 @@ def _without_empty(value: Any) -> Any:
 
 def _is_error(status: str) -> bool:
     return status.isdecimal() and int(status) >= 400
-
-
-def _example(path: str, status: int) -> Any:
-    code, text = _EXAMPLES[status]
-    wrong = status == 422
-    shape: errors.Problem | errors.Detail | Flat
-    if errors.is_native(path):
-        entries = [errors.ProblemEntry(_FIELD, "int_type", pointer="/limit")] if wrong else []
-        title = HTTPStatus(status).phrase
-        shape = errors.Problem("about:blank", title, status, text, code, _REQUEST_ID, entries)
-    elif errors.is_pipeline(path):
-        fields = []
-        if status == 400:
-            code, text = "validation_error", "query.format: choose csv or json"
-            fields = [FlatEntry("format", "choose csv or json", "xlsx")]
-        moment = "2026-03-02T09:15:04Z"
-        name = pipeline_errors.code(code)
-        shape = Flat(name, status, text, {}, fields, _REQUEST_ID, moment, API_VERSION)
-    elif wrong and not errors.is_bulk(path):
-        where: list[str | int] = ["body", "search", "limit"]
-        shape = errors.Detail([errors.DetailEntry(where, _FIELD, "int_type")])
-    else:
-        shape = errors.Detail(text)
-    return msgspec.to_builtins(shape)

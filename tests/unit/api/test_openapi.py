@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -11,27 +12,38 @@ import msgspec
 import pytest
 import redis
 
-from exporter.api import errors, pipeline_errors
-from exporter.api import responses as answers
+from exporter.api import errors
 from exporter.api.app import create_app
+from exporter.api.error_shapes import DETAIL, PROBLEM
 from exporter.api.openapi import error_answers
-from exporter.api.openapi.operations import OPERATIONS
-from exporter.api.surfaces.coresignal import data_requests, files
-from exporter.api.surfaces.hirebase import searches, tasks, usage
-from exporter.api.surfaces.native import estimate, exports
-from exporter.api.surfaces.pipeline import export
-from exporter.api.surfaces.webhooks import deliveries, endpoints, resends
+from exporter.api.surface import Operation, Surface
+from exporter.api.surface import Surfaces as Contracts
+from exporter.api.surfaces import registry
 from exporter.clock import FakeClock
-from exporter.config import Config
+from exporter.config import Config, Surfaces
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.sources.hirebase import HirebaseConfig
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore
 from exporter.store.redis.api_keys import KeyRing
+from tests import orders_surface
+
+SURFACES = (*registry.SURFACES, orders_surface.SURFACE)
+"""All surfaces, and a new one."""
 
 
 def document() -> dict[str, Any]:
+    whole: dict[str, Any] = json.loads(written())
+    return whole
+
+
+@functools.cache
+def written() -> str:
+    return write()
+
+
+def write() -> str:
     clock = FakeClock()
     engine = ExportService(
         settings=Settings(),
@@ -41,7 +53,7 @@ def document() -> dict[str, Any]:
         clock=clock,
     )
     # Redis is not asked before a request comes.
-    return create_app(engine, KeyRing(redis.Redis())).openapi()
+    return json.dumps(create_app(engine, KeyRing(redis.Redis()), SURFACES).openapi())
 
 
 def references(node: object) -> set[str]:
@@ -84,7 +96,7 @@ def test_every_reference_of_the_document_leads_to_a_schema() -> None:
 
 def test_the_document_is_json_and_the_same_each_time() -> None:
     # When
-    first, second = json.dumps(document()), json.dumps(document())
+    first, second = write(), write()
 
     # Then
     assert first == second
@@ -107,10 +119,7 @@ def test_every_operation_with_a_key_tells_its_errors_and_shows_an_example() -> N
                 assert status in ("204", "302", "304"), path
                 continue
             (media_type, content), *_ = response["content"].items()
-            if int(status) >= 400:
-                problem = media_type == "application/problem+json"
-                assert problem == errors.is_native(path), path
-            elif media_type != "application/gzip":
+            if int(status) < 400 and media_type != "application/gzip":
                 assert content["example"], path
         if "requestBody" in operation:
             assert {"413", "422"} <= set(responses)
@@ -122,7 +131,7 @@ def test_every_operation_has_a_name_that_a_generated_client_can_keep() -> None:
     names = {f"{method.upper()} {path}": one["operationId"] for path, method, one in operations()}
 
     # Then
-    assert names == {place: known.id for place, known in OPERATIONS.items()}
+    assert names == {one.place: one.id for made in SURFACES for one in made.operations}
     assert len(set(names.values())) == len(names)
     assert all(re.fullmatch(r"[a-z]+([A-Z][a-z]*|V1)*", name) for name in names.values())
 
@@ -160,67 +169,91 @@ def test_a_search_that_the_document_allows_has_no_blank_text() -> None:
         assert not re.search(schema["pattern"], " \t")
 
 
-SHAPES = {
-    "#/components/schemas/Task": tasks.Task,
-    "#/components/schemas/TaskPage": tasks.TaskPage,
-    "#/components/schemas/Listing": searches.Listing,
-    "#/components/schemas/ExpiredListing": searches.ExpiredListing,
-    "#/components/schemas/Posting": searches.Posting,
-    "#/components/schemas/Estimate": searches.Estimate,
-    "#/components/schemas/Industries": searches.Industries,
-    "#/components/schemas/Categories": searches.Categories,
-    "#/components/schemas/UsageSummary": usage.UsageSummary,
-    "#/components/schemas/Records": estimate.Records,
-    "#/components/schemas/Export": exports.Export,
-    "#/components/schemas/ExportPage": exports.ExportPage,
-    "#/components/schemas/Deleted": answers.Deleted,
-    "#/components/schemas/DataRequest": data_requests.DataRequest,
-    "#/components/schemas/Files": files.Files,
-    "#/components/schemas/Pending": files.Pending,
-    "#/components/schemas/Jobs": export.Jobs,
-    "#/components/schemas/WebhookEndpoint": endpoints.WebhookEndpoint,
-    "#/components/schemas/WebhookEndpointMade": endpoints.WebhookEndpointMade,
-    "#/components/schemas/WebhookEndpoints": endpoints.WebhookEndpoints,
-    "#/components/schemas/WebhookSecret": endpoints.WebhookSecret,
-    "#/components/schemas/WebhookDelivery": deliveries.WebhookDelivery,
-    "#/components/schemas/WebhookDeliveries": deliveries.WebhookDeliveries,
-    "#/components/schemas/Recovery": resends.Recovery,
-}
+OPERATIONS = [
+    pytest.param(surface, operation, id=operation.id)
+    for surface in SURFACES
+    for operation in surface.operations
+]
+"""Every operation of every surface; what is checked for them holds for a new surface as well."""
 
 
-def test_every_example_is_of_the_shape_that_is_answered() -> None:
-    checked = 0
-    for path, _, operation in operations():
-        for status, response in operation["responses"].items():
-            # Given
-            content = response.get("content", {}).get("application/json", {})
-            if "health" in path or int(status) >= 400 or "example" not in content:
-                continue
-
-            # When
-            parsed: object = msgspec.convert(content["example"], SHAPES[content["schema"]["$ref"]])
-
-            # Then
-            assert msgspec.to_builtins(parsed) == content["example"], path
-            checked += 1
-    assert checked == 49
+def documented(operation: Operation) -> dict[str, Any]:
+    """The operation's entry in the document, with its responses instead of references to them."""
+    whole = document()
+    entry: dict[str, Any] = whole["paths"][operation.path][operation.method.lower()]
+    shared = whole["components"]["responses"]
+    for status, response in entry["responses"].items():
+        if "$ref" in response:
+            entry["responses"][status] = shared[response["$ref"].rpartition("/")[2]]
+    return entry
 
 
-@pytest.mark.parametrize(
-    ("path", "model"),
-    [("/v2/jobs/export", tasks.TaskRequest), ("/v1/exports", exports.ExportRequest)],
-)
-def test_every_example_of_a_request_is_a_right_one(
-    path: str, model: type[tasks.TaskRequest | exports.ExportRequest]
+@pytest.mark.parametrize(("surface", "operation"), OPERATIONS)
+def test_every_example_of_an_answer_has_the_shape_that_is_answered(
+    surface: Surface, operation: Operation
 ) -> None:
     # Given
-    body = document()["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    responses = documented(operation)["responses"]
+
+    for status, answer in operation.answers.items():
+        if answer.shape is None:
+            continue
+
+        # When
+        example = responses[str(status)]["content"]["application/json"]["example"]
+        parsed: object = msgspec.convert(example, answer.shape)
+
+        # Then
+        assert example == answer.example
+        assert msgspec.to_builtins(parsed) == example
+
+
+@pytest.mark.parametrize(("surface", "operation"), OPERATIONS)
+def test_every_error_has_the_shape_of_its_surface_and_a_short_example_of_its_status(
+    surface: Surface, operation: Operation
+) -> None:
+    # Given
+    responses = documented(operation)["responses"]
+    common = {405, 500} if operation.is_public else {401, 403, 405, 500, 503}
+
+    for status in {*operation.errors, *common} - operation.answers.keys():
+        # When
+        ((media_type, content),) = responses[str(status)]["content"].items()
+        parsed: object = msgspec.convert(content["example"], surface.errors.schema)
+
+        # Then
+        assert media_type == surface.errors.media_type
+        assert content["schema"]["$ref"].endswith(f"/{surface.errors.schema.__name__}")
+        assert msgspec.to_builtins(parsed) == content["example"]
+        assert getattr(parsed, "status", status) == status
+        assert len(json.dumps(content["example"])) < 400
+        assert '"string"' not in json.dumps(content["example"])
+
+
+@pytest.mark.parametrize(("surface", "operation"), OPERATIONS)
+def test_every_example_of_a_request_is_a_right_one(surface: Surface, operation: Operation) -> None:
+    body = operation.body
+    if body is None:
+        assert "requestBody" not in documented(operation)
+        return
 
     # When
-    parsed = model.model_validate(body["example"])
+    entry = documented(operation)["requestBody"]["content"][body.media_type]
 
     # Then
-    assert parsed.format in ("csv", "json")
+    assert entry["example"] == body.example
+    assert {413, 422} <= set(operation.errors)
+    if isinstance(body.model, type):
+        body.model.model_validate(body.example)
+        assert body.model.__name__ in document()["components"]["schemas"]
+
+
+def test_the_sources_of_the_surfaces_are_those_of_the_configuration() -> None:
+    # When
+    defaults = {one.name: one.default_source for one in SURFACES if one.default_source}
+
+    # Then
+    assert Surfaces().model_dump() == defaults
 
 
 @pytest.mark.parametrize(
@@ -241,30 +274,10 @@ def test_the_shape_of_an_error_follows_from_the_first_step_of_the_path(
     path: str, native_shape: bool
 ) -> None:
     # When
-    decided = errors.is_native(path)
+    shape = Contracts(SURFACES, DETAIL).errors(path)
 
     # Then
-    assert decided == native_shape
-
-
-def test_every_error_has_a_short_example_of_its_own_shape_and_status() -> None:
-    shapes = {"Problem": errors.Problem, "Detail": errors.Detail, "Flat": pipeline_errors.Flat}
-    for path, _, operation in operations():
-        for status, response in operation["responses"].items():
-            # Given
-            (content,) = response.get("content", {"": {}}).values() if int(status) >= 400 else [{}]
-            if "$ref" not in content.get("schema", {}):
-                continue
-
-            # When
-            shape = shapes[content["schema"]["$ref"].rpartition("/")[2]]
-            parsed: object = msgspec.convert(content["example"], shape)
-
-            # Then
-            assert msgspec.to_builtins(parsed) == content["example"], path
-            assert getattr(parsed, "status", int(status)) == int(status)
-            assert len(json.dumps(content["example"])) < 400
-            assert '"string"' not in json.dumps(content["example"])
+    assert (shape is PROBLEM) == native_shape
 
 
 def test_equal_error_answers_are_written_once() -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
-from urllib.parse import parse_qs
+from typing import Any
 
 import msgspec
 import structlog
 from anyio import to_thread
 from fastapi import Request
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.responses import Response
 
 from exporter.api import (
@@ -20,6 +18,7 @@ from exporter.api import (
     bodies,
     deeds,
     errors,
+    headers,
     idempotency,
     responses,
     webhook_fields,
@@ -28,11 +27,30 @@ from exporter.api.bodies import TheBody, parse
 from exporter.api.files import uploads
 from exporter.api.refusal import Refusal
 from exporter.api.state import service_of
-from exporter.contracts.filters import refuse
+from exporter.api.surface import Answer, Body, Header, Operation
+from exporter.api.surfaces.coresignal.request_bodies import (
+    DslRequest,
+    FilterRequest,
+    IdsRequest,
+    Limited,
+    Options,
+    RequestIdentity,
+    parse_form,
+    parse_form_fields,
+    parse_id_form,
+    validate,
+)
+from exporter.api.surfaces.coresignal.versions import (
+    Version,
+    aliases,
+    too_many_matches,
+    version_of,
+)
+from exporter.contracts.coresignal import JobFilters
 from exporter.core import canonical, limits
 from exporter.core.exports import Export
 from exporter.core.plans import CreditsSpent
-from exporter.errors import ConfigurationError, FieldProblem, QueryError, problem, within
+from exporter.errors import ConfigurationError, FieldProblem, QueryError, within
 from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.store.base import Idempotency
@@ -51,102 +69,6 @@ MAX_DSL_CHARS = 15_000
 """Maximum length of an Elasticsearch query, as the vendor documents."""
 MAX_FORM_FIELD_BYTES = 4_000
 """Maximum size of a text field in an uploaded form."""
-
-MAX_FORM_FIELDS = 20_000
-"""Maximum number of fields in a form: more than the ids that it may contain."""
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class Version(NamedTuple):
-    """A version of the contract: the older (V1) or the current one (V2), which differ in limits."""
-
-    surface: str
-    path: str
-    """Beginning of the path of a data request, which its id follows."""
-    max_ids: int
-    max_rows: int | None
-    """Maximum number of rows that a search may match; None: no maximum."""
-
-
-V1 = Version("coresignal", "/v1/bulk_collect", 1_000_000, None)
-V2 = Version("coresignal-v2", "/v2/data_requests", 10_000, 10_000)
-
-
-def version_of(request: Request) -> Version:
-    """Returns the version of the contract to which the request's path belongs."""
-    return V1 if request.url.path.removeprefix("/cdapi").startswith("/v1/") else V2
-
-
-def _none_if_blank(url: str | None) -> str | None:
-    """Returns None for a blank URL, because the vendor's templates leave the field blank."""
-    return url if url and url.strip() else None
-
-
-def _parse_ids(value: Any) -> Any:
-    """Returns the ids as numbers; refuses too many ids, and the list at its first wrong one."""
-    if not isinstance(value, list):
-        return value
-    if len(value) > V2.max_ids:
-        raise uploads.too_many(V2.max_ids)
-    return [_parse_id(place, one) for place, one in enumerate(value)]
-
-
-def _parse_id(place: int, value: Any) -> int:
-    text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    if not (text.isascii() and text.isdigit() and len(text) <= uploads.MAX_ID_DIGITS):
-        shown = text[:50] if text else type(value).__name__
-        message = f"{shown!r} is not an id: ids are numbers of up to {uploads.MAX_ID_DIGITS} digits"
-        refuse("value_error", f"entry {place}: {message}")
-    return int(text)
-
-
-class _Options(webhook_fields.WebhookFields):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    webhook_url: Annotated[str | None, AfterValidator(_none_if_blank)] = Field(
-        None, description=webhook_fields.WEBHOOK_URL_DESCRIPTION + " Blank text counts as null."
-    )
-    data_format: Literal["json"] | None = Field(
-        None, description="Always `json`; accepted because older clients send this field."
-    )
-
-
-class _Limited(_Options):
-    limit: int | None = Field(None, ge=1, description="Maximum number of records.")
-
-
-class FilterRequest(_Limited):
-    """A request for postings that match filters. Unknown fields are rejected."""
-
-    filters: dict[str, Any] = Field(
-        description="The filters, all optional; `{}` matches every posting."
-    )
-
-
-class DslRequest(_Limited):
-    """A request for postings that match an Elasticsearch query, in either documented field."""
-
-    es_dsl_query: dict[str, Any] | None = Field(None, description='`{"query": {…}}`')
-    query: dict[str, Any] | None = Field(None, description="The query without the outer object.")
-
-
-class IdsRequest(_Limited):
-    """A request for postings with given ids."""
-
-    ids: Annotated[list[int], BeforeValidator(_parse_ids)] = Field(
-        description="Numbers, or strings of digits; each id once."
-    )
-
-
-class _RequestIdentity(BaseModel):
-    """The content that must be equal in all requests with the same Idempotency-Key."""
-
-    search: dict[str, Any]
-    limit: int | None
-    webhook_url: str | None
-    webhook_events: list[str] | None
-    ids: str | None
 
 
 class DataRequest(msgspec.Struct):
@@ -202,9 +124,9 @@ async def by_ids(request: Request) -> Response:
 
     def create() -> Response:
         if kind == "multipart/form-data":
-            asked = _parse_id_form({name: sink.value for name, sink in sinks.items()})
+            asked = parse_id_form({name: sink.value for name, sink in sinks.items()})
         elif kind == "application/x-www-form-urlencoded":
-            asked = _parse_id_form(_parse_form(body))
+            asked = parse_id_form(parse_form(body))
         else:
             asked = parse(
                 request,
@@ -233,12 +155,10 @@ async def by_id_file(request: Request) -> Response:
         raise Refusal(415, "unsupported_media_type", detail)
     bodies.check_encoding(request)
     lines = uploads.IdLines(version_of(request).max_ids)
-    texts = {name: uploads.Text(name, MAX_FORM_FIELD_BYTES) for name in _Options.model_fields}
+    texts = {name: uploads.Text(name, MAX_FORM_FIELD_BYTES) for name in Options.model_fields}
     sinks: dict[str, uploads.Sink] = {"ids_file": lines, **texts}
     await uploads.read(whole, request.stream(), sinks, max_bytes=MAX_UPLOAD_BYTES)
-    asked = _validate(
-        _Options, _parse_form_fields({name: sink.value for name, sink in texts.items()})
-    )
+    asked = validate(Options, parse_form_fields({name: sink.value for name, sink in texts.items()}))
 
     def create() -> Response:
         return _create_from_ids(request, caller, asked, None, lines.ids())
@@ -246,52 +166,10 @@ async def by_id_file(request: Request) -> Response:
     return await to_thread.run_sync(create, limiter=request.app.state.listings)
 
 
-def _parse_form(body: bytes) -> dict[str, str]:
-    """Returns the fields of a form; a field that is repeated becomes a list with commas."""
-    try:
-        text = body.decode()
-        fields = parse_qs(
-            text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS, errors="strict"
-        )
-    except UnicodeDecodeError:
-        detail = "the form is not in UTF-8: send it in UTF-8"
-        raise Refusal(400, "form_malformed", detail) from None
-    except ValueError:
-        message = f"the form has over {MAX_FORM_FIELDS} fields: send fewer"
-        raise errors.invalid([problem(("body",), message, "too_long")]) from None
-    return {name: ",".join(values) for name, values in fields.items()}
-
-
-def _parse_id_form(fields: Mapping[str, str]) -> IdsRequest:
-    """Parses a form whose field `ids` is `1,2`, `[1, 2]` or one id per line."""
-    given = _parse_form_fields(fields)
-    if "ids" in given:
-        given["ids"] = given["ids"].strip("[] \r\n\t").replace(",", " ").split()
-    limit = str(given.get("limit", ""))
-    if limit.isascii() and limit.isdigit() and len(limit) <= uploads.MAX_ID_DIGITS:
-        given["limit"] = int(limit)
-    return _validate(IdsRequest, given)
-
-
-def _parse_form_fields(fields: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the fields of a form that are not blank; `webhook_events` becomes a list of names."""
-    given: dict[str, Any] = {name: text for name, text in fields.items() if text.strip()}
-    if "webhook_events" in given:
-        given["webhook_events"] = given["webhook_events"].replace(",", " ").split()
-    return given
-
-
-def _validate(model: type[Model], given: Mapping[str, Any]) -> Model:
-    try:
-        return model.model_validate(given)
-    except ValidationError as error:
-        raise errors.invalid(errors.field_problems(error, model)) from None
-
-
 def _create_from_ids(
     request: Request,
     caller: ApiKey,
-    asked: _Options,
+    asked: Options,
     limit: int | None,
     ids: Sequence[int],
 ) -> Response:
@@ -304,7 +182,7 @@ def _create_from_ids(
 
 
 def _create_from_search(
-    request: Request, caller: ApiKey, asked: _Limited, search: Mapping[str, Any]
+    request: Request, caller: ApiKey, asked: Limited, search: Mapping[str, Any]
 ) -> Response:
     """Creates a data request for a search, and returns the response with its id.
 
@@ -339,8 +217,8 @@ def _create_from_search(
     )
 
 
-def _idempotency(request: Request, asked: _Options, **rest: Any) -> Idempotency | None:
-    marked = _RequestIdentity(
+def _idempotency(request: Request, asked: Options, **rest: Any) -> Idempotency | None:
+    marked = RequestIdentity(
         webhook_url=asked.webhook_url, webhook_events=asked.webhook_events, **rest
     )
     return idempotency.read_key(request, marked)
@@ -349,7 +227,7 @@ def _idempotency(request: Request, asked: _Options, **rest: Any) -> Idempotency 
 def _read_webhook(
     request: Request,
     caller: ApiKey,
-    asked: _Options,
+    asked: Options,
     search: Mapping[str, Any] | None = None,
 ) -> webhook_fields.RequestedWebhook:
     """Returns the webhook that the request asks for.
@@ -409,12 +287,6 @@ def _affordable_limit(
     if count is not None and count > most:
         raise too_many_matches(most)
     return limit if count is None else max(count, 1)
-
-
-def too_many_matches(most: int) -> Refusal:
-    """Returns the refusal of a search that matches too many postings, in the vendor's words."""
-    detail = f"Request matched too many IDs. Maximum is {most:,} IDs"
-    return Refusal(422, "too_many_matches", detail)
 
 
 def _search_digest(
@@ -502,3 +374,97 @@ def _created_response(request: Request, export: Export, headers: Mapping[str, st
 def _files_path(version: Version, export: Export) -> str:
     # Without host and base path, like the vendor's Location header.
     return f"{version.path}/{export.id}/files"
+
+
+_FILE_SCHEMA = {
+    "type": "object",
+    "required": ["ids_file"],
+    "additionalProperties": False,
+    "properties": {
+        "ids_file": {
+            "type": "string",
+            "format": "binary",
+            "description": "One id per line, without a header line.",
+        },
+        "data_format": {"type": "string", "enum": ["json"]},
+        "webhook_url": {"type": "string", "description": webhook_fields.WEBHOOK_URL_DESCRIPTION},
+        "webhook_events": {
+            "type": "string",
+            "description": "Event names separated by commas; default: all but `export.progress`.",
+        },
+    },
+}
+_FILTERS = Body(
+    FilterRequest,
+    {"filters": {"title": "Data Engineer", "country": "Germany"}, "limit": 500},
+    nested=(JobFilters,),
+)
+_DSL = Body(DslRequest, {"es_dsl_query": {"query": {"match": {"title": "engineer"}}}})
+_IDS = Body(IdsRequest, {"ids": [91927485, 91927486]})
+_ID_FILE = Body(
+    _FILE_SCHEMA, {"ids_file": "91927485\n91927486\n"}, media_type="multipart/form-data"
+)
+_CREATED = Answer(
+    "Accepted. Location is the path of its list of files.",
+    DataRequest,
+    {"request_id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11"},
+    (headers.LOCATION, headers.REPLAYED),
+)
+_IN_PROGRESS = Header("X-Data-Request-Id", "Id of the data request that is in progress.")
+
+
+def _operation(path: str, handler: Any, name: str, summary: str, body: Body) -> Operation:
+    return Operation(
+        f"POST {path}",
+        handler,
+        name,
+        summary,
+        {201: _CREATED},
+        {
+            **dict.fromkeys((400, 402, 413, 415, 422, 429, 502), ()),
+            409: (headers.LOCATION, _IN_PROGRESS),
+        },
+        body,
+        parameters=(idempotency.PARAMETER,),
+        aliases=aliases(path),
+    )
+
+
+_OLDER = "/v1/professional_network/job/bulk_collect"
+_NEWER = "/v2/data_requests/job_base"
+
+OPERATIONS = tuple(
+    _operation(*one)
+    for one in (
+        (
+            f"{_OLDER}/filter",
+            by_filter,
+            "collectByFiltersV1",
+            "Collect by filters (older path)",
+            _FILTERS,
+        ),
+        (
+            f"{_OLDER}/id_file",
+            by_id_file,
+            "collectByIdFileV1",
+            "Collect by a file of ids (older path)",
+            _ID_FILE,
+        ),
+        (f"{_NEWER}/filter", by_filter, "collectByFilters", "Collect by filters", _FILTERS),
+        (
+            f"{_NEWER}/es_dsl",
+            by_dsl,
+            "collectByQuery",
+            "Collect by an Elasticsearch query",
+            _DSL,
+        ),
+        (f"{_NEWER}/ids", by_ids, "collectByIds", "Collect by ids", _IDS),
+        (
+            f"{_NEWER}/id_file",
+            by_id_file,
+            "collectByIdFile",
+            "Collect by a file of ids",
+            _ID_FILE,
+        ),
+    )
+)

@@ -1,12 +1,4 @@
-"""The Coresignal contract: postings collected in bulk, by filters or by ids, as gzipped JSON Lines.
-
-An export is called a "data request" here. The older and the current paths work side by side, each
-also under the vendor's base path /cdapi; `data_requests.Version` has the differences.
-
-The vendor publishes no endpoint that lists data requests, shows their state or cancels them. A data
-request is an export, so the endpoints of other contracts do this under the same id. The headers
-Idempotency-Key, X-Data-Request-Id and Range and the field `unknown_ids_file` are our additions.
-"""
+"""Lists and downloads the files of data requests."""
 
 from __future__ import annotations
 
@@ -14,18 +6,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel
+from fastapi import Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from exporter.api import auth, errors, idempotency, responses, webhook_fields
-from exporter.api.errors import Detail
+from exporter.api import auth, headers, responses
 from exporter.api.files import downloads
 from exporter.api.files.downloads import ServedFile
 from exporter.api.refusal import Refusal
 from exporter.api.state import service_of
-from exporter.api.surfaces.coresignal import data_requests
-from exporter.api.surfaces.coresignal.data_requests import V1, V2, DataRequest
+from exporter.api.surface import Answer, Operation
+from exporter.api.surfaces.coresignal.versions import V1, V2, Version, aliases, too_many_matches
 from exporter.core.exports import Export, State
 from exporter.formats import registry
 from exporter.formats import registry as formats
@@ -53,26 +43,7 @@ class Files(msgspec.Struct, omit_defaults=True):
 
 PENDING = Pending("Data request is still being processed", [])
 _ID = "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11"
-_CREATED = {"request_id": _ID}
 _FILES = {"data_request_files": [f"part-00000-{_ID}-h000.json.gz"]}
-
-EXAMPLES: Mapping[tuple[str, str, str], Any] = {
-    ("/v1/professional_network/job/bulk_collect/filter", "post", "201"): _CREATED,
-    ("/v1/professional_network/job/bulk_collect/id_file", "post", "201"): _CREATED,
-    **{
-        (f"/v2/data_requests/job_base/{way}", "post", "201"): _CREATED
-        for way in ("filter", "id_file", "ids", "es_dsl")
-    },
-    **{
-        (f"{version.path}/{{request_id}}/files", "get", status): answer
-        for version in (V1, V2)
-        for status, answer in (("200", _FILES), ("202", msgspec.to_builtins(PENDING)))
-    },
-}
-"""Example responses by path, method and status."""
-
-
-# -- files -------------------------------------------------------------------------------------
 
 
 def files(request: Request, request_id: str) -> Response:
@@ -148,7 +119,7 @@ def _find_readable(request: Request, request_id: str) -> Export:
             raise Refusal(404, "expired", "The files of the data request are no longer kept")
         most = V2.max_rows if export.spec.surface == V2.surface else None
         if most is not None and export.result.record_count > most:
-            raise data_requests.too_many_matches(most)
+            raise too_many_matches(most)
     return export
 
 
@@ -184,62 +155,16 @@ def _served_files(export: Export) -> tuple[list[ServedFile], ServedFile | None]:
     return parts, served(name, lost.offset, lost.size) if lost else None
 
 
-# -- routes ------------------------------------------------------------------------------------
-
-
-def _response_doc(description: str, shape: type) -> dict[str, Any]:
-    content = {"schema": {"$ref": f"#/components/schemas/{shape.__name__}"}}
-    return {"description": description, "content": {"application/json": content}}
-
-
-def _request_doc(media_type: str, schema: Any, example: Any) -> dict[str, Any]:
+def _header(name: str, text: str) -> Mapping[str, Any]:
     return {
-        "parameters": [idempotency.PARAMETER],
-        "requestBody": {
-            "required": True,
-            "content": {media_type: {"schema": schema, "example": example}},
-        },
+        "name": name,
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": text,
     }
 
 
-def _json_request_doc(model: type[BaseModel], example: Any) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    return _request_doc("application/json", schema, example)
-
-
-_FILE_SCHEMA = {
-    "type": "object",
-    "required": ["ids_file"],
-    "additionalProperties": False,
-    "properties": {
-        "ids_file": {
-            "type": "string",
-            "format": "binary",
-            "description": "One id per line, without a header line.",
-        },
-        "data_format": {"type": "string", "enum": ["json"]},
-        "webhook_url": {"type": "string", "description": webhook_fields.WEBHOOK_URL_DESCRIPTION},
-        "webhook_events": {
-            "type": "string",
-            "description": "Event names separated by commas; default: all but `export.progress`.",
-        },
-    },
-}
-_BODIES = {
-    data_requests.by_filter: _json_request_doc(
-        data_requests.FilterRequest,
-        {"filters": {"title": "Data Engineer", "country": "Germany"}, "limit": 500},
-    ),
-    data_requests.by_dsl: _json_request_doc(
-        data_requests.DslRequest, {"es_dsl_query": {"query": {"match": {"title": "engineer"}}}}
-    ),
-    data_requests.by_ids: _json_request_doc(
-        data_requests.IdsRequest, {"ids": [91927485, 91927486]}
-    ),
-    data_requests.by_id_file: _request_doc(
-        "multipart/form-data", _FILE_SCHEMA, {"ids_file": "91927485\n91927486\n"}
-    ),
-}
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 # Data requests are gzipped; exports of other contracts have the format of their request.
 _FILE = {
@@ -247,116 +172,55 @@ _FILE = {
     "application/x-ndjson": _BYTES,
     "text/csv": {"schema": {"type": "string"}},
 }
-_FILE_HEADERS = {
-    "parameters": [
+_FILE_HEADERS = (headers.ETAG, headers.ACCEPT_RANGES, headers.CONTENT_DISPOSITION)
+
+
+def _operations(version: Version, suffix: str) -> tuple[Operation, Operation]:
+    path = f"{version.path}/{{request_id}}/files"
+    listing = Operation(
+        f"GET {path}",
+        files,
+        f"listFiles{suffix}",
+        "List the files of a data request",
         {
-            "name": name,
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string"},
-            "description": text,
-        }
-        for name, text in (
-            ("Range", "`bytes=0-99`: only these bytes are returned."),
-            ("If-Range", "An ETag: Range is ignored unless the file still has this ETag."),
-            ("If-None-Match", "An ETag: the status is 304 if the file still has this ETag."),
-        )
-    ]
-}
+            200: Answer("The names of the files.", Files, _FILES),
+            202: Answer(
+                "The files are not ready; poll again after Retry-After.",
+                Pending,
+                msgspec.to_builtins(PENDING),
+                (headers.RETRY_AFTER,),
+            ),
+        },
+        (404, 422),
+        aliases=aliases(path),
+    )
+    download = Operation(
+        f"GET {path}/{{file_name}}",
+        file,
+        f"downloadFile{suffix}",
+        "Download a file of a data request",
+        {
+            200: Answer("The file.", headers=_FILE_HEADERS, content=_FILE),
+            206: Answer(
+                "A byte range of the file.",
+                headers=(*_FILE_HEADERS, headers.CONTENT_RANGE),
+                content=_FILE,
+            ),
+            302: Answer("A redirect to the file in the file store.", headers=(headers.LOCATION,)),
+            304: Answer(
+                "The caller already has the current file.",
+                headers=(headers.ETAG, headers.ACCEPT_RANGES),
+            ),
+        },
+        {404: (), 416: (headers.CONTENT_RANGE,), 422: ()},
+        parameters=(
+            _header("Range", "`bytes=0-99`: only these bytes are returned."),
+            _header("If-Range", "An ETag: Range is ignored unless the file still has this ETag."),
+            _header("If-None-Match", "An ETag: the status is 304 if the file still has this ETag."),
+        ),
+        aliases=aliases(f"{path}/{{file_name}}"),
+    )
+    return listing, download
 
 
-def _router() -> APIRouter:
-    """Builds the routes of all paths.
-
-    The OpenAPI document shows each operation once: without the base path /cdapi, and under
-    `job_base` only, because `job_base` and `job_multi_source` are the same data here.
-    """
-    router = APIRouter(tags=["coresignal"])
-
-    def post(path: str, handler: Any, summary: str, *, shown: bool) -> None:
-        router.add_api_route(
-            path,
-            handler,
-            methods=["POST"],
-            summary=summary,
-            status_code=201,
-            response_model=None,
-            include_in_schema=shown,
-            openapi_extra=_BODIES[handler],
-            responses={
-                201: _response_doc(
-                    "Accepted. Location is the path of its list of files.", DataRequest
-                ),
-                **errors.documented(Detail, 400, 402, 409, 413, 415, 422, 429, 502),
-            },
-        )
-
-    for base in ("", "/cdapi"):
-        shown = not base
-        older = f"{base}/v1/professional_network/job/bulk_collect"
-        post(
-            f"{older}/filter",
-            data_requests.by_filter,
-            "Collect by filters (older path)",
-            shown=shown,
-        )
-        post(
-            f"{older}/id_file",
-            data_requests.by_id_file,
-            "Collect by a file of ids (older path)",
-            shown=shown,
-        )
-        for data_set in ("job_base", "job_multi_source"):
-            place = f"{base}/v2/data_requests/{data_set}"
-            known = shown and data_set == "job_base"
-            post(f"{place}/filter", data_requests.by_filter, "Collect by filters", shown=known)
-            post(
-                f"{place}/es_dsl",
-                data_requests.by_dsl,
-                "Collect by an Elasticsearch query",
-                shown=known,
-            )
-            post(f"{place}/ids", data_requests.by_ids, "Collect by ids", shown=known)
-            post(
-                f"{place}/id_file",
-                data_requests.by_id_file,
-                "Collect by a file of ids",
-                shown=known,
-            )
-        for version in (V1, V2):
-            router.add_api_route(
-                f"{base}{version.path}/{{request_id}}/files",
-                files,
-                methods=["GET"],
-                summary="List the files of a data request",
-                response_model=None,
-                include_in_schema=shown,
-                responses={
-                    200: _response_doc("The names of the files.", Files),
-                    202: _response_doc(
-                        "The files are not ready; poll again after Retry-After.", Pending
-                    ),
-                    **errors.documented(Detail, 404, 422),
-                },
-            )
-            router.add_api_route(
-                f"{base}{version.path}/{{request_id}}/files/{{file_name}}",
-                file,
-                methods=["GET"],
-                response_class=Response,
-                summary="Download a file of a data request",
-                response_model=None,
-                include_in_schema=shown,
-                openapi_extra=_FILE_HEADERS,
-                responses={
-                    200: {"description": "The file.", "content": _FILE},
-                    206: {"description": "A byte range of the file.", "content": _FILE},
-                    302: {"description": "A redirect to the file in the file store."},
-                    304: {"description": "The caller already has the current file."},
-                    **errors.documented(Detail, 404, 416, 422),
-                },
-            )
-    return router
-
-
-router = _router()
+OPERATIONS = (*_operations(V1, "V1"), *_operations(V2, ""))

@@ -11,15 +11,16 @@ from typing import Annotated, Any
 
 import msgspec
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from fastapi import Query, Request
+from pydantic import AfterValidator, ConfigDict, Field
 from starlette.responses import Response
 
 from exporter.api import creating, errors, responses, webhook_fields
 from exporter.api.bodies import TheBody, parse
-from exporter.api.errors import Detail
+from exporter.api.openapi import bounds
 from exporter.api.refusal import Refusal
 from exporter.api.state import service_of
+from exporter.api.surface import Answer, Body, Operation
 from exporter.api.surfaces.hirebase import tasks, usage
 from exporter.contracts import timestamps
 from exporter.contracts.filters import refuse
@@ -28,8 +29,6 @@ from exporter.core import limits
 from exporter.errors import FieldProblem, QueryError, problem, within
 from exporter.service.exports import ExportService
 from exporter.sources.hirebase import HirebaseSource
-
-router = APIRouter(prefix="/v2", tags=["hirebase"])
 
 MAX_CONCURRENT_SOURCE_REQUESTS = 16
 """Concurrent requests of one process to sources while callers wait for the response.
@@ -53,11 +52,20 @@ class ExpiredRequest(webhook_fields.WebhookFields):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    since: timestamps.Moment = Field(description="A date, or a time in ISO 8601.")
-    notify: Annotated[bool, AfterValidator(_without_mail)] = Field(
-        False, description="`true` is rejected: this service sends no e-mail."
+    since: timestamps.Moment = Field(
+        description="A date, or a time in ISO 8601.", json_schema_extra=bounds.DAY_OR_MOMENT
     )
-    limit: int | None = Field(None, ge=1, description="Maximum number of records; null: all.")
+    notify: Annotated[bool, AfterValidator(_without_mail)] = Field(
+        False,
+        description="`true` is rejected: this service sends no e-mail.",
+        json_schema_extra={"const": False},
+    )
+    limit: int | None = Field(
+        None,
+        ge=1,
+        description="Maximum number of records; null: all.",
+        json_schema_extra=bounds.COUNT,
+    )
 
 
 class Listing(msgspec.Struct):
@@ -111,33 +119,6 @@ class Categories(msgspec.Struct):
 _POSTING = {"_id": "6650f1c2", "job_title": "Data Engineer", "company_name": "Acme"}
 _TOTALS = {"total_count": 1204, "page": 1, "limit": 1, "total_pages": 1204}
 _LISTING = {"jobs": [_POSTING], **_TOTALS, "company_count": 310}
-EXAMPLES: Mapping[tuple[str, str, str], Any] = {
-    ("/v2/jobs/search", "post", "200"): _LISTING,
-    ("/v2/jobs/estimate", "post", "200"): {"cost": 1204},
-    ("/v2/jobs/expired-jobs", "get", "200"): {"jobs": [{"_id": "6650f1c2"}], **_TOTALS},
-    ("/v2/jobs/expired-jobs/export", "post", "202"): {
-        **tasks.QUEUED_EXAMPLE,
-        "type": "export_expired_jobs",
-        "input": {"query": {"since": "2026-03-01", "limit": None}, "format": "json"},
-        "format": "json",
-    },
-    ("/v2/jobs/data/industries", "get", "200"): {
-        "industries": ["Construction", "Design"],
-        "sub_industries": ["Architecture", "Building Construction"],
-    },
-    ("/v2/jobs/data/categories", "get", "200"): {"categories": ["Data", "Engineering"]},
-    ("/v2/jobs/{job_id}", "get", "200"): _POSTING,
-    ("/v2/hirebase/companies/{company_slug}/jobs/{job_slug}", "get", "200"): _LISTING,
-}
-"""Example responses by path, method and status."""
-
-
-def _request_doc(model: type[BaseModel], example: Mapping[str, Any]) -> dict[str, Any]:
-    content = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}, "example": example}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
-
-
-_SEARCH_DOCS = _request_doc(JobSearch, {"job_titles": ["Data Engineer"], "page": 1, "limit": 1})
 
 
 async def _run_in_thread(request: Request, ask: Callable[[], Response]) -> Response:
@@ -147,18 +128,6 @@ async def _run_in_thread(request: Request, ask: Callable[[], Response]) -> Respo
 # -- searches ----------------------------------------------------------------------------------
 
 
-@router.post(
-    "/jobs/search",
-    summary="Search",
-    response_model=None,
-    openapi_extra=_SEARCH_DOCS,
-    responses={
-        200: responses.shows(
-            "A page of postings. A page past the end is empty and has the true totals.", "Listing"
-        ),
-        **errors.documented(Detail, 404, 413, 422, 429, 502),
-    },
-)
 async def search(request: Request, body: TheBody) -> Response:
     """Returns a page of the matching postings; `limit` is 1 to 100, by default 10.
 
@@ -196,16 +165,6 @@ async def search(request: Request, body: TheBody) -> Response:
     return await _run_in_thread(request, ask)
 
 
-@router.post(
-    "/jobs/estimate",
-    summary="Estimate the cost of a search",
-    response_model=None,
-    openapi_extra=_SEARCH_DOCS,
-    responses={
-        200: responses.shows("The cost: one credit per record.", "Estimate"),
-        **errors.documented(Detail, 404, 413, 422, 429, 502),
-    },
-)
 async def estimate(request: Request, body: TheBody) -> Response:
     """Returns the price of an export: the number of matching postings, at most `limit`. Free.
 
@@ -239,15 +198,6 @@ async def estimate(request: Request, body: TheBody) -> Response:
     return await _run_in_thread(request, ask)
 
 
-@router.get(
-    "/hirebase/companies/{company_slug}/jobs/{job_slug}",
-    summary="Get the posting of a slug",
-    response_model=None,
-    responses={
-        200: responses.shows("A page as in a search, with one posting or none.", "Listing"),
-        **errors.documented(Detail, 404, 422, 429, 502),
-    },
-)
 async def by_slug(request: Request, company_slug: str, job_slug: str) -> Response:
     """Returns the posting with this slug at this company, expired or not."""
 
@@ -277,18 +227,15 @@ async def by_slug(request: Request, company_slug: str, job_slug: str) -> Respons
 # -- expired postings ----------------------------------------------------------------------------
 
 
-@router.get(
-    "/jobs/expired-jobs",
-    summary="List expired postings",
-    response_model=None,
-    responses={
-        200: responses.shows("A page of ids.", "ExpiredListing"),
-        **errors.documented(Detail, 404, 422, 429, 502),
-    },
-)
 async def expired_jobs(
     request: Request,
-    since: Annotated[timestamps.Moment, Query(description="A date, or a time in ISO 8601.")],
+    since: Annotated[
+        timestamps.Moment,
+        Query(
+            description="A date, or a time in ISO 8601.",
+            json_schema_extra=bounds.only(bounds.DAY_OR_MOMENT),
+        ),
+    ],
     page: Annotated[int, Query(ge=1)] = 1,
     limit: Annotated[int, Query(ge=1, le=MAX_EXPIRED_PAGE_SIZE)] = MAX_EXPIRED_PAGE_SIZE,
 ) -> Response:
@@ -303,17 +250,6 @@ async def expired_jobs(
     return await _run_in_thread(request, ask)
 
 
-@router.post(
-    "/jobs/expired-jobs/export",
-    summary="Create an export of expired postings",
-    status_code=202,
-    response_model=None,
-    openapi_extra=_request_doc(ExpiredRequest, {"since": "2026-03-01"}),
-    responses={
-        202: responses.shows("The task, queued. Poll it at the URL in Location.", "Task"),
-        **errors.documented(Detail, 404, 409, 413, 422, 429, 502),
-    },
-)
 async def export_expired(request: Request, body: TheBody) -> Response:
     """Records an export of the ids of expired postings and responds at once. Free.
 
@@ -343,15 +279,6 @@ async def export_expired(request: Request, body: TheBody) -> Response:
 # -- values of filters ----------------------------------------------------------------------------
 
 
-@router.get(
-    "/jobs/data/industries",
-    summary="List industries",
-    response_model=None,
-    responses={
-        200: responses.shows("The values that the source lists.", "Industries"),
-        **errors.documented(Detail, 404, 429, 502),
-    },
-)
 async def industries(request: Request) -> Response:
     """Returns the values of the filters `industry` and `sub_industry`. No key is needed.
 
@@ -361,15 +288,6 @@ async def industries(request: Request) -> Response:
     return await _run_in_thread(request, lambda: _catalogue_response(request, "industries"))
 
 
-@router.get(
-    "/jobs/data/categories",
-    summary="List job categories",
-    response_model=None,
-    responses={
-        200: responses.shows("The values that the source lists.", "Categories"),
-        **errors.documented(Detail, 404, 429, 502),
-    },
-)
 async def categories(request: Request) -> Response:
     """Returns the values of the filter `job_category`. No key is needed.
 
@@ -382,16 +300,6 @@ def _catalogue_response(request: Request, name: str) -> Response:
     return _json_response(_source(service_of(request)).catalogue.body(name))
 
 
-# After all other routes under /jobs, because any text may be the id of a posting.
-@router.get(
-    "/jobs/{job_id}",
-    summary="Get a posting",
-    response_model=None,
-    responses={
-        200: responses.shows("The posting.", "Posting"),
-        **errors.documented(Detail, 404, 429, 502),
-    },
-)
 async def job(request: Request, job_id: str) -> Response:
     """Returns the posting with this id. A metered key pays one credit; a 404 is free."""
 
@@ -466,3 +374,122 @@ def _find_problems(
 
 def _json_response(body: bytes) -> Response:
     return Response(body, media_type="application/json")
+
+
+_SEARCH = Body(JobSearch, {"job_titles": ["Data Engineer"], "page": 1, "limit": 1})
+_ASKS_SOURCE = {404: (), 429: usage.USAGE, 502: ()}
+_SEARCHES = {**_ASKS_SOURCE, 413: (), 422: ()}
+
+OPERATIONS = (
+    Operation(
+        "POST /v2/jobs/search",
+        search,
+        "searchJobs",
+        "Search",
+        {
+            200: Answer(
+                "A page of postings. A page past the end is empty and has the true totals.",
+                Listing,
+                _LISTING,
+                usage.USAGE,
+            )
+        },
+        _SEARCHES,
+        _SEARCH,
+        limit_headers=usage.RATE,
+    ),
+    Operation(
+        "POST /v2/jobs/estimate",
+        estimate,
+        "estimateJobs",
+        "Estimate the cost of a search",
+        {200: Answer("The cost: one credit per record.", Estimate, {"cost": 1204}, usage.USAGE)},
+        _SEARCHES,
+        _SEARCH,
+        limit_headers=usage.RATE,
+    ),
+    Operation(
+        "GET /v2/hirebase/companies/{company_slug}/jobs/{job_slug}",
+        by_slug,
+        "getJobBySlug",
+        "Get the posting of a slug",
+        {
+            200: Answer(
+                "A page as in a search, with one posting or none.", Listing, _LISTING, usage.USAGE
+            )
+        },
+        {**_ASKS_SOURCE, 422: ()},
+        limit_headers=usage.RATE,
+    ),
+    Operation(
+        "GET /v2/jobs/expired-jobs",
+        expired_jobs,
+        "listExpiredJobs",
+        "List expired postings",
+        {200: Answer("A page of ids.", ExpiredListing, {"jobs": [{"_id": "6650f1c2"}], **_TOTALS})},
+        (404, 422, 429, 502),
+        limit_headers=usage.RATE,
+    ),
+    Operation(
+        "POST /v2/jobs/expired-jobs/export",
+        export_expired,
+        "createExpiredTask",
+        "Create an export of expired postings",
+        {
+            202: tasks.CREATED._replace(
+                example={
+                    **tasks.QUEUED_EXAMPLE,
+                    "type": "export_expired_jobs",
+                    "input": {"query": {"since": "2026-03-01", "limit": None}, "format": "json"},
+                    "format": "json",
+                }
+            )
+        },
+        {**_SEARCHES, 409: ()},
+        Body(ExpiredRequest, {"since": "2026-03-01"}),
+        limit_headers=usage.RATE,
+    ),
+    Operation(
+        "GET /v2/jobs/data/industries",
+        industries,
+        "listIndustries",
+        "List industries",
+        {
+            200: Answer(
+                "The values that the source lists.",
+                Industries,
+                {
+                    "industries": ["Construction", "Design"],
+                    "sub_industries": ["Architecture", "Building Construction"],
+                },
+            )
+        },
+        (404, 429, 502, 503),
+        is_public=True,
+    ),
+    Operation(
+        "GET /v2/jobs/data/categories",
+        categories,
+        "listCategories",
+        "List job categories",
+        {
+            200: Answer(
+                "The values that the source lists.",
+                Categories,
+                {"categories": ["Data", "Engineering"]},
+            )
+        },
+        (404, 429, 502, 503),
+        is_public=True,
+    ),
+    # After all other paths under /jobs, because any text may be the id of a posting.
+    Operation(
+        "GET /v2/jobs/{job_id}",
+        job,
+        "getJob",
+        "Get a posting",
+        {200: Answer("The posting.", Posting, _POSTING, usage.USAGE)},
+        _ASKS_SOURCE,
+        limit_headers=usage.RATE,
+    ),
+)

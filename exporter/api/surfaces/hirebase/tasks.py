@@ -14,15 +14,17 @@ from typing import Annotated, Any
 import msgspec
 import structlog
 from anyio import to_thread
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import creating, errors, idempotency, refusal, responses, webhook_fields
+from exporter.api import creating, errors, headers, idempotency, refusal, responses, webhook_fields
 from exporter.api.bodies import TheBody
-from exporter.api.errors import Detail
+from exporter.api.openapi import bounds
 from exporter.api.state import service_of
+from exporter.api.surface import Answer, Body, Operation
 from exporter.api.surfaces.hirebase import usage
+from exporter.contracts.hirebase import JobSearch
 from exporter.core import exports, limits
 from exporter.core.exports import Dialect, State
 from exporter.core.plans import CreditsSpent
@@ -32,7 +34,6 @@ from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import ApiKey
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-router = APIRouter(prefix="/v2", tags=["hirebase"])
 
 
 FORMATS = ("csv", "json")
@@ -47,17 +48,28 @@ class TaskRequest(webhook_fields.WebhookFields):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    webhook_url: str | None = webhook_fields.URL
     search: dict[str, Any] = Field(
         description="The filters, all optional. `limit` is the maximum number of records;"
-        " without it all are exported. `{}` matches every posting."
+        " without it all are exported. `{}` matches every posting.",
+        json_schema_extra=bounds.objects(JobSearch),
     )
-    format: str = Field(max_length=100, description="`csv` or `json` (JSON Lines).")
-    priority: int = Field(0, description="0 to 9; a higher number is more urgent.")
+    format: str = Field(
+        max_length=100,
+        description="`csv` or `json` (JSON Lines).",
+        json_schema_extra=bounds.FORMAT,
+    )
+    priority: int = Field(
+        0,
+        description="0 to 9; a higher number is more urgent.",
+        json_schema_extra=bounds.PRIORITY,
+    )
     columns: (
         Annotated[list[Annotated[str, Field(max_length=200)]], Field(fail_fast=True)] | None
     ) = Field(
         None,
         description="Columns of a CSV file in their order, or the fields kept of each JSON row.",
+        json_schema_extra=bounds.COLUMNS,
     )
     csv_safe: bool = Field(
         False,
@@ -199,50 +211,6 @@ _FINISHED_EXAMPLE = {
 }
 
 
-EXAMPLES: Mapping[tuple[str, str, str], Any] = {
-    ("/v2/jobs/export", "post", "202"): QUEUED_EXAMPLE,
-    ("/v2/tasks/{task_id}", "get", "200"): _FINISHED_EXAMPLE,
-    ("/v2/tasks", "get", "200"): {"tasks": [_FINISHED_EXAMPLE], "next_cursor": None},
-    ("/v2/tasks/{task_id}/cancel", "post", "200"): {**QUEUED_EXAMPLE, "state": "canceled"},
-    ("/v2/tasks/{task_id}/cancel", "post", "202"): {
-        **QUEUED_EXAMPLE,
-        "state": "processing",
-        "started_at": "2026-03-02T09:15:04.310422",
-        "worker_id": "worker-5d1f0c2a-1",
-    },
-    ("/v2/tasks/{task_id}", "delete", "202"): responses.DELETED_EXAMPLE,
-}
-"""Example responses by path, method and status."""
-
-
-_CREATE_DOCS = {
-    "parameters": [idempotency.PARAMETER],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"$ref": "#/components/schemas/TaskRequest"},
-                "example": {
-                    "search": {"job_titles": ["Data Engineer"], "yoe": {"min": 1, "max": 6}},
-                    "format": "csv",
-                },
-            }
-        },
-    },
-}
-
-
-@router.post(
-    "/jobs/export",
-    summary="Create an export",
-    status_code=202,
-    response_model=None,
-    openapi_extra=_CREATE_DOCS,
-    responses={
-        202: responses.shows("The task, queued. Poll it at the URL in Location.", "Task"),
-        **errors.documented(Detail, 409, 413, 422, 429, 502),
-    },
-)
 async def create(request: Request, body: TheBody) -> Response:
     """Records an export and responds at once with its task.
 
@@ -282,15 +250,6 @@ def _find_problems(
     return to_refusal(service, found).problems
 
 
-@router.get(
-    "/tasks/{task_id}",
-    summary="Get a task",
-    response_model=None,
-    responses={
-        200: responses.shows("The task; Retry-After until it has ended.", "Task"),
-        **errors.documented(Detail, 404),
-    },
-)
 async def show(request: Request, task_id: str) -> Response:
     """Returns the task of an export of the caller, whichever contract it was created on.
 
@@ -300,17 +259,6 @@ async def show(request: Request, task_id: str) -> Response:
     return _reply(service_of(request), export, with_link=True)
 
 
-@router.get(
-    "/tasks",
-    summary="List tasks",
-    response_model=None,
-    responses={
-        200: responses.shows(
-            "A page of tasks, newest first; Link has the URL of the next page.", "TaskPage"
-        ),
-        **errors.documented(Detail, 422, 429),
-    },
-)
 def index(
     request: Request, limit: responses.Limit = 20, cursor: responses.Cursor = None
 ) -> Response:
@@ -326,18 +274,6 @@ def index(
     )
 
 
-@router.post(
-    "/tasks/{task_id}/cancel",
-    summary="Cancel a task",
-    response_model=None,
-    responses={
-        200: responses.shows(
-            "The task has ended. A task that had ended before is unchanged.", "Task"
-        ),
-        202: responses.shows("The running task was asked to stop.", "Task"),
-        **errors.documented(Detail, 404, 429),
-    },
-)
 def cancel(request: Request, task_id: str) -> Response:
     """Cancels an export: at once if it is queued, before its next page if a worker processes it."""
     caller, service = usage.writer(request, limits.CHANGE_RATE), service_of(request)
@@ -351,16 +287,6 @@ def cancel(request: Request, task_id: str) -> Response:
     return _reply(service, export, status, with_link=caller.may_read)
 
 
-@router.delete(
-    "/tasks/{task_id}",
-    summary="Delete a task",
-    status_code=202,
-    response_model=None,
-    responses={
-        202: responses.shows("The task is no longer visible.", "Deleted"),
-        **errors.documented(Detail, 404, 429),
-    },
-)
 def delete(request: Request, task_id: str) -> Response:
     """Deletes an export with its file and record; a running export is canceled first."""
     return responses.deleted(request, usage.writer(request, limits.CHANGE_RATE).user_id, task_id)
@@ -438,3 +364,105 @@ def _reply(
 
 def _task_url(service: ExportService, export_id: str) -> str:
     return responses.address(service, f"/v2/tasks/{export_id}")
+
+
+CREATED = Answer(
+    "The task, queued. Poll it at the URL in Location.",
+    Task,
+    QUEUED_EXAMPLE,
+    (*headers.CREATED, *usage.USAGE),
+)
+"""Answer to the creation of a task."""
+
+OPERATIONS = (
+    Operation(
+        "POST /v2/jobs/export",
+        create,
+        "createTask",
+        "Create an export",
+        {202: CREATED},
+        {409: (), 413: (), 422: (), 429: usage.USAGE, 502: ()},
+        Body(
+            TaskRequest,
+            {
+                "search": {"job_titles": ["Data Engineer"], "yoe": {"min": 1, "max": 6}},
+                "format": "csv",
+            },
+            nested=(JobSearch,),
+        ),
+        parameters=(idempotency.PARAMETER,),
+        limit_headers=usage.RATE,
+        is_frequent=True,
+    ),
+    Operation(
+        "GET /v2/tasks/{task_id}",
+        show,
+        "getTask",
+        "Get a task",
+        {
+            200: Answer(
+                "The task; Retry-After until it has ended.",
+                Task,
+                _FINISHED_EXAMPLE,
+                (headers.RETRY_AFTER,),
+            )
+        },
+        (404,),
+        is_frequent=True,
+    ),
+    Operation(
+        "GET /v2/tasks",
+        index,
+        "listTasks",
+        "List tasks",
+        {
+            200: Answer(
+                "A page of tasks, newest first; Link has the URL of the next page.",
+                TaskPage,
+                {"tasks": [_FINISHED_EXAMPLE], "next_cursor": None},
+                (headers.LINK,),
+            )
+        },
+        (422, 429),
+        limit_headers=usage.RATE,
+    ),
+    Operation(
+        "POST /v2/tasks/{task_id}/cancel",
+        cancel,
+        "cancelTask",
+        "Cancel a task",
+        {
+            200: Answer(
+                "The task has ended. A task that had ended before is unchanged.",
+                Task,
+                {**QUEUED_EXAMPLE, "state": "canceled"},
+            ),
+            202: Answer(
+                "The running task was asked to stop.",
+                Task,
+                {
+                    **QUEUED_EXAMPLE,
+                    "state": "processing",
+                    "started_at": "2026-03-02T09:15:04.310422",
+                    "worker_id": "worker-5d1f0c2a-1",
+                },
+                (headers.RETRY_AFTER,),
+            ),
+        },
+        (404, 429),
+        limit_headers=usage.RATE,
+    ),
+    Operation(
+        "DELETE /v2/tasks/{task_id}",
+        delete,
+        "deleteTask",
+        "Delete a task",
+        {
+            202: Answer(
+                "The task is no longer visible.", responses.Deleted, responses.DELETED_EXAMPLE
+            )
+        },
+        (404, 429),
+        limit_headers=usage.RATE,
+    ),
+)

@@ -17,13 +17,13 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
-from exporter.api import auth, deeds, errors, responses
-from exporter.api.errors import Detail
+from exporter.api import auth, deeds, headers, responses
 from exporter.api.refusal import Refusal
 from exporter.api.state import credits_of, limits_of, run, run_blocking, service_of
+from exporter.api.surface import Answer, Header, Operation
 from exporter.core import plans
 from exporter.core.limits import CREATE_RATE, HIREBASE_RATE, Limit
 from exporter.core.plans import Balance
@@ -35,10 +35,29 @@ from exporter.store.redis.rate_limits import Window
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 Found = TypeVar("Found")
-router = APIRouter(prefix="/v2", tags=["hirebase"])
 
 PERIOD_END = "9999-12-31T23:59:59Z"
 """End of the billing period of every key."""
+
+
+RATE = (headers.RATE_LIMIT, headers.RATE_REMAINING)
+USAGE = tuple(
+    Header(f"Hirebase-Usage-{name}", f"Metered keys only: {text}.", schema)
+    for name, text, schema in (
+        ("Feature", "the feature that was used", headers.TEXT),
+        ("Meter", "the name of the meter", headers.TEXT),
+        ("Unit", "the unit that is counted", headers.TEXT),
+        ("Overage-Mode", "`block`", headers.TEXT),
+        ("Period-Start", "start of the period", headers.TEXT),
+        ("Period-End", "end of the period", headers.TEXT),
+        ("Included-Limit", "units included in the period", headers.NUMBER),
+        ("Included-Used", "included units that are used", headers.NUMBER),
+        ("Included-Remaining", "included units that are left", headers.NUMBER),
+        ("Overage-Used", "always 0", headers.NUMBER),
+        ("Total-Used", "all units used", headers.NUMBER),
+    )
+)
+"""Headers about the usage of a key, in the order of the OpenAPI document."""
 
 
 class Meter(NamedTuple):
@@ -239,32 +258,6 @@ class UsageSummary(msgspec.Struct):
     meters: list[MeterUsage]
 
 
-EXAMPLES = {
-    ("/v2/billing/usage/summary", "get", "200"): {
-        "billing_source": "exporter",
-        "stripe_customer_id": None,
-        "plan_lookup_keys": ["export", "search"],
-        "subscription_status": "active",
-        "period_start": "2026-03-01T08:00:00Z",
-        "period_end": PERIOD_END,
-        "meters": [
-            msgspec.to_builtins(MeterUsage(event_name, display_name, 120, 500, 380))
-            for _, event_name, display_name in (JOBS, EXPORTS)
-        ],
-    },
-}
-"""Example responses by path, method and status."""
-
-
-@router.get(
-    "/billing/usage/summary",
-    summary="Get the usage of the key",
-    response_model=None,
-    responses={
-        200: responses.shows("The usage by meter.", "UsageSummary"),
-        **errors.documented(Detail, 429),
-    },
-)
 def summary(request: Request) -> Response:
     """Returns what the key has used and may still use. `plan_lookup_keys` are its features."""
     caller = reader(request)
@@ -291,3 +284,33 @@ def summary(request: Request) -> Response:
             ],
         )
     )
+
+
+OPERATIONS = (
+    Operation(
+        "GET /v2/billing/usage/summary",
+        summary,
+        "getUsage",
+        "Get the usage of the key",
+        {
+            200: Answer(
+                "The usage by meter.",
+                UsageSummary,
+                {
+                    "billing_source": "exporter",
+                    "stripe_customer_id": None,
+                    "plan_lookup_keys": ["export", "search"],
+                    "subscription_status": "active",
+                    "period_start": "2026-03-01T08:00:00Z",
+                    "period_end": PERIOD_END,
+                    "meters": [
+                        msgspec.to_builtins(MeterUsage(event_name, display_name, 120, 500, 380))
+                        for _, event_name, display_name in (JOBS, EXPORTS)
+                    ],
+                },
+            )
+        },
+        (429,),
+        limit_headers=RATE,
+    ),
+)

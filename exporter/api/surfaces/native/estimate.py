@@ -7,20 +7,21 @@ from typing import Any
 
 import msgspec
 from anyio import to_thread
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from exporter.api import deeds, errors, responses
 from exporter.api.bodies import TheBody, parse
-from exporter.api.errors import Problem
+from exporter.api.openapi import bounds
 from exporter.api.state import service_of
+from exporter.api.surface import Answer, Body, Operation
 from exporter.api.surfaces.native import exports
+from exporter.contracts.coresignal import JobFilters
+from exporter.contracts.hirebase import JobSearch
 from exporter.core import limits
 from exporter.errors import FieldProblem, QueryError
 from exporter.store.redis.api_keys import ApiKey
-
-router = APIRouter(prefix="/v1", tags=["exports"])
 
 
 class EstimateRequest(BaseModel):
@@ -29,9 +30,14 @@ class EstimateRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     source: str = Field(max_length=200, description="The name of a configured source.")
-    query: dict[str, Any] = Field(description="The source's filters; `{}` matches every posting.")
+    query: dict[str, Any] = Field(
+        description="The source's filters; `{}` matches every posting.",
+        json_schema_extra=bounds.objects(JobSearch, JobFilters, or_other=True),
+    )
     limit: int | None = Field(
-        None, description="Maximum number of records; overrides the query's own limit. null: all."
+        None,
+        description="Maximum number of records; overrides the query's own limit. null: all.",
+        json_schema_extra=bounds.COUNT,
     )
 
 
@@ -41,30 +47,6 @@ class Records(msgspec.Struct):
     records: int | None
 
 
-EXAMPLES: Mapping[tuple[str, str, str], Any] = {
-    ("/v1/exports/estimate", "post", "200"): {"records": 1204},
-}
-"""Example responses by path, method and status."""
-_EXAMPLE = {"source": "board", "query": {"job_titles": ["Data Engineer"]}}
-_SCHEMA = {"$ref": f"#/components/schemas/{EstimateRequest.__name__}"}
-_DOCS = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": _SCHEMA, "example": _EXAMPLE}},
-    }
-}
-
-
-@router.post(
-    "/exports/estimate",
-    summary="Estimate an export",
-    response_model=None,
-    openapi_extra=_DOCS,
-    responses={
-        200: responses.shows("The number of records that the source counts now.", "Records"),
-        **errors.documented(Problem, 400, 413, 415, 422, 429, 502),
-    },
-)
 async def estimate(request: Request, body: TheBody) -> Response:
     """Returns the number of records that an export of this query would have now. Free."""
     service = service_of(request)
@@ -99,3 +81,24 @@ async def estimate(request: Request, body: TheBody) -> Response:
 
     # A source may hang, so these requests share the limited threads of the Hirebase searches.
     return await to_thread.run_sync(ask, limiter=request.app.state.askers)
+
+
+OPERATIONS = (
+    Operation(
+        "POST /v1/exports/estimate",
+        estimate,
+        "estimateExport",
+        "Estimate an export",
+        {
+            200: Answer(
+                "The number of records that the source counts now.", Records, {"records": 1204}
+            )
+        },
+        (400, 413, 415, 422, 429, 502),
+        Body(
+            EstimateRequest,
+            {"source": "board", "query": {"job_titles": ["Data Engineer"]}},
+            nested=(JobSearch, JobFilters),
+        ),
+    ),
+)

@@ -6,9 +6,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import msgspec
 import structlog
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
@@ -17,6 +16,7 @@ from exporter.api import (
     creating,
     deeds,
     errors,
+    headers,
     idempotency,
     refusal,
     responses,
@@ -24,18 +24,22 @@ from exporter.api import (
     webhook_fields,
 )
 from exporter.api.bodies import TheBody
-from exporter.api.errors import Problem
+from exporter.api.openapi import bounds
 from exporter.api.state import run, service_of
+from exporter.api.surface import Answer, Body, Operation
+from exporter.api.surfaces.native import views
+from exporter.api.surfaces.native.views import Export
 from exporter.api.waiting import until_end
+from exporter.contracts.coresignal import JobFilters
+from exporter.contracts.hirebase import JobSearch
 from exporter.core import exports, limits
-from exporter.core.exports import Dialect, Phase, State
+from exporter.core.exports import Dialect, State
 from exporter.errors import FieldProblem, QueryError
 from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import ApiKey
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-router = APIRouter(prefix="/v1", tags=["exports"])
 
 
 MAX_WAIT_SECONDS = 30
@@ -47,34 +51,47 @@ class ExportRequest(webhook_fields.WebhookFields):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    webhook_url: str | None = webhook_fields.URL
     source: str = Field(max_length=200, description="The name of a configured source.")
-    query: dict[str, Any] = Field(description="The source's filters; `{}` matches every posting.")
+    query: dict[str, Any] = Field(
+        description="The source's filters; `{}` matches every posting.",
+        json_schema_extra=bounds.objects(JobSearch, JobFilters, or_other=True),
+    )
     format: str = Field(
         max_length=100,
         description="`csv`, `json` (JSON Lines) or `json_envelope` (one object: `exported_at`,"
         " `jobs`, `total`).",
+        json_schema_extra=bounds.FORMAT,
     )
     columns: (
         Annotated[list[Annotated[str, Field(max_length=200)]], Field(fail_fast=True)] | None
     ) = Field(
         None,
         description="Columns of a CSV file in their order, or the fields kept of each JSON row.",
+        json_schema_extra=bounds.COLUMNS,
     )
     limit: int | None = Field(
-        None, description="Maximum number of records; overrides the query's own limit. null: all."
+        None,
+        description="Maximum number of records; overrides the query's own limit. null: all.",
+        json_schema_extra=bounds.COUNT,
     )
     compression: str = Field(
         "none",
         max_length=100,
         description="`none`, `gzip` (one member, level 1) or `zstd` (level 3; large files have"
         " several frames, and a reader must read all of them).",
+        json_schema_extra=bounds.COMPRESSION,
     )
     file_name: str | None = Field(
         None,
         description="Name of the downloaded file, without a folder; the extension of the format is"
         " added if it is missing. null: named after the source, the day and the export.",
     )
-    priority: int = Field(0, description="0 to 9; a higher number is more urgent.")
+    priority: int = Field(
+        0,
+        description="0 to 9; a higher number is more urgent.",
+        json_schema_extra=bounds.PRIORITY,
+    )
     csv_safe: bool = Field(
         False,
         description="Put an apostrophe before CSV text that a spreadsheet would run as a formula,"
@@ -87,209 +104,6 @@ class ExportRequest(webhook_fields.WebhookFields):
     )
 
 
-class Export(msgspec.Struct):
-    """An export. Times are RFC 3339 in UTC."""
-
-    id: str
-    state: State
-    phase: Annotated[Phase, msgspec.Meta(description="Current activity of the export.")]
-    progress: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    record_count: Annotated[int, msgspec.Meta(description="Records durably written so far.")]
-    source: str
-    query: Annotated[
-        dict[str, Any] | None,
-        msgspec.Meta(
-            description="The filters in canonical form, with relative dates made absolute."
-            f" null in a list if it has over {responses.MAX_LISTED_QUERY_BYTES} bytes as JSON."
-        ),
-    ]
-    format: str
-    compression: str
-    columns: list[str]
-    limit: int | None
-    priority: int
-    csv_safe: bool
-    bom: bool
-    surface: Annotated[
-        str, msgspec.Meta(description="The contract on which the export was created.")
-    ]
-    user_id: str
-    created_at: str
-    updated_at: str
-    started_at: str | None
-    completed_at: str | None
-    worker_id: str | None
-    attempts: Annotated[
-        int, msgspec.Meta(description="Consecutive workers that were lost without any progress.")
-    ]
-    retry_at: Annotated[
-        str | None, msgspec.Meta(description="Time at which a waiting export continues.")
-    ]
-    retry_in_seconds: Annotated[
-        int | None,
-        msgspec.Meta(description="Seconds until a waiting export continues, at this answer."),
-    ]
-    waiting_for: Annotated[
-        str | None, msgspec.Meta(description="Reason of the wait while `phase` is `waiting`.")
-    ]
-    cancel_requested: bool
-    error: Annotated[
-        str | None, msgspec.Meta(description="Reason of the failure; null unless failed.")
-    ]
-    result: Annotated[
-        responses.File | None, msgspec.Meta(description="The file; null until finished.")
-    ]
-    webhook: Annotated[
-        exports.Hook | None,
-        msgspec.Meta(description="The webhook endpoint of the request's `webhook_url`."),
-    ]
-    links: Annotated[dict[str, str], msgspec.Meta(description="The URLs `self` and `cancel`.")]
-
-
-class ExportPage(msgspec.Struct):
-    """A page of the caller's exports, newest first."""
-
-    exports: list[Export]
-    next_cursor: str | None
-
-
-def view(service: ExportService, export: exports.Export, *, with_link: bool) -> Export:
-    """Returns the export with all details that its owner may see; `with_link` as in `file`."""
-    zulu, spec = responses.zulu, export.spec
-    address = _export_url(service, export.id)
-    return Export(
-        id=export.id,
-        state=export.state,
-        phase=export.phase,
-        progress=export.progress,
-        record_count=export.result.record_count if export.result else export.rows,
-        source=spec.source,
-        query=spec.query,
-        format=spec.format,
-        compression=spec.compression,
-        columns=list(spec.columns),
-        limit=spec.limit,
-        priority=spec.priority,
-        csv_safe=spec.dialect.guard,
-        bom=spec.dialect.bom,
-        surface=spec.surface,
-        user_id=export.user_id,
-        created_at=zulu(export.created_at),
-        updated_at=zulu(export.updated_at),
-        started_at=zulu(export.started_at) if export.started_at else None,
-        completed_at=zulu(export.completed_at) if export.completed_at else None,
-        worker_id=export.worker_id,
-        attempts=export.attempts,
-        retry_at=zulu(export.retry_at) if export.retry_at else None,
-        retry_in_seconds=responses.retry_in_seconds(export, service.clock.now()),
-        waiting_for=export.error if export.phase is Phase.WAITING else None,
-        cancel_requested=export.cancel_requested,
-        error=export.error if export.state is State.FAILED else None,
-        result=responses.file(service, export, zulu, with_link=with_link),
-        webhook=spec.webhook,
-        links={"self": address, "cancel": f"{address}/cancel"},
-    )
-
-
-_EXAMPLE = {
-    "id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11",
-    "state": "processing",
-    "phase": "reading",
-    "progress": 0.41,
-    "record_count": 49200,
-    "source": "board",
-    "query": {"job_titles": ["Data Engineer"], "date_posted": "2026-02-02"},
-    "format": "json",
-    "compression": "none",
-    "columns": [],
-    "limit": None,
-    "priority": 5,
-    "csv_safe": False,
-    "bom": False,
-    "surface": "native",
-    "user_id": "acme",
-    "created_at": "2026-03-02T09:15:04.201933Z",
-    "updated_at": "2026-03-02T09:15:31.118204Z",
-    "started_at": "2026-03-02T09:15:04.310422Z",
-    "completed_at": None,
-    "worker_id": "worker-5d1f0c2a-1",
-    "attempts": 0,
-    "retry_at": None,
-    "retry_in_seconds": None,
-    "waiting_for": None,
-    "cancel_requested": False,
-    "error": None,
-    "result": None,
-    "webhook": None,
-    "links": {
-        "self": "https://exports.example.com/v1/exports/0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11",
-        "cancel": "https://exports.example.com/v1/exports/0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11"
-        "/cancel",
-    },
-}
-
-
-_QUEUED_EXAMPLE = {
-    **_EXAMPLE,
-    "state": "queued",
-    "phase": "ready",
-    "progress": 0.0,
-    "record_count": 0,
-    "updated_at": "2026-03-02T09:15:04.201933Z",
-    "started_at": None,
-    "worker_id": None,
-}
-EXAMPLES: Mapping[tuple[str, str, str], Any] = {
-    ("/v1/exports", "post", "202"): _QUEUED_EXAMPLE,
-    ("/v1/exports/{export_id}", "get", "200"): _EXAMPLE,
-    ("/v1/exports", "get", "200"): {"exports": [_EXAMPLE], "next_cursor": None},
-    ("/v1/exports/{export_id}/cancel", "post", "200"): {
-        **_QUEUED_EXAMPLE,
-        "state": "canceled",
-        "phase": "done",
-    },
-    ("/v1/exports/{export_id}/cancel", "post", "202"): {**_EXAMPLE, "cancel_requested": True},
-    ("/v1/exports/{export_id}/retry", "post", "202"): _QUEUED_EXAMPLE,
-    ("/v1/exports/{export_id}", "delete", "202"): responses.DELETED_EXAMPLE,
-}
-"""Example responses by path, method and status."""
-
-
-def _response_doc(description: str, schema: str = "Export") -> dict[str, Any]:
-    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-    return {"description": description, "content": {"application/json": content}}
-
-
-_CREATE_DOCS = {
-    "parameters": [idempotency.PARAMETER],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"$ref": "#/components/schemas/ExportRequest"},
-                "example": {
-                    "source": "board",
-                    "query": {"job_titles": ["Data Engineer"], "days_ago": 28},
-                    "format": "json",
-                    "priority": 5,
-                },
-            }
-        },
-    },
-}
-
-
-@router.post(
-    "/exports",
-    summary="Create an export",
-    status_code=202,
-    response_model=None,
-    openapi_extra=_CREATE_DOCS,
-    responses={
-        202: _response_doc("The export, queued. Poll it at the URL in Location."),
-        **errors.documented(Problem, 400, 402, 409, 413, 415, 422, 429, 502),
-    },
-)
 async def create(request: Request, body: TheBody) -> Response:
     """Records an export and responds at once; workers then make the file."""
     caller = auth.writer(request)
@@ -338,17 +152,6 @@ def _find_problems(
     return [body_problem(problem) for problem in found]
 
 
-@router.post(
-    "/exports/{export_id}/retry",
-    summary="Retry an export",
-    status_code=202,
-    response_model=None,
-    openapi_extra={"parameters": [idempotency.PARAMETER]},
-    responses={
-        202: _response_doc("A new export, queued. Poll it at the URL in Location."),
-        **errors.documented(Problem, 400, 402, 404, 409, 422, 429, 502),
-    },
-)
 def retry(request: Request, export_id: str) -> Response:
     """Creates a new export with the request of an export that failed or was canceled.
 
@@ -379,7 +182,7 @@ def retry(request: Request, export_id: str) -> Response:
 def _created_response(
     service: ExportService, caller: ApiKey, export: exports.Export, export_id: str
 ) -> Response:
-    place = {"Location": _export_url(service, export.id)}
+    place = {"Location": views.export_url(service, export.id)}
     headers = {**place, **idempotency.log_and_headers(export, export_id)}
     return _reply(service, export, 202, headers, with_link=caller.may_read)
 
@@ -403,15 +206,6 @@ Wait = Annotated[
 ]
 
 
-@router.get(
-    "/exports/{export_id}",
-    summary="Get an export",
-    response_model=None,
-    responses={
-        200: _response_doc("The export; Retry-After until it has ended."),
-        **errors.documented(Problem, 404, 422),
-    },
-)
 async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
     """Returns an export of the caller, whichever contract it was created on."""
     export = await responses.find_export(request, export_id)
@@ -423,43 +217,21 @@ async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
     return _reply(service_of(request), export, with_link=True)
 
 
-@router.get(
-    "/exports",
-    summary="List exports",
-    response_model=None,
-    responses={
-        200: _response_doc(
-            "A page of exports, newest first; Link has the URL of the next page.",
-            "ExportPage",
-        ),
-        **errors.documented(Problem, 422, 429),
-    },
-)
 def index(
     request: Request, limit: responses.Limit = 20, cursor: responses.Cursor = None
 ) -> Response:
     """Lists the caller's exports of all contracts, newest first."""
     caller, service = deeds.reader(request, limits.LIST_RATE), service_of(request)
     page = responses.records(service, caller.user_id, limit, cursor)
-    entries = [view(service, export, with_link=True) for export in page.exports]
+    entries = [views.view(service, export, with_link=True) for export in page.exports]
     for entry in entries:
         entry.query = responses.listed_query(entry.query or {})
     return responses.reply(
-        ExportPage(entries, page.next_cursor),
+        views.ExportPage(entries, page.next_cursor),
         headers=responses.next_link(service, "/v1/exports", limit, page),
     )
 
 
-@router.post(
-    "/exports/{export_id}/cancel",
-    summary="Cancel an export",
-    response_model=None,
-    responses={
-        200: _response_doc("The export has ended. An export that had ended before is unchanged."),
-        202: _response_doc("The running export was asked to stop."),
-        **errors.documented(Problem, 404, 429),
-    },
-)
 def cancel(request: Request, export_id: str) -> Response:
     """Cancels an export: at once if it is queued, before its next page if a worker processes it."""
     caller, service = deeds.writer(request, limits.CHANGE_RATE), service_of(request)
@@ -473,16 +245,6 @@ def cancel(request: Request, export_id: str) -> Response:
     return _reply(service, export, status, with_link=caller.may_read)
 
 
-@router.delete(
-    "/exports/{export_id}",
-    summary="Delete an export",
-    status_code=202,
-    response_model=None,
-    responses={
-        202: _response_doc("The export is no longer visible.", "Deleted"),
-        **errors.documented(Problem, 404, 429),
-    },
-)
 def delete(request: Request, export_id: str) -> Response:
     """Deletes an export with its file and record; a running export is canceled first."""
     return responses.deleted(request, deeds.writer(request, limits.CHANGE_RATE).user_id, export_id)
@@ -497,9 +259,112 @@ def _reply(
     with_link: bool,
 ) -> Response:
     waits = responses.retry_after_header(export, service.clock.now())
-    shown = view(service, export, with_link=with_link)
+    shown = views.view(service, export, with_link=with_link)
     return responses.reply(shown, status, {**waits, **(headers or {})})
 
 
-def _export_url(service: ExportService, export_id: str) -> str:
-    return responses.address(service, f"/v1/exports/{export_id}")
+_CREATED = Answer(
+    "The export, queued. Poll it at the URL in Location.",
+    Export,
+    views.QUEUED_EXAMPLE,
+    headers.CREATED,
+)
+
+OPERATIONS = (
+    Operation(
+        "POST /v1/exports",
+        create,
+        "createExport",
+        "Create an export",
+        {202: _CREATED},
+        (400, 402, 409, 413, 415, 422, 429, 502),
+        Body(
+            ExportRequest,
+            {
+                "source": "board",
+                "query": {"job_titles": ["Data Engineer"], "days_ago": 28},
+                "format": "json",
+                "priority": 5,
+            },
+            nested=(JobSearch, JobFilters),
+        ),
+        parameters=(idempotency.PARAMETER,),
+        is_frequent=True,
+    ),
+    Operation(
+        "POST /v1/exports/{export_id}/retry",
+        retry,
+        "retryExport",
+        "Retry an export",
+        {
+            202: _CREATED._replace(
+                description="A new export, queued. Poll it at the URL in Location."
+            )
+        },
+        (400, 402, 404, 409, 422, 429, 502),
+        parameters=(idempotency.PARAMETER,),
+    ),
+    Operation(
+        "GET /v1/exports/{export_id}",
+        show,
+        "getExport",
+        "Get an export",
+        {
+            200: Answer(
+                "The export; Retry-After until it has ended.",
+                Export,
+                views.EXAMPLE,
+                (headers.RETRY_AFTER,),
+            )
+        },
+        (404, 422),
+        is_frequent=True,
+    ),
+    Operation(
+        "GET /v1/exports",
+        index,
+        "listExports",
+        "List exports",
+        {
+            200: Answer(
+                "A page of exports, newest first; Link has the URL of the next page.",
+                views.ExportPage,
+                {"exports": [views.EXAMPLE], "next_cursor": None},
+                (headers.LINK,),
+            )
+        },
+        (422, 429),
+    ),
+    Operation(
+        "POST /v1/exports/{export_id}/cancel",
+        cancel,
+        "cancelExport",
+        "Cancel an export",
+        {
+            200: Answer(
+                "The export has ended. An export that had ended before is unchanged.",
+                Export,
+                {**views.QUEUED_EXAMPLE, "state": "canceled", "phase": "done"},
+            ),
+            202: Answer(
+                "The running export was asked to stop.",
+                Export,
+                {**views.EXAMPLE, "cancel_requested": True},
+                (headers.RETRY_AFTER,),
+            ),
+        },
+        (404, 429),
+    ),
+    Operation(
+        "DELETE /v1/exports/{export_id}",
+        delete,
+        "deleteExport",
+        "Delete an export",
+        {
+            202: Answer(
+                "The export is no longer visible.", responses.Deleted, responses.DELETED_EXAMPLE
+            )
+        },
+        (404, 429),
+    ),
+)

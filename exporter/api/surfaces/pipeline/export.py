@@ -17,17 +17,18 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 from anyio import to_thread
-from fastapi import APIRouter, Request
+from fastapi import Request
 from isal import isal_zlib
 from starlette.responses import Response
 
-from exporter.api import auth, deeds, errors, responses, webhook_fields
+from exporter.api import auth, deeds, errors, headers, responses, webhook_fields
 from exporter.api.edge import is_head
 from exporter.api.files.streams import Stream
-from exporter.api.pipeline_errors import Flat
+from exporter.api.openapi import bounds
 from exporter.api.refusal import Refusal
 from exporter.api.state import limits_of, service_of
-from exporter.api.surfaces.native import exports
+from exporter.api.surface import Answer, Header, Operation
+from exporter.api.surfaces.native import views
 from exporter.contracts.pipeline import COLUMNS, SOURCES, STATUSES
 from exporter.core import events
 from exporter.core.checkpoints import RowCounts
@@ -51,14 +52,12 @@ from exporter.store.redis.api_keys import ApiKey
 from exporter.store.redis.rate_limits import Window
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-router = APIRouter(prefix="/api", tags=["pipeline"])
 
 CSV_COLUMNS = tuple(
     name for name in COLUMNS if name not in ("job_description", "ai_reasoning", "scraped_at")
 )
 FORMATS: Mapping[str, str] = {"json": "json_envelope", "csv": "csv"}
 """Maps the contract's format names to the service's format names."""
-FEATURE = "pipeline"
 _GZIP_LEVEL = 1
 _GZIP_WINDOW_BITS = 31
 """Value of zlib's `wbits`: the largest window (15), plus 16 for a gzip header and trailer."""
@@ -133,7 +132,7 @@ _EXAMPLE = {
     ],
 }
 _QUEUED_EXAMPLE = {
-    **exports.EXAMPLES["/v1/exports", "post", "202"],
+    **views.QUEUED_EXAMPLE,
     "surface": "pipeline",
     "source": "pipeline",
     "query": {"user_id": "acme", "status": ["applied"]},
@@ -141,80 +140,8 @@ _QUEUED_EXAMPLE = {
     "columns": list(COLUMNS),
     "priority": 0,
 }
-EXAMPLES: Mapping[tuple[str, str, str], Any] = {
-    ("/api/export", "get", "200"): _EXAMPLE,
-    ("/api/export", "get", "202"): _QUEUED_EXAMPLE,
-}
-"""Example responses by path, method and status."""
 
 
-def _parameter(name: str, text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
-
-
-def _enum_list(known: Sequence[str]) -> dict[str, Any]:
-    return {"type": "array", "items": {"type": "string", "enum": list(known)}}
-
-
-_DOCS = {
-    "parameters": [
-        _parameter(
-            "format",
-            "The format of the file.",
-            {"type": "string", "enum": list(FORMATS), "default": "json"},
-        ),
-        _parameter(
-            "from", "Only jobs created at or after this date (UTC) or time.", {"type": "string"}
-        ),
-        _parameter("to", "Only jobs created before this date (UTC) or time.", {"type": "string"}),
-        _parameter("status", "Only jobs with this status; may be repeated.", _enum_list(STATUSES)),
-        _parameter("source", "Only jobs from this source; may be repeated.", _enum_list(SOURCES)),
-        _parameter(
-            "csv_safe",
-            "`true`: put an apostrophe before CSV text that a spreadsheet would run as a formula.",
-            {"type": "boolean", "default": False},
-        ),
-        _parameter(
-            "webhook_url",
-            f"With `Prefer: respond-async`: {webhook_fields.WEBHOOK_URL_DESCRIPTION}",
-            {"type": "string"},
-        ),
-        _parameter(
-            "webhook_events",
-            "An event to send; may be repeated. Default: all but `export.progress`.",
-            _enum_list(events.EXPORT_EVENTS),
-        ),
-        {
-            "name": "Prefer",
-            "in": "header",
-            "required": False,
-            "description": "`respond-async`: the response is 202 at once, with an export to poll.",
-            "schema": {"type": "string"},
-        },
-    ]
-}
-
-
-@router.get(
-    "/export",
-    summary="Export the caller's jobs",
-    response_model=None,
-    openapi_extra=_DOCS,
-    responses={
-        200: {
-            "description": "The file, compressed if the request has `Accept-Encoding: gzip`.",
-            "content": {
-                "application/json": {"schema": {"$ref": "#/components/schemas/Jobs"}},
-                "text/csv": {"schema": {"type": "string"}},
-            },
-        },
-        202: {
-            "description": "A queued export of the same jobs. Poll it at the URL in Location.",
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Export"}}},
-        },
-        **errors.documented(Flat, 400, 402, 429, 505),
-    },
-)
 async def export(request: Request) -> Response:
     """Downloads all jobs of the caller as of one moment, however many there are.
 
@@ -233,7 +160,6 @@ class _ParsedQuery(NamedTuple):
 
 def _respond(request: Request) -> Response:
     caller, service = auth.reader(request), service_of(request)
-    caller.plan.check(FEATURE)
     _count_request(request, caller, service)
     # A HEAD must change nothing, so it creates no export.
     later = _prefers_async(request) and not is_head(request)
@@ -420,7 +346,7 @@ def _create_export(
         "Preference-Applied": "respond-async",
         **responses.retry_after_header(created, now),
     }
-    return responses.reply(exports.view(service, created, with_link=caller.may_read), 202, headers)
+    return responses.reply(views.view(service, created, with_link=caller.may_read), 202, headers)
 
 
 def _file_pieces(
@@ -475,3 +401,92 @@ def _compress(pieces: Generator[bytes]) -> Generator[bytes]:
             if packed := compressor.compress(piece):
                 yield packed
     yield compressor.flush()
+
+
+# -- the operation ----------------------------------------------------------------------------
+
+
+def _parameter(name: str, text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
+
+
+def _enum_list(known: Sequence[str]) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": "string", "enum": list(known)}}
+
+
+_PARAMETERS = (
+    _parameter(
+        "format",
+        "The format of the file.",
+        {"type": "string", "enum": list(FORMATS), "default": "json"},
+    ),
+    _parameter(
+        "from", "Only jobs created at or after this date (UTC) or time.", bounds.DAY_OR_MOMENT
+    ),
+    _parameter("to", "Only jobs created before this date (UTC) or time.", bounds.DAY_OR_MOMENT),
+    _parameter("status", "Only jobs with this status; may be repeated.", _enum_list(STATUSES)),
+    _parameter("source", "Only jobs from this source; may be repeated.", _enum_list(SOURCES)),
+    _parameter(
+        "csv_safe",
+        "`true`: put an apostrophe before CSV text that a spreadsheet would run as a formula.",
+        {"type": "boolean", "default": False},
+    ),
+    _parameter(
+        "webhook_url",
+        f"With `Prefer: respond-async`: {webhook_fields.WEBHOOK_URL_DESCRIPTION}",
+        {"type": "string"},
+    ),
+    _parameter(
+        "webhook_events",
+        "An event to send; may be repeated. Default: all but `export.progress`.",
+        _enum_list(events.EXPORT_EVENTS),
+    ),
+    {
+        "name": "Prefer",
+        "in": "header",
+        "required": False,
+        "description": "`respond-async`: the response is 202 at once, with an export to poll.",
+        "schema": {"type": "string"},
+    },
+)
+
+_CSV = {"schema": {"type": "string"}}
+
+OPERATIONS = (
+    Operation(
+        "GET /api/export",
+        export,
+        "exportRows",
+        "Export the caller's jobs",
+        {
+            200: Answer(
+                "The file, compressed if the request has `Accept-Encoding: gzip`.",
+                Jobs,
+                _EXAMPLE,
+                (headers.CONTENT_DISPOSITION,),
+                {"text/csv": _CSV},
+            ),
+            202: Answer(
+                "A queued export of the same jobs. Poll it at the URL in Location.",
+                views.Export,
+                _QUEUED_EXAMPLE,
+                (
+                    headers.LOCATION,
+                    headers.RETRY_AFTER,
+                    Header("Preference-Applied", "`respond-async`."),
+                ),
+            ),
+        },
+        (400, 402, 429, 505),
+        parameters=_PARAMETERS,
+        limit_headers=(
+            headers.RATE_LIMIT,
+            headers.RATE_REMAINING,
+            Header(
+                "X-RateLimit-Reset",
+                "Time at which more requests are allowed, in milliseconds since 1970.",
+                headers.NUMBER,
+            ),
+        ),
+    ),
+)

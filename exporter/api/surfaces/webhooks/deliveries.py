@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
-from exporter.api import auth, errors, responses
-from exporter.api.errors import Problem
+from exporter.api import auth, errors, headers, responses
 from exporter.api.refusal import Refusal
 from exporter.api.state import deliveries_of, service_of
+from exporter.api.surface import Answer, Operation
 from exporter.api.surfaces.webhooks import endpoints
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, DeliveryState
-
-router = APIRouter(prefix="/v1", tags=["webhooks"])
 
 
 class WebhookAttempt(msgspec.Struct):
@@ -172,31 +170,12 @@ _DEAD = {
     "finished_at": "2026-03-05T12:50:10.002113Z",
     "gave_up": "no try of 10 was a delivery",
 }
-EXAMPLES: Mapping[tuple[str, str, str], Any] = {
-    ("/v1/webhook-endpoints/{endpoint_id}/deliveries", "get", "200"): _PAGE,
-    ("/v1/exports/{export_id}/deliveries", "get", "200"): _PAGE,
-    ("/v1/webhook-deliveries", "get", "200"): {"deliveries": [_DEAD], "next_cursor": None},
-    ("/v1/webhook-deliveries/{delivery_id}", "get", "200"): FULL_EXAMPLE,
-}
-"""Example answers by path, method and status."""
-
-_LISTED = {
-    200: responses.shows("A page, newest first; Link has the next page.", "WebhookDeliveries"),
-    **errors.documented(Problem, 404, 422),
-}
-
 
 State = Annotated[
     DeliveryState | None, Query(description="Only deliveries in this state; default: all.")
 ]
 
 
-@router.get(
-    "/webhook-endpoints/{endpoint_id}/deliveries",
-    summary="List deliveries to an endpoint",
-    response_model=None,
-    responses=_LISTED,
-)
 def of_endpoint(
     request: Request,
     endpoint_id: str,
@@ -215,12 +194,6 @@ def of_endpoint(
     return _page(request, path, read, limit, state)
 
 
-@router.get(
-    "/exports/{export_id}/deliveries",
-    summary="List deliveries of an export",
-    response_model=None,
-    responses=_LISTED,
-)
 def of_export(
     request: Request,
     export_id: str,
@@ -239,12 +212,6 @@ def of_export(
     return _page(request, f"/v1/exports/{export_id}/deliveries", read, limit, state)
 
 
-@router.get(
-    "/webhook-deliveries",
-    summary="List dead deliveries",
-    response_model=None,
-    responses=_LISTED,
-)
 def dead(
     request: Request,
     state: Annotated[Literal["dead"], Query(description="`dead`: given up.")] = "dead",
@@ -260,15 +227,6 @@ def dead(
     return _page(request, "/v1/webhook-deliveries", read, limit, DeliveryState(state))
 
 
-@router.get(
-    "/webhook-deliveries/{delivery_id}",
-    summary="Get a delivery",
-    response_model=None,
-    responses={
-        200: responses.shows("The delivery with its attempts.", "WebhookDelivery"),
-        **errors.documented(Problem, 404),
-    },
-)
 def show(request: Request, delivery_id: str) -> Response:
     """Returns a delivery with its payload and the result of each attempt."""
     caller = auth.reader(request)
@@ -317,3 +275,43 @@ def _page(
         WebhookDeliveries([_summary(one) for one in page.deliveries], page.next_cursor),
         headers=headers,
     )
+
+
+_LISTED = Answer(
+    "A page, newest first; Link has the next page.", WebhookDeliveries, _PAGE, (headers.LINK,)
+)
+
+OPERATIONS = (
+    Operation(
+        "GET /v1/webhook-endpoints/{endpoint_id}/deliveries",
+        of_endpoint,
+        "listWebhookDeliveriesOfEndpoint",
+        "List deliveries to an endpoint",
+        {200: _LISTED},
+        (404, 422),
+    ),
+    Operation(
+        "GET /v1/exports/{export_id}/deliveries",
+        of_export,
+        "listWebhookDeliveriesOfExport",
+        "List deliveries of an export",
+        {200: _LISTED},
+        (404, 422),
+    ),
+    Operation(
+        "GET /v1/webhook-deliveries",
+        dead,
+        "listDeadWebhookDeliveries",
+        "List dead deliveries",
+        {200: _LISTED._replace(example={"deliveries": [_DEAD], "next_cursor": None})},
+        (404, 422),
+    ),
+    Operation(
+        "GET /v1/webhook-deliveries/{delivery_id}",
+        show,
+        "getWebhookDelivery",
+        "Get a delivery",
+        {200: Answer("The delivery with its attempts.", WebhookDelivery, FULL_EXAMPLE)},
+        (404,),
+    ),
+)

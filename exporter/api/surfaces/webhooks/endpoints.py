@@ -8,22 +8,22 @@ from typing import Annotated, Any
 
 import msgspec
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import auth, errors, responses, webhook_fields
+from exporter.api import auth, errors, headers, responses, webhook_fields
 from exporter.api.bodies import TheBody, parse
-from exporter.api.errors import Problem
+from exporter.api.openapi import bounds
 from exporter.api.refusal import Refusal
 from exporter.api.state import endpoints_of, guard_of, service_of
+from exporter.api.surface import Answer, Body, Operation
 from exporter.core import events as event_names
 from exporter.errors import FieldProblem, problem, within
 from exporter.webhooks.endpoint_store import DEFAULT_ROTATION_GRACE, MAX_ROTATION_GRACE
 from exporter.webhooks.endpoints import DisableReason, Endpoint, TooManyEndpoints
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-router = APIRouter(prefix="/v1", tags=["webhooks"])
 
 MAX_DESCRIPTION_CHARS = 500
 
@@ -33,7 +33,10 @@ class EndpointRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    url: str = Field(description="`https://HOST/PATH` on a public host, with port 443 or 8443.")
+    url: str = Field(
+        description="`https://HOST/PATH` on a public host, with port 443 or 8443.",
+        json_schema_extra=bounds.WEBHOOK,
+    )
     events: list[webhook_fields.EventName] | None = Field(
         None,
         max_length=webhook_fields.MAX_EVENT_NAMES,
@@ -175,48 +178,8 @@ _ENDPOINT = {
 }
 _KEY = "whsec_c2VjcmV0IGV4YW1wbGUgZm9yIHRoZSBkb2N1bWVudCE="
 _ONE = "/v1/webhook-endpoints/{endpoint_id}"
-EXAMPLES: Mapping[tuple[str, str, str], Any] = {
-    ("/v1/webhook-endpoints", "post", "201"): {**_ENDPOINT, "secret": _KEY},
-    ("/v1/webhook-endpoints", "get", "200"): {"endpoints": [_ENDPOINT]},
-    (_ONE, "get", "200"): _ENDPOINT,
-    (f"{_ONE}/secret", "get", "200"): {"secret": _KEY, "replaced_until": []},
-    (f"{_ONE}/rotate", "post", "200"): {
-        "secret": _KEY,
-        "replaced_until": ["2026-03-03T09:15:04.201933Z"],
-    },
-    (f"{_ONE}/disable", "post", "200"): {
-        **_ENDPOINT,
-        "enabled": False,
-        "disabled_at": "2026-03-02T10:00:00.000000Z",
-        "disabled_because": "owner",
-    },
-    (f"{_ONE}/enable", "post", "200"): _ENDPOINT,
-}
-"""Example answers by path, method and status."""
 
 
-def json_request_body(
-    model: type[BaseModel], example: Any, *, required: bool = True
-) -> dict[str, Any]:
-    """Returns the OpenAPI entry of a JSON request body."""
-    schema = {"$ref": f"#/components/schemas/{model.__name__}"}
-    content = {"application/json": {"schema": schema, "example": example}}
-    return {"requestBody": {"required": required, "content": content}}
-
-
-@router.post(
-    "/webhook-endpoints",
-    summary="Register a webhook endpoint",
-    status_code=201,
-    response_model=None,
-    openapi_extra=json_request_body(
-        EndpointRequest, {"url": _ENDPOINT["url"], "events": ["export.finished", "export.failed"]}
-    ),
-    responses={
-        201: responses.shows("The endpoint, with its secret.", "WebhookEndpointMade"),
-        **errors.documented(Problem, 400, 409, 413, 415, 422),
-    },
-)
 def create(request: Request, body: TheBody) -> Response:
     """Registers an endpoint: a URL that receives events of all your exports from now on.
 
@@ -265,15 +228,6 @@ def _find_problems(request: Request, fields: Mapping[str, Any]) -> list[FieldPro
     return within("body", wrong)
 
 
-@router.get(
-    "/webhook-endpoints",
-    summary="List webhook endpoints",
-    response_model=None,
-    responses={
-        200: responses.shows("The endpoints, oldest first.", "WebhookEndpoints"),
-        **errors.documented(Problem),
-    },
-)
 def index(request: Request) -> Response:
     """Lists the endpoints that you registered, and the latest ones created for a `webhook_url`.
 
@@ -284,30 +238,12 @@ def index(request: Request) -> Response:
     return responses.reply(WebhookEndpoints([view(endpoint) for endpoint in found]))
 
 
-@router.get(
-    "/webhook-endpoints/{endpoint_id}",
-    summary="Get a webhook endpoint",
-    response_model=None,
-    responses={
-        200: responses.shows("The endpoint.", "WebhookEndpoint"),
-        **errors.documented(Problem, 404),
-    },
-)
 def show(request: Request, endpoint_id: str) -> Response:
     """Returns an endpoint without its secret."""
     caller = auth.reader(request)
     return responses.reply(view(owned(request, caller.user_id, endpoint_id)))
 
 
-@router.get(
-    "/webhook-endpoints/{endpoint_id}/secret",
-    summary="Get a webhook endpoint's secret",
-    response_model=None,
-    responses={
-        200: responses.shows("The current secret.", "WebhookSecret"),
-        **errors.documented(Problem, 404),
-    },
-)
 def secret(request: Request, endpoint_id: str) -> Response:
     """Returns the secret that verifies this endpoint's webhooks.
 
@@ -317,16 +253,6 @@ def secret(request: Request, endpoint_id: str) -> Response:
     return _with_secret(owned(request, caller.user_id, endpoint_id))
 
 
-@router.post(
-    "/webhook-endpoints/{endpoint_id}/rotate",
-    summary="Rotate a webhook endpoint's secret",
-    response_model=None,
-    openapi_extra=json_request_body(RotateRequest, {"grace_seconds": 86400}, required=False),
-    responses={
-        200: responses.shows("The new secret.", "WebhookSecret"),
-        **errors.documented(Problem, 400, 404, 409, 413, 415, 422),
-    },
-)
 def rotate(request: Request, endpoint_id: str, body: TheBody) -> Response:
     """Replaces the secret; during the grace period, the old secret also signs.
 
@@ -343,15 +269,6 @@ def rotate(request: Request, endpoint_id: str, body: TheBody) -> Response:
     return _with_secret(endpoint)
 
 
-@router.post(
-    "/webhook-endpoints/{endpoint_id}/disable",
-    summary="Disable a webhook endpoint",
-    response_model=None,
-    responses={
-        200: responses.shows("The endpoint.", "WebhookEndpoint"),
-        **errors.documented(Problem, 404),
-    },
-)
 def disable(request: Request, endpoint_id: str) -> Response:
     """Disables an endpoint: no more events are sent to it.
 
@@ -361,15 +278,6 @@ def disable(request: Request, endpoint_id: str) -> Response:
     return _switched(endpoints_of(request).disable(endpoint_id, caller.user_id), endpoint_id)
 
 
-@router.post(
-    "/webhook-endpoints/{endpoint_id}/enable",
-    summary="Enable a webhook endpoint",
-    response_model=None,
-    responses={
-        200: responses.shows("The endpoint.", "WebhookEndpoint"),
-        **errors.documented(Problem, 404),
-    },
-)
 def enable(request: Request, endpoint_id: str) -> Response:
     """Enables an endpoint for all events from now on.
 
@@ -379,16 +287,6 @@ def enable(request: Request, endpoint_id: str) -> Response:
     return _switched(endpoints_of(request).enable(endpoint_id, caller.user_id), endpoint_id)
 
 
-@router.delete(
-    "/webhook-endpoints/{endpoint_id}",
-    summary="Delete a webhook endpoint",
-    status_code=204,
-    response_model=None,
-    responses={
-        204: {"description": "The endpoint is deleted."},
-        **errors.documented(Problem, 404),
-    },
-)
 def delete(request: Request, endpoint_id: str) -> Response:
     """Deletes an endpoint permanently; its pending deliveries are given up."""
     caller = auth.writer(request)
@@ -430,3 +328,91 @@ def _with_secret(endpoint: Endpoint) -> Response:
 
 def _log(event: str, endpoint_id: str, user_id: str) -> None:
     log.info(event, endpoint_id=endpoint_id, user_id=user_id)
+
+
+_ONE_ENDPOINT = Answer("The endpoint.", WebhookEndpoint, _ENDPOINT)
+_NEW_SECRET = {"secret": _KEY, "replaced_until": ["2026-03-03T09:15:04.201933Z"]}
+_DISABLED = {
+    **_ENDPOINT,
+    "enabled": False,
+    "disabled_at": "2026-03-02T10:00:00.000000Z",
+    "disabled_because": "owner",
+}
+
+OPERATIONS = (
+    Operation(
+        "POST /v1/webhook-endpoints",
+        create,
+        "createWebhookEndpoint",
+        "Register a webhook endpoint",
+        {
+            201: Answer(
+                "The endpoint, with its secret.",
+                WebhookEndpointMade,
+                {**_ENDPOINT, "secret": _KEY},
+                (headers.LOCATION,),
+            )
+        },
+        (400, 409, 413, 415, 422),
+        Body(
+            EndpointRequest,
+            {"url": _ENDPOINT["url"], "events": ["export.finished", "export.failed"]},
+        ),
+    ),
+    Operation(
+        "GET /v1/webhook-endpoints",
+        index,
+        "listWebhookEndpoints",
+        "List webhook endpoints",
+        {200: Answer("The endpoints, oldest first.", WebhookEndpoints, {"endpoints": [_ENDPOINT]})},
+    ),
+    Operation(
+        f"GET {_ONE}",
+        show,
+        "getWebhookEndpoint",
+        "Get a webhook endpoint",
+        {200: _ONE_ENDPOINT},
+        (404,),
+    ),
+    Operation(
+        f"GET {_ONE}/secret",
+        secret,
+        "getWebhookSecret",
+        "Get a webhook endpoint's secret",
+        {200: Answer("The current secret.", WebhookSecret, {"secret": _KEY, "replaced_until": []})},
+        (404,),
+    ),
+    Operation(
+        f"POST {_ONE}/rotate",
+        rotate,
+        "rotateWebhookSecret",
+        "Rotate a webhook endpoint's secret",
+        {200: Answer("The new secret.", WebhookSecret, _NEW_SECRET)},
+        (400, 404, 409, 413, 415, 422),
+        Body(RotateRequest, {"grace_seconds": 86400}, required=False),
+    ),
+    Operation(
+        f"POST {_ONE}/disable",
+        disable,
+        "disableWebhookEndpoint",
+        "Disable a webhook endpoint",
+        {200: _ONE_ENDPOINT._replace(example=_DISABLED)},
+        (404,),
+    ),
+    Operation(
+        f"POST {_ONE}/enable",
+        enable,
+        "enableWebhookEndpoint",
+        "Enable a webhook endpoint",
+        {200: _ONE_ENDPOINT},
+        (404,),
+    ),
+    Operation(
+        f"DELETE {_ONE}",
+        delete,
+        "deleteWebhookEndpoint",
+        "Delete a webhook endpoint",
+        {204: Answer("The endpoint is deleted.")},
+        (404,),
+    ),
+)

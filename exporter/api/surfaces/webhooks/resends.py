@@ -10,15 +10,16 @@ from urllib.parse import urlsplit
 
 import msgspec
 import structlog
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import auth, errors, responses
+from exporter.api import auth, errors, headers, responses
 from exporter.api.bodies import TheBody, parse
-from exporter.api.errors import Problem
+from exporter.api.openapi import bounds
 from exporter.api.refusal import Refusal
 from exporter.api.state import deliveries_of, endpoints_of, limits_of, service_of
+from exporter.api.surface import Answer, Body, Operation
 from exporter.api.surfaces.webhooks import deliveries, endpoints
 from exporter.contracts import timestamps
 from exporter.core import limits
@@ -30,7 +31,6 @@ from exporter.webhooks.delivery_store import MAX_RECOVERED
 from exporter.webhooks.endpoints import Endpoint, EndpointDisabled
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
-router = APIRouter(prefix="/v1", tags=["webhooks"])
 
 MAX_RECOVER_AGE = timedelta(days=14)
 """Greatest age of the deliveries that `recover` sends again."""
@@ -42,7 +42,8 @@ class RecoverRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     since: timestamps.Moment = Field(
-        description="A date or an ISO 8601 timestamp, at most 14 days ago."
+        description="A date or an ISO 8601 timestamp, at most 14 days ago.",
+        json_schema_extra=bounds.DAY_OR_MOMENT,
     )
 
 
@@ -76,24 +77,8 @@ _TEST = {
     },
     "attempts": [],
 }
-EXAMPLES: Mapping[tuple[str, str, str], Any] = {
-    ("/v1/webhook-endpoints/{endpoint_id}/test", "post", "202"): _TEST,
-    ("/v1/webhook-endpoints/{endpoint_id}/recover", "post", "202"): {"recovered": 12},
-    ("/v1/webhook-deliveries/{delivery_id}/redeliver", "post", "202"): _AGAIN,
-}
-"""Example answers by path, method and status."""
 
 
-@router.post(
-    "/webhook-endpoints/{endpoint_id}/test",
-    summary="Test a webhook endpoint",
-    status_code=202,
-    response_model=None,
-    responses={
-        202: responses.shows("The delivery. Location is its URL.", "WebhookDelivery"),
-        **errors.documented(Problem, 404, 409, 429),
-    },
-)
 def test(request: Request, endpoint_id: str) -> Response:
     """Sends `webhook.test` to the endpoint now, even if the endpoint is disabled.
 
@@ -110,17 +95,6 @@ def test(request: Request, endpoint_id: str) -> Response:
     return _accepted(request, delivery)
 
 
-@router.post(
-    "/webhook-endpoints/{endpoint_id}/recover",
-    summary="Send failed deliveries again",
-    status_code=202,
-    response_model=None,
-    openapi_extra=endpoints.json_request_body(RecoverRequest, {"since": "2026-03-01T00:00:00Z"}),
-    responses={
-        202: responses.shows("The number of deliveries that are sent again.", "Recovery"),
-        **errors.documented(Problem, 400, 404, 409, 413, 415, 422, 429),
-    },
-)
 def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
     """Sends again the failed deliveries that were created since the time `since` of the request.
 
@@ -151,16 +125,6 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
     return responses.reply(Recovery(recovered), 202)
 
 
-@router.post(
-    "/webhook-deliveries/{delivery_id}/redeliver",
-    summary="Send a delivery again",
-    status_code=202,
-    response_model=None,
-    responses={
-        202: responses.shows("The delivery, pending.", "WebhookDelivery"),
-        **errors.documented(Problem, 404, 409, 429),
-    },
-)
 def redeliver(request: Request, delivery_id: str) -> Response:
     """Sends a delivery again now, in any state, with the same `webhook-id`.
 
@@ -217,3 +181,43 @@ def _accepted(request: Request, delivery: Delivery) -> Response:
     path = f"/v1/webhook-deliveries/{delivery.id}"
     headers = {"Location": responses.address(service_of(request), path)}
     return responses.reply(deliveries.full_view(delivery), 202, headers)
+
+
+OPERATIONS = (
+    Operation(
+        "POST /v1/webhook-endpoints/{endpoint_id}/test",
+        test,
+        "testWebhookEndpoint",
+        "Test a webhook endpoint",
+        {
+            202: Answer(
+                "The delivery. Location is its URL.",
+                deliveries.WebhookDelivery,
+                _TEST,
+                (headers.LOCATION,),
+            )
+        },
+        (404, 409, 429),
+    ),
+    Operation(
+        "POST /v1/webhook-endpoints/{endpoint_id}/recover",
+        recover,
+        "recoverWebhooks",
+        "Send failed deliveries again",
+        {202: Answer("The number of deliveries that are sent again.", Recovery, {"recovered": 12})},
+        (400, 404, 409, 413, 415, 422, 429),
+        Body(RecoverRequest, {"since": "2026-03-01T00:00:00Z"}),
+    ),
+    Operation(
+        "POST /v1/webhook-deliveries/{delivery_id}/redeliver",
+        redeliver,
+        "redeliverWebhook",
+        "Send a delivery again",
+        {
+            202: Answer(
+                "The delivery, pending.", deliveries.WebhookDelivery, _AGAIN, (headers.LOCATION,)
+            )
+        },
+        (404, 409, 429),
+    ),
+)

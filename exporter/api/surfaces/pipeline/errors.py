@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import Request
 
 from exporter.api.refusal import Refusal
-from exporter.api.state import service_of
+from exporter.api.surface import Asked, ErrorShape
+from exporter.errors import problem
 
 API_VERSION = "1.0"
 _CODES: Mapping[str, str] = {
@@ -51,22 +51,32 @@ class Flat(msgspec.Struct, rename="camel"):
     api_version: str
 
 
-def code(ours: str) -> str:
-    """Returns the pipeline contract's code for an error code of this service."""
-    return _CODES.get(ours, ours.upper())
-
-
-def flat(request: Request, refusal: Refusal) -> Flat:
-    """Returns the refusal in the error shape of the pipeline contract."""
+def _flat(refusal: Refusal, asked: Asked) -> Flat:
     fields = [(".".join(map(str, one["loc"][1:])), one["msg"]) for one in refusal.problems]
-    given = request.query_params
     return Flat(
-        code=code(refusal.code),
+        code=_CODES.get(refusal.code, refusal.code.upper()),
         status=refusal.status,
         message=refusal.detail,
         details=dict(refusal.details),
-        errors=[FlatEntry(name, text, given.get(name, "")[:100]) for name, text in fields],
-        request_id=request.state.request_id,
-        timestamp=f"{service_of(request).clock.now():%Y-%m-%dT%H:%M:%SZ}",
+        errors=[FlatEntry(name, text, asked.query.get(name, "")[:100]) for name, text in fields],
+        request_id=asked.request_id,
+        timestamp=f"{asked.now:%Y-%m-%dT%H:%M:%SZ}",
         api_version=API_VERSION,
     )
+
+
+_WRONG_FORMAT = problem(("query", "format"), "choose csv or json", "value_error")
+
+FLAT = ErrorShape(
+    Flat,
+    _flat,
+    examples={
+        400: Refusal(
+            400,
+            "validation_error",
+            "query.format: choose csv or json",
+            problems=[_WRONG_FORMAT],
+        )
+    },
+)
+"""One flat object."""

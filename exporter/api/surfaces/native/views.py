@@ -1,0 +1,171 @@
+"""Exports as the native contract shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from exporter.api import responses
+from exporter.core import exports
+from exporter.core.exports import Phase, State
+from exporter.service.exports import ExportService
+
+
+class Export(msgspec.Struct):
+    """An export. Times are RFC 3339 in UTC."""
+
+    id: str
+    state: State
+    phase: Annotated[Phase, msgspec.Meta(description="Current activity of the export.")]
+    progress: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    record_count: Annotated[int, msgspec.Meta(description="Records durably written so far.")]
+    source: str
+    query: Annotated[
+        dict[str, Any] | None,
+        msgspec.Meta(
+            description="The filters in canonical form, with relative dates made absolute."
+            f" null in a list if it has over {responses.MAX_LISTED_QUERY_BYTES} bytes as JSON."
+        ),
+    ]
+    format: str
+    compression: str
+    columns: list[str]
+    limit: int | None
+    priority: int
+    csv_safe: bool
+    bom: bool
+    surface: Annotated[
+        str, msgspec.Meta(description="The contract on which the export was created.")
+    ]
+    user_id: str
+    created_at: str
+    updated_at: str
+    started_at: str | None
+    completed_at: str | None
+    worker_id: str | None
+    attempts: Annotated[
+        int, msgspec.Meta(description="Consecutive workers that were lost without any progress.")
+    ]
+    retry_at: Annotated[
+        str | None, msgspec.Meta(description="Time at which a waiting export continues.")
+    ]
+    retry_in_seconds: Annotated[
+        int | None,
+        msgspec.Meta(description="Seconds until a waiting export continues, at this answer."),
+    ]
+    waiting_for: Annotated[
+        str | None, msgspec.Meta(description="Reason of the wait while `phase` is `waiting`.")
+    ]
+    cancel_requested: bool
+    error: Annotated[
+        str | None, msgspec.Meta(description="Reason of the failure; null unless failed.")
+    ]
+    result: Annotated[
+        responses.File | None, msgspec.Meta(description="The file; null until finished.")
+    ]
+    webhook: Annotated[
+        exports.Hook | None,
+        msgspec.Meta(description="The webhook endpoint of the request's `webhook_url`."),
+    ]
+    links: Annotated[dict[str, str], msgspec.Meta(description="The URLs `self` and `cancel`.")]
+
+
+class ExportPage(msgspec.Struct):
+    """A page of the caller's exports, newest first."""
+
+    exports: list[Export]
+    next_cursor: str | None
+
+
+def export_url(service: ExportService, export_id: str) -> str:
+    """Returns the URL of an export."""
+    return responses.address(service, f"/v1/exports/{export_id}")
+
+
+def view(service: ExportService, export: exports.Export, *, with_link: bool) -> Export:
+    """Returns the export with all details that its owner may see; `with_link` as in `file`."""
+    zulu, spec = responses.zulu, export.spec
+    address = export_url(service, export.id)
+    return Export(
+        id=export.id,
+        state=export.state,
+        phase=export.phase,
+        progress=export.progress,
+        record_count=export.result.record_count if export.result else export.rows,
+        source=spec.source,
+        query=spec.query,
+        format=spec.format,
+        compression=spec.compression,
+        columns=list(spec.columns),
+        limit=spec.limit,
+        priority=spec.priority,
+        csv_safe=spec.dialect.guard,
+        bom=spec.dialect.bom,
+        surface=spec.surface,
+        user_id=export.user_id,
+        created_at=zulu(export.created_at),
+        updated_at=zulu(export.updated_at),
+        started_at=zulu(export.started_at) if export.started_at else None,
+        completed_at=zulu(export.completed_at) if export.completed_at else None,
+        worker_id=export.worker_id,
+        attempts=export.attempts,
+        retry_at=zulu(export.retry_at) if export.retry_at else None,
+        retry_in_seconds=responses.retry_in_seconds(export, service.clock.now()),
+        waiting_for=export.error if export.phase is Phase.WAITING else None,
+        cancel_requested=export.cancel_requested,
+        error=export.error if export.state is State.FAILED else None,
+        result=responses.file(service, export, zulu, with_link=with_link),
+        webhook=spec.webhook,
+        links={"self": address, "cancel": f"{address}/cancel"},
+    )
+
+
+EXAMPLE = {
+    "id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11",
+    "state": "processing",
+    "phase": "reading",
+    "progress": 0.41,
+    "record_count": 49200,
+    "source": "board",
+    "query": {"job_titles": ["Data Engineer"], "date_posted": "2026-02-02"},
+    "format": "json",
+    "compression": "none",
+    "columns": [],
+    "limit": None,
+    "priority": 5,
+    "csv_safe": False,
+    "bom": False,
+    "surface": "native",
+    "user_id": "acme",
+    "created_at": "2026-03-02T09:15:04.201933Z",
+    "updated_at": "2026-03-02T09:15:31.118204Z",
+    "started_at": "2026-03-02T09:15:04.310422Z",
+    "completed_at": None,
+    "worker_id": "worker-5d1f0c2a-1",
+    "attempts": 0,
+    "retry_at": None,
+    "retry_in_seconds": None,
+    "waiting_for": None,
+    "cancel_requested": False,
+    "error": None,
+    "result": None,
+    "webhook": None,
+    "links": {
+        "self": "https://exports.example.com/v1/exports/0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11",
+        "cancel": "https://exports.example.com/v1/exports/0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11"
+        "/cancel",
+    },
+}
+
+
+QUEUED_EXAMPLE = {
+    **EXAMPLE,
+    "state": "queued",
+    "phase": "ready",
+    "progress": 0.0,
+    "record_count": 0,
+    "updated_at": "2026-03-02T09:15:04.201933Z",
+    "started_at": None,
+    "worker_id": None,
+}
