@@ -23,7 +23,7 @@ from exporter.api import (
     turns,
     waiting,
 )
-from exporter.api.files import downloads, streams
+from exporter.api.files import streams
 from exporter.api.openapi import docs, document
 from exporter.api.request_context import RequestContext
 from exporter.api.shortcut import Shortcut
@@ -60,13 +60,13 @@ def create_app(
     app.state.health = health.Health(service)
     app.state.purgers = anyio.CapacityLimiter(responses.MAX_PURGE_THREADS)
     app.state.askers = anyio.CapacityLimiter(searches.MAX_CONCURRENT_SOURCE_REQUESTS)
-    app.state.downloads = anyio.CapacityLimiter(downloads.MAX_READ_THREADS)
+    app.state.downloads = streams.download_limits()
     app.state.listings = anyio.CapacityLimiter(data_requests.MAX_CONCURRENT_ID_LISTS)
-    app.state.lanes = streams.StreamLimits()
+    app.state.lanes = streams.stream_limits()
     app.state.turns = turns.Turns()
     app.state.watches = waiting.Watches()
     errors.install(app)
-    made = (routes.router(surfaces), metrics.router, docs.router)
+    made = (*map(routes.router, surfaces), metrics.router, docs.router)
     for router in made:
         app.include_router(router)
     checked = [one for router in made for one in router.routes if isinstance(one, Route)]

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from exporter.api import auth, errors, refusal
 from exporter.api.state import run, service_of, show_call
+from exporter.contracts import timestamps
 from exporter.core import limits
 from exporter.core.exports import Completeness, Export, Phase, State
 from exporter.errors import ExporterError, problem
@@ -35,24 +36,16 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 Moment = Callable[[datetime], str]
 
 
+zulu = timestamps.sortable
+
+
 def naive(moment: datetime) -> str:
     """Returns the time in UTC, without a zone and with six fractional digits, as Hirebase does.
 
     >>> naive(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
     '2026-01-02T03:04:05.000000'
     """
-    if moment.tzinfo is not UTC:
-        moment = moment.astimezone(UTC)
-    return moment.isoformat(timespec="microseconds").removesuffix("+00:00")
-
-
-def zulu(moment: datetime) -> str:
-    """Returns the time as RFC 3339 in UTC, with six fractional digits.
-
-    >>> zulu(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
-    '2026-01-02T03:04:05.000000Z'
-    """
-    return naive(moment) + "Z"
+    return zulu(moment)[:-1]
 
 
 def zulu_or_none(moment: datetime | None) -> str | None:
@@ -154,6 +147,18 @@ class Deleted(msgspec.Struct):
 
 
 DELETED_EXAMPLE = {"id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11", "state": "finished"}
+
+
+def canceled(request: Request, user_id: str, export_id: str) -> Export:
+    """Cancels the user's export, at once if it is queued, and returns it.
+
+    Raises Refusal 404 if the user has no such export.
+    """
+    export = service_of(request).cancel(user_id, export_id)
+    if export is None:
+        raise errors.missing(export_id)
+    log.info("export.cancel_requested", export_id=export.id, user_id=user_id, state=export.state)
+    return export
 
 
 def deleted(request: Request, user_id: str, export_id: str) -> Response:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter
 
-from exporter.api.surface import Body, Operation, Surfaces
+from exporter.api.surface import Body, Operation, Surface
 
 
-def router(surfaces: Surfaces) -> APIRouter:
-    """Returns the routes of all operations; the OpenAPI document leaves out their aliases."""
-    made = APIRouter()
-    for surface in surfaces:
-        for operation in surface.operations:
-            for path in (operation.path, *operation.aliases):
-                made.add_api_route(
-                    path,
-                    operation.handler,
-                    methods=[operation.method],
-                    tags=[surface.tag],
-                    summary=operation.summary,
-                    operation_id=operation.id,
-                    response_model=None,
-                    include_in_schema=path == operation.path,
-                    openapi_extra=_extra(operation),
-                )
+@cache
+def router(surface: Surface) -> APIRouter:
+    """Returns the routes of all operations; the OpenAPI document leaves out their aliases.
+
+    All apps of a process share the routes, because FastAPI takes milliseconds to analyse a handler.
+    """
+    made = APIRouter(tags=[surface.tag])
+    for operation in surface.operations:
+        for path in (operation.path, *operation.aliases):
+            made.add_api_route(
+                path,
+                operation.handler,
+                methods=[operation.method],
+                summary=operation.summary,
+                operation_id=operation.id,
+                response_model=None,
+                include_in_schema=path == operation.path,
+                openapi_extra=_extra(operation),
+            )
     return made
 
 

@@ -8,6 +8,7 @@ one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -115,7 +116,8 @@ class ErrorShape(NamedTuple):
         return self.statuses.get(code, usual)
 
 
-class Surface(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Surface:
     """A contract of the API."""
 
     name: str
@@ -149,11 +151,11 @@ class Surface(NamedTuple):
 
 
 class Surfaces:
-    """The surfaces of one app. Every path has an error shape, also one that is nobody's."""
+    """The surfaces of one app. A path that no surface owns has the `default` error shape."""
 
-    def __init__(self, surfaces: Iterable[Surface], nobodys: ErrorShape) -> None:
+    def __init__(self, surfaces: Iterable[Surface], default: ErrorShape) -> None:
         self._all = tuple(surfaces)
-        self._nobodys = nobodys
+        self._default = default
         found = [(prefix, one) for one in self._all for prefix in one.prefixes]
         self._owners = sorted(found, key=lambda owner: len(owner[0]), reverse=True)
         self._featured = [one for one in self._owners if one[1].feature]
@@ -168,7 +170,7 @@ class Surfaces:
     def errors(self, path: str) -> ErrorShape:
         """Returns the error shape of the path."""
         owner = self.owner(path)
-        return owner.errors if owner else self._nobodys
+        return owner.errors if owner else self._default
 
     def feature(self, path: str) -> str | None:
         """Returns the feature that requests of the path need."""

@@ -48,7 +48,9 @@ def sortable(moment: datetime) -> str:
     >>> sortable(parse("2026-03-01T02:00:00+02:00"))
     '2026-03-01T00:00:00.000000Z'
     """
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def is_spaced(text: str) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from exporter.contracts import timestamps
 from exporter.core.events import DISABLED, STATES, TEST, Event
 from exporter.core.exports import Export, State
 from exporter.webhooks.endpoints import Endpoint
@@ -38,7 +39,9 @@ def export_body(event: Event, export: Export, public_url: str) -> bytes:
             "result": {
                 "record_count": result.record_count,
                 "file_size": result.file_size,
-                "expiry_time": _zulu(export.file_expires_at) if export.file_expires_at else None,
+                "expiry_time": timestamps.sortable(export.file_expires_at)
+                if export.file_expires_at
+                else None,
             }
             if result
             else None,
@@ -60,7 +63,9 @@ def endpoint_body(event: Event, endpoint: Endpoint) -> bytes:
             # Only the host: the path may be secret, and this body goes to another receiver.
             "host": url.hostname or "",
             "description": endpoint.description,
-            "failing_since": _zulu(endpoint.failing_since) if endpoint.failing_since else None,
+            "failing_since": timestamps.sortable(endpoint.failing_since)
+            if endpoint.failing_since
+            else None,
             "disabled_because": endpoint.disabled_reason if event.type == DISABLED else None,
         },
     )
@@ -82,8 +87,4 @@ def with_download_url(body: bytes, url: str | None) -> bytes:
 
 
 def _body(kind: str, at: datetime, data: Mapping[str, Any]) -> bytes:
-    return msgspec.json.encode({"type": kind, "timestamp": _zulu(at), "data": data})
-
-
-def _zulu(moment: datetime) -> str:
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    return msgspec.json.encode({"type": kind, "timestamp": timestamps.sortable(at), "data": data})

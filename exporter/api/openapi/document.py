@@ -19,7 +19,7 @@ from exporter.api.openapi import bounds, error_answers
 from exporter.api.surface import Answer, Body, ErrorShape, Header, Operation, Surfaces
 
 _GUIDE = resources.files("exporter.api.openapi").joinpath("guide.md")
-"""What holds for all contracts; the description of the whole document."""
+"""Description of the whole document: the rules of all contracts."""
 _SCHEMAS = "#/components/schemas/{}"
 _ON_EVERY_ANSWER = (headers.REQUEST_ID, headers.IGNORED)
 _ON_ERRORS: Mapping[int, tuple[Header, ...]] = {

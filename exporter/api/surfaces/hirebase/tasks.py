@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
-import structlog
 from anyio import to_thread
 from fastapi import Request
 from pydantic import ConfigDict, Field
@@ -32,9 +31,6 @@ from exporter.errors import ConfigurationError, FieldProblem, QueryError, within
 from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import ApiKey
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
 
 FORMATS = ("csv", "json")
 """Formats of this contract.
@@ -276,15 +272,10 @@ def index(
 
 def cancel(request: Request, task_id: str) -> Response:
     """Cancels an export: at once if it is queued, before its next page if a worker processes it."""
-    caller, service = usage.writer(request, limits.CHANGE_RATE), service_of(request)
-    export = service.cancel(caller.user_id, task_id)
-    if export is None:
-        raise errors.missing(task_id)
-    log.info(
-        "export.cancel_requested", export_id=export.id, user_id=export.user_id, state=export.state
-    )
+    caller = usage.writer(request, limits.CHANGE_RATE)
+    export = responses.canceled(request, caller.user_id, task_id)
     status = 200 if export.terminal else 202
-    return _reply(service, export, status, with_link=caller.may_read)
+    return _reply(service_of(request), export, status, with_link=caller.may_read)
 
 
 def delete(request: Request, task_id: str) -> Response:

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import structlog
 from fastapi import Query, Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
@@ -38,9 +37,6 @@ from exporter.errors import FieldProblem, QueryError
 from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import ApiKey
-
-log: structlog.stdlib.BoundLogger = structlog.get_logger()
-
 
 MAX_WAIT_SECONDS = 30
 """Longest wait of a poll; most proxies close a connection that is silent for a minute."""
@@ -234,15 +230,10 @@ def index(
 
 def cancel(request: Request, export_id: str) -> Response:
     """Cancels an export: at once if it is queued, before its next page if a worker processes it."""
-    caller, service = deeds.writer(request, limits.CHANGE_RATE), service_of(request)
-    export = service.cancel(caller.user_id, export_id)
-    if export is None:
-        raise errors.missing(export_id)
-    log.info(
-        "export.cancel_requested", export_id=export.id, user_id=export.user_id, state=export.state
-    )
+    caller = deeds.writer(request, limits.CHANGE_RATE)
+    export = responses.canceled(request, caller.user_id, export_id)
     status = 200 if export.terminal else 202
-    return _reply(service, export, status, with_link=caller.may_read)
+    return _reply(service_of(request), export, status, with_link=caller.may_read)
 
 
 def delete(request: Request, export_id: str) -> Response:

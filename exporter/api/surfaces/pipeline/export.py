@@ -194,9 +194,8 @@ def _respond(request: Request) -> Response:
         del answer.headers["content-length"]
         return answer
     pieces = _file_pieces(snapshot, asked, now, caller.user_id)
-    return Stream(
-        _compress(pieces) if gzip else pieces, interrupt=snapshot.interrupt, headers=headers
-    )
+    produced = _compress(pieces) if gzip else pieces
+    return Stream(lambda: produced, request.app.state.lanes, headers, interrupt=snapshot.interrupt)
 
 
 # -- the request ------------------------------------------------------------------------------
