@@ -20,7 +20,7 @@ _COLUMNS = postings.Columns._fields
 # per posting instead of 3,000. The text indexes store no texts. Their rows are not deleted when a
 # posting is replaced: the new version gets a new number, so the old rows match no posting.
 # `expiries` holds the time, in microseconds of Unix time, at which the board first stored a posting
-# as expired. Files written by older versions of the board contain expired postings without a time.
+# as expired.
 # `removed` holds postings that expired and were removed, under negative numbers.
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -79,16 +79,9 @@ class LoadError(ValueError):
 
 
 def prepare(database: Path) -> None:
-    """Creates the database file if it is missing, and upgrades files of older versions.
-
-    Existing postings are kept.
-    """
+    """Creates the database file if it is missing."""
     database.parent.mkdir(parents=True, exist_ok=True)
-    with closing(_connect(database)) as connection:
-        lacking = meta(connection, "last_number") and not meta(connection, "coresignal")
-    if lacking:
-        with write_transaction(database) as connection:
-            _backfill_records(connection)
+    _connect(database).close()
 
 
 def load(database: Path, file: Path) -> LoadResult:
@@ -170,8 +163,6 @@ def store(
         _replace(connection, gone, rows)
     if number != before:
         names.record_write_time(connection, before + 1)
-        if not before:
-            set_meta(connection, "coresignal", 1)
         set_meta(connection, "last_number", number)
         bump_version(connection)
     return LoadResult(loaded, replaced)
@@ -196,18 +187,6 @@ def _replace(
                 f"two posting ids have the same record id in the Coresignal API ({error}): "
                 "change the id that was added last. Nothing was loaded"
             ) from error
-
-
-def _backfill_records(connection: sqlite3.Connection) -> None:
-    """Adds the Coresignal records that are missing in database files of older versions."""
-    lacking = connection.execute(
-        "SELECT number, id, json FROM postings JOIN documents USING (number)"
-        " WHERE number NOT IN (SELECT number FROM coresignal)"
-    )
-    while batch := lacking.fetchmany(_BATCH):
-        entries = [coresignal_records.entry(*row) for row in batch]
-        connection.executemany(_INSERTS["coresignal"], entries)
-    set_meta(connection, "coresignal", 1)
 
 
 def clear_synthetic(connection: sqlite3.Connection) -> None:
@@ -273,7 +252,6 @@ def _connect(database: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA cache_size = {-128 * 1024}")
     connection.executescript(_SCHEMA)
-    names.backfill(connection)
     return connection
 
 

@@ -97,37 +97,3 @@ def record_write_time(connection: sqlite3.Connection, number: int) -> None:
     if last is not None and last >= now:
         now = format_instant(datetime.fromisoformat(last) + timedelta(microseconds=1))
     connection.execute("INSERT INTO moments VALUES (?, ?)", (number, now))
-
-
-def backfill(connection: sqlite3.Connection) -> None:
-    """Adds uuids, offices and a write time to the postings of a database file without them.
-
-    Such a file was written by an older version. Any other file is not changed.
-    """
-    if connection.execute("SELECT 1 FROM moments LIMIT 1").fetchone():
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if not connection.execute("SELECT 1 FROM moments LIMIT 1").fetchone():
-            record_write_time(connection, 0)
-            connection.executemany(
-                "INSERT INTO names VALUES (?, ?)",
-                (
-                    (uuid_of("job", identity), number)
-                    for identity, number in connection.execute("SELECT id, number FROM postings")
-                ),
-            )
-            connection.executemany(
-                "INSERT OR IGNORE INTO offices VALUES (?, ?)",
-                (
-                    (office, number)
-                    for number, *names in connection.execute(
-                        "SELECT number, city, region, country, address FROM places"
-                    )
-                    if (office := office_of(Office(*names)))
-                ),
-            )
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")

@@ -29,7 +29,7 @@ _ORDERS = {
     "yoe": "coalesce(yoe_min, yoe_max, -1)",
 }
 _EXPIRED = (
-    "(SELECT number, id, moment FROM postings LEFT JOIN expiries USING (number) WHERE expired"
+    "(SELECT number, id, moment FROM postings JOIN expiries USING (number)"
     " UNION ALL SELECT number, id, moment FROM removed)"
 )
 _LABELS = {
@@ -249,7 +249,7 @@ def _find(connection: sqlite3.Connection, search: hirebase.JobSearch, now: datet
 
 def _find_expired(connection: sqlite3.Connection, moment: int) -> _Matches:
     rows = connection.execute(
-        f"SELECT number FROM {_EXPIRED} WHERE coalesce(moment >= ?, 1)"  # noqa: S608 - a literal
+        f"SELECT number FROM {_EXPIRED} WHERE moment >= ?"  # noqa: S608 - a literal
         " ORDER BY moment, number",
         (moment,),
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,20 +79,6 @@ def test_a_posting_that_is_open_again_is_no_longer_listed_as_expired(path: Path)
     with board(path) as client:
         # Then
         assert expired(client, moment) == ["a"]
-
-
-def test_an_expired_posting_with_unknown_expiry_time_is_always_listed(path: Path) -> None:
-    # Given: a file of an older version, which did not store expiry times
-    load(path, {"_id": "a", "expired": True})
-    with sqlite3.connect(path) as connection:
-        connection.execute("DELETE FROM expiries")
-    connection.close()
-    with board(path) as client:
-        # When
-        found = expired(client, datetime.now(UTC) + timedelta(days=1))
-
-    # Then
-    assert found == ["a"]
 
 
 def test_the_pages_of_expired_postings_have_each_posting_once_and_true_totals(path: Path) -> None:

@@ -435,26 +435,6 @@ def test_the_limit_is_reset_a_minute_after_the_first_request() -> None:
     assert answered[3][1]["x-ratelimit-reset"] == "1120"
 
 
-@pytest.mark.external
-def test_a_file_without_job_ids_gets_them_when_it_is_opened(tmp_path: Path) -> None:
-    # Given
-    path = tmp_path / "board.db"
-    boards.load(path, POSTINGS)
-    with boards.client(path) as board:
-        before = {job["remote_id"]: job["offices"] for job in walk(board)}
-    with database.write_transaction(path) as connection:
-        for table in ("names", "offices", "moments"):
-            connection.execute(f"DELETE FROM {table}")
-    # When
-    with boards.client(path) as board:
-        after = walk(board)
-        berlin = before["civil"][1]
-        found = walk(board, offices=berlin)
-    # Then
-    assert {job["remote_id"]: job["offices"] for job in after} == before
-    assert len(found) == 2
-
-
 def test_a_page_costs_the_same_at_any_depth_and_reads_only_its_own_rows(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"

@@ -545,16 +545,3 @@ def test_two_postings_that_would_share_an_id_are_not_loaded(
     # Then
     with serving(path) as client:
         assert len(client.post(SEARCH, json={}).json()) == 1
-
-
-def test_a_file_of_an_older_version_is_served_too(tmp_path: Path) -> None:
-    # Given: a database without Coresignal records
-    path = load(tmp_path, POSTINGS)
-    with database.write_transaction(path) as connection:
-        connection.execute("DELETE FROM coresignal")
-        connection.execute("DELETE FROM meta WHERE name = 'coresignal'")
-    # When
-    with serving(path) as client:
-        # Then
-        assert found(client, {}) == ALL
-        assert found(client, {"location": "virginia"}) == {"civil"}
