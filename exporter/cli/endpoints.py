@@ -16,6 +16,8 @@ from exporter.core import events
 from exporter.errors import ExporterError
 
 if TYPE_CHECKING:
+    import redis
+
     from exporter.settings import Settings
     from exporter.webhooks.addresses import Guard
     from exporter.webhooks.delivery_store import Deliveries
@@ -197,14 +199,23 @@ def _endpoints() -> Endpoints:
     from exporter import wiring
 
     own = _settings()
-    return wiring.endpoints(own, wiring.store(own).client)
+    return wiring.endpoints(own, _client(own))
 
 
 def _deliveries() -> Deliveries:
     from exporter import wiring
 
     own = _settings()
-    return wiring.deliveries(own, wiring.store(own).client)
+    return wiring.deliveries(own, _client(own))
+
+
+def _client(own: Settings) -> redis.Redis:
+    from exporter import wiring
+    from exporter.store.redis import schema
+
+    store = wiring.store(own)
+    schema.check(store.client, store.names)
+    return store.client
 
 
 def _guard() -> Guard:

@@ -235,9 +235,12 @@ def _terms(plan: Plan, balance: Balance) -> Iterator[str]:
 
 def _store() -> RedisStore:
     from exporter import settings
+    from exporter.store.redis import schema
     from exporter.store.redis.keys import KeyNames
     from exporter.store.redis.store import RedisStore
 
     local_stack.use()
     own = settings.load()
-    return RedisStore.connect(own.redis_url, KeyNames(own.redis_prefix))
+    store = RedisStore.connect(own.redis_url, KeyNames(own.redis_prefix))
+    schema.check(store.client, store.names)
+    return store

@@ -209,6 +209,25 @@ def env(
             out.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
+@app.command()
+def upgrade(
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if processes of that release seem to run.")
+    ] = False,
+) -> None:
+    """Rename the records of release 0.2.0 or earlier; stop all processes first.
+
+    Safe to repeat, also after an interruption. `exporter up` does it by itself.
+    """
+    from exporter import settings, wiring
+    from exporter.store.redis import schema
+
+    with report_errors():
+        store = wiring.store(settings.load())
+        renamed = schema.upgrade(store.client, store.names, force=force)
+    err.print(f"renamed {renamed} keys; the records have version {schema.VERSION}")
+
+
 for process in (processes.api, processes.worker, processes.webhooks, processes.beat):
     app.command()(process)
 app.add_typer(keys.keys, name="keys")

@@ -30,6 +30,7 @@ from exporter.local.children import Child
 from exporter.local.redis import RedisServer
 from exporter.local.s3 import S3Server
 from exporter.store.redis import keys as redis_keys
+from exporter.store.redis import schema
 from exporter.store.redis.api_keys import KeyRing
 
 BUCKET = "exports"
@@ -411,6 +412,8 @@ def load_secrets(path: Path) -> _Secrets:
 def _load_api_key(path: Path, redis_url: str) -> str:
     """Returns the API key stored at `path`, or a new one if Redis does not have that key."""
     with redis.Redis.from_url(redis_url) as client:
+        # Forced: this stack has no other processes, but their presence may be 15 s old.
+        schema.upgrade(client, redis_keys.DEFAULT, force=True)
         ring = KeyRing(client)
         if path.exists():
             kept = path.read_text("utf-8").strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import cast
 
 import msgspec
@@ -52,8 +53,9 @@ class Deliveries:
         self._client, self._names = client, names
         self._kept_deliveries = kept_deliveries
         self._keep = keep
-        self._redo = script_loader.load_from_package(client, names, __package__, "redo")
-        self._send_test = script_loader.load_from_package(client, names, __package__, "send_test")
+        load = partial(script_loader.load, client, names, package=__package__)
+        self._redo = load("redo")
+        self._send_test = load("send_test")
 
     def find(self, delivery_id: str) -> Delivery | None:
         """Returns the delivery with this id; None if there is none or its retention is over."""

@@ -10,6 +10,7 @@ import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, cast
 
 import redis
@@ -58,11 +59,10 @@ class Endpoints:
     ) -> None:
         self._client, self._names = client, names
         self._url_endpoint_ttl = url_endpoint_ttl
-        self._make = script_loader.load_from_package(client, names, __package__, "make_endpoint")
-        self._rotate = script_loader.load_from_package(client, names, __package__, "rotate_secret")
-        self._switch = script_loader.load_from_package(
-            client, names, __package__, "switch_endpoint"
-        )
+        load = partial(script_loader.load, client, names, package=__package__)
+        self._make = load("make_endpoint")
+        self._rotate = load("rotate_secret")
+        self._switch = load("switch_endpoint")
 
     def create(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -100,18 +101,13 @@ class Outbox:
         self._kept_deliveries = kept_deliveries
         self._keep = records.millis(keep)
         self._url_endpoint_ttl = records.millis(url_endpoint_ttl)
-        self._fan_out = script_loader.load_from_package(client, names, __package__, "fan_out")
-        self._aside_delivery = script_loader.load_from_package(
-            client, names, __package__, "set_aside_delivery"
-        )
-        self._aside = script_loader.load_from_package(client, names, __package__, "set_aside_event")
-        self._claim = script_loader.load_from_package(client, names, __package__, "claim_delivery")
-        self._settle = script_loader.load_from_package(
-            client, names, __package__, "settle_delivery"
-        )
-        self._sweep = script_loader.load_from_package(
-            client, names, __package__, "sweep_deliveries"
-        )
+        load = partial(script_loader.load, client, names, package=__package__)
+        self._fan_out = load("fan_out")
+        self._aside_delivery = load("set_aside_delivery")
+        self._aside = load("set_aside_event")
+        self._claim = load("claim_delivery")
+        self._settle = load("settle_delivery")
+        self._sweep = load("sweep_deliveries")
 
     def peek(self, limit: int = 100) -> tuple[Event, ...]:
         """Returns the oldest events of the outbox, oldest first, without removing them.

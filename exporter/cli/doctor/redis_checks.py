@@ -9,7 +9,7 @@ import redis
 
 from exporter.cli.doctor.checks import Problem, Status
 from exporter.settings import Settings
-from exporter.store.redis import diagnosis, durability, probe, versions
+from exporter.store.redis import diagnosis, durability, probe, schema, versions
 from exporter.store.redis.diagnosis import Diagnosis
 from exporter.store.redis.keys import KeyNames
 
@@ -31,6 +31,13 @@ def writes(settings: Settings) -> str:
     with connected(settings.redis_url, RECORDS) as client:
         _raise(durability.writes(client, KeyNames(settings.redis_prefix)), RECORDS, Status.FAIL)
     return "takes every command of the service"
+
+
+def has_records(settings: Settings) -> str:
+    """The records are of a version that this release can use."""
+    with connected(settings.redis_url, RECORDS) as client:
+        _raise(schema.problems(client, KeyNames(settings.redis_prefix)), RECORDS, Status.WARN)
+    return f"version {schema.VERSION}, with the prefix {settings.redis_prefix}"
 
 
 def is_durable(settings: Settings) -> str:

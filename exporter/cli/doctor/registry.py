@@ -23,6 +23,7 @@ _LINK = ("EXPORTER_S3_PUBLIC_ENDPOINT_URL", *_S3)
 CHECKS: Sequence[Check] = (
     Check("redis", redis_checks.connection, variables=_REDIS),
     Check("redis writes", redis_checks.writes, needs=["redis"], variables=_REDIS),
+    Check("redis records", redis_checks.has_records, needs=["redis"], variables=_PROCESSES),
     Check("redis durability", redis_checks.is_durable, needs=["redis"], variables=_REDIS),
     Check("redis memory", redis_checks.has_memory, needs=["redis"], variables=_REDIS),
     Check("redis version", redis_checks.is_maintained, needs=["redis"], variables=_REDIS),

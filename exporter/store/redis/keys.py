@@ -9,6 +9,7 @@ Times are microseconds since 1970, by the clock of Redis, unless a line says oth
 of an export are listed in `scripts/common.lua`, those of endpoints and deliveries in
 `exporter/webhooks/scripts/common.lua`.
 
+  schema                  integer version of these names and shapes; see schema.py
   export:{id}             hash    one export, its fields below
   export:{id}/{place}     hash    one partition of an export, its fields below
   user:{user}             zset    id -> created_at, made unique; all exports of a user

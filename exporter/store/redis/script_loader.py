@@ -14,8 +14,6 @@ from exporter.store.redis import calls
 from exporter.store.redis.calls import Call, Word
 from exporter.store.redis.keys import KeyNames
 
-_FOLDER = resources.files(__package__).joinpath("scripts")
-
 
 class Script:
     """A Lua script, and the first keys of each run of it."""
@@ -35,27 +33,25 @@ class Script:
         return Call((command,), itemgetter(0), (self._text,))
 
 
-def load(client: redis.Redis, names: KeyNames, name: str) -> Script:
-    """Returns the Lua script `name`, preceded by the text of `common.lua`.
+def load(client: redis.Redis, names: KeyNames, name: str, package: str = __package__) -> Script:
+    """Returns the Lua script `name` in the folder `scripts` of a package.
 
-    Redis is not contacted before the script is called.
+    It is preceded by this package's `common.lua`, and by that of another package. Redis is not
+    contacted before the script is called.
     """
-    return Script(client, _text("common") + _text(name), names.root)
-
-
-def load_from_package(client: redis.Redis, names: KeyNames, package: str, name: str) -> Script:
-    """Returns the Lua script `name` in the folder `scripts` of another package.
-
-    It is preceded by the text of this package's `common.lua` and of the other package's own.
-    """
-    folder = resources.files(package).joinpath("scripts")
-    own = (folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("common", name))
-    return Script(client, _text("common") + "".join(own), names.root)
+    commons = dict.fromkeys((__package__, package))
+    text = "".join(read(one, "common") for one in commons) + read(package, name)
+    return Script(client, text, names.root)
 
 
 def load_standalone(client: redis.Redis, name: str) -> Script:
     """Returns the Lua script `name` alone, for scripts whose keys the caller gives."""
-    return Script(client, _text(name))
+    return Script(client, read(__package__, name))
+
+
+def read(package: str, name: str) -> str:
+    """Returns the text of a script in the folder `scripts` of a package."""
+    return resources.files(package).joinpath("scripts", f"{name}.lua").read_text("utf-8")
 
 
 def padded_words(names: Iterable[str]) -> str:
@@ -67,7 +63,3 @@ def padded_words(names: Iterable[str]) -> str:
     ' export.queued export.finished '
     """
     return f" {' '.join(names)} "
-
-
-def _text(name: str) -> str:
-    return _FOLDER.joinpath(f"{name}.lua").read_text("utf-8")

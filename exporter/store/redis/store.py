@@ -48,7 +48,7 @@ from exporter.store.base import (
     limit_reached,
     weights,
 )
-from exporter.store.redis import calls, durability, errors, records, script_loader
+from exporter.store.redis import calls, durability, errors, records, schema, script_loader
 from exporter.store.redis.calls import Call
 from exporter.store.redis.keys import DEFAULT, KeyNames
 
@@ -123,11 +123,15 @@ class RedisStore:
         )
 
     def check(self) -> Sequence[str]:
-        """Returns warnings about settings of Redis that weaken durability.
+        """Returns warnings about settings of Redis that weaken durability, and about its records.
 
-        Raises ConfigurationError if this Redis would lose exports. See `durability.check`.
+        Raises ConfigurationError if this Redis would lose exports, or has records of another
+        version. See `durability.check` and `schema.check`.
         """
-        return durability.check(self.client, self.names)
+        return [
+            *durability.check(self.client, self.names),
+            *schema.check(self.client, self.names),
+        ]
 
     def create(
         self, spec: Spec, idempotency: Idempotency | None = None, quota: Quota = NO_QUOTA

@@ -1,0 +1,148 @@
+-- create(id, user, level, spec, key or '', fingerprint, remember in ms, payer or '', reserved,
+--        concurrency, hook_events or '', max_queued, max_kept, max_bytes,
+--        until_ended '1' or '0')
+--   -> {outcome, all fields, id}
+--
+-- The outcome is 'created'; 'replayed' with the record that the idempotency key created before;
+-- 'reused' (key used with another fingerprint) or 'spent' (the key's export is deleted or expired),
+-- both without fields; 'short', with the payer's remaining credits instead of fields; 'queued',
+-- 'kept' or 'bytes', with the count by which the user would exceed that limit (0: no limit); or
+-- 'full' if Redis has only the memory left that running exports need. A second call with the same
+-- id changes nothing and returns the record. With until_ended '1', a key whose export has ended or
+-- is deleted creates another export.
+local id, user, level, spec = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local key, fingerprint, remember = ARGV[5], ARGV[6], ARGV[7]
+local payer, reserved, concurrency = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
+local hook_events = ARGV[11]
+local max_queued, max_kept, max_bytes = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
+local until_ended = ARGV[15] == '1'
+
+if key ~= '' then
+  key = 'exporter:idempotency:' .. key
+  local known = redis.call('GET', key)
+  if known then
+    local before, first = string.match(known, '^(%S+) (.*)$')
+    if before ~= fingerprint then
+      return {'reused'}
+    end
+    if first ~= id then
+      local fields = redis.call('HMGET', record(first), 'state', 'deleted')
+      local gone = not fields[1] or fields[2]
+      local ended = gone or (fields[1] ~= 'queued' and fields[1] ~= 'processing')
+      if not (ended and until_ended) then
+        if gone then
+          return {'spent'}
+        end
+        count('exports_replayed')
+        return {'replayed', redis.call('HGETALL', record(first)), first}
+      end
+    end
+  end
+end
+
+-- True if Redis has used more than FULL_SHARE of its maxmemory. A Redis that refuses INFO counts as
+-- not full.
+local function is_full()
+  local info = redis.pcall('INFO', 'memory')
+  local used = type(info) == 'string' and tonumber(string.match(info, 'used_memory:(%d+)'))
+  local most = used and tonumber(string.match(info, 'maxmemory:(%d+)')) or 0
+  return most > 0 and used > FULL_SHARE * most
+end
+
+-- Corrects the counts of exports that a worker of a version without these counts has ended.
+local function forget_ended(time)
+  local live = redis.call('ZCOUNT', stored(user), '+inf', '+inf')
+  local offset = time % math.max(1, live - MAX_FORGOTTEN)
+  local members = redis.call('ZRANGEBYSCORE', stored(user), '+inf', '+inf',
+    'LIMIT', int(offset), MAX_FORGOTTEN)
+  for _, member in ipairs(members) do
+    local one = string.match(member, ' (.*)$')
+    local state = redis.call('HGET', record(one), 'state')
+    if not state then
+      forget_stored(user, member)
+    elseif state ~= 'queued' and state ~= 'processing' then
+      local left = redis.call('PTTL', record(one))
+      redis.call('ZADD', stored(user), 'XX', int(time + math.max(left, 0) * 1000), member)
+    end
+  end
+end
+
+-- Returns the limit of the user that one more record would exceed, and the count; else nothing.
+local function exceeded()
+  local live = redis.call('ZCOUNT', stored(user), '+inf', '+inf') + 1
+  if max_queued > 0 and live > max_queued then
+    return 'queued', live
+  end
+  local kept = redis.call('ZCARD', stored(user)) + 1
+  if max_kept > 0 and kept > max_kept then
+    return 'kept', kept
+  end
+  local bytes = tonumber(redis.call('GET', stored_bytes(user)) or 0) + #spec
+  if max_bytes > 0 and bytes > max_bytes then
+    return 'bytes', bytes
+  end
+end
+
+if redis.call('EXISTS', record(id)) == 0 then
+  if is_full() then
+    return {'full'}
+  end
+  local time = now()
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', stored(user), '-inf', int(time),
+    'LIMIT', 0, MAX_FORGOTTEN)) do
+    forget_stored(user, member)
+  end
+  if exceeded() then
+    forget_ended(time)
+    local limit, amount = exceeded()
+    if limit then
+      return {limit, int(amount)}
+    end
+  end
+  if payer ~= '' then
+    local left = credits_left(payer)
+    if not left then
+      reserved = 0
+    elseif left < reserved then
+      return {'short', int(left)}
+    elseif reserved > 0 then
+      redis.call('HINCRBY', account(payer), 'left', -reserved)
+      redis.call('HINCRBY', account(payer), 'reserved', reserved)
+      count('credits_reserved', reserved)
+    end
+    redis.call('HSET', record(id), 'payer', payer, 'reserved', reserved)
+  end
+  redis.call('HSET', record(id), 'spec', spec, 'user', user, 'level', level, 'stored_bytes', #spec,
+    'state', 'queued', 'phase', 'ready', 'created_at', int(time), 'updated_at', int(time))
+  redis.call('ZADD', stored(user), '+inf', #spec .. ' ' .. id)
+  redis.call('INCRBY', stored_bytes(user), #spec)
+  redis.call('PERSIST', stored(user))
+  redis.call('PERSIST', stored_bytes(user))
+  if concurrency > 0 then
+    redis.call('HSET', record(id), 'concurrency', concurrency)
+  end
+  if hook_events ~= '' then
+    redis.call('HSET', record(id), 'hook_events', hook_events)
+  end
+  if key ~= '' then
+    redis.call('SET', key, fingerprint .. ' ' .. id, 'PX', remember)
+  end
+  local index = 'exporter:user:' .. user
+  -- A record expires by its TTL, but its entry in this list does not. Each create removes up to two
+  -- of the oldest expired entries, so that the list stays bounded even if its user never reads it.
+  for _, oldest in ipairs(redis.call('ZRANGE', index, 0, 1)) do
+    if redis.call('EXISTS', record(oldest)) == 0 then
+      redis.call('ZREM', index, oldest)
+    end
+  end
+  -- Scores are unique, even within one microsecond or after the clock was set back, so a score is a
+  -- sufficient cursor for keyset pagination.
+  local newest = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
+  redis.call('ZADD', index, int(math.max(time, tonumber(newest[2] or 0) + 1)), id)
+  redis.call('ZADD', 'exporter:users', 'NX', int(time), user)
+  redis.call('SETNX', 'exporter:since', int(time))
+  count('exports_created')
+  enqueue_and_wake(level, user, id, time)
+  emit(id, 'export.queued', time)
+end
+return {'created', redis.call('HGETALL', record(id)), id}

@@ -1,0 +1,92 @@
+-- end(id, fence, state, keep_record in ms, result or '', error or '', keep_file or '', rows, bytes,
+--     charged or '')
+--   -> 1, or 0 for a stale fence
+--
+-- `keep_file` is in microseconds. A second call with the same fence and state changes nothing and
+-- returns 1.
+local id, fence, state, keep_record = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local result, error_text, keep_file = ARGV[5], ARGV[6], tonumber(ARGV[7])
+local rows, bytes, charged = ARGV[8], ARGV[9], tonumber(ARGV[10] or '')
+
+local before = redis.call('HMGET', record(id), 'state', 'fence', 'whole')
+if before[1] == state and before[2] == fence then
+  return 1
+end
+if not holds_lease(id, fence) then
+  return 0
+end
+local time = now()
+local parent = before[3]
+
+-- Ends a partition. If it did not finish, the other partitions are useless and are requested to
+-- stop; the export then fails, is canceled or is rejoined.
+local function end_partition()
+  if state == 'finished' then
+    local fields = redis.call('HMGET', record(id), 'progress', 'rows', 'weight')
+    local share = (1 - tonumber(fields[1] or 0)) * tonumber(fields[3])
+    advance_parent(parent, share, math.max(tonumber(rows) - tonumber(fields[2] or 0), 0), time)
+    redis.call('HSET', record(id), 'progress', '1.0', 'result', result)
+    emit_progress(id, time)
+  else
+    if redis.call('HEXISTS', record(id), 'unread') == 1 then
+      -- The next worker of the export reads this record too: remove what it may not be able to
+      -- read.
+      redis.call('HDEL', record(id), 'checkpoint', 'progress', 'worker_id', 'attempts', 'stalls',
+        'stalled_since', 'wrong_answers', 'retry_at')
+    end
+    for _, one in ipairs(live_partitions(parent)) do
+      request_stop(one, time)
+    end
+  end
+  make_ready_if_partitions_ended(parent, time)
+end
+
+-- Ends the export or partition, if its fields are those of a sound record.
+local function end_sound()
+  drop_lease(id)
+  redis.call('HDEL', record(id), 'closing', 'error')
+  redis.call('HSET', record(id), 'state', state, 'phase', 'done',
+    'updated_at', int(time), 'completed_at', int(time))
+  if error_text ~= '' then
+    redis.call('HSET', record(id), 'error', error_text)
+  end
+
+  if parent then
+    end_partition()
+    return
+  end
+  local deleted = redis.call('HEXISTS', record(id), 'deleted') == 1
+  redis.call('HDEL', record(id), 'checkpoint')
+  forget_partitions(id)
+  if state == 'finished' then
+    redis.call('HSET', record(id), 'progress', '1.0', 'result', result)
+    if keep_file then
+      redis.call('HSET', record(id), 'file_expires_at', int(time + keep_file))
+      if not deleted then
+        redis.call('ZADD', 'exporter:kept', int(time + keep_file), id)
+      end
+    end
+    count('rows', rows)
+    count('file_bytes', bytes)
+  end
+  count('exports_' .. state)
+  local payable = (state == 'finished' and not deleted) and tonumber(rows) or 0
+  if payable == 0 and charged and state ~= 'failed' then
+    payable = math.max(charged, tonumber(redis.call('HGET', record(id), 'rows')) or 0)
+  end
+  settle(id, payable)
+  emit(id, 'export.' .. state, time)
+  if deleted then
+    leave_tombstone(id, time)
+  else
+    expire_record(id, time, keep_record)
+  end
+end
+
+local ok, failure = pcall(end_sound)
+if not ok and state == 'finished' then
+  error(failure, 0)
+elseif not ok then
+  force_end(id, state, error_text, time, keep_record)
+end
+return 1

@@ -1,0 +1,25 @@
+-- request_cancel(id, keep_record in ms) -> all fields of the record after the call; {} if the id is
+--   unknown, deleted or that of a partition
+--
+-- An export whose record cannot be processed is canceled at once, without a worker.
+local id, keep_record = ARGV[1], ARGV[2]
+
+local fields = redis.call('HMGET', record(id), 'state', 'deleted', 'whole', 'unread')
+local state, hidden, unread = fields[1], fields[2] or fields[3], fields[4]
+if hidden then
+  return {}
+end
+if ENDED[state] or (not state and redis.call('EXISTS', record(id)) == 0) then
+  return redis.call('HGETALL', record(id))
+end
+local time = now()
+local is_leased = redis.call('ZSCORE', 'exporter:leases', id)
+local after
+if state == 'queued' and pcall(cancel_queued, id, time) then
+  after = redis.call('HGETALL', record(id))
+  pcall(expire_record, id, time, keep_record)
+elseif not (state == 'processing' and (is_leased or not unread) and pcall(request_stop, id, time))
+then
+  force_end(id, 'canceled', '', time, keep_record)
+end
+return after or redis.call('HGETALL', record(id))

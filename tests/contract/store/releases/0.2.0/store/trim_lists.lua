@@ -1,0 +1,29 @@
+-- trim_lists(users, again in microseconds) -> {entries removed, users examined}
+--
+-- Removes entries of expired records from the lists of up to `users` users, the longest waiting
+-- user first. Without this, the list of a user who neither creates nor lists exports would never
+-- shrink. The oldest MAX_ENTRIES entries of a list are examined; if all of them had expired, the
+-- list is examined again in the next call, otherwise after `again`.
+local users, again = ARGV[1], tonumber(ARGV[2])
+local MAX_ENTRIES = 500
+
+local time = now()
+local removed = 0
+local due = redis.call('ZRANGEBYSCORE', 'exporter:users', '-inf', int(time), 'LIMIT', 0, users)
+for _, user in ipairs(due) do
+  local index = 'exporter:user:' .. user
+  local gone = 0
+  for _, id in ipairs(redis.call('ZRANGE', index, 0, MAX_ENTRIES - 1)) do
+    if redis.call('EXISTS', record(id)) == 0 then
+      redis.call('ZREM', index, id)
+      gone = gone + 1
+    end
+  end
+  removed = removed + gone
+  if redis.call('EXISTS', index) == 0 then
+    redis.call('ZREM', 'exporter:users', user)
+  elseif gone < MAX_ENTRIES then
+    redis.call('ZADD', 'exporter:users', int(time + again), user)
+  end
+end
+return {removed, #due}

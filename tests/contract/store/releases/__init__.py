@@ -1,0 +1,1 @@
+"""Scripts and records of the releases that may run beside this one."""
