@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import httpx
 
 from exporter.environment import proxies, urls
 from exporter.errors import ExporterError
+from exporter.formats.registry import FORMATS
 
 TERMINAL = ("finished", "failed", "canceled")
 MAX_PAUSE_SECONDS = 2.0
@@ -183,30 +183,12 @@ def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> N
 def count_rows(file: Path, format: str) -> int:  # noqa: A002
     """Returns the number of rows in a downloaded file, counted by reading all of it.
 
-    Memory use does not grow with the file. Raises ServiceError for a `json_envelope` file without
-    its closing line.
+    Memory use does not grow with the file. Raises ServiceError for a file that was cut off.
     """
-    if format == "json_envelope":
-        return _count_enveloped(file)
-    if format == "csv":
-        csv.field_size_limit(2**31 - 1)
-        with file.open(newline="", encoding="utf-8") as lines:
-            return max(sum(1 for _ in csv.reader(lines)) - 1, 0)
-    with file.open("rb") as raw:
-        return sum(1 for line in raw if line.strip())
-
-
-def _count_enveloped(file: Path) -> int:
-    """Counts the rows of a `json_envelope` file.
-
-    These are the lines between the first line, which opens the list, and the line that closes it.
-    Raises ServiceError if no line closes the list.
-    """
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines):
-            if line.startswith(b"]"):
-                return number - 1
-    raise ServiceError(f"{file} ends before its closing line: it is not the whole envelope")
+    try:
+        return FORMATS[format].count(file)
+    except ValueError as error:
+        raise ServiceError(str(error)) from None
 
 
 @contextmanager

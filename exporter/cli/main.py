@@ -126,7 +126,7 @@ def export(
     source: Annotated[str, typer.Option(help="Name of a configured source.")] = "board",
     query: Annotated[str, typer.Option(help="The search, as JSON.")] = "{}",
     format: Annotated[  # noqa: A002
-        str, typer.Option(help="csv, json (JSON Lines) or json_envelope (one JSON object).")
+        str, typer.Option(help="csv, json (JSON Lines) or another name that /docs lists.")
     ] = "csv",
     columns: Annotated[
         str | None, typer.Option(help="Columns, comma-separated; default: the source's.")
@@ -154,12 +154,13 @@ def export(
 ) -> None:
     """Export from a running service into a file: enqueue, watch, download, verify."""
     from exporter.cli.watch import fetch
+    from exporter.formats import registry
 
     try:
         search = json.loads(query)
     except ValueError as error:
         raise typer.BadParameter(f"--query is not JSON: {error}") from None
-    if csv_safe and format != "csv":
+    if csv_safe and format not in registry.names_with("guard"):
         raise typer.BadParameter(f"--csv-safe has no effect with --format {format}: leave it out")
     request = {
         "source": source,

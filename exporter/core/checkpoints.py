@@ -161,11 +161,14 @@ class Packed(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether a volume was begun and is not yet ended."""
     rows: int = 0
     """Rows in the open volume."""
+    state: dict[str, Any] = {}
+    """What the format must know of the open volume beside `rows`; see `formats.base.State`."""
     crc: int = 0
     length: int = 0
     """Size of the open volume before compression, in bytes.
 
-    `crc` is the CRC-32 of the same bytes (gzip only). Both are 0 without compression.
+    `crc` is the CRC-32 of the same bytes (gzip only). Both are 0 without compression; see
+    `formats.compression.State`.
     """
     volumes: tuple[Volume, ...] = ()
     """Volumes that have ended."""

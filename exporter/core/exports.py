@@ -215,7 +215,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     request: dict[str, Any]
     """The search as its surface echoes it to the caller."""
     format: str
-    """Name of the format; see `formats.registry.NAMES`."""
+    """Name of the format; see `formats.registry.FORMATS`."""
     dialect: Dialect
     columns: tuple[str, ...] = ()
     """CSV: the columns in order. JSON: the fields kept in each row, or all fields if empty."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
+import msgspec
 import zstandard
 from isal import isal_zlib
-
-from exporter.core.checkpoints import Packed
 
 _ISAL_LEVEL = 1
 """Compression level of isal.
@@ -24,13 +23,22 @@ the file smaller takes twice the time.
 """
 
 
+class State(msgspec.Struct, frozen=True):
+    """All that a compressor must know of the open volume; `Packed` has the same fields."""
+
+    crc: int = 0
+    """CRC-32 of the data so far, before compression; 0 if the compression does not need it."""
+    length: int = 0
+    """Size of the data so far, before compression."""
+
+
 class Stream(Protocol):
     """Compresses one volume after another; each method returns bytes to append to the file."""
 
     def begin(self) -> bytes:
         """Begins a volume."""
 
-    def compress(self, data: bytes) -> bytes:
+    def compress(self, data: bytes | bytearray) -> bytes:
         """Compresses data of the open volume; some of it may stay in the compressor's buffer."""
 
     def pause(self) -> bytes:
@@ -39,39 +47,30 @@ class Stream(Protocol):
     def end(self) -> bytes:
         """Ends the open volume."""
 
-    def state(self) -> tuple[int, int]:
-        """Returns CRC-32 and size, before compression, of the data in the open volume so far."""
+    def state(self) -> State:
+        """Returns the state, from which another stream can continue after `pause`."""
 
 
-def stream(name: str, at: Packed) -> Stream:
-    """Returns a compressor that continues a file at the saved position `at`.
+class Compression(NamedTuple):
+    """A compression of files. Compressed pieces of a volume may be laid end to end."""
 
-    Raises KeyError if `name` is not the name of a compression.
-    """
-    makers: Mapping[str, Callable[[Packed], Stream]] = {"none": Plain, "gzip": Gzip, "zstd": Zstd}
-    return makers[name](at)
+    suffix: str
+    """File name suffix."""
+    media_type: str | None
+    """Media type of a compressed file; None: that of the format."""
+    stream: Callable[[State], Stream] | None
+    """Returns a stream that continues a file after a state; None: the file is not compressed."""
+    summary: str = ""
+    """What the documentation says of the compression, beside its name."""
 
 
-class Plain:
-    """Passes data on without compression."""
-
-    def __init__(self, at: Packed) -> None:
-        """Ignores the saved position: uncompressed output can be continued at any byte."""
-
-    def begin(self) -> bytes:
-        return b""
-
-    def compress(self, data: bytes) -> bytes:
-        return data
-
-    def pause(self) -> bytes:
-        return b""
-
-    def end(self) -> bytes:
-        return b""
-
-    def state(self) -> tuple[int, int]:
-        return 0, 0
+def join(states: Sequence[State]) -> State:
+    """Returns the state after pieces of one volume that are laid end to end."""
+    crc = length = 0
+    for state in states:
+        crc = isal_zlib.crc32_combine(crc, state.crc, state.length)
+        length += state.length
+    return State(crc, length)
 
 
 class Gzip:
@@ -84,7 +83,7 @@ class Gzip:
     # Method deflate, no file name and no time (so that equal rows give equal bytes), unknown OS.
     _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
-    def __init__(self, at: Packed) -> None:
+    def __init__(self, at: State) -> None:
         self._crc = at.crc
         self._length = at.length
         self._deflate = self._fresh()
@@ -93,7 +92,7 @@ class Gzip:
         self._crc = self._length = 0
         return self._HEADER
 
-    def compress(self, data: bytes) -> bytes:
+    def compress(self, data: bytes | bytearray) -> bytes:
         self._crc = isal_zlib.crc32(data, self._crc)
         self._length += len(data)
         return self._deflate.compress(data)
@@ -106,8 +105,8 @@ class Gzip:
         self._deflate = self._fresh()
         return tail + struct.pack("<II", self._crc, self._length & 0xFFFFFFFF)
 
-    def state(self) -> tuple[int, int]:
-        return self._crc, self._length
+    def state(self) -> State:
+        return State(self._crc, self._length)
 
     @staticmethod
     def _fresh() -> isal_zlib.Compress:
@@ -127,7 +126,7 @@ class Zstd:
     `read_across_frames=True`.
     """
 
-    def __init__(self, at: Packed) -> None:
+    def __init__(self, at: State) -> None:
         self._length = at.length
         self._compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True)
         self._frame: zstandard.ZstdCompressionObj | None = None
@@ -136,7 +135,7 @@ class Zstd:
         self._length = 0
         return b""
 
-    def compress(self, data: bytes) -> bytes:
+    def compress(self, data: bytes | bytearray) -> bytes:
         if not data:
             return b""
         if self._frame is None:
@@ -152,5 +151,15 @@ class Zstd:
         # An empty volume is written as one empty frame: a file needs at least one frame.
         return self.pause() if self._length else self._compressor.compress(b"")
 
-    def state(self) -> tuple[int, int]:
-        return 0, self._length
+    def state(self) -> State:
+        return State(length=self._length)
+
+
+NONE = Compression("", None, stream=None)
+GZIP = Compression(".gz", "application/gzip", Gzip, "one member, level 1")
+ZSTD = Compression(
+    ".zst",
+    "application/zstd",
+    Zstd,
+    "level 3; large files have several frames, and a reader must read all of them",
+)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from exporter.core import raw_json
 from exporter.core.checkpoints import Row, RowCounts
-from exporter.errors import ConfigurationError
+from exporter.core.exports import Dialect
 from exporter.formats import csv_plan
 from exporter.formats import rows as rawjson
+from exporter.formats.base import PLAIN, Format, State
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 # Spreadsheets in East Asian languages read the full-width signs as formulas, too. Programs that
@@ -42,7 +45,7 @@ _LOOK_AHEAD_ROWS = 32
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class Csv:
+class Csv(Format):
     """Writes the columns of each row as RFC 4180 lines: CRLF, UTF-8, no byte order mark.
 
     Cells: null or an absent field is an empty cell; an empty string is `""`; a string is its text;
@@ -66,29 +69,19 @@ class Csv:
     With `bom`, the file begins with a byte order mark, without which Excel reads UTF-8 as Latin-1.
     A first column whose name begins with "ID" is quoted, because Excel takes a file that begins
     with these letters for a SYLK file.
-
-    The constructor raises ConfigurationError if there are no columns.
     """
 
-    content_type = "text/csv; charset=utf-8"
     extension = "csv"
+    media_type = "text/csv; charset=utf-8"
+    options = frozenset({"guard", "joined", "bom"})
+    needs_columns = True
+    joinable = True
 
-    def __init__(
-        self,
-        columns: Sequence[str],
-        *,
-        guard: bool = False,
-        joined: bool = False,
-        bom: bool = False,
-    ) -> None:
-        if not columns:
-            raise ConfigurationError(
-                "a CSV file needs columns: name them in the request or in the source's settings"
-            )
+    def __init__(self, columns: Sequence[str] = (), dialect: Dialect = PLAIN) -> None:
         self._columns = tuple(columns)
-        self._guard = guard
-        self._joined = joined
-        self._bom = codecs.BOM_UTF8 if bom else b""
+        self._guard = dialect.guard
+        self._joined = dialect.joined
+        self._bom = codecs.BOM_UTF8 if dialect.bom else b""
         self._nothing = '""' if len(columns) == 1 else ""
         # The shape of the rows so far: affects only the speed, never the bytes.
         self._learned: csv_plan.Learned = {}
@@ -97,17 +90,20 @@ class Csv:
         self._surprises: Counter[str] = Counter()
         self._promoted: csv_plan.Learned = {}
 
-    def open(self) -> bytes:
+    def open(self, state: State, out: bytearray) -> None:  # noqa: ARG002
         scratch = RowCounts()
         names = [self._text(name, scratch) for name in self._columns]
         if names[0].startswith("ID"):
             names[0] = f'"{names[0]}"'
-        return self._bom + ",".join(names).encode() + b"\r\n"
+        out += self._bom + ",".join(names).encode() + b"\r\n"
 
-    def close(self, written: int = 0) -> bytes:  # noqa: ARG002
-        return b""
-
-    def encode(self, rows: Sequence[Row], row_counts: RowCounts, written: int = 0) -> bytes:  # noqa: ARG002
+    def encode(
+        self,
+        rows: Sequence[Row],
+        row_counts: RowCounts,
+        state: State,  # noqa: ARG002
+        out: bytearray,
+    ) -> None:
         lines: list[bytes] = []
         extras: Counter[str] = Counter()
         self._rows += len(rows)
@@ -130,7 +126,13 @@ class Csv:
         lines.append(b"")
         rawjson.note_present(self._learned, row_counts)
         rawjson.count_unmapped(extras, row_counts)
-        return b"\r\n".join(lines)
+        out += b"\r\n".join(lines)
+
+    @staticmethod
+    def count(file: Path) -> int:
+        csv.field_size_limit(2**31 - 1)
+        with file.open(newline="", encoding="utf-8") as lines:
+            return max(sum(1 for _ in csv.reader(lines)) - 1, 0)
 
     def _slow(
         self, rows: Sequence[Row], index: int, extras: Counter[str], row_counts: RowCounts

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgspec
 
 from exporter.core.checkpoints import Row, RowCounts
+from exporter.core.exports import Dialect
+from exporter.formats.base import PLAIN, Format, State
 from exporter.formats.json import JsonLines
 
 
-class Envelope:
+class Envelope(Format):
     """Writes `{"exported_at": …, "jobs": […], "total": N}`, in UTF-8, with one posting per line.
 
     Rows are written as in JSON Lines, with unchanged values. `total` is the number of postings
@@ -19,26 +22,39 @@ class Envelope:
     contract.
     """
 
-    content_type = "application/json"
     extension = "json"
+    media_type = "application/json"
+    summary = "one object: `exported_at`, `jobs`, `total`"
+    options = frozenset({"exported_at"})
+    joinable = True
 
     def __init__(
-        self, columns: Sequence[str] = (), *, exported_at: str | None, total: int | None = None
+        self, columns: Sequence[str] = (), dialect: Dialect = PLAIN, *, total: int | None = None
     ) -> None:
         self._lines = JsonLines(columns)
-        self._exported_at = msgspec.json.encode(exported_at)
+        self._exported_at = msgspec.json.encode(dialect.exported_at)
         self._total = total
 
-    def open(self) -> bytes:
+    def open(self, state: State, out: bytearray) -> None:  # noqa: ARG002
         total = b"" if self._total is None else b'"total":%d,' % self._total
-        return b'{"exported_at":%b,%b"jobs":[' % (self._exported_at, total)
+        out += b'{"exported_at":%b,%b"jobs":[' % (self._exported_at, total)
 
-    def encode(self, rows: Sequence[Row], row_counts: RowCounts, written: int = 0) -> bytes:
+    def encode(
+        self, rows: Sequence[Row], row_counts: RowCounts, state: State, out: bytearray
+    ) -> None:
         lines = self._lines.lines(rows, row_counts)
-        if not lines:
-            return b""
-        lines[0] = (b",\n" if written else b"\n") + lines[0]
-        return b",\n".join(lines)
+        if lines:
+            lines[0] = (b",\n" if state.rows else b"\n") + lines[0]
+            out += b",\n".join(lines)
 
-    def close(self, written: int = 0) -> bytes:
-        return b"\n]}\n" if self._total is not None else b'\n],"total":%d}\n' % written
+    def close(self, state: State, out: bytearray) -> None:
+        out += b"\n]}\n" if self._total is not None else b'\n],"total":%d}\n' % state.rows
+
+    @staticmethod
+    def count(file: Path) -> int:
+        # The rows are the lines between the first, which opens the list, and that which closes it.
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines):
+                if line.startswith(b"]"):
+                    return number - 1
+        raise ValueError(f"{file} ends before its closing line: it is not the whole envelope")

@@ -6,12 +6,15 @@ import json
 import operator
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from exporter.core.checkpoints import Row, RowCounts
+from exporter.core.exports import Dialect
 from exporter.formats import rows as rawjson
+from exporter.formats.base import PLAIN, Format, State
 
 
 class _Object(msgspec.Struct):
@@ -24,7 +27,7 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _SEPARATORS = "\u2028\u2029\x85"
 
 
-class JsonLines:
+class JsonLines(Format):
     """Writes each row on one line that ends with LF, in UTF-8, with the source's values unchanged.
 
     Without columns a row is copied byte for byte, unless it would not stay on one line: a row on
@@ -36,21 +39,28 @@ class JsonLines:
     name. NaN and infinities are written as null and counted.
     """
 
-    content_type = "application/x-ndjson"
     extension = "json"
+    media_type = "application/x-ndjson"
+    summary = "JSON Lines"
+    joinable = True
 
-    def __init__(self, columns: Sequence[str] = ()) -> None:
+    def __init__(self, columns: Sequence[str] = (), dialect: Dialect = PLAIN) -> None:  # noqa: ARG002
         self._columns = frozenset(columns)
         self._keys = [(name, f"{json.dumps(name)}:".encode()) for name in dict.fromkeys(columns)]
 
-    def open(self) -> bytes:
-        return b""
+    def encode(
+        self,
+        rows: Sequence[Row],
+        row_counts: RowCounts,
+        state: State,  # noqa: ARG002
+        out: bytearray,
+    ) -> None:
+        out += b"\n".join([*self.lines(rows, row_counts), b""])
 
-    def close(self, written: int = 0) -> bytes:  # noqa: ARG002
-        return b""
-
-    def encode(self, rows: Sequence[Row], row_counts: RowCounts, written: int = 0) -> bytes:  # noqa: ARG002
-        return b"\n".join([*self.lines(rows, row_counts), b""])
+    @staticmethod
+    def count(file: Path) -> int:
+        with file.open("rb") as lines:
+            return sum(1 for line in lines if line.strip())
 
     def lines(self, rows: Sequence[Row], row_counts: RowCounts) -> list[bytes]:
         """Returns the line of each row, without the line feed; otherwise like `encode`."""

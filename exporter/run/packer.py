@@ -9,8 +9,9 @@ from functools import partial
 from exporter.core import threads
 from exporter.core.checkpoints import Checkpoint, Packed, Row, RowCounts, Volume
 from exporter.core.exports import Spec
-from exporter.formats import compression
 from exporter.formats.base import Format
+from exporter.formats.compression import Compression, State, Stream
+from exporter.formats.registry import COMPRESSIONS
 
 
 class FileEncoder:
@@ -40,9 +41,9 @@ class FileEncoder:
             packed = Packed(is_open=True, rows=at.rows)
         self._encoder = encoder
         self._rows_per_file = spec.rows_per_file
-        self._rows = packed.rows
         self._is_open = packed.is_open
-        self._compressor = _Compressor(spec.compression, packed, at.uploaded, buffer)
+        self._state = encoder.state_type.load(packed)
+        self._output = _Output(COMPRESSIONS[spec.compression], packed, at.uploaded, buffer)
 
     @property
     def buffer(self) -> bytearray:
@@ -50,55 +51,57 @@ class FileEncoder:
 
         Rows that are still being compressed are missing until `settle` or `close` has returned.
         """
-        return self._compressor.buffer
+        return self._output.buffer
 
     @property
     def ready_bytes(self) -> int:
         """Bytes in the buffer, excluding data that is still being compressed."""
-        return self._compressor.ready_bytes
+        return self._output.ready_bytes
 
     @property
     def size(self) -> int:
         """Bytes of the file so far, stored or buffered; exact only after `settle` or `close`."""
-        return self._compressor.size
+        return self._output.size
 
     @property
     def taken(self) -> int:
         """Bytes that were taken from the buffer; those of earlier slices are included."""
-        return self._compressor.taken
+        return self._output.taken
 
     @property
     def volumes(self) -> tuple[Volume, ...]:
         """The volumes that have ended; complete only after `settle` or `close`."""
-        return tuple(self._compressor.volumes)
+        return tuple(self._output.volumes)
 
     def add(self, rows: Sequence[Row], row_counts: RowCounts) -> None:
         """Appends the rows to the file. Raises SourceUntrue if a row is not a JSON object."""
-        steps: list[Callable[[], None]] = []
         while rows:
             if not self._is_open:
-                steps += self._begin()
-            room = len(rows) if self._rows_per_file is None else self._rows_per_file - self._rows
+                self._begin()
+            state = self._state
+            room = len(rows) if self._rows_per_file is None else self._rows_per_file - state.rows
             some, rows = rows[:room], rows[room:]
-            data = self._encoder.encode(some, row_counts, self._rows)
-            steps.append(partial(self._compressor.compress, data))
-            self._rows += len(some)
-            if self._rows == self._rows_per_file:
-                steps += self._end()
-        self._compressor.run(steps)
+            self._encoder.encode(some, row_counts, state, self._output.raw)
+            state.rows += len(some)
+            if state.rows == self._rows_per_file:
+                self._end()
+        self._output.run()
 
     def settle(self) -> Packed:
         """Waits until all added rows are in the buffer, and returns the state of the encoder.
 
         Another process can resume the file from this state and the buffer.
         """
-        self._compressor.join()
-        crc, length = self._compressor.pause(is_open=self._is_open)
+        if self._is_open:
+            self._encoder.pause(self._state, self._output.raw)
+        self._output.run()
+        compressed = self._output.pause(is_open=self._is_open)
         return Packed(
             is_open=self._is_open,
-            rows=self._rows,
-            crc=crc,
-            length=length,
+            rows=self._state.rows,
+            state=self._state.dump(),
+            crc=compressed.crc,
+            length=compressed.length,
             volumes=self.volumes,
         )
 
@@ -107,99 +110,119 @@ class FileEncoder:
 
         Waits until all added rows are in the buffer, but does not pause the compression.
         """
-        self._compressor.join()
-        return self._compressor.take(size)
+        self._output.join()
+        return self._output.take(size)
 
     def close(self, unknown: Sequence[str] = ()) -> Volume | None:
         """Ends the file; returns the volume that lists `unknown`, or None if `unknown` is empty.
 
         That volume comes after all rows and has one id per line.
         """
-        steps: list[Callable[[], None]] = []
-        self._compressor.join()
-        if not self._is_open and not self._compressor.volumes:
-            steps += self._begin()
+        self._output.join()
+        if not self._is_open and not self._output.volumes:
+            self._begin()
         if self._is_open:
-            steps += self._end()
-        self._compressor.run(steps)
-        self._compressor.join()
+            self._end()
+        self._output.run()
+        self._output.join()
         if not unknown:
             return None
         begun = self.size
-        self._compressor.begin("".join(f"{one}\n" for one in unknown).encode())
-        self._compressor.end(b"")
+        self._output.begin()
+        self._output.raw.extend("".join(f"{one}\n" for one in unknown).encode())
+        self._output.end()
+        self._output.run()
+        self._output.join()
         return Volume(len(unknown), begun, self.size - begun)
 
-    def _begin(self) -> list[Callable[[], None]]:
+    def _begin(self) -> None:
         self._is_open = True
-        return [partial(self._compressor.begin, self._encoder.open())]
+        self._output.begin()
+        self._encoder.open(self._state, self._output.raw)
 
-    def _end(self) -> list[Callable[[], None]]:
-        rows, self._rows = self._rows, 0
+    def _end(self) -> None:
+        self._encoder.close(self._state, self._output.raw)
+        self._output.end(self._state.rows)
         self._is_open = False
-        return [partial(self._compressor.end, self._encoder.close(rows), rows)]
+        self._state = self._encoder.state_type()
 
 
-class _Compressor:
-    """Turns encoded rows into the bytes of the file, step by step, in order.
+class _Output:
+    """Turns the bytes of volumes into the bytes of the file, in order.
 
-    `run` and `join` are called from the caller's thread. The steps run in a second thread if the
-    file is compressed. At most the steps of one `run` are pending.
+    All methods are called from the caller's thread. Without compression the bytes of a volume are
+    those of the file: `raw` is the buffer. With compression, `run` starts a second thread, which
+    compresses what was appended to `raw`; at most the work of one `run` is pending.
     """
 
-    def __init__(self, name: str, at: Packed, stored: int, buffer: bytearray) -> None:
+    def __init__(
+        self, compression: Compression, at: Packed, stored: int, buffer: bytearray
+    ) -> None:
         self.buffer = buffer
         self.ready_bytes = len(buffer)
         self.taken = stored
         self.volumes = list(at.volumes)
-        self._stream = compression.stream(name, at)
-        self._uses_thread = name != "none"
+        self._stream = compression.stream and compression.stream(State(at.crc, at.length))
+        self._raw = bytearray()
+        self._steps: list[Callable[[], bytes]] = []
         self._under_way: Future[None] | None = None
+
+    @property
+    def raw(self) -> bytearray:
+        """Takes the bytes of the open volume, before compression."""
+        return self.buffer if self._stream is None else self._raw
 
     @property
     def size(self) -> int:
         return self.taken + len(self.buffer)
 
-    def run(self, steps: Sequence[Callable[[], None]]) -> None:
-        """Starts these steps; returns after all steps of earlier calls are complete."""
+    def begin(self) -> None:
+        """Begins a volume."""
+        if self._stream is not None:
+            self._steps.append(self._stream.begin)
+
+    def end(self, rows: int | None = None) -> None:
+        """Ends the open volume, and appends it to `volumes`.
+
+        Without `rows`, the number of its rows, the volume is not appended.
+        """
+        if self._stream is not None:
+            self._pass_on(self._stream)
+            self._steps.append(self._stream.end)
+        if rows is None:
+            return
+        if self._stream is None:
+            self._record(rows)
+        else:
+            self._steps.append(partial(self._record, rows))
+
+    def run(self) -> None:
+        """Starts the work that is left; returns after all work of earlier calls is complete."""
+        self.join()
+        if self._stream is None:
+            return
+        self._pass_on(self._stream)
+        steps, self._steps = self._steps, []
 
         def run_all() -> None:
             for step in steps:
-                step()
+                self.buffer += step()
 
-        self.join()
-        if self._uses_thread:
+        if steps:
             self._under_way = threads.start(run_all, "compress")
-        else:
-            run_all()
-            self.ready_bytes = len(self.buffer)
 
     def join(self) -> None:
-        """Waits until all steps are complete; raises the error of a failed step."""
+        """Waits until all work is complete; raises the error of a failed step."""
         if self._under_way is not None:
             under_way, self._under_way = self._under_way, None
             under_way.result()
         self.ready_bytes = len(self.buffer)
 
-    def begin(self, head: bytes) -> None:
-        self.buffer += self._stream.begin()
-        self.compress(head)
-
-    def compress(self, data: bytes) -> None:
-        self.buffer += self._stream.compress(data)
-
-    def end(self, tail: bytes, rows: int | None = None) -> None:
-        """Ends the open volume with the bytes `tail`, and appends it to `volumes`.
-
-        Without `rows`, the number of its rows, the volume is not appended.
-        """
-        self.compress(tail)
-        self.buffer += self._stream.end()
-        if rows is not None:
-            begun = sum(volume.size for volume in self.volumes)
-            self.volumes.append(Volume(rows, begun, self.size - begun))
-
-    def pause(self, *, is_open: bool) -> tuple[int, int]:
+    def pause(self, *, is_open: bool) -> State:
+        """Completes all work, so that another process can continue from the returned state."""
+        self.join()
+        if self._stream is None:
+            return State()
         if is_open:
             self.buffer += self._stream.pause()
         self.ready_bytes = len(self.buffer)
@@ -213,3 +236,13 @@ class _Compressor:
         self.taken += len(taken)
         self.ready_bytes = len(rest)
         return taken
+
+    def _pass_on(self, stream: Stream) -> None:
+        if self._raw:
+            self._steps.append(partial(stream.compress, self._raw))
+            self._raw = bytearray()
+
+    def _record(self, rows: int) -> bytes:
+        begun = sum(volume.size for volume in self.volumes)
+        self.volumes.append(Volume(rows, begun, self.size - begun))
+        return b""

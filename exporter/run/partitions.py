@@ -12,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from isal import isal_zlib
 
 from exporter.core.checkpoints import Checkpoint, Packed, RowCounts
 from exporter.core.exports import Export, Partition, Spec, State
 from exporter.errors import SourceMoved
+from exporter.formats import compression
+from exporter.formats.base import Format
+from exporter.formats.registry import FORMATS
 from exporter.run import row_ids
 from exporter.sources.base import Page
 
@@ -34,14 +36,15 @@ def plan(
 
     `total` is the number of rows that the source announced, `page_rows` the number of rows on a
     page, `first_rows` the digests of its first rows. Returns an empty list if the export is too
-    small for two partitions of `min_rows` rows, if `min_rows` or `page_rows` is 0, or if the spec
-    lists ids or limits the rows per file.
+    small for two partitions of `min_rows` rows, if `min_rows` or `page_rows` is 0, if the spec
+    lists ids or limits the rows per file, or if files of the format cannot be joined.
     """
     rows = max(total - spec.offset, 0)
     if spec.limit is not None:
         rows = min(rows, spec.limit)
     count = min(max_partitions, rows // min_rows) if min_rows else 0
-    if count < 2 or spec.ids is not None or spec.rows_per_file is not None or page_rows < 1:
+    is_whole = spec.ids is None and spec.rows_per_file is None and FORMATS[spec.format].joinable
+    if count < 2 or page_rows < 1 or not is_whole:
         return []
     length = -(-rows // (count * page_rows)) * page_rows
     return [
@@ -106,11 +109,8 @@ def join(spec: Spec, pieces: Sequence[Export]) -> Checkpoint:
             raise SourceMoved(f"partition {one.id} begins with {again} rows of the one before")
         ends.append(one.checkpoint)
     row_counts = RowCounts(absent_columns=list(spec.columns))
-    crc = length = 0
     for end in ends:
         row_counts.include(end.row_counts)
-        crc = isal_zlib.crc32_combine(crc, end.packed.crc, end.packed.length)
-        length += end.packed.length
     rows = sum(end.rows for end in ends)
     announced = next(one.partition.total for one in pieces if one.partition)
     total = max(announced - spec.offset, 0)
@@ -123,7 +123,19 @@ def join(spec: Spec, pieces: Sequence[Export]) -> Checkpoint:
         total_at_start=total,
         total_at_end=total,
         row_counts=row_counts,
-        packed=Packed(is_open=True, rows=rows, crc=crc, length=length),
+        packed=_join_packed(FORMATS[spec.format], rows, [end.packed for end in ends]),
+    )
+
+
+def _join_packed(format_type: type[Format], rows: int, ends: Sequence[Packed]) -> Packed:
+    state = format_type.join([format_type.state_type.load(end) for end in ends])
+    compressed = compression.join([compression.State(end.crc, end.length) for end in ends])
+    return Packed(
+        is_open=True,
+        rows=rows,
+        state=state.dump(),
+        crc=compressed.crc,
+        length=compressed.length,
     )
 
 

@@ -475,11 +475,11 @@ class Slice:
     # -- starting points -----------------------------------------------------------------------
 
     def _open_file(self, state: FileState) -> FileWriter:
-        content_type = registry.CONTENT_TYPES.get(self.spec.compression, self.encoder.content_type)
+        media_type = registry.media_type(self.spec.format, self.spec.compression)
         return self.storage.open_file(
             keys.prefix(self.export.id),
             self.held.fence,
-            FileHeaders(content_type, self.spec.file_name),
+            FileHeaders(media_type, self.spec.file_name),
             state,
             piece_bytes=self.limits.part_size,
         )

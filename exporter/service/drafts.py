@@ -7,7 +7,7 @@ Nothing here changes a record. Nothing here blocks, except the check of a search
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from exporter.core.exports import PRIORITIES, Dialect, Export, Spec
 from exporter.core.plans import Plan
 from exporter.errors import FieldProblem, QueryError, problem, within
 from exporter.formats import registry
+from exporter.formats.registry import COMPRESSIONS, FORMATS
 from exporter.service import columns, file_names
 from exporter.service.configured_sources import ConfiguredSources
 from exporter.sources.base import Search
@@ -39,7 +40,7 @@ class NewExport(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None
     """Maximum number of rows; None: the limit of the search."""
     format: str = "json"
-    formats: Sequence[str] = registry.NAMES
+    formats: Collection[str] = FORMATS.keys()
     """The formats that the surface allows."""
     columns: Sequence[str] | None = None
     dialect: Dialect = Dialect()
@@ -68,9 +69,9 @@ def draft(new: NewExport, plan: Plan, sources: ConfiguredSources, now: datetime)
     checked = check(new, sources, now)
     plan.check_priority(new.priority)
     chosen = tuple(new.columns or ())
-    if new.format == "csv" and not chosen:
+    if FORMATS[new.format].needs_columns and not chosen:
         chosen = tuple(sources.columns(new.source))
-    encoder = registry.make(new.format, new.dialect, chosen)
+    registry.make(new.format, new.dialect, chosen)  # or ConfigurationError, for want of columns
     name = new.file_name or file_names.default(new.file_stem or new.source, now, new.id)
     return Spec(
         id=new.id,
@@ -90,7 +91,7 @@ def draft(new: NewExport, plan: Plan, sources: ConfiguredSources, now: datetime)
         rows_per_file=new.rows_per_file,
         keep_seconds=None if new.keep is None else new.keep.total_seconds(),
         priority=new.priority,
-        file_name=file_names.extended(name, encoder.extension + registry.SUFFIXES[new.compression]),
+        file_name=file_names.extended(name, registry.extension(new.format, new.compression)),
         account=plan.key_id,
         concurrency=plan.concurrency,
     )
@@ -152,15 +153,7 @@ def check(new: NewExport, sources: ConfiguredSources, now: datetime) -> Search:
 def field_problems(new: NewExport, sources: ConfiguredSources) -> Iterator[FieldProblem]:
     """Yields the problems of the surface, and of all fields but the source and the search."""
     yield from new.wrong
-    if new.format not in new.formats:
-        known = ", ".join(new.formats)
-        yield problem(("format",), f"unknown format {new.format!r}; known: {known}")
-    if new.compression not in registry.COMPRESSIONS:
-        known = ", ".join(registry.COMPRESSIONS)
-        yield problem(("compression",), f"unknown compression {new.compression!r}; known: {known}")
-    if new.dialect.bom and new.format in new.formats and new.format != "csv":
-        text = f"only a csv file can have a byte order mark, not {new.format}"
-        yield problem(("bom",), text)
+    yield from _format_problems(new)
     if new.priority not in PRIORITIES:
         text = f"priority {new.priority} is not within 0 (default) to 9 (most urgent)"
         yield problem(("priority",), text)
@@ -171,6 +164,25 @@ def field_problems(new: NewExport, sources: ConfiguredSources) -> Iterator[Field
     for text in file_names.problems(new.file_name):
         yield problem(("file_name",), text)
     yield from columns.unknown_problems(new.columns, new.source, sources)
+
+
+def _format_problems(new: NewExport) -> Iterator[FieldProblem]:
+    if new.format not in new.formats:
+        known = ", ".join(new.formats)
+        yield problem(("format",), f"unknown format {new.format!r}; known: {known}")
+    if new.compression not in COMPRESSIONS:
+        known = ", ".join(COMPRESSIONS)
+        yield problem(("compression",), f"unknown compression {new.compression!r}; known: {known}")
+    if new.format not in new.formats:
+        return
+    chosen = FORMATS[new.format]
+    if not chosen.compressible and new.compression in COMPRESSIONS and new.compression != "none":
+        text = f"a {new.format} file is compressed within itself: leave the compression out"
+        yield problem(("compression",), text)
+    if new.dialect.bom and "bom" not in chosen.options:
+        marked = " or ".join(registry.names_with("bom"))
+        text = f"only a {marked} file can have a byte order mark, not {new.format}"
+        yield problem(("bom",), text)
 
 
 def _too_long(search: Mapping[str, Any]) -> FieldProblem | None:

@@ -7,7 +7,7 @@ import io
 import itertools
 import json
 import tracemalloc
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from exporter.core.checkpoints import Row, RowCounts
+from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Dialect
 from exporter.errors import ConfigurationError, SourceUntrue
 from exporter.formats import registry
-from exporter.formats.base import Format
+from exporter.formats.base import Format, State
 from tests import fast
+from tests.checked_lines import JoinableLines
+from tests.encoding import append, encode, file_of, spread
 
 quick = settings(
     max_examples=fast.examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -56,6 +58,26 @@ spellings: st.SearchStrategy[Callable[[Any], bytes]] = st.sampled_from(
 )
 
 
+FORMATS: dict[str, type[Format]] = {**registry.FORMATS, "lines": JoinableLines}
+"""All formats, and one that only tests have."""
+
+
+def makers_of(name: str, fmt: type[Format]) -> Iterator[Any]:
+    """Yields makers of a format with and without columns, and with all its options."""
+    options = {one.name: True for one in msgspec.structs.fields(Dialect) if one.type is bool}
+    if fmt.options:
+        dialect = Dialect(exported_at="2026-03-04", **options)
+        yield pytest.param(lambda: fmt(COLUMNS, dialect), id=f"{name}-options")
+    yield pytest.param(lambda: fmt(COLUMNS), id=f"{name}-columns")
+    if not fmt.needs_columns:
+        yield pytest.param(fmt, id=name)
+
+
+makers = pytest.mark.parametrize(
+    "make", [make for name, fmt in FORMATS.items() for make in makers_of(name, fmt)]
+)
+
+
 def whole_json() -> Format:
     return registry.make("json", Dialect(), ())
 
@@ -68,48 +90,16 @@ def plain_csv() -> Format:
     return registry.make("csv", Dialect(), COLUMNS)
 
 
-def guarded_csv() -> Format:
-    return registry.make("csv", Dialect(guard=True), COLUMNS)
-
-
-def joined_csv() -> Format:
-    return registry.make("csv", Dialect(joined=True, guard=True), COLUMNS)
-
-
 def enveloped() -> Format:
     return registry.make("json_envelope", Dialect(exported_at="2026-03-04T12:00:00Z"), ())
 
 
-makers = pytest.mark.parametrize(
-    "make", [whole_json, chosen_json, plain_csv, guarded_csv, joined_csv, enveloped]
-)
-
-
-def file_of(
-    fmt: Format, pages: Iterable[Sequence[Row]], row_counts: RowCounts | None = None
-) -> bytes:
-    row_counts = RowCounts() if row_counts is None else row_counts
-    return spread([fmt], pages, row_counts)
-
-
-def spread(
-    workers: Sequence[Format], pages: Iterable[Sequence[Row]], row_counts: RowCounts
-) -> bytes:
-    """Returns the file if each page is encoded by the next of these encoders in turn."""
-    turns = itertools.cycle(workers)
-    file, written = next(turns).open(), 0
-    for page in pages:
-        file += next(turns).encode(page, row_counts, written)
-        written += len(page)
-    return file + next(turns).close(written)
-
-
 def test_every_name_makes_a_format_and_any_other_is_refused_with_the_names() -> None:
     # Given / When
-    formats = [registry.make(name, Dialect(), COLUMNS) for name in registry.NAMES]
+    formats = [registry.make(name, Dialect(), COLUMNS) for name in registry.FORMATS]
 
     # Then
-    assert set(registry.NAMES) == {"csv", "json", "json_envelope"}
+    assert set(registry.FORMATS) == {"csv", "json", "json_envelope"}
     assert {fmt.extension for fmt in formats} == {"csv", "json"}
     with pytest.raises(KeyError, match="'xlsx'; choose one of csv, json, json_envelope"):
         registry.make("xlsx", Dialect(), COLUMNS)
@@ -145,6 +135,47 @@ def test_the_file_is_the_same_however_rows_are_cut_into_pages_and_spread_over_wo
 
 
 @makers
+@quick
+@given(rows=postings, cuts=st.lists(st.integers(0, 8), max_size=4))
+def test_partitions_of_a_joinable_file_are_the_file_if_laid_end_to_end(
+    make: Callable[[], Format], rows: list[dict[str, Any]], cuts: list[int]
+) -> None:
+    if not make().joinable:
+        return
+    # Given
+    raw = [json.dumps(row).encode() for row in rows]
+    edges = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
+
+    # When: each partition begins with the number of the rows before it
+    joined = bytearray()
+    ends: list[State] = []
+    for start, end in itertools.pairwise(edges):
+        fmt = make()
+        state = fmt.state_type(start)
+        if start == 0 and not ends:
+            fmt.open(state, joined)
+        ends.append(append([fmt], [raw[start:end]], state, joined))
+    make().close(make().join(ends), joined)
+
+    # Then
+    assert joined == file_of(make(), [raw])
+
+
+@makers
+@pytest.mark.parametrize("rows", [0, 1, 7])
+def test_the_rows_of_a_file_are_counted(
+    make: Callable[[], Format], rows: int, tmp_path: Path
+) -> None:
+    # Given
+    posting = json.dumps({"_id": "1", "note": 'two\nlines, "quoted"', "skills": ["]"]}).encode()
+    file = tmp_path / "file"
+    file.write_bytes(file_of(make(), [[posting] * rows]))
+
+    # When / Then
+    assert make().count(file) == rows
+
+
+@makers
 def test_a_format_accepts_slices_of_a_page_as_well_as_bytes(make: Callable[[], Format]) -> None:
     # Given
     page = b'[ {"_id": "1", "score": 1.10} , {"_id": "2", "skills": ["a", "b"]} ]'
@@ -172,7 +203,7 @@ def test_a_row_that_is_not_a_json_object_is_refused_with_its_place_in_the_page(
 
     # When / Then
     with pytest.raises(SourceUntrue, match="row 2 of the page"):
-        make().encode(page, RowCounts())
+        encode(make(), page)
 
 
 @makers
@@ -182,15 +213,15 @@ def test_encoding_a_page_a_thousand_times_does_not_grow_memory(make: Callable[[]
     page = [json.dumps(row).encode(), json.dumps({**row, "score": float("nan")}).encode()]
     fmt, row_counts = make(), RowCounts()
     for _ in range(10):
-        fmt.encode(page, row_counts)
+        encode(fmt, page, row_counts)
     tracemalloc.start()
 
     # When
     try:
-        fmt.encode(page, row_counts)
+        encode(fmt, page, row_counts)
         before, _ = tracemalloc.get_traced_memory()
         for _ in range(1000):
-            fmt.encode(page, row_counts)
+            encode(fmt, page, row_counts)
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

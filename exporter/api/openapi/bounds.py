@@ -20,8 +20,6 @@ COUNT: dict[str, Any] = {"minimum": 1}
 DAY_OR_MOMENT: dict[str, Any] = {
     "anyOf": [{"type": "string", "format": "date"}, {"type": "string", "format": "date-time"}]
 }
-FORMAT: dict[str, Any] = {"enum": list(registry.NAMES)}
-COMPRESSION: dict[str, Any] = {"enum": list(registry.COMPRESSIONS)}
 PRIORITY: dict[str, Any] = {"minimum": exports.PRIORITIES[0], "maximum": exports.PRIORITIES[-1]}
 COLUMNS: dict[str, Any] = {"items": {"minLength": 1}, "minItems": 1, "uniqueItems": True}
 WEBHOOK: dict[str, Any] = {"pattern": r"^https?://[!-~]+$", "maxLength": MAX_URL_CHARS}
@@ -29,6 +27,16 @@ WEBHOOK: dict[str, Any] = {"pattern": r"^https?://[!-~]+$", "maxLength": MAX_URL
 
 _EXACT = "x-exact"
 """Marks a schema to which no title is added."""
+
+
+def one_of(found: registry.Described) -> Callable[[dict[str, Any]], None]:
+    """Returns the `json_schema_extra` of a field with the name of a format or a compression."""
+
+    def describe(generated: dict[str, Any]) -> None:
+        generated["description"] = f"{registry.list_of(found)}."
+        generated["enum"] = list(found)
+
+    return describe
 
 
 def only(schema: Mapping[str, Any]) -> Callable[[dict[str, Any]], None]:

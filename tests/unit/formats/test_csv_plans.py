@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter.core.checkpoints import RowCounts
+from exporter.core.exports import Dialect
 from exporter.formats.csv import Csv
 from tests import fast
+from tests.encoding import encode
 
 COLUMNS = ("a", "b", "c", "d", "a")
 FORMULA = re.compile(r"[\t\r]|[ \t\n\r\v\f]*[=+\-@＝＋－＠]")
@@ -190,7 +192,7 @@ def test_every_cell_equals_the_cell_of_the_standard_library_in_every_dialect(
 ) -> None:
     # Given
     fmt, oracle, row_counts = (
-        Csv(COLUMNS, guard=guard, joined=joined),
+        Csv(COLUMNS, Dialect(guard=guard, joined=joined)),
         Oracle(guard=guard, joined=joined),
         RowCounts(),
     )
@@ -201,7 +203,7 @@ def test_every_cell_equals_the_cell_of_the_standard_library_in_every_dialect(
     oracle.row_counts.replaced_characters *= 5
 
     # When: often enough that every kind of field has been learned
-    text = b"".join(fmt.encode(rows, row_counts) for _ in range(5)).decode()
+    text = b"".join(encode(fmt, rows, row_counts) for _ in range(5)).decode()
 
     # Then
     assert list(csv.reader(io.StringIO(text, newline=""), strict=True)) == expected
@@ -217,13 +219,14 @@ def test_the_bytes_do_not_depend_on_the_learned_kinds(
 ) -> None:
     # Given
     row_counts, alone = RowCounts(), RowCounts()
-    fmt = Csv(COLUMNS, guard=guard, joined=joined)
+    dialect = Dialect(guard=guard, joined=joined)
+    fmt = Csv(COLUMNS, dialect)
 
     # When
-    learned = [fmt.encode(rows, row_counts) for _ in range(5)]
+    learned = [encode(fmt, rows, row_counts) for _ in range(5)]
 
     # Then: a new encoder takes the slow path for each row
-    fresh = b"".join(Csv(COLUMNS, guard=guard, joined=joined).encode([r], alone) for r in rows)
+    fresh = b"".join(encode(Csv(COLUMNS, dialect), [r], alone) for r in rows)
     assert learned == [fresh] * 5
     assert row_counts.guarded_cells == 5 * alone.guarded_cells
     assert row_counts.replaced_characters == 5 * alone.replaced_characters

@@ -10,6 +10,7 @@ from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Dialect
 from exporter.formats import registry
 from exporter.formats.envelope import Envelope
+from tests.encoding import file_of
 
 AT = "2026-03-04T12:00:00Z"
 
@@ -19,13 +20,7 @@ def test_the_total_of_rows_written_follows_the_rows() -> None:
     fmt, row_counts = registry.make("json_envelope", Dialect(exported_at=AT), ()), RowCounts()
 
     # When
-    file = (
-        fmt.open()
-        + fmt.encode([b'{"id":"1"}', b'{"id":"2"}'], row_counts)
-        + fmt.encode([], row_counts, 2)
-        + fmt.encode([b'{"id":"3"}'], row_counts, 2)
-        + fmt.close(3)
-    )
+    file = file_of(fmt, [[b'{"id":"1"}', b'{"id":"2"}'], [], [b'{"id":"3"}']], row_counts)
 
     # Then
     assert file == (
@@ -36,10 +31,10 @@ def test_the_total_of_rows_written_follows_the_rows() -> None:
 
 def test_a_total_known_beforehand_precedes_the_rows_as_in_the_contract() -> None:
     # Given
-    fmt = Envelope(exported_at=AT, total=1)
+    fmt = Envelope(dialect=Dialect(exported_at=AT), total=1)
 
     # When
-    file = fmt.open() + fmt.encode([b'{"id":"1"}'], RowCounts()) + fmt.close(1)
+    file = file_of(fmt, [[b'{"id":"1"}']])
 
     # Then
     assert list(json.loads(file)) == ["exported_at", "total", "jobs"]
@@ -49,10 +44,10 @@ def test_a_total_known_beforehand_precedes_the_rows_as_in_the_contract() -> None
 @pytest.mark.parametrize("total", [None, 0])
 def test_an_envelope_without_rows_is_valid_json(total: int | None) -> None:
     # Given
-    fmt = Envelope(exported_at=AT, total=total)
+    fmt = Envelope(dialect=Dialect(exported_at=AT), total=total)
 
     # When
-    file = fmt.open() + fmt.encode([], RowCounts()) + fmt.close(0)
+    file = file_of(fmt, [[]])
 
     # Then
     assert json.loads(file) == {"exported_at": AT, "total": 0, "jobs": []}
@@ -63,16 +58,16 @@ def test_an_unknown_time_of_export_is_null() -> None:
     fmt = registry.make("json_envelope", Dialect(), ())
 
     # Then
-    assert json.loads(fmt.open() + fmt.close(0))["exported_at"] is None
+    assert json.loads(file_of(fmt, []))["exported_at"] is None
 
 
 def test_a_row_on_several_lines_is_one_value_between_two_commas() -> None:
     # Given
     rows = [b'{\n "id": 1.10,\n "t": "a\\nb"\n}', b'{"id":2,\r\n"t":",\\n"}']
-    fmt = Envelope(exported_at=AT)
+    fmt = Envelope(dialect=Dialect(exported_at=AT))
 
     # When
-    file = fmt.open() + fmt.encode(rows, RowCounts()) + fmt.close(2)
+    file = file_of(fmt, [rows])
 
     # Then
     assert [job["t"] for job in json.loads(file)["jobs"]] == ["a\nb", ",\n"]
@@ -88,7 +83,7 @@ def test_with_columns_a_posting_has_only_these_fields() -> None:
     )
 
     # When
-    file = fmt.open() + fmt.encode([b'{"a":1,"b":null,"c":3}'], row_counts) + fmt.close(1)
+    file = file_of(fmt, [[b'{"a":1,"b":null,"c":3}']], row_counts)
 
     # Then
     assert b'{"b":null,"a":1}' in file

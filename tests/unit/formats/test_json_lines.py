@@ -14,17 +14,16 @@ from exporter.core.checkpoints import RowCounts
 from exporter.errors import SourceUntrue
 from exporter.formats.json import JsonLines
 from exporter.sources.http.json_pages import reader
-from tests import fast
+from tests import encoding, fast
 
 
 def encode(*rows: bytes, columns: tuple[str, ...] = ()) -> tuple[bytes, RowCounts]:
     row_counts = RowCounts()
-    return JsonLines(columns).encode(rows, row_counts), row_counts
+    return encoding.encode(JsonLines(columns), rows, row_counts), row_counts
 
 
 def test_a_file_without_rows_is_empty_because_clients_read_an_array_as_an_error() -> None:
-    fmt = JsonLines()
-    assert fmt.open() + fmt.encode([], RowCounts()) + fmt.close() == b""
+    assert encoding.file_of(JsonLines(), [[]]) == b""
 
 
 @pytest.mark.parametrize(
@@ -234,9 +233,9 @@ def test_a_slice_of_a_page_is_written_only_if_it_is_an_object() -> None:
     rows = msgspec.json.decode(b'[{"a":1}, [1]]', type=list[msgspec.Raw])
 
     # When, Then
-    assert JsonLines().encode(rows[:1], RowCounts()) == b'{"a":1}\n'
+    assert encoding.encode(JsonLines(), rows[:1]) == b'{"a":1}\n'
     with pytest.raises(SourceUntrue, match="row 1"):
-        JsonLines().encode(rows, RowCounts())
+        encoding.encode(JsonLines(), rows)
 
 
 def test_a_page_that_only_the_slow_scanner_reads_is_repaired_row_by_row() -> None:
@@ -248,7 +247,7 @@ def test_a_page_that_only_the_slow_scanner_reads_is_repaired_row_by_row() -> Non
     row_counts = RowCounts()
 
     # When
-    lines = JsonLines().encode(page.jobs, row_counts).split(b"\n")
+    lines = encoding.encode(JsonLines(), page.jobs, row_counts).split(b"\n")
 
     # Then
     assert [json.loads(line) for line in lines[:3]] == [{"a": None}, {"b": "x\ty"}, {"c": 2}]

@@ -18,7 +18,6 @@ from exporter.api.surface import Answer, Operation
 from exporter.api.surfaces.coresignal.versions import V1, V2, Version, aliases, too_many_matches
 from exporter.core.exports import Export, State
 from exporter.formats import registry
-from exporter.formats import registry as formats
 
 
 class Pending(msgspec.Struct):
@@ -131,9 +130,8 @@ def _served_files(export: Export) -> tuple[list[ServedFile], ServedFile | None]:
     """
     spec, result = export.spec, export.result
     assert result is not None, export.state
-    encoder = formats.make(spec.format, spec.dialect, spec.columns)
-    suffix = encoder.extension + registry.SUFFIXES[spec.compression]
-    content_type = registry.CONTENT_TYPES.get(spec.compression, encoder.content_type)
+    suffix = registry.extension(spec.format, spec.compression)
+    content_type = registry.media_type(spec.format, spec.compression)
 
     def served(name: str, start: int, size: int) -> ServedFile:
         # Published objects never change, so a byte range identifies content like a checksum.
@@ -151,7 +149,7 @@ def _served_files(export: Export) -> tuple[list[ServedFile], ServedFile | None]:
         served(f"part-{n:05d}-{export.id}-h000.{suffix}", *place) for n, place in enumerate(ranges)
     ]
     lost = result.unknown_ids
-    name = f"unknown-ids-{export.id}.txt{registry.SUFFIXES[spec.compression]}"
+    name = f"unknown-ids-{export.id}.txt{registry.COMPRESSIONS[spec.compression].suffix}"
     return parts, served(name, lost.offset, lost.size) if lost else None
 
 

@@ -53,7 +53,7 @@ class TaskRequest(webhook_fields.WebhookFields):
     format: str = Field(
         max_length=100,
         description="`csv` or `json` (JSON Lines).",
-        json_schema_extra=bounds.FORMAT,
+        json_schema_extra={"enum": list(FORMATS)},
     )
     priority: int = Field(
         0,

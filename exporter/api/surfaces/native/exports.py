@@ -34,6 +34,7 @@ from exporter.contracts.hirebase import JobSearch
 from exporter.core import exports, limits
 from exporter.core.exports import Dialect, State
 from exporter.errors import FieldProblem, QueryError
+from exporter.formats import registry
 from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import ApiKey
@@ -53,12 +54,7 @@ class ExportRequest(webhook_fields.WebhookFields):
         description="The source's filters; `{}` matches every posting.",
         json_schema_extra=bounds.objects(JobSearch, JobFilters, or_other=True),
     )
-    format: str = Field(
-        max_length=100,
-        description="`csv`, `json` (JSON Lines) or `json_envelope` (one object: `exported_at`,"
-        " `jobs`, `total`).",
-        json_schema_extra=bounds.FORMAT,
-    )
+    format: str = Field(max_length=100, json_schema_extra=bounds.one_of(registry.FORMATS))
     columns: (
         Annotated[list[Annotated[str, Field(max_length=200)]], Field(fail_fast=True)] | None
     ) = Field(
@@ -72,11 +68,7 @@ class ExportRequest(webhook_fields.WebhookFields):
         json_schema_extra=bounds.COUNT,
     )
     compression: str = Field(
-        "none",
-        max_length=100,
-        description="`none`, `gzip` (one member, level 1) or `zstd` (level 3; large files have"
-        " several frames, and a reader must read all of them).",
-        json_schema_extra=bounds.COMPRESSION,
+        "none", max_length=100, json_schema_extra=bounds.one_of(registry.COMPRESSIONS)
     )
     file_name: str | None = Field(
         None,

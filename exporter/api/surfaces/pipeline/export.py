@@ -43,7 +43,7 @@ from exporter.errors import (
     within,
 )
 from exporter.formats import registry
-from exporter.formats.base import Format
+from exporter.formats.base import Format, State
 from exporter.formats.envelope import Envelope
 from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
@@ -181,7 +181,7 @@ def _respond(request: Request) -> Response:
     snapshot = source.snapshot(query, columns)
     gzip = _accepts_gzip(request.headers.get("accept-encoding", ""))
     headers = {
-        "Content-Type": "text/csv; charset=utf-8" if asked.format == "csv" else "application/json",
+        "Content-Type": registry.FORMATS[FORMATS[asked.format]].media_type,
         "Content-Disposition": f'attachment; filename="{_file_name(asked, now)}"',
         "Cache-Control": "private, no-store",
         "Vary": "Accept-Encoding, Prefer",
@@ -356,28 +356,33 @@ def _file_pieces(
     Raises Refusal 500 if the database fails before the first piece, and SourceError if it fails
     later.
     """
-    begun, row_counts, written, size = time.monotonic(), RowCounts(), 0, 0
+    begun, row_counts, state, size = time.monotonic(), RowCounts(), State(), 0
     started = False
+    piece = bytearray()
     try:
         with snapshot:
             encoder = _encoder(asked, now, snapshot.total)
             started = True
-            yield encoder.open()
+            encoder.open(state, piece)
+            yield bytes(piece)
             for rows in snapshot.pages():
-                piece = encoder.encode(rows, row_counts, written)
-                written += len(rows)
+                piece.clear()
+                encoder.encode(rows, row_counts, state, piece)
+                state.rows += len(rows)
                 size += len(piece)
-                yield piece
+                yield bytes(piece)
     except SourceError as error:
-        log.warning("pipeline.failed", user_id=user_id, rows=written, reason=str(error))
+        log.warning("pipeline.failed", user_id=user_id, rows=state.rows, reason=str(error))
         if started:
             raise
         raise Refusal(500, "internal", "the database did not return the jobs: try again") from None
-    yield encoder.close(written)
+    piece.clear()
+    encoder.close(state, piece)
+    yield bytes(piece)
     log.info(
         "pipeline.exported",
         user_id=user_id,
-        rows=written,
+        rows=state.rows,
         bytes=size,
         seconds=round(time.monotonic() - begun, 3),
         replaced_characters=row_counts.replaced_characters,
@@ -387,7 +392,7 @@ def _file_pieces(
 def _encoder(asked: _ParsedQuery, now: datetime, total: int) -> Format:
     if asked.format == "csv":
         return registry.make("csv", Dialect(guard=asked.csv_safe, joined=True), CSV_COLUMNS)
-    return Envelope(exported_at=responses.zulu_seconds(now), total=total)
+    return Envelope(dialect=Dialect(exported_at=responses.zulu_seconds(now)), total=total)
 
 
 def _compress(pieces: Generator[bytes]) -> Generator[bytes]:

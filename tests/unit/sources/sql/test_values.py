@@ -15,6 +15,7 @@ from exporter.formats.json import JsonLines
 from exporter.local import sample
 from exporter.sources.sql.config import SqlConfig
 from exporter.sources.sql.source import SqlSource
+from tests import encoding
 from tests.unit.sources.sql.given import Make, ids, query, read
 
 
@@ -139,7 +140,7 @@ def test_text_that_is_not_utf8_is_counted_in_the_file_and_loses_nothing_else(
     row_counts = RowCounts()
 
     # When
-    line = JsonLines().encode([row], row_counts)
+    line = encoding.encode(JsonLines(), [row], row_counts)
 
     # Then
     assert json.loads(line) == {"id": 1, "note": "a\ufffdb", "pay": 1.5}
