@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -40,7 +41,7 @@ class Answer(NamedTuple):
 Handler = Callable[[Request], Answer]
 
 
-def serve(port: int, handle: Handler, *, keep: int) -> None:
+def serve(port: int, handle: Handler, *, keep: int, tls: ssl.SSLContext | None = None) -> None:
     """Answer on that port of 127.0.0.1 until the process ends, a thread for each connection.
 
     Threads that block cost less than an event loop here: bytes go from the handler to the kernel
@@ -50,6 +51,10 @@ def serve(port: int, handle: Handler, *, keep: int) -> None:
     with socket.create_server(("127.0.0.1", port), backlog=256) as listener:
         while True:
             connection, _ = listener.accept()
+            if tls is not None:
+                connection = tls.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
             threading.Thread(target=_converse, args=(connection, handle, keep), daemon=True).start()
 
 
