@@ -5,15 +5,16 @@ from __future__ import annotations
 import base64
 import threading
 import time
-from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
 import httpx
 
 from exporter.environment import proxies
+from exporter.errors import ConfigurationError
 from exporter.sources.http import sockets
 from exporter.sources.http.http1 import Connection, Headers
+from exporter.sources.http.sockets import Waits
 
 KEEP_ALIVE_SECONDS = 15.0
 """Idle time after which a connection is closed and not used again."""
@@ -27,10 +28,8 @@ class Connections:
     proxy that the environment names for the origin, if there is one.
     """
 
-    def __init__(self, url: httpx.URL, left: Callable[[], float]) -> None:
-        """Stores `left`, which returns how many seconds the calling thread may still wait."""
+    def __init__(self, url: httpx.URL) -> None:
         self._url = url
-        self._left = left
         self._proxy = _proxy(url)
         self._slots = threading.Semaphore(MAX_CONNECTIONS)
         self._lock = threading.Lock()
@@ -38,20 +37,20 @@ class Connections:
         """Idle connections with the time of their release, oldest first; the last is used first."""
         self._closed = False
 
-    def acquire(self, timeouts: Mapping[str, float | None]) -> Connection:
+    def acquire(self, waits: Waits) -> Connection:
         """Returns a connection for one request; the caller must release it.
 
         Raises PoolTimeout if all connections stay in use, ProxyError if the proxy fails, and the
         errors of Socket.
         """
-        if not self._slots.acquire(timeout=sockets.next_timeout(timeouts.get("pool"), self._left)):
+        if not self._slots.acquire(timeout=waits.seconds("pool")):
             raise httpx.PoolTimeout(f"all {MAX_CONNECTIONS} connections stayed in use")
         try:
-            connection = self._idle() or self._open(timeouts)
+            connection = self._idle() or self._open(waits)
         except BaseException:
             self._slots.release()
             raise
-        connection.socket.timeouts = timeouts
+        connection.socket.waits = waits
         return connection
 
     def release(self, connection: Connection, *, idle: bool) -> None:
@@ -93,16 +92,14 @@ class Connections:
                 return connection
             connection.close()
 
-    def _open(self, timeouts: Mapping[str, float | None]) -> Connection:
+    def _open(self, waits: Waits) -> Connection:
         if self._proxy is not None:
-            return self._open_through_proxy(self._proxy, timeouts)
-        return Connection(sockets.connect(self._url, timeouts, self._left))
+            return self._open_through_proxy(self._proxy, waits)
+        return Connection(sockets.connect(self._url, waits))
 
-    def _open_through_proxy(
-        self, proxy: _Proxy, timeouts: Mapping[str, float | None]
-    ) -> Connection:
+    def _open_through_proxy(self, proxy: _Proxy, waits: Waits) -> Connection:
         try:
-            connection = Connection(sockets.connect(proxy.url, timeouts, self._left))
+            connection = Connection(sockets.connect(proxy.url, waits))
         except httpx.ConnectError as error:
             raise httpx.ProxyError(
                 f"the proxy {proxy.url.host} of {proxy.variable}: {error}"
@@ -145,6 +142,11 @@ def _proxy(url: httpx.URL) -> _Proxy | None:
     if found is None:
         return None
     proxy = httpx.URL(found.url)
+    if proxy.scheme == url.scheme == "https":
+        raise ConfigurationError(
+            f"{found.variable}: a proxy under TLS cannot be used for a source under TLS; begin the "
+            f"URL of the proxy with http://, or add {url.host} to NO_PROXY"
+        )
     if not proxy.userinfo:
         return _Proxy(proxy, found.variable, [])
     token = base64.b64encode(f"{proxy.username}:{proxy.password}".encode())

@@ -6,16 +6,16 @@ import io
 import select
 import socket
 import ssl
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, TypeVar
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-
-T = TypeVar("T")
 
 _MAX_WRITE_BYTES = 64 * 1024
 """Maximum size of one write.
@@ -24,18 +24,39 @@ Under TLS a timeout applies to a whole write, so a large write over a slow netwo
 """
 
 
+class Waits(NamedTuple):
+    """Limits of the waits of one request."""
+
+    timeouts: Mapping[str, float | None]
+    """Longest wait in seconds without progress, for each of connect, read, write and pool."""
+    left: Callable[[], float]
+    """Returns the seconds until the deadline, at which every wait ends."""
+
+    def seconds(self, what: str) -> float | None:
+        """Returns how long the next wait for `what` may last; None if it has no limit.
+
+        Raises ReadTimeout if no time is left.
+        """
+        left = self.left()
+        if left <= 0:
+            raise httpx.ReadTimeout("timed out")
+        timeout = self.timeouts.get(what)
+        if timeout is None:
+            return None if left == float("inf") else left
+        return min(timeout, left)
+
+
 class Socket(io.RawIOBase):
-    """A connection to one address; every wait ends when `left()`, in seconds, reaches zero.
+    """A connection to one address.
 
     When it is read as a file, a read error looks like the end of the stream, so that the bytes
     before the error are not lost; `failure` then holds the error. Not thread-safe.
     """
 
-    def __init__(self, end: socket.socket, left: Callable[[], float]) -> None:
+    def __init__(self, end: socket.socket, waits: Waits) -> None:
         self._socket = end
-        self._left = left
-        self.timeouts: Mapping[str, float | None] = {}
-        """Longest wait in seconds without progress, for each of connect, read and write."""
+        self.waits = waits
+        """Limits of the current request."""
         self.failure: httpx.TransportError | None = None
         """The error that ended reading; None while there was no error."""
         self.received = 0
@@ -53,25 +74,18 @@ class Socket(io.RawIOBase):
         if self.drain_only:
             return 0
         try:
-            came = self.receive(buffer)
-        except httpx.TransportError as error:
-            self.failure = error
-            return 0
-        self.received += came
-        return came
-
-    def receive(self, buffer: WriteableBuffer) -> int:
-        """Reads into the buffer and returns the number of bytes; 0 at the end of the stream.
-
-        Raises ReadTimeout or ReadError.
-        """
-        try:
-            self._socket.settimeout(self._wait("read"))
-            return self._socket.recv_into(buffer)
+            self._socket.settimeout(self.waits.seconds("read"))
+            came = self._socket.recv_into(buffer)
+        except httpx.ReadTimeout as late:
+            self.failure = late
         except TimeoutError:
-            raise httpx.ReadTimeout("timed out") from None
+            self.failure = httpx.ReadTimeout("timed out")
         except OSError as error:
-            raise httpx.ReadError(str(error)) from error
+            self.failure = httpx.ReadError(str(error))
+        else:
+            self.received += came
+            return came
+        return 0
 
     def send(self, data: bytes) -> None:
         """Sends all of `data`.
@@ -81,7 +95,7 @@ class Socket(io.RawIOBase):
         rest = memoryview(data)
         try:
             while rest:
-                self._socket.settimeout(self._wait("write"))
+                self._socket.settimeout(self.waits.seconds("write"))
                 rest = rest[self._socket.send(rest[:_MAX_WRITE_BYTES]) :]
         except TimeoutError:
             raise httpx.WriteTimeout("timed out") from None
@@ -94,19 +108,14 @@ class Socket(io.RawIOBase):
         This socket must not be used afterwards. Raises ReadTimeout (at the deadline),
         ConnectTimeout or ConnectError.
         """
-        if isinstance(self._socket, ssl.SSLSocket):
-            return _TlsInTls(self, host)
         try:
-            self._socket.settimeout(self._wait("connect"))
-            secure = Socket(
-                _tls_context().wrap_socket(self._socket, server_hostname=host), self._left
-            )
+            self._socket.settimeout(self.waits.seconds("connect"))
+            secure = _tls_context().wrap_socket(self._socket, server_hostname=host)
         except TimeoutError:
             raise httpx.ConnectTimeout("timed out") from None
         except OSError as error:
             raise httpx.ConnectError(str(error)) from error
-        secure.timeouts = self.timeouts
-        return secure
+        return Socket(secure, self.waits)
 
     def nothing_to_read(self) -> bool:
         """True if nothing can be read now, neither bytes nor the end of the stream."""
@@ -119,40 +128,16 @@ class Socket(io.RawIOBase):
         self._socket.close()
         super().close()
 
-    def _wait(self, what: str) -> float | None:
-        return next_timeout(self.timeouts.get(what), self._left)
 
-
-def next_timeout(timeout: float | None, left: Callable[[], float]) -> float | None:
-    """Returns the seconds that the next wait may last: the smaller of `timeout` and `left()`.
-
-    Returns None if neither limits the wait. Raises ReadTimeout if no time is left.
-    """
-    remaining = left()
-    if remaining <= 0:
-        raise httpx.ReadTimeout("timed out")
-    if timeout is None:
-        return None if remaining == float("inf") else remaining
-    return min(timeout, remaining)
-
-
-def connect(
-    url: httpx.URL, timeouts: Mapping[str, float | None], left: Callable[[], float]
-) -> Socket:
+def connect(url: httpx.URL, waits: Waits) -> Socket:
     """Returns a socket to the first address of the host that accepts a connection.
 
-    The socket is under TLS if the URL is https. The DNS lookup does not end at the deadline. Raises
-    ReadTimeout (at the deadline), ConnectTimeout or ConnectError.
+    The socket is under TLS if the URL is https. Raises ReadTimeout (at the deadline),
+    ConnectTimeout or ConnectError.
     """
     failure: httpx.TransportError = httpx.ConnectError(f"{url.host} has no address")
-    port = url.port or (443 if url.scheme == "https" else 80)
-    try:
-        # As bytes, the host name is not encoded again: httpx.URL has made it ASCII.
-        found = socket.getaddrinfo(url.raw_host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise httpx.ConnectError(f"{url.host}: {error}") from error
-    for family, kind, protocol, _, address in found:
-        seconds = next_timeout(timeouts.get("connect"), left)
+    for family, kind, protocol, _, address in _addresses(url, waits):
+        seconds = waits.seconds("connect")
         end: socket.socket | None = None
         try:
             end = socket.socket(family, kind, protocol)
@@ -165,83 +150,35 @@ def connect(
             if end is not None:
                 end.close()
         else:
-            line = Socket(end, left)
-            line.timeouts = timeouts
+            line = Socket(end, waits)
             return line.start_tls(url.raw_host.decode("ascii")) if url.scheme == "https" else line
     raise failure
 
 
-class _TlsInTls(Socket):
-    """TLS inside another TLS connection, as needed for a tunnel through an https proxy.
+def _addresses(url: httpx.URL, waits: Waits) -> Sequence[tuple[Any, ...]]:
+    """Returns what getaddrinfo finds for the host of the URL.
 
-    Encrypted bytes are passed between the inner TLS and the outer socket by this class; every wait
-    is a wait of the outer socket.
+    The system's resolver cannot be interrupted, so that a look-up that takes longer than the
+    deadline continues in its thread, and its result is ignored.
     """
+    port = url.port or (443 if url.scheme == "https" else 80)
+    answer: Future[Sequence[tuple[Any, ...]]] = Future()
 
-    def __init__(self, outer: Socket, host: str) -> None:
-        super().__init__(outer._socket, outer._left)  # noqa: SLF001 - the same class
-        self._outer = outer
-        self.timeouts = outer.timeouts
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._receive_buffer = memoryview(bytearray(_MAX_WRITE_BYTES))
-        self._tls = _tls_context().wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+    def look_up() -> None:
         try:
-            self._pump(self._tls.do_handshake)
-        except OSError as error:
-            raise httpx.ConnectError(str(error)) from error
+            # As bytes, the host name is not encoded again: httpx.URL has made it ASCII.
+            answer.set_result(socket.getaddrinfo(url.raw_host, port, type=socket.SOCK_STREAM))
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            answer.set_exception(error)
 
-    def receive(self, buffer: WriteableBuffer) -> int:
-        room = memoryview(buffer)
-        try:
-            came = self._pump(partial(self._tls.read, len(room)))
-        except ssl.SSLEOFError:
-            return 0  # the standard library also reads a missing TLS close as the end
-        except OSError as error:
-            raise httpx.ReadError(str(error)) from error
-        room[: len(came)] = came
-        return len(came)
-
-    def send(self, data: bytes) -> None:
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[self._pump(partial(self._tls.write, rest[:_MAX_WRITE_BYTES])) :]
-        except OSError as error:
-            raise httpx.WriteError(str(error)) from error
-
-    def nothing_to_read(self) -> bool:
-        return (
-            not self._tls.pending() and not self._incoming.pending and self._outer.nothing_to_read()
-        )
-
-    def close(self) -> None:
-        self._outer.close()
-        super().close()
-
-    def _pump(self, act: Callable[[], T]) -> T:
-        """Returns the result of `act`, an operation of the inner TLS.
-
-        If the operation needs more bytes from the other side, they are received and `act` is called
-        again. Bytes that the operation produces are sent.
-        """
-        self._outer.timeouts = self.timeouts
-        while True:
-            try:
-                done = act()
-            except ssl.SSLWantReadError:
-                self._flush()
-                came = self._outer.receive(self._receive_buffer)
-                if came:
-                    self._incoming.write(self._receive_buffer[:came])
-                else:
-                    self._incoming.write_eof()
-            else:
-                self._flush()
-                return done
-
-    def _flush(self) -> None:
-        if self._outgoing.pending:
-            self._outer.send(self._outgoing.read())
+    seconds = waits.seconds("look-up")
+    threading.Thread(target=look_up, name="source-lookup", daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TimeoutError:
+        raise httpx.ReadTimeout("timed out") from None
+    except OSError as error:
+        raise httpx.ConnectError(f"{url.host}: {error}") from error
 
 
 @lru_cache(maxsize=1)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from exporter.sources.http import http1
 from exporter.sources.http.http1 import Connection
-from exporter.sources.http.sockets import Socket
+from exporter.sources.http.sockets import Socket, Waits
 from tests import fast
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -25,7 +25,7 @@ FIVE = OK + b"Content-Length: 5\r\n\r\nhello"
 def connected(raw: bytes, *, closed: bool = True) -> Iterator[tuple[Connection, socket.socket]]:
     """Yields a connection to a server that has sent exactly these bytes."""
     ours, theirs = socket.socketpair()
-    connection = Connection(Socket(ours, lambda: 5.0))
+    connection = Connection(Socket(ours, Waits({}, lambda: 5.0)))
     with theirs:
         theirs.sendall(raw)
         if closed:

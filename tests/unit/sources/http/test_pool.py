@@ -20,7 +20,7 @@ import structlog
 import trustme
 
 from exporter.clock import SystemClock
-from exporter.errors import SourceError, SourceRefused, SourceUnavailable
+from exporter.errors import ConfigurationError, SourceError, SourceRefused, SourceUnavailable
 from exporter.local import ports
 from exporter.sources.hirebase import HirebaseConfig, HirebaseSource
 from exporter.sources.http import client, pool, sockets
@@ -488,17 +488,13 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
 
 
-@pytest.mark.parametrize("proxy_scheme", ["http", "https"])
 def test_a_proxy_tunnels_to_an_upstream_under_tls(
-    trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch, proxy_scheme: str
+    trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
     through = Proxy()
-    with (
-        listening(through, trusted if proxy_scheme == "https" else None) as proxy,
-        listening(echoing, trusted) as listener,
-    ):
-        monkeypatch.setenv("https_proxy", f"{proxy_scheme}://ann:s%3Acret@localhost:{proxy.port}")
+    with listening(through) as proxy, listening(echoing, trusted) as listener:
+        monkeypatch.setenv("https_proxy", f"http://ann:s%3Acret@localhost:{proxy.port}")
         monkeypatch.setenv("no_proxy", "")
         text = "é" * 500_000
         with asking(f"https://upstream.example.com:{listener.port}") as upstream:
@@ -550,7 +546,32 @@ def test_a_proxy_that_speaks_first_is_not_taken_for_the_upstream(
             upstream.request("GET", "/", bytes)
 
 
-def test_what_drips_through_two_layers_of_tls_ends_at_the_deadline(
+def test_a_proxy_under_tls_is_not_taken_for_an_upstream_under_tls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given
+    monkeypatch.setenv("HTTPS_PROXY", "https://ann:secret@proxy.example.com")
+    # When
+    with pytest.raises(ConfigurationError, match="begin the URL of the proxy") as refused:
+        client.Upstream("https://api.example.com", {}, SystemClock())
+    # Then
+    assert "secret" not in str(refused.value)
+
+
+def test_a_proxy_under_tls_carries_what_is_not_under_tls(
+    trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    with listening(echoing, trusted) as proxy:
+        monkeypatch.setenv("http_proxy", secure(proxy))
+        with asking("http://api.example.com") as upstream:
+            # When
+            found = upstream.request("POST", "/", json.loads, json={"n": 1})
+    # Then
+    assert found == {"n": 1}
+
+
+def test_what_drips_through_a_tunnel_ends_at_the_deadline(
     trusted: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
@@ -561,8 +582,8 @@ def test_what_drips_through_two_layers_of_tls_ends_at_the_deadline(
         while not ended.wait(0.02):
             connection.sendall(b"HTTP/1.1 103 Early Hints\r\n\r\n")
 
-    with listening(Proxy(), trusted) as proxy, listening(drip, trusted) as listener:
-        monkeypatch.setenv("https_proxy", f"https://localhost:{proxy.port}")
+    with listening(Proxy()) as proxy, listening(drip, trusted) as listener:
+        monkeypatch.setenv("https_proxy", f"http://localhost:{proxy.port}")
         monkeypatch.setenv("no_proxy", "")
         with asking(f"https://upstream.example.com:{listener.port}", timeout=1.0) as upstream:
             began = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import socket
 import threading
 import time
 import tracemalloc
@@ -99,6 +100,36 @@ def test_silence_ends_before_the_deadline(monkeypatch: pytest.MonkeyPatch) -> No
             ask(upstream)
         # Then
         assert time.monotonic() - began < 0.6
+
+
+def test_a_name_server_that_does_not_answer_is_given_up_at_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(20) and [])
+    client = http.Upstream("http://api.example.com", {}, SystemClock(), timeout=0.3)
+    began = time.monotonic()
+    # When
+    with pytest.raises(SourceUnavailable, match="no whole answer within 0 s"):
+        client.request("GET", "/search", bytes)
+    # Then
+    assert 0.3 <= time.monotonic() - began < 2
+    answered.set()
+    client.close()
+
+
+def test_a_cookie_is_neither_kept_nor_sent_back() -> None:
+    # Given
+    with serving(reply(200, b"{}", set_cookie="a=b; path=/")) as upstream:
+        client = http.Upstream(upstream.url, {}, SystemClock())
+        # When
+        for _ in range(2):
+            client.request("GET", "/search", bytes)
+        # Then
+        assert not client._client.cookies
+        client.close()
+    assert "cookie" not in upstream.asked[1].headers
 
 
 def test_a_failure_whose_text_drips_still_counts_by_its_status() -> None:
