@@ -21,8 +21,8 @@ _RETRY_DELAY_SECONDS = 0.1
 """Pause before the second attempt at a command."""
 _INCOMPLETE = object()
 """Marker that the parser returns as long as a reply has not arrived completely."""
-_HOST, _PORT, _DEFAULT_TIMEOUT_SECONDS = "localhost", 6379, 3.0
-"""Used where the client has no value, as redis-py does; the timeout is our own."""
+_DEFAULT_TIMEOUT_SECONDS = 3.0
+"""Used if the client has no timeout."""
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)  # its stubs allow one word only
 
 
@@ -37,7 +37,7 @@ class AsyncConnection:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        """Prepares connections to the client's server, with its credentials, TLS and timeouts.
+        """Prepares connections to the client's server, with its password, TLS and timeouts.
 
         Opens no connection and needs no running event loop: `execute` connects when needed.
         """
@@ -97,7 +97,7 @@ class AsyncConnection:
 
     async def _connect(self) -> _Connection:
         known = self._known
-        place = known.get("path") or f"{known.get('host', _HOST)}:{known.get('port', _PORT)}"
+        host, port = known.get("host", "localhost"), int(known.get("port", 6379))
         greetings: list[Command] = []
         if known.get("password") is not None:
             name = [known["username"]] if known.get("username") else []
@@ -107,28 +107,25 @@ class AsyncConnection:
         seconds = known.get("socket_connect_timeout") or _DEFAULT_TIMEOUT_SECONDS
         try:
             async with asyncio.timeout(seconds):
-                connection = await self._open()
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    partial(_Connection, self._timeout),
+                    host,
+                    port,
+                    ssl=self._tls.get() if self._tls else None,
+                )
                 text = b"".join(map(_pack, greetings))
                 answers = await connection.execute(text, len(greetings))
         except TimeoutError:
-            raise redis.TimeoutError(f"no connection to {place} within {seconds:g} s") from None
+            reason = f"no connection to {host}:{port} within {seconds:g} s"
+            raise redis.TimeoutError(reason) from None
         except OSError as error:
-            raise redis.ConnectionError(f"{place}: {error}") from None
+            raise redis.ConnectionError(f"{host}:{port}: {error}") from None
         for answer in answers:
             if isinstance(answer, redis.RedisError):
                 connection.close()
                 raise answer
         self._connection = connection
         return connection
-
-    async def _open(self) -> _Connection:
-        known, loop = self._known, asyncio.get_running_loop()
-        make = partial(_Connection, self._timeout)
-        if "path" in known:
-            return (await loop.create_unix_connection(make, known["path"]))[1]
-        host, port = known.get("host", _HOST), int(known.get("port", _PORT))
-        tls = self._tls.get() if self._tls else None
-        return (await loop.create_connection(make, host, port, ssl=tls))[1]
 
     def close(self) -> None:
         """Closes the connection; the next `execute` opens a new one."""

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -37,14 +36,14 @@ def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
         yield found
 
 
-def run(channel: AsyncConnection, work: Callable[[AsyncConnection], Awaitable[Any]]) -> Any:
-    """What the work with a channel gives, in a loop of its own."""
+def run(connection: AsyncConnection, work: Callable[[AsyncConnection], Awaitable[Any]]) -> Any:
+    """What the work with a connection gives, in a loop of its own."""
 
     async def whole() -> Any:
         try:
-            return await work(channel)
+            return await work(connection)
         finally:
-            channel.close()
+            connection.close()
 
     return asyncio.run(whole())
 
@@ -54,11 +53,8 @@ def impatient(url: str) -> redis.Redis:
 
 
 @contextlib.asynccontextmanager
-async def answering(handler: Handler, path: str = "") -> AsyncIterator[AsyncConnection]:
-    """A channel to a server that speaks as the handler does, patient for 0.3 s.
-
-    With a path, the server is behind a unix socket.
-    """
+async def answering(handler: Handler) -> AsyncIterator[AsyncConnection]:
+    """A connection to a server that speaks as the handler does, patient for 0.3 s."""
     callers = []
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,34 +63,31 @@ async def answering(handler: Handler, path: str = "") -> AsyncIterator[AsyncConn
             await handler(reader, writer)
         writer.close()
 
-    if path:
-        server, url = await asyncio.start_unix_server(speak, path), f"unix://{path}"
-    else:
-        server = await asyncio.start_server(speak, "127.0.0.1", 0)
-        url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    channel = AsyncConnection(impatient(url))
+    server = await asyncio.start_server(speak, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    connection = AsyncConnection(impatient(f"redis://127.0.0.1:{port}"))
     try:
-        yield channel
+        yield connection
     finally:
-        channel.close()
+        connection.close()
         server.close()
         await asyncio.gather(*filter(None, callers))
 
 
 def test_each_of_many_gets_the_answers_to_its_own_commands(client: redis.Redis) -> None:
     # Given
-    async def one(channel: AsyncConnection, number: int) -> list[Any]:
+    async def one(connection: AsyncConnection, number: int) -> list[Any]:
         name = f"n{number}"
-        await channel.execute(
+        await connection.execute(
             ("SET", name, number), ("HSET", f"h{number}", "a", number, "b", b"\r\n")
         )
         await asyncio.sleep(number % 7 / 1000)
-        return await channel.execute(
+        return await connection.execute(
             ("GET", name), ("HGETALL", f"h{number}"), ("GET", "none"), ("EXISTS", name)
         )
 
-    async def work(channel: AsyncConnection) -> list[list[Any]]:
-        return list(await asyncio.gather(*(one(channel, number) for number in range(300))))
+    async def work(connection: AsyncConnection) -> list[list[Any]]:
+        return list(await asyncio.gather(*(one(connection, number) for number in range(300))))
 
     # When
     found = run(AsyncConnection(client), work)
@@ -118,8 +111,8 @@ def test_an_answer_in_pieces_is_the_answer(size: int) -> None:
         await reader.read()
 
     async def whole() -> list[Any]:
-        async with answering(speak) as channel:
-            return await channel.execute(("A",), ("B",))
+        async with answering(speak) as connection:
+            return await connection.execute(("A",), ("B",))
 
     # When
     answers = asyncio.run(whole())
@@ -132,9 +125,11 @@ def test_a_refused_command_fails_whom_it_belongs_to_and_nobody_else(client: redi
     # Given
     client.set("text", "a")
 
-    async def work(channel: AsyncConnection) -> list[Any]:
+    async def work(connection: AsyncConnection) -> list[Any]:
         questions = [("GET", "text"), ("HGET", "text", "a"), ("GET", "text")]
-        return list(await asyncio.gather(*map(channel.execute, questions), return_exceptions=True))
+        return list(
+            await asyncio.gather(*map(connection.execute, questions), return_exceptions=True)
+        )
 
     # When
     first, refused, last = run(AsyncConnection(client), work)
@@ -149,10 +144,10 @@ def test_who_leaves_before_the_answer_takes_nobody_elses(client: redis.Redis) ->
     # Given
     client.mset({"a": 1, "b": 2})
 
-    async def work(channel: AsyncConnection) -> list[Any]:
-        await channel.execute(("PING",))
-        leaving = asyncio.create_task(channel.execute(("GET", "a")))
-        staying = asyncio.create_task(channel.execute(("GET", "b")))
+    async def work(connection: AsyncConnection) -> list[Any]:
+        await connection.execute(("PING",))
+        leaving = asyncio.create_task(connection.execute(("GET", "a")))
+        staying = asyncio.create_task(connection.execute(("GET", "b")))
         await asyncio.sleep(0)
         leaving.cancel()
         return await staying
@@ -175,8 +170,8 @@ def test_a_lost_connection_is_made_anew_and_the_question_asked_again() -> None:
             await reader.read()
 
     async def whole() -> list[Any]:
-        async with answering(speak) as channel:
-            return await channel.execute(("PING",))
+        async with answering(speak) as connection:
+            return await connection.execute(("PING",))
 
     # When
     answers = asyncio.run(whole())
@@ -197,14 +192,14 @@ def test_a_silent_redis_is_given_up_after_two_tries_by_all_who_wait_and_asked_an
 
     async def whole() -> tuple[list[Any], float, list[Any]]:
         nonlocal silent
-        async with answering(speak) as channel:
+        async with answering(speak) as connection:
             began = time.monotonic()
             failures = await asyncio.gather(
-                *(channel.execute(("PING",)) for _ in range(20)), return_exceptions=True
+                *(connection.execute(("PING",)) for _ in range(20)), return_exceptions=True
             )
             took = time.monotonic() - began
             silent = False
-            return list(failures), took, await channel.execute(("PING",))
+            return list(failures), took, await connection.execute(("PING",))
 
     # When
     failures, took, after = asyncio.run(whole())
@@ -223,8 +218,8 @@ def test_what_is_no_answer_of_a_redis_ends_the_connection() -> None:
         await reader.read()
 
     async def whole() -> None:
-        async with answering(speak) as channel:
-            await channel.execute(("PING",))
+        async with answering(speak) as connection:
+            await connection.execute(("PING",))
 
     # When, Then
     with pytest.raises(redis.ConnectionError):
@@ -237,9 +232,9 @@ def test_a_password_is_shown_and_a_wrong_one_told(client: redis.Redis) -> None:
     port = client.connection_pool.connection_kwargs["port"]
 
     def reach(user: str) -> list[Any]:
-        channel = AsyncConnection(impatient(f"redis://{user}@127.0.0.1:{port}/{DATABASE}"))
+        connection = AsyncConnection(impatient(f"redis://{user}@127.0.0.1:{port}/{DATABASE}"))
         found: list[Any] = run(
-            channel, lambda one: one.execute(("ACL", "WHOAMI"), ("CLIENT", "INFO"))
+            connection, lambda one: one.execute(("ACL", "WHOAMI"), ("CLIENT", "INFO"))
         )
         return found
 
@@ -254,27 +249,12 @@ def test_a_password_is_shown_and_a_wrong_one_told(client: redis.Redis) -> None:
     client.acl_deluser("guest")
 
 
-def test_a_redis_behind_a_unix_socket_answers(tmp_path: Path) -> None:
-    # Given
-    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1000)
-        writer.write(b"+well\r\n")
-        await reader.read()
-
-    async def whole() -> list[Any]:
-        async with answering(speak, f"{tmp_path}/redis.sock") as channel:
-            return await channel.execute(("PING",))
-
-    # When, Then
-    assert asyncio.run(whole()) == [b"well"]
-
-
 # -- calls of the stores ---------------------------------------------------------------------------
 
 
 def awaited(client: redis.Redis, call: Call[T]) -> T:
     """What the call gives when no thread waits for it."""
-    found: T = run(AsyncConnection(client), lambda channel: channel.run(call))
+    found: T = run(AsyncConnection(client), lambda connection: connection.run(call))
     return found
 
 
@@ -383,9 +363,9 @@ def test_a_wait_for_an_answer_holds_nobody_up(client: redis.Redis) -> None:
     store = RedisStore(client)
     store.create(spec("e"))
 
-    async def whole(channel: AsyncConnection) -> list[Any]:
+    async def whole(connection: AsyncConnection) -> list[Any]:
         async def one(number: int) -> Any:
-            return await channel.run(store.show_call("e")), number
+            return await connection.run(store.show_call("e")), number
 
         return list(await asyncio.gather(*map(one, range(50))))
 
