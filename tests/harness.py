@@ -136,7 +136,7 @@ class Bench:
         self.spec = spec(
             format=format,
             dialect=dialect or Dialect(),
-            columns=tuple(columns or (COLUMNS if format == "csv" else ())),
+            columns=tuple(columns or (COLUMNS if registry.FORMATS[format].needs_columns else ())),
             limit=limit,
             ids=None if ids is None else len(ids),
             compression=compression,

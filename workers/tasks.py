@@ -32,8 +32,8 @@ log = structlog.get_logger()
 
 UPLOAD_GRACE = timedelta(hours=1)
 """Age below which the cleanup never aborts a multipart upload, even without a live export."""
-UNKNOWN_SOURCE_WAIT = timedelta(seconds=30)
-"""Pause of an export after a worker that does not know its source has released it."""
+OTHER_WORKER_WAIT = timedelta(seconds=30)
+"""Pause of an export after a worker that does not know its source or format has released it."""
 THREAD_STACK_BYTES = 1024 * 1024
 """Stack size of each thread of a child process that sends webhooks."""
 MIN_DELIVER_BUDGET = timedelta(minutes=5)
@@ -196,12 +196,13 @@ def _run_claimed(own: ExportService, claim: Claim, claimed_at: float) -> Ending:
         )
     try:
         source = own.reader(claim.export)
+        encoder = formats.make(spec.format, spec.dialect, spec.columns)
     except ConfigurationError as error:
-        return _wait_for_source(own, claim, str(error))
+        return _wait_for_other_worker(own, claim, error)
     return run_slice(
         claim,
         source=source,
-        encoder=formats.make(spec.format, spec.dialect, spec.columns),
+        encoder=encoder,
         storage=own.storage,
         store=own.store,
         clock=own.clock,
@@ -235,14 +236,16 @@ def _handle_crash(own: ExportService, claim: Claim, error: Exception) -> None:
         log.warning("store.silent", reason=str(silent))
 
 
-def _wait_for_source(own: ExportService, claim: Claim, reason: str) -> Ending:
-    """Releases an export whose source is not configured here, so that another worker continues it.
+def _wait_for_other_worker(own: ExportService, claim: Claim, unknown: ConfigurationError) -> Ending:
+    """Releases an export whose source or format is unknown here, so that another worker runs it.
 
-    A new configuration reaches workers one by one, so a worker may not know a source yet. If no
-    worker knows the source for longer than the setting `patience`, the export fails. Raising an
-    error instead would repeat claims and expired leases without limit.
+    A new configuration or version reaches workers one by one. If no worker knows the source and the
+    format for longer than the setting `patience`, the export fails. Raising an error instead would
+    repeat claims and expired leases without limit.
     """
-    log.error("source.unknown", reason=reason)
+    reason = str(unknown)
+    is_format = isinstance(unknown, formats.UnknownFormat)
+    log.error("format.unknown" if is_format else "source.unknown", reason=reason)
     export, since = claim.export, claim.export.stalled_since
     if export.cancel_requested:
         return _end_export(own, claim, State.CANCELED, None)
@@ -251,7 +254,7 @@ def _wait_for_source(own: ExportService, claim: Claim, reason: str) -> Ending:
         return _end_export(own, claim, State.FAILED, reason)
     try:
         is_held = own.store.release(
-            export.id, claim.fence, clean=claim.clean, retry_in=UNKNOWN_SOURCE_WAIT, reason=reason
+            export.id, claim.fence, clean=claim.clean, retry_in=OTHER_WORKER_WAIT, reason=reason
         )
     except StoreUnavailable as error:
         log.warning("store.silent", reason=str(error))

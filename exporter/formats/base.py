@@ -17,10 +17,10 @@ PLAIN = Dialect()
 
 
 class State(msgspec.Struct):
-    """All that must be known of an open volume to continue it; kept in the checkpoint.
+    """The position of a format in an open volume, from which any worker continues the volume.
 
-    A format that must know more than the number of rows has a subclass with further fields, each
-    with a default; `Format.open` and `Format.encode` change them in place.
+    The checkpoint keeps it. A format that must know more than the number of rows has a subclass
+    with further fields, each with a default; the methods of the format change them in place.
     """
 
     rows: int = 0
@@ -54,7 +54,7 @@ class Format(ABC):
     media_type: ClassVar[str]
     """Media type of the uncompressed file."""
     summary: ClassVar[str] = ""
-    """What the documentation says of the format, beside its name."""
+    """Text in parentheses after the name of the format in the documentation."""
     options: ClassVar[frozenset[str]] = frozenset()
     """Names of the fields of `Dialect` that change the file."""
     needs_columns: ClassVar[bool] = False
@@ -104,5 +104,5 @@ class Format(ABC):
         """Returns the number of rows of an uncompressed file, counted by reading all of it.
 
         Memory use does not grow with the file. Raises ValueError for a file that was cut off, if
-        the format can tell.
+        this can be seen.
         """

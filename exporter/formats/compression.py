@@ -24,7 +24,7 @@ the file smaller takes twice the time.
 
 
 class State(msgspec.Struct, frozen=True):
-    """All that a compressor must know of the open volume; `Packed` has the same fields."""
+    """The position of a compressor in an open volume; `Packed` has the same fields."""
 
     crc: int = 0
     """CRC-32 of the data so far, before compression; 0 if the compression does not need it."""
@@ -61,7 +61,7 @@ class Compression(NamedTuple):
     stream: Callable[[State], Stream] | None
     """Returns a stream that continues a file after a state; None: the file is not compressed."""
     summary: str = ""
-    """What the documentation says of the compression, beside its name."""
+    """Text in parentheses after the name of the compression in the documentation."""
 
 
 def join(states: Sequence[State]) -> State:

@@ -9,10 +9,11 @@ import pytest
 
 from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import State
+from exporter.formats import registry
 from exporter.run.run_slice import Ending
 from tests.harness import LIMITS, Bench, Crash, postings
 
-FORMATS = ("csv", "json", "json_envelope")
+FORMATS = tuple(registry.FORMATS)
 GIVEN = ("_id", "job_titel", "late", "null", "n.min")
 CUT = msgspec.structs.replace(LIMITS, partition_rows=60)
 

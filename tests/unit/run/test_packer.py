@@ -226,6 +226,18 @@ def test_a_lookup_that_has_to_wait_costs_no_id() -> None:
     assert ids_of(gzip.decompress(bench.file())) == ids
 
 
+@pytest.mark.parametrize("format_", ["csv", "json", "json_envelope"])
+def test_a_worker_of_the_version_before_reads_all_fields_of_a_checkpoint(format_: str) -> None:
+    # Given
+    bench = Bench(noisy(100), format=format_, compression="gzip", seconds_a_page=14.0)
+    # When
+    bench.slice()
+    # Then: that version knows no state of a format
+    assert bench.export.checkpoint is not None
+    fields = msgspec.to_builtins(bench.export.checkpoint.packed)
+    assert set(fields) == {"is_open", "rows", "crc", "length"}
+
+
 def test_an_export_of_the_version_before_volumes_goes_on_without_a_second_header() -> None:
     # Given: a checkpoint as that version wrote it
     bench = Bench(postings(150), seconds_a_page=14.0)

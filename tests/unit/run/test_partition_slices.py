@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from exporter.core.checkpoints import Row
 from exporter.core.exports import EndReason, Outcome, Phase, State
 from exporter.errors import SourceRefused
+from exporter.formats import registry
 from exporter.run.run_slice import Ending
 from exporter.sources.base import Page
 from tests import fast
@@ -24,7 +25,7 @@ from tests.harness import LIMITS, Bench, Crash, postings
 
 CUT = msgspec.structs.replace(LIMITS, partition_rows=60, partitions=4)
 ROWS = postings(250)
-FORMATS = ("csv", "json", "json_envelope")
+FORMATS = [name for name, found in registry.FORMATS.items() if found.joinable]
 
 
 def _bench(rows: Sequence[Row] = ROWS, **options: Any) -> Bench:

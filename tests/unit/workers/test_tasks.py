@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from exporter.config import Config
 from exporter.core.exports import State
 from exporter.errors import StoreUnavailable
+from exporter.formats import registry
 from exporter.run.run_slice import Ending
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
@@ -219,3 +220,20 @@ def test_waiting_for_a_source_is_measured_by_the_clock_of_the_store(
     monkeypatch.setattr(ahead, "monotonic", shop.bench.clock.monotonic, raising=False)
     # When / Then
     assert tasks.work() is Ending.WAITING
+
+
+def test_an_export_in_a_format_of_a_later_version_waits_for_a_worker_that_knows_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given: the middle of a rolling upgrade
+    shop.source.error = None
+    with monkeypatch.context() as before:
+        before.delitem(registry.FORMATS, "csv")
+        # When
+        endings = [tasks.work()]
+    shop.bench.clock.advance(31)
+    shop.bench.memory_store.sweep()
+    shop.run()
+    # Then
+    assert endings == [Ending.WAITING]
+    assert (shop.bench.export.state, shop.bench.export.attempts) == (State.FINISHED, 0)
