@@ -240,7 +240,7 @@ def test_an_export_waits_for_an_upstream_that_is_down_and_then_finishes(fleet: F
 
 @pytest.fixture
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "OTHER_WORKER_WAIT", tasks.UNKNOWN_SOURCE_WAIT / 10_000)
+    monkeypatch.setattr(tasks, "OTHER_WORKER_WAIT", tasks.OTHER_WORKER_WAIT / 10_000)
 
 
 def test_an_export_whose_source_this_worker_lacks_waits_for_one_that_has_it(
