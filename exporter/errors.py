@@ -138,7 +138,7 @@ class StorageUnavailable(StorageError):
 
 
 class UploadGone(StorageError):
-    """The multipart upload no longer exists, because it was completed or aborted."""
+    """The unfinished file no longer exists: it was published, taken over or discarded."""
 
 
 class ObjectExists(StorageError):

@@ -43,9 +43,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     keep_record: timedelta
     charge_canceled: bool = False
     parts_ahead: int = 2
-    """Number of parts that may be on their way to the object store while the next part is made.
+    """Number of pieces that may be on their way to the storage while the next piece is made.
 
-    Each of these parts occupies memory.
+    Each of these pieces occupies memory.
     """
 
     partition_rows: int = 0

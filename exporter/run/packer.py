@@ -229,7 +229,7 @@ class _Output:
         return self._stream.state()
 
     def take(self, size: int) -> bytearray:
-        # The part is nearly the whole buffer: copying the few bytes after it is cheaper.
+        # The piece is nearly the whole buffer: copying the few bytes after it is cheaper.
         rest = self.buffer[size:]
         del self.buffer[size:]
         taken, self.buffer = self.buffer, rest

@@ -20,8 +20,8 @@ from exporter.store.base import Verdict
 
 log = structlog.get_logger()
 
-COPIES_PER_PART_AHEAD = 2
-"""Number of concurrent copies inside the object store for each part of `Limits.parts_ahead`.
+COPIES_PER_PIECE_AHEAD = 2
+"""Number of concurrent copies inside the object store for each piece of `Limits.parts_ahead`.
 
 This load is below the capacity of a small store.
 """
@@ -66,7 +66,7 @@ class PartitionSlice(Slice):
 class CompositionSlice(Slice):
     """Joins the objects of all partitions into one file by copies inside the object store.
 
-    The committed parts hold the bytes copied so far; the next slice continues after these bytes.
+    The committed pieces hold the bytes copied so far; the next slice continues after these bytes.
     """
 
     def _read(self) -> Ending:
@@ -96,7 +96,7 @@ class CompositionSlice(Slice):
     def _compose(self, objects: Sequence[ObjectInfo]) -> Ending:
         size = self.file.piece_size
         # A copy uses no memory here, and several take the store little longer than one copy.
-        max_copies = COPIES_PER_PART_AHEAD * self.limits.parts_ahead
+        max_copies = COPIES_PER_PIECE_AHEAD * self.limits.parts_ahead
         self.uploader = PieceUploader(self.file, ahead=max_copies, check=self.held.check)
         rest = bytearray()
         end = self.saved.uploaded

@@ -1,10 +1,10 @@
-"""Slice of an export: reads pages, uploads parts, commits checkpoints, ends the slice.
+"""Slice of an export: reads pages, uploads pieces, commits checkpoints, ends the slice.
 
-A part is uploaded first; then the checkpoint that names it is committed. A crash between the two
-steps costs a few parts of work; the reverse order would lose rows. All parts but the last have the
-same size, so they end in the middle of a page: the checkpoint names an earlier position, at the end
-of a page. Pages are fetched and parts are uploaded in threads beside the loop; every decision is
-made in the thread of the loop.
+A piece is uploaded first; then the checkpoint that names it is committed. A crash between the two
+steps costs a few pieces of work; the reverse order would lose rows. All pieces but the last have
+the same size, so they end in the middle of a page: the checkpoint names an earlier position, at the
+end of a page. Pages are fetched and pieces are uploaded in threads beside the loop; every decision
+is made in the thread of the loop.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ log = structlog.get_logger()
 CONFIRMATION_SECONDS = 1.0
 """Time after which a refused page after the last one is requested again."""
 MAX_DRAIN_SECONDS = 2.0
-"""Time that a worker which shuts down waits for the upload of parts that were already sent.
+"""Time that a worker which shuts down waits for the upload of pieces that were already sent.
 
-Parts that take longer are not committed; the next worker makes them again.
+Pieces that take longer are not committed; the next worker makes them again.
 """
 
 
@@ -119,7 +119,7 @@ class Slice:
                 except SourceError as error:
                     return self._on_source_error(error)
             except UploadGone as error:
-                return self._restart_lost_upload(str(error))
+                return self._restart_lost_file(str(error))
         except StorageUnavailable as error:
             # A write may still reach S3, so the release is not clean.
             return self._pause(str(error), clean=False)
@@ -230,7 +230,7 @@ class Slice:
         """
         return not self.draining() and self.held.heartbeat(self._progress()) is Verdict.CONTINUE
 
-    def _may_wait_for_parts(self) -> bool:
+    def _may_wait_for_pieces(self) -> bool:
         """True until the worker has been shutting down for MAX_DRAIN_SECONDS.
 
         Raises LeaseLost if the lease is lost.
@@ -274,15 +274,15 @@ class Slice:
         return self.reader.at
 
     def _commit_stored(self, *, all_: bool = False) -> Ending | None:
-        """Commits the checkpoints of all parts that are stored, in order.
+        """Commits the checkpoints of all pieces that are stored, in order.
 
-        Waits until another part may be sent, or with `all_` until all parts are committed. Returns
+        Waits until another piece may be sent, or with `all_` until all are committed. Returns
         None if the slice can continue, and an ending if the slice has ended: the export was
-        canceled, or the worker shuts down and a part did not arrive in time.
+        canceled, or the worker shuts down and a piece did not arrive in time.
         """
         committed = False
         while (
-            stored := self.uploader.next_stored(self._may_wait_for_parts, all_=all_)
+            stored := self.uploader.next_stored(self._may_wait_for_pieces, all_=all_)
         ) is not None:
             committed = True
             if self._commit(stored.at, stored.closing) is Verdict.CANCEL:
@@ -508,15 +508,15 @@ class Slice:
             self._commit(self.saved.with_file(state))
             log.info("slice.took_over", rows=self.saved.rows, attempt=self.export.attempts)
 
-    def _restart_lost_upload(self, reason: str) -> Ending:
-        """Restarts the export from its first row, because its multipart upload no longer exists.
+    def _restart_lost_file(self, reason: str) -> Ending:
+        """Restarts the export from its first row, because its unfinished file no longer exists.
 
-        A lifecycle rule of the bucket may abort an upload that stayed open for days. Returns the
+        A rule of the store may delete a file that stayed unfinished for days. Returns the
         ending of the slice.
         """
         log.warning("export.restarted", reason=reason, rows=self.saved.rows)
         self.held.confirm()
-        settled = self.uploader.settled(self._may_wait_for_parts)
+        settled = self.uploader.settled(self._may_wait_for_pieces)
         self._restart()
         return self._pause(reason, clean=settled)
 
@@ -526,8 +526,8 @@ class Slice:
 
     def _delete_files(self) -> None:
         """Deletes all objects of this export, after the store has confirmed this worker's lease."""
-        # A part that arrived after the deletion would stay until the next bucket cleanup.
-        self.uploader.settled(self._may_wait_for_parts)
+        # A piece that arrived after the deletion would stay until the next bucket cleanup.
+        self.uploader.settled(self._may_wait_for_pieces)
         self.held.confirm()
         self.storage.delete_all(keys.prefix(self.export.id))
 
@@ -546,7 +546,8 @@ class Slice:
     def _position(self) -> Checkpoint:
         """Returns a checkpoint for the position after the last accepted page.
 
-        Afterwards the encoder's buffer holds all bytes up to that position that are in no part yet.
+        Afterwards the encoder's buffer holds all bytes up to that position that are in no piece
+        yet.
         """
         return self.reader.checkpoint().evolve(
             row_counts=self.row_counts.copy(),

@@ -144,7 +144,7 @@ class PieceUploader:
             with guarded(self._check_active):
                 store()
 
-        return threads.start(guarded_store, "part")
+        return threads.start(guarded_store, "piece")
 
     def _check_active(self) -> None:
         if not self._is_active:

@@ -29,7 +29,7 @@ class ServedFile(NamedTuple):
     """ETag without quotes: different for any two files, constant for one file."""
 
 
-def serve(request: Request, storage: Storage, stretch: ServedFile) -> Response:
+def serve(request: Request, storage: Storage, file: ServedFile) -> Response:
     """Returns the answer to a GET or HEAD of a file: 200, 206 for a range, 304 if unchanged.
 
     Raises Refusal 416 if the file has none of the bytes of the requested range. The answer has no
@@ -37,7 +37,7 @@ def serve(request: Request, storage: Storage, stretch: ServedFile) -> Response:
     For several ranges or a malformed range the whole file is sent, which RFC 9110 allows. The whole
     file is also sent if `If-Range` does not match.
     """
-    tag = f'"{stretch.tag}"'
+    tag = f'"{file.tag}"'
     headers = {
         "ETag": tag,
         "Accept-Ranges": "bytes",
@@ -48,23 +48,23 @@ def serve(request: Request, storage: Storage, stretch: ServedFile) -> Response:
         return Response(status_code=304, headers=headers)
     wanted = None
     if not is_head(request) and request.headers.get("if-range", tag).strip() == tag:
-        wanted = _range(request.headers.get("range", ""), stretch.size)
+        wanted = _range(request.headers.get("range", ""), file.size)
     status = 200
     if wanted is None:
-        wanted = range(stretch.size)
+        wanted = range(file.size)
     else:
         status = 206
-        headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{stretch.size}"
+        headers["Content-Range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{file.size}"
     headers |= {
-        "Content-Type": stretch.content_type,
-        "Content-Disposition": FileHeaders(stretch.content_type, stretch.name).disposition,
+        "Content-Type": file.content_type,
+        "Content-Disposition": FileHeaders(file.content_type, file.name).disposition,
         "Content-Length": str(len(wanted)),
     }
     if is_head(request):
         return Response(status_code=status, headers=headers)
-    begin, end = stretch.start + wanted.start, stretch.start + wanted.stop
+    begin, end = file.start + wanted.start, file.start + wanted.stop
     return Stream(
-        partial(storage.stream, stretch.key, begin, end),
+        partial(storage.stream, file.key, begin, end),
         request.app.state.downloads,
         headers,
         status=status,

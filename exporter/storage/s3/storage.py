@@ -14,9 +14,10 @@ from botocore.response import StreamingBody
 
 from exporter.clock import Clock
 from exporter.core.checkpoints import Part
-from exporter.errors import ObjectExists, StorageError, UploadGone
+from exporter.errors import ObjectExists, UploadGone
 from exporter.storage.base import FileHeaders, ObjectInfo, ObjectRange, UnfinishedFile
-from exporter.storage.s3 import body, check, failures, presigning
+from exporter.storage.s3 import answers, body, check, failures, presigning
+from exporter.storage.s3.answers import given, unquoted
 from exporter.storage.s3.encryption import Encryption
 from exporter.storage.s3.limits import MAX_LINK_SECONDS, Addressing
 from exporter.storage.s3.multipart import MultipartStorage
@@ -24,11 +25,6 @@ from exporter.storage.s3.requests import Requests
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import (
-        ListMultipartUploadsOutputTypeDef,
-        ListObjectsV2OutputTypeDef,
-        ListPartsOutputTypeDef,
-    )
 
 MAX_SEAL_TRIES = 5
 """Completions of an upload to which a worker that lost its lease may still add parts."""
@@ -110,7 +106,7 @@ class S3Storage(MultipartStorage):
                 **self._encrypted,
             ),
         )
-        upload_id: str = _given(answer, "CreateMultipartUpload", "UploadId")
+        upload_id: str = given(answer, "CreateMultipartUpload", "UploadId")
         return upload_id
 
     def put_part(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
@@ -136,7 +132,7 @@ class S3Storage(MultipartStorage):
                 ContentMD5=digest,
             ),
         )
-        return Part(_unquoted(_given(answer, "UploadPart", "ETag")), len(data))
+        return Part(unquoted(given(answer, "UploadPart", "ETag")), len(data))
 
     def copy_part(self, source: ObjectRange, key: str, upload_id: str, number: int) -> Part:
         """Copies a range of an object, inside the store, into an open upload as one part.
@@ -160,8 +156,8 @@ class S3Storage(MultipartStorage):
                 **only,
             ),
         )
-        result = _given(answer, "UploadPartCopy", "CopyPartResult")
-        return Part(_unquoted(_given(result, "UploadPartCopy", "ETag")), len(source.span))
+        result = given(answer, "UploadPartCopy", "CopyPartResult")
+        return Part(unquoted(given(result, "UploadPartCopy", "ETag")), len(source.span))
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
         """Joins the parts into one object, if no object has that key yet.
@@ -220,25 +216,18 @@ class S3Storage(MultipartStorage):
                 raise ObjectExists(f"{key!r} in bucket {self._bucket!r} was completed before")
 
     def _parts(self, key: str, upload_id: str) -> dict[int, Part]:
-        """Returns the parts of an upload by number, in order; lists 1,000 per request."""
-        found: dict[int, Part] = {}
-        marker: dict[str, Any] = {}
-        while True:
-            page = self._list_parts(key, upload_id, marker)
-            for part in page.get("Parts", ()):
-                found[part["PartNumber"]] = Part(_unquoted(part["ETag"]), part["Size"])
-            if not _given(page, "ListParts", "IsTruncated"):
-                return found
-            marker = _next_marker(marker, {"PartNumberMarker": page["NextPartNumberMarker"]})
-
-    def _list_parts(
-        self, key: str, upload_id: str, marker: dict[str, Any]
-    ) -> ListPartsOutputTypeDef:
-        return self._call(
+        """Returns the parts of an upload by number, in order."""
+        found = answers.entries(
+            self._requests,
             "ListParts",
             key,
-            lambda s3: s3.list_parts(Bucket=self._bucket, Key=key, UploadId=upload_id, **marker),
+            lambda s3, marker: s3.list_parts(
+                Bucket=self._bucket, Key=key, UploadId=upload_id, **marker
+            ),
+            field="Parts",
+            markers={"PartNumberMarker": "NextPartNumberMarker"},
         )
+        return {one["PartNumber"]: Part(unquoted(one["ETag"]), one["Size"]) for one in found}
 
     def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:
         """Stores a whole object at once. Raises ObjectExists if other bytes have this key."""
@@ -311,7 +300,7 @@ class S3Storage(MultipartStorage):
             )
         except failures.Missing:
             return None
-        return ObjectInfo(key, answer["ContentLength"], _unquoted(answer["ETag"]))
+        return ObjectInfo(key, answer["ContentLength"], unquoted(answer["ETag"]))
 
     def delete(self, keys: Sequence[str]) -> None:
         """Deletes objects; ignores keys without an object."""
@@ -326,48 +315,30 @@ class S3Storage(MultipartStorage):
             )
 
     def objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yields every object under a prefix, in the order of keys; lists 1,000 per request."""
-        token: dict[str, Any] = {}
-        while True:
-            page = self._list_objects(prefix, token)
-            for entry in page.get("Contents", ()):
-                yield ObjectInfo(entry["Key"], entry["Size"], _unquoted(entry["ETag"]))
-            if not _given(page, "ListObjectsV2", "IsTruncated"):
-                return
-            token = _next_marker(token, {"ContinuationToken": page["NextContinuationToken"]})
-
-    def _list_objects(self, prefix: str, token: dict[str, Any]) -> ListObjectsV2OutputTypeDef:
-        return self._call(
+        """Yields every object under a prefix, in the order of keys."""
+        for entry in answers.entries(
+            self._requests,
             "ListObjectsV2",
             prefix,
-            lambda s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **token),
-        )
+            lambda s3, marker: s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **marker),
+            field="Contents",
+            markers={"ContinuationToken": "NextContinuationToken"},
+        ):
+            yield ObjectInfo(entry["Key"], entry["Size"], unquoted(entry["ETag"]))
 
     def open_uploads(self, prefix: str) -> Iterator[UnfinishedFile]:
-        """Yields every open upload under a prefix; lists 1,000 per request."""
-        marker: dict[str, Any] = {}
-        while True:
-            page = self._list_uploads(prefix, marker)
-            for entry in page.get("Uploads", ()):
-                yield UnfinishedFile(entry["Key"], entry["UploadId"], entry["Initiated"])
-            if not _given(page, "ListMultipartUploads", "IsTruncated"):
-                return
-            marker = _next_marker(
-                marker,
-                {
-                    "KeyMarker": page["NextKeyMarker"],
-                    "UploadIdMarker": page["NextUploadIdMarker"],
-                },
-            )
-
-    def _list_uploads(
-        self, prefix: str, marker: dict[str, Any]
-    ) -> ListMultipartUploadsOutputTypeDef:
-        return self._call(
+        """Yields every open upload under a prefix."""
+        for entry in answers.entries(
+            self._requests,
             "ListMultipartUploads",
             prefix,
-            lambda s3: s3.list_multipart_uploads(Bucket=self._bucket, Prefix=prefix, **marker),
-        )
+            lambda s3, marker: s3.list_multipart_uploads(
+                Bucket=self._bucket, Prefix=prefix, **marker
+            ),
+            field="Uploads",
+            markers={"KeyMarker": "NextKeyMarker", "UploadIdMarker": "NextUploadIdMarker"},
+        ):
+            yield UnfinishedFile(entry["Key"], entry["UploadId"], entry["Initiated"])
 
     def presign(self, key: str, seconds: int) -> str:
         """Returns a URL that a plain GET can read for that many seconds; makes no request.
@@ -446,27 +417,5 @@ def connect(url: str, settings: S3Settings, clock: Clock) -> S3Storage:
     )
 
 
-def _next_marker(marker: dict[str, Any], following: dict[str, Any]) -> dict[str, Any]:
-    if following == marker:
-        raise StorageError(
-            f"The object store returned the same list marker twice ({marker}), so the "
-            "listing would never end."
-        )
-    return following
-
-
-def _given(answer: Mapping[str, Any], operation: str, field: str) -> Any:
-    """Returns a field of an answer; raises StorageError if the store has left it out."""
-    if field not in answer:
-        raise StorageError(
-            f"The object store answered {operation} without {field}: it does not know this request."
-        )
-    return answer[field]
-
-
 def _md5(data: bytes | bytearray) -> bytes:
     return hashlib.md5(data, usedforsecurity=False).digest()
-
-
-def _unquoted(etag: str) -> str:
-    return etag.strip('"')
