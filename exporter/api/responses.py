@@ -235,12 +235,6 @@ def reply(content: Any, status: int = 200, headers: Mapping[str, str] | None = N
     )
 
 
-def shows(description: str, schema: str) -> dict[str, Any]:
-    """Returns the OpenAPI entry of an answer in JSON, given the name of its schema."""
-    content = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
-    return {"description": description, "content": {"application/json": content}}
-
-
 def address(service: ExportService, path: str) -> str:
     """Returns the public URL of a path of this API."""
     return service.settings.public_url.rstrip("/") + path

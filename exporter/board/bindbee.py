@@ -9,7 +9,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Header, Query, Response
@@ -21,6 +21,7 @@ from exporter.board import answers, bindbee_jobs, names, results
 from exporter.board.bindbee_jobs import RequestedFields
 from exporter.board.postings import key
 from exporter.board.search import Condition, all_of
+from exporter.contracts import timestamps
 
 PREFIX = "/api/ats/v1/"
 MAX_REQUESTS_PER_MINUTE = 200
@@ -228,7 +229,7 @@ def _one_of(column: str, values: Sequence[bytes]) -> Condition:
 
 def _format_instant(moment: datetime) -> str:
     try:
-        return names.format_instant(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        return timestamps.sortable(timestamps.in_utc(moment))
     except OverflowError:
         raise _invalid_parameter(
             "modified_after", "Input should be a moment of the years 1 to 9999"

@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import NamedTuple
 
+from exporter.contracts import timestamps
+
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS names (uuid BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS offices (
@@ -21,7 +23,7 @@ CREATE TABLE IF NOT EXISTS moments (number INTEGER PRIMARY KEY, at TEXT NOT NULL
 # deleted, like those of the text indexes. A row of `moments` is the write time of all postings from
 # its number up to the number of the next row.
 WRITE_TIME_SQL = "(SELECT at FROM moments WHERE moments.number <= {0} ORDER BY number DESC LIMIT 1)"
-"""SQL for the write time of the posting with number `{0}`, in the format of format_instant."""
+"""SQL for the write time of the posting with number `{0}`, as `timestamps.sortable` writes it."""
 
 
 class Office(NamedTuple):
@@ -82,18 +84,13 @@ def is_object_id(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{24}", text) is not None
 
 
-def format_instant(moment: datetime) -> str:
-    """Formats a time with a time zone as text in UTC; the texts sort in the order of the times."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
 def record_write_time(connection: sqlite3.Connection, number: int) -> None:
     """Records the current time as the write time of all postings with this or a higher number.
 
     The recorded time is always later than all earlier ones, even if the clock went back.
     """
-    now = format_instant(datetime.now(UTC))
+    now = timestamps.sortable(datetime.now(UTC))
     last = connection.execute("SELECT max(at) FROM moments").fetchone()[0]
     if last is not None and last >= now:
-        now = format_instant(datetime.fromisoformat(last) + timedelta(microseconds=1))
+        now = timestamps.sortable(datetime.fromisoformat(last) + timedelta(microseconds=1))
     connection.execute("INSERT INTO moments VALUES (?, ?)", (number, now))
