@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from exporter.clock import SystemClock
@@ -241,7 +241,8 @@ def test_an_error_page_without_end_is_read_as_far_as_it_is_quoted() -> None:
 def test_packed_bodies_come_out_whole_however_they_are_cut(
     members: list[bytes], copies: int, piece: int, cut: int, padding: bytes
 ) -> None:
-    # Given
+    # Given: a body that begins like gzip is unpacked twice, as no JSON begins so
+    assume(not b"".join(member * copies for member in members).startswith(b"\x1f\x8b"))
     whole = b"".join(gzip.compress(member * copies) for member in members) + padding
     chunks = [whole[at : at + cut] for at in range(0, len(whole), cut)]
     response = httpx.Response(200, headers={"content-encoding": "gzip"}, content=iter(chunks))
