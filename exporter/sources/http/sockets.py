@@ -32,8 +32,8 @@ class Waits(NamedTuple):
     left: Callable[[], float]
     """Returns the seconds until the deadline, at which every wait ends."""
 
-    def seconds(self, what: str) -> float | None:
-        """Returns how long the next wait for `what` may last; None if it has no limit.
+    def seconds(self, what: str) -> float:
+        """Returns how long the next wait for `what` may last.
 
         Raises ReadTimeout if no time is left.
         """
@@ -41,9 +41,7 @@ class Waits(NamedTuple):
         if left <= 0:
             raise httpx.ReadTimeout("timed out")
         timeout = self.timeouts.get(what)
-        if timeout is None:
-            return None if left == float("inf") else left
-        return min(timeout, left)
+        return left if timeout is None else min(timeout, left)
 
 
 class Socket(io.RawIOBase):

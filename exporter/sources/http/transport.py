@@ -39,17 +39,17 @@ class DeadlineTransport(httpx.BaseTransport):
     """An httpx transport to one origin; every wait ends at the request's deadline. Thread-safe.
 
     The timeouts of httpx restart with each byte, so they never end an answer that arrives byte by
-    byte. The extension "left" of a request is therefore a function that returns the seconds until
-    its deadline; without it, there is none. If a kept connection turns out to be closed, the
+    byte. Each request must therefore have an extension "left" besides "timeout": a function that
+    returns the seconds until its deadline. If a kept connection turns out to be closed, the
     request is sent again on another one. This transport must therefore not be used for requests
     that must take effect at most once.
 
-    The connections are our own because of figures and of bad servers (`tests.bench.http`). Over
-    httpcore, with the same deadline, a million rows took 4 to 6 CPU seconds more on plain pages of
-    540 KB (ours: 3), 2 to 4 more on gzip and on pages of 30 KB, and answers with a blank before the
-    colon of a header were refused. Over libcurl it took no more, but of such an answer the chunk
-    sizes became part of the page, and several answers with an ambiguous end were accepted. urllib3
-    accepts chunk sizes such as `+1`, and skips what follows a chunk.
+    What lies below is our own, because every library that was measured (`tests.bench.http`) loses
+    a guarantee. httpcore takes bytes that follow an answer for the answer to the next request, and
+    refuses a blank before the colon of a header; with the same deadline, a million rows took 2 to
+    6 CPU seconds more (ours: 3 on plain pages). libcurl took no more, but accepts several answers
+    with an ambiguous end, and made chunk sizes part of a page. urllib3 accepts chunk sizes such as
+    `+1`, and skips what follows a chunk.
     """
 
     def __init__(self, url: httpx.URL) -> None:
@@ -65,8 +65,7 @@ class DeadlineTransport(httpx.BaseTransport):
         method = request.method.encode("ascii")
         target, headers = self._connections.for_proxy(url.raw_path, request.headers.raw)
         body = request.read()
-        extensions = request.extensions
-        waits = Waits(extensions.get("timeout", {}), extensions.get("left", _without_end))
+        waits = Waits(request.extensions["timeout"], request.extensions["left"])
         while True:
             connection = self._connections.acquire(waits)
             fresh = connection.is_unused
@@ -109,10 +108,6 @@ class _Body(httpx.SyncByteStream):
         connection, self._connection = self._connection, None
         if connection is not None:
             self._connections.release(connection, idle=self._answer.leaves_idle)
-
-
-def _without_end() -> float:
-    return float("inf")
 
 
 def unpacked(response: httpx.Response) -> Iterator[bytes]:
