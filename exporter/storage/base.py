@@ -93,13 +93,13 @@ class FileWriter(Protocol):
     """Writes one file under one fence, from its first byte to its last.
 
     - Nothing can be read at `key` before `publish` or `publish_whole`, and nothing changes there
-      afterwards.
+      afterwards. Committed bytes may lie at the key of an earlier worker until `forget`.
     - Stored bytes belong to the file only if a committed state names them. The states that `state`
       and `pause` return name stored bytes only.
     - Every worker writes under a fence of its own, and a key contains the fence. After `resume`,
       no request of an earlier worker can change the bytes that this worker names.
-    - Every method but `publish`, `publish_whole` and `forget` can be repeated by another worker
-      after a crash at any point; these three can be repeated by the same worker, too.
+    - Every call can be repeated after a crash or a lost answer, by this worker or by the next one
+      from the last committed state; no byte is lost or doubled by it.
 
     All methods are called in one thread, in the order of the file. Only the `Store` calls that
     `append` and `copy` return run in threads, several at the same time and in any order.

@@ -189,8 +189,8 @@ class MultipartFile:
         return self._read_tail(self._state.tail)
 
     def append(self, data: bytearray) -> Store:
-        number = self._next_number()
         key, upload_id = self._upload()
+        number = self._next_number()
 
         def store() -> None:
             self._parts[number] = self._storage.put_part(key, upload_id, number, data)
@@ -199,8 +199,8 @@ class MultipartFile:
 
     def copy(self, ranges: Sequence[ObjectRange]) -> Store:
         """Adds ranges of objects as a part; a single range is copied inside the store."""
-        number = self._next_number()
         key, upload_id = self._upload()
+        number = self._next_number()
 
         def store() -> None:
             if len(ranges) == 1:
