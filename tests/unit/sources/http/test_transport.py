@@ -9,7 +9,6 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import httpx
 import pytest
@@ -140,40 +139,6 @@ def test_a_failure_whose_text_drips_still_counts_by_its_status() -> None:
     with serving(drip) as upstream, pytest.raises(SourceRefused, match="answered 401: no key!"):
         # When / Then
         ask(upstream, timeout=0.3)
-
-
-def test_one_connection_serves_one_request_after_the_other() -> None:
-    # Given
-    connections: list[object] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def setup(self) -> None:
-            connections.append(self.client_address)
-            super().setup()
-
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-length", "2")
-            self.end_headers()
-            self.wfile.write(b"{}")
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        client = http.Upstream(f"http://127.0.0.1:{server.server_port}", {}, SystemClock())
-        # When
-        found = [client.request("GET", "/search", bytes) for _ in range(3)]
-        client.close()
-        server.shutdown()
-        thread.join()
-    # Then
-    assert found == [b"{}"] * 3
-    assert len(connections) == 1
 
 
 def _bomb(size: int) -> bytes:
