@@ -183,8 +183,14 @@ def download(url: str, file: Path, size: int, watch: Callable[[int], None]) -> N
 def count_rows(file: Path, format: str) -> int:  # noqa: A002
     """Returns the number of rows in a downloaded file, counted by reading all of it.
 
-    Memory use does not grow with the file. Raises ServiceError for a file that was cut off.
+    Memory use does not grow with the file. Raises ServiceError for a file that was cut off, and for
+    a format that only the service knows.
     """
+    if format not in FORMATS:
+        raise ServiceError(
+            f"{file} is downloaded, but its rows are not counted: this command is older than the"
+            f" service and does not know the format {format}"
+        )
     try:
         return FORMATS[format].count(file)
     except ValueError as error:

@@ -170,6 +170,11 @@ def test_an_envelope_that_was_cut_off_is_not_counted(tmp_path: Path) -> None:
         count_rows(file, "json_envelope")
 
 
+def test_a_file_in_a_format_of_a_later_version_is_not_counted(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="older than the service"):
+        count_rows(tmp_path / "file", "parquet")
+
+
 @pytest.mark.parametrize("key", ["", " \n", "exp_é", "exp_1\nexp_2"])
 def test_what_can_be_no_key_is_refused_without_showing_it(key: str) -> None:
     # When
