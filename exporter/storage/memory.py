@@ -72,25 +72,16 @@ class MemoryStorage(MultipartStorage):
         list(self.objects(""))
 
     def begin(self, key: str, headers: FileHeaders) -> str:
-        """Opens a multipart upload; returns its id."""
         with self._operation("begin", key):
             upload_id = f"upload-{next(self._ids)}"
             self._uploads[upload_id] = _Upload(key, headers, self._clock.now(), {})
         return upload_id
 
     def put_part(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
-        """Stores one part, numbered from 1 to 10,000.
-
-        Raises UploadGone if the upload no longer exists.
-        """
         with self._operation("put_part", key):
             return self._keep(key, upload_id, number, bytes(data))
 
     def copy_part(self, source: ObjectRange, key: str, upload_id: str, number: int) -> Part:
-        """Copies a range of an object into an open upload; returns the part.
-
-        Raises UploadGone if the upload no longer exists.
-        """
         with self._operation("copy_part", key):
             data, span = self._find(source.source.key).data, source.span
             if not 0 <= span.start < span.stop <= len(data):
@@ -98,11 +89,6 @@ class MemoryStorage(MultipartStorage):
             return self._keep(key, upload_id, number, data[span.start : span.stop])
 
     def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
-        """Joins the parts into one object, if no object has that key yet.
-
-        Raises UploadGone if the upload no longer exists, ObjectExists if the key is taken,
-        StorageError if a part is missing, replaced or too small, or differs in size.
-        """
         with self._operation("complete", key):
             upload = self._open(key, upload_id)
             if not parts:
@@ -135,7 +121,6 @@ class MemoryStorage(MultipartStorage):
         self.complete(key, upload_id, parts)
 
     def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:
-        """Stores a whole object at once. Raises ObjectExists if other bytes have this key."""
         with self._operation("put_small", key):
             etag = _md5(data).hex()
             if key not in self._objects or self._objects[key].etag != etag:
@@ -143,7 +128,6 @@ class MemoryStorage(MultipartStorage):
                 self._objects[key] = _Object(bytes(data), etag, headers)
 
     def read(self, key: str) -> bytes:
-        """Returns the whole object. Raises StorageError if it does not exist."""
         with self._operation("read", key):
             return self._find(key).data
 
@@ -154,31 +138,26 @@ class MemoryStorage(MultipartStorage):
         return iter([data[:middle], data[middle:]])
 
     def abort(self, key: str, upload_id: str) -> None:
-        """Deletes an open upload and its parts; does nothing if the upload no longer exists."""
         with self._operation("abort", key):
             self._uploads.pop(upload_id, None)
 
     def head(self, key: str) -> ObjectInfo | None:
-        """Returns key, size and etag of the object, or None if there is no such object."""
         with self._operation("head", key):
             found = self._objects.get(key)
             return ObjectInfo(key, len(found.data), found.etag) if found else None
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Deletes objects; ignores keys without an object."""
         for key in keys:
             with self._operation("delete", key):
                 self._objects.pop(key, None)
 
     def objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yields every object under a prefix, in the order of keys."""
         with self._operation("objects", prefix):
             found = sorted(item for item in self._objects.items() if item[0].startswith(prefix))
         for key, kept in found:
             yield ObjectInfo(key, len(kept.data), kept.etag)
 
     def open_uploads(self, prefix: str) -> Iterator[UnfinishedFile]:
-        """Yields every open upload under a prefix."""
         with self._operation("open_uploads", prefix):
             found = list(self._uploads.items())
         for upload_id, upload in found:

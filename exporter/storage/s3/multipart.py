@@ -63,7 +63,11 @@ class MultipartStorage(Storage, Protocol):
         """
 
     def put_part(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
-        """Stores one part, numbered from 1. Raises UploadGone if the upload no longer exists."""
+        """Stores one part, numbered from 1 to MAX_PARTS.
+
+        Raises UploadGone if the upload no longer exists. Every part but the last must have at least
+        MIN_PART_BYTES; S3 checks this only in `complete`.
+        """
 
     def copy_part(self, source: ObjectRange, key: str, upload_id: str, number: int) -> Part:
         """Copies a range of an object, inside the store, into an open upload as one part.
@@ -79,6 +83,7 @@ class MultipartStorage(Storage, Protocol):
         stores, such as Cloudflare R2, refuse other parts. Raises UploadGone if the upload no longer
         exists, ObjectExists if the key is taken. Both errors are also possible after an earlier
         call that succeeded but whose answer was lost: `head` then shows that the object exists.
+        Raises StorageError if a part is missing, replaced or too small.
         """
 
     def seal(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
