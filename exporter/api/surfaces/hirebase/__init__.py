@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exporter.api.error_shapes import DETAIL
 from exporter.api.surface import Surface
-from exporter.api.surfaces.hirebase import searches, tasks, usage
+from exporter.api.surfaces.hirebase import expired, searches, tasks, usage
 
 SURFACE = Surface(
     name="hirebase",
@@ -12,7 +12,12 @@ SURFACE = Surface(
     description="The Hirebase contract: an export is a task. Its official client works here.",
     prefixes=("/v2",),
     errors=DETAIL,
-    operations=(*tasks.OPERATIONS, *searches.OPERATIONS, *usage.OPERATIONS),
+    operations=(
+        *tasks.OPERATIONS,
+        *expired.OPERATIONS,
+        *searches.OPERATIONS,
+        *usage.OPERATIONS,
+    ),
     extras="name",
     default_source="board",
 )

@@ -7,26 +7,22 @@ longer. Postings are returned byte for byte as the source wrote them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from anyio import to_thread
-from fastapi import Query, Request
-from pydantic import AfterValidator, ConfigDict, Field
+from fastapi import Request
 from starlette.responses import Response
 
-from exporter.api import creating, errors, responses, webhook_fields
+from exporter.api import errors, responses
 from exporter.api.bodies import TheBody, parse
-from exporter.api.openapi import bounds
 from exporter.api.refusal import Refusal
 from exporter.api.state import service_of
 from exporter.api.surface import Answer, Body, Operation
 from exporter.api.surfaces.hirebase import tasks, usage
-from exporter.contracts import timestamps
-from exporter.contracts.filters import refuse
 from exporter.contracts.hirebase import JobSearch
 from exporter.core import limits
-from exporter.errors import FieldProblem, QueryError, problem, within
+from exporter.errors import FieldProblem, QueryError, problem
 from exporter.service.exports import ExportService
 from exporter.sources.hirebase import HirebaseSource
 
@@ -38,34 +34,6 @@ polled.
 """
 MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 100, 10
 """The largest and the default number of postings in the response to a search."""
-MAX_EXPIRED_PAGE_SIZE = 100
-
-
-def _without_mail(notify: bool) -> bool:
-    if notify:
-        refuse("value_error", "no e-mail is sent: poll the task, or give a webhook_url")
-    return notify
-
-
-class ExpiredRequest(webhook_fields.WebhookFields):
-    """A request for an export of expired postings. Unknown fields are rejected."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    since: timestamps.Moment = Field(
-        description="A date, or a time in ISO 8601.", json_schema_extra=bounds.DAY_OR_MOMENT
-    )
-    notify: Annotated[bool, AfterValidator(_without_mail)] = Field(
-        False,
-        description="`true` is rejected: this service sends no e-mail.",
-        json_schema_extra={"const": False},
-    )
-    limit: int | None = Field(
-        None,
-        ge=1,
-        description="Maximum number of records; null: all.",
-        json_schema_extra=bounds.COUNT,
-    )
 
 
 class Listing(msgspec.Struct):
@@ -74,16 +42,6 @@ class Listing(msgspec.Struct):
     jobs: list[dict[str, Any]]
     total_count: int
     company_count: int
-    page: int
-    limit: int
-    total_pages: int
-
-
-class ExpiredListing(msgspec.Struct):
-    """A page of ids of expired postings."""
-
-    jobs: list[dict[str, Any]]
-    total_count: int
     page: int
     limit: int
     total_pages: int
@@ -117,15 +75,13 @@ class Categories(msgspec.Struct):
 
 
 _POSTING = {"_id": "6650f1c2", "job_title": "Data Engineer", "company_name": "Acme"}
-_TOTALS = {"total_count": 1204, "page": 1, "limit": 1, "total_pages": 1204}
-_LISTING = {"jobs": [_POSTING], **_TOTALS, "company_count": 310}
+TOTALS_EXAMPLE = {"total_count": 1204, "page": 1, "limit": 1, "total_pages": 1204}
+_LISTING = {"jobs": [_POSTING], **TOTALS_EXAMPLE, "company_count": 310}
 
 
-async def _run_in_thread(request: Request, ask: Callable[[], Response]) -> Response:
+async def run_in_thread(request: Request, ask: Callable[[], Response]) -> Response:
+    """Runs `ask` in one of the threads that may wait for sources."""
     return await to_thread.run_sync(ask, limiter=request.app.state.askers)
-
-
-# -- searches ----------------------------------------------------------------------------------
 
 
 async def search(request: Request, body: TheBody) -> Response:
@@ -145,7 +101,7 @@ async def search(request: Request, body: TheBody) -> Response:
         if limit > MAX_PAGE_SIZE:
             raise errors.invalid(_find_problems(request, asked.model_dump(exclude_none=True)))
         usage.check_balance(request, caller, usage.JOBS, limit)
-        source = _source(service)
+        source = source_of(service)
         try:
             query = source.search(
                 _source_query(service, asked), service.clock.now(), user_id=""
@@ -160,9 +116,9 @@ async def search(request: Request, body: TheBody) -> Response:
             lambda: source.listing(query, page, limit),
             lambda found: found.rows,
         )
-        return _json_response(listing.body)
+        return json_response(listing.body)
 
-    return await _run_in_thread(request, ask)
+    return await run_in_thread(request, ask)
 
 
 async def estimate(request: Request, body: TheBody) -> Response:
@@ -195,7 +151,7 @@ async def estimate(request: Request, body: TheBody) -> Response:
         usage.add_usage_headers(request, caller, usage.JOBS)
         return responses.reply(Estimate(cost))
 
-    return await _run_in_thread(request, ask)
+    return await run_in_thread(request, ask)
 
 
 async def by_slug(request: Request, company_slug: str, job_slug: str) -> Response:
@@ -210,7 +166,7 @@ async def by_slug(request: Request, company_slug: str, job_slug: str) -> Respons
             "job_slug": job_slug,
             "include_expired": "true",
         }
-        source = _source(service_of(request))
+        source = source_of(service_of(request))
         listing = usage.ask_and_charge(
             request,
             caller,
@@ -219,64 +175,9 @@ async def by_slug(request: Request, company_slug: str, job_slug: str) -> Respons
             lambda: source.listing(asked, 1, DEFAULT_PAGE_SIZE),
             lambda found: found.rows,
         )
-        return _json_response(listing.body)
+        return json_response(listing.body)
 
-    return await _run_in_thread(request, ask)
-
-
-# -- expired postings ----------------------------------------------------------------------------
-
-
-async def expired_jobs(
-    request: Request,
-    since: Annotated[
-        timestamps.Moment,
-        Query(
-            description="A date, or a time in ISO 8601.",
-            json_schema_extra=bounds.only(bounds.DAY_OR_MOMENT),
-        ),
-    ],
-    page: Annotated[int, Query(ge=1)] = 1,
-    limit: Annotated[int, Query(ge=1, le=MAX_EXPIRED_PAGE_SIZE)] = MAX_EXPIRED_PAGE_SIZE,
-) -> Response:
-    """Lists the ids of the postings that have expired since the time `since`. Free."""
-
-    def ask() -> Response:
-        caller, service = usage.reader(request), service_of(request)
-        caller.plan.check("expired")
-        listing = _source(service).listing({"expired_since": since}, page, limit)
-        return _json_response(listing.body)
-
-    return await _run_in_thread(request, ask)
-
-
-async def export_expired(request: Request, body: TheBody) -> Response:
-    """Records an export of the ids of expired postings and responds at once. Free.
-
-    Each line of the file is `{"_id": …}`. Unknown fields of the request are rejected.
-    """
-    caller = await usage.create_writer(request)
-    asked = await creating.parse_body(
-        request,
-        body,
-        ExpiredRequest,
-        lambda fields: within(
-            "body", webhook_fields.find_problems(request, caller.user_id, fields)
-        ),
-    )
-    _source(service_of(request))
-    return await tasks.enqueue(
-        request,
-        caller,
-        body,
-        asked,
-        search={"expired_since": asked.since, "limit": asked.limit},
-        format="json",
-        file_stem="expired",
-    )
-
-
-# -- values of filters ----------------------------------------------------------------------------
+    return await run_in_thread(request, ask)
 
 
 async def industries(request: Request) -> Response:
@@ -285,7 +186,7 @@ async def industries(request: Request) -> Response:
     The source's list is cached for an hour, or longer while the source does not respond. The vendor
     does not publish the shape of this response; the shape here is a guess.
     """
-    return await _run_in_thread(request, lambda: _catalogue_response(request, "industries"))
+    return await run_in_thread(request, lambda: _catalogue_response(request, "industries"))
 
 
 async def categories(request: Request) -> Response:
@@ -293,11 +194,11 @@ async def categories(request: Request) -> Response:
 
     The age and the shape of the list are as for industries.
     """
-    return await _run_in_thread(request, lambda: _catalogue_response(request, "categories"))
+    return await run_in_thread(request, lambda: _catalogue_response(request, "categories"))
 
 
 def _catalogue_response(request: Request, name: str) -> Response:
-    return _json_response(_source(service_of(request)).catalogue.body(name))
+    return json_response(source_of(service_of(request)).catalogue.body(name))
 
 
 async def job(request: Request, job_id: str) -> Response:
@@ -307,7 +208,7 @@ async def job(request: Request, job_id: str) -> Response:
         caller = usage.reader(request)
         caller.plan.check("search")
         usage.check_balance(request, caller, usage.JOBS, 1)
-        source = _source(service_of(request))
+        source = source_of(service_of(request))
         posting = usage.ask_and_charge(
             request,
             caller,
@@ -318,12 +219,12 @@ async def job(request: Request, job_id: str) -> Response:
         )
         if posting is None:
             raise Refusal(404, "not_found", f"no posting has the id {job_id[:100]!r}")
-        return _json_response(bytes(posting))
+        return json_response(bytes(posting))
 
-    return await _run_in_thread(request, ask)
+    return await run_in_thread(request, ask)
 
 
-def _source(service: ExportService) -> HirebaseSource:
+def source_of(service: ExportService) -> HirebaseSource:
     """Returns the configured source of the Hirebase contract.
 
     Raises Refusal 404 if the source can only be exported, not searched, and ConfigurationError if
@@ -372,7 +273,8 @@ def _find_problems(
     return [*found, *shown.problems]
 
 
-def _json_response(body: bytes) -> Response:
+def json_response(body: bytes) -> Response:
+    """Returns the response with a body that the source wrote."""
     return Response(body, media_type="application/json")
 
 
@@ -419,34 +321,6 @@ OPERATIONS = (
             )
         },
         {**_ASKS_SOURCE, 422: ()},
-        limit_headers=usage.RATE,
-    ),
-    Operation(
-        "GET /v2/jobs/expired-jobs",
-        expired_jobs,
-        "listExpiredJobs",
-        "List expired postings",
-        {200: Answer("A page of ids.", ExpiredListing, {"jobs": [{"_id": "6650f1c2"}], **_TOTALS})},
-        (404, 422, 429, 502),
-        limit_headers=usage.RATE,
-    ),
-    Operation(
-        "POST /v2/jobs/expired-jobs/export",
-        export_expired,
-        "createExpiredTask",
-        "Create an export of expired postings",
-        {
-            202: tasks.CREATED._replace(
-                example={
-                    **tasks.QUEUED_EXAMPLE,
-                    "type": "export_expired_jobs",
-                    "input": {"query": {"since": "2026-03-01", "limit": None}, "format": "json"},
-                    "format": "json",
-                }
-            )
-        },
-        {**_SEARCHES, 409: ()},
-        Body(ExpiredRequest, {"since": "2026-03-01"}),
         limit_headers=usage.RATE,
     ),
     Operation(

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import msgspec
 from anyio import to_thread
 from fastapi import Request
 from pydantic import ConfigDict, Field
@@ -22,10 +21,10 @@ from exporter.api.bodies import TheBody
 from exporter.api.openapi import bounds
 from exporter.api.state import service_of
 from exporter.api.surface import Answer, Body, Operation
-from exporter.api.surfaces.hirebase import usage
+from exporter.api.surfaces.hirebase import usage, views
 from exporter.contracts.hirebase import JobSearch
 from exporter.core import exports, limits
-from exporter.core.exports import Dialect, State
+from exporter.core.exports import Dialect
 from exporter.core.plans import CreditsSpent
 from exporter.errors import ConfigurationError, FieldProblem, QueryError, within
 from exporter.service.drafts import NewExport
@@ -71,140 +70,6 @@ class TaskRequest(webhook_fields.WebhookFields):
         False,
         description="Put an apostrophe before CSV text that a spreadsheet would run as a formula.",
     )
-
-
-class TaskInput(msgspec.Struct):
-    """The search and the format of the request; filters that were not given are null.
-
-    In a list the search is null if it is long.
-    """
-
-    query: dict[str, Any] | None
-    format: str
-
-
-class Task(msgspec.Struct, omit_defaults=True):
-    """An export in the vendor's terms. Times are UTC, without a time zone."""
-
-    id: str
-    type: str
-    state: State
-    progress: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    created_at: str
-    updated_at: str
-    started_at: str | None
-    completed_at: str | None
-    user_id: str
-    error: Annotated[
-        str | None, msgspec.Meta(description="Reason of the failure; null unless failed.")
-    ]
-    worker_id: str | None
-    priority: int
-    input: TaskInput
-    result: Annotated[
-        responses.File | None, msgspec.Meta(description="The file; null until finished.")
-    ]
-    format: str
-    # Not the vendor's: present only while the export waits.
-    waiting_for: Annotated[
-        str | None,
-        msgspec.Meta(description="Reason of a wait; absent if the export does not wait."),
-    ] = None
-    retry_at: Annotated[
-        str | None, msgspec.Meta(description="Time at which the waiting export continues.")
-    ] = None
-    retry_in_seconds: Annotated[
-        int | None, msgspec.Meta(description="Seconds until it continues, at this answer.")
-    ] = None
-
-
-class TaskPage(msgspec.Struct):
-    """A page of the caller's tasks, newest first."""
-
-    tasks: list[Task]
-    next_cursor: str | None
-
-
-def task(service: ExportService, export: exports.Export, *, with_link: bool) -> Task:
-    """Returns the export as the vendor's task, with all fields in the vendor's order.
-
-    `with_link` is that of `responses.file`.
-    The vendor publishes only the type `export_job_data`; `export_expired_jobs` is a guess.
-    """
-    naive = responses.naive
-    waits = export.phase is exports.Phase.WAITING
-    return Task(
-        id=export.id,
-        type="export_expired_jobs" if "expired_since" in export.spec.query else "export_job_data",
-        state=export.state,
-        progress=export.progress,
-        created_at=naive(export.created_at),
-        updated_at=naive(export.updated_at),
-        started_at=naive(export.started_at) if export.started_at else None,
-        completed_at=naive(export.completed_at) if export.completed_at else None,
-        user_id=export.user_id,
-        error=export.error if export.state is State.FAILED else None,
-        worker_id=export.worker_id,
-        priority=export.spec.priority,
-        input=TaskInput(export.spec.request, export.spec.format),
-        result=responses.file(service, export, naive, with_link=with_link),
-        format=export.spec.format,
-        waiting_for=export.error if waits else None,
-        retry_at=naive(export.retry_at) if waits and export.retry_at else None,
-        retry_in_seconds=responses.retry_in_seconds(export, service.clock.now()),
-    )
-
-
-QUEUED_EXAMPLE = {
-    "id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11",
-    "type": "export_job_data",
-    "state": "queued",
-    "progress": 0.0,
-    "created_at": "2026-03-02T09:15:04.201933",
-    "updated_at": "2026-03-02T09:15:04.201933",
-    "started_at": None,
-    "completed_at": None,
-    "user_id": "acme",
-    "error": None,
-    "worker_id": None,
-    "priority": 0,
-    "input": {"query": {"job_titles": ["Data Engineer"], "keywords": None}, "format": "csv"},
-    "result": None,
-    "format": "csv",
-}
-_FINISHED_EXAMPLE = {
-    **QUEUED_EXAMPLE,
-    "state": "finished",
-    "progress": 1.0,
-    "updated_at": "2026-03-02T09:15:09.618020",
-    "started_at": "2026-03-02T09:15:04.310422",
-    "completed_at": "2026-03-02T09:15:09.618020",
-    "worker_id": "worker-5d1f0c2a-1",
-    "result": {
-        "download_url": "https://s3.example.com/exports/0b8c2c4e.csv?X-Amz-Signature=…",
-        "file_size": 3120441,
-        "record_count": 1204,
-        "expiry_time": "2026-03-03T09:15:10.000000",
-        "file_name": "board-jobs-2026-03-02-0b8c2c4e.csv",
-        "completeness": {
-            "outcome": "complete",
-            "end_reason": "total_reached",
-            "exported": 1204,
-            "expected": 1204,
-            "duplicates_removed": 0,
-            "skipped": 0,
-            "total_at_start": 1204,
-            "total_at_end": 1204,
-        },
-        "pages": 13,
-        "guarded_cells": 0,
-        "replaced_characters": 0,
-        "unmapped_fields": {},
-        "nulled_numbers": 0,
-        "absent_columns": [],
-        "converted_rows": 0,
-    },
-}
 
 
 async def create(request: Request, body: TheBody) -> Response:
@@ -261,11 +126,11 @@ def index(
     """Lists the caller's exports of all contracts as tasks, newest first."""
     caller, service = usage.reader(request, limits.LIST_RATE), service_of(request)
     page = responses.records(service, caller.user_id, limit, cursor)
-    tasks = [task(service, export, with_link=True) for export in page.exports]
+    tasks = [views.task(service, export, with_link=True) for export in page.exports]
     for one in tasks:
         one.input.query = responses.listed_query(one.input.query or {})
     return responses.reply(
-        TaskPage(tasks, page.next_cursor),
+        views.TaskPage(tasks, page.next_cursor),
         headers=responses.next_link(service, "/v2/tasks", limit, page),
     )
 
@@ -349,7 +214,7 @@ def _reply(
     with_link: bool,
 ) -> Response:
     waits = responses.retry_after_header(export, service.clock.now())
-    shown = task(service, export, with_link=with_link)
+    shown = views.task(service, export, with_link=with_link)
     return responses.reply(shown, status, {**waits, **(headers or {})})
 
 
@@ -359,8 +224,8 @@ def _task_url(service: ExportService, export_id: str) -> str:
 
 CREATED = Answer(
     "The task, queued. Poll it at the URL in Location.",
-    Task,
-    QUEUED_EXAMPLE,
+    views.Task,
+    views.QUEUED_EXAMPLE,
     (*headers.CREATED, *usage.USAGE),
 )
 """Answer to the creation of a task."""
@@ -393,8 +258,8 @@ OPERATIONS = (
         {
             200: Answer(
                 "The task; Retry-After until it has ended.",
-                Task,
-                _FINISHED_EXAMPLE,
+                views.Task,
+                views.FINISHED_EXAMPLE,
                 (headers.RETRY_AFTER,),
             )
         },
@@ -409,8 +274,8 @@ OPERATIONS = (
         {
             200: Answer(
                 "A page of tasks, newest first; Link has the URL of the next page.",
-                TaskPage,
-                {"tasks": [_FINISHED_EXAMPLE], "next_cursor": None},
+                views.TaskPage,
+                {"tasks": [views.FINISHED_EXAMPLE], "next_cursor": None},
                 (headers.LINK,),
             )
         },
@@ -425,14 +290,14 @@ OPERATIONS = (
         {
             200: Answer(
                 "The task has ended. A task that had ended before is unchanged.",
-                Task,
-                {**QUEUED_EXAMPLE, "state": "canceled"},
+                views.Task,
+                {**views.QUEUED_EXAMPLE, "state": "canceled"},
             ),
             202: Answer(
                 "The running task was asked to stop.",
-                Task,
+                views.Task,
                 {
-                    **QUEUED_EXAMPLE,
+                    **views.QUEUED_EXAMPLE,
                     "state": "processing",
                     "started_at": "2026-03-02T09:15:04.310422",
                     "worker_id": "worker-5d1f0c2a-1",

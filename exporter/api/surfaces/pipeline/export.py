@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator
 from datetime import datetime
-from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -21,43 +20,33 @@ from fastapi import Request
 from isal import isal_zlib
 from starlette.responses import Response
 
-from exporter.api import auth, deeds, errors, headers, responses, webhook_fields
+from exporter.api import auth, deeds, headers, responses
 from exporter.api.edge import is_head
 from exporter.api.files.streams import Stream
-from exporter.api.openapi import bounds
 from exporter.api.refusal import Refusal
 from exporter.api.state import limits_of, service_of
 from exporter.api.surface import Answer, Header, Operation
 from exporter.api.surfaces.native import views
-from exporter.contracts.pipeline import COLUMNS, SOURCES, STATUSES
-from exporter.core import events
+from exporter.api.surfaces.pipeline import query
+from exporter.contracts.pipeline import COLUMNS
 from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Dialect
 from exporter.core.limits import CREATE_RATE, PIPELINE_RATE
 from exporter.errors import (
-    ConfigurationError,
-    FieldProblem,
     QueryError,
     SourceError,
-    problem,
-    within,
 )
 from exporter.formats import registry
 from exporter.formats.base import Format, State
 from exporter.formats.envelope import Envelope
 from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
-from exporter.sources.sql.source import Snapshot, SqlSource
+from exporter.sources.sql.source import Snapshot
 from exporter.store.redis.api_keys import ApiKey
 from exporter.store.redis.rate_limits import Window
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
-CSV_COLUMNS = tuple(
-    name for name in COLUMNS if name not in ("job_description", "ai_reasoning", "scraped_at")
-)
-FORMATS: Mapping[str, str] = {"json": "json_envelope", "csv": "csv"}
-"""Maps the contract's format names to the service's format names."""
 _GZIP_LEVEL = 1
 _GZIP_WINDOW_BITS = 31
 """Value of zlib's `wbits`: the largest window (15), plus 16 for a gzip header and trailer."""
@@ -151,20 +140,13 @@ async def export(request: Request) -> Response:
     return await to_thread.run_sync(_respond, request)
 
 
-class _ParsedQuery(NamedTuple):
-    format: str
-    csv_safe: bool
-    filters: dict[str, Any]
-    hook: webhook_fields.RequestedWebhook
-
-
 def _respond(request: Request) -> Response:
     caller, service = auth.reader(request), service_of(request)
     _count_request(request, caller, service)
     # A HEAD must change nothing, so it creates no export.
     later = _prefers_async(request) and not is_head(request)
     now = service.clock.now()
-    asked = _parse_query(request, caller.user_id, later, now)
+    asked = query.parse(request, caller.user_id, later, now)
     if later:
         return _create_export(request, service, asked, now)
     if request.scope["http_version"] == "1.0":
@@ -175,14 +157,14 @@ def _respond(request: Request) -> Response:
             "over HTTP/1.0 an incomplete file looks complete: use HTTP/1.1; in nginx, set"
             " `proxy_http_version 1.1`",
         )
-    source = _source(service)
-    query = source.search(asked.filters, now, user_id=caller.user_id).query
-    columns = CSV_COLUMNS if asked.format == "csv" else COLUMNS
-    snapshot = source.snapshot(query, columns)
+    source = query.source_of(service)
+    found = source.search(asked.filters, now, user_id=caller.user_id).query
+    columns = query.CSV_COLUMNS if asked.format == "csv" else COLUMNS
+    snapshot = source.snapshot(found, columns)
     gzip = _accepts_gzip(request.headers.get("accept-encoding", ""))
     headers = {
-        "Content-Type": registry.FORMATS[FORMATS[asked.format]].media_type,
-        "Content-Disposition": f'attachment; filename="{_file_name(asked, now)}"',
+        "Content-Type": registry.FORMATS[query.FORMATS[asked.format]].media_type,
+        "Content-Disposition": f'attachment; filename="{query.file_name(asked, now)}"',
         "Cache-Control": "private, no-store",
         "Vary": "Accept-Encoding, Prefer",
     }
@@ -233,57 +215,9 @@ def _rate_refusal(window: Window) -> Refusal:
     )
 
 
-def _parse_query(request: Request, user_id: str, later: bool, now: datetime) -> _ParsedQuery:
-    given = request.query_params
-    problems: list[FieldProblem] = []
-    single = ("format", "from", "to", "csv_safe", "webhook_url")
-    listed = ("status", "source", "webhook_events")
-    for name in given:
-        if name not in (*single, *listed):
-            known = ", ".join((*single, *listed))
-            problems.append(problem(("query", name), f"unknown parameter; known: {known}"))
-        elif name in single and len(given.getlist(name)) > 1:
-            problems.append(problem(("query", name), "given more than once"))
-    wanted = given.get("format", "json")
-    if wanted not in FORMATS:
-        text = f"Invalid format {wanted[:100]!r}: give {' or '.join(FORMATS)}"
-        problems.append(problem(("query", "format"), text))
-    csv_safe = given.get("csv_safe", "false")
-    if csv_safe not in ("true", "false"):
-        problems.append(problem(("query", "csv_safe"), f"{csv_safe[:100]!r} is not true or false"))
-    fields = webhook_fields.WebhookFields.model_construct(
-        webhook_url=given.get("webhook_url"), webhook_events=given.getlist("webhook_events") or None
-    )
-    hook = webhook_fields.read_webhook(request, user_id, fields)
-    problems += [problem(("query", str(one["loc"][0])), one["msg"]) for one in hook.wrong]
-    if fields.webhook_url is not None and not later:
-        text = "a webhook needs the header Prefer: respond-async: send that, too"
-        problems.append(problem(("query", "webhook_url"), text))
-    filters: dict[str, Any] = {name: given[name] for name in ("from", "to") if name in given}
-    filters |= {name: given.getlist(name) for name in ("status", "source") if name in given}
-    try:
-        _source(service_of(request)).search(filters, now, user_id=user_id)
-    except QueryError as error:
-        problems += within("query", error.problems)
-    except ConfigurationError:
-        if not problems:
-            raise
-    if problems:
-        raise _invalid(problems)
-    return _ParsedQuery(wanted, csv_safe == "true", filters, hook)
-
-
-def _invalid(problems: Sequence[FieldProblem]) -> Refusal:
-    return Refusal(400, "validation_error", errors.invalid(problems).detail, problems=problems)
-
-
 def _prefers_async(request: Request) -> bool:
     preferences = ",".join(request.headers.getlist("prefer")).split(",")
     return any(one.partition(";")[0].strip().lower() == "respond-async" for one in preferences)
-
-
-def _file_name(asked: _ParsedQuery, now: datetime) -> str:
-    return f"pipeline-jobs-{now:%Y-%m-%d}.{asked.format}"
 
 
 def _accepts_gzip(header: str) -> bool:
@@ -302,25 +236,11 @@ def _accepts_gzip(header: str) -> bool:
     return allowed.get("gzip", allowed.get("x-gzip", allowed.get("*", False)))
 
 
-def _source(service: ExportService) -> SqlSource:
-    name = service.config.surfaces.pipeline
-    source = service.source(name)
-    if not isinstance(source, SqlSource):
-        raise ConfigurationError(f"[surfaces] pipeline = {name!r} is not a source of type sql")
-    missing = [column for column in COLUMNS if column not in source.columns]
-    if missing:
-        raise ConfigurationError(
-            f"[sources.{name}] columns lacks {', '.join(missing)}, which the pipeline contract"
-            " needs: add these columns, or leave `columns` out"
-        )
-    return source
-
-
 # -- the response -----------------------------------------------------------------------------
 
 
 def _create_export(
-    request: Request, service: ExportService, asked: _ParsedQuery, now: datetime
+    request: Request, service: ExportService, asked: query.ParsedQuery, now: datetime
 ) -> Response:
     """Creates an export of the same jobs, which a worker writes later; returns the response 202."""
     caller = deeds.writer(request, CREATE_RATE)
@@ -329,15 +249,15 @@ def _create_export(
         surface="pipeline",
         source=service.config.surfaces.pipeline,
         search=asked.filters,
-        format=FORMATS[asked.format],
-        columns=CSV_COLUMNS if asked.format == "csv" else COLUMNS,
+        format=query.FORMATS[asked.format],
+        columns=query.CSV_COLUMNS if asked.format == "csv" else COLUMNS,
         dialect=Dialect(guard=asked.csv_safe, joined=True, exported_at=responses.zulu_seconds(now)),
-        file_name=_file_name(asked, now),
+        file_name=query.file_name(asked, now),
     )
     try:
         created = service.create(new, caller.plan, webhook=asked.hook.record)
     except QueryError as error:
-        raise _invalid(
+        raise query.invalid(
             [{**one, "loc": ("query", *one["loc"][1:])} for one in error.problems]
         ) from None
     headers = {
@@ -349,7 +269,7 @@ def _create_export(
 
 
 def _file_pieces(
-    snapshot: Snapshot, asked: _ParsedQuery, now: datetime, user_id: str
+    snapshot: Snapshot, asked: query.ParsedQuery, now: datetime, user_id: str
 ) -> Generator[bytes]:
     """Yields the bytes of the file in pieces; the first piece is ready when the jobs are counted.
 
@@ -389,9 +309,9 @@ def _file_pieces(
     )
 
 
-def _encoder(asked: _ParsedQuery, now: datetime, total: int) -> Format:
+def _encoder(asked: query.ParsedQuery, now: datetime, total: int) -> Format:
     if asked.format == "csv":
-        return registry.make("csv", Dialect(guard=asked.csv_safe, joined=True), CSV_COLUMNS)
+        return registry.make("csv", Dialect(guard=asked.csv_safe, joined=True), query.CSV_COLUMNS)
     return Envelope(dialect=Dialect(exported_at=responses.zulu_seconds(now)), total=total)
 
 
@@ -406,53 +326,6 @@ def _compress(pieces: Generator[bytes]) -> Generator[bytes]:
                 yield packed
     yield compressor.flush()
 
-
-# -- the operation ----------------------------------------------------------------------------
-
-
-def _parameter(name: str, text: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
-
-
-def _enum_list(known: Sequence[str]) -> dict[str, Any]:
-    return {"type": "array", "items": {"type": "string", "enum": list(known)}}
-
-
-_PARAMETERS = (
-    _parameter(
-        "format",
-        "The format of the file.",
-        {"type": "string", "enum": list(FORMATS), "default": "json"},
-    ),
-    _parameter(
-        "from", "Only jobs created at or after this date (UTC) or time.", bounds.DAY_OR_MOMENT
-    ),
-    _parameter("to", "Only jobs created before this date (UTC) or time.", bounds.DAY_OR_MOMENT),
-    _parameter("status", "Only jobs with this status; may be repeated.", _enum_list(STATUSES)),
-    _parameter("source", "Only jobs from this source; may be repeated.", _enum_list(SOURCES)),
-    _parameter(
-        "csv_safe",
-        "`true`: put an apostrophe before CSV text that a spreadsheet would run as a formula.",
-        {"type": "boolean", "default": False},
-    ),
-    _parameter(
-        "webhook_url",
-        f"With `Prefer: respond-async`: {webhook_fields.WEBHOOK_URL_DESCRIPTION}",
-        {"type": "string"},
-    ),
-    _parameter(
-        "webhook_events",
-        "An event to send; may be repeated. Default: all but `export.progress`.",
-        _enum_list(events.EXPORT_EVENTS),
-    ),
-    {
-        "name": "Prefer",
-        "in": "header",
-        "required": False,
-        "description": "`respond-async`: the response is 202 at once, with an export to poll.",
-        "schema": {"type": "string"},
-    },
-)
 
 _CSV = {"schema": {"type": "string"}}
 
@@ -482,7 +355,7 @@ OPERATIONS = (
             ),
         },
         (400, 402, 429, 505),
-        parameters=_PARAMETERS,
+        parameters=query.PARAMETERS,
         limit_headers=(
             headers.RATE_LIMIT,
             headers.RATE_REMAINING,
