@@ -49,7 +49,8 @@ def is_durable(settings: Settings) -> str:
 def has_memory(settings: Settings) -> str:
     """The Redis has memory for new exports."""
     report = _judge(settings, "memory", Status.FAIL)
-    return "has room for new exports" if report.info else "not reported"
+    is_known = {"used_memory", "maxmemory"} <= report.info.keys()
+    return "has room for new exports" if is_known else "not reported"
 
 
 def is_maintained(settings: Settings) -> str:

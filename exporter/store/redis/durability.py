@@ -134,14 +134,19 @@ def _judge_kind(report: Report) -> Iterator[Diagnosis]:
             return
 
 
+_DURABLE = {"maxmemory_policy": "evicts keys", "aof_enabled": "keeps an append-only file"}
+"""Fields of INFO, and what they tell."""
+
+
 def _judge_durability(report: Report) -> Iterator[Diagnosis]:
     info, config, refused = report
-    missing = [name for name in ("maxmemory_policy", "aof_enabled") if name not in info]
+    missing = {name: what for name, what in _DURABLE.items() if name not in info}
     if missing:
-        reason = f"INFO has no {' and no '.join(missing)}" if info else refused[0]
+        unknown = " and ".join(missing.values())
         yield Diagnosis(
-            "Redis refused to report whether it evicts keys and keeps an append-only file "
-            f"({reason})",
+            f"it cannot be told whether Redis {unknown} (INFO has no {' and no '.join(missing)})"
+            if info
+            else f"Redis refused to report whether it {unknown} ({refused[0]})",
             "make sure that it has maxmemory-policy noeviction and appendonly yes",
             is_permanent=False,
         )

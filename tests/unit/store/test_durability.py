@@ -31,7 +31,16 @@ class Reporting:
     ("info", "config", "named"),
     [
         ({"redis_version": "8.2.2"}, {}, "INFO has no maxmemory_policy and no aof_enabled"),
-        ({"maxmemory_policy": "noeviction"}, {}, "INFO has no aof_enabled"),
+        (
+            {"maxmemory_policy": "noeviction"},
+            {"appendfsync": "always"},
+            "it cannot be told whether Redis keeps an append-only file (INFO has no aof_enabled)",
+        ),
+        (
+            {"aof_enabled": 1},
+            {"appendfsync": "always"},
+            "it cannot be told whether Redis evicts keys (INFO has no maxmemory_policy)",
+        ),
         (KEPT, {}, "CONFIG GET has no appendfsync"),
         (KEPT | {"used_memory": 95, "maxmemory": 100}, {}, "has used 95% of its maxmemory"),
     ],
