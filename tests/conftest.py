@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import NamedTuple, cast
 
 import pytest
 import structlog
@@ -16,6 +18,12 @@ from exporter.local.redis import RedisServer
 from exporter.local.s3 import S3Server
 from exporter.local.stack import Addresses, Stack
 from tests import fast, postgres
+
+GIVEN_REDIS = os.environ.pop("EXPORTER_TEST_REDIS_URL", None)
+"""A server to use instead of an own one, such as `redis://127.0.0.1:6379/0`; its data is deleted.
+
+It is taken out of the environment, in which processes of the service warn of unknown settings.
+"""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -51,7 +59,13 @@ def _alone(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """Starts a Redis for this test run; each user chooses a database number and flushes it."""
+    """Starts a Redis for this test run; each user chooses a database number and flushes it.
+
+    With EXPORTER_TEST_REDIS_URL, that server is used instead: for the contract of the stores.
+    """
+    if GIVEN_REDIS is not None:
+        yield cast("RedisServer", SimpleNamespace(url=GIVEN_REDIS))
+        return
     with RedisServer(tmp_path_factory.mktemp("redis"), ports.find_free(1)[0]) as server:
         yield server
 

@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 import httpx
 import pytest
+import redis
 
 from exporter.board import hostile
 from exporter.cli.client import count_rows
@@ -285,3 +286,16 @@ def test_a_stack_that_cannot_start_in_the_background_says_why(tmp_path: Path) ->
     assert done.returncode == 1
     assert "Port 65000 is out of range" in done.stderr
     assert done.stdout == ""
+
+
+def test_all_that_a_running_stack_keeps_in_redis_is_in_one_slot(stack: Addresses) -> None:
+    # Given a stack that has done the jobs above
+    keys = set[bytes]()
+    for database in (0, 1):  # the records, and Celery's messages
+        url = stack.redis_url.removesuffix("/0") + f"/{database}"
+        with redis.Redis.from_url(url) as client:
+            # When
+            keys |= set(client.scan_iter("*", 1000))
+    # Then
+    assert {b"{exporter}:schema", b"{exporter}:_kombu.binding.webhooks"} <= keys
+    assert [key for key in keys if not key.startswith(b"{exporter}:")] == []

@@ -175,7 +175,7 @@ def rates(desk: Desk) -> Iterator[object]:
 
 
 def one_event(desk: Desk, *, aside: bool) -> object:
-    (event,) = desk.outbox.peek()
+    event, *_ = desk.outbox.peek()
     if aside:
         return desk.outbox.set_aside(event, ValueError("later"))
     return desk.outbox.fan_out(event, {one.id: b"{}" for one in desk.endpoints.list("ann")})
@@ -214,9 +214,9 @@ OPERATIONS: Mapping[str, Operation] = {
         settle(desk, state=DeliveryState.DEAD, health="gone", gave_up="enough")
     ),
     "set deliveries aside": lambda desk: list(set_aside_deliveries(desk)),
-    "redeliver": lambda desk: [_tried(desk.deliveries.redeliver, id_) for id_ in deliveries(desk)],
+    "redeliver": lambda desk: [tried(desk.deliveries.redeliver, id_) for id_ in deliveries(desk)],
     "send tests": lambda desk: [
-        _tried(desk.deliveries.send_test, one) for one in desk.endpoints.list("ann")
+        tried(desk.deliveries.send_test, one) for one in desk.endpoints.list("ann")
     ],
     "sweep deliveries": lambda desk: desk.outbox.sweep(),
 }
@@ -227,12 +227,12 @@ def on_all_exports(operation: OfExport) -> Operation:
         names = sorted(name.decode() for name in desk.keys("export:*"))
         ids = [name.split(":", 2)[2] for name in names]
         fences = [fence_of(desk, f"export:{id_}") for id_ in ids]
-        return [_tried(operation, desk, *one) for one in zip(ids, fences, strict=True)]
+        return [tried(operation, desk, *one) for one in zip(ids, fences, strict=True)]
 
     return run
 
 
-def _tried(call: Callable[..., object], *arguments: object) -> object:
+def tried(call: Callable[..., object], *arguments: object) -> object:
     try:
         return call(*arguments)
     except Exception as error:  # noqa: BLE001 - what is raised is a result, too
