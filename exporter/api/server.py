@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
+import time
 
 import structlog
 
@@ -11,11 +13,14 @@ from exporter import wiring
 from exporter.api import connections
 from exporter.api.app import create_app
 from exporter.environment import hosts
-from exporter.errors import StoreUnavailable
+from exporter.errors import ConfigurationError, StoreUnavailable
 from exporter.maintenance.sweeper import Sweeper
 from exporter.settings import load, warnings
 from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.store import RedisStore
 
+_CHECK_SECONDS = 1.0
+"""Pause between two attempts to check a Redis that did not answer at the start."""
 _STARTUP_FAILURE = 3
 """Exit status if the port cannot be opened, as of uvicorn itself."""
 
@@ -26,7 +31,8 @@ def serve(host: str, port: int) -> None:
     """Serves the API until SIGTERM or SIGINT.
 
     Raises ConfigurationError, with the command that fixes it, if Redis may lose or evict records.
-    The API also starts while Redis does not answer: requests get 503 until Redis answers.
+    The API also starts while Redis does not answer: requests get 503 until Redis answers, and then
+    the same is checked and raised.
     """
     for text in warnings():
         log.warning("settings.warning", reason=text)
@@ -34,11 +40,7 @@ def serve(host: str, port: int) -> None:
     hosts.check_host(host)
     wiring.storage(service.settings).open()
     store = service.store = wiring.store(load(), patient=False)
-    try:
-        for warning in store.check():
-            log.warning("redis.unchecked", reason=warning)
-    except StoreUnavailable as error:
-        log.warning("redis.silent", reason=str(error))
+    is_checked = _answers(store)
     app = create_app(service, KeyRing(store.client, store.names))
     sweeper = Sweeper(store)
     sweeper.start()
@@ -47,8 +49,33 @@ def serve(host: str, port: int) -> None:
     server = connections.server(
         app, connections.bounds(load()), host=host, port=port, log_level="warning"
     )
+    refusals: list[ConfigurationError] = []
+
+    def check_when_redis_answers() -> None:
+        try:
+            while not (server.should_exit or _answers(store)):
+                time.sleep(_CHECK_SECONDS)
+        except ConfigurationError as error:
+            refusals.append(error)
+            server.should_exit = True
+
+    if not is_checked:
+        threading.Thread(target=check_when_redis_answers, name="check", daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt):
         server.run()
     sweeper.stop()
+    if refusals:
+        raise refusals[0]
     if not server.started:
         sys.exit(_STARTUP_FAILURE)
+
+
+def _answers(store: RedisStore) -> bool:
+    """Checks Redis and logs its warnings; returns False if it does not answer."""
+    try:
+        for warning in store.check():
+            log.warning("redis.unchecked", reason=warning)
+    except StoreUnavailable as error:
+        log.warning("redis.silent", reason=str(error))
+        return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from exporter import settings
 from exporter.cli.main import app
 from exporter.core.exports import State
 from exporter.errors import ConfigurationError
+from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.store.redis import schema
 from exporter.store.redis.api_keys import KeyRing
@@ -23,6 +25,7 @@ from exporter.store.redis.keys import DEFAULT, KeyNames
 from exporter.store.redis.store import RedisStore
 from tests.contract.store.given import DATABASE
 from tests.contract.store.releases.dump import Dump, dump, load, read_records, timeless
+from tests.waiting import until
 
 pytestmark = pytest.mark.external
 
@@ -220,6 +223,35 @@ def test_no_process_starts_on_newer_records(
     )
     # Then
     assert (done.returncode, NEWER in done.stderr) == (os.EX_CONFIG, True), done.stderr
+
+
+def test_an_api_that_started_without_redis_ends_when_it_finds_newer_records(
+    tmp_path: Path,
+) -> None:
+    # Given an API that runs although its Redis, which has newer records, does not
+    port = ports.find_free(1)[0]
+    with RedisServer(tmp_path, port) as server, redis.Redis.from_url(server.url) as client:
+        client.set("{exporter}:schema", 2)
+        server.kill()
+        api_port = ports.find_free(1)[0]
+        api = subprocess.Popen(
+            [sys.executable, "-m", "exporter.cli", "api", "--port", str(api_port)],
+            cwd=tmp_path,
+            env=os.environ | {"BOARD_KEY": "k", "EXPORTER_REDIS_URL": server.url},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until(lambda: is_open(api_port), 60, "the API")
+        # When
+        server.start()
+        _, said = api.communicate(timeout=60)
+    # Then
+    assert (api.returncode, NEWER in said) == (os.EX_CONFIG, True), said
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_upgrade_is_a_command(
