@@ -36,7 +36,7 @@ _NOT_REDIS: Mapping[str, str] = {
     "redis+socket": "a socket file is not supported",
     "sentinel": "Sentinel is not supported: give the address of the primary, or of a proxy to it",
     "redis+sentinel": "Sentinel is not supported: give the address of the primary",
-    "redis-cluster": "Redis Cluster is not supported, because the scripts touch several keys",
+    "redis-cluster": "Redis Cluster is not supported, because its slots can move",
 }
 
 

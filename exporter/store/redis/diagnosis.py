@@ -37,7 +37,7 @@ class Diagnosis(NamedTuple):
 
 
 _CLUSTER = Diagnosis(
-    "this is a Redis Cluster, which the scripts cannot use because they touch several keys",
+    "this is a Redis Cluster, whose slots can move, and the service has no client for that",
     "give the address of a Redis with cluster-enabled no",
     is_permanent=True,
 )
