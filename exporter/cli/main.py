@@ -223,6 +223,7 @@ def upgrade(
     from exporter import settings, wiring
     from exporter.store.redis import schema
 
+    local_stack.use()
     with report_errors():
         store = wiring.store(settings.load())
         renamed = schema.upgrade(store.client, store.names, force=force)

@@ -206,6 +206,7 @@ COMMANDS = (
     "endpoints delete 1",
     "endpoints test 1",
     "doctor",
+    "upgrade",
     "api",
     "worker",
     "webhooks",
