@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from exporter.core.exports import EndReason, Outcome, Phase, State
-from exporter.errors import SourceRefused, SourceUnavailable, SourceUntrue, StorageUnavailable
+from exporter.errors import SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.run.run_slice import Ending
 from exporter.sources.base import Page
 from tests import fast
@@ -361,27 +361,6 @@ def test_an_export_ends_as_failed_when_its_deadline_passes_however_slow_its_sour
     assert bench.export.state is State.FAILED
     assert "0:05:00" in (bench.export.error or "")
     assert bench.bucket() == []
-
-
-def test_an_s3_that_is_away_makes_the_export_wait_and_go_on() -> None:
-    # Given: S3 is away for ten minutes from the third part on
-    rows = postings(300)
-    bench = Bench(rows, seconds_a_page=0.3)
-    parts = 0
-
-    def away(name: str, _key: str = "") -> None:
-        nonlocal parts
-        parts += name == "put_part"
-        if parts >= 3 and bench.clock.monotonic() < 600:
-            raise StorageUnavailable("connection refused")
-
-    bench.storage.before = away
-    # When
-    endings = bench.run(slices=10_000)
-    # Then
-    assert Ending.WAITING in endings
-    assert bench.file() == calm_file(rows, "csv")
-    assert len(bench.bucket()) == 1
 
 
 def test_an_upload_that_vanished_from_the_store_is_written_anew() -> None:

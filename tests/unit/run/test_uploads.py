@@ -20,7 +20,7 @@ from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import State
 from exporter.errors import StorageUnavailable
 from exporter.run import uploads
-from exporter.run.run_slice import Ending
+from exporter.run.run_slice import Ending, Limits
 from tests import fast
 from tests.harness import LIMITS, Bench, Crash, postings
 from tests.waiting import until
@@ -219,9 +219,10 @@ def test_a_cancel_waits_for_the_parts_under_way_and_leaves_nothing() -> None:
     assert bench.bucket() == []
 
 
-def test_a_store_that_is_away_makes_the_export_wait_and_costs_no_row() -> None:
+@pytest.mark.parametrize("limits", [LIMITS, THREADED], ids=["one thread", "threads"])
+def test_an_s3_that_is_away_makes_the_export_wait_and_costs_no_row(limits: Limits) -> None:
     # Given: S3 is away for ten minutes from the third part on
-    bench, calm = Bench(ROWS, limits=THREADED, seconds_a_page=0.3), Bench(ROWS)
+    bench, calm = Bench(ROWS, limits=limits, seconds_a_page=0.3), Bench(ROWS)
     calm.run()
     parts = 0
 
