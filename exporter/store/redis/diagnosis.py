@@ -18,8 +18,13 @@ _PEEK_SECONDS = 1.0
 """Timeout of the attempt to find out whether a port speaks TLS."""
 _MAX_NAMED_COMMANDS = 6
 """Maximum number of commands that a text names."""
-NEEDED_RULES = "+@read +@write +@scripting +@transaction +@connection +time +info +config|get"
-"""Everything that the service needs, in the words of ACL SETUSER."""
+NEEDED_RULES = (
+    "+@read +@write +@scripting +@transaction +@connection +select +time +info +config|get"
+)
+"""Everything that the service needs, in the words of ACL SETUSER.
+
+SELECT is a command of connections since Redis 7.
+"""
 _FORBIDDEN = "NOPERM|ACL failure|executing the script can't|permission|EXEC without MULTI"
 """Pattern of the answers to a user whose ACL is too narrow, in all versions of Redis."""
 

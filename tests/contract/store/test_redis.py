@@ -6,7 +6,7 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, cast
 
@@ -349,7 +349,12 @@ def test_nothing_is_left_of_exports_whose_records_expired(client: redis.Redis) -
 
 
 def test_a_redis_set_up_as_shipped_passes_the_check(client: redis.Redis) -> None:
-    assert list(RedisStore(client).check()) == []
+    assert without_holes(RedisStore(client).check()) == []
+
+
+def without_holes(warnings: Sequence[str]) -> list[str]:
+    """The warnings, except that of an old server that EXPORTER_TEST_REDIS_URL names."""
+    return [one for one in warnings if "security holes" not in one]
 
 
 @pytest.mark.parametrize(
@@ -375,7 +380,7 @@ def test_a_redis_that_would_lose_exports_fails_the_check_with_the_command_that_m
 def test_a_redis_that_may_lose_a_second_is_a_warning(client: redis.Redis) -> None:
     client.config_set("appendfsync", "everysec")
     try:
-        (warning,) = RedisStore(client).check()
+        (warning,) = without_holes(RedisStore(client).check())
     finally:
         client.config_set("appendfsync", "always")
     assert "CONFIG SET appendfsync always" in warning

@@ -51,7 +51,7 @@ def records(client: redis.Redis) -> Mapping[str, object]:
 
 def test_the_first_process_writes_the_version_and_others_accept_it(client: redis.Redis) -> None:
     # When
-    warnings = [RedisStore(client).check() for _ in range(2)]
+    warnings = [schema.check(client, DEFAULT) for _ in range(2)]
     # Then
     assert warnings == [[], []]
     assert client.get("{exporter}:schema") == b"1"
@@ -88,7 +88,7 @@ def test_an_upgrade_keeps_every_record_and_its_life_and_is_safe_twice(
     # Then
     assert renamed == [len(old["keys"]), 0]
     assert records(client) == upgraded(old)
-    assert RedisStore(client).check() == []
+    assert schema.check(client, DEFAULT) == []
     # And no value names a key: only doorbells, which the sweep rings again, were elsewhere
     assert not [value for _, value, _ in old["keys"].values() if "exporter:" in str(value)]
 
@@ -168,7 +168,7 @@ def test_what_an_old_process_writes_afterwards_is_named_and_never_overwrites(
     schema.upgrade(client, DEFAULT)
     client.hset("exporter:keys", "id", "digest")
     # When
-    (warning,) = RedisStore(client).check()
+    (warning,) = schema.check(client, DEFAULT)
     # Then
     assert "a process of release 0.2.0 or earlier runs beside this release" in warning
     with pytest.raises(ConfigurationError, match=r"1 keys exist under .*exporter:keys"):
