@@ -9,7 +9,7 @@ from fastapi import Query, Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import auth, creating, deeds, headers, responses, webhook_fields
+from exporter.api import auth, creating, deeds, headers, idempotency, responses, webhook_fields
 from exporter.api.bodies import TheBody
 from exporter.api.openapi import bounds
 from exporter.api.refusal import Refusal
@@ -87,8 +87,9 @@ SURFACE = Surface(
             "createOrder",
             "Order a file",
             {202: Answer("The order.", Order, _EXAMPLE, (headers.LOCATION,))},
-            (400, 413, 415, 422, 429),
+            (400, 409, 413, 415, 422, 429),
             Body(OrderRequest, {"most": 10}),
+            parameters=(idempotency.PARAMETER,),
             is_frequent=True,
         ),
         Operation(

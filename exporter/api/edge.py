@@ -23,7 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter.api import bodies, error_shapes, errors, headers
-from exporter.api.surface import Surfaces
+from exporter.api.surface import Surfaces, special_headers
 from exporter.errors import problem
 
 MAX_NAMED = 20
@@ -40,14 +40,6 @@ _WORD = re.compile(r"[A-Za-z][A-Za-z_-]*")
 """Text without a digit. Every id has one, so this is a part of a path that does not exist."""
 _NO_BODIES = (b"", b"{}", b"null")
 """Bodies that some clients send if there is nothing to send."""
-_SPECIAL_HEADERS = frozenset(
-    {b"idempotency-key", b"prefer", b"range", b"if-range", b"if-none-match"}
-)
-"""The headers that some operation documents, in lower case."""
-_CHECKED_HEADERS = {
-    "GET": _SPECIAL_HEADERS | {b"content-length", b"transfer-encoding"},
-    "POST": _SPECIAL_HEADERS - {b"idempotency-key"},
-}
 
 
 class Operation:
@@ -114,6 +106,7 @@ class Edge:
     def __init__(self, app: ASGIApp, routes: Sequence[Route], surfaces: Surfaces) -> None:
         self._app = app
         self._operations = Operations(routes, surfaces)
+        self._special = special_headers(surfaces)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -124,7 +117,7 @@ class Edge:
             operation = self._operations.find(scope["method"], scope["path"])
             if operation is not None:
                 scope = {**scope, "path": _with_lower_ids(operation, scope["path"])}
-                await _check(request, operation)
+                await _check(request, operation, self._special)
         except Exception as error:  # noqa: BLE001 - raised again if no answer is known
             answer = await errors.handle(request, error)
             await answer(scope, receive, send)
@@ -141,15 +134,6 @@ def is_head(request: Request) -> bool:
     return getattr(request.state, "is_head", False)
 
 
-def is_plain(scope: Scope) -> bool:
-    """True if the request has nothing that must be checked, given that it has no query string.
-
-    A POST may have a body and an Idempotency-Key.
-    """
-    checked = _CHECKED_HEADERS[scope["method"]]
-    return not any(name in checked for name, _ in scope["headers"])
-
-
 def _with_lower_ids(operation: Operation, path: str) -> str:
     match = operation.pattern.match(path)
     for name, value in (match.groupdict() if match else {}).items():
@@ -158,12 +142,12 @@ def _with_lower_ids(operation: Operation, path: str) -> str:
     return path
 
 
-async def _check(request: Request, operation: Operation) -> None:
+async def _check(request: Request, operation: Operation, special: frozenset[bytes]) -> None:
     """Adds the header that names what is ignored. Raises an error if the surface refuses it."""
     ignored = [
         name.decode().title()
         for name, _ in request.headers.raw
-        if name in _SPECIAL_HEADERS and name not in operation.headers
+        if name in special and name not in operation.headers
     ]
     wrong = dict(_wrong_parameters(request, operation))
     has_body = not operation.has_body and _has_body(request)

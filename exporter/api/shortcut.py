@@ -8,19 +8,32 @@ become the same answers, and every other request takes the usual way through the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from exporter.api import bodies, edge, errors
+from exporter.api import bodies, errors
 from exporter.api.request_context import RequestContext
-from exporter.api.surface import Surface
+from exporter.api.surface import Surface, special_headers
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 _ID_CHARS = 36
 """Length of the id of an export; other text in its place may be the name of an operation."""
+
+
+_OF_BODIES = frozenset({b"content-length", b"transfer-encoding"})
+
+
+class _Frequent(NamedTuple):
+    handler: Callable[..., Awaitable[Response]]
+    checked: frozenset[bytes]
+    """Names of the headers that must be checked: those of bodies and of other operations."""
+
+    def serves(self, scope: Scope) -> bool:
+        return not any(name in self.checked for name, _ in scope["headers"])
 
 
 class Shortcut:
@@ -29,16 +42,20 @@ class Shortcut:
     def __init__(self, app: ASGIApp, surfaces: Iterable[Surface]) -> None:
         self._app = app
         self._served = RequestContext(self._serve)
-        self._shows: dict[str, Callable[[Request, str], Awaitable[Response]]] = {}
-        """Handlers of GET requests by the part of the path before the id."""
-        self._creates: dict[str, Callable[[Request, bytes], Awaitable[Response]]] = {}
-        """Handlers of POST requests by path."""
+        self._shows: dict[str, _Frequent] = {}
+        """Operations with GET by the part of the path before the id."""
+        self._creates: dict[str, _Frequent] = {}
+        """Operations with POST by path."""
+        surfaces = tuple(surfaces)
+        special = special_headers(surfaces)
         for surface in surfaces:
             for operation in surface.operations:
+                checked = special - operation.headers
                 if operation.is_frequent and operation.method == "GET":
-                    self._shows[operation.path.partition("{")[0]] = operation.handler
+                    place = operation.path.partition("{")[0]
+                    self._shows[place] = _Frequent(operation.handler, checked | _OF_BODIES)
                 elif operation.is_frequent:
-                    self._creates[operation.path] = operation.handler
+                    self._creates[operation.path] = _Frequent(operation.handler, checked)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app if self.endpoint(scope) is None else self._served
@@ -66,12 +83,12 @@ class Shortcut:
         if scope["method"] == "GET":
             before, slash, export_id = path.rpartition("/")
             show = self._shows.get(before + slash)
-            if show is not None and len(export_id) == _ID_CHARS and edge.is_plain(scope):
-                return lambda request: show(request, export_id.lower())
+            if show is not None and len(export_id) == _ID_CHARS and show.serves(scope):
+                return lambda request: show.handler(request, export_id.lower())
         elif scope["method"] == "POST":
             create = self._creates.get(path)
-            if create is not None and edge.is_plain(scope):
-                return lambda request: _created(request, create)
+            if create is not None and create.serves(scope):
+                return lambda request: _created(request, create.handler)
         return None
 
 

@@ -91,6 +91,12 @@ class Operation(NamedTuple):
         """The path, with its parameters in braces."""
         return self.place.partition(" ")[2]
 
+    @property
+    def headers(self) -> frozenset[bytes]:
+        """Names of the documented request headers, in lower case."""
+        names = (one["name"] for one in self.parameters if one["in"] == "header")
+        return frozenset(name.lower().encode() for name in names)
+
 
 class Asked(NamedTuple):
     """The facts about a request that an error may repeat."""
@@ -148,6 +154,12 @@ class Surface:
 
     `config.Surfaces` has a field of the surface's name with this default.
     """
+
+
+def special_headers(surfaces: Iterable[Surface]) -> frozenset[bytes]:
+    """Returns the names of all headers that some operation documents, in lower case."""
+    operations = (operation for surface in surfaces for operation in surface.operations)
+    return frozenset[bytes]().union(*(operation.headers for operation in operations))
 
 
 class Surfaces:

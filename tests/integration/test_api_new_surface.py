@@ -58,18 +58,22 @@ def test_its_operations_answer_by_the_framework_and_by_the_shortcut(
 
 def test_its_frequent_operations_take_the_shortcut() -> None:
     # Given
-    served = shortcut.Shortcut(_nothing, [orders_surface.SURFACE])
+    served = shortcut.Shortcut(_nothing, (*SURFACES, orders_surface.SURFACE))
     scope = {"type": "http", "query_string": b"", "headers": []}
 
     # When
     show = served.endpoint({**scope, "method": "GET", "path": f"/orders/{uuid.uuid4()}"})
     create = served.endpoint({**scope, "method": "POST", "path": "/orders"})
     other = served.endpoint({**scope, "method": "DELETE", "path": f"/orders/{uuid.uuid4()}"})
+    checked = served.endpoint(
+        {**scope, "method": "GET", "path": f"/orders/{uuid.uuid4()}", "headers": [(b"prefer", b"")]}
+    )
 
     # Then
     assert show is not None
     assert create is not None
     assert other is None
+    assert checked is None
 
 
 async def _nothing(*_: Any) -> None:
