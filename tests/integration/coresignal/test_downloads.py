@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from exporter.api.surfaces.coresignal import data_requests, files
+from exporter.api.surfaces.coresignal import creation, files
 from exporter.core.exports import Export
 from exporter.errors import StorageUnavailable
 from tests.integration.api_server import Service
@@ -20,7 +20,7 @@ from tests.integration.coresignal.desk import V1, check_flat, collected, create,
 @pytest.fixture
 def whole(api: Service, monkeypatch: pytest.MonkeyPatch) -> tuple[str, bytes]:
     """The path of a file that begins and ends within its object, and its bytes."""
-    monkeypatch.setattr(data_requests, "ROWS_PER_FILE", 200)
+    monkeypatch.setattr(creation, "ROWS_PER_FILE", 200)
     holding(api, 450)
     place = collected(api, create(api, V1), "/v1/bulk_collect")
     name = api.http.get(place).json()["data_request_files"][1]
