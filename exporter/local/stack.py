@@ -414,7 +414,7 @@ def _load_api_key(path: Path, redis_url: str) -> str:
     with redis.Redis.from_url(redis_url) as client:
         # Forced: this stack has no other processes, but their presence may be 15 s old.
         schema.upgrade(client, redis_keys.DEFAULT, force=True)
-        ring = KeyRing(client)
+        ring = KeyRing(client, redis_keys.DEFAULT)
         if path.exists():
             kept = path.read_text("utf-8").strip()
             if ring.find(kept) is not None:
