@@ -25,7 +25,7 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
                                   after the level's virtual time; users without
                                   ready exports
   jumps                   hash    user -> slices claimed while another user waited at a
-                                  lower level, since the last claim that passed nobody over
+                                  lower level, since the last claim that passed over no user
   virtual                 hash    level -> virtual time: start of the slice claimed last
   lined                   hash    level -> number of ready exports
   ageing                  zset    id -> since when it is ready at its level, 0 to 8

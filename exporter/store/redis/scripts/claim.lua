@@ -66,7 +66,7 @@ local function has_jumped_enough(user)
 end
 
 -- Counts a claim at that level: as a jump of its user if another user waits at a lower level. A
--- claim that passes nobody over starts the counts of all users again.
+-- claim that passes over no user starts the counts of all users again.
 local function count_jump(level, user)
   for lower = level - 1, 0, -1 do
     for _, other in ipairs(redis.call('ZRANGE', tenants(lower), 0, 1)) do
