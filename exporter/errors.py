@@ -28,6 +28,7 @@ ExporterError
  +-- ConfigurationError     operator: correct the setting that the text names
  |    +-- Missing               also a SourceRefused, see above (sources.sql.database)
  |    +-- UnknownFormat         caller of `make`: choose one of the formats (formats.registry)
+ |    +-- StillRunning          operator: stop all processes first (store.redis.schema)
  +-- QueryError             caller: correct the fields in `problems`. API: 422
  +-- NotInPlan              caller: the plan of the key excludes the request. API: 403 (core.plans)
  +-- LimitReached           caller: do what the text says. API: status of the limit (core.limits)
