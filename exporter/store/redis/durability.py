@@ -135,7 +135,7 @@ def _judge_kind(report: Report) -> Iterator[Diagnosis]:
 
 
 _DURABLE = {"maxmemory_policy": "evicts keys", "aof_enabled": "keeps an append-only file"}
-"""Fields of INFO, and what they tell."""
+"""Fields of INFO that durability depends on, and their meanings."""
 
 
 def _judge_durability(report: Report) -> Iterator[Diagnosis]:
@@ -144,7 +144,7 @@ def _judge_durability(report: Report) -> Iterator[Diagnosis]:
     if missing:
         unknown = " and ".join(missing.values())
         yield Diagnosis(
-            f"it cannot be told whether Redis {unknown} (INFO has no {' and no '.join(missing)})"
+            f"it is unknown whether Redis {unknown} (INFO has no {' and no '.join(missing)})"
             if info
             else f"Redis refused to report whether it {unknown} ({refused[0]})",
             "make sure that it has maxmemory-policy noeviction and appendonly yes",

@@ -58,11 +58,11 @@ _HINTS = {
     "BUSY ": "a script of another program runs in Redis: wait until it ends",
 }
 _COMMAND = re.compile(r"Command # \d+ \(.*\) of pipeline caused error: ", re.DOTALL)
-"""What redis-py puts before the text of an error: the command, with hashes of keys."""
+"""Prefix that redis-py adds to the text of an error: the command, with hashes of keys."""
 _SCRIPT = re.compile(
     r"[ ,]*(script: |on @user_script|@user_script|Error running script).*", re.DOTALL
 )
-"""What Redis says of the script in which an error occurred."""
+"""Suffix by which Redis names the script in which an error occurred."""
 MAX_TEXT_CHARS = 200
 
 

@@ -136,7 +136,7 @@ def probe_broker(client: redis.Redis, names: KeyNames) -> Sequence[Refusal]:
 
 
 def _run(client: redis.Redis, text: str, words: Mapping[str, str]) -> Sequence[Refusal]:
-    """Runs the commands of a text, in which each word in braces stands for a key or a value."""
+    """Runs the commands of a text, after replacing each word in braces by a key or a value."""
     lines = [line.split() for line in text.strip().splitlines()]
     commands = [[word.format_map(words) for word in line] for line in lines]
     keys = [key for kind, key in words.items() if kind != "tag"]

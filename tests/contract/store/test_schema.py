@@ -17,7 +17,7 @@ from exporter import settings
 from exporter.cli.main import app
 from exporter.core.exports import State
 from exporter.errors import ConfigurationError
-from exporter.local import ports
+from exporter.local import ports, stack
 from exporter.local.redis import RedisServer
 from exporter.store.redis import schema
 from exporter.store.redis.api_keys import KeyRing
@@ -223,6 +223,19 @@ def test_no_process_starts_on_newer_records(
     )
     # Then
     assert (done.returncode, NEWER in done.stderr) == (os.EX_CONFIG, True), done.stderr
+
+
+def test_the_local_stack_upgrades_its_own_records(
+    redis_server: RedisServer, client: redis.Redis, old: Dump, tmp_path: Path
+) -> None:
+    # Given the records of a stack that was killed a moment ago
+    load(client, old)
+    client.set("exporter:workers:host:7", "1", ex=15)
+    # When
+    stack._load_api_key(tmp_path / "api_key", redis_server.url.replace("/0", f"/{DATABASE}"))
+    # Then
+    assert schema.check(client, DEFAULT) == []
+    assert {key.user_id for key in KeyRing(client).list()} == {"ann", "bob", "local"}
 
 
 def test_an_api_that_started_without_redis_ends_when_it_finds_newer_records(

@@ -34,12 +34,12 @@ class Reporting:
         (
             {"maxmemory_policy": "noeviction"},
             {"appendfsync": "always"},
-            "it cannot be told whether Redis keeps an append-only file (INFO has no aof_enabled)",
+            "it is unknown whether Redis keeps an append-only file (INFO has no aof_enabled)",
         ),
         (
             {"aof_enabled": 1},
             {"appendfsync": "always"},
-            "it cannot be told whether Redis evicts keys (INFO has no maxmemory_policy)",
+            "it is unknown whether Redis evicts keys (INFO has no maxmemory_policy)",
         ),
         (KEPT, {}, "CONFIG GET has no appendfsync"),
         (KEPT | {"used_memory": 95, "maxmemory": 100}, {}, "has used 95% of its maxmemory"),
