@@ -38,6 +38,15 @@ def read_records(file: Path, rename: Callable[[str], str] = str) -> Dump:
     return {**found, "keys": {rename(name): one for name, one in found["keys"].items()}}
 
 
+def text(kept: Dump) -> str:
+    """Returns a dump as JSON, with each key in a line of its own."""
+    keys = (
+        f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(one, ensure_ascii=False)}"
+        for name, one in kept["keys"].items()
+    )
+    return f'{{"time": {kept["time"]}, "keys": {{\n' + ",\n".join(keys) + "\n}}\n"
+
+
 def load(client: Any, kept: Dump, later: timedelta = timedelta(0)) -> None:
     """Loads a dump into an empty database, as if it had been made `later` ago."""
     seconds, micros = client.time()

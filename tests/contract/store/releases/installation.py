@@ -7,7 +7,6 @@ too. `python -m tests.contract.store.releases.installation FILE` writes them to 
 from __future__ import annotations
 
 import itertools
-import json
 import secrets
 import sys
 import tempfile
@@ -211,14 +210,13 @@ def _webhooks(desk: Desk) -> None:
 def _write(file: Path) -> None:
     from exporter.local import ports
     from exporter.local.redis import RedisServer
-    from tests.contract.store.releases.dump import dump
+    from tests.contract.store.releases.dump import dump, text
 
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder), ports.find_free(1)[0])
         with server, redis.Redis.from_url(server.url) as client:
             build(client)
-            text = json.dumps(dump(client), indent=0, ensure_ascii=False)
-    file.write_text(text + "\n", "utf-8")
+            file.write_text(text(dump(client)), "utf-8")
 
 
 if __name__ == "__main__":
