@@ -10,29 +10,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from exporter import formats, sources, storage, store
+from exporter.formats import compression
+from exporter.run import lease, packer, prefetch, uploads
+from exporter.sources.http import json_pages, numbered_pages
+
 EVERY = 0.005
 """Seconds between two samples."""
 SWITCH = 0.0001
 """Seconds that the watcher waits for the interpreter's lock before it insists."""
 REST = "rest"
 GROUPS = {
-    "exporter/sources/pages.py": "decode",
-    "exporter/sources/numbered_pages.py": "decode",
-    "exporter/sources/": "fetch",
-    "exporter/prefetch.py": "fetch",
-    "exporter/formats/": "encode",
-    "exporter/packing.py": "compress",
-    "exporter/compression": "compress",
-    "exporter/storage/": "upload",
-    "exporter/parts.py": "upload",
-    "exporter/outgoing.py": "upload",
-    "exporter/composing.py": "upload",
-    "exporter/store/": "commit",
-    "exporter/holding.py": "commit",
-    "exporter/leases.py": "commit",
+    (module.__file__ or "").removesuffix("__init__.py"): group
+    for module, group in (
+        (json_pages, "decode"),
+        (numbered_pages, "decode"),
+        (sources, "fetch"),
+        (prefetch, "fetch"),
+        (compression, "compress"),
+        (packer, "compress"),
+        (formats, "encode"),
+        (storage, "upload"),
+        (uploads, "upload"),
+        (store, "commit"),
+        (lease, "commit"),
+    )
 }
-"""What a stack is doing, by the innermost of its frames whose file is named here; of two names
-that fit one file, the first. Libraries have no line: their time belongs to who called them."""
+"""What a stack is doing, by the innermost of its frames whose module or package is named here; of
+two that fit one file, the first. Libraries have no line: their time belongs to who called them."""
 ORDER = ("fetch", "decode", "encode", "compress", "upload", "commit", REST)
 
 
@@ -98,7 +103,7 @@ def _group(frame: FrameType | None) -> str:
     while frame is not None:
         name = frame.f_code.co_filename
         for part, group in GROUPS.items():
-            if part in name:
+            if name.startswith(part):
                 return group
         frame = frame.f_back
     return REST
