@@ -82,7 +82,7 @@ def create_app(
     app.include_router(hirebase.router(pages))
     app.include_router(bindbee.router(pages, tokens))
     app.include_router(qwestly.router(pages))
-    app.include_router(routes.router(database_path))
+    app.include_router(routes.router(pages))
     return app
 
 

@@ -110,7 +110,7 @@ def _error(status: int, message: str, **more: str) -> Response:
 
 def _find(connection: sqlite3.Connection, asked: _Query) -> Iterator[int]:
     connection.create_function("object_id", 1, names.object_id, deterministic=True)
-    connection.create_function("company_id", 1, names.company_id, deterministic=True)
+    connection.create_function("company_object_id", 1, names.company_id, deterministic=True)
     connection.create_function("has_word", 2, _has_word, deterministic=True)
     condition = all_of(_conditions(asked))
     scores, score, values = "", "", condition.values
@@ -147,7 +147,7 @@ SELECT number, sum(weight) AS score FROM hits GROUP BY number)
 def _conditions(asked: _Query) -> Iterator[Condition]:
     yield Condition({"active": "NOT expired", "expired": "expired"}.get(asked.status, "0"))
     if asked.company_id:
-        yield Condition("company_id(company) = ?", (asked.company_id,))
+        yield Condition("company_object_id(company) = ?", (asked.company_id,))
     if asked.job_family:
         yield _first_label_is("job_category", asked.job_family)
     if asked.location_type:

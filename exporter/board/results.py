@@ -75,16 +75,11 @@ class Results:
         A page past the end has no postings, but the same totals. Raises UnsupportedFilter for a
         filter that the board cannot apply.
         """
-        connection = self._connection()
-        # One read transaction, so that search and documents see the same version of the board.
-        connection.execute("BEGIN")
-        try:
+        with self.snapshot() as connection:
             matches = self._matches(
                 connection, _cache_key(search, now), lambda: _find(connection, search, now)
             )
             documents = _documents(connection, matches.numbers[_slice(page, limit)].tolist())
-        finally:
-            connection.execute("COMMIT")
         return ResultPage(documents, len(matches.numbers), matches.companies)
 
     def expired(self, since: datetime, page: int, limit: int) -> ResultPage:
@@ -96,23 +91,19 @@ class Results:
         than a missing posting.
         """
         moment = int(since.timestamp() * 1_000_000)
-        connection = self._connection()
-        connection.execute("BEGIN")
-        try:
-            matches = self._matches(
+        with self.snapshot() as connection:
+            matches = self.numbers(
                 connection, f"expired since {moment}", lambda: _find_expired(connection, moment)
             )
-            numbers = matches.numbers[_slice(page, limit)].tolist()
+            numbers = matches[_slice(page, limit)].tolist()
             rows = connection.execute(
                 f"SELECT number, id FROM {_EXPIRED}"  # noqa: S608 - a literal
                 " WHERE number IN (SELECT value FROM json_each(?))",
                 (json.dumps(numbers),),
             )
             ids: dict[int, str] = dict(rows)
-        finally:
-            connection.execute("COMMIT")
         documents = [json.dumps({"_id": ids[number]}).encode() for number in numbers]
-        return ResultPage(documents, len(matches.numbers), 0)
+        return ResultPage(documents, len(matches), 0)
 
     def labels(self) -> dict[str, list[str]]:
         """Returns all labels of postings under `industries`, `sub_industries` and `categories`.
@@ -120,38 +111,45 @@ class Results:
         Each label occurs once, in alphabetical order, spelled as in the first posting that has it.
         Computed once per version of the board.
         """
-        connection = self._connection()
-        with self._labelling:
-            connection.execute("BEGIN")
-            try:
-                version = database.meta(connection, "version")
-                if self._labels is None or self._labels[0] != version:
-                    found = {name: _labels(connection, column) for name, column in _LABELS.items()}
-                    self._labels = version, found
-                return self._labels[1]
-            finally:
-                connection.execute("COMMIT")
+        with self._labelling, self.snapshot() as connection:
+            version = database.meta(connection, "version")
+            if self._labels is None or self._labels[0] != version:
+                found = {name: _labels(connection, column) for name, column in _LABELS.items()}
+                self._labels = version, found
+            return self._labels[1]
 
     def is_cached(self, search: hirebase.JobSearch, now: datetime) -> bool:
         """True if the matches of this search are cached, so that a page takes less than 1 ms."""
-        version = database.meta(self._connection(), "version")
+        version = database.meta(self.connection(), "version")
         with self._lock:
             known = self._cache.get((version, _cache_key(search, now)))
         return known is not None and known.done()
 
     def one(self, identity: str) -> bytes | None:
         """Returns the JSON text of the posting with this id; None if there is no such posting."""
-        row = self._connection().execute(
+        row = self.connection().execute(
             "SELECT json FROM documents JOIN postings USING (number) WHERE id = ?",
             (identity.encode(errors="replace").decode(),),
         )
         found = row.fetchone()
         return found[0] if found else None
 
+    def connection(self) -> sqlite3.Connection:
+        """Returns this thread's connection; each statement sees the newest version of the board."""
+        connection: sqlite3.Connection | None = getattr(self._thread, "connection", None)
+        if connection is None:
+            connection = database.reader(self._path)
+            connection.create_function("kilometres", 4, searches.kilometres, deterministic=True)
+            self._thread.connection = connection
+        return connection
+
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """Yields this thread's connection in a read transaction that lasts until the block ends."""
-        connection = self._connection()
+        """Yields this thread's connection in a read transaction that lasts until the block ends.
+
+        So all statements in the block see the same version of the board.
+        """
+        connection = self.connection()
         connection.execute("BEGIN")
         try:
             yield connection
@@ -167,14 +165,6 @@ class Results:
         the board.
         """
         return self._matches(connection, question, lambda: _Matches(array("q", find()), 0)).numbers
-
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._thread, "connection", None)
-        if connection is None:
-            connection = database.reader(self._path)
-            connection.create_function("kilometres", 4, searches.kilometres, deterministic=True)
-            self._thread.connection = connection
-        return connection
 
     def _matches(
         self, connection: sqlite3.Connection, question: str, find: Callable[[], _Matches]
@@ -247,13 +237,13 @@ def _find(connection: sqlite3.Connection, search: hirebase.JobSearch, now: datet
     return _Matches(numbers, len(companies))
 
 
-def _find_expired(connection: sqlite3.Connection, moment: int) -> _Matches:
+def _find_expired(connection: sqlite3.Connection, moment: int) -> Iterator[int]:
     rows = connection.execute(
         f"SELECT number FROM {_EXPIRED} WHERE moment >= ?"  # noqa: S608 - a literal
         " ORDER BY moment, number",
         (moment,),
     )
-    return _Matches(array("q", (number for (number,) in rows)), 0)
+    return (number for (number,) in rows)
 
 
 def _labels(connection: sqlite3.Connection, column: str) -> list[str]:

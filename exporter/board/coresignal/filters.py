@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sqlite3
+from collections.abc import Iterator
 
 from exporter.board import coresignal_records, expressions, words
 from exporter.board.coresignal_records import normalize_site
@@ -12,8 +13,6 @@ from exporter.board.postings import label_key
 from exporter.board.search import Condition, all_of, any_of
 from exporter.contracts.coresignal import JobFilters
 
-TABLES = "coresignal JOIN postings USING (number)"
-"""Tables in the FROM clause that a query with a condition of this module needs."""
 TEXT_COLUMNS = {
     "company_name": "company",
     "location": "location",
@@ -117,11 +116,17 @@ def keywords_contain(text: str) -> Condition:
     return all_of([found, Condition(f"keywords_contain(?, {document})", (text,))])
 
 
-def register_functions(connection: sqlite3.Connection) -> None:
-    """Registers on a connection the SQL functions that the conditions of this module call."""
+def find(connection: sqlite3.Connection, wanted: Condition) -> Iterator[int]:
+    """Yields the record ids of the postings that meet a condition, in ascending order."""
     connection.create_function("text_contains", 2, _text_contains, deterministic=True)
     connection.create_function("company_id", 1, coresignal_records.company_id, deterministic=True)
     connection.create_function("keywords_contain", 2, _keywords_contain, deterministic=True)
+    rows = connection.execute(
+        "SELECT record_id FROM coresignal JOIN postings USING (number)"  # noqa: S608 - values bound
+        f" WHERE {wanted.sql} ORDER BY record_id",
+        wanted.values,
+    )
+    return (number for (number,) in rows)
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Request, Response
@@ -17,9 +13,10 @@ from fastapi.exceptions import HTTPException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
-from exporter.board import answers, coresignal_records, database
+from exporter.board import answers, coresignal_records
 from exporter.board.coresignal import dsl, filters
 from exporter.board.expressions import InvalidExpression
+from exporter.board.results import Results
 from exporter.board.search import Condition
 from exporter.contracts.coresignal import MAX_IDS, JobFilters
 
@@ -27,8 +24,6 @@ PREFIX = "/cdapi"
 """Path prefix of this contract."""
 PREVIEW_SIZE = 20
 """Records per page of a preview."""
-_MAX_CACHED_SEARCHES = 16
-"""Most searches whose matching ids are cached: 8 MB each for a million postings."""
 _MAX_INT64 = 2**63 - 1
 
 
@@ -43,18 +38,15 @@ class Ids(NamedTuple):
 
 
 class Records:
-    """Finds the board's postings by record id, with one connection per thread.
+    """Finds the board's postings by record id.
 
     Searches return ids in ascending order, and a posting keeps its id forever. So even if postings
     are replaced, added or removed while a client reads the pages, a posting that stays is returned
-    exactly once. The ids of a search are computed once per version of the board, so a page costs
-    the same at any depth.
+    exactly once. The ids of a search are cached, so a page costs the same at any depth.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._thread = threading.local()
-        self._cached_ids = lru_cache(maxsize=_MAX_CACHED_SEARCHES)(self._find)
+    def __init__(self, results: Results) -> None:
+        self._results = results
 
     def page(self, wanted: Condition, after: int, size: int) -> Ids:
         """Returns the next `size` ids greater than `after` that match the condition."""
@@ -73,9 +65,9 @@ class Records:
         first = min((page - 1) * PREVIEW_SIZE, len(ids))
         return self.collect(ids[first : first + PREVIEW_SIZE].tolist()), len(ids)
 
-    def one(self, record_id: int, *, v1: bool = False) -> bytes | None:
+    def one(self, record_id: int, *, v1: bool) -> bytes | None:
         """Returns the record with this id, or None."""
-        row = self._connection().execute(
+        row = self._results.connection().execute(
             "SELECT json FROM coresignal JOIN documents USING (number) WHERE record_id = ?",
             (record_id,),
         )
@@ -84,7 +76,7 @@ class Records:
 
     def collect(self, ids: Sequence[int]) -> list[bytes]:
         """Returns the records of these ids in the same order, without the unknown ids."""
-        rows = self._connection().execute(
+        rows = self._results.connection().execute(
             "SELECT record_id, json FROM coresignal JOIN documents USING (number)"
             " WHERE record_id IN (SELECT value FROM json_each(?))",
             (json.dumps(ids),),
@@ -92,33 +84,14 @@ class Records:
         records = {known: coresignal_records.record(known, text, v1=False) for known, text in rows}
         return [records[one] for one in ids if one in records]
 
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._thread, "connection", None)
-        if connection is None:
-            connection = database.reader(self._path)
-            filters.register_functions(connection)
-            self._thread.connection = connection
-        return connection
-
     def _matching(self, wanted: Condition) -> array[int]:
-        connection = self._connection()
-        # One read transaction, so that the cached ids belong to the version they are cached under.
-        connection.execute("BEGIN")
-        try:
-            return self._cached_ids(database.meta(connection, "version"), wanted)
-        finally:
-            connection.execute("COMMIT")
-
-    def _find(self, version: int, wanted: Condition) -> array[int]:  # noqa: ARG002 - a key
-        rows = self._connection().execute(
-            f"SELECT record_id FROM {filters.TABLES}"  # noqa: S608 - values are bound
-            f" WHERE {wanted.sql} ORDER BY record_id",
-            wanted.values,
-        )
-        return array("q", (row[0] for row in rows))
+        with self._results.snapshot() as connection:
+            return self._results.numbers(
+                connection, f"coresignal {wanted!r}", lambda: filters.find(connection, wanted)
+            )
 
 
-def router(path: Path) -> APIRouter:  # noqa: C901 - one nested function an endpoint
+def router(results: Results) -> APIRouter:  # noqa: C901 - one nested function an endpoint
     """Returns the routes of the Coresignal endpoints under `/cdapi`.
 
     Paths relative to `/cdapi/v2/job_base/`:
@@ -138,7 +111,7 @@ def router(path: Path) -> APIRouter:  # noqa: C901 - one nested function an endp
     `POST v1/professional_network/job/search/filter` and `GET …/job/collect/{id}` are the contract's
     older paths; the record of the latter has the older shape. Errors are `{"detail": text}`.
     """
-    records = Records(path)
+    records = Records(results)
     routes = APIRouter(prefix=PREFIX)
 
     @routes.post("/v2/job_base/search/filter")
