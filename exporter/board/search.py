@@ -140,35 +140,26 @@ def _indexed(table: str, alternatives: list[str], operator: str) -> Condition:
 
 def _lists(search: hirebase.JobSearch) -> list[Condition]:
     found = []
-    for entries, column in (
-        (search.company_names, "company"),
-        (search.company_slugs, "company_slug"),
-        (search.job_slug, "job_slug"),
-        (search.job_board, "job_board"),
+    for entries, column, condition_of in (
+        (search.company_names, "company", _one_of),
+        (search.company_slugs, "company_slug", _one_of),
+        (search.job_slug, "job_slug", _one_of),
+        (search.job_board, "job_board", _one_of),
+        (search.job_category, "job_category", _contains_any),
+        (search.industry, "industry", _contains_any),
+        (search.sub_industry, "sub_industry", _contains_any),
     ):
         if entries:
-            found.append(_one_of(column, [key(entry) for entry in filters.as_list(entries)]))
-    for entries, column in (
-        (search.job_category, "job_category"),
-        (search.industry, "industry"),
-        (search.sub_industry, "sub_industry"),
+            found.append(condition_of(column, [key(one) for one in filters.as_list(entries)]))
+    for entries, column, condition_of in (
+        (search.job_types, "job_types", _contains_any),
+        (search.location_types, "location_types", _contains_any),
+        (search.experience, "experience", _one_of),
+        (search.experience_levels, "experience", _one_of),
     ):
         if entries:
-            found.append(_contains_any(column, [key(entry) for entry in filters.as_list(entries)]))
-    for entries, column in (
-        (search.job_types, "job_types"),
-        (search.location_types, "location_types"),
-    ):
-        if entries:
-            found.append(
-                _contains_any(
-                    column, [label_key(column, entry) for entry in filters.as_list(entries)]
-                )
-            )
-    for entries in (search.experience, search.experience_levels):
-        if entries:
-            levels = [label_key("experience", entry) for entry in filters.as_list(entries)]
-            found.append(_one_of("experience", levels))
+            labels = [label_key(column, one) for one in filters.as_list(entries)]
+            found.append(condition_of(column, labels))
     if search.company_types:
         found.append(any_of(_size(entry) for entry in filters.as_list(search.company_types)))
     if search.location_group:
