@@ -305,29 +305,22 @@ class _FaultMiddleware:
             await _REPLACEMENTS[fault](chances)(scope, receive, send)
             return
         start, body = await self._complete_answer(scope, receive)
-        if fault in _WRITINGS:
+        if fault in _TRANSMISSION_FAULTS:
             run.done[fault] += 1
-            headers = MutableHeaders(scope=start)
-            body = _WRITINGS[fault](headers, body)
-            headers["Content-Length"] = str(len(body))
-            await send(start)
-            await send({"type": "http.response.body", "body": body})
+            answer = _Answer(start, body, scope["state"][_TRANSPORT_KEY], receive, send)
+            await _TRANSMISSION_FAULTS[fault](chances, answer)
             return
-        if fault in lies.LIES:
-            search = scope["method"], scope["path"]
+        headers, changed = MutableHeaders(scope=start), None
+        if fault in _WRITINGS:
+            changed = _WRITINGS[fault](headers, body)
+        elif start["status"] == 200:
             cursor = QueryParams(scope["query_string"]).get("cursor")
-            whole = start["status"] == 200
-            lie = lies.apply(fault, chances, search, cursor, body) if whole else None
-            if lie is not None:
-                run.done[fault] += 1
-                body = lie
-                MutableHeaders(scope=start)["Content-Length"] = str(len(body))
-            await send(start)
-            await send({"type": "http.response.body", "body": body})
-            return
-        run.done[fault] += 1
-        answer = _Answer(start, body, scope["state"][_TRANSPORT_KEY], receive, send)
-        await _TRANSMISSION_FAULTS[fault](chances, answer)
+            changed = lies.apply(fault, chances, (scope["method"], scope["path"]), cursor, body)
+        if changed is not None:
+            run.done[fault] += 1
+            headers["Content-Length"] = str(len(changed))
+        await send(start)
+        await send({"type": "http.response.body", "body": body if changed is None else changed})
 
     async def _complete_answer(self, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
         messages: list[Message] = []
