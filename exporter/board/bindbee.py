@@ -80,9 +80,7 @@ def router(  # noqa: C901 - one nested function an endpoint
             chosen = f"number IN (SELECT number FROM offices WHERE {one.sql})"  # noqa: S608
             conditions.append(Condition(chosen, one.values))
         if status is not None:
-            conditions.append(
-                Condition({"OPEN": "NOT expired", "CLOSED": "expired"}.get(status, "0"))
-            )
+            conditions.append(Condition(_STATUSES.get(status, "0")))
         with pages.snapshot() as connection:
             if code is not None:
                 rows = connection.execute(

@@ -112,7 +112,7 @@ def record(number: int, json_text: bytes, *, v1: bool) -> bytes:
         "seniority": _text(found.experience_level),
         "employment_type": ", ".join(_texts(found.job_type)) or None,
         "location": _location(found) or None,
-        "country": _country(found),
+        "country": _text(_first_place(found).get("country")),
         "url": url,
         "hash": _md5(url),
         "company_id": company_id(key(_storable(_text(found.company_name) or ""))),
@@ -192,10 +192,6 @@ def _location(found: _Members) -> str:
         return raw
     place = _first_place(found)
     return ", ".join(filter(None, (_text(place.get(n)) for n in ("city", "region", "country"))))
-
-
-def _country(found: _Members) -> str | None:
-    return _text(_first_place(found).get("country"))
 
 
 def _website(found: _Members) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Callable
 from typing import NamedTuple
 
 MAX_BRACKET_DEPTH = 20
@@ -60,30 +59,21 @@ def parse(text: str) -> Expression:
     return Term(text, exact=False) if whole == _EMPTY else whole
 
 
-def matches(expression: Expression, has: Callable[[Term], bool]) -> bool:
-    """True if the expression is true when each of its terms counts as true or false as `has` says.
-
-    `has` is called with a term and returns True if the searched text contains it.
-    """
-    if isinstance(expression, Term):
-        return has(expression)
-    parts = (matches(part, has) for part in expression.parts)
-    return all(parts) if expression.every else any(parts)
-
-
 def contained_in(expression: Expression, text: str) -> bool:
     """True if the text matches the expression; case and accents do not matter.
 
     Words are runs of letters, digits, `+` and `#`, so `C++` and `C#` are words. `|` separates
     texts: a phrase does not match across a `|`.
     """
-    folded = _fold(text)
+    return _found(expression, _fold(text))
 
-    def has(term: Term) -> bool:
-        wanted = _patterns(term)
+
+def _found(expression: Expression, folded: str) -> bool:
+    if isinstance(expression, Term):
+        wanted = _patterns(expression)
         return bool(wanted) and all(pattern.search(folded) for pattern in wanted)
-
-    return matches(expression, has)
+    parts = (_found(part, folded) for part in expression.parts)
+    return all(parts) if expression.every else any(parts)
 
 
 @functools.lru_cache(maxsize=1_000)
