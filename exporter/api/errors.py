@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from inspect import iscoroutine
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import structlog
@@ -33,6 +32,7 @@ from exporter.errors import (
     problem,
 )
 from exporter.store.base import KeyReused, KeySpent
+from exporter.webhooks.endpoints import EndpointDisabled, TooManyEndpoints
 
 RETRY_AFTER_SECONDS = 5
 """Value of the Retry-After header if no better value is known."""
@@ -107,37 +107,16 @@ def unexpected() -> Refusal:
     )
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    return answer(request, cast("Refusal", error))
+def _http(request: Request, error: HTTPException) -> Refusal:
+    if error.status_code == 404:
+        return no_path(request.url.path)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "").split(", ")
+        return wrong_method(request.method, request.url.path, allowed)
+    return Refusal(error.status_code, "http_error", error.detail)
 
 
-async def _http(request: Request, error: Exception) -> Response:
-    failure = cast("HTTPException", error)
-    refusal = Refusal(failure.status_code, "http_error", failure.detail)
-    if failure.status_code == 404:
-        refusal = no_path(request.url.path)
-    elif failure.status_code == 405:
-        allowed = (failure.headers or {}).get("Allow", "").split(", ")
-        refusal = wrong_method(request.method, request.url.path, allowed)
-    return answer(request, refusal)
-
-
-async def _invalid(request: Request, error: Exception) -> Response:
-    # The framework validates the query string before the handler checks the key. A caller without
-    # a right key must learn only that.
-    try:
-        if request.method in ("GET", "HEAD"):
-            await run(request, auth.reader_call(request))
-        else:
-            await auth.identify(request)
-    except Exception as refused:  # noqa: BLE001 - raised again if no answer is known
-        return await handle(request, refused)
-    found = cast("RequestValidationError", error).errors()
-    problems = [problem(entry["loc"], entry["msg"], entry["type"]) for entry in found]
-    return answer(request, invalid(problems))
-
-
-async def _store_unavailable(request: Request, error: Exception) -> Response:
+def _store_unavailable(request: Request, error: StoreUnavailable) -> Refusal:
     log.warning("api.store_unavailable", error=str(error))
     detail = "the record store does not answer; try again"
     if request.method == "POST":
@@ -145,51 +124,42 @@ async def _store_unavailable(request: Request, error: Exception) -> Response:
             ", with the same Idempotency-Key if you sent one. Without a key, look at your list"
             " first: the request may have taken effect"
         )
-    return _unavailable(request, "store_unavailable", detail)
+    return _unavailable("store_unavailable", detail)
 
 
-async def _store_full(request: Request, error: Exception) -> Response:
+def _store_full(_: Request, error: StoreFull) -> Refusal:
     log.warning("api.store_full", error=str(error))
     detail = "the record store is almost full, so nothing was created; try again later"
-    return _unavailable(request, "store_full", detail)
+    return _unavailable("store_full", detail)
 
 
-async def _key_reused(request: Request, _: Exception) -> Response:
+def _key_reused(_: Request, __: KeyReused) -> Refusal:
     detail = "this Idempotency-Key was used with another request: send a new key"
-    return _wrong_key(request, 422, "idempotency_key_reused", detail)
+    return _wrong_key(422, "idempotency_key_reused", detail)
 
 
-async def _key_spent(request: Request, _: Exception) -> Response:
+def _key_spent(_: Request, __: KeySpent) -> Refusal:
     detail = (
         "the export that this Idempotency-Key created is deleted or past its retention:"
         " send a new key to create another"
     )
-    return _wrong_key(request, 409, "idempotency_key_spent", detail)
+    return _wrong_key(409, "idempotency_key_spent", detail)
 
 
-def _wrong_key(request: Request, status: int, code: str, detail: str) -> Response:
+def _wrong_key(status: int, code: str, detail: str) -> Refusal:
     wrong = problem(("header", "idempotency-key"), detail, code)
-    return answer(request, Refusal(status, code, detail, problems=[wrong]))
+    return Refusal(status, code, detail, problems=[wrong])
 
 
-async def _not_in_plan(request: Request, error: Exception) -> Response:
-    return answer(request, Refusal(403, "not_in_plan", str(error)))
-
-
-async def _credits_spent(request: Request, error: Exception) -> Response:
-    return answer(request, Refusal(402, "credits_spent", str(error)))
-
-
-async def _limit_reached(request: Request, error: Exception) -> Response:
-    reached = cast("LimitReached", error)
-    status, code = reached.limit.status or 429, reached.limit.code or reached.limit.name
+def _limit_reached(_: Request, error: LimitReached) -> Refusal:
+    status, code = error.limit.status or 429, error.limit.code or error.limit.name
     headers = {}
-    if reached.retry_after is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(reached.retry_after)))
-    return answer(request, Refusal(status, code, str(error), headers=headers))
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    return Refusal(status, code, str(error), headers=headers)
 
 
-async def _source_failed(request: Request, error: Exception) -> Response:
+def _source_failed(_: Request, error: SourceError) -> Refusal:
     """Returns the answer to a request that failed because the upstream of a source failed.
 
     If the upstream is unavailable, the answer is 503 with Retry-After. The vendor has two kinds of
@@ -197,64 +167,79 @@ async def _source_failed(request: Request, error: Exception) -> Response:
     plan it has the header X-Billing-Code. A 422 of the upstream is passed on, because the caller's
     search is wrong. Any other refusal is not the caller's fault, and the answer is 502.
     """
-    failure = cast("SourceError", error)
-    log.warning(
-        "api.source_failed",
-        error=str(error),
-        status=failure.status,
-        upstream=failure.upstream,
-    )
+    log.warning("api.source_failed", error=str(error), status=error.status, upstream=error.upstream)
     detail = public_text.without_addresses(str(error))
     headers: dict[str, str] = {}
     problems: list[FieldProblem] = []
-    if isinstance(failure, SourceUnavailable):
-        headers["Retry-After"] = str(math.ceil(failure.retry_after or RETRY_AFTER_SECONDS))
+    if isinstance(error, SourceUnavailable):
+        headers["Retry-After"] = str(math.ceil(error.retry_after or RETRY_AFTER_SECONDS))
         status, code = 503, "source_unavailable"
-        if failure.status == 429:
+        if error.status == 429:
             status, code = 429, "source_rate_limited"
-    elif failure.status == 429:
+    elif error.status == 429:
         headers["X-Billing-Code"] = "limit_exceeded"
         status, code = 429, "source_quota_spent"
-    elif failure.status == 422:
+    elif error.status == 422:
         status, code = 422, "source_refused"
         problems.append(problem(("body",), detail, code))
     else:
         status, code = 502, "source_refused"
-    return answer(request, Refusal(status, code, detail, problems=problems, headers=headers))
+    return Refusal(status, code, detail, problems=problems, headers=headers)
 
 
-async def _storage_unavailable(request: Request, error: Exception) -> Response:
+def _storage_unavailable(_: Request, error: StorageUnavailable) -> Refusal:
     log.warning("api.storage_unavailable", error=str(error))
-    return _unavailable(request, "storage_unavailable", "the file store does not answer; try again")
+    return _unavailable("storage_unavailable", "the file store does not answer; try again")
 
 
-def _unavailable(request: Request, code: str, detail: str) -> Response:
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    return answer(request, Refusal(503, code, detail, headers=headers))
+def _unavailable(code: str, detail: str) -> Refusal:
+    return Refusal(503, code, detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def _plain(status: int, code: str) -> Callable[[Request, Exception], Refusal]:
+    return lambda _, error: Refusal(status, code, str(error))
+
+
+_REFUSALS: Mapping[type[Exception], Callable[[Request, Any], Refusal]] = {
+    Refusal: lambda _, refusal: refusal,
+    HTTPException: _http,
+    KeyReused: _key_reused,
+    KeySpent: _key_spent,
+    StoreFull: _store_full,
+    StoreUnavailable: _store_unavailable,
+    StorageUnavailable: _storage_unavailable,
+    SourceError: _source_failed,
+    LimitReached: _limit_reached,
+    NotInPlan: _plain(403, "not_in_plan"),
+    CreditsSpent: _plain(402, "credits_spent"),
+    EndpointDisabled: _plain(409, "endpoint_disabled"),
+    TooManyEndpoints: _plain(409, "too_many_endpoints"),
+}
+"""All expected errors, except that of a wrong query string, and their answers."""
 
 
 async def handle(request: Request, error: Exception) -> Response:
-    """Returns the app's answer to an error. Raises the error if the app has no handler for it."""
-    handlers = cast("FastAPI", request.app).exception_handlers
-    for kind in type(error).__mro__:
-        handler = handlers.get(kind)
-        if handler is not None:
-            found = handler(request, error)
-            return cast("Response", await found if iscoroutine(found) else found)
-    raise error
+    """Returns the answer to an expected error. Raises any other error again."""
+    if isinstance(error, RequestValidationError):
+        # The framework validates the query string before the handler checks the key. A caller
+        # without a right key must learn only that.
+        try:
+            if request.method in ("GET", "HEAD"):
+                await run(request, auth.reader_call(request))
+            else:
+                await auth.identify(request)
+        except Exception as refused:  # noqa: BLE001 - raised again if no answer is known
+            return await handle(request, refused)
+        found = error.errors()
+        problems = [problem(entry["loc"], entry["msg"], entry["type"]) for entry in found]
+        return answer(request, invalid(problems))
+    refusal_of = next((_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS), None)
+    if refusal_of is None:
+        raise error
+    return answer(request, refusal_of(request, error))
 
 
 def install(app: FastAPI) -> None:
-    """Registers the handlers of all expected errors; they answer in the error shape of the path."""
-    app.add_exception_handler(Refusal, _refused)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(KeyReused, _key_reused)
-    app.add_exception_handler(KeySpent, _key_spent)
-    app.add_exception_handler(StoreFull, _store_full)
-    app.add_exception_handler(StoreUnavailable, _store_unavailable)
-    app.add_exception_handler(StorageUnavailable, _storage_unavailable)
-    app.add_exception_handler(SourceError, _source_failed)
-    app.add_exception_handler(LimitReached, _limit_reached)
-    app.add_exception_handler(NotInPlan, _not_in_plan)
-    app.add_exception_handler(CreditsSpent, _credits_spent)
+    """Makes `handle` answer all expected errors of the app's handlers."""
+    for kind in (*_REFUSALS, RequestValidationError):
+        app.add_exception_handler(kind, handle)

@@ -21,7 +21,7 @@ from exporter.api.surface import Answer, Body, Operation
 from exporter.core import events as event_names
 from exporter.errors import FieldProblem, problem, within
 from exporter.webhooks.endpoint_store import DEFAULT_ROTATION_GRACE, MAX_ROTATION_GRACE
-from exporter.webhooks.endpoints import DisableReason, Endpoint, TooManyEndpoints
+from exporter.webhooks.endpoints import DisableReason, Endpoint
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -197,17 +197,14 @@ def create(request: Request, body: TheBody) -> Response:
     events = event_names.DEFAULT_EVENTS
     if asked.events is not None:
         events = event_names.check_events(asked.events)
-    try:
-        endpoint = endpoints_of(request).create(
-            caller.user_id,
-            asked.url,
-            events=events,
-            ordered=asked.ordered,
-            include_download_url=asked.include_download_url,
-            description=asked.description,
-        )
-    except TooManyEndpoints as error:
-        raise Refusal(409, "too_many_endpoints", str(error)) from None
+    endpoint = endpoints_of(request).create(
+        caller.user_id,
+        asked.url,
+        events=events,
+        ordered=asked.ordered,
+        include_download_url=asked.include_download_url,
+        description=asked.description,
+    )
     _log("endpoint.created", endpoint.id, caller.user_id)
     place = responses.address(service_of(request), f"/v1/webhook-endpoints/{endpoint.id}")
     made = WebhookEndpointMade(**_fields(endpoint), secret=endpoint.secrets[0].value)

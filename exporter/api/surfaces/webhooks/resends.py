@@ -17,7 +17,6 @@ from starlette.responses import Response
 from exporter.api import auth, errors, headers, responses
 from exporter.api.bodies import TheBody, parse
 from exporter.api.openapi import bounds
-from exporter.api.refusal import Refusal
 from exporter.api.state import deliveries_of, endpoints_of, limits_of, service_of
 from exporter.api.surface import Answer, Body, Operation
 from exporter.api.surfaces.webhooks import deliveries, endpoints
@@ -28,7 +27,7 @@ from exporter.errors import FieldProblem, problem
 from exporter.store.redis.api_keys import ApiKey
 from exporter.webhooks.deliveries import Delivery
 from exporter.webhooks.delivery_store import MAX_RECOVERED
-from exporter.webhooks.endpoints import Endpoint, EndpointDisabled
+from exporter.webhooks.endpoints import Endpoint
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
@@ -87,10 +86,7 @@ def test(request: Request, endpoint_id: str) -> Response:
     caller = auth.writer(request)
     endpoint = endpoints.owned(request, caller.user_id, endpoint_id)
     _count_request(request, caller, endpoint)
-    try:
-        delivery = deliveries_of(request).send_test(endpoint)
-    except EndpointDisabled as error:
-        raise _disabled(error) from None
+    delivery = deliveries_of(request).send_test(endpoint)
     log.info("endpoint.tested", endpoint_id=endpoint.id, user_id=caller.user_id)
     return _accepted(request, delivery)
 
@@ -115,10 +111,7 @@ def recover(request: Request, endpoint_id: str, body: TheBody) -> Response:
     since = timestamps.parse(asked.since)
     endpoint = endpoints.owned(request, caller.user_id, endpoint_id)
     _count_request(request, caller, endpoint)
-    try:
-        recovered = deliveries_of(request).recover(endpoint.id, since)
-    except EndpointDisabled as error:
-        raise _disabled(error) from None
+    recovered = deliveries_of(request).recover(endpoint.id, since)
     log.info(
         "endpoint.recovered", endpoint_id=endpoint.id, user_id=caller.user_id, deliveries=recovered
     )
@@ -134,10 +127,7 @@ def redeliver(request: Request, delivery_id: str) -> Response:
     delivery = deliveries.owned(request, caller.user_id, delivery_id)
     endpoint = endpoints_of(request).find(delivery.endpoint_id, caller.user_id)
     _count_request(request, caller, endpoint)
-    try:
-        again = deliveries_of(request).redeliver(delivery.id)
-    except EndpointDisabled as error:
-        raise _disabled(error) from None
+    again = deliveries_of(request).redeliver(delivery.id)
     if again is None:
         raise deliveries.missing(delivery_id)
     log.info(
@@ -171,10 +161,6 @@ def _count_request(request: Request, caller: ApiKey, endpoint: Endpoint | None) 
                 f" {math.ceil(window.retry_after)} s",
                 retry_after=window.retry_after,
             )
-
-
-def _disabled(error: EndpointDisabled) -> Refusal:
-    return Refusal(409, "endpoint_disabled", str(error))
 
 
 def _accepted(request: Request, delivery: Delivery) -> Response:
