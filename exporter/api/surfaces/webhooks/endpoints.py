@@ -208,7 +208,7 @@ def create(request: Request, body: TheBody) -> Response:
     _log("endpoint.created", endpoint.id, caller.user_id)
     place = responses.address(service_of(request), f"/v1/webhook-endpoints/{endpoint.id}")
     made = WebhookEndpointMade(**_fields(endpoint), secret=endpoint.secrets[0].value)
-    return responses.reply(made, 201, {"Location": place, "Cache-Control": "no-store"})
+    return responses.reply(made, 201, {"Location": place})
 
 
 def _find_problems(request: Request, fields: Mapping[str, Any]) -> list[FieldProblem]:
@@ -247,7 +247,7 @@ def secret(request: Request, endpoint_id: str) -> Response:
     The API key needs the scope `write`, because the secret allows its holder to forge webhooks.
     """
     caller = auth.writer(request)
-    return _with_secret(owned(request, caller.user_id, endpoint_id))
+    return responses.reply(_secret(owned(request, caller.user_id, endpoint_id)))
 
 
 def rotate(request: Request, endpoint_id: str, body: TheBody) -> Response:
@@ -263,7 +263,7 @@ def rotate(request: Request, endpoint_id: str, body: TheBody) -> Response:
     if endpoint is None:
         raise missing(endpoint_id)
     _log("endpoint.rotated", endpoint.id, caller.user_id)
-    return _with_secret(endpoint)
+    return responses.reply(_secret(endpoint))
 
 
 def disable(request: Request, endpoint_id: str) -> Response:
@@ -317,10 +317,6 @@ def _switched(endpoint: Endpoint | None, endpoint_id: str) -> Response:
         endpoint.user_id,
     )
     return responses.reply(view(endpoint))
-
-
-def _with_secret(endpoint: Endpoint) -> Response:
-    return responses.reply(_secret(endpoint), headers={"Cache-Control": "no-store"})
 
 
 def _log(event: str, endpoint_id: str, user_id: str) -> None:
