@@ -59,7 +59,8 @@ class ExpiredListing(msgspec.Struct):
     total_pages: int
 
 
-async def expired_jobs(
+@searches.waits_for_source
+def expired_jobs(
     request: Request,
     since: Annotated[
         timestamps.Moment,
@@ -72,14 +73,10 @@ async def expired_jobs(
     limit: Annotated[int, Query(ge=1, le=MAX_EXPIRED_PAGE_SIZE)] = MAX_EXPIRED_PAGE_SIZE,
 ) -> Response:
     """Lists the ids of the postings that have expired since the time `since`. Free."""
-
-    def ask() -> Response:
-        caller, service = usage.reader(request), service_of(request)
-        caller.plan.check("expired")
-        listing = searches.source_of(service).listing({"expired_since": since}, page, limit)
-        return searches.json_response(listing.body)
-
-    return await searches.run_in_thread(request, ask)
+    caller, service = usage.reader(request), service_of(request)
+    caller.plan.check("expired")
+    listing = searches.source_of(service).listing({"expired_since": since}, page, limit)
+    return searches.json_response(listing.body)
 
 
 async def export_expired(request: Request, body: TheBody) -> Response:

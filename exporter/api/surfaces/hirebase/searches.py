@@ -6,8 +6,9 @@ longer. Postings are returned byte for byte as the source wrote them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import functools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, ParamSpec, TypeVar, cast
 
 import msgspec
 from anyio import to_thread
@@ -25,6 +26,9 @@ from exporter.core import limits
 from exporter.errors import FieldProblem, QueryError, problem
 from exporter.service.exports import ExportService
 from exporter.sources.hirebase import HirebaseSource
+
+P = ParamSpec("P")
+Found = TypeVar("Found")
 
 MAX_CONCURRENT_SOURCE_REQUESTS = 16
 """Concurrent requests of one process to sources while callers wait for the response.
@@ -79,149 +83,125 @@ TOTALS_EXAMPLE = {"total_count": 1204, "page": 1, "limit": 1, "total_pages": 120
 _LISTING = {"jobs": [_POSTING], **TOTALS_EXAMPLE, "company_count": 310}
 
 
-async def run_in_thread(request: Request, ask: Callable[[], Response]) -> Response:
-    """Runs `ask` in one of the threads that may wait for sources."""
-    return await to_thread.run_sync(ask, limiter=request.app.state.askers)
+def waits_for_source(handler: Callable[P, Response]) -> Callable[P, Awaitable[Response]]:
+    """Makes a handler run in one of the threads that may wait for sources."""
+
+    @functools.wraps(handler)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> Response:
+        request = cast("Request", args[0] if args else kwargs["request"])
+        call = functools.partial(handler, *args, **kwargs)
+        return await to_thread.run_sync(call, limiter=request.app.state.askers)
+
+    return run
 
 
-async def search(request: Request, body: TheBody) -> Response:
+@waits_for_source
+def search(request: Request, body: TheBody) -> Response:
     """Returns a page of the matching postings; `limit` is 1 to 100, by default 10.
 
     A metered key pays one credit for each posting returned, and its `limit` must not exceed the
     credits that it has left.
     """
-
-    def ask() -> Response:
-        caller, service = usage.reader(request), service_of(request)
-        caller.plan.check("search")
-        asked = parse(
-            request, body, JobSearch, check=lambda fields: _find_problems(request, fields)
-        )
-        page, limit = asked.page or 1, asked.limit or DEFAULT_PAGE_SIZE
-        if limit > MAX_PAGE_SIZE:
-            raise errors.invalid(_find_problems(request, asked.model_dump(exclude_none=True)))
-        usage.check_balance(request, caller, usage.JOBS, limit)
-        source = source_of(service)
-        try:
-            query = source.search(
-                _source_query(service, asked), service.clock.now(), user_id=""
-            ).query
-        except QueryError as error:
-            raise tasks.to_refusal(service, error.problems) from None
-        listing = usage.ask_and_charge(
-            request,
-            caller,
-            usage.JOBS,
-            limit,
-            lambda: source.listing(query, page, limit),
-            lambda found: found.rows,
-        )
-        return json_response(listing.body)
-
-    return await run_in_thread(request, ask)
+    caller, service = usage.reader(request), service_of(request)
+    caller.plan.check("search")
+    asked = parse(request, body, JobSearch, check=lambda fields: _find_problems(request, fields))
+    page, limit = asked.page or 1, asked.limit or DEFAULT_PAGE_SIZE
+    if limit > MAX_PAGE_SIZE:
+        raise errors.invalid(_find_problems(request, asked.model_dump(exclude_none=True)))
+    usage.check_balance(request, caller, limit)
+    source = source_of(service)
+    try:
+        query = source.search(_source_query(service, asked), service.clock.now(), user_id="").query
+    except QueryError as error:
+        raise tasks.to_refusal(service, error.problems) from None
+    listing = usage.ask_and_charge(
+        request, caller, limit, lambda: source.listing(query, page, limit), lambda found: found.rows
+    )
+    return json_response(listing.body)
 
 
-async def estimate(request: Request, body: TheBody) -> Response:
+@waits_for_source
+def estimate(request: Request, body: TheBody) -> Response:
     """Returns the price of an export: the number of matching postings, at most `limit`. Free.
 
     Without a limit, all matching postings are counted, because an export without a limit writes all
     of them. The vendor does not document this case; a search without a limit returns only 10.
     """
-
-    def ask() -> Response:
-        caller = usage.reader(request, limits.ESTIMATE_RATE)
-        service = service_of(request)
-        asked = parse(
-            request,
-            body,
-            JobSearch,
-            check=lambda fields: _find_problems(request, fields, max_limit=None),
+    caller, service = usage.reader(request, limits.ESTIMATE_RATE), service_of(request)
+    asked = parse(
+        request,
+        body,
+        JobSearch,
+        check=lambda fields: _find_problems(request, fields, max_limit=None),
+    )
+    name = service.config.surfaces.hirebase
+    try:
+        cost = service.estimate(
+            name, _source_query(service, asked), user_id=caller.user_id, plan=caller.plan
         )
-        name = service.config.surfaces.hirebase
-        try:
-            cost = service.estimate(
-                name, _source_query(service, asked), user_id=caller.user_id, plan=caller.plan
-            )
-        except QueryError as error:
-            raise tasks.to_refusal(
-                service, [_drop_search_prefix(one) for one in error.problems]
-            ) from None
-        if cost is None:
-            raise Refusal(422, "not_counted", f"the source {name!r} does not count its postings")
-        usage.add_usage_headers(request, caller, usage.JOBS)
-        return responses.reply(Estimate(cost))
-
-    return await run_in_thread(request, ask)
+    except QueryError as error:
+        raise tasks.to_refusal(
+            service, [_drop_search_prefix(one) for one in error.problems]
+        ) from None
+    if cost is None:
+        raise Refusal(422, "not_counted", f"the source {name!r} does not count its postings")
+    usage.add_usage_headers(request, caller, usage.JOBS)
+    return responses.reply(Estimate(cost))
 
 
-async def by_slug(request: Request, company_slug: str, job_slug: str) -> Response:
+@waits_for_source
+def by_slug(request: Request, company_slug: str, job_slug: str) -> Response:
     """Returns the posting with this slug at this company, expired or not."""
-
-    def ask() -> Response:
-        caller = usage.reader(request)
-        caller.plan.check("search")
-        usage.check_balance(request, caller, usage.JOBS, 1)
-        asked = {
-            "company_slugs": [company_slug],
-            "job_slug": job_slug,
-            "include_expired": "true",
-        }
-        source = source_of(service_of(request))
-        listing = usage.ask_and_charge(
-            request,
-            caller,
-            usage.JOBS,
-            1,
-            lambda: source.listing(asked, 1, DEFAULT_PAGE_SIZE),
-            lambda found: found.rows,
-        )
-        return json_response(listing.body)
-
-    return await run_in_thread(request, ask)
+    asked = {"company_slugs": [company_slug], "job_slug": job_slug, "include_expired": "true"}
+    listing = _ask_for_one(
+        request,
+        lambda source: source.listing(asked, 1, DEFAULT_PAGE_SIZE),
+        lambda found: found.rows,
+    )
+    return json_response(listing.body)
 
 
-async def industries(request: Request) -> Response:
+@waits_for_source
+def industries(request: Request) -> Response:
     """Returns the values of the filters `industry` and `sub_industry`. No key is needed.
 
     The source's list is cached for an hour, or longer while the source does not respond. The vendor
     does not publish the shape of this response; the shape here is a guess.
     """
-    return await run_in_thread(request, lambda: _catalogue_response(request, "industries"))
+    return json_response(source_of(service_of(request)).catalogue.body("industries"))
 
 
-async def categories(request: Request) -> Response:
+@waits_for_source
+def categories(request: Request) -> Response:
     """Returns the values of the filter `job_category`. No key is needed.
 
     The age and the shape of the list are as for industries.
     """
-    return await run_in_thread(request, lambda: _catalogue_response(request, "categories"))
+    return json_response(source_of(service_of(request)).catalogue.body("categories"))
 
 
-def _catalogue_response(request: Request, name: str) -> Response:
-    return json_response(source_of(service_of(request)).catalogue.body(name))
-
-
-async def job(request: Request, job_id: str) -> Response:
+@waits_for_source
+def job(request: Request, job_id: str) -> Response:
     """Returns the posting with this id. A metered key pays one credit; a 404 is free."""
+    posting = _ask_for_one(
+        request,
+        lambda source: source.posting(job_id),
+        lambda found: int(found is not None),
+    )
+    if posting is None:
+        raise Refusal(404, "not_found", f"no posting has the id {job_id[:100]!r}")
+    return json_response(bytes(posting))
 
-    def ask() -> Response:
-        caller = usage.reader(request)
-        caller.plan.check("search")
-        usage.check_balance(request, caller, usage.JOBS, 1)
-        source = source_of(service_of(request))
-        posting = usage.ask_and_charge(
-            request,
-            caller,
-            usage.JOBS,
-            1,
-            lambda: source.posting(job_id),
-            lambda found: int(found is not None),
-        )
-        if posting is None:
-            raise Refusal(404, "not_found", f"no posting has the id {job_id[:100]!r}")
-        return json_response(bytes(posting))
 
-    return await run_in_thread(request, ask)
+def _ask_for_one(
+    request: Request, ask: Callable[[HirebaseSource], Found], count: Callable[[Found], int]
+) -> Found:
+    """Returns what the source returns for one posting, which costs at most one credit."""
+    caller = usage.reader(request)
+    caller.plan.check("search")
+    usage.check_balance(request, caller, 1)
+    source = source_of(service_of(request))
+    return usage.ask_and_charge(request, caller, 1, lambda: ask(source), count)
 
 
 def source_of(service: ExportService) -> HirebaseSource:

@@ -126,18 +126,17 @@ def _count_call(request: Request, caller: ApiKey) -> Call[None]:
     return limits_of(request).acquire_call(f"hirebase:{caller.id}", rate).then(check)
 
 
-def check_balance(request: Request, caller: ApiKey, meter: Meter, records: int) -> None:
+def check_balance(request: Request, caller: ApiKey, records: int) -> None:
     """Raises Refusal 429 if the caller's key is metered and has fewer credits than `records`."""
     if caller.plan.metered:
         balance = credits_of(request).balance(caller.id)
         if balance.left is not None and balance.left < records:
-            raise quota_spent(request, caller, meter, records)
+            raise quota_spent(request, caller, JOBS, records)
 
 
 def ask_and_charge(
     request: Request,
     caller: ApiKey,
-    meter: Meter,
     most: int,
     ask: Callable[[], Found],
     count: Callable[[Found], int],
@@ -156,7 +155,7 @@ def ask_and_charge(
     try:
         accounts.charge(caller.id, most, refundable=True)
     except plans.CreditsSpent as error:
-        raise quota_spent(request, caller, meter, error.needed) from None
+        raise quota_spent(request, caller, JOBS, error.needed) from None
     records = 0
     try:
         found = ask()
@@ -166,7 +165,7 @@ def ask_and_charge(
             accounts.refund(caller.id, most - records, records)
         except StoreUnavailable as error:
             log.warning("credits.not_refunded", credits=most - records, reason=str(error))
-    add_usage_headers(request, caller, meter)
+    add_usage_headers(request, caller, JOBS)
     return found
 
 
@@ -217,16 +216,12 @@ def _set_usage_headers(request: Request, caller: ApiKey, meter: Meter, balance: 
         "Meter": meter.event_name,
         "Unit": "jobs",
         "Overage-Mode": "block",
-        "Period-Start": _period_start(caller),
+        "Period-Start": responses.zulu_seconds(caller.created_at),
         "Period-End": PERIOD_END,
     }
     request.state.headers |= {
         f"Hirebase-Usage-{name}": str(value) for name, value in (words | numbers).items()
     }
-
-
-def _period_start(caller: ApiKey) -> str:
-    return responses.naive(caller.created_at)[:19] + "Z"
 
 
 class MeterUsage(msgspec.Struct):
@@ -270,7 +265,7 @@ def summary(request: Request) -> Response:
             stripe_customer_id=None,
             plan_lookup_keys=sorted(features),
             subscription_status="active",
-            period_start=_period_start(caller),
+            period_start=responses.zulu_seconds(caller.created_at),
             period_end=PERIOD_END,
             meters=[
                 MeterUsage(
