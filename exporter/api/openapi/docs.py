@@ -83,6 +83,8 @@ html.dark-mode .swagger-ui table.headers td { color: #e4e6e6; }
 }
 """
 TYPES = {
+    "page.js": "text/javascript",
+    "page.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
     "swagger-ui.css": "text/css",
     "favicon-32x32.png": "image/png",
@@ -93,18 +95,6 @@ TYPES = {
 async def page() -> Response:
     """Answers with the documentation page."""
     return Response(PAGE, media_type="text/html", headers=SECURITY)
-
-
-@router.get("/docs/page.js")
-async def script() -> Response:
-    """Answers with the script that starts Swagger UI on the page."""
-    return _asset(SCRIPT, "text/javascript")
-
-
-@router.get("/docs/page.css")
-async def style() -> Response:
-    """Answers with the changes to Swagger UI's own style."""
-    return _asset(STYLE, "text/css")
 
 
 @router.get("/docs/openapi.json")
@@ -118,17 +108,14 @@ def folded(request: Request) -> Response:
 
 @router.get("/docs/{name}")
 def asset(name: str) -> Response:
-    """Answers with a file of Swagger UI. Raises HTTPException 404 for any other name."""
+    """Answers with a file that the page loads. Raises HTTPException 404 for any other name."""
     if name not in TYPES:
         raise HTTPException(404)
-    return _asset(_read(name), TYPES[name])
+    headers = {"Cache-Control": "max-age=3600", "X-Content-Type-Options": "nosniff"}
+    return Response(_read(name), media_type=TYPES[name], headers=headers)
 
 
 @cache
 def _read(name: str) -> bytes:
-    return (resources.files(PACKAGE) / name).read_bytes()
-
-
-def _asset(content: bytes, media_type: str) -> Response:
-    headers = {"Cache-Control": "max-age=3600", "X-Content-Type-Options": "nosniff"}
-    return Response(content, media_type=media_type, headers=headers)
+    own = {"page.js": SCRIPT, "page.css": STYLE}
+    return own[name] if name in own else (resources.files(PACKAGE) / name).read_bytes()
