@@ -201,38 +201,27 @@ def _operation(path: str, handler: Any, name: str, summary: str, body: Body) -> 
 _OLDER = "/v1/professional_network/job/bulk_collect"
 _NEWER = "/v2/data_requests/job_base"
 
-OPERATIONS = tuple(
-    _operation(*one)
-    for one in (
-        (
-            f"{_OLDER}/filter",
-            by_filter,
-            "collectByFiltersV1",
-            "Collect by filters (older path)",
-            _FILTERS,
-        ),
-        (
-            f"{_OLDER}/id_file",
-            by_id_file,
-            "collectByIdFileV1",
-            "Collect by a file of ids (older path)",
-            _ID_FILE,
-        ),
-        (f"{_NEWER}/filter", by_filter, "collectByFilters", "Collect by filters", _FILTERS),
-        (
-            f"{_NEWER}/es_dsl",
-            by_dsl,
-            "collectByQuery",
-            "Collect by an Elasticsearch query",
-            _DSL,
-        ),
-        (f"{_NEWER}/ids", by_ids, "collectByIds", "Collect by ids", _IDS),
-        (
-            f"{_NEWER}/id_file",
-            by_id_file,
-            "collectByIdFile",
-            "Collect by a file of ids",
-            _ID_FILE,
-        ),
-    )
+OPERATIONS = (
+    _operation(
+        f"{_OLDER}/filter",
+        by_filter,
+        "collectByFiltersV1",
+        "Collect by filters (older path)",
+        _FILTERS,
+    ),
+    _operation(
+        f"{_OLDER}/id_file",
+        by_id_file,
+        "collectByIdFileV1",
+        "Collect by a file of ids (older path)",
+        _ID_FILE,
+    ),
+    _operation(f"{_NEWER}/filter", by_filter, "collectByFilters", "Collect by filters", _FILTERS),
+    _operation(
+        f"{_NEWER}/es_dsl", by_dsl, "collectByQuery", "Collect by an Elasticsearch query", _DSL
+    ),
+    _operation(f"{_NEWER}/ids", by_ids, "collectByIds", "Collect by ids", _IDS),
+    _operation(
+        f"{_NEWER}/id_file", by_id_file, "collectByIdFile", "Collect by a file of ids", _ID_FILE
+    ),
 )
