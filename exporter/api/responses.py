@@ -273,9 +273,18 @@ def wrong_cursor() -> refusal.Refusal:
     return errors.invalid([problem(("query", "cursor"), message)])
 
 
-def next_link(service: ExportService, path: str, limit: int, page: RecordPage) -> dict[str, str]:
-    """Returns the Link header with the URL of the next page; no header on the last page."""
-    if page.next_cursor is None:
+def next_link(
+    service: ExportService,
+    path: str,
+    limit: int,
+    cursor: str | None,
+    given: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """Returns the Link header with the URL of the next page; no header on the last page.
+
+    `given` are the further parameters of the request.
+    """
+    if cursor is None:
         return {}
-    query = urlencode({"limit": min(limit, MAX_PAGE_SIZE), "cursor": page.next_cursor})
+    query = urlencode({**(given or {}), "limit": min(limit, MAX_PAGE_SIZE), "cursor": cursor})
     return {"Link": f'<{address(service, path)}?{query}>; rel="next"'}

@@ -131,7 +131,7 @@ def index(
         one.input.query = responses.listed_query(one.input.query or {})
     return responses.reply(
         views.TaskPage(tasks, page.next_cursor),
-        headers=responses.next_link(service, "/v2/tasks", limit, page),
+        headers=responses.next_link(service, "/v2/tasks", limit, page.next_cursor),
     )
 
 

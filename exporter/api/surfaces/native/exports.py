@@ -216,7 +216,7 @@ def index(
         entry.query = responses.listed_query(entry.query or {})
     return responses.reply(
         views.ExportPage(entries, page.next_cursor),
-        headers=responses.next_link(service, "/v1/exports", limit, page),
+        headers=responses.next_link(service, "/v1/exports", limit, page.next_cursor),
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
-from urllib.parse import urlencode
 
 import msgspec
 from fastapi import Query, Request
@@ -186,10 +186,7 @@ def of_endpoint(
     """Lists the deliveries to one endpoint in any state, newest first."""
     caller, deliveries = auth.reader(request), deliveries_of(request)
     endpoint = endpoints.owned(request, caller.user_id, endpoint_id)
-
-    def read(most: int) -> DeliveryPage:
-        return deliveries.of_endpoint(endpoint.id, limit=most, cursor=cursor, state=state)
-
+    read = partial(deliveries.of_endpoint, endpoint.id, cursor=cursor, state=state)
     path = f"/v1/webhook-endpoints/{endpoint.id}/deliveries"
     return _page(request, path, read, limit, state)
 
@@ -205,10 +202,7 @@ def of_export(
     caller, deliveries = auth.reader(request), deliveries_of(request)
     if service_of(request).find(caller.user_id, export_id) is None:
         raise errors.missing(export_id)
-
-    def read(most: int) -> DeliveryPage:
-        return deliveries.of_export(export_id, limit=most, cursor=cursor, state=state)
-
+    read = partial(deliveries.of_export, export_id, cursor=cursor, state=state)
     return _page(request, f"/v1/exports/{export_id}/deliveries", read, limit, state)
 
 
@@ -220,10 +214,7 @@ def dead(
 ) -> Response:
     """Lists the dead deliveries to all your endpoints, deleted endpoints included, latest first."""
     caller, deliveries = auth.reader(request), deliveries_of(request)
-
-    def read(most: int) -> DeliveryPage:
-        return deliveries.dead(caller.user_id, limit=most, cursor=cursor)
-
+    read = partial(deliveries.dead, caller.user_id, cursor=cursor)
     return _page(request, "/v1/webhook-deliveries", read, limit, DeliveryState(state))
 
 
@@ -253,7 +244,7 @@ def missing(delivery_id: str) -> Refusal:
 def _page(
     request: Request,
     path: str,
-    read: Callable[[int], DeliveryPage],
+    read: Callable[..., DeliveryPage],
     limit: int,
     state: DeliveryState | None,
 ) -> Response:
@@ -261,19 +252,14 @@ def _page(
 
     Raises Refusal 422 for an invalid cursor.
     """
-    limit = min(limit, responses.MAX_PAGE_SIZE)
     try:
-        page = read(limit)
+        page = read(limit=min(limit, responses.MAX_PAGE_SIZE))
     except ValueError:
         raise responses.wrong_cursor() from None
-    headers = {}
-    if page.next_cursor is not None:
-        given = {"state": state} if state else {}
-        query = urlencode({**given, "limit": limit, "cursor": page.next_cursor})
-        headers["Link"] = f'<{responses.address(service_of(request), path)}?{query}>; rel="next"'
+    given = {"state": state} if state else {}
     return responses.reply(
         WebhookDeliveries([_summary(one) for one in page.deliveries], page.next_cursor),
-        headers=headers,
+        headers=responses.next_link(service_of(request), path, limit, page.next_cursor, given),
     )
 
 
