@@ -56,6 +56,15 @@ def problems(client: redis.Redis, names: KeyNames) -> Sequence[Diagnosis]:
     Raises RedisError if Redis does not answer.
     """
     found = cast("bytes | None", client.get(names("schema")))
+    if found is not None and not found.isdigit():
+        return [
+            Diagnosis(
+                f"{names('schema')} is {found[:80].decode(errors='replace')!r} and not a version: another program writes "
+                "into this database of Redis",
+                "give the service a database of its own",
+                is_permanent=True,
+            )
+        ]
     if found is not None and int(found) > VERSION:
         return [
             Diagnosis(

@@ -66,6 +66,15 @@ def test_records_of_a_newer_release_are_refused(client: redis.Redis) -> None:
     assert client.get("{exporter}:schema") == b"2"
 
 
+def test_a_version_of_another_program_is_refused(client: redis.Redis) -> None:
+    # Given
+    client.set("{exporter}:schema", "x")
+    # When / Then
+    with pytest.raises(ConfigurationError, match=r"'x' and not a version: another program"):
+        RedisStore(client).check()
+    assert client.get("{exporter}:schema") == b"x"
+
+
 @pytest.mark.parametrize("prefix", ["exporter", "staging"])
 def test_records_of_the_release_before_are_refused_until_they_are_upgraded(
     client: redis.Redis, old: Dump, prefix: str
