@@ -156,19 +156,6 @@ def test_reading_needs_the_scope_read_and_the_rest_needs_write(
     assert passed.status_code not in (401, 403)
 
 
-def test_who_has_no_key_is_told_so_before_what_is_wrong_with_the_body(
-    keyless: httpx.Client,
-) -> None:
-    # When
-    statuses = [
-        keyless.post("/v2/jobs/export", content=b"{").status_code,
-        keyless.post("/v1/exports", json={"source": "moon"}).status_code,
-    ]
-
-    # Then
-    assert statuses == [401, 401]
-
-
 def test_on_every_operation_the_key_is_checked_before_the_request(
     api: Service, keyless: httpx.Client
 ) -> None:

@@ -147,16 +147,3 @@ def test_nothing_else_of_the_package_is_served(api: Service, name: str) -> None:
     # Then
     assert answer.status_code == 404
     assert answer.json()["detail"].startswith("nothing is at")
-
-
-def test_the_page_works_under_the_path_that_a_proxy_puts_before_it() -> None:
-    # Given
-    page = "https://example.com/exports/docs"
-    links = Links()
-    links.feed(docs.PAGE.decode())
-
-    # When
-    loaded = [urljoin(page, url) for url in links.urls]
-
-    # Then
-    assert all(url.startswith("https://example.com/exports/docs/") for url in loaded)

@@ -30,16 +30,6 @@ def test_the_file_has_the_name_of_the_request(
     assert result["file_name"] == wanted.format(export_id[:8])
 
 
-def test_a_wrong_name_is_named_with_the_other_wrong_fields(api: Service) -> None:
-    """Given a file_name with a folder and a wrong limit, then both are named."""
-    answer = api.http.post(PATH, json={**BODY, "file_name": "a/jobs", "limit": 0})
-    assert answer.status_code == 422
-    found = {one["pointer"]: one["detail"] for one in answer.json()["errors"]}
-    assert found.keys() == {"/file_name", "/limit"}
-    assert "without a folder" in found["/file_name"]
-    assert api.http.get(PATH).json()["exports"] == []
-
-
 def test_the_same_request_under_another_name_is_another_request(api: Service) -> None:
     """Given an Idempotency-Key, when it is used with another file_name, then it is refused."""
     headers = {"Idempotency-Key": "once"}

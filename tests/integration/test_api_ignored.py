@@ -117,16 +117,6 @@ def test_a_name_of_a_parameter_cannot_add_a_header(api: Service) -> None:
     assert "x-evil" not in answer.headers
 
 
-@pytest.mark.parametrize("path", ["/v1/exports", "/v1/exports/estimate"])
-def test_a_caller_without_a_key_learns_only_that(api: Service, path: str) -> None:
-    # When
-    answer = api.http.post(path, params={UNKNOWN: "x"}, headers={"X-API-Key": "wrong"})
-
-    # Then
-    assert answer.status_code == 401
-    assert UNKNOWN not in answer.text
-
-
 def test_an_unknown_field_is_an_error_that_names_it_in_every_body(api: Service) -> None:
     for operation in operations(api):
         for place in range(len(list(objects(operation.example)))):
@@ -300,16 +290,6 @@ def test_a_get_of_an_operation_is_405_and_not_looked_up_as_an_id(
     assert answer.headers["Allow"] == allowed
 
 
-@pytest.mark.parametrize("root", ["/v1/exports", "/v2/tasks"])
-def test_a_wrong_method_on_an_id_is_405(api: Service, root: str) -> None:
-    # When
-    answer = api.http.put(f"{root}/{IDS['export_id']}")
-
-    # Then
-    assert answer.status_code == 405
-    assert answer.headers["Allow"] == "DELETE, GET, HEAD"
-
-
 MISSPELT = ["_id", "job_titel", "salary_range.min"]
 
 
@@ -331,21 +311,6 @@ def test_a_column_that_the_source_does_not_have_is_an_error_with_the_similar_one
     assert "unknown column 'job_titel': did you mean 'job_title'" in first["detail"]
     assert "did you mean 'salary_range'?" in second["detail"]
     assert "has _id, company_name," in second["detail"]
-
-
-def test_a_task_with_a_column_that_the_source_does_not_have_is_refused(api: Service) -> None:
-    # Given
-    path, body = CREATED["hirebase"]
-
-    # When
-    answer = api.http.post(path, json={**body, "columns": MISSPELT})
-
-    # Then
-    assert answer.status_code == 422
-    assert [entry["loc"] for entry in answer.json()["detail"]] == [
-        ["body", "columns", 1],
-        ["body", "columns", 2],
-    ]
 
 
 def test_columns_of_the_vendor_and_of_the_settings_are_accepted(api: Service) -> None:

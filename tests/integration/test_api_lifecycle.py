@@ -384,22 +384,6 @@ def test_only_what_failed_or_was_canceled_can_be_tried_again(api: Service) -> No
 # -- waiting ---------------------------------------------------------------------------------------
 
 
-def test_a_poll_that_waits_is_answered_when_the_export_ends(api: Service) -> None:
-    # Given
-    export_id = create(api, "native").json()["id"]
-    timer = threading.Timer(0.3, lambda: api.finish(export_id))
-    timer.start()
-    began = time.monotonic()
-
-    # When
-    answer = api.http.get(f"/v1/exports/{export_id}?wait=30", timeout=40)
-
-    # Then
-    assert answer.json()["state"] == "finished"
-    assert 0.2 < time.monotonic() - began < 10
-    timer.join()
-
-
 def test_a_poll_that_waits_in_vain_is_answered_all_the_same(api: Service) -> None:
     # Given
     export_id = create(api, "native").json()["id"]

@@ -124,38 +124,7 @@ def test_a_wrong_field_is_named_in_the_surfaces_own_shape_and_nothing_is_recorde
     assert is_empty(api)
 
 
-@pytest.mark.parametrize("surface", SURFACES)
-def test_all_wrong_fields_are_named_at_once(api: Service, surface: str) -> None:
-    # Given
-    path, _ = CREATED[surface]
-    name = "query" if surface == "native" else "search"
-    asked = {name: {"colour": 1, "limit": 0}, "format": "xlsx", "priority": 11}
-    if surface == "native":
-        asked["source"] = "board"
-
-    # When
-    answer = api.http.post(path, json=asked)
-
-    # Then
-    check_shape(surface, answer, 422)
-    for field in ("colour", "limit", "format", "priority"):
-        assert field in answer.text
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"{",
-        b"\xff\xfe{}",
-        b'{"search": NaN, "format": "csv"}',
-        b'{"search": {"yoe": {"min": Infinity}}, "format": "csv"}',
-        b'{"search": {"job_titles": "\\ud800"}, "format": "csv"}',
-        b"[" * 100_000,
-        b"search=x&format=csv",
-    ],
-    ids=["empty", "cut", "utf-16", "nan", "infinity", "half-a-surrogate", "deep", "form"],
-)
+@pytest.mark.parametrize("text", [b"{", b"[" * 100_000], ids=["cut", "deep"])
 @pytest.mark.parametrize(("surface", "status"), [("hirebase", 422), ("native", 400)], ids=SURFACES)
 def test_a_body_that_is_no_json_is_refused(
     api: Service, surface: str, status: int, text: bytes
@@ -183,25 +152,6 @@ def test_json_that_is_no_object_is_refused(api: Service, surface: str, text: byt
     # Then
     error = check_shape(surface, answer, 422)
     assert "object" in json.dumps(error)
-    assert is_empty(api)
-
-
-@pytest.mark.parametrize(("surface", "status"), [("hirebase", 422), ("native", 415)], ids=SURFACES)
-def test_a_body_of_another_type_is_refused_naming_the_header(
-    api: Service, surface: str, status: int
-) -> None:
-    # Given
-    path, body = CREATED[surface]
-    text = json.dumps(body)
-
-    # When
-    refused = api.http.post(
-        path, content=text, headers={"Content-Type": "application/x-www-form-urlencoded"}
-    )
-
-    # Then
-    check_shape(surface, refused, status)
-    assert "content-type" in refused.text.casefold()
     assert is_empty(api)
 
 
@@ -246,19 +196,6 @@ def test_a_body_over_a_mebibyte_is_refused(api: Service, surface: str, announced
     assert str(MAX_BODY_BYTES) in error["detail"]
     assert is_empty(api)
     assert api.http.post(path, content=fits, headers=JSON).status_code == 202
-
-
-@pytest.mark.parametrize("surface", SURFACES)
-def test_nonsense_in_bulk_gets_a_short_answer(api: Service, surface: str) -> None:
-    # Given
-    path, body = CREATED[surface]
-
-    # When
-    answer = api.http.post(path, json={**body, **{f"field{n}": n for n in range(50_000)}})
-
-    # Then
-    check_shape(surface, answer, 422)
-    assert len(answer.content) < 50_000
 
 
 @pytest.mark.parametrize("surface", SURFACES)

@@ -206,28 +206,6 @@ def test_events_that_cannot_be_told_are_refused(
     assert desk.http.get(ENDPOINTS).json() == {"endpoints": []}
 
 
-def test_all_wrong_fields_are_named_at_once(desk: Hooked) -> None:
-    # Given
-    hook = {"webhook_url": "https://10.0.0.1/", "webhook_events": ["x"]}
-    wrong = {"format": "xlsx", "priority": 11, **hook}
-
-    # When
-    native = desk.http.post("/v1/exports", json={**SEARCH, **wrong})
-    hirebase = desk.http.post("/v2/jobs/export", json={"search": {"colour": 1}, **wrong})
-    pipeline = _query(desk, {"format": "xlsx", **hook}, {})
-
-    # Then
-    assert {entry["pointer"] for entry in native.json()["errors"]} == {
-        "/webhook_url", "/webhook_events", "/format", "/priority",
-    }  # fmt: skip
-    assert {entry["loc"][1] for entry in hirebase.json()["detail"]} == {
-        "webhook_url", "webhook_events", "format", "priority", "search",
-    }  # fmt: skip
-    assert {entry["field"] for entry in pipeline.json()["errors"]} == {
-        "webhook_url", "webhook_events", "format",
-    }  # fmt: skip
-
-
 def test_exports_with_one_url_share_its_endpoint_and_two_users_do_not(desk: Hooked) -> None:
     # When
     first, second = desk.create(webhook_url=URL), desk.create(webhook_url=URL)

@@ -409,19 +409,6 @@ def test_a_key_that_only_reads_sees_endpoints_and_deliveries_and_no_secret(desk:
         assert made["secret"] not in answer.text
 
 
-def test_without_a_key_nothing_is_shown(desk: Hooked) -> None:
-    # Given
-    made = desk.register()
-    for method, path, _ in OF_ENDPOINT:
-        # When
-        answer = desk.http.request(
-            method, f"{ENDPOINTS}/{made['id']}{path}", headers={"X-API-Key": "exp_wrong"}
-        )
-
-        # Then
-        check_shape("native", answer, 401)
-
-
 def test_what_is_done_to_endpoints_is_logged_without_url_and_secret(desk: Hooked) -> None:
     # When
     with captured_logs() as lines:
