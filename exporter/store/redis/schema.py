@@ -57,10 +57,11 @@ def problems(client: redis.Redis, names: KeyNames) -> Sequence[Diagnosis]:
     """
     found = cast("bytes | None", client.get(names("schema")))
     if found is not None and not found.isdigit():
+        shown = found[:80].decode(errors="replace")
         return [
             Diagnosis(
-                f"{names('schema')} is {found[:80].decode(errors='replace')!r} and not a version: another program writes "
-                "into this database of Redis",
+                f"{names('schema')} is {shown!r} and not a version: another program writes into "
+                "this database of Redis",
                 "give the service a database of its own",
                 is_permanent=True,
             )
