@@ -143,16 +143,9 @@ class Deliveries:
         """
         message_id = f"msg_test_{secrets.token_hex(12)}"
         body = messages.test_body(endpoint, datetime.now(UTC))
-        with errors.translate_errors():
-            self._send_test(
-                args=[
-                    endpoint.id,
-                    message_id,
-                    body,
-                    records.millis(self._keep),
-                    self._kept_deliveries,
-                ]
-            )
+        self._send_test(
+            endpoint.id, message_id, body, records.millis(self._keep), self._kept_deliveries
+        )
         delivery = self.find(f"{message_id}.{endpoint.id}")
         if delivery is None:
             raise EndpointDisabled(f"endpoint {endpoint.id} is deleted, so it cannot be tested")
@@ -166,11 +159,8 @@ class Deliveries:
         `before` is the number of deliveries that the same recovery made due already.
         """
         most = MAX_RECOVERED - (before or 0)
-        with errors.translate_errors():
-            redone = cast(
-                "int",
-                self._redo(args=[endpoint_id, int(before is not None), most, before or 0, *ids]),
-            )
+        only_failed = int(before is not None)
+        redone: int = self._redo(endpoint_id, only_failed, most, before or 0, *ids)
         if redone < 0:
             raise EndpointDisabled(
                 f"endpoint {endpoint_id} is disabled or deleted, so nothing is sent to it: enable "

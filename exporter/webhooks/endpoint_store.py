@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import redis
 import structlog
@@ -185,19 +185,8 @@ class Endpoints:
         if secret is not None:
             signatures.decode_secret(secret)
         most = limits.SIGNING_SECRETS.default
-        with errors.translate_errors():
-            fields = cast(
-                "list[bytes]",
-                self._rotate(
-                    args=[
-                        endpoint_id,
-                        user_id,
-                        secret or signatures.new_secret(),
-                        records.micros(grace),
-                        most,
-                    ]
-                ),
-            )
+        new_secret = secret or signatures.new_secret()
+        fields = self._rotate(endpoint_id, user_id, new_secret, records.micros(grace), most)
         if len(fields) == 1:
             raise limits.LimitReached(
                 limits.SIGNING_SECRETS,
@@ -213,7 +202,7 @@ class Endpoints:
         A pending delivery becomes dead when its next attempt is due, and can be recovered after the
         endpoint is enabled. Returns None if the user has no such endpoint.
         """
-        return self._switch_endpoint(endpoint_id, user_id, "disable")
+        return self._to_endpoint(endpoint_id, self._switch(endpoint_id, user_id, "disable"))
 
     def enable(self, endpoint_id: str, user_id: str) -> Endpoint | None:
         """Enables an endpoint, so that later events are sent to it, and returns the endpoint.
@@ -221,15 +210,14 @@ class Endpoints:
         The reason for which it was disabled does not matter. Returns None if the user has no such
         endpoint.
         """
-        return self._switch_endpoint(endpoint_id, user_id, "enable")
+        return self._to_endpoint(endpoint_id, self._switch(endpoint_id, user_id, "enable"))
 
     def delete(self, endpoint_id: str, user_id: str) -> bool:
         """Deletes an endpoint, so that nothing more is sent to it, and returns True.
 
         Returns False, and changes nothing, if the user has no such endpoint.
         """
-        with errors.translate_errors():
-            return bool(self._switch(args=[endpoint_id, user_id, "delete"]))
+        return bool(self._switch(endpoint_id, user_id, "delete"))
 
     def _make_endpoint(
         self,
@@ -247,8 +235,7 @@ class Endpoints:
         ]  # fmt: skip
         for name, value in fields.items():
             arguments += [name, value]
-        with errors.translate_errors():
-            result, *answer = cast("list[Any]", self._make(args=arguments))
+        result, *answer = self._make(*arguments)
         if result == b"full" and not registered:
             raise limits.LimitReached(
                 limit,
@@ -265,18 +252,12 @@ class Endpoints:
         assert endpoint is not None
         return endpoint
 
-    def _switch_endpoint(self, endpoint_id: str, user_id: str, action: str) -> Endpoint | None:
-        with errors.translate_errors():
-            fields = self._switch(args=[endpoint_id, user_id, action])
-        return self._to_endpoint(endpoint_id, fields)
-
-    def _to_endpoint(self, endpoint_id: str, fields: object) -> Endpoint | None:
-        pairs = cast("list[bytes]", fields)
-        if not pairs:
+    def _to_endpoint(self, endpoint_id: str, fields: Sequence[bytes]) -> Endpoint | None:
+        if not fields:
             return None
         with errors.translate_errors():
             seconds, _ = self._client.time()
-        return read(endpoint_id, records.pairs(pairs), datetime.fromtimestamp(seconds, UTC))
+        return read(endpoint_id, records.pairs(fields), datetime.fromtimestamp(seconds, UTC))
 
 
 def read(endpoint_id: str, fields: Mapping[bytes, bytes], now: datetime) -> Endpoint:

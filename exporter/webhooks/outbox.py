@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 import redis
@@ -41,10 +41,6 @@ MAX_LOST_WORKERS = 10
 
 An attempt has no result if its worker is lost, for example killed.
 """
-
-
-MAX_USER_ATTEMPTS = limits.USER_ATTEMPTS.default
-"""Most attempts of one user that run at once, in all processes together, by default."""
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -93,7 +89,7 @@ class Outbox:
         *,
         keep: timedelta = DELIVERY_RETENTION,
         url_endpoint_ttl: timedelta = URL_ENDPOINT_TTL,
-        user_limit: int = MAX_USER_ATTEMPTS,
+        user_limit: int = limits.USER_ATTEMPTS.default,
         kept_deliveries: int = limits.KEPT_DELIVERIES.default,
     ) -> None:
         self._client, self._names = client, names
@@ -132,17 +128,18 @@ class Outbox:
         `bodies` maps endpoint ids to JSON bodies; endpoints that are disabled or deleted are
         skipped. Returns False, and changes nothing, if `event` is no longer the oldest event.
         """
-        arguments: list[str | bytes | int] = [
+        entries: list[str | bytes] = []
+        for endpoint_id, body in bodies.items():
+            entries += [endpoint_id, body]
+        count: int = self._fan_out(
             event.message_id,
             int(event.type in TERMINAL_EVENTS),
             self._keep,
             self._url_endpoint_ttl,
             self._kept_deliveries,
-        ]
-        for endpoint_id, body in bodies.items():
-            arguments += [endpoint_id, body]
-        with errors.translate_errors():
-            return cast("int", self._fan_out(args=arguments)) >= 0
+            *entries,
+        )
+        return count >= 0
 
     def set_aside(self, event: Event, error: Exception) -> bool:
         """Sets the event aside because of an error, so that the outbox goes on without it.
@@ -158,8 +155,7 @@ class Outbox:
     def _set_aside(
         self, mark: str | bytes, bound_log: structlog.stdlib.BoundLogger, error: Exception
     ) -> bool:
-        with errors.translate_errors():
-            tries = cast("int", self._aside(args=[mark]))
+        tries: int = self._aside(mark)
         if tries > 0:
             bound_log.warning("webhook.event_set_aside", tries=tries, reason=repr(error))
         elif tries < 0:
@@ -176,13 +172,9 @@ class Outbox:
         """
         while True:
             nonce = secrets.token_hex(8)
-            with errors.translate_errors():
-                answer = cast(
-                    "list[Any]",
-                    self._claim(
-                        args=[nonce, records.micros(lease), self._keep, int(slow), self._user_limit]
-                    ),
-                )
+            answer = self._claim(
+                nonce, records.micros(lease), self._keep, int(slow), self._user_limit
+            )
             if len(answer) < 4:
                 return None
             delivery_id, delivery, endpoint, time = answer
@@ -203,17 +195,14 @@ class Outbox:
 
     def _set_aside_delivery(self, delivery_id: str, nonce: str, error: Exception) -> None:
         reason = f"the delivery could not be sent: {error!r}"
-        with errors.translate_errors():
-            tries = self._aside_delivery(
-                args=[
-                    delivery_id,
-                    nonce,
-                    records.micros(UNREADABLE_WAIT),
-                    MAX_LOST_WORKERS,
-                    self._keep,
-                    codec.clean(reason),
-                ]
-            )
+        tries = self._aside_delivery(
+            delivery_id,
+            nonce,
+            records.micros(UNREADABLE_WAIT),
+            MAX_LOST_WORKERS,
+            self._keep,
+            codec.clean(reason),
+        )
         log.error("webhook.set_aside", delivery_id=delivery_id, tries=tries, reason=reason)
 
     def settle(
@@ -235,26 +224,21 @@ class Outbox:
         `slow`, `failed`, `gone` or `unknown`. An endpoint is disabled if it is gone, or has failed
         for DISABLE_AFTER; events inform the user's other endpoints.
         """
-        with errors.translate_errors():
-            change = cast(
-                "bytes",
-                self._settle(
-                    args=[
-                        claimed.delivery.id,
-                        claimed.nonce,
-                        state,
-                        msgspec.json.encode(attempt),
-                        records.micros(delay),
-                        records.micros(rest),
-                        health,
-                        gave_up,
-                        self._keep,
-                        records.micros(WARN_AFTER),
-                        records.micros(DISABLE_AFTER),
-                        records.micros(MAX_FAILURE_GAP),
-                    ]
-                ),
-            ).decode()
+        answer: bytes = self._settle(
+            claimed.delivery.id,
+            claimed.nonce,
+            state,
+            msgspec.json.encode(attempt),
+            records.micros(delay),
+            records.micros(rest),
+            health,
+            gave_up,
+            self._keep,
+            records.micros(WARN_AFTER),
+            records.micros(DISABLE_AFTER),
+            records.micros(MAX_FAILURE_GAP),
+        )
+        change = answer.decode()
         if not change:
             return None
         kind, _, reason = change.partition(" ")
@@ -268,9 +252,7 @@ class Outbox:
 
         After MAX_LOST_WORKERS expired leases in a row, a delivery becomes dead instead.
         """
-        with errors.translate_errors():
-            answer = self._sweep(args=[limit, self._keep, MAX_LOST_WORKERS])
-        expired, ready = cast("list[int]", answer)
+        expired, ready = self._sweep(limit, self._keep, MAX_LOST_WORKERS)
         return SweptDeliveries(expired=expired, ready=ready)
 
     def wait(self, timeout: timedelta) -> bool:

@@ -78,10 +78,8 @@ class Credits:
         check(amount)
         if amount == 0:
             return
-        with errors.translate_errors():
-            how = "first" if refundable else "final"
-            answer = self._charge(args=[key_id, amount, secrets.token_hex(8), how])
-        paid, *left = cast("list[int]", answer)
+        how = "first" if refundable else "final"
+        paid, *left = self._charge(key_id, amount, secrets.token_hex(8), how)
         if not paid:
             raise CreditsSpent(amount, left[0])
 
@@ -89,16 +87,14 @@ class Credits:
         """Gives `amount` credits of a refundable charge back, of which `charged` were used."""
         check(amount)
         check(charged)
-        with errors.translate_errors():
-            self._refund(args=[key_id, amount, charged, secrets.token_hex(8)])
+        self._refund(key_id, amount, charged, secrets.token_hex(8))
 
     def _run_grant(self, key_id: str, how: str, amount: int) -> bytes:
         check(amount)
-        with errors.translate_errors():
-            answer = self._grant(args=[key_id, how, amount, secrets.token_hex(8)])
+        answer: bytes = self._grant(key_id, how, amount, secrets.token_hex(8))
         if answer == b"unknown":
             raise UnknownKey(f"no key has the id {key_id!r}: `exporter keys list` shows all ids")
-        return cast("bytes", answer)
+        return answer
 
 
 def check(amount: int) -> None:

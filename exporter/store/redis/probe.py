@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import redis
 
-from exporter.store.redis import errors, script_loader
+from exporter.store.redis import calls, errors, script_loader
 from exporter.store.redis.keys import KeyNames
 
 RECORD_COMMANDS = """
@@ -142,7 +142,8 @@ def _run(client: redis.Redis, text: str, words: Mapping[str, str]) -> Sequence[R
     keys = [key for kind, key in words.items() if kind != "tag"]
     script = script_loader.load_standalone(client, "probe")
     answer: list[Any] = []
-    refused = _attempt("EVALSHA", lambda: answer.extend(script(keys, [json.dumps(commands)])))
+    call = script.call(json.dumps(commands), keys=keys)
+    refused = _attempt("EVALSHA", lambda: answer.extend(calls.send(client, call)))
     return refused or [
         Refusal(commands[index - 1][0], error.decode(errors="replace"))
         for index, error in zip(answer[::2], answer[1::2], strict=True)

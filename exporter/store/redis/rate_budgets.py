@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import redis
 
@@ -14,7 +13,7 @@ from exporter.core.rates import (
     Budget,
     Rate,
 )
-from exporter.store.redis import errors, script_loader
+from exporter.store.redis import script_loader
 from exporter.store.redis.keys import DEFAULT, KeyNames
 
 
@@ -49,19 +48,13 @@ class _RedisBudget:
         self._api_interval = 0.0 if is_worker else rate.interval / API_SHARE
 
     def reserve(self) -> float:
-        times = (
-            self._rate.interval,
-            MAX_SLEEP_SECONDS,
-            self._api_interval,
-            WORKER_MEMORY_SECONDS,
-        )
-        with errors.translate_errors():
-            wait = self._shared.reserve(self._keys, [*map(_micros, times)])
-        return cast("int", wait) / 1_000_000
+        rate, api = self._rate.interval, self._api_interval
+        times = (rate, MAX_SLEEP_SECONDS, api, WORKER_MEMORY_SECONDS)
+        wait: int = self._shared.reserve(*map(_micros, times), keys=self._keys)
+        return wait / 1_000_000
 
     def pause_for(self, seconds: float) -> None:
-        with errors.translate_errors():
-            self._shared.pause_for(self._keys[:1], [_micros(seconds)])
+        self._shared.pause_for(_micros(seconds), keys=self._keys[:1])
 
 
 def _micros(seconds: float) -> int:

@@ -64,4 +64,4 @@ class RateLimits:
 
         window = math.ceil(rate.seconds * 1_000_000)
         key = self._names("rate", name)
-        return self._acquire.call([key], [rate.requests, window]).then(read)
+        return self._acquire.call(rate.requests, window, keys=[key]).then(read)

@@ -22,11 +22,11 @@ class Script:
         self._client, self._text, self._keys = client, text, keys
         self._digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
-    def __call__(self, keys: Sequence[str] = (), args: Sequence[Word] = ()) -> Any:
-        """Runs the script and returns its answer. Raises the errors of redis-py."""
-        return calls.send(self._client, self.call(keys, args))
+    def __call__(self, *args: Word, keys: Sequence[str] = ()) -> Any:
+        """Runs the script and returns its answer. Raises StoreUnavailable."""
+        return calls.run(self._client, self.call(*args, keys=keys))
 
-    def call(self, keys: Sequence[str] = (), args: Sequence[Word] = ()) -> Call[Any]:
+    def call(self, *args: Word, keys: Sequence[str] = ()) -> Call[Any]:
         """Returns the call that runs the script; its result is the script's answer."""
         count = len(self._keys) + len(keys)
         command = ("EVALSHA", self._digest, count, *self._keys, *keys, *args)

@@ -190,7 +190,7 @@ class RedisStore:
             found, found_id = fields
             return records.show(found, found_id.decode())
 
-        return self._scripts["create"].call(args=_safe(arguments)).then(read)
+        return self._scripts["create"].call(*_safe(arguments)).then(read)
 
     def get(self, export_id: str) -> Export | None:
         with errors.translate_errors():
@@ -487,7 +487,7 @@ class RedisStore:
                 return None
 
     def _run(self, script: str, *arguments: str | bytes | int) -> Any:
-        return calls.run(self.client, self._scripts[script].call(args=_safe(arguments)))
+        return self._scripts[script](*_safe(arguments))
 
 
 def _safe(arguments: Iterable[str | bytes | int]) -> Sequence[str | bytes | int]:
