@@ -11,7 +11,16 @@ import msgspec
 
 from exporter.core import limits
 from exporter.core.checkpoints import Checkpoint
-from exporter.core.exports import Export, Partition, Result, Spec, State, WrongAnswers
+from exporter.core.exports import (
+    PRIORITIES,
+    TRANSITIONS,
+    Export,
+    Partition,
+    Result,
+    Spec,
+    State,
+    WrongAnswers,
+)
 from exporter.core.limits import LimitReached
 from exporter.errors import ExporterError
 
@@ -30,6 +39,12 @@ at that level are not claimed either.
 class KeyReused(ExporterError):
     """The idempotency key was used before with a different request; nothing was created."""
 
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"idempotency key {key!r} was used with a different request: send a new key for a new"
+            " export"
+        )
+
 
 class Unreadable(ExporterError):
     """A record cannot be decoded by this version; a worker of another version may decode it."""
@@ -43,19 +58,41 @@ class Unreadable(ExporterError):
 class KeySpent(ExporterError):
     """The export that the idempotency key created is deleted or expired; nothing was created."""
 
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"the export of idempotency key {key!r} is deleted or expired: send a new key for a new"
+            " export"
+        )
 
-def check_reservation(spec: Spec) -> None:
+
+def check_create(spec: Spec) -> None:
     """Raises ValueError if the export could write more rows than it reserves credits for.
 
-    Also raises ValueError for a negative number of credits. An export that reserves no credits is
-    always accepted.
+    Also raises ValueError for a negative number of credits, and for a priority out of range. An
+    export that reserves no credits may write any number of rows.
     """
+    if spec.priority not in PRIORITIES:
+        raise ValueError(
+            f"priority {spec.priority} of export {spec.id} is out of range: give 0 to 9"
+        )
     if spec.reserved < 0 or (
         spec.account and spec.reserved and (spec.limit is None or spec.limit > spec.reserved)
     ):
         raise ValueError(
             f"export {spec.id} reserves {spec.reserved} credits but may write"
             f" {spec.limit or 'any number of'} rows: set its limit to at most {spec.reserved}"
+        )
+
+
+def check_end(export_id: str, state: State, result: Result | None) -> None:
+    """Raises ValueError unless a processing export can end in that state with that result."""
+    if state not in TRANSITIONS[State.PROCESSING]:
+        raise ValueError(
+            f"export {export_id} cannot end as {state}: give finished, failed or canceled"
+        )
+    if (state is State.FINISHED) != (result is not None):
+        raise ValueError(
+            f"export {export_id} cannot end as {state}: give a result with finished alone"
         )
 
 

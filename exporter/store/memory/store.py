@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from exporter.clock import Clock
 from exporter.core import public_text
 from exporter.core.checkpoints import Checkpoint
-from exporter.core.exports import TRANSITIONS, Export, Phase, Result, Spec, State, WrongAnswers
+from exporter.core.exports import Export, Phase, Result, Spec, State, WrongAnswers
 from exporter.store import codec
 from exporter.store.base import (
     AGEING_PERIOD,
@@ -24,7 +24,8 @@ from exporter.store.base import (
     Swept,
     Verdict,
     Wake,
-    check_reservation,
+    check_create,
+    check_end,
     limit_reached,
 )
 from exporter.store.memory.credit_accounts import MemoryAccounts
@@ -61,28 +62,18 @@ class MemoryStore(MemoryPartitions):
     def create(
         self, spec: Spec, idempotency: Idempotency | None = None, quota: Quota = NO_QUOTA
     ) -> Export:
-        if spec.priority not in LEVELS:
-            raise ValueError(
-                f"priority {spec.priority} of export {spec.id} is out of range: give 0 to 9"
-            )
-        check_reservation(spec)
+        check_create(spec)
         with self._lock:
             now = self._expire()
             if idempotency is not None:
                 known = self._keys.get((spec.user_id, idempotency.key))
                 if known and known.fingerprint != idempotency.fingerprint:
-                    raise KeyReused(
-                        f"idempotency key {idempotency.key!r} was used with a different request:"
-                        " send a new key for a new export"
-                    )
+                    raise KeyReused(idempotency.key)
                 if known and known.export_id != spec.id:
                     first = self._visible(known.export_id)
                     ended = first is None or first.export.terminal
                     if first is None and not idempotency.until_ended:
-                        raise KeySpent(
-                            f"the export of idempotency key {idempotency.key!r} is deleted or"
-                            " expired: send a new key for a new export"
-                        )
+                        raise KeySpent(idempotency.key)
                     if first is not None and not (ended and idempotency.until_ended):
                         self._counters["exports_replayed"] += 1
                         return copy(first.export)
@@ -242,14 +233,7 @@ class MemoryStore(MemoryPartitions):
         keep_record: timedelta,
         charged: int | None = None,
     ) -> bool:
-        if state not in TRANSITIONS[State.PROCESSING]:
-            raise ValueError(
-                f"export {export_id} cannot end as {state}: give finished, failed or canceled"
-            )
-        if (state is State.FINISHED) != (result is not None):
-            raise ValueError(
-                f"export {export_id} cannot end as {state}: give a result with finished alone"
-            )
+        check_end(export_id, state, result)
         with self._lock:
             now = self._expire()
             known = self._records.get(export_id)

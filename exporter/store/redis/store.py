@@ -16,16 +16,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from exporter.core.checkpoints import Checkpoint
-from exporter.core.exports import (
-    PRIORITIES,
-    TRANSITIONS,
-    Export,
-    Partition,
-    Result,
-    Spec,
-    State,
-    WrongAnswers,
-)
+from exporter.core.exports import PRIORITIES, Export, Partition, Result, Spec, State, WrongAnswers
 from exporter.core.plans import CreditsSpent
 from exporter.errors import StoreFull
 from exporter.store import codec, list_cursors
@@ -44,7 +35,8 @@ from exporter.store.base import (
     Unreadable,
     Verdict,
     Wake,
-    check_reservation,
+    check_create,
+    check_end,
     limit_reached,
     weights,
 )
@@ -142,11 +134,7 @@ class RedisStore:
         self, spec: Spec, idempotency: Idempotency | None, quota: Quota
     ) -> Call[Export]:
         """Returns the call that `create` makes."""
-        if spec.priority not in PRIORITIES:
-            raise ValueError(
-                f"priority {spec.priority} of export {spec.id} is out of range: give 0 to 9"
-            )
-        check_reservation(spec)
+        check_create(spec)
         marks: tuple[str | int, ...] = ("", "", 0)
         if idempotency is not None:
             # Hashed, because a user id may contain any separator and a key may be long.
@@ -171,15 +159,9 @@ class RedisStore:
         def read(answer: Sequence[Any]) -> Export:
             outcome, *fields = answer
             if idempotency is not None and outcome == b"reused":
-                raise KeyReused(
-                    f"idempotency key {idempotency.key!r} was used with a different request:"
-                    " send a new key for a new export"
-                )
+                raise KeyReused(idempotency.key)
             if idempotency is not None and outcome == b"spent":
-                raise KeySpent(
-                    f"the export of idempotency key {idempotency.key!r} is deleted or"
-                    " expired: send a new key for a new export"
-                )
+                raise KeySpent(idempotency.key)
             if outcome == b"short":
                 raise CreditsSpent(spec.reserved, int(fields[0]))
             if outcome == b"full":
@@ -355,14 +337,7 @@ class RedisStore:
         keep_record: timedelta,
         charged: int | None = None,
     ) -> bool:
-        if state not in TRANSITIONS[State.PROCESSING]:
-            raise ValueError(
-                f"export {export_id} cannot end as {state}: give finished, failed or canceled"
-            )
-        if (state is State.FINISHED) != (result is not None):
-            raise ValueError(
-                f"export {export_id} cannot end as {state}: give a result with finished alone"
-            )
+        check_end(export_id, state, result)
         return bool(
             self._run(
                 "end",
