@@ -34,7 +34,7 @@ class Diagnosis(NamedTuple):
 
     text: str
     remedy: str
-    is_permanent: bool
+    is_permanent: bool = False
     """True if only an operator can correct the cause, so that waiting does not help."""
 
     def __str__(self) -> str:
@@ -65,42 +65,21 @@ _ANSWERS: Sequence[tuple[str, Diagnosis]] = (
         ),
     ),
     ("CLUSTERDOWN|MOVED|ASK |CROSSSLOT|not allowed in cluster mode|non local key", _CLUSTER),
-    (
-        "READONLY",
-        Diagnosis("this Redis is a replica", "give the address of the primary", is_permanent=False),
-    ),
-    (
-        "OOM",
-        Diagnosis(
-            "this Redis is full",
-            "raise maxmemory, or wait until records expire",
-            is_permanent=False,
-        ),
-    ),
-    (
-        "MISCONF",
-        Diagnosis("this Redis cannot write its files", "free disk space", is_permanent=False),
-    ),
+    ("READONLY", Diagnosis("this Redis is a replica", "give the address of the primary")),
+    ("OOM", Diagnosis("this Redis is full", "raise maxmemory, or wait until records expire")),
+    ("MISCONF", Diagnosis("this Redis cannot write its files", "free disk space")),
     (
         "NOREPLICAS",
         Diagnosis(
             "this Redis takes no writes because it has too few replicas",
             "start the replicas, or lower min-replicas-to-write",
-            is_permanent=False,
         ),
     ),
-    (
-        "LOADING",
-        Diagnosis(
-            "this Redis is still loading its data", "retry in a few seconds", is_permanent=False
-        ),
-    ),
+    ("LOADING", Diagnosis("this Redis is still loading its data", "retry in a few seconds")),
     (
         "MASTERDOWN",
         Diagnosis(
-            "this Redis is a replica that has lost its primary",
-            "give the address of the primary",
-            is_permanent=False,
+            "this Redis is a replica that has lost its primary", "give the address of the primary"
         ),
     ),
     (
@@ -108,14 +87,11 @@ _ANSWERS: Sequence[tuple[str, Diagnosis]] = (
         Diagnosis(
             "this Redis is busy with a script",
             "retry, or end the script with redis-cli SCRIPT KILL",
-            is_permanent=False,
         ),
     ),
     (
         "max number of clients",
-        Diagnosis(
-            "this Redis has as many clients as it allows", "raise maxclients", is_permanent=False
-        ),
+        Diagnosis("this Redis has as many clients as it allows", "raise maxclients"),
     ),
     (
         "DENIED",
@@ -245,14 +221,10 @@ def _unreachable(text: str, client: redis.Redis, where: str) -> Diagnosis:
             is_permanent=True,
         )
     if re.search(r"Error -[0-9]+ connecting|getaddrinfo|not known|resolution", text):
-        return Diagnosis(
-            f"the host name of {where} is unknown", "correct the host", is_permanent=False
-        )
+        return Diagnosis(f"the host name of {where} is unknown", "correct the host")
     if "refused" in text:
         return Diagnosis(
-            f"{where} refuses connections",
-            "start Redis there, or correct the address",
-            is_permanent=False,
+            f"{where} refuses connections", "start Redis there, or correct the address"
         )
     speaks_tls = _speaks_tls(client)
     if is_tls and speaks_tls is False:
@@ -264,12 +236,8 @@ def _unreachable(text: str, client: redis.Redis, where: str) -> Diagnosis:
             f"{where} speaks TLS", "write rediss:// instead of redis://", is_permanent=True
         )
     if speaks_tls is None and re.search("closed|reset", text):
-        return Diagnosis(
-            f"{where} closes the connection", "give the address of a Redis", is_permanent=False
-        )
-    return Diagnosis(
-        f"{where} does not answer", "check the address and the firewalls", is_permanent=False
-    )
+        return Diagnosis(f"{where} closes the connection", "give the address of a Redis")
+    return Diagnosis(f"{where} does not answer", "check the address and the firewalls")
 
 
 def _speaks_tls(client: redis.Redis) -> bool | None:

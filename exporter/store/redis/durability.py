@@ -148,7 +148,6 @@ def _judge_durability(report: Report) -> Iterator[Diagnosis]:
             if info
             else f"Redis refused to report whether it {unknown} ({refused[0]})",
             "make sure that it has maxmemory-policy noeviction and appendonly yes",
-            is_permanent=False,
         )
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
@@ -169,13 +168,11 @@ def _judge_durability(report: Report) -> Iterator[Diagnosis]:
         yield Diagnosis(
             f"Redis refused to report how often it writes to disk ({reason})",
             "make sure that it has appendfsync always, or a power cut may lose accepted exports",
-            is_permanent=False,
         )
     elif fsync != "always":
         yield Diagnosis(
             f"Redis has appendfsync {fsync}, so a power cut may lose accepted exports",
             "run redis-cli CONFIG SET appendfsync always, and set it in redis.conf",
-            is_permanent=False,
         )
 
 
@@ -185,7 +182,6 @@ def _judge_memory(report: Report) -> Iterator[Diagnosis]:
         yield Diagnosis(
             f"Redis has used {used / most:.0%} of its maxmemory, so no export is created",
             "raise maxmemory, or wait until records expire",
-            is_permanent=False,
         )
 
 
@@ -193,7 +189,7 @@ def _judge_version(report: Report) -> Iterator[Diagnosis]:
     hole = versions.warn(report.info)
     if hole is not None:
         text, _, remedy = hole.rstrip(".").rpartition(": ")
-        yield Diagnosis(text, remedy, is_permanent=False)
+        yield Diagnosis(text, remedy)
 
 
 TOPICS: Mapping[str, Callable[[Report], Iterator[Diagnosis]]] = {

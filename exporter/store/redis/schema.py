@@ -85,7 +85,7 @@ def problems(client: redis.Redis, names: KeyNames) -> Sequence[Diagnosis]:
         f"there are new keys that begin with {_OLD_ROOT}: a process of release 0.2.0 or earlier "
         "runs beside this release, and neither sees what the other stores"
     )
-    return [Diagnosis(text, remedy, is_permanent=False)]
+    return [Diagnosis(text, remedy)]
 
 
 def upgrade(client: redis.Redis, names: KeyNames, *, force: bool = False) -> int:
