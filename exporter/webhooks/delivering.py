@@ -243,7 +243,8 @@ class Deliverer:
             excerpt=redact(outcome.excerpt.decode("utf-8", "replace")[:MAX_EXCERPT_CHARS]),
         )
         tries = delivery.tries + 1
-        delay = self._delay(delivery, tries, outcome)
+        is_test = delivery.type == event_names.TEST
+        delay = None if is_test else schedule.next_delay(tries, outcome, self.random_fraction)
         reaction = schedule.classify(outcome)
         if outcome.delivered:
             state, gave_up = DeliveryState.DELIVERED, ""
@@ -282,11 +283,6 @@ class Deliverer:
             return delivery.body
         export = self.store.get(delivery.export_id or "")
         return messages.with_download_url(delivery.body, self.link(export) if export else None)
-
-    def _delay(self, delivery: Delivery, tries: int, outcome: Outcome) -> float | None:
-        if delivery.type == event_names.TEST:
-            return None
-        return schedule.next_delay(tries, outcome, self.random_fraction)
 
 
 def _give_up_reason(reaction: Reaction, tries: int) -> str:

@@ -144,4 +144,4 @@ def test_the_server_that_is_installed_has_no_known_holes(tmp_path: Path) -> None
         info = client.info("server")
 
     # Then
-    assert versions.warn(info) is None
+    assert versions.find_hole(info) is None

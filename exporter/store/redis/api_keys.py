@@ -55,14 +55,10 @@ class KeyRing:
     """
 
     def __init__(self, client: redis.Redis, names: KeyNames = DEFAULT) -> None:
-        self._redis = client
+        self.client = client
+        """The Redis client of the keys; their credit accounts and rate limits use it too."""
         self._names = names
         self._index = names("keys")
-
-    @property
-    def client(self) -> redis.Redis:
-        """The Redis client of the keys; their credit accounts and rate limits use it too."""
-        return self._redis
 
     def create(
         self,
@@ -89,7 +85,7 @@ class KeyRing:
         digest = _digest(secret)
         key = ApiKey(_id(digest), user, tuple(scopes), name, datetime.now(UTC), plan)
         with errors.translate_errors():
-            pipe = self._redis.pipeline(transaction=True)
+            pipe = self.client.pipeline(transaction=True)
             pipe.set(self._names("key", digest), msgspec.json.encode(key))
             pipe.hset(self._index, key.id, digest)
             if balance is not None:
@@ -100,7 +96,7 @@ class KeyRing:
 
     def find(self, secret: str) -> ApiKey | None:
         """Returns the key with that secret; returns None if it is unknown or revoked."""
-        return calls.run(self._redis, self.find_call(secret))
+        return calls.run(self.client, self.find_call(secret))
 
     def find_call(self, secret: str) -> Call[ApiKey | None]:
         """Returns the call that `find` makes."""
@@ -109,8 +105,8 @@ class KeyRing:
     def list(self) -> Sequence[ApiKey]:
         """Returns all keys that are not revoked, oldest first."""
         with errors.translate_errors():
-            digests = cast("list[bytes]", self._redis.hvals(self._index))
-        found = calls.run(self._redis, self._read_call([one.decode() for one in digests]))
+            digests = cast("list[bytes]", self.client.hvals(self._index))
+        found = calls.run(self.client, self._read_call([one.decode() for one in digests]))
         return sorted(found, key=lambda key: key.created_at)
 
     def set(
@@ -136,7 +132,7 @@ class KeyRing:
         if concurrency is not None:
             changes["concurrency"] = concurrency
         with errors.translate_errors():
-            digest = cast("bytes | None", self._redis.hget(self._index, key_id))
+            digest = cast("bytes | None", self.client.hget(self._index, key_id))
             if digest is None:
                 return False
             name = self._names("key", digest.decode())
@@ -156,7 +152,7 @@ class KeyRing:
                     pipe.set(name, msgspec.json.encode(replace(key, plan=plan)))
 
             # WATCH protects against a concurrent revoke: the write must not bring the key back.
-            self._redis.transaction(change, name)
+            self.client.transaction(change, name)
         return changed
 
     def revoke(self, key_id: str) -> bool:
@@ -167,10 +163,10 @@ class KeyRing:
         exists.
         """
         with errors.translate_errors():
-            digest = cast("bytes | None", self._redis.hget(self._index, key_id))
+            digest = cast("bytes | None", self.client.hget(self._index, key_id))
             if digest is None:
                 return False
-            pipe = self._redis.pipeline(transaction=True)
+            pipe = self.client.pipeline(transaction=True)
             pipe.delete(self._names("key", digest.decode()), self._names("account", key_id))
             pipe.hdel(self._index, key_id)
             pipe.execute()

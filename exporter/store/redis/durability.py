@@ -186,10 +186,9 @@ def _judge_memory(report: Report) -> Iterator[Diagnosis]:
 
 
 def _judge_version(report: Report) -> Iterator[Diagnosis]:
-    hole = versions.warn(report.info)
+    hole = versions.find_hole(report.info)
     if hole is not None:
-        text, _, remedy = hole.rstrip(".").rpartition(": ")
-        yield Diagnosis(text, remedy)
+        yield hole
 
 
 TOPICS: Mapping[str, Callable[[Report], Iterator[Diagnosis]]] = {

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from exporter.store.redis.diagnosis import Diagnosis
+
 _Version = tuple[int, int, int]
 
 
@@ -24,8 +26,8 @@ _FIXES = {
 }
 
 
-def warn(info: Mapping[str, Any]) -> str | None:
-    """Returns a warning if the server that answered this INFO has a known hole, else None."""
+def find_hole(info: Mapping[str, Any]) -> Diagnosis | None:
+    """Returns the known hole of the server that answered this INFO; None if it has none."""
     name, text = _server(info)
     found = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
     if found is None:
@@ -36,9 +38,10 @@ def warn(info: Mapping[str, Any]) -> str | None:
     fixed = next((one for one in fix.releases if one[:2] >= (major, minor)), None)
     if fixed is None or (major, minor, patch) >= fixed:
         return None
-    return (
+    return Diagnosis(
         f"{name} {text} is older than {'.'.join(map(str, fixed))} and has known security holes, "
-        f"such as {fix.hole}, unless its distributor mended them: update it."
+        f"such as {fix.hole}, unless its distributor mended them",
+        "update it",
     )
 
 

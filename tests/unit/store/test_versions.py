@@ -40,12 +40,12 @@ def test_a_version_with_known_holes_is_named_with_the_first_one_without(
     info: Mapping[str, str], remedy: str
 ) -> None:
     # When
-    warning = versions.warn(info)
+    hole = versions.find_hole(info)
 
     # Then
-    assert warning is not None
-    assert remedy in warning
-    assert "CVE-" in warning
+    assert hole is not None
+    assert remedy in hole.text
+    assert "CVE-" in hole.text
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_version_without_known_holes_and_one_that_is_not_known_are_not_named(
     info: Mapping[str, str],
 ) -> None:
     # When, then
-    assert versions.warn(info) is None
+    assert versions.find_hole(info) is None
 
 
 class Reporting:
