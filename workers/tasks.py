@@ -9,10 +9,12 @@ import sys
 import threading
 import time
 from datetime import timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import structlog
 from billiard.pool import EX_RECYCLE
+from celery import Task
 from celery.signals import worker_process_init
 
 from exporter import settings, wiring
@@ -117,26 +119,26 @@ def tick() -> str | None:
     try:
         with pulse.busy():
             ending = work()
-            while ending is not None and not _send_next_doorbell() and time.monotonic() < stop_at:
+            while ending is not None and not _send_doorbell(tick) and time.monotonic() < stop_at:
                 ending = work()
     except MemoryError:
         # Memory of the slice may still be in use, so the next slice gets a new process. The error
         # must not reach Celery, which would raise it again in the main process.
-        _send_next_doorbell()
+        _send_doorbell(tick)
         sys.exit(EX_RECYCLE)
     return ending
 
 
-def _send_next_doorbell() -> bool:
-    """Sends the message that starts the next slice, and returns True if the broker takes it.
+def _send_doorbell(task: Task[Any, Any]) -> bool:
+    """Sends the message that starts the task again, and returns True if the broker takes it.
 
     While this worker shuts down, returns True without a message: other workers claim what is ready.
     Returns False if the broker is full or does not answer.
     """
     if draining.requested():
-        return True  # Other workers claim what is ready.
+        return True
     try:
-        tick.apply_async()
+        task.apply_async()
     except BROKER_ERRORS as error:
         log.warning("doorbell.broker_silent", reason=str(error))
         return False
@@ -314,16 +316,7 @@ def deliver() -> None:
                 # Random, so that the two tasks do not end at the same time.
                 budget=MIN_DELIVER_BUDGET * random.uniform(1, 2),  # noqa: S311
                 is_draining=draining.requested,
-                hand_over=_send_webhook_doorbell,
+                hand_over=partial(_send_doorbell, deliver),
             )
     except StoreUnavailable as error:
         log.warning("delivering.interrupted", reason=str(error))
-
-
-def _send_webhook_doorbell() -> None:
-    if draining.requested():
-        return
-    try:
-        deliver.apply_async()
-    except BROKER_ERRORS as error:
-        log.warning("doorbell.broker_silent", reason=str(error))

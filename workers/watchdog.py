@@ -6,11 +6,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import structlog
 
 from exporter.errors import StoreUnavailable
+from exporter.store.base import ExportStore
+from exporter.webhooks.outbox import Outbox
 from workers import draining, pulse
 
 log = structlog.get_logger()
@@ -28,21 +29,6 @@ EXIT_CODE = 70
 """Exit code of a process that the watchdog ends (EX_SOFTWARE)."""
 
 
-class ReadyCount(Protocol):
-    """Result of a sweep."""
-
-    @property
-    def ready(self) -> int:
-        """Number of exports that can start now; for webhooks, 1 if a delivery can start, else 0."""
-
-
-class Sweepable(Protocol):
-    """Source of a worker's work: the store of exports, or the outbox of webhooks."""
-
-    def sweep(self) -> ReadyCount:
-        """Makes the work of dead workers ready again, and returns the amount of ready work."""
-
-
 class Watchdog(threading.Thread):
     """Thread that ends this process with exit code 70 if its worker is stuck or a thread is dead.
 
@@ -55,14 +41,14 @@ class Watchdog(threading.Thread):
 
     def __init__(
         self,
-        store: Sweepable,
+        work: ExportStore | Outbox,
         slots: int,
         beside: Sequence[threading.Thread],
         *,
         can_reach_broker: Callable[[], bool],
     ) -> None:
         super().__init__(name="watchdog", daemon=True)
-        self._store = store
+        self._work = work
         self._slots = slots
         self._beside = beside
         self._can_reach_broker = can_reach_broker
@@ -105,7 +91,7 @@ class Watchdog(threading.Thread):
             return False
         try:
             # Sweeps are idempotent, and no other call returns the amount of ready work.
-            return self._store.sweep().ready > 0 and self._can_reach_broker()
+            return self._work.sweep().ready > 0 and self._can_reach_broker()
         except StoreUnavailable:
             return False  # logged by the sweeper or relay thread
 

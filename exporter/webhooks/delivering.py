@@ -94,7 +94,7 @@ class Deliverer:
         *,
         budget: timedelta,
         is_draining: Callable[[], bool] = lambda: False,
-        hand_over: Callable[[], None] = lambda: None,
+        hand_over: Callable[[], object] = lambda: None,
     ) -> None:
         """Sends webhooks until nothing is due, the budget is spent, or `is_draining` returns True.
 

@@ -190,7 +190,7 @@ def test_a_slice_without_memory_is_counted_rings_again_and_ends_its_process_in_o
     # Given
     memory.set_ceiling(64 * 1024**3)
     rung: list[bool] = []
-    monkeypatch.setattr(tasks, "_send_next_doorbell", lambda: rung.append(True))
+    monkeypatch.setattr(tasks, "_send_doorbell", lambda task: rung.append(True))
     shop.source.error = MemoryError
     # When: Celery would raise a MemoryError again in the main process, and that would end it
     with pytest.raises(SystemExit) as end:
