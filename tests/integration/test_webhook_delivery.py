@@ -439,8 +439,8 @@ def test_many_events_that_nobody_can_read_delay_no_webhook_of_another_user(desk:
         # When
         begun = time.monotonic()
         run(desk)
-        # Then
-        assert time.monotonic() - begun < 5
+        # Then: it takes a second, and on a loaded machine several
+        assert time.monotonic() - begun < 20
     assert [one.state for one in desk.to(mine)] == [DeliveryState.DELIVERED]
     assert desk.store.counters()["events_set_aside"] == 404
 
