@@ -84,18 +84,17 @@ def up(
         with report_errors():
             arguments = [one for one in sys.argv[1:] if one != "--detach"]
             raise typer.Exit(background.start(data_dir, arguments))
-    raise typer.Exit(
-        stack.run(
-            data_dir,
-            port,
-            workers,
-            board,
-            board_rows,
-            board_data,
-            board_faults,
-            board_profile,
-        )
+    own = stack.Stack(
+        data_dir,
+        port,
+        workers,
+        board=board,
+        board_rows=board_rows,
+        board_profile=board_profile,
+        board_data=board_data,
+        board_faults=board_faults,
     )
+    raise typer.Exit(stack.run(own))
 
 
 @app.command()

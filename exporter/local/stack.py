@@ -94,8 +94,7 @@ class Stack:
     its owner can read it. `board_rows`, whose kind is `board_profile`, and `board_data` fill the
     board. `board_faults` makes the board return faults.
 
-    Start the stack in a thread that lives as long as the stack. Raises ConfigurationError if `port`
-    is out of range.
+    Start the stack in a thread that lives as long as the stack.
     """
 
     def __init__(
@@ -110,19 +109,16 @@ class Stack:
         board_data: Path | None = None,
         board_faults: str | None = None,
     ) -> None:
-        highest = _MAX_PORT - s3.ADMIN_GRPC_OFFSET - 99
-        if not 1 <= port <= highest:
-            raise ConfigurationError(
-                f"Port {port} is out of range: give one from 1 to {highest} with --port."
-            )
-        self._dir = data_dir.absolute()
+        self._dir = data_dir
         self._port = port
         self._workers = workers
         self._board = board
-        self._board_rows = board_rows
-        self._board_profile = board_profile
-        self._board_data = board_data
-        self._board_faults = board_faults
+        self._board_options = {
+            "--rows": board_rows,
+            "--profile": board_profile,
+            "--data": board_data,
+            "--faults": board_faults,
+        }
         self._children: list[Child] = []
         self._lock: IO[str] | None = None
 
@@ -130,9 +126,16 @@ class Stack:
         """Starts all child processes and returns when all of them answer.
 
         Raises ConfigurationError, before any process is started, if the directory or a port is in
-        use; ChildError if a child process ends or does not answer in time; StoppedEarly if
-        `stopping` is set during the start. After an error no child process is running.
+        use, or if `port` is out of range; ChildError if a child process ends or does not answer in
+        time; StoppedEarly if `stopping` is set during the start. After an error no child process
+        is running.
         """
+        highest = _MAX_PORT - s3.ADMIN_GRPC_OFFSET - 99
+        if not 1 <= self._port <= highest:
+            raise ConfigurationError(
+                f"Port {self._port} is out of range: give one from 1 to {highest} with --port."
+            )
+        self._dir = self._dir.absolute()
         stopping = stopping or threading.Event()
         self._lock = _lock_directory(self._dir)
         try:
@@ -272,14 +275,9 @@ class Stack:
     def _board_child(self, env: Mapping[str, str]) -> Child:
         database = str(self._dir / "board.sqlite")
         arguments = ["board", "serve", "--database", database, "--port", str(self._port + 10)]
-        if self._board_rows is not None:
-            arguments += ["--rows", str(self._board_rows)]
-        if self._board_profile is not None:
-            arguments += ["--profile", self._board_profile]
-        if self._board_data is not None:
-            arguments += ["--data", str(self._board_data)]
-        if self._board_faults is not None:
-            arguments += ["--faults", self._board_faults]
+        for name, value in self._board_options.items():
+            if value is not None:
+                arguments += [name, str(value)]
         # The board answers only after it has loaded its rows, of which there may be millions.
         return self._command(
             "board", arguments, env, _health_check(self._port + 10), start_timeout=1800.0
@@ -321,16 +319,7 @@ class Stack:
         )
 
 
-def run(
-    data_dir: Path,
-    port: int,
-    workers: int,
-    board: bool,
-    board_rows: int | None,
-    board_data: Path | None,
-    board_faults: str | None = None,
-    board_profile: str | None = None,
-) -> int:
+def run(stack: Stack) -> int:
     """Runs the stack in the foreground until SIGTERM, SIGINT or SIGHUP; returns the exit code.
 
     The exit code is 0 after one of these signals, and 1 if the stack could not start or one of its
@@ -342,16 +331,6 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stopping.set())
     try:
-        stack = Stack(
-            data_dir,
-            port,
-            workers,
-            board=board,
-            board_rows=board_rows,
-            board_profile=board_profile,
-            board_data=board_data,
-            board_faults=board_faults,
-        )
         addresses = stack.start(stopping)
         try:
             sys.stdout.write(f"{json.dumps(dataclasses.asdict(addresses))}\n")
