@@ -72,10 +72,6 @@ class Client:
         """Returns the record of an export, with a fresh download link if it is finished."""
         return self._call("GET", f"/v1/exports/{export_id}")
 
-    def cancel(self, export_id: str) -> dict[str, Any]:
-        """Requests the cancellation of an export, and returns its record after the request."""
-        return self._call("POST", f"/v1/exports/{export_id}/cancel")
-
     def wait(self, export_id: str, watch: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         """Polls an export until its state is final, and returns its record.
 
