@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from exporter.errors import ExporterError
-from exporter.local import private
+from exporter.local import private, running
 
 MAX_STOP_SECONDS = 60.0
 """Time in which a stack must end after SIGTERM; it takes about 25 s at most."""
@@ -65,27 +64,18 @@ def stop(data_dir: Path) -> None:
     except FileNotFoundError:
         raise _not_running(data_dir) from None
     with lock:
-        if _is_free(lock.fileno()):
+        if not running.is_locked(lock):
             raise _not_running(data_dir)
         holder = int(lock.read())
         os.kill(holder, signal.SIGTERM)
         deadline = time.monotonic() + MAX_STOP_SECONDS
-        while not _is_free(lock.fileno()):
+        while running.is_locked(lock):
             if time.monotonic() > deadline:
                 raise ExporterError(
                     f"The stack of process {holder} did not end within {MAX_STOP_SECONDS:g} s; "
                     f"its log: {data_dir / 'logs' / 'up.log'}"
                 )
             time.sleep(0.1)
-
-
-def _is_free(lock: int) -> bool:
-    """True if no stack has the lock; it is released with the descriptor."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _not_running(data_dir: Path) -> ExporterError:

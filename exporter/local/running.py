@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from exporter.local import private
 
@@ -63,8 +63,9 @@ def find(folder: Path) -> Found:
     try:
         if folder.stat().st_uid != os.geteuid() or not (folder / _LOCK).exists():
             return Found(Condition.ABSENT)
-        if not _is_locked(folder / _LOCK):
-            return Found(Condition.STOPPED)
+        with (folder / _LOCK).open(encoding="utf-8") as lock:
+            if not is_locked(lock):
+                return Found(Condition.STOPPED)
         text = (folder / _FILE).read_text("utf-8")
     except FileNotFoundError:
         return Found(Condition.STARTING if folder.exists() else Condition.ABSENT)
@@ -73,10 +74,10 @@ def find(folder: Path) -> Found:
     return Found(Condition.RUNNING, Description(**json.loads(text)))
 
 
-def _is_locked(path: Path) -> bool:
-    with path.open(encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+def is_locked(lock: IO[str]) -> bool:
+    """True if a stack has the lock; otherwise `lock` shares it until it is closed."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
     return False
