@@ -11,16 +11,11 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from exporter.cli import local_stack
-from exporter.cli.console import err, out, report_errors
+from exporter.cli.console import err, out, print_warning, report_errors
 from exporter.core import events
 from exporter.errors import ExporterError
 
 if TYPE_CHECKING:
-    import redis
-
-    from exporter.settings import Settings
-    from exporter.webhooks.addresses import Guard
-    from exporter.webhooks.delivery_store import Deliveries
     from exporter.webhooks.endpoint_store import Endpoints
     from exporter.webhooks.endpoints import Endpoint
 
@@ -57,14 +52,16 @@ def create(
     description: Annotated[str, typer.Option(help="A note for you.")] = "",
 ) -> None:
     """Register an endpoint and print its id and the secret that its webhooks are signed with."""
+    from exporter import settings, wiring
     from exporter.webhooks.addresses import NameUnresolved
 
     with report_errors():
-        guard = _guard()
+        local_stack.use()
+        guard = wiring.guard(settings.load())
         try:
             guard.resolve(guard.check(url))
         except NameUnresolved as error:
-            err.print(f"[yellow]warning:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            print_warning(str(error))
         endpoint = _endpoints().create(
             user,
             url,
@@ -144,10 +141,12 @@ def test(
     ] = 30.0,
 ) -> None:
     """Send webhook.test to an endpoint, and print the result."""
+    from exporter import settings, wiring
     from exporter.webhooks.deliveries import DeliveryState
 
     with report_errors():
-        log = _deliveries()
+        store = local_stack.open_store()
+        log = wiring.deliveries(settings.load(), store.client)
         delivery = log.send_test(_found(_endpoints(), endpoint_id))
         deadline = time.monotonic() + wait
         while delivery.state not in (DeliveryState.DELIVERED, DeliveryState.DEAD):
@@ -196,36 +195,7 @@ def _print(text: str) -> None:
 
 
 def _endpoints() -> Endpoints:
-    from exporter import wiring
+    from exporter import settings, wiring
 
-    own = _settings()
-    return wiring.endpoints(own, _client(own))
-
-
-def _deliveries() -> Deliveries:
-    from exporter import wiring
-
-    own = _settings()
-    return wiring.deliveries(own, _client(own))
-
-
-def _client(own: Settings) -> redis.Redis:
-    from exporter import wiring
-    from exporter.store.redis import schema
-
-    store = wiring.store(own)
-    schema.check(store.client, store.names)
-    return store.client
-
-
-def _guard() -> Guard:
-    from exporter import wiring
-
-    return wiring.guard(_settings())
-
-
-def _settings() -> Settings:
-    from exporter import settings
-
-    local_stack.use()
-    return settings.load()
+    store = local_stack.open_store()
+    return wiring.endpoints(settings.load(), store.client)

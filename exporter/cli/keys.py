@@ -17,7 +17,6 @@ from exporter.errors import ExporterError
 if TYPE_CHECKING:
     from exporter.core.plans import Balance, Plan
     from exporter.core.rates import Rate
-    from exporter.store.redis.store import RedisStore
 
 keys = typer.Typer(help="API keys: shown once, stored hashed.", no_args_is_help=True)
 
@@ -86,7 +85,7 @@ def create(
             limits={name: one for name, one in _limits(limit).items() if one is not None},
         )
         _, left = _credits(balance or "unlimited")
-        store = _store()
+        store = local_stack.open_store()
         ring = KeyRing(store.client, store.names)
         secret = ring.create(user, tuple(scope or SCOPES), name, plan=plan, balance=left)
         out.print(secret, highlight=False, soft_wrap=True)
@@ -100,7 +99,7 @@ def list_() -> None:
 
     table = Table("id", "user", "scopes", "name", "created", "plan")
     with report_errors():
-        store = _store()
+        store = local_stack.open_store()
         accounts = Credits(store.client, store.names)
         for key in KeyRing(store.client, store.names).list():
             plan = "\n".join(_terms(key.plan, accounts.balance(key.id)))
@@ -142,7 +141,7 @@ def set_(
                 " --limit"
             )
         more, amount = _credits(balance) if balance is not None else (True, 0)
-        store = _store()
+        store = local_stack.open_store()
         ring, accounts = KeyRing(store.client, store.names), Credits(store.client, store.names)
         known = ring.set(
             key_id,
@@ -166,7 +165,7 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The id that `list` shows.
     from exporter.store.redis.api_keys import KeyRing
 
     with report_errors():
-        store = _store()
+        store = local_stack.open_store()
         if not KeyRing(store.client, store.names).revoke(key_id):
             raise ExporterError(f"no key has the id {key_id!r}; `exporter keys list` shows them")
     err.print(f"revoked {key_id}")
@@ -231,16 +230,3 @@ def _terms(plan: Plan, balance: Balance) -> Iterator[str]:
         yield f"{plan.concurrency} slices at once"
     for name, value in sorted(plan.limits.items()):
         yield f"{name} {value}"
-
-
-def _store() -> RedisStore:
-    from exporter import settings
-    from exporter.store.redis import schema
-    from exporter.store.redis.keys import KeyNames
-    from exporter.store.redis.store import RedisStore
-
-    local_stack.use()
-    own = settings.load()
-    store = RedisStore.connect(own.redis_url, KeyNames(own.redis_prefix))
-    schema.check(store.client, store.names)
-    return store

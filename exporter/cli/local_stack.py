@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from exporter import settings
@@ -13,6 +14,9 @@ from exporter.cli.console import DATA_DIR, err
 from exporter.errors import ExporterError
 from exporter.local import running
 from exporter.local.running import Condition, Description
+
+if TYPE_CHECKING:
+    from exporter.store.redis.store import RedisStore
 
 ADDRESSES = (
     "EXPORTER_REDIS_URL",
@@ -57,6 +61,23 @@ def use(environ: MutableMapping[str, str] | None = None) -> None:
     else:
         _say(f"using the local stack in {DATA_DIR} ({ADDRESSES[0]} is not set)")
         _adopt(found.description, own)
+
+
+def open_store() -> RedisStore:
+    """Returns the store of the settings; default: that of the running local stack.
+
+    Raises ConfigurationError if its records are of another version, StoreUnavailable if Redis does
+    not answer.
+    """
+    from exporter.store.redis import schema
+    from exporter.store.redis.keys import KeyNames
+    from exporter.store.redis.store import RedisStore
+
+    use()
+    own = settings.load()
+    store = RedisStore.connect(own.redis_url, KeyNames(own.redis_prefix))
+    schema.check(store.client, store.names)
+    return store
 
 
 def service_url(given: str | None) -> str:
