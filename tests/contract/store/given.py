@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 
@@ -19,6 +20,7 @@ from exporter.core.exports import (
     Spec,
     State,
 )
+from exporter.errors import ExporterError
 from exporter.store.base import Claim, ExportStore, Verdict
 
 DATABASE = 3
@@ -149,6 +151,26 @@ def drain(store: ExportStore) -> list[tuple[str, int]]:
     """Takes all pending wake-ups and returns their export ids and priorities."""
     wakes = iter(lambda: store.next_wake(timeout=timedelta(0)), None)
     return [(wake.export_id, wake.priority) for wake in wakes]
+
+
+def race(runners: int, run: Callable[[int], object]) -> list[object]:
+    """What each of that many threads got or raised, all let go at once."""
+    start = threading.Barrier(runners)
+    found: list[object] = []
+
+    def go(runner: int) -> None:
+        start.wait()
+        try:
+            found.append(run(runner))
+        except ExporterError as error:
+            found.append(error)
+
+    threads = [threading.Thread(target=go, args=(runner,)) for runner in range(runners)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
 
 
 STALE: dict[str, Callable[[ExportStore, str], object]] = {

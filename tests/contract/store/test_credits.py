@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -23,29 +22,10 @@ from tests.contract.store.given import (
     drain,
     finish,
     known,
+    race,
     result,
     spec,
 )
-
-
-def race(runners: int, run: Callable[[int], object]) -> list[object]:
-    """What each of that many threads got or raised, all let go at once."""
-    start = threading.Barrier(runners)
-    found: list[object] = []
-
-    def go(runner: int) -> None:
-        start.wait()
-        try:
-            found.append(run(runner))
-        except CreditsSpent as error:
-            found.append(error)
-
-    threads = [threading.Thread(target=go, args=(runner,)) for runner in range(runners)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
 
 
 def test_of_those_that_race_for_the_last_credits_exactly_one_gets_them(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 
 import pytest
@@ -19,6 +18,7 @@ from tests.contract.store.given import (
     claim,
     fill,
     known,
+    race,
     result,
     spec,
 )
@@ -79,19 +79,13 @@ def test_concurrent_claimers_never_get_the_same_export(store: ExportStore) -> No
     # Given
     ids = fill(store, 60) + fill(store, 60, "bob")
     got: list[str] = []
-    start = threading.Barrier(4)
 
-    def work() -> None:
-        start.wait()
+    def work(_: int) -> None:
         while (claimed := store.claim("w", lease=LEASE)) is not None:
             got.append(claimed.export.id)
 
     # When
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    race(4, work)
 
     # Then
     assert sorted(got) == sorted(ids)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 
 import pytest
@@ -10,7 +9,7 @@ import redis
 
 from exporter.store.base import ExportStore, Idempotency, KeyReused, KeySpent
 from exporter.store.redis.store import RedisStore
-from tests.contract.store.given import SHORT, Elapse, claim, finish, known, spec
+from tests.contract.store.given import SHORT, Elapse, claim, finish, known, race, spec
 
 MARK = Idempotency(key="k", fingerprint="f")
 
@@ -111,21 +110,8 @@ def test_a_key_is_forgotten_when_its_time_is_over(store: ExportStore, elapse: El
 
 
 def test_of_racing_tries_one_creates(store: ExportStore) -> None:
-    # Given
-    made: list[str] = []
-    start = threading.Barrier(6)
-
-    def attempt(number: int) -> None:
-        start.wait()
-        made.append(store.create(spec(f"e{number}"), MARK).id)
-
-    threads = [threading.Thread(target=attempt, args=(number,)) for number in range(6)]
-
     # When
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    made = race(6, lambda number: store.create(spec(f"e{number}"), MARK).id)
 
     # Then
     assert len(made) == 6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import timedelta
 
 import pytest
@@ -15,7 +14,7 @@ from exporter.errors import StoreFull
 from exporter.store import codec
 from exporter.store.base import ExportStore, Idempotency, Quota
 from exporter.store.redis.store import RedisStore
-from tests.contract.store.given import KEEP, LEASE, SHORT, Elapse, claim, fill, result, spec
+from tests.contract.store.given import KEEP, LEASE, SHORT, Elapse, claim, fill, race, result, spec
 
 ONE_QUEUED = Quota(queued=1)
 TWO_KEPT = Quota(kept=2)
@@ -109,23 +108,10 @@ def test_a_replay_is_neither_counted_nor_refused(store: ExportStore) -> None:
 
 def test_creates_that_race_exceed_no_quota(store: ExportStore) -> None:
     """Given room for five, when twelve creates race, then five exports exist."""
-    start = threading.Barrier(12)
-    created: list[str] = []
-
-    def run(n: int) -> None:
-        start.wait()
-        try:
-            created.append(store.create(spec(f"e{n}"), quota=Quota(queued=5)).id)
-        except LimitReached:
-            return
-
-    threads = [threading.Thread(target=run, args=(n,)) for n in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    found = race(12, lambda n: store.create(spec(f"e{n}"), quota=Quota(queued=5)).id)
+    created = {one for one in found if not isinstance(one, LimitReached)}
     assert len(created) == 5
-    assert sorted(one.id for one in store.list("ann", limit=20).exports) == sorted(created)
+    assert {one.id for one in store.list("ann", limit=20).exports} == created
 
 
 def test_without_a_quota_nothing_is_refused(store: ExportStore) -> None:
