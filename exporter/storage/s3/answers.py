@@ -32,7 +32,7 @@ def entries(
     requests: Requests,
     operation: str,
     key: str,
-    request: Callable[[S3Client, dict[str, Any]], Any],
+    request: Callable[[dict[str, Any], S3Client], Any],
     *,
     field: str,
     markers: Mapping[str, str],
@@ -45,7 +45,7 @@ def entries(
     """
     marker: dict[str, Any] = {}
     while True:
-        page = requests.call(operation, key, partial(_send, request, marker))
+        page = requests.call(operation, key, partial(request, marker))
         yield from page.get(field, ())
         if not given(page, operation, "IsTruncated"):
             return
@@ -56,9 +56,3 @@ def entries(
                 "listing would never end."
             )
         marker = following
-
-
-def _send(
-    request: Callable[[S3Client, dict[str, Any]], Any], marker: dict[str, Any], s3: S3Client
-) -> Any:
-    return request(s3, marker)

@@ -60,7 +60,6 @@ class S3Storage(MultipartStorage):
         encryption: Encryption | None = None,
     ) -> None:
         self._bucket = bucket
-        self._encryption = encryption
         self._encrypted: dict[str, Any] = dict(encryption.arguments) if encryption else {}
         self._requests = Requests(
             bucket,
@@ -76,7 +75,7 @@ class S3Storage(MultipartStorage):
         """False after the store refused `If-None-Match`, see `_write_new`."""
 
     def check(self) -> None:
-        check.check(self._call, self._bucket, self._encryption)
+        check.check(self._requests)
 
     def open(self) -> None:
         self._requests.open()
@@ -191,7 +190,7 @@ class S3Storage(MultipartStorage):
             self._requests,
             "ListParts",
             key,
-            lambda s3, marker: s3.list_parts(
+            lambda marker, s3: s3.list_parts(
                 Bucket=self._bucket, Key=key, UploadId=upload_id, **marker
             ),
             field="Parts",
@@ -285,7 +284,7 @@ class S3Storage(MultipartStorage):
             self._requests,
             "ListObjectsV2",
             prefix,
-            lambda s3, marker: s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **marker),
+            lambda marker, s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **marker),
             field="Contents",
             markers={"ContinuationToken": "NextContinuationToken"},
         ):
@@ -296,7 +295,7 @@ class S3Storage(MultipartStorage):
             self._requests,
             "ListMultipartUploads",
             prefix,
-            lambda s3, marker: s3.list_multipart_uploads(
+            lambda marker, s3: s3.list_multipart_uploads(
                 Bucket=self._bucket, Prefix=prefix, **marker
             ),
             field="Uploads",
