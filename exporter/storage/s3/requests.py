@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from botocore import exceptions as boto
@@ -27,6 +28,7 @@ MAX_BACKOFF_SECONDS = 5.0
 """Longest wait between two tries of a request."""
 
 
+@dataclass(frozen=True)
 class Requests:
     """Sends requests; safe to use from many threads and after a fork.
 
@@ -35,27 +37,17 @@ class Requests:
     error of the guard is raised unchanged.
     """
 
-    def __init__(
-        self,
-        bucket: str,
-        *,
-        endpoint_url: str | None,
-        public_endpoint_url: str | None,
-        region: str | None,
-        clock: Clock,
-        addressing: Addressing,
-        encryption: Encryption | None,
-    ) -> None:
-        self._bucket = bucket
-        self._endpoint_url = endpoint_url
-        self._public_endpoint_url = public_endpoint_url or endpoint_url
-        self._region = region
-        self._addressing: Addressing = addressing
-        self._encryption = encryption
-        self._clock = clock
-        # A forked child must neither use nor close the sockets of its parent. It makes clients
-        # of its own and keeps the inherited ones, because freeing them would close them.
-        self._clients: dict[tuple[int, str | None], S3Client] = {}
+    bucket: str
+    endpoint_url: str | None
+    public_endpoint_url: str | None
+    """Address for downloads; None: that for requests."""
+    region: str | None
+    clock: Clock
+    addressing: Addressing
+    encryption: Encryption | None
+    # A forked child must neither use nor close the sockets of its parent. It makes clients
+    # of its own and keeps the inherited ones, because freeing them would close them.
+    _clients: dict[tuple[int, str | None], S3Client] = field(default_factory=dict, init=False)
 
     def open(self) -> None:
         """Makes the clients of this process now, without sending a request.
@@ -64,15 +56,15 @@ class Requests:
         """
         clients.check_keys()
         try:
-            for endpoint_url in (self._endpoint_url, self._public_endpoint_url):
-                self._client(endpoint_url)
+            self._client(self.endpoint_url)
+            self._client(self.public_endpoint_url or self.endpoint_url)
         except failures.Refused as error:
             raise ConfigurationError(str(error)) from error
 
     @property
     def public_client(self) -> S3Client:
         """The client whose links lead to the address for downloads."""
-        return self._client(self._public_endpoint_url)
+        return self._client(self.public_endpoint_url or self.endpoint_url)
 
     def call(
         self,
@@ -85,33 +77,33 @@ class Requests:
 
         All tries end within `retry_seconds`.
         """
-        began = self._clock.monotonic()
+        began = self.clock.monotonic()
         ceiling = FIRST_BACKOFF_SECONDS
         while True:
             try:
-                return request(self._client(self._endpoint_url))
+                return request(self._client(self.endpoint_url))
             except (boto.ClientError, boto.BotoCoreError, ResponseParserError) as error:
                 reaction, cause = failures.classify(error)
                 # Full jitter: workers that failed at the same time must not retry together.
                 pause = random.uniform(0, ceiling)  # noqa: S311 - not a secret
-                spent = self._clock.monotonic() - began
+                spent = self.clock.monotonic() - began
                 if spent + pause >= min(reaction.retry_seconds, retry_seconds):
                     raise reaction.raises(
                         self.error_text(operation, key, cause, reaction)
                     ) from error
-            self._clock.sleep(pause)
+            self.clock.sleep(pause)
             ceiling = min(ceiling * 2, MAX_BACKOFF_SECONDS)
 
     def error_text(self, operation: str, key: str, cause: str, reaction: failures.Reaction) -> str:
         advice = reaction.advice
         if operation in failures.ENCRYPTED_WRITES:
-            advice = failures.with_encryption(reaction, self._encryption)
-        proxy = proxies.find(self._client(self._endpoint_url).meta.endpoint_url)
+            advice = failures.with_encryption(reaction, self.encryption)
+        proxy = proxies.find(self._client(self.endpoint_url).meta.endpoint_url)
         way = f" through the proxy of {proxy.variable}" if proxy else ""
         if reaction in failures.PERHAPS_ADDRESSING and self._is_virtual():
             advice = f"{advice} {failures.USE_PATHS}".lstrip()
         return (
-            f"{operation} of {key!r} in bucket {self._bucket!r} failed{way}: {cause}. {advice}"
+            f"{operation} of {key!r} in bucket {self.bucket!r} failed{way}: {cause}. {advice}"
         ).rstrip()
 
     def _is_virtual(self) -> bool:
@@ -122,10 +114,10 @@ class Requests:
         client_key = os.getpid(), endpoint_url
         if client_key not in self._clients:
             try:
-                client = clients.connect(endpoint_url, self._region, self._addressing)
+                client = clients.connect(endpoint_url, self.region, self.addressing)
             except (ValueError, boto.BotoCoreError) as error:
                 raise failures.Refused(
-                    clients.explain(error, endpoint_url, self._region, self._addressing)
+                    clients.explain(error, endpoint_url, self.region, self.addressing)
                 ) from error
             self._clients.setdefault(client_key, client)
         return self._clients[client_key]
