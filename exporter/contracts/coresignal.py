@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from exporter.contracts import timestamps
-from exporter.contracts.filters import Text, WireText
+from exporter.contracts.filters import Strict, Text, WireText
 
 MAX_IDS = 1_000
 """Maximum number of ids on one page of a search, and in one request for many records."""
@@ -35,7 +35,7 @@ Moment = Annotated[
 Flag = Annotated[bool, Field(strict=True)] | None
 
 
-class JobFilters(BaseModel):
+class JobFilters(Strict):
     """The filters of the vendor's job search; unknown filters are refused.
 
     Times are inclusive bounds. Texts may use AND, OR and `"an exact phrase"`. A null is an absent
@@ -43,9 +43,6 @@ class JobFilters(BaseModel):
 
     Raises pydantic.ValidationError. An unknown filter has the error type `extra_forbidden`.
     """
-
-    # An ignored filter would export, and charge for, rows that the caller did not request.
-    model_config = ConfigDict(extra="forbid")
 
     created_at_gte: Moment = None
     created_at_lte: Moment = None

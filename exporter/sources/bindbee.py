@@ -9,12 +9,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlencode
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from exporter.clock import Clock
 from exporter.contracts import timestamps
-from exporter.contracts.filters import Flag, Text, Texts, as_list
+from exporter.contracts.filters import Flag, Strict, Text, Texts, as_list
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget, Rate
 from exporter.errors import SourceUntrue
@@ -85,15 +85,12 @@ def _ids(value: object) -> object:
 Ids = Annotated[Texts, BeforeValidator(_ids)]
 
 
-class JobSearch(BaseModel):
+class JobSearch(Strict):
     """Validates the vendor's filters; null counts as an absent filter.
 
     `ids` and `offices` are comma-separated texts or lists of texts; a flag is a boolean, "true" or
     "false".
     """
-
-    # An ignored filter would export rows that the caller wanted to leave out.
-    model_config = ConfigDict(extra="forbid")
 
     ids: Ids = None
     remote_id: Text = None

@@ -9,11 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlencode
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from exporter.clock import Clock
-from exporter.contracts.filters import Text
+from exporter.contracts.filters import Strict, Text
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import SourceRefused, SourceUntrue
@@ -65,11 +65,8 @@ def _object_id(value: str | None) -> str | None:
     return value.casefold()
 
 
-class JobSearch(BaseModel):
+class JobSearch(Strict):
     """Validates the vendor's filters; null counts as an absent filter."""
-
-    # An ignored filter would export rows that the caller wanted to leave out.
-    model_config = ConfigDict(extra="forbid")
 
     status: Text = Field(None, description="If absent, upstream gives active jobs.")
     company_id: Annotated[Text, AfterValidator(_object_id)] = None
