@@ -1,4 +1,4 @@
-"""The Hirebase job search: validation, the echo in the task object, and the canonical form.
+"""The Hirebase searches: validation, the echo in the task object, and the canonical form.
 
 The vendor's documentation, examples and official client spell some filters differently. Every
 documented spelling is accepted; the canonical form has one spelling.
@@ -25,6 +25,7 @@ from exporter.contracts.filters import (
     fold,
     refuse,
 )
+from exporter.contracts.timestamps import Moment
 
 _FULL_TIME, _PART_TIME, _IN_PERSON = "Full-time", "Part-time", "In-Person"
 _LABELS: Mapping[str, Mapping[str, str]] = {
@@ -283,6 +284,18 @@ class JobSearch(Strict):
             if plain not in (None, [], {}):
                 result[name] = plain
         return result
+
+
+class ExpiredSearch(Strict):
+    """The search for postings that expired at `expired_since` or later.
+
+    With `limit`, at most that many postings are returned.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    expired_since: Moment
+    limit: int | None = Field(None, ge=1)
 
 
 _SEVERAL = frozenset(

@@ -10,8 +10,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from exporter.clock import Clock
-from exporter.contracts.expired import ExpiredSearch
-from exporter.contracts.hirebase import JobSearch
+from exporter.contracts.hirebase import ExpiredSearch, JobSearch
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import QueryError, SourceRefused, SourceUntrue, problem
