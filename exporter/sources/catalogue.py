@@ -97,7 +97,7 @@ class Catalogue:
         problems: list[FieldProblem] = []
         for name in [one for one in _FILTERS if one in query]:
             known = self._known(name)
-            if known is not None and not _all_in(query[name], known):
+            if known is not None and any(filters.fold(one) not in known for one in query[name]):
                 known = self._known(name, max_age=RECHECK_SECONDS) or known
             if known is None:
                 continue
@@ -130,10 +130,6 @@ class Catalogue:
         except SourceError as error:
             log.warning("source.no_catalogue", list=name, reason=str(error))
             return _CachedList(now, before.body if before else None, error)
-
-
-def _all_in(values: list[str], known: Mapping[str, str]) -> bool:
-    return all(filters.fold(value) in known for value in values)
 
 
 def _values(body: bytes, name: str, member: str) -> list[str]:

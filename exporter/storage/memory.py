@@ -116,10 +116,6 @@ class MemoryStorage(MultipartStorage):
             self._objects[key] = _Object(b"".join(pieces), etag, upload.headers)
             del self._uploads[upload_id]
 
-    def seal(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
-        """Ends an upload like `complete`: the object consists of the parts."""
-        self.complete(key, upload_id, parts)
-
     def put_small(self, key: str, data: bytes | bytearray, headers: FileHeaders) -> None:
         with self._operation("put_small", key):
             etag = _md5(data).hex()

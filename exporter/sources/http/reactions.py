@@ -22,7 +22,6 @@ class Reaction(Enum):
     instead and occupies no worker.
     """
 
-    ACCEPT = auto()
     RETRY = auto()
     """Send the same request again."""
     SLOW_DOWN = auto()
@@ -48,7 +47,6 @@ two in the same way.
 """
 
 REACTIONS: Mapping[int | tuple[int, str] | type[Exception], Reaction] = {
-    200: Reaction.ACCEPT,
     408: Reaction.RETRY,
     413: Reaction.SMALLER,
     421: Reaction.RETRY,

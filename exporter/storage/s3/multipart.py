@@ -92,6 +92,7 @@ class MultipartStorage(Storage, Protocol):
         The object begins with the parts. Other parts of the upload may follow, if the store takes
         no completion without them.
         """
+        self.complete(key, upload_id, parts)
 
     def abort(self, key: str, upload_id: str) -> None:
         """Deletes an open upload and its parts; does nothing if the upload no longer exists."""
