@@ -83,8 +83,8 @@ class Source(Protocol):
     def start(self, limit: int | None, offset: int) -> Cursor:
         """Returns the cursor of the first page.
 
-        The cursor also determines the size of the pages, which is chosen so that few rows beyond
-        `limit` are fetched.
+        All pages have the same size, chosen so that they together read as few rows beyond `limit`
+        as possible: an upstream may charge for each row.
         """
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:

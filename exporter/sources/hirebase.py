@@ -124,11 +124,6 @@ class HirebaseSource:
         return not LISTED_FILTERS.isdisjoint(raw)
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """Returns the cursor of the first page, with the size of all pages.
-
-        All pages have the same size, chosen so that they together read as few rows above the limit
-        as possible, because the upstream charges for each row.
-        """
         return msgspec.to_builtins(first_place(limit, offset, self._page_size))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:

@@ -118,11 +118,6 @@ class QwestlySource:
         return False
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """Returns the cursor of the first page, with the size of all pages.
-
-        All pages have the same size, chosen so that they together read as few rows above the limit
-        as possible.
-        """
         return msgspec.to_builtins(first_place(limit, offset, self._page_size))
 
     def fetch(self, query: Mapping[str, Any], cursor: Cursor) -> Page:

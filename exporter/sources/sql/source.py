@@ -90,11 +90,6 @@ class SqlSource:
         return False
 
     def start(self, limit: int | None, offset: int) -> Cursor:
-        """Returns the cursor of the first page, with the size of all pages.
-
-        All pages have the same size, chosen so that they together read as few rows above the limit
-        as possible.
-        """
         size = self._page_size
         if limit is not None:
             size = -(-limit // -(-limit // size))
