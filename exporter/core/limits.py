@@ -42,6 +42,23 @@ class Limit(Generic[Value]):
     per_key: bool = False
     """Whether `exporter keys set --limit` can change the limit for one key."""
 
+    @staticmethod
+    def of_requests(
+        name: str, bounds: str, rate: Rate, *, setting: str | None = None
+    ) -> Limit[Rate]:
+        """Returns a limit of requests in a time; with a setting, it can also be changed per key."""
+        return Limit(
+            name,
+            bounds,
+            rate,
+            "",
+            "refused, with Retry-After",
+            429,
+            "rate_limited",
+            setting=setting,
+            per_key=setting is not None,
+        )
+
 
 # Requests
 
@@ -355,49 +372,29 @@ BUFFERED_BYTES = Limit(
 
 # Requests in a time, by what is done
 
-CREATE_RATE = Limit(
+CREATE_RATE = Limit.of_requests(
     "create_rate",
     "exports created or retried with one key, on any contract",
     Rate(600, 60),
-    "",
-    "refused, with Retry-After",
-    429,
-    "rate_limited",
     setting="create_rate",
-    per_key=True,
 )
-CHANGE_RATE = Limit(
+CHANGE_RATE = Limit.of_requests(
     "change_rate",
     "exports canceled or deleted with one key, on any contract",
     Rate(600, 60),
-    "",
-    "refused, with Retry-After",
-    429,
-    "rate_limited",
     setting="change_rate",
-    per_key=True,
 )
-LIST_RATE = Limit(
+LIST_RATE = Limit.of_requests(
     "list_rate",
     "lists of exports read with one key, on any contract",
     Rate(600, 60),
-    "",
-    "refused, with Retry-After",
-    429,
-    "rate_limited",
     setting="list_rate",
-    per_key=True,
 )
-ESTIMATE_RATE = Limit(
+ESTIMATE_RATE = Limit.of_requests(
     "estimate_rate",
     "estimates with one key, on any contract",
     Rate(60, 60),
-    "",
-    "refused, with Retry-After",
-    429,
-    "rate_limited",
     setting="estimate_rate",
-    per_key=True,
 )
 SOURCE_SHARE = Limit(
     "source_share",
@@ -408,27 +405,17 @@ SOURCE_SHARE = Limit(
     503,
     "source_unavailable",
 )
-HIREBASE_RATE = Limit(
+HIREBASE_RATE = Limit.of_requests(
     "hirebase_rate",
     "requests of one key on the paths of the Hirebase contract, except polls of a task",
     Rate(100, 60),
-    "",
-    "refused, with Retry-After",
-    429,
-    "rate_limited",
     setting="hirebase_rate",
-    per_key=True,
 )
-PIPELINE_RATE = Limit(
+PIPELINE_RATE = Limit.of_requests(
     "pipeline_rate",
     "exports of one's own rows with one key, on any contract",
     Rate(10, 3600),
-    "",
-    "refused, with Retry-After",
-    429,
-    "rate_limited",
     setting="pipeline_rate",
-    per_key=True,
 )
 
 
@@ -442,25 +429,16 @@ class LimitReached(ExporterError):
         """Seconds after which a repeated request may succeed; None: waiting does not help."""
 
 
-WEBHOOK_RESENDS = Limit(
+WEBHOOK_RESENDS = Limit.of_requests(
     "webhook_resends",
     "tests, redeliveries and recoveries of webhooks that one user asks for",
     Rate(20, 60),
-    "",
-    "refused, with Retry-After",
-    429,
-    "rate_limited",
     setting="webhook_resend_rate",
-    per_key=True,
 )
-WEBHOOK_RESENDS_TO_HOST = Limit(
+WEBHOOK_RESENDS_TO_HOST = Limit.of_requests(
     "webhook_resends_to_host",
     "tests, redeliveries and recoveries of webhooks to one host that all users ask for",
     Rate(200, 60),
-    "",
-    "refused, with Retry-After",
-    429,
-    "rate_limited",
 )
 
 LIMITS: tuple[Limit[Any], ...] = tuple(
