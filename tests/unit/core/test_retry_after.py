@@ -59,14 +59,8 @@ UNREADABLE = (
 )
 
 
-@pytest.mark.parametrize("value", UNREADABLE)
-def test_another_value_says_nothing(value: str) -> None:
-    # When / Then
-    assert retry_after.read(value, NOW, longest=LONGEST) is None
-
-
-@pytest.mark.parametrize("value", [None, "", "  "])
-def test_an_absent_value_says_nothing(value: str | None) -> None:
+@pytest.mark.parametrize("value", [*UNREADABLE, None, "", "  "])
+def test_an_absent_or_another_value_says_nothing(value: str | None) -> None:
     # When / Then
     assert retry_after.read(value, NOW, longest=LONGEST) is None
 

@@ -15,7 +15,7 @@ import pytest
 from exporter.clock import FakeClock
 from exporter.core.checkpoints import Checkpoint, Row
 from exporter.core.exports import EndReason, Outcome
-from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
+from exporter.errors import QueryError, SourceRefused, SourceUntrue
 from exporter.run.page_reader import PageReader
 from exporter.sources.bindbee import COLUMNS, BindbeeConfig, BindbeeSource
 from tests import boards
@@ -155,18 +155,6 @@ def test_after_a_429_the_same_cursor_is_asked_for_again_when_upstream_says() -> 
     assert found == IDS[:2]
     assert parameters(upstream.asked[1]) == parameters(upstream.asked[2])
     assert clock.monotonic() >= 2
-
-
-@pytest.mark.external
-def test_a_long_retry_after_lets_the_export_wait_without_a_worker() -> None:
-    # Given
-    slow = reply(429, {"detail": "Rate limit exceeded"}, Retry_After="40")
-    with reading(slow) as (one, upstream), pytest.raises(SourceUnavailable) as waits:
-        # When
-        one.fetch({}, BEGIN)
-    # Then
-    assert waits.value.retry_after == 40
-    assert len(upstream.asked) == 1
 
 
 @pytest.mark.external

@@ -16,7 +16,6 @@ from exporter.clock import FakeClock, SystemClock
 from exporter.core.rates import MemoryBudgets, Rate
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.sources.hirebase import HirebaseConfig, HirebaseSource
-from exporter.sources.http.numbered import MAX_LOOKUP_IDS
 from tests.upstreams import Asked, reply, serving
 
 pytestmark = pytest.mark.external
@@ -179,20 +178,6 @@ def test_odd_json_of_a_posting_is_kept_unchanged(body: bytes) -> None:
 
     # Then
     assert bytes(row) == body.strip()
-
-
-@pytest.mark.parametrize(
-    ("rate", "size"),
-    [(None, MAX_LOOKUP_IDS), ("100/60s", 16), ("5/60s", 1), ("1000/s", MAX_LOOKUP_IDS)],
-)
-def test_a_lookup_is_limited_to_the_requests_that_its_rate_allows_soon(
-    rate: str | None, size: int
-) -> None:
-    # When
-    one = source("http://127.0.0.1:9", rate=rate)
-
-    # Then
-    assert one.lookup_size == size
 
 
 def test_a_lookup_with_a_rate_waits_between_requests_and_finishes() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -18,7 +16,6 @@ from exporter.clock import FakeClock
 from exporter.core.exports import Outcome
 from exporter.core.rates import MemoryBudgets, Rate
 from exporter.errors import QueryError, SourceRefused, SourceUnavailable, SourceUntrue
-from exporter.sources.http.numbered import Lookups
 from exporter.sources.qwestly import COLUMNS, QwestlyConfig, QwestlySource
 from tests import boards
 from tests.harness import Bench
@@ -159,17 +156,6 @@ def test_a_page_that_is_too_large_is_read_as_smaller_pages() -> None:
 
 
 @pytest.mark.external
-def test_a_missing_key_is_reported_and_the_key_never_shown() -> None:
-    # Given: the vendor's answer to a request without a key
-    with reading(reply(401, "null")) as (one, _), pytest.raises(SourceRefused) as refused:
-        # When
-        one.fetch({}, FIRST)
-    # Then
-    assert "answered 401: null" in str(refused.value)
-    assert "sk_1" not in str(refused.value)
-
-
-@pytest.mark.external
 def test_the_total_of_a_page_of_one_job_is_the_count() -> None:
     # Given
     with reading(listing(9)) as (one, upstream):
@@ -247,41 +233,6 @@ def test_jobs_are_looked_up_by_one_request_each_and_unknown_ids_left_out() -> No
 
 
 @pytest.mark.external
-def test_as_many_lookups_are_under_way_at_once_as_configured_and_no_more() -> None:
-    # Given: an upstream that answers no request before the third has arrived
-    together, under_way, most = threading.Barrier(3, timeout=20), set[object](), 0
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            nonlocal most
-            under_way.add(self)
-            most = max(most, len(under_way))
-            together.wait()
-            under_way.discard(self)
-            job_id = self.path.rpartition("/")[2]
-            body = json.dumps({"success": True, "data": {"_id": job_id}}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            """Writes no log to stderr."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        one = source(f"http://127.0.0.1:{server.server_port}", max_in_flight=3)
-        # When
-        found = one.lookup([f"{number:024x}" for number in range(9)], {})
-        one.close()
-        server.shutdown()
-        thread.join()
-    # Then
-    assert (len(found), most) == (9, 3)
-
-
-@pytest.mark.external
 @pytest.mark.parametrize(
     ("answer", "error", "claim"),
     [
@@ -312,6 +263,7 @@ def test_only_the_vendors_own_404_says_that_a_job_is_unknown(
         (None, (100, 8)),
         (Rate(100, 1), (100, 8)),
         (Rate(2, 1), (20, 4)),
+        (Rate(100, 60), (16, 3)),
         (Rate(1, 60), (1, 1)),
     ],
 )
@@ -319,9 +271,9 @@ def test_no_more_lookups_are_taken_than_a_rate_lets_through_soon(
     rate: Rate | None, expected: tuple[int, int]
 ) -> None:
     # When
-    lookups = Lookups.for_rate(8, rate)
+    one = source(rate=rate, max_in_flight=8)
     # Then
-    assert (lookups.size, lookups.at_once) == expected
+    assert (one.lookup_size, one.read_ahead) == expected
 
 
 @pytest.mark.external

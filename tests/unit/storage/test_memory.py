@@ -64,19 +64,6 @@ def test_a_hook_may_use_the_store_itself() -> None:
     assert storage.read("a") == b"1"
 
 
-def test_tests_may_use_parts_of_a_few_bytes() -> None:
-    # Given
-    storage = MemoryStorage(FakeClock(), part_size_min=2)
-    upload_id = storage.begin("a", CSV)
-    parts = [storage.put_part("a", upload_id, n, b"ab") for n in (1, 2)]
-
-    # When
-    storage.complete("a", upload_id, parts)
-
-    # Then
-    assert storage.read("a") == b"abab"
-
-
 @pytest.mark.parametrize("sizes", [[4, 3, 2], [4, 5, 2], [4, 4, 5], [4, 5]])
 def test_parts_of_several_sizes_are_refused_as_by_cloudflare_r2(sizes: list[int]) -> None:
     # Given

@@ -16,7 +16,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from exporter.clock import SystemClock
-from exporter.errors import ConfigurationError, PageTooLarge, SourceRefused, SourceUnavailable
+from exporter.errors import PageTooLarge, SourceRefused, SourceUnavailable
 from exporter.sources.http import client as http
 from exporter.sources.http import transport
 from tests import fast
@@ -175,14 +175,6 @@ def test_a_gzip_of_very_many_members_takes_no_longer_than_its_size_asks_for() ->
     assert time.process_time() - began < 12
 
 
-def test_a_page_over_the_cap_may_come_as_smaller_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Given
-    monkeypatch.setattr(http, "MAX_PAGE_BYTES", 1024)
-    with serving(reply(200, b"x" * 2_000)) as upstream, pytest.raises(PageTooLarge):
-        # When / Then
-        ask(upstream, can_shrink=True)
-
-
 def test_an_error_page_without_end_is_read_as_far_as_it_is_quoted() -> None:
     # Given
     def endless(_: Asked) -> Iterator[bytes]:
@@ -218,18 +210,6 @@ def test_packed_bodies_come_out_whole_however_they_are_cut(
     # Then
     assert b"".join(found) == b"".join(member * copies for member in members)
     assert max(map(len, found), default=0) <= piece
-
-
-def test_a_proxy_of_a_kind_that_is_not_spoken_is_told_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Given
-    monkeypatch.setenv("https_proxy", "socks5://ann:secret@proxy.example.com")
-    # When
-    with pytest.raises(ConfigurationError, match="correct https_proxy") as refused:
-        http.Upstream("https://api.example.com", {}, SystemClock())
-    # Then
-    assert "secret" not in str(refused.value)
 
 
 def test_the_environment_names_the_proxy_and_whom_it_is_not_for(
