@@ -30,7 +30,6 @@ from exporter.api.shortcut import Shortcut
 from exporter.api.surface import Surface, Surfaces
 from exporter.api.surfaces import registry
 from exporter.api.surfaces.coresignal import data_requests
-from exporter.api.surfaces.hirebase import searches
 from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import KeyRing
 
@@ -59,7 +58,7 @@ def create_app(
     state.bind(app, surfaces, service, keys)
     app.state.health = health.Health(service)
     app.state.purgers = anyio.CapacityLimiter(responses.MAX_PURGE_THREADS)
-    app.state.askers = anyio.CapacityLimiter(searches.MAX_CONCURRENT_SOURCE_REQUESTS)
+    app.state.askers = anyio.CapacityLimiter(turns.MAX_CONCURRENT_SOURCE_REQUESTS)
     app.state.downloads = streams.download_limits()
     app.state.listings = anyio.CapacityLimiter(data_requests.MAX_CONCURRENT_ID_LISTS)
     app.state.lanes = streams.stream_limits()

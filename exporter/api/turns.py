@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import cast
+from typing import ParamSpec, cast
 
 import anyio
+from anyio import to_thread
 from fastapi import FastAPI, Request
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exporter.api import auth, errors
@@ -21,6 +24,14 @@ from exporter.store.redis.api_keys import ApiKey
 
 MAX_KEY_REQUESTS = limits.KEY_REQUESTS.default
 MAX_KEY_WAITING_REQUESTS = limits.KEY_WAITING_REQUESTS.default
+MAX_CONCURRENT_SOURCE_REQUESTS = 16
+"""Concurrent requests of one process to sources while callers wait for the response.
+
+A source that hangs blocks at most this many threads, so that exports can still be created and
+polled.
+"""
+
+P = ParamSpec("P")
 
 
 @dataclass
@@ -139,6 +150,18 @@ async def turn(request: Request) -> AsyncIterator[None]:
         yield
     finally:
         turns.release(key)
+
+
+def waits_for_source(handler: Callable[P, Response]) -> Callable[P, Awaitable[Response]]:
+    """Makes a handler run in one of the threads that may wait for sources."""
+
+    @functools.wraps(handler)
+    async def run(*args: P.args, **kwargs: P.kwargs) -> Response:
+        request = cast("Request", args[0] if args else kwargs["request"])
+        call = functools.partial(handler, *args, **kwargs)
+        return await to_thread.run_sync(call, limiter=request.app.state.askers)
+
+    return run
 
 
 def is_waiting_poll(scope: Scope) -> bool:

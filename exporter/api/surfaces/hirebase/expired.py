@@ -9,7 +9,7 @@ from fastapi import Query, Request
 from pydantic import AfterValidator, ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import creating, webhook_fields
+from exporter.api import creating, turns, webhook_fields
 from exporter.api.bodies import TheBody
 from exporter.api.openapi import bounds
 from exporter.api.state import service_of
@@ -59,7 +59,7 @@ class ExpiredListing(msgspec.Struct):
     total_pages: int
 
 
-@searches.waits_for_source
+@turns.waits_for_source
 def expired_jobs(
     request: Request,
     since: Annotated[

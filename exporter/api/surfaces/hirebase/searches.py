@@ -6,16 +6,14 @@ longer. Postings are returned byte for byte as the source wrote them.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, ParamSpec, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
-from anyio import to_thread
 from fastapi import Request
 from starlette.responses import Response
 
-from exporter.api import errors, responses
+from exporter.api import errors, responses, turns
 from exporter.api.bodies import TheBody, parse
 from exporter.api.refusal import Refusal
 from exporter.api.state import service_of
@@ -27,15 +25,8 @@ from exporter.errors import FieldProblem, QueryError, problem
 from exporter.service.exports import ExportService
 from exporter.sources.hirebase import HirebaseSource
 
-P = ParamSpec("P")
 Found = TypeVar("Found")
 
-MAX_CONCURRENT_SOURCE_REQUESTS = 16
-"""Concurrent requests of one process to sources while callers wait for the response.
-
-A source that hangs blocks at most this many threads, so that exports can still be created and
-polled.
-"""
 MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 100, 10
 """The largest and the default number of postings in the response to a search."""
 
@@ -83,19 +74,7 @@ TOTALS_EXAMPLE = {"total_count": 1204, "page": 1, "limit": 1, "total_pages": 120
 _LISTING = {"jobs": [_POSTING], **TOTALS_EXAMPLE, "company_count": 310}
 
 
-def waits_for_source(handler: Callable[P, Response]) -> Callable[P, Awaitable[Response]]:
-    """Makes a handler run in one of the threads that may wait for sources."""
-
-    @functools.wraps(handler)
-    async def run(*args: P.args, **kwargs: P.kwargs) -> Response:
-        request = cast("Request", args[0] if args else kwargs["request"])
-        call = functools.partial(handler, *args, **kwargs)
-        return await to_thread.run_sync(call, limiter=request.app.state.askers)
-
-    return run
-
-
-@waits_for_source
+@turns.waits_for_source
 def search(request: Request, body: TheBody) -> Response:
     """Returns a page of the matching postings; `limit` is 1 to 100, by default 10.
 
@@ -120,7 +99,7 @@ def search(request: Request, body: TheBody) -> Response:
     return json_response(listing.body)
 
 
-@waits_for_source
+@turns.waits_for_source
 def estimate(request: Request, body: TheBody) -> Response:
     """Returns the price of an export: the number of matching postings, at most `limit`. Free.
 
@@ -149,7 +128,7 @@ def estimate(request: Request, body: TheBody) -> Response:
     return responses.reply(Estimate(cost))
 
 
-@waits_for_source
+@turns.waits_for_source
 def by_slug(request: Request, company_slug: str, job_slug: str) -> Response:
     """Returns the posting with this slug at this company, expired or not."""
     asked = {"company_slugs": [company_slug], "job_slug": job_slug, "include_expired": "true"}
@@ -161,7 +140,7 @@ def by_slug(request: Request, company_slug: str, job_slug: str) -> Response:
     return json_response(listing.body)
 
 
-@waits_for_source
+@turns.waits_for_source
 def industries(request: Request) -> Response:
     """Returns the values of the filters `industry` and `sub_industry`. No key is needed.
 
@@ -171,7 +150,7 @@ def industries(request: Request) -> Response:
     return json_response(source_of(service_of(request)).catalogue.body("industries"))
 
 
-@waits_for_source
+@turns.waits_for_source
 def categories(request: Request) -> Response:
     """Returns the values of the filter `job_category`. No key is needed.
 
@@ -180,7 +159,7 @@ def categories(request: Request) -> Response:
     return json_response(source_of(service_of(request)).catalogue.body("categories"))
 
 
-@waits_for_source
+@turns.waits_for_source
 def job(request: Request, job_id: str) -> Response:
     """Returns the posting with this id. A metered key pays one credit; a 404 is free."""
     posting = _ask_for_one(

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from anyio import to_thread
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import deeds, errors, responses
+from exporter.api import deeds, errors, responses, turns
 from exporter.api.bodies import TheBody, parse
 from exporter.api.openapi import bounds
 from exporter.api.state import service_of
@@ -21,7 +20,6 @@ from exporter.contracts.coresignal import JobFilters
 from exporter.contracts.hirebase import JobSearch
 from exporter.core import limits
 from exporter.errors import FieldProblem, QueryError
-from exporter.store.redis.api_keys import ApiKey
 
 
 class EstimateRequest(BaseModel):
@@ -47,40 +45,32 @@ class Records(msgspec.Struct):
     records: int | None
 
 
-async def estimate(request: Request, body: TheBody) -> Response:
+@turns.waits_for_source
+def estimate(request: Request, body: TheBody) -> Response:
     """Returns the number of records that an export of this query would have now. Free."""
-    service = service_of(request)
+    caller, service = deeds.reader(request, limits.ESTIMATE_RATE), service_of(request)
 
-    def find_problems(caller: ApiKey, fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
+    def find_problems(fields: Mapping[str, Any]) -> Sequence[FieldProblem]:
         found = service.find_problems(
             user_id=caller.user_id,
             source=fields.get("source"),
             search=fields.get("query"),
             limit=fields.get("limit"),
         )
-        return [exports.body_problem(problem) for problem in found]
+        return exports.body_problems(found)
 
-    def ask() -> Response:
-        caller = deeds.reader(request, limits.ESTIMATE_RATE)
-        asked = parse(
-            request, body, EstimateRequest, check=lambda fields: find_problems(caller, fields)
+    asked = parse(request, body, EstimateRequest, check=find_problems)
+    try:
+        records = service.estimate(
+            asked.source,
+            asked.query,
+            user_id=caller.user_id,
+            limit=asked.limit,
+            plan=caller.plan,
         )
-        try:
-            records = service.estimate(
-                asked.source,
-                asked.query,
-                user_id=caller.user_id,
-                limit=asked.limit,
-                plan=caller.plan,
-            )
-        except QueryError as error:
-            raise errors.invalid(
-                [exports.body_problem(problem) for problem in error.problems]
-            ) from None
-        return responses.reply(Records(records))
-
-    # A source may hang, so these requests share the limited threads of the Hirebase searches.
-    return await to_thread.run_sync(ask, limiter=request.app.state.askers)
+    except QueryError as error:
+        raise errors.invalid(exports.body_problems(error.problems)) from None
+    return responses.reply(Records(records))
 
 
 OPERATIONS = (

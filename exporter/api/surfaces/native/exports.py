@@ -121,7 +121,7 @@ async def create(request: Request, body: TheBody) -> Response:
     try:
         export = await creating.create(request, caller, body, asked, new)
     except QueryError as error:
-        raise errors.invalid([body_problem(problem) for problem in error.problems]) from None
+        raise errors.invalid(body_problems(error.problems)) from None
     return _created_response(service_of(request), caller, export, new.id)
 
 
@@ -137,7 +137,7 @@ def _find_problems(
         dialect=Dialect(bom=fields.get("bom", False)) if "format" in fields else None,
         **{name: fields.get(name) for name in plain},
     )
-    return [body_problem(problem) for problem in found]
+    return body_problems(found)
 
 
 def retry(request: Request, export_id: str) -> Response:
@@ -175,13 +175,16 @@ def _created_response(
     return _reply(service, export, 202, headers, with_link=caller.may_read)
 
 
-def body_problem(problem: FieldProblem) -> FieldProblem:
-    """Returns a problem of the export service with the field name and location of this contract.
+def body_problems(problems: Sequence[FieldProblem]) -> list[FieldProblem]:
+    """Returns problems of the export service with the field names and locations of this contract.
 
     The service calls the filters `search`, as Hirebase does; this contract calls them `query`.
     """
-    first, *rest = problem["loc"]
-    return {**problem, "loc": ("body", "query" if first == "search" else first, *rest)}
+    found: list[FieldProblem] = []
+    for one in problems:
+        first, *rest = one["loc"]
+        found.append({**one, "loc": ("body", "query" if first == "search" else first, *rest)})
+    return found
 
 
 Wait = Annotated[
