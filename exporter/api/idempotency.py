@@ -94,11 +94,5 @@ def _invalid() -> Refusal:
         f"Idempotency-Key should be one key of 1 to {MAX_KEY_CHARS} visible ASCII characters, "
         "preferably a UUID, with or without double quotes"
     )
-    return Refusal(
-        400,
-        "idempotency_key_invalid",
-        detail,
-        problems=[
-            problem(("header", "idempotency-key"), detail, "idempotency_key"),
-        ],
-    )
+    wrong = problem(("header", "idempotency-key"), detail, "idempotency_key")
+    return Refusal(400, "idempotency_key_invalid", detail, problems=[wrong])

@@ -102,10 +102,10 @@ class ExportService:
         `webhook` returns the webhook of the export; it is called only after all fields were found
         valid, because it may record an endpoint.
 
-        The plan is checked for the feature that `feature` returns, whichever the surface is. With a
-        metered plan each record costs a credit, except those of free features. Credits are reserved
-        for as many records as the limit. Without a limit, the source counts the matching rows now,
-        and that number becomes the limit.
+        The plan is checked for the feature that the source and the search need, whichever the
+        surface is. With a metered plan each record costs a credit, except those of free features.
+        Credits are reserved for as many records as the limit. Without a limit, the source counts
+        the matching rows now, and that number becomes the limit.
 
         In each of these cases no export is recorded:
 
@@ -192,10 +192,6 @@ class ExportService:
                     id_lists.delete(self.storage, spec.id)
         return export
 
-    def feature(self, source: str, search: Mapping[str, Any]) -> str:
-        """Returns the feature of a plan that an export of this search needs."""
-        return self.sources.feature(source, search)
-
     def estimate(
         self,
         source: str,
@@ -211,7 +207,7 @@ class ExportService:
         `create`, NotInPlan if the plan includes neither such an export nor, for an export of a
         search, searching, and SourceError if the source does not answer.
         """
-        feature = self.feature(source, search)
+        feature = self.sources.feature(source, search)
         plan.check(feature, *(("search",) if feature == "export" else ()))
         new = NewExport(user_id=user_id, surface="", source=source, search=search, limit=limit)
         spec = self.draft(new, plans.UNLIMITED)

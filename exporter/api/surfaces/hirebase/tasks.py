@@ -184,7 +184,7 @@ async def enqueue(
         export,
         202,
         {
-            "Location": _task_url(service, export.id),
+            "Location": responses.address(service, f"/v2/tasks/{export.id}"),
             **idempotency.log_and_headers(export, new.id),
         },
         with_link=caller.may_read,
@@ -216,10 +216,6 @@ def _reply(
     waits = responses.retry_after_header(export, service.clock.now())
     shown = views.task(service, export, with_link=with_link)
     return responses.reply(shown, status, {**waits, **(headers or {})})
-
-
-def _task_url(service: ExportService, export_id: str) -> str:
-    return responses.address(service, f"/v2/tasks/{export_id}")
 
 
 CREATED = Answer(

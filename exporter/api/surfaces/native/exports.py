@@ -99,7 +99,7 @@ async def create(request: Request, body: TheBody) -> Response:
     asked = await creating.parse_body(
         request, body, ExportRequest, lambda fields: _find_problems(request, caller, fields)
     )
-    if service_of(request).feature(asked.source, asked.query) == "pipeline":
+    if service_of(request).sources.feature(asked.source, asked.query) == "pipeline":
         await run(request, deeds.count_call(request, caller, limits.PIPELINE_RATE))
     new = NewExport(
         user_id=caller.user_id,
@@ -157,7 +157,7 @@ def retry(request: Request, export_id: str) -> Response:
             "not_retryable",
             f"the export is {before.state}; only a failed or canceled export can be retried",
         )
-    if service.feature(before.spec.source, before.spec.query) == "pipeline":
+    if service.sources.feature(before.spec.source, before.spec.query) == "pipeline":
         deeds.count(request, caller, limits.PIPELINE_RATE)
     new_id = str(uuid.uuid4())
     try:

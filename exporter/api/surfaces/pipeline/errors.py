@@ -65,8 +65,6 @@ def _flat(refusal: Refusal, asked: Asked) -> Flat:
     )
 
 
-_WRONG_FORMAT = problem(("query", "format"), "choose csv or json", "value_error")
-
 FLAT = ErrorShape(
     Flat,
     _flat,
@@ -75,7 +73,7 @@ FLAT = ErrorShape(
             400,
             "validation_error",
             "query.format: choose csv or json",
-            problems=[_WRONG_FORMAT],
+            problems=[problem(("query", "format"), "choose csv or json")],
         )
     },
 )

@@ -15,7 +15,7 @@ from exporter.api.refusal import Refusal
 from exporter.api.state import deliveries_of, service_of
 from exporter.api.surface import Answer, Operation
 from exporter.api.surfaces.webhooks import endpoints
-from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryPage, DeliveryState
+from exporter.webhooks.deliveries import Delivery, DeliveryPage, DeliveryState
 
 
 class WebhookAttempt(msgspec.Struct):
@@ -83,10 +83,6 @@ class WebhookDeliveries(msgspec.Struct):
     next_cursor: str | None
 
 
-def _summary(delivery: Delivery) -> WebhookDeliverySummary:
-    return WebhookDeliverySummary(**_fields(delivery))
-
-
 def _fields(delivery: Delivery) -> dict[str, Any]:
     zulu = responses.zulu_or_none
     last = delivery.attempts[-1] if delivery.attempts else None
@@ -113,17 +109,10 @@ def full_view(delivery: Delivery) -> WebhookDelivery:
     return WebhookDelivery(
         **_fields(delivery),
         payload=msgspec.Raw(delivery.body),
-        attempts=[_attempt(one) for one in delivery.attempts],
-    )
-
-
-def _attempt(attempt: Attempt) -> WebhookAttempt:
-    return WebhookAttempt(
-        responses.zulu(attempt.at),
-        attempt.duration,
-        attempt.status,
-        attempt.error,
-        attempt.excerpt,
+        attempts=[
+            WebhookAttempt(responses.zulu(one.at), one.duration, one.status, one.error, one.excerpt)
+            for one in delivery.attempts
+        ],
     )
 
 
@@ -257,8 +246,9 @@ def _page(
     except ValueError:
         raise responses.wrong_cursor() from None
     given = {"state": state} if state else {}
+    entries = [WebhookDeliverySummary(**_fields(one)) for one in page.deliveries]
     return responses.reply(
-        WebhookDeliveries([_summary(one) for one in page.deliveries], page.next_cursor),
+        WebhookDeliveries(entries, page.next_cursor),
         headers=responses.next_link(service_of(request), path, limit, page.next_cursor, given),
     )
 
