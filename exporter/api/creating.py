@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from anyio import to_thread
 from fastapi import Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from exporter.api import bodies, error_shapes, idempotency, turns, webhook_fields
+from exporter.api.openapi import bounds
 from exporter.api.refusal import Refusal
 from exporter.api.state import create_call, run, service_of
 from exporter.core.exports import Export
@@ -19,6 +20,16 @@ from exporter.store.redis.api_keys import ApiKey
 
 MAX_INLINE_BODY_BYTES = 16 * 1024
 """Largest body that is parsed on the event loop; parsing it blocks the loop for at most 1 ms."""
+
+Columns = Annotated[list[Annotated[str, Field(max_length=200)]], Field(fail_fast=True)] | None
+COLUMNS: Any = Field(
+    None,
+    description="Columns of a CSV file in their order, or the fields kept of each JSON row.",
+    json_schema_extra=bounds.COLUMNS,
+)
+PRIORITY: Any = Field(
+    0, description="0 to 9; a higher number is more urgent.", json_schema_extra=bounds.PRIORITY
+)
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -54,18 +54,8 @@ class TaskRequest(webhook_fields.WebhookFields):
         description="`csv` or `json` (JSON Lines).",
         json_schema_extra={"enum": list(FORMATS)},
     )
-    priority: int = Field(
-        0,
-        description="0 to 9; a higher number is more urgent.",
-        json_schema_extra=bounds.PRIORITY,
-    )
-    columns: (
-        Annotated[list[Annotated[str, Field(max_length=200)]], Field(fail_fast=True)] | None
-    ) = Field(
-        None,
-        description="Columns of a CSV file in their order, or the fields kept of each JSON row.",
-        json_schema_extra=bounds.COLUMNS,
-    )
+    priority: int = creating.PRIORITY
+    columns: creating.Columns = creating.COLUMNS
     csv_safe: bool = Field(
         False,
         description="Put an apostrophe before CSV text that a spreadsheet would run as a formula.",

@@ -7,12 +7,11 @@ from typing import Any
 
 import msgspec
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from starlette.responses import Response
 
 from exporter.api import deeds, errors, responses, turns
 from exporter.api.bodies import TheBody, parse
-from exporter.api.openapi import bounds
 from exporter.api.state import service_of
 from exporter.api.surface import Answer, Body, Operation
 from exporter.api.surfaces.native import exports
@@ -27,16 +26,9 @@ class EstimateRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    source: str = Field(max_length=200, description="The name of a configured source.")
-    query: dict[str, Any] = Field(
-        description="The source's filters; `{}` matches every posting.",
-        json_schema_extra=bounds.objects(JobSearch, JobFilters, or_other=True),
-    )
-    limit: int | None = Field(
-        None,
-        description="Maximum number of records; overrides the query's own limit. null: all.",
-        json_schema_extra=bounds.COUNT,
-    )
+    source: str = exports.SOURCE
+    query: dict[str, Any] = exports.QUERY
+    limit: int | None = exports.LIMIT
 
 
 class Records(msgspec.Struct):

@@ -43,30 +43,30 @@ MAX_WAIT_SECONDS = 30
 """Longest wait of a poll; most proxies close a connection that is silent for a minute."""
 
 
+SOURCE: Any = Field(max_length=200, description="The name of a configured source.")
+QUERY: Any = Field(
+    description="The source's filters; `{}` matches every posting.",
+    json_schema_extra=bounds.objects(JobSearch, JobFilters, or_other=True),
+)
+LIMIT: Any = Field(
+    None,
+    description="Maximum number of records; overrides the query's own limit. null: all.",
+    json_schema_extra=bounds.COUNT,
+)
+"""Fields of the requests to create and to estimate an export."""
+
+
 class ExportRequest(webhook_fields.WebhookFields):
     """The source, the query and the file format of a new export. Unknown fields are rejected."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     webhook_url: str | None = webhook_fields.URL
-    source: str = Field(max_length=200, description="The name of a configured source.")
-    query: dict[str, Any] = Field(
-        description="The source's filters; `{}` matches every posting.",
-        json_schema_extra=bounds.objects(JobSearch, JobFilters, or_other=True),
-    )
+    source: str = SOURCE
+    query: dict[str, Any] = QUERY
     format: str = Field(max_length=100, json_schema_extra=bounds.one_of(registry.FORMATS))
-    columns: (
-        Annotated[list[Annotated[str, Field(max_length=200)]], Field(fail_fast=True)] | None
-    ) = Field(
-        None,
-        description="Columns of a CSV file in their order, or the fields kept of each JSON row.",
-        json_schema_extra=bounds.COLUMNS,
-    )
-    limit: int | None = Field(
-        None,
-        description="Maximum number of records; overrides the query's own limit. null: all.",
-        json_schema_extra=bounds.COUNT,
-    )
+    columns: creating.Columns = creating.COLUMNS
+    limit: int | None = LIMIT
     compression: str = Field(
         "none", max_length=100, json_schema_extra=bounds.one_of(registry.COMPRESSIONS)
     )
@@ -75,11 +75,7 @@ class ExportRequest(webhook_fields.WebhookFields):
         description="Name of the downloaded file, without a folder; the extension of the format is"
         " added if it is missing. null: named after the source, the day and the export.",
     )
-    priority: int = Field(
-        0,
-        description="0 to 9; a higher number is more urgent.",
-        json_schema_extra=bounds.PRIORITY,
-    )
+    priority: int = creating.PRIORITY
     csv_safe: bool = Field(
         False,
         description="Put an apostrophe before CSV text that a spreadsheet would run as a formula,"
