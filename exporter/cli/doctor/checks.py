@@ -40,7 +40,6 @@ class Problem(Exception):
     def __init__(
         self,
         text: str,
-        *,
         variable: str | None = None,
         remedy: str | None = None,
         status: Status = Status.FAIL,

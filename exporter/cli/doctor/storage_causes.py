@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from botocore import exceptions as boto
@@ -24,38 +23,32 @@ _PEEK_SECONDS = 1.0
 _NO_S3 = "give the address of an S3, which may be another port of the same server"
 
 
-class _Cause(NamedTuple):
-    text: str
-    variable: str | None
-    remedy: str
-
-
-_CODES: Mapping[str, Callable[[Settings], _Cause]] = {
-    "InvalidAccessKeyId": lambda _: _Cause(
+_CODES: Mapping[str, Callable[[Settings], Problem]] = {
+    "InvalidAccessKeyId": lambda _: Problem(
         "the store does not know the access key", KEY_ID, "correct it"
     ),
-    "SignatureDoesNotMatch": lambda _: _Cause(
+    "SignatureDoesNotMatch": lambda _: Problem(
         "the store rejects the signature of the secret key", SECRET, "correct it"
     ),
-    "AccessDenied": lambda own: _Cause(
+    "AccessDenied": lambda own: Problem(
         f"the store refuses these credentials for the bucket {own.s3_bucket!r}",
         KEY_ID,
         "allow them to list the bucket and to read, write and delete its objects",
     ),
-    "ExpiredToken": lambda _: _Cause(
+    "ExpiredToken": lambda _: Problem(
         "the temporary credentials have expired", "AWS_SESSION_TOKEN", "renew them"
     ),
-    "InvalidToken": lambda _: _Cause(
+    "InvalidToken": lambda _: Problem(
         "the store rejects the session token",
         "AWS_SESSION_TOKEN",
         "renew it, or leave it out for keys that need none",
     ),
-    "NoSuchBucket": lambda own: _Cause(
+    "NoSuchBucket": lambda own: Problem(
         f"the store has no bucket {own.s3_bucket!r}",
         "EXPORTER_S3_BUCKET",
         "create it, or name another",
     ),
-    "RequestTimeTooSkewed": lambda _: _Cause(
+    "RequestTimeTooSkewed": lambda _: Problem(
         "the clock of this machine differs from the clock of the store",
         None,
         "correct the clock, for example by NTP",
@@ -81,12 +74,10 @@ def problem(error: Exception, settings: Settings) -> Problem:
     for one in _chain(error):
         cause = _cause(one, settings)
         if cause is not None:
-            return Problem(cause.text, variable=cause.variable, remedy=cause.remedy)
+            return cause
     if isinstance(error, ExporterError):
         return Problem(str(error).rstrip("."))
-    return Problem(
-        f"{_place(settings)} answers, but not as an S3", variable=ENDPOINT, remedy=_NO_S3
-    )
+    return Problem(f"{_place(settings)} answers, but not as an S3", ENDPOINT, _NO_S3)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -95,30 +86,30 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _cause(error: BaseException, settings: Settings) -> _Cause | None:
+def _cause(error: BaseException, settings: Settings) -> Problem | None:
     where = _place(settings)
     if isinstance(error, boto.ClientError):
         return _refusal(error, settings)
     if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError):
-        return _Cause(
+        return Problem(
             "the credentials for the object store are missing",
             KEY_ID,
             f"set it and {SECRET}, or give this machine a profile or role",
         )
     if isinstance(error, ResponseParserError):
-        return _Cause(f"{where} answers, but not as an S3", ENDPOINT, _NO_S3)
+        return Problem(f"{where} answers, but not as an S3", ENDPOINT, _NO_S3)
     if isinstance(error, boto.HTTPClientError | boto.ConnectionError):
         return _silence(error, where)
     return None
 
 
-def _refusal(error: boto.ClientError, settings: Settings) -> _Cause | None:
+def _refusal(error: boto.ClientError, settings: Settings) -> Problem | None:
     answer = error.response.get("Error", {})
     code = str(answer.get("Code", ""))
     headers = error.response["ResponseMetadata"].get("HTTPHeaders", {})
     if code in _REGION_CODES:
         region = answer.get("Region") or headers.get("x-amz-bucket-region")
-        return _Cause(
+        return Problem(
             f"the bucket {settings.s3_bucket!r} is in another region",
             "EXPORTER_S3_REGION",
             f"set it to {region}" if region else "set it to the region of the bucket",
@@ -131,34 +122,34 @@ def _refusal(error: boto.ClientError, settings: Settings) -> _Cause | None:
         where = _place(settings)
         status = error.response["ResponseMetadata"].get("HTTPStatusCode")
         if _speaks_tls(where):
-            return _Cause(f"{where} speaks TLS", ENDPOINT, "write https:// instead of http://")
+            return Problem(f"{where} speaks TLS", ENDPOINT, "write https:// instead of http://")
         # botocore takes a 200 without a body of an S3 for a 500.
         how = "answers" if status in (None, 200, 500) else f"answers HTTP {status}"
-        return _Cause(f"{where} {how}, but not as an S3", ENDPOINT, _NO_S3)
+        return Problem(f"{where} {how}, but not as an S3", ENDPOINT, _NO_S3)
     return None
 
 
-def _silence(error: BaseException, where: str) -> _Cause:
+def _silence(error: BaseException, where: str) -> Problem:
     text = str(error)
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return _Cause(
+        return Problem(
             f"the TLS certificate of {where} is not trusted",
             "AWS_CA_BUNDLE",
             "set it to the file of the certificate's authority",
         )
     if isinstance(error, boto.SSLError):
-        return _Cause(f"{where} speaks no TLS", ENDPOINT, "write http:// instead of https://")
+        return Problem(f"{where} speaks no TLS", ENDPOINT, "write http:// instead of https://")
     if isinstance(error, boto.ProxyConnectionError):
-        return _Cause(
+        return Problem(
             f"{where} cannot be reached through the proxy of HTTP_PROXY or HTTPS_PROXY",
             "NO_PROXY",
             "name the host of the store in it, or correct the proxy",
         )
     if _speaks_tls(where):
-        return _Cause(f"{where} speaks TLS", ENDPOINT, "write https:// instead of http://")
+        return Problem(f"{where} speaks TLS", ENDPOINT, "write https:// instead of http://")
     if isinstance(error, boto.ConnectTimeoutError | boto.ReadTimeoutError):
-        return _Cause(f"{where} does not answer", ENDPOINT, "check the address and the firewalls")
-    return _Cause(f"{where} {_reach(where)}", ENDPOINT, "start the store, or correct the address")
+        return Problem(f"{where} does not answer", ENDPOINT, "check the address and the firewalls")
+    return Problem(f"{where} {_reach(where)}", ENDPOINT, "start the store, or correct the address")
 
 
 def _reach(where: str) -> str:
