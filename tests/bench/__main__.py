@@ -42,7 +42,8 @@ def main() -> None:
     # So that a session that is told to end takes its servers and contestants along.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    versions = contestants.installed(asked.peers, {*contestants.SHOWN, *_needs()})
+    needed = {*contestants.SHOWN, *(name for one in ALL for name in one.needs)}
+    versions = contestants.installed(asked.peers, needed)
     taking_part = [one for one in asked.only if one.ours or set(one.needs) <= versions.keys()]
     missing = [one for one in asked.only if one not in taking_part]
     out = Path(asked.out) if asked.out else RESULTS if _is_whole(asked) else None
@@ -101,7 +102,7 @@ def _turn(track: Track, one: Contestant, format_: str, rows: int) -> Turn | Turn
 def _check(directory: Path, asked: argparse.Namespace, taking_part: Sequence[Contestant]) -> None:
     # The null sink keeps nothing that could be looked at.
     with _track(directory, "s3", asked) as track:
-        reference = checking.Reference(track.servers, asked.rows)
+        reference = checking.reference(track.servers, asked.rows)
         for format_ in asked.formats:
             for one in taking_part:
                 try:
@@ -141,10 +142,6 @@ def _is_whole(asked: argparse.Namespace) -> bool:
         and asked.sink == servers.SINKS
         and not asked.latency
     )
-
-
-def _needs() -> set[str]:
-    return {name for one in ALL for name in one.needs}
 
 
 def _say(text: str) -> None:

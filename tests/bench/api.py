@@ -19,9 +19,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +32,7 @@ import redis
 from exporter.core.checkpoints import Checkpoint, Part, RowCounts
 from exporter.core.exports import Completeness, EndReason, Outcome, Result, State
 from exporter.local import ports
+from exporter.local.children import Child
 from exporter.local.redis import RedisServer
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.store import RedisStore
@@ -141,13 +142,15 @@ def _services(directory: Path) -> Iterator[tuple[Sequence[Load], str]]:
         }
         pids = {}
         for port, command in commands.items():
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command], env=environment, stderr=subprocess.DEVNULL
+            child = Child(
+                command[0],
+                [sys.executable, "-m", *command],
+                directory / f"{command[0]}.log",
+                answers=partial(ports.is_listening, port),
+                env=environment,
             )
-            running.callback(process.wait)
-            running.callback(process.terminate)
-            pids[port] = process.pid
-            _await_answer(port, process)
+            running.enter_context(child)
+            pids[port] = child.pid
         client = redis.Redis.from_url(server.url)
         key = {"X-API-Key": KeyRing(client).create("bench")}
         url = f"http://127.0.0.1:{api_port}/v1/exports"
@@ -156,53 +159,20 @@ def _services(directory: Path) -> Iterator[tuple[Sequence[Load], str]]:
         client.hset("reference:1", items=[word for pair in RECORD.items() for word in pair])
         ours, theirs = f"http://127.0.0.1:{api_port}", f"http://127.0.0.1:{reference_port}"
         own, other = pids[api_port], pids[reference_port]
-        reference_poll = f"{theirs}/exports/1"
+        poll, create = "reference: poll", "reference: create"
         loads = (
-            Load("reference: poll", "GET", reference_poll, {}, None, other, None),
+            Load(poll, "GET", f"{theirs}/exports/1", {}, None, other, None),
             *(
-                Load(
-                    f"poll, {path}",
-                    "GET",
-                    f"{ours}{path}/{export_id}",
-                    key,
-                    None,
-                    own,
-                    "reference: poll",
-                )
+                Load(f"poll, {path}", "GET", f"{ours}{path}/{export_id}", key, None, own, poll)
                 for path in ("/v1/exports", "/v2/tasks")
             ),
-            Load("reference: create", "POST", f"{theirs}/exports", {}, NATIVE, other, None),
-            Load(
-                "create, /v1/exports",
-                "POST",
-                f"{ours}/v1/exports",
-                key,
-                NATIVE,
-                own,
-                "reference: create",
-            ),
-            Load(
-                "create, /v2/jobs/export",
-                "POST",
-                f"{ours}/v2/jobs/export",
-                key,
-                HIREBASE,
-                own,
-                "reference: create",
+            Load(create, "POST", f"{theirs}/exports", {}, NATIVE, other, None),
+            *(
+                Load(f"create, {path}", "POST", f"{ours}{path}", key, body, own, create)
+                for path, body in (("/v1/exports", NATIVE), ("/v2/jobs/export", HIREBASE))
             ),
         )
         yield loads, client.info("server")["redis_version"]
-
-
-def _await_answer(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
-        if process.poll() is not None:
-            sys.exit(f"{process.args!r} ended with {process.returncode}")
-        with contextlib.suppress(httpx.TransportError):
-            httpx.get(f"http://127.0.0.1:{port}/")
-            return
-        time.sleep(0.1)
-    sys.exit(f"{process.args!r} does not answer")
 
 
 def _finish(store: RedisStore) -> None:

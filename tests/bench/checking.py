@@ -16,18 +16,16 @@ from tests.bench.upstream import PAGE
 csv.field_size_limit(2**24)
 
 
-class Reference:
+def reference(servers: Servers, rows: int) -> list[dict[str, Any]]:
     """The postings as the upstream gives them, read by the standard library."""
-
-    def __init__(self, servers: Servers, rows: int) -> None:
-        self.postings: list[dict[str, Any]] = []
-        for number in range(1, rows // PAGE + 1):
-            url = f"{servers.upstream}/{rows}/pages/{number}.json"
-            with urllib.request.urlopen(url) as answer:
-                self.postings += json.load(answer)["jobs"]
+    postings: list[dict[str, Any]] = []
+    for number in range(1, rows // PAGE + 1):
+        with urllib.request.urlopen(f"{servers.upstream}/{rows}/pages/{number}.json") as answer:
+            postings += json.load(answer)["jobs"]
+    return postings
 
 
-def look(servers: Servers, reference: Reference, format_: str) -> str:
+def look(servers: Servers, wanted: list[dict[str, Any]], format_: str) -> str:
     """What was found in the bucket, as one line of text."""
     client = servers.client()
     rows: list[dict[str, Any]] = []
@@ -42,7 +40,6 @@ def look(servers: Servers, reference: Reference, format_: str) -> str:
             rows += csv.DictReader(io.StringIO(text, newline=""))
         else:
             rows += [json.loads(line) for line in text.split("\n") if line]
-    wanted = reference.postings
     ids, wanted_ids = [row["_id"] for row in rows], [one["_id"] for one in wanted]
     by_id = {row["_id"]: row for row in rows}
     is_csv = format_.startswith("csv")

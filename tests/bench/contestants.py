@@ -30,7 +30,6 @@ class Contestant(NamedTuple):
     what: str
     module: str
     needs: tuple[str, ...] = ()
-    formats: tuple[str, ...] = FORMATS
     arguments: tuple[str, ...] = ()
     workers: int = 1
     apart: str = ""

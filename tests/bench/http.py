@@ -14,7 +14,6 @@ import gzip
 import importlib
 import logging
 import multiprocessing
-import socket
 import ssl
 import statistics
 import sys
@@ -35,6 +34,7 @@ from exporter.sources.http.client import Upstream
 from exporter.sources.http.transport import DeadlineTransport
 from tests.bench import serving
 from tests.bench.upstream import Pages
+from tests.waiting import until
 
 ROUNDS = 7
 PAGES = 200
@@ -108,24 +108,12 @@ def _served(folder: Path) -> Iterator[tuple[str, str]]:
     with mock.patch.dict("os.environ", SSL_CERT_FILE=str(folder / "authority.pem")):
         bases = f"http://{HOST}:{plain}", f"https://{HOST}:{secure}"
         try:
-            for port in (plain, secure):
-                _await(port)
+            until(lambda: ports.is_listening(plain) and ports.is_listening(secure), 60)
             yield bases
         finally:
             for server in servers:
                 server.terminate()
                 server.join()
-
-
-def _await(port: int) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return socket.create_connection((HOST, port)).close()
-        except ConnectionRefusedError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
 
 
 def _serve(port: int, certificate: str | None) -> None:

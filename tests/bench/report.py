@@ -36,13 +36,9 @@ the rows per second: those are this machine's, and include what the servers take
 CSV has 26 columns, lists and objects in them as JSON text; JSON Lines are whole postings.
 """
 SINKS = {
-    "null": "To an S3 that discards what it gets",
-    "s3": "To SeaweedFS",
-}
-SINK_NOTES = {
-    "null": "What the contestants themselves can do.",
-    "s3": "A real S3 on the same cores, which then has the larger share of the work: differences "
-    "shrink. One round, unless it was run alone.",
+    "null": "To an S3 that discards what it gets\n\nWhat the contestants themselves can do.",
+    "s3": "To SeaweedFS\n\nA real S3 on the same cores, which then has the larger share of the "
+    "work: differences shrink. One round, unless it was run alone.",
 }
 
 
@@ -83,7 +79,7 @@ def page(session: Session) -> str:
             if at == sink
         ]
         if tables:
-            parts += [f"## {title}\n\n{SINK_NOTES[sink]}", *tables]
+            parts += [f"## {title}", *tables]
     if session.profiles:
         parts.append("## Where the time of one worker goes\n\n" + PROFILE_NOTE)
         for format_, turn in session.profiles.items():
