@@ -9,7 +9,7 @@ but `download_url`, `file_size`, `record_count` and `expiry_time`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 from anyio import to_thread
 from fastapi import Request
