@@ -206,19 +206,6 @@ def test_a_head_on_a_path_without_get_is_refused(api: Service) -> None:
     assert answer.headers["Allow"] == "POST"
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
-@pytest.mark.parametrize("root", ["/v1/exports", "/v2/tasks"])
-def test_an_id_is_found_in_capitals(api: Service, root: str, method: str) -> None:
-    # Given
-    created = api.http.post("/v1/exports", json={"source": "board", "query": {}, "format": "csv"})
-
-    # When
-    answer = api.http.request(method, f"{root}/{created.json()['id'].upper()}")
-
-    # Then
-    assert answer.status_code in (200, 202)
-
-
 def test_every_path_with_an_id_takes_it_in_capitals(api: Service) -> None:
     # Given
     body = {"source": "board", "query": {}, "format": "csv"}
