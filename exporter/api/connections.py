@@ -323,8 +323,7 @@ class Connection(HttpToolsProtocol):
         self._unread_bytes = self.transport.get_write_buffer_size()
         table.unread[self] = now
         table.buffered_bytes += self._unread_bytes
-        if table.buffered_bytes > MAX_BUFFERED_BYTES:
-            table.bound_buffers(now)
+        table.bound_buffers(now)
 
     def resume_writing(self) -> None:
         self.end_unread()

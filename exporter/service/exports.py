@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -80,11 +81,7 @@ class ExportService:
         source = self.source(export.spec.source)
         if export.spec.ids is None:
             return source
-
-        def load() -> Sequence[str]:
-            return id_lists.read(self.storage, export.id)
-
-        return IdList(source, load)
+        return IdList(source, partial(id_lists.read, self.storage, export.id))
 
     def create(
         self,
