@@ -70,23 +70,19 @@ class Endpoints:
         url: str,
         *,
         events: Sequence[str] = event_names.DEFAULT_EVENTS,
-        secret: str | None = None,
         ordered: bool = False,
         include_download_url: bool = False,
         description: str = "",
     ) -> Endpoint:
         """Registers an endpoint for events of all exports of a user from now on, and returns it.
 
-        The caller must check the URL with the address guard first. By default the secret is
-        generated. Raises ValueError for unknown events, SecretRefused for a malformed secret, and
-        TooManyEndpoints if the user has MAX_REGISTERED_ENDPOINTS endpoints already.
+        The caller must check the URL with the address guard first. Raises ValueError for unknown
+        events, and TooManyEndpoints if the user has MAX_REGISTERED_ENDPOINTS endpoints already.
         """
         checked = event_names.check_events(events)
-        if secret is not None:
-            signatures.decode_secret(secret)
         fields = {
             "events": script_loader.padded_words(checked),
-            "secrets": f"0 {secret or signatures.new_secret()}",
+            "secrets": f"0 {signatures.new_secret()}",
             "description": codec.clean(description),
             **({"ordered": "1"} if ordered else {}),
             **({"download": "1"} if include_download_url else {}),
@@ -163,29 +159,21 @@ class Endpoints:
         return known
 
     def rotate(
-        self,
-        endpoint_id: str,
-        user_id: str,
-        *,
-        grace: timedelta = DEFAULT_ROTATION_GRACE,
-        secret: str | None = None,
+        self, endpoint_id: str, user_id: str, *, grace: timedelta = DEFAULT_ROTATION_GRACE
     ) -> Endpoint | None:
         """Replaces the secret of an endpoint and returns the changed endpoint.
 
-        The previous secret still signs beside the new one for `grace`. By default the new secret is
-        generated. Returns None, and changes nothing, if the user has no such endpoint. Raises
-        ValueError for a grace below 0 or above MAX_ROTATION_GRACE, SecretRefused for a malformed
-        secret, and LimitReached if more than SIGNING_SECRETS secrets would sign.
+        The previous secret still signs beside the new one for `grace`. Returns None, and changes
+        nothing, if the user has no such endpoint. Raises ValueError for a grace below 0 or above
+        MAX_ROTATION_GRACE, and LimitReached if more than SIGNING_SECRETS secrets would sign.
         """
         if not timedelta(0) <= grace <= MAX_ROTATION_GRACE:
             raise ValueError(
                 f"a grace of {grace} is not allowed: give 0 to {MAX_ROTATION_GRACE.days} days, "
                 "during which the previous secret still signs"
             )
-        if secret is not None:
-            signatures.decode_secret(secret)
         most = limits.SIGNING_SECRETS.default
-        new_secret = secret or signatures.new_secret()
+        new_secret = signatures.new_secret()
         fields = self._rotate(endpoint_id, user_id, new_secret, records.micros(grace), most)
         if len(fields) == 1:
             raise limits.LimitReached(

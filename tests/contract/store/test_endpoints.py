@@ -13,20 +13,20 @@ from exporter.webhooks import endpoint_store as stored
 from exporter.webhooks import signatures
 from exporter.webhooks.endpoint_store import MAX_REGISTERED_ENDPOINTS, MAX_ROTATION_GRACE, Endpoints
 from exporter.webhooks.endpoints import DisableReason, TooManyEndpoints
-from exporter.webhooks.signatures import SecretRefused
 from tests.contract.store.given import SHORT, spec
 from tests.contract.store.webhook_desk import URL, Desk
 
 SECRET = signatures.new_secret()
 
 
-def test_an_endpoint_is_as_it_was_registered(desk: Desk) -> None:
+def test_an_endpoint_is_as_it_was_registered(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given
+    monkeypatch.setattr(signatures, "new_secret", lambda: SECRET)
     # When
     made = desk.endpoints.create(
         "ann",
         URL,
         events=["export.failed", "export.finished"],
-        secret=SECRET,
         ordered=True,
         include_download_url=True,
         description="naïve 🦊",
@@ -55,8 +55,6 @@ def test_what_cannot_be_registered_is_refused_with_nothing_recorded(desk: Desk) 
     for events in ([], ["export.finished", "export.lost"]):
         with pytest.raises(ValueError, match=r"event .*: give some of export\.queued"):
             desk.endpoints.create("ann", URL, events=events)
-    with pytest.raises(SecretRefused):
-        desk.endpoints.create("ann", URL, secret="whsec_short")
     assert desk.endpoints.list("ann") == ()
 
 
@@ -101,11 +99,14 @@ def test_both_secrets_sign_for_the_time_of_grace(desk: Desk) -> None:
     assert desk.claim().endpoint.secrets == rotated.secrets
 
 
-def test_after_the_grace_the_new_secret_signs_alone(desk: Desk) -> None:
+def test_after_the_grace_the_new_secret_signs_alone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Given
     endpoint = desk.endpoint()
+    monkeypatch.setattr(signatures, "new_secret", lambda: SECRET)
     # When
-    at_once = desk.endpoints.rotate(endpoint.id, "ann", grace=timedelta(0), secret=SECRET)
+    at_once = desk.endpoints.rotate(endpoint.id, "ann", grace=timedelta(0))
     # Then
     assert at_once is not None
     assert [secret.value for secret in at_once.secrets] == [SECRET]
@@ -114,11 +115,14 @@ def test_after_the_grace_the_new_secret_signs_alone(desk: Desk) -> None:
             desk.endpoints.rotate(endpoint.id, "ann", grace=grace)
 
 
-def test_a_rotation_sent_again_for_want_of_an_answer_rotates_once(desk: Desk) -> None:
+def test_a_rotation_sent_again_for_want_of_an_answer_rotates_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # Given
     endpoint = desk.endpoint()
+    monkeypatch.setattr(signatures, "new_secret", lambda: SECRET)
     # When
-    twice = [desk.endpoints.rotate(endpoint.id, "ann", secret=SECRET) for _ in range(2)]
+    twice = [desk.endpoints.rotate(endpoint.id, "ann") for _ in range(2)]
     # Then
     assert twice[0] == twice[1]
     assert twice[0] is not None

@@ -193,13 +193,11 @@ OPERATIONS: Mapping[str, Operation] = {
     "charges": lambda desk: list(charges(desk)),
     "rates": lambda desk: list(rates(desk)),
     "make endpoints": lambda desk: [
-        desk.endpoints.create("ann", URL, secret=SECRET),
+        desk.endpoints.create("ann", URL),
         desk.endpoints.get_or_create("ann", f"{URL}/one"),
         desk.endpoints.get_or_create("dora", f"{URL}/new"),
     ],
-    "rotate": lambda desk: endpoints(
-        desk, lambda id_, user: desk.endpoints.rotate(id_, user, secret=SECRET)
-    ),
+    "rotate": lambda desk: endpoints(desk, desk.endpoints.rotate),
     "disable": lambda desk: endpoints(desk, desk.endpoints.disable),
     "enable": lambda desk: endpoints(desk, desk.endpoints.enable),
     "delete endpoints": lambda desk: endpoints(desk, desk.endpoints.delete),
