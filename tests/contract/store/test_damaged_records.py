@@ -22,7 +22,7 @@ from exporter.store.base import Claim
 from exporter.store.redis.store import MAX_UNREADABLE_CLAIMS, RedisStore
 from exporter.webhooks.endpoint_store import Endpoints
 from exporter.webhooks.outbox import Outbox
-from tests.contract.store.given import KEEP, LEASE, checkpoint, cut, finish, result, spec
+from tests.contract.store.given import KEEP, LEASE, checkpoint, claim, cut, finish, result, spec
 
 ROUNDS = 2 * MAX_UNREADABLE_CLAIMS + 4
 """Rounds of repair and work after which every export must have ended."""
@@ -44,6 +44,22 @@ NASTY = (
 )
 VALUES = st.sampled_from(NASTY) | st.binary(max_size=30)
 MISSING = st.just(None)
+
+
+def bounded(examples: int) -> settings:
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+        derandomize=True,
+    )
+
+
+def damage(client: redis.Redis, key: str, field: str, value: bytes | None) -> None:
+    if value is None:
+        client.hdel(key, field)
+    else:
+        client.hset(key, field, value)
 
 
 def queued(store: RedisStore) -> str:
@@ -75,9 +91,7 @@ def partition(store: RedisStore) -> str:
 
 def leased_partition(store: RedisStore) -> str:
     cut(store, "e", 60, 40)
-    claimed = store.claim("worker-1", lease=LEASE)
-    assert claimed is not None
-    return claimed.export.id
+    return claim(store).export.id
 
 
 def whole(store: RedisStore) -> str:
@@ -87,9 +101,7 @@ def whole(store: RedisStore) -> str:
 
 def _claimed(store: RedisStore) -> Claim:
     queued(store)
-    claimed = store.claim("worker-1", lease=LEASE)
-    assert claimed is not None
-    return claimed
+    return claim(store)
 
 
 STAGES = (queued, leased, waiting, finished, partition, leased_partition, whole)
@@ -139,12 +151,7 @@ def clean(store: RedisStore) -> None:
     cleaning.clean(store, MemoryStorage(clock), clock, grace=timedelta(hours=1))
 
 
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    derandomize=True,
-)
+@bounded(40)
 @given(stage=st.sampled_from(STAGES), field=st.sampled_from(FIELDS), value=VALUES | MISSING)
 @example(stage=queued, field="concurrency", value=b"x")
 @example(stage=leased, field="user", value=b"\xff")
@@ -165,11 +172,7 @@ def test_any_bytes_in_any_field_of_an_export_leave_all_others_being_served(
     sound = [("a", "ann"), ("b", "bob"), ("c", "bob")]
     for export_id, user in sound:
         store.create(spec(export_id, user, concurrency=1))
-    key = f"{{exporter}}:export:{damaged}"
-    if value is None:
-        client.hdel(key, field)
-    else:
-        client.hset(key, field, value)
+    damage(client, f"{{exporter}}:export:{damaged}", field, value)
 
     # When: the first round serves all others
     ended: set[str] = set()
@@ -197,12 +200,7 @@ def test_any_bytes_in_any_field_of_an_export_leave_all_others_being_served(
         store.request_cancel("e", keep_record=KEEP)
 
 
-@settings(
-    max_examples=20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    derandomize=True,
-)
+@bounded(20)
 @given(
     stage=st.sampled_from([queued, leased, waiting, whole]),
     field=st.sampled_from([one for one in FIELDS if one not in ("user", "deleted", "whole")]),
@@ -220,7 +218,7 @@ def test_the_owner_ends_a_damaged_export(
     client.flushdb()
     store = RedisStore(client)
     damaged = stage(store)
-    client.hset(f"{{exporter}}:export:{damaged}", field, value)
+    damage(client, f"{{exporter}}:export:{damaged}", field, value)
 
     # When
     if action == "cancel":

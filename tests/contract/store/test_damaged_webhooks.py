@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import redis
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from exporter.core.events import EVENTS
 from exporter.webhooks.deliveries import DeliveryState
 from tests.contract.store.given import spec
-from tests.contract.store.test_damaged_records import NASTY
+from tests.contract.store.test_damaged_records import NASTY, bounded, damage
 from tests.contract.store.webhook_desk import URL, Desk
 
 ROUNDS = 12
@@ -25,19 +25,6 @@ ENDPOINT_FIELDS = (
     *("sequence", "served_at", "rest_until", "slow"),
 )
 VALUES = st.sampled_from(NASTY) | st.binary(max_size=30) | st.none()
-bounded = settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    derandomize=True,
-)
-
-
-def damage(client: redis.Redis, key: str, field: str, value: bytes | None) -> None:
-    if value is None:
-        client.hdel(key, field)
-    else:
-        client.hset(key, field, value)
 
 
 def send_all(desk: Desk, failing: str | None) -> None:
@@ -73,7 +60,7 @@ def pending(desk: Desk) -> list[bytes]:
     return [member for key in keys for member in client.zrange(key, 0, -1)]
 
 
-@bounded
+@bounded(25)
 @given(
     field=st.sampled_from(DELIVERY_FIELDS),
     value=VALUES,
@@ -109,7 +96,7 @@ def test_any_bytes_in_a_delivery_leave_all_others_being_delivered(
     assert listed >= {f"msg_f_1.{ours.id}", f"msg_g_1.{ours.id}"}
 
 
-@bounded
+@bounded(25)
 @given(field=st.sampled_from(ENDPOINT_FIELDS), value=VALUES, failing=st.booleans())
 @example(field="secrets", value=b"x", failing=False)
 @example(field="failed_at", value=b"x", failing=True)
@@ -140,7 +127,7 @@ def test_any_bytes_in_an_endpoint_leave_all_others_being_served(
         assert desk.endpoints.delete(damaged.id, "ann")
 
 
-@bounded
+@bounded(25)
 @given(entry=st.sampled_from(NASTY) | st.binary(max_size=60), first=st.booleans())
 @example(entry=b"export.queued x 1 0 0 e", first=True)
 @example(entry=b"export.queued 1 1 0 0 \xff", first=True)
