@@ -1,19 +1,20 @@
-"""Requests to one bucket: clients of this process, retries, and texts of errors."""
+"""Requests to one bucket: clients of this process, retries, lists, and texts of errors."""
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from exporter.clock import Clock
 from exporter.environment import proxies
-from exporter.errors import ConfigurationError
+from exporter.errors import ConfigurationError, StorageError
 from exporter.storage.s3 import clients, failures
 from exporter.storage.s3.encryption import Encryption
 from exporter.storage.s3.limits import Addressing
@@ -94,6 +95,35 @@ class Requests:
             self.clock.sleep(pause)
             ceiling = min(ceiling * 2, MAX_BACKOFF_SECONDS)
 
+    def entries(
+        self,
+        operation: str,
+        key: str,
+        request: Callable[[dict[str, Any], S3Client], Any],
+        *,
+        field: str,
+        markers: Mapping[str, str],
+    ) -> Iterator[Any]:
+        """Yields all entries of a list; each answer has 1,000.
+
+        `request` sends the marker at which the list continues. `markers` has its arguments, with
+        the fields of the answer before that have their values. Raises StorageError if the store
+        returns the same marker twice, because the list would never end.
+        """
+        marker: dict[str, Any] = {}
+        while True:
+            page = self.call(operation, key, partial(request, marker))
+            yield from page.get(field, ())
+            if not given(page, operation, "IsTruncated"):
+                return
+            following = {argument: page[name] for argument, name in markers.items()}
+            if following == marker:
+                raise StorageError(
+                    f"The object store returned the same list marker twice ({marker}), so the "
+                    "listing would never end."
+                )
+            marker = following
+
     def error_text(self, operation: str, key: str, cause: str, reaction: failures.Reaction) -> str:
         advice = reaction.advice
         if operation in failures.ENCRYPTED_WRITES:
@@ -121,3 +151,17 @@ class Requests:
                 ) from error
             self._clients.setdefault(client_key, client)
         return self._clients[client_key]
+
+
+def given(answer: Mapping[str, Any], operation: str, field: str) -> Any:
+    """Returns a field of an answer; raises StorageError if the store has left it out."""
+    if field not in answer:
+        raise StorageError(
+            f"The object store answered {operation} without {field}: it does not know this request."
+        )
+    return answer[field]
+
+
+def unquoted(etag: str) -> str:
+    """Returns an etag without the quotes that it has in answers."""
+    return etag.strip('"')

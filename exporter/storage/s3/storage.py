@@ -16,12 +16,11 @@ from exporter.clock import Clock
 from exporter.core.checkpoints import Part
 from exporter.errors import ObjectExists, UploadGone
 from exporter.storage.base import FileHeaders, ObjectInfo, ObjectRange, UnfinishedFile
-from exporter.storage.s3 import answers, body, check, failures, presigning
-from exporter.storage.s3.answers import given, unquoted
+from exporter.storage.s3 import body, check, failures, presigning
 from exporter.storage.s3.encryption import Encryption
 from exporter.storage.s3.limits import MAX_LINK_SECONDS, Addressing
 from exporter.storage.s3.multipart import MultipartStorage
-from exporter.storage.s3.requests import Requests
+from exporter.storage.s3.requests import Requests, given, unquoted
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -186,8 +185,7 @@ class S3Storage(MultipartStorage):
 
     def _parts(self, key: str, upload_id: str) -> dict[int, Part]:
         """Returns the parts of an upload by number, in order."""
-        found = answers.entries(
-            self._requests,
+        found = self._requests.entries(
             "ListParts",
             key,
             lambda marker, s3: s3.list_parts(
@@ -280,8 +278,7 @@ class S3Storage(MultipartStorage):
             )
 
     def objects(self, prefix: str) -> Iterator[ObjectInfo]:
-        for entry in answers.entries(
-            self._requests,
+        for entry in self._requests.entries(
             "ListObjectsV2",
             prefix,
             lambda marker, s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **marker),
@@ -291,8 +288,7 @@ class S3Storage(MultipartStorage):
             yield ObjectInfo(entry["Key"], entry["Size"], unquoted(entry["ETag"]))
 
     def open_uploads(self, prefix: str) -> Iterator[UnfinishedFile]:
-        for entry in answers.entries(
-            self._requests,
+        for entry in self._requests.entries(
             "ListMultipartUploads",
             prefix,
             lambda marker, s3: s3.list_multipart_uploads(
