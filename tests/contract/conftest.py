@@ -107,7 +107,6 @@ MOTO_DIFFERS: Mapping[str, str] = {
     "test_a_stopped_worker_changes_nothing_after_a_takeover": "answers 500",
     "test_an_upload_that_was_aborted_takes_no_more_parts_and_cannot_complete": "answers 500",
     "test_completing_twice_tells_so_and_leaves_the_object": "answers 200 to the second completion",
-    "test_an_open_upload_tells_when_it_was_started": "says 2010 of every upload",
     "test_an_unfinished_file_is_listed_with_its_start": "says 2010 of every upload",
 }
 """Tests that moto 5.2 cannot pass, with the reason."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
 import pytest
 
@@ -46,21 +45,6 @@ def test_nothing_is_seen_of_an_upload_before_it_is_complete(bench: UploadBench) 
     assert storage.head(key) is None
     assert list(storage.objects(bench.prefix)) == []
     storage.abort(key, upload_id)
-
-
-def test_parts_may_arrive_in_any_order(bench: UploadBench) -> None:
-    # Given
-    storage, key = bench.storage, bench.prefix + "a.csv"
-    upload_id = storage.begin(key, CSV)
-
-    # When
-    last = storage.put_part(key, upload_id, 3, b"c")
-    first = storage.put_part(key, upload_id, 1, b"a" * PART)
-    middle = storage.put_part(key, upload_id, 2, b"b" * PART)
-    storage.complete(key, upload_id, [first, middle, last])
-
-    # Then
-    assert storage.read(key) == b"a" * PART + b"b" * PART + b"c"
 
 
 def test_a_part_sent_again_is_one_part(bench: UploadBench) -> None:
@@ -228,15 +212,3 @@ def test_open_uploads_lists_every_upload_that_has_not_ended(bench: UploadBench) 
     left = [*zip(keys, ids, strict=True), (keys[0], twin)]
     del left[1:3]
     assert sorted((upload.key, upload.upload_id) for upload in found) == sorted(left)
-
-
-def test_an_open_upload_tells_when_it_was_started(bench: UploadBench) -> None:
-    # Given
-    started_at = bench.clock.now()
-    bench.storage.begin(bench.prefix + "a.csv", CSV)
-
-    # When
-    (upload,) = bench.storage.open_uploads(bench.prefix)
-
-    # Then
-    assert abs(upload.started_at - started_at) < timedelta(seconds=10)
