@@ -50,26 +50,8 @@ def read(value: str | None, now: datetime, *, longest: float) -> float | None:
     return None if date is None else min(max((date - now).total_seconds(), 0.0), longest)
 
 
-def until_reset(headers: Mapping[str, str], now: datetime, *, longest: float) -> float | None:
-    """Returns the seconds until a rate limit allows requests again, at most `longest`.
-
-    Reads the first of RESET_HEADERS that has a valid value; None if none has. The value is that of
-    a Retry-After, or a time in seconds or milliseconds since 1970. `headers` has names in lower
-    case.
-    """
-    for value in (headers.get(name, "").strip() for name in RESET_HEADERS):
-        number = _largest(value) if _NUMBERS.fullmatch(value) else 0.0
-        if number >= _EPOCH_SECONDS:
-            seconds = number / (1000 if number >= _EPOCH_MILLISECONDS else 1)
-            return min(max(seconds - now.timestamp(), 0.0), longest)
-        found = read(value, now, longest=longest)
-        if found is not None:
-            return found
-    return None
-
-
 class Reader:
-    """Reads Retry-After headers, and logs the first invalid value of each server. Thread-safe."""
+    """Reads the headers of answers; logs each server's first invalid Retry-After. Thread-safe."""
 
     def __init__(self, clock: Clock, *, longest: float, redact: Callable[[str], str] = str) -> None:
         """Stores `redact`, which removes secrets from a value before it is logged."""
@@ -91,8 +73,22 @@ class Reader:
         return seconds
 
     def until_reset(self, headers: Mapping[str, str]) -> float | None:
-        """Returns the seconds until the rate limit of an answer ends, as `until_reset` does."""
-        return until_reset(headers, self._clock.now(), longest=self._longest)
+        """Returns the seconds until a rate limit allows requests again, at most `longest`.
+
+        Reads the first of RESET_HEADERS that has a valid value; None if none has. The value is that
+        of a Retry-After, or a time in seconds or milliseconds since 1970. `headers` has names in
+        lower case.
+        """
+        now = self._clock.now()
+        for value in (headers.get(name, "").strip() for name in RESET_HEADERS):
+            number = _largest(value) if _NUMBERS.fullmatch(value) else 0.0
+            if number >= _EPOCH_SECONDS:
+                seconds = number / (1000 if number >= _EPOCH_MILLISECONDS else 1)
+                return min(max(seconds - now.timestamp(), 0.0), self._longest)
+            found = read(value, now, longest=self._longest)
+            if found is not None:
+                return found
+        return None
 
     def _warn(self, server: str, value: str) -> None:
         if server in self._warned or len(self._warned) >= MAX_WARNINGS:

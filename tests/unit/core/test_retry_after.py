@@ -130,4 +130,4 @@ def test_the_reset_of_a_rate_limit_is_a_time_or_a_number_of_seconds(
     headers: dict[str, str], seconds: float | None
 ) -> None:
     # When / Then
-    assert retry_after.until_reset(headers, NOW, longest=LONGEST) == seconds
+    assert retry_after.Reader(FakeClock(), longest=LONGEST).until_reset(headers) == seconds
