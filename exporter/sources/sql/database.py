@@ -44,7 +44,8 @@ class Database:
             self._url = parsed
             self._engine = _engine(parsed)
         except (exc.ArgumentError, exc.NoSuchModuleError, ValueError) as error:
-            text = f"url is not a database URL that SQLAlchemy knows: {_name(error)}"
+            # The text of the error may quote the URL.
+            text = f"url is not a database URL that SQLAlchemy knows: {type(error).__name__}"
             raise ConfigurationError(text) from None
         except ImportError as error:
             text = f"url needs a driver that is not installed ({error}): use postgresql+psycopg"
@@ -179,8 +180,3 @@ def _sqlite(path: str) -> sqlite3.Connection:
 
 # Text may be invalid UTF-8. A partial of `str` is fast; it is called for each cell.
 _text = functools.partial(str, encoding="utf-8", errors="surrogateescape")
-
-
-def _name(error: Exception) -> str:
-    # The text of the error may quote the URL.
-    return type(error).__name__

@@ -109,11 +109,9 @@ class MultipartStorage(Storage, Protocol):
         *,
         piece_bytes: int,
     ) -> MultipartFile:
-        """Returns the writer of a file; see `Storage.open_file`."""
         return MultipartFile(self, folder, fence, headers, state, piece_bytes=piece_bytes)
 
     def delete_all(self, prefix: str, *, keep: str | None = None) -> None:
-        """Deletes every object and open upload under a prefix, except the object `keep`."""
         for upload in self.open_uploads(prefix):
             self.abort(upload.key, upload.upload_id)
         stale = [info.key for info in self.objects(prefix) if info.key != keep]
@@ -121,11 +119,9 @@ class MultipartStorage(Storage, Protocol):
             self.delete(stale)
 
     def unfinished(self, prefix: str) -> Iterator[UnfinishedFile]:
-        """Yields every open upload under a prefix."""
         return self.open_uploads(prefix)
 
     def discard(self, file: UnfinishedFile) -> None:
-        """Deletes an unfinished file; does nothing if it no longer exists."""
         self.abort(file.key, file.upload_id)
 
 
