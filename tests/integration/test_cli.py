@@ -450,26 +450,6 @@ def test_a_mistake_is_told_before_anything_is_asked(
     assert service.asked == []
 
 
-def test_a_query_that_is_no_json_is_a_usage_error(run: Run) -> None:
-    # When
-    done = run("export", "-o", "jobs.csv", "--query", "{job_titles: welder}")
-    # Then
-    assert done.returncode == 2
-    assert "--query is not JSON" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("slots", ["0", "513"])
-def test_a_worker_with_an_impossible_number_of_slices_is_a_usage_error(
-    run: Run, slots: str
-) -> None:
-    # When
-    done = run("worker", "--concurrency", slots)
-    # Then
-    assert done.returncode == 2
-    assert f"{slots}: give 1 to 512" in done.stderr
-
-
 def test_an_export_that_fails_leaves_no_file_and_says_why(run: Run, tmp_path: Path) -> None:
     # Given
     def service(asked: Asked) -> bytes:

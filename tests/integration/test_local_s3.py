@@ -1,10 +1,8 @@
-"""The embedded S3 is one in all that an export relies on."""
+"""The embedded S3 as a server; what an export asks of it is in tests/contract."""
 
 from __future__ import annotations
 
 import http.client
-import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,92 +79,6 @@ def test_a_request_without_a_key_or_with_a_wrong_one_is_refused(
         wrong.get_object(Bucket=BUCKET, Key="secret")
     assert status(refused) == 403
     wrong.close()
-
-
-def test_a_presigned_link_works_until_its_end(client: S3Client) -> None:
-    # Given
-    client.put_object(Bucket=BUCKET, Key="linked", Body=b"rows")
-    link = client.generate_presigned_url(
-        "get_object", Params={"Bucket": BUCKET, "Key": "linked"}, ExpiresIn=2
-    )
-
-    # When
-    early = get(link)
-    time.sleep(3.1)
-    late = get(link)
-
-    # Then
-    assert early == (200, b"rows")
-    assert late[0] == 403
-
-
-def test_a_conditional_put_never_replaces_an_object(client: S3Client) -> None:
-    # Given
-    client.put_object(Bucket=BUCKET, Key="once", Body=b"winner", IfNoneMatch="*")
-
-    # When
-    with pytest.raises(ClientError) as refused:
-        client.put_object(Bucket=BUCKET, Key="once", Body=b"loser", IfNoneMatch="*")
-
-    # Then
-    assert status(refused) == 412
-    assert client.get_object(Bucket=BUCKET, Key="once")["Body"].read() == b"winner"
-
-
-def test_a_conditional_complete_never_replaces_an_object(client: S3Client) -> None:
-    # Given
-    client.put_object(Bucket=BUCKET, Key="taken", Body=b"winner")
-    upload = client.create_multipart_upload(Bucket=BUCKET, Key="taken")["UploadId"]
-    part = client.upload_part(
-        Bucket=BUCKET, Key="taken", UploadId=upload, PartNumber=1, Body=b"loser"
-    )
-
-    # When
-    with pytest.raises(ClientError) as refused:
-        client.complete_multipart_upload(
-            Bucket=BUCKET,
-            Key="taken",
-            UploadId=upload,
-            MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]},
-            IfNoneMatch="*",
-        )
-
-    # Then
-    assert status(refused) == 412
-    assert client.get_object(Bucket=BUCKET, Key="taken")["Body"].read() == b"winner"
-
-
-def test_a_part_can_be_copied_from_another_object(client: S3Client) -> None:
-    # Given
-    body = os.urandom(6 * MIB)
-    client.put_object(Bucket=BUCKET, Key="sealed", Body=body)
-    upload = client.create_multipart_upload(Bucket=BUCKET, Key="joined")["UploadId"]
-
-    # When
-    copied = client.upload_part_copy(
-        Bucket=BUCKET,
-        Key="joined",
-        UploadId=upload,
-        PartNumber=1,
-        CopySource={"Bucket": BUCKET, "Key": "sealed"},
-    )
-    added = client.upload_part(
-        Bucket=BUCKET, Key="joined", UploadId=upload, PartNumber=2, Body=b"tail"
-    )
-    client.complete_multipart_upload(
-        Bucket=BUCKET,
-        Key="joined",
-        UploadId=upload,
-        MultipartUpload={
-            "Parts": [
-                {"PartNumber": 1, "ETag": copied["CopyPartResult"]["ETag"]},
-                {"PartNumber": 2, "ETag": added["ETag"]},
-            ]
-        },
-    )
-
-    # Then
-    assert client.get_object(Bucket=BUCKET, Key="joined")["Body"].read() == body + b"tail"
 
 
 def test_it_listens_on_this_machine_only_and_takes_only_room_that_is_used(
