@@ -12,9 +12,8 @@ import msgspec
 class Page(Protocol):
     """A page of search results in the shape of a contract, with the postings as unchanged bytes."""
 
-    @property
-    def rows(self) -> list[msgspec.Raw]:
-        """Postings of the page; removing a posting from this list removes it from the page."""
+    rows: list[msgspec.Raw]
+    """Postings of the page; removing a posting from this list removes it from the page."""
 
     def miscount(self, chances: random.Random) -> None:
         """Replaces the number of postings that the page states by a false one, chosen at random.
@@ -31,16 +30,12 @@ class Page(Protocol):
 
 
 class _Hirebase(msgspec.Struct):
-    jobs: list[msgspec.Raw]
+    rows: list[msgspec.Raw] = msgspec.field(name="jobs")
     total_count: int
     company_count: int
     page: int
     limit: int
     total_pages: int
-
-    @property
-    def rows(self) -> list[msgspec.Raw]:
-        return self.jobs
 
     def miscount(self, chances: random.Random) -> None:
         self.total_count = _false_count(chances, self.total_count, self.page * self.limit)
@@ -59,12 +54,8 @@ class _Pagination(msgspec.Struct, rename="camel"):
 
 class _Qwestly(msgspec.Struct):
     success: bool
-    data: list[msgspec.Raw]
+    rows: list[msgspec.Raw] = msgspec.field(name="data")
     pagination: _Pagination
-
-    @property
-    def rows(self) -> list[msgspec.Raw]:
-        return self.data
 
     def miscount(self, chances: random.Random) -> None:
         shown = self.pagination
@@ -79,11 +70,7 @@ class _Qwestly(msgspec.Struct):
 class _Bindbee(msgspec.Struct):
     cursor: str | None
     page_size: int
-    items: list[msgspec.Raw]
-
-    @property
-    def rows(self) -> list[msgspec.Raw]:
-        return self.items
+    rows: list[msgspec.Raw] = msgspec.field(name="items")
 
     def miscount(self, chances: random.Random) -> None:
         self.page_size = _false_count(chances, self.page_size, 0)
