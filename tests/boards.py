@@ -53,11 +53,16 @@ def serving(
 
 
 @contextmanager
-def client(path: Path, fault_spec: str | None = None, **options: Any) -> Iterator[httpx.Client]:
-    """Yields a client of a running board that sends the key and the connector token."""
+def client(
+    path: Path, fault_spec: str | None = None, *, prefix: str = "", **options: Any
+) -> Iterator[httpx.Client]:
+    """Yields a client of a running board that sends the key and the connector token.
+
+    All its paths begin with `prefix`.
+    """
     headers = {"authorization": f"Bearer {KEY}", "x-connector-token": KEY}
     with (
         serving(path, fault_spec, **options) as url,
-        httpx.Client(base_url=url, headers=headers, timeout=60) as found,
+        httpx.Client(base_url=url + prefix, headers=headers, timeout=60) as found,
     ):
         yield found

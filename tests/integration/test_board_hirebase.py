@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,15 +17,6 @@ AGES_AGO = "2000-01-01"
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "board.sqlite"
-
-
-@contextmanager
-def board(path: Path) -> Iterator[httpx.Client]:
-    with (
-        boards.serving(path) as url,
-        httpx.Client(base_url=url, headers={"x-api-key": boards.KEY}) as client,
-    ):
-        yield client
 
 
 def load(path: Path, *found: dict[str, Any]) -> datetime:
@@ -47,7 +36,7 @@ def test_a_posting_expires_when_the_board_first_stores_it_as_expired(path: Path)
     # Given
     first = load(path, {"_id": "a", "expired": True}, {"_id": "b"}, {"_id": "c"})
     second = load(path, {"_id": "b", "expired": True})
-    with board(path) as client:
+    with boards.client(path) as client:
         # When
         everything, later, nothing = (expired(client, since) for since in (AGES_AGO, first, second))
 
@@ -59,7 +48,7 @@ def test_a_change_of_an_expired_posting_does_not_change_its_expiry_time(path: Pa
     # Given
     moment = load(path, {"_id": "a", "expired": True})
     load(path, {"_id": "a", "expired": True, "job_title": "Welder"})
-    with board(path) as client:
+    with boards.client(path) as client:
         # When / Then
         assert expired(client, moment) == []
         assert expired(client, AGES_AGO) == ["a"]
@@ -69,14 +58,14 @@ def test_a_posting_that_is_open_again_is_no_longer_listed_as_expired(path: Path)
     # Given
     load(path, {"_id": "a", "expired": True})
     load(path, {"_id": "a"})
-    with board(path) as client:
+    with boards.client(path) as client:
         # When / Then
         assert expired(client, AGES_AGO) == []
 
     # When: the posting expires again
     moment = datetime.now(UTC)
     load(path, {"_id": "a", "expired": True})
-    with board(path) as client:
+    with boards.client(path) as client:
         # Then
         assert expired(client, moment) == ["a"]
 
@@ -85,7 +74,7 @@ def test_the_pages_of_expired_postings_have_each_posting_once_and_true_totals(pa
     # Given
     ids = [f"id {number}" for number in range(25)]
     load(path, *({"_id": identity, "expired": True} for identity in ids))
-    with board(path) as client:
+    with boards.client(path) as client:
         # When
         pages = [expired(client, AGES_AGO, page=page, limit=10) for page in (1, 2, 3, 4)]
         params: dict[str, Any] = {"since": AGES_AGO, "page": 99, "limit": 10}
@@ -113,7 +102,7 @@ def test_labels_are_listed_once_in_alphabetical_order_with_their_spelling(path: 
         {"_id": "3", "job_categories": None, "company_data": {"industries": ["Design", ""]}},
         {"_id": "4"},
     )
-    with board(path) as client:
+    with boards.client(path) as client:
         # When
         listed = [
             client.get(f"/v2/jobs/data/{name}", headers={"x-api-key": ""}).json()
@@ -132,10 +121,10 @@ def test_labels_are_listed_once_in_alphabetical_order_with_their_spelling(path: 
 
 def test_expired_postings_need_a_key(path: Path) -> None:
     # Given
-    with board(path) as client:
+    with boards.client(path) as client:
         # When
         answer = client.get(
-            "/v2/jobs/expired-jobs", params={"since": AGES_AGO}, headers={"x-api-key": ""}
+            "/v2/jobs/expired-jobs", params={"since": AGES_AGO}, headers={"authorization": ""}
         )
 
     # Then

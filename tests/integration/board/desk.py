@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +86,7 @@ POSTINGS: list[dict[str, Any]] = [
     {"_id": "bare"},
 ]
 LIVE = ["civil", "senior", "nurse", "bare"]
-
-
-@contextmanager
-def serving(path: Path) -> Iterator[httpx.Client]:
-    with (
-        boards.serving(path, more_keys=["other"]) as url,
-        httpx.Client(base_url=url, headers={"x-api-key": KEY}, timeout=60) as client,
-    ):
-        yield client
+serving = partial(boards.client, more_keys=["other"])
 
 
 def lines(path: Path, found: list[dict[str, Any]]) -> Path:

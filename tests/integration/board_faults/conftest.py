@@ -9,14 +9,15 @@ import pytest
 
 from exporter.board import synthetic
 from exporter.board.profiles import Profile
-from tests.integration.board_faults.desk import ROWS, order, serving
+from tests import boards
+from tests.integration.board_faults.desk import ROWS, order
 
 
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     path = tmp_path_factory.mktemp("board") / "board.db"
     synthetic.synthesize(path, ROWS, profile=Profile.HOSTILE)
-    with serving(path, "") as client:
+    with boards.client(path, "") as client:
         yield client
 
 

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 
-from tests import boards
 from tests.boards import KEY as KEY
 
 ROWS = 250
-
-
-@contextmanager
-def serving(path: Path, spec: str | None) -> Iterator[httpx.Client]:
-    with (
-        boards.serving(path, spec) as url,
-        httpx.Client(base_url=url, headers={"x-api-key": KEY}, timeout=30) as client,
-    ):
-        yield client
 
 
 def order(client: httpx.Client, spec: str) -> None:

@@ -13,7 +13,8 @@ import httpx
 from exporter.board import synthetic
 from exporter.board.misbehavior import drift
 from exporter.board.profiles import Profile
-from tests.integration.board_faults.desk import ROWS, done, order, search, serving
+from tests import boards
+from tests.integration.board_faults.desk import ROWS, done, order, search
 from tests.waiting import until
 
 
@@ -31,7 +32,7 @@ def test_a_drift_changes_only_its_own_postings(tmp_path: Path) -> None:
     # Given
     path = tmp_path / "board.db"
     synthetic.synthesize(path, ROWS, profile=Profile.HOSTILE)
-    with serving(path, "") as client:
+    with boards.client(path, "") as client:
         before = all_rows(client)
         # When
         order(client, "drift=60/s,seed=3")
@@ -52,7 +53,7 @@ def test_a_drift_keeps_its_rate_and_ends_with_the_board(tmp_path: Path) -> None:
     synthetic.synthesize(path, 10, profile=Profile.HOSTILE)
     begin = time.monotonic()
     # When
-    with serving(path, "drift=40/s") as client:
+    with boards.client(path, "drift=40/s") as client:
         until(lambda: sum(done(client).values()) >= 80)
         made, took = sum(done(client).values()), time.monotonic() - begin
     # Then
@@ -66,7 +67,7 @@ def test_a_drift_moves_postings_between_pages_in_an_order_by_date(tmp_path: Path
     path = tmp_path / "board.db"
     synthetic.synthesize(path, ROWS, profile=Profile.HOSTILE)
     newest_first = {"sort_by": "date_posted", "sort_order": "desc"}
-    with serving(path, "") as client:
+    with boards.client(path, "") as client:
         second = [row["_id"] for row in search(client, page=2, **newest_first).json()["jobs"]]
         # When
         order(client, "drift=50/s")

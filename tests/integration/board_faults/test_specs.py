@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from exporter.board.misbehavior import faults
-from tests.integration.board_faults.desk import ROWS, order, search, serving, texts
+from tests import boards
+from tests.integration.board_faults.desk import ROWS, order, search, texts
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_a_fault_spec_is_accepted_only_with_a_valid_key(board: httpx.Client) -> 
 
 def test_a_board_without_faults_has_no_faults_endpoint(tmp_path: Path) -> None:
     # Given
-    with serving(tmp_path / "board.db", None) as client:
+    with boards.client(tmp_path / "board.db", None) as client:
         # When
         answers = [client.get("/faults"), client.post("/faults", json={"spec": ""})]
     # Then

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ POSTINGS: list[dict[str, Any]] = [
 ]
 NUMBER = {posting["_id"]: coresignal_records.record_id(posting["_id"]) for posting in POSTINGS}
 NAME = {number: name for name, number in NUMBER.items()}
+serving = partial(boards.client, prefix="/cdapi")
 
 
 def load(directory: Path, postings: list[dict[str, Any]]) -> Path:
@@ -83,15 +84,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     path = tmp_path_factory.mktemp("large") / "board.sqlite"
     synthetic.synthesize(path, 1_030, profile=Profile.HOSTILE)
     with serving(path) as client:
-        yield client
-
-
-@contextmanager
-def serving(path: Path) -> Iterator[httpx.Client]:
-    with (
-        boards.serving(path) as url,
-        httpx.Client(base_url=f"{url}/cdapi", headers={"apikey": KEY}, timeout=60) as client,
-    ):
         yield client
 
 
