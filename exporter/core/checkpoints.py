@@ -120,13 +120,10 @@ class RowCounts(msgspec.Struct):
 
     def copy(self) -> RowCounts:
         """Returns an independent copy."""
-        return RowCounts(
-            self.guarded_cells,
-            self.replaced_characters,
-            dict(self.unmapped_fields),
-            self.nulled_numbers,
-            self.absent_columns and list(self.absent_columns),
-            self.converted_rows,
+        return msgspec.structs.replace(
+            self,
+            unmapped_fields=dict(self.unmapped_fields),
+            absent_columns=self.absent_columns and list(self.absent_columns),
         )
 
     def include(self, other: RowCounts) -> None:
