@@ -330,11 +330,6 @@ def test_a_lookup_that_cannot_be_the_answer_is_an_error(answers: list[bytes], cl
         one.lookup(IDS[:2], {})
 
 
-def test_the_number_of_jobs_is_unknown() -> None:
-    # When / Then
-    assert source().count({}) is None
-
-
 def test_columns_are_the_contracts_in_its_order_unless_configured() -> None:
     # When / Then
     assert source().columns == COLUMNS

@@ -81,27 +81,6 @@ class Crowd:
 # -- by id -------------------------------------------------------------------------------------
 
 
-def test_the_postings_of_ids_come_by_id_and_unknown_ones_are_left_out() -> None:
-    # Given
-    def answer(path: str) -> tuple[int, bytes]:
-        id_ = path.rpartition("/")[2]
-        if int(id_) % 3 == 0:
-            return 404, b'{"detail":"none"}'
-        return 200, b'{"_id":"%s", "n":1.10}' % id_.encode()
-
-    with Crowd(answer).serving() as url:
-        one = source(url)
-
-        # When
-        found = one.lookup([str(number) for number in range(50)], {})
-        one.close()
-
-    # Then
-    assert {id_: bytes(row) for id_, row in found.items()} == {
-        str(number): b'{"_id":"%d", "n":1.10}' % number for number in range(50) if number % 3
-    }
-
-
 def test_at_most_max_in_flight_requests_run_at_once() -> None:
     # Given
     crowd = Crowd(lambda _: (200, b"{}"), delay=0.05)
