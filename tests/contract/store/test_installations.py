@@ -152,10 +152,13 @@ def test_the_doctor_counts_the_processes_of_its_own_installation(
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A Redis Cluster of one node, which refuses a command or script over several slots."""
-    config = local_redis._CONFIG.replace("protected-mode", "cluster-enabled yes\nprotected-mode")
+    port, bus = ports.find_free(2)
+    # By default the bus has the port plus 10,000, which may be too high.
+    options = f"cluster-enabled yes\ncluster-port {bus}\nprotected-mode"
+    config = local_redis._CONFIG.replace("protected-mode", options)
     monkeypatch.setattr(local_redis, "_CONFIG", config)
     with (
-        RedisServer(tmp_path, ports.find_free(1)[0]) as server,
+        RedisServer(tmp_path, port) as server,
         redis.Redis.from_url(server.url) as client,
     ):
         command: Any = client.execute_command
