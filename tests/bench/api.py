@@ -22,7 +22,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +35,7 @@ from exporter.local.children import Child
 from exporter.local.redis import RedisServer
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.store import RedisStore
+from tests.bench.contestants import installed
 
 REPORT = Path(__file__).with_name("API.md")
 ROUNDS = 3
@@ -253,12 +253,9 @@ def _middle(runs: Sequence[Run]) -> Run:
 def _report(
     loads: Sequence[Load], found: Mapping[str, Run], seconds: int, rounds: int, server: str
 ) -> str:
-    versions = [f"{name} {metadata.version(name)}" for name in PACKAGES]
-    for name in OPTIONAL:
-        try:
-            versions.append(f"{name} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            versions.append(f"no {name}")
+    known = installed(sys.executable, (*PACKAGES, *OPTIONAL))
+    versions = [f"{name} {known[name]}" for name in PACKAGES]
+    versions += [f"{name} {known[name]}" if name in known else f"no {name}" for name in OPTIONAL]
     processor = _found(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text("utf-8"))
     rows = []
     for load in loads:
