@@ -7,6 +7,7 @@ import platform
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,28 +43,20 @@ SINKS = {
 }
 
 
+@dataclass
 class Session:
     """What was measured."""
 
-    def __init__(
-        self,
-        *,
-        rows: int,
-        runs: int,
-        latency: float,
-        versions: dict[str, str],
-        missing: Sequence[Contestant],
-    ) -> None:
-        self.rows = rows
-        self.runs = runs
-        self.latency = latency
-        self.versions = versions
-        self.missing = missing
-        self.turns: defaultdict[tuple[str, str], dict[str, list[Turn | TurnFailed]]] = defaultdict(
-            dict
-        )
-        self.profiles: dict[str, Turn] = {}
-        self.memory: dict[int, Turn] = {}
+    rows: int
+    runs: int
+    latency: float
+    versions: dict[str, str]
+    missing: Sequence[Contestant]
+    turns: defaultdict[tuple[str, str], dict[str, list[Turn | TurnFailed]]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
+    profiles: dict[str, Turn] = field(default_factory=dict)
+    memory: dict[int, Turn] = field(default_factory=dict)
 
     def add(self, sink: str, format_: str, one: Contestant, turn: Turn | TurnFailed) -> None:
         self.turns[sink, format_].setdefault(one.name, []).append(turn)
