@@ -645,6 +645,7 @@ def test_every_variable_that_the_files_of_the_project_name_is_a_setting() -> Non
     texts = [file.read_text("utf-8") for file in files if file.is_file()]
     # When
     names = {name for text in texts for name in re.findall(r"EXPORTER_[A-Z0-9_]+[A-Z0-9]", text)}
-    # Then
-    assert len(names) > 40
-    assert settings.unknown_names(dict.fromkeys(names, "1")) == []
+    # Then: all but those of the tests
+    ours = [name for name in names if not name.startswith("EXPORTER_TEST_")]
+    assert len(ours) > 40
+    assert settings.unknown_names(dict.fromkeys(ours, "1")) == []

@@ -6,6 +6,7 @@ import resource
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 import structlog
@@ -223,12 +224,12 @@ def test_waiting_for_a_source_is_measured_by_the_clock_of_the_store(
 
 
 def test_an_export_in_a_format_of_a_later_version_waits_for_a_worker_that_knows_it(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    shop: Shop,
 ) -> None:
     # Given: the middle of a rolling upgrade
     shop.source.error = None
-    with monkeypatch.context() as before:
-        before.delitem(registry.FORMATS, "csv")
+    with mock.patch.dict(registry.FORMATS):
+        del registry.FORMATS["csv"]
         # When
         endings = [tasks.work()]
     shop.bench.clock.advance(31)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -215,20 +214,27 @@ def test_two_links_of_one_bucket_in_different_seconds_differ() -> None:
 
 def test_a_new_day_and_new_credentials_are_signed_with_keys_of_their_own() -> None:
     # Given
-    held, lives = ["AK1", "AK2"], [{"seconds": 1}, {"hours": 1}]
+    now = [datetime.now(UTC)]
 
     def refreshed() -> dict[str, str]:
-        name = held.pop(0)
         return {
-            "access_key": name,
-            "secret_key": f"secret of {name}",
-            "token": f"token of {name}",
-            "expiry_time": (datetime.now(UTC) + timedelta(**lives.pop(0))).isoformat(),
+            "access_key": "AK2",
+            "secret_key": "secret of AK2",
+            "token": "token of AK2",
+            "expiry_time": (now[0] + timedelta(hours=1)).isoformat(),
         }
 
     session = botocore_session.Session()
-    session._credentials = RefreshableCredentials.create_from_metadata(  # type: ignore[attr-defined]
-        refreshed(), refreshed, "test", advisory_timeout=0, mandatory_timeout=0
+    session._credentials = RefreshableCredentials(  # type: ignore[attr-defined]
+        "AK1",
+        "secret of AK1",
+        "token of AK1",
+        now[0] + timedelta(hours=1),
+        refreshed,
+        "test",
+        time_fetcher=lambda: now[0],
+        advisory_timeout=0,
+        mandatory_timeout=0,
     )
     s3 = boto3.session.Session(botocore_session=session).client(
         "s3", region_name="us-east-1", config=Config(signature_version="s3v4")
@@ -237,7 +243,7 @@ def test_a_new_day_and_new_credentials_are_signed_with_keys_of_their_own() -> No
     # When
     before = both(s3, "exports", "a.csv", 60, MOMENT)
     tomorrow = both(s3, "exports", "a.csv", 60, MOMENT + timedelta(days=1))
-    threading.Event().wait(1.1)
+    now[0] += timedelta(hours=2)
     after = both(s3, "exports", "a.csv", 60, MOMENT)
 
     # Then
