@@ -3,7 +3,7 @@
 What a client of it costs is the client's own cost: no disk and no checksum stands behind it. It
 knows what an export needs, with objects under /BUCKET/KEY, and trusts every signature. Bodies
 up to 16 MiB are kept, for those are read again: what a slice has in hand when its time is over, and
-pieces too small for a part.
+pieces too small for a part. Ranges of larger ones are read as zeros.
 """
 
 from __future__ import annotations
@@ -163,6 +163,9 @@ def _shown(piece: Piece, request: Request) -> Answer:
     headers = {"etag": piece.etag, "last-modified": "Thu, 01 Jan 2026 00:00:00 GMT"}
     if request.method == "HEAD":
         return Answer(headers=headers, length=piece.size)
+    if piece.body is None and "range" in request.headers:
+        # The bytes between two partitions, which end up in a part of the whole file.
+        return stretch(bytes(piece.size), ranged(request, piece.size), headers)
     if piece.body is None:
         text = f"a body of {piece.size} bytes was not kept: only those up to {KEEP} are"
         return Answer(text.encode(), "501 Not Implemented")
