@@ -41,7 +41,7 @@ class Shortcut:
 
     def __init__(self, app: ASGIApp, surfaces: Iterable[Surface]) -> None:
         self._app = app
-        self._served = RequestContext(self._serve)
+        self._served = RequestContext(_serve)
         self._shows: dict[str, _Frequent] = {}
         """Operations with GET by the part of the path before the id."""
         self._creates: dict[str, _Frequent] = {}
@@ -58,18 +58,12 @@ class Shortcut:
                     self._creates[operation.path] = _Frequent(operation.handler, checked)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        app = self._app if self.endpoint(scope) is None else self._served
-        await app(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self.endpoint(scope)
-        assert found is not None
-        request = Request(scope, receive)
-        try:
-            response = await found(request)
-        except Exception as error:  # noqa: BLE001 - raised again if no answer is known
-            response = await errors.handle(request, error)
-        await response(scope, receive, send)
+        if found is None:
+            await self._app(scope, receive, send)
+            return
+        scope["endpoint"] = found  # as the framework's router does
+        await self._served(scope, receive, send)
 
     def endpoint(self, scope: Scope) -> Endpoint | None:
         """Returns the handler of a frequent request; None for any other request.
@@ -90,6 +84,16 @@ class Shortcut:
             if create is not None and create.serves(scope):
                 return lambda request: _created(request, create.handler)
         return None
+
+
+async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
+    endpoint: Endpoint = scope["endpoint"]
+    request = Request(scope, receive)
+    try:
+        response = await endpoint(request)
+    except Exception as error:  # noqa: BLE001 - raised again if no answer is known
+        response = await errors.handle(request, error)
+    await response(scope, receive, send)
 
 
 async def _created(
