@@ -1,0 +1,121 @@
+"""Loads the compiled library, whose source is kernel.c."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+
+VERSION = 1
+"""`KERNEL_VERSION` of the library that these declarations fit."""
+PATH = Path(__file__).with_name("kernel.library")
+"""Where the build puts the library; not named .so, so that nothing takes it for a module."""
+VARIABLE = "EXPORTER_NATIVE"
+"""Environment variable that turns the library off with the value 0."""
+
+_Size = ctypes.c_size_t
+_Number = ctypes.c_uint32
+_Bytes = ctypes.c_char_p
+_Address = ctypes.c_void_p
+
+
+class RowPlace(ctypes.Structure):
+    """Place of a row in its page."""
+
+    _fields_ = [(one, _Number) for one in ("at", "size", "first", "count", "flags", "identity")]
+
+
+class NamePlace(ctypes.Structure):
+    """Place of the name of a field among the names of its page."""
+
+    _fields_ = [(one, _Number) for one in ("at", "size", "hash", "next", "flags")]
+
+
+class CutPage(ctypes.Structure):
+    """A page that was cut into rows."""
+
+    _fields_ = [
+        ("row_count", _Number),
+        ("name_count", _Number),
+        ("odd_rows", _Number),
+        ("padding", _Number),
+        ("list_begin", ctypes.c_uint64),
+        ("list_end", ctypes.c_uint64),
+        ("rows", ctypes.POINTER(RowPlace)),
+        ("names", ctypes.POINTER(NamePlace)),
+        ("name_bytes", _Address),
+        ("digests", _Address),
+    ]
+
+
+class Report(ctypes.Structure):
+    """What one call has written."""
+
+    _fields_ = [
+        ("written", ctypes.c_uint64),
+        ("next", _Number),
+        ("guarded", _Number),
+        ("replaced", _Number),
+        ("padding", _Number),
+    ]
+
+
+_PAGE = ctypes.POINTER(CutPage)
+_REPORT = ctypes.POINTER(Report)
+_OUTPUT = (_Address, _Address, _Address, _REPORT)
+_FUNCTIONS = {
+    "page_cut": (_PAGE, (_Bytes, _Size, _Bytes, _Number, _Bytes, _Number)),
+    "page_free": (None, (_PAGE,)),
+    "plan_make": (
+        _Address,
+        (
+            _Number,
+            _Address,
+            _Number,
+            _Bytes,
+            _Address,
+            _Bytes,
+            _Address,
+            ctypes.c_int,
+            ctypes.c_int,
+        ),
+    ),
+    "plan_free": (None, (_Address,)),
+    "csv_room": (ctypes.c_uint64, (_PAGE, _Address, _Number, _Number)),
+    "csv_write": (ctypes.c_int, (_PAGE, _Address, _Number, _Number, *_OUTPUT)),
+    "json_room": (ctypes.c_uint64, (_PAGE, _Address, _Number, _Number, _Number)),
+    "json_write": (ctypes.c_int, (_PAGE, _Address, _Number, _Number, _Bytes, _Number, *_OUTPUT)),
+}
+
+
+def load(path: Path = PATH) -> ctypes.CDLL:
+    """Returns the library at a path.
+
+    Raises OSError, whose text says why, if there is none for this machine or it has another
+    version.
+    """
+    if not path.exists():
+        raise OSError(f"{path} does not exist: no C compiler was found when this was installed")
+    library = ctypes.CDLL(str(path))
+    try:
+        version = library.kernel_version()
+    except AttributeError:
+        raise OSError(f"{path} is another library") from None
+    if version != VERSION:
+        raise OSError(f"{path} has version {version}, but version {VERSION} is needed")
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+@cache
+def find() -> tuple[ctypes.CDLL | None, str]:
+    """Returns the library, or None if it cannot be used, and the reason."""
+    if os.environ.get(VARIABLE) == "0":
+        return None, f"{VARIABLE}=0 turns it off"
+    try:
+        return load(), ""
+    except OSError as error:
+        return None, str(error)
