@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import codecs
-import contextlib
 import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from exporter.core import raw_json
 from exporter.core.checkpoints import Row, RowCounts
 from exporter.core.exports import Dialect
-from exporter.formats import csv_plan
+from exporter.errors import SourceUntrue
 from exporter.formats import rows as rawjson
 from exporter.formats.base import PLAIN, Format, State
+from exporter.native import pages, writers
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 # Spreadsheets in East Asian languages read the full-width signs as formulas, too. Programs that
@@ -32,17 +31,8 @@ _SEPARATED = re.compile(
 )
 _texts = msgspec.json.Decoder(list[str]).decode
 _values = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_MIN_SURPRISES, _ROWS_PER_SURPRISE = 3, 32
-"""Limits from which on a text field is tested separately in each row.
-
-Text fields are tested for special characters together, by one search. A row in which a field needs
-more than quotes for a comma (a surprise) is written a second time, which costs as much as about
-thirty separate tests. A field is therefore tested separately after _MIN_SURPRISES surprises, if
-they came in more than one of _ROWS_PER_SURPRISE rows.
-"""
-_LOOK_AHEAD_ROWS = 32
-"""Number of rows that are read after a refused row, to learn their fields, before a new plan."""
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_SPLITTING = re.compile(r"[;\t\n\r]")
 
 
 class Csv(Format):
@@ -84,11 +74,8 @@ class Csv(Format):
         self._bom = codecs.BOM_UTF8 if dialect.bom else b""
         self._nothing = '""' if len(columns) == 1 else ""
         # The shape of the rows so far: affects only the speed, never the bytes.
-        self._learned: csv_plan.Learned = {}
-        self._plan = self._planned()
-        self._rows = 0
-        self._surprises: Counter[str] = Counter()
-        self._promoted: csv_plan.Learned = {}
+        self._names = frozenset(columns)
+        self._writer = writers.Writer(columns, guard=dialect.guard, joined=dialect.joined)
 
     def open(self, state: State, out: bytearray) -> None:  # noqa: ARG002
         scratch = RowCounts()
@@ -104,29 +91,25 @@ class Csv(Format):
         state: State,  # noqa: ARG002
         out: bytearray,
     ) -> None:
-        lines: list[bytes] = []
         extras: Counter[str] = Counter()
-        self._rows += len(rows)
-        rest = iter(rows)
-        while len(lines) < len(rows):
+
+        def write(index: int) -> None:
+            nonlocal out
+            out += self._line(rows[index], index, extras, row_counts)
+
+        if isinstance(rows, pages.Rows):
+            fields = self._writer.write_csv(rows, out, row_counts, write)
+            rawjson.note_present(fields.present(), row_counts)
+            extras.update(fields.extras())
+        else:
+            begin = len(out)
             try:
-                self._plan.lines(
-                    rest, lines, self._careful, self._text, self._cell, extras, row_counts
-                )
-            except rawjson.REFUSALS:
-                # The last row that the iterator returned is the row that the plan refused.
-                lines.append(self._slow(rows, len(lines), extras, row_counts))
-        if self._promoted:
-            # Once per page, because a new plan costs as much as writing many rows.
-            for name, kind in self._promoted.items():
-                if self._learned[name] == "text":
-                    self._learned[name] = kind
-            self._promoted.clear()
-            self._plan = self._planned()
-        lines.append(b"")
-        rawjson.note_present(self._learned, row_counts)
+                for index in range(len(rows)):
+                    write(index)
+            except SourceUntrue:
+                del out[begin:]
+                raise
         rawjson.count_unmapped(extras, row_counts)
-        out += b"\r\n".join(lines)
 
     @staticmethod
     def count(file: Path) -> int:
@@ -134,47 +117,16 @@ class Csv(Format):
         with file.open(newline="", encoding="utf-8") as lines:
             return max(sum(1 for _ in csv.reader(lines)) - 1, 0)
 
-    def _slow(
-        self, rows: Sequence[Row], index: int, extras: Counter[str], row_counts: RowCounts
-    ) -> bytes:
-        """Returns the line of a row that the plan refused.
-
-        Reasons of a refusal are a field of a new kind and JSON that msgspec does not accept.
-        """
-        _, fields = rawjson.read(rows[index], index)
+    def _line(self, row: Row, index: int, extras: Counter[str], row_counts: RowCounts) -> bytes:
+        """Returns the line of a row; counts the row in `extras` for each field without a column."""
+        try:
+            fields = {name: str(value, "utf-8") for name, value in _fields(row).items()}
+        except rawjson.REFUSALS:
+            _, fields = rawjson.read(row, index)
         rawjson.note_present(fields, row_counts)
-        extras.update(fields.keys() - set(self._columns))
-        if csv_plan.learn(self._learned, fields, joined=self._joined):
-            # Learn from the next rows, too, because a new plan costs as much as writing many rows.
-            for row in rows[index + 1 : index + 1 + _LOOK_AHEAD_ROWS]:
-                with contextlib.suppress(*rawjson.REFUSALS):
-                    seen = {name: str(value, "utf-8") for name, value in _fields(row).items()}
-                    csv_plan.learn(self._learned, seen, joined=self._joined)
-            self._plan = self._planned()
+        extras.update(fields.keys() - self._names)
         cells = [self._cell(fields.get(name, "null"), row_counts) for name in self._columns]
-        return ",".join(cells).encode()
-
-    def _careful(self, row: Any, row_counts: RowCounts) -> bytes:
-        """Returns the line of a row in which a field of `Plan.plain` needs more than quotes."""
-        write = csv_plan.make_careful(
-            self._columns, tuple(self._learned.items()), guard=self._guard, joined=self._joined
-        )
-        line = write(row, self._text, self._cell, row_counts)
-        for field, name in self._plan.plain.items():
-            value = getattr(row, field)
-            if value is not None and csv_plan.is_wild(value, guard=self._guard):
-                self._surprises[name] += 1
-                count = self._surprises[name]
-                if csv_plan.is_long(value):
-                    self._promoted[name] = "long"
-                elif count >= _MIN_SURPRISES and count * _ROWS_PER_SURPRISE > self._rows:
-                    self._promoted.setdefault(name, "wild")
-        return line
-
-    def _planned(self) -> csv_plan.Plan:
-        return csv_plan.make(
-            self._columns, tuple(self._learned.items()), guard=self._guard, joined=self._joined
-        )
+        return ",".join(cells).encode() + b"\r\n"
 
     def _cell(self, source: str, row_counts: RowCounts) -> str:
         """Returns the cell of any JSON value, given as JSON text."""
@@ -200,7 +152,7 @@ class Csv(Format):
 
     def _guarded(self, value: str, row_counts: RowCounts) -> str:
         guarded = value
-        if csv_plan.splits(value):
+        if _SPLITTING.search(value):
             guarded = _SEPARATED.sub(_guard_part, value)
         if _FORMULA.match(guarded) and not _NUMBER.fullmatch(value):
             guarded = f"'{guarded}"

@@ -9,6 +9,7 @@ import msgspec
 
 from exporter.core.checkpoints import Row, RowCounts
 from exporter.core.exports import Dialect
+from exporter.errors import SourceUntrue
 from exporter.formats.base import PLAIN, Format, State
 from exporter.formats.json import JsonLines
 
@@ -42,10 +43,16 @@ class Envelope(Format):
     def encode(
         self, rows: Sequence[Row], row_counts: RowCounts, state: State, out: bytearray
     ) -> None:
-        lines = self._lines.lines(rows, row_counts)
-        if lines:
-            lines[0] = (b",\n" if state.rows else b"\n") + lines[0]
-            out += b",\n".join(lines)
+        if not rows:
+            return
+        begin = len(out)
+        out += b",\n" if state.rows else b"\n"
+        try:
+            self._lines.append(rows, row_counts, out, b",\n")
+        except SourceUntrue:
+            del out[begin:]
+            raise
+        del out[-2:]
 
     def close(self, state: State, out: bytearray) -> None:
         out += b"\n]}\n" if self._total is not None else b'\n],"total":%d}\n' % state.rows

@@ -15,6 +15,7 @@ from exporter.core.checkpoints import Row, RowCounts
 from exporter.core.exports import Dialect
 from exporter.formats import rows as rawjson
 from exporter.formats.base import PLAIN, Format, State
+from exporter.native import pages, writers
 
 
 class _Object(msgspec.Struct):
@@ -47,6 +48,7 @@ class JsonLines(Format):
     def __init__(self, columns: Sequence[str] = (), dialect: Dialect = PLAIN) -> None:  # noqa: ARG002
         self._columns = frozenset(columns)
         self._keys = [(name, f"{json.dumps(name)}:".encode()) for name in dict.fromkeys(columns)]
+        self._writer = writers.Writer(columns, heads=[head for _, head in self._keys])
 
     def encode(
         self,
@@ -55,12 +57,30 @@ class JsonLines(Format):
         state: State,  # noqa: ARG002
         out: bytearray,
     ) -> None:
-        out += b"\n".join([*self.lines(rows, row_counts), b""])
+        self.append(rows, row_counts, out, b"\n")
 
     @staticmethod
     def count(file: Path) -> int:
         with file.open("rb") as lines:
             return sum(1 for line in lines if line.strip())
+
+    def append(
+        self, rows: Sequence[Row], row_counts: RowCounts, out: bytearray, after: bytes
+    ) -> None:
+        """Appends the line of each row, followed by `after`; otherwise like `encode`."""
+        if not isinstance(rows, pages.Rows):
+            out += after.join([*self.lines(rows, row_counts), b""])
+            return
+        odd_extras: Counter[str] = Counter()
+
+        def odd(index: int) -> None:
+            nonlocal out
+            out += self._slow(rows[index], index, odd_extras, row_counts) + after
+
+        fields = self._writer.write_json(rows, out, row_counts, odd, after)
+        rawjson.note_present(fields.present(), row_counts)
+        odd_extras.update(fields.extras())
+        rawjson.count_unmapped(odd_extras, row_counts)
 
     def lines(self, rows: Sequence[Row], row_counts: RowCounts) -> list[bytes]:
         """Returns the line of each row, without the line feed; otherwise like `encode`."""

@@ -119,7 +119,7 @@ class PageReader:
         """Returns the digests of the first rows of the first page, for `Partition.first_rows`."""
         if self._read_id is None:
             return ""
-        return row_ids.first_rows(page.rows, [self._read_id(row) for row in page.rows])
+        return row_ids.first_rows(page.rows, row_ids.ids_of(page.rows, self._read_id))
 
     def completeness(self) -> Completeness:
         """Returns the proof of completeness; may be called only after the last page."""
@@ -151,7 +151,7 @@ class PageReader:
         """
         if self._read_id is None:
             return rows
-        all_ids = [self._read_id(row) for row in rows]
+        all_ids = row_ids.ids_of(rows, self._read_id)
         self._first.check_page(all_ids, self.at)
         fresh, ids = self._recent.without_repeated(rows, all_ids)
         self._first.check(ids, self.at)

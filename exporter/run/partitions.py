@@ -139,5 +139,5 @@ def _join_packed(format_type: type[Format], rows: int, ends: Sequence[Packed]) -
     )
 
 
-def _common(some: str, others: str) -> set[bytes]:
+def _common(some: str, others: str) -> set[int]:
     return set(row_ids.unpack(some)) & set(row_ids.unpack(others))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import sys
+from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
@@ -12,6 +14,7 @@ import msgspec
 
 from exporter.core.checkpoints import Checkpoint, Row
 from exporter.errors import SourceUntrue
+from exporter.native import pages
 
 DUPLICATE_WINDOW_ROWS = 1_000
 """Number of latest rows whose ids are remembered to detect duplicates.
@@ -38,8 +41,8 @@ A posting may also have this id, so rows with it count as repeated if they are e
 """
 
 
-Digest = bytes
-"""The hash of a row's id."""
+Digest = int
+"""The hash of a row's id: DIGEST_BYTES bytes, little-endian."""
 
 
 class RecentIds:
@@ -71,12 +74,12 @@ class RecentIds:
             if digests:
                 self.repeated = 0
             return rows, digests
-        kept: list[Row] = []
+        kept: list[int] = []
         kept_ids: list[Digest] = []
-        for row, digest in zip(rows, ids, strict=True):
+        for place, digest in enumerate(ids):
             if digest is None:
-                kept.append(row)
-                kept_ids.append(_digest(bytes(row)))
+                kept.append(place)
+                kept_ids.append(_digest(bytes(rows[place])))
             elif digest in known:
                 self.repeated += 1
                 continue
@@ -85,14 +88,14 @@ class RecentIds:
                 order.append(digest)
                 if len(order) > DUPLICATE_WINDOW_ROWS:
                     known.discard(order.popleft())
-                kept.append(row)
+                kept.append(place)
                 kept_ids.append(digest)
             self.repeated = 0
         if self.repeated > DUPLICATE_WINDOW_ROWS:
             raise SourceUntrue(
                 f"the source's pages repeat: its latest {self.repeated} rows came before"
             )
-        return kept, kept_ids
+        return _pick(rows, kept), kept_ids
 
     def stored(self) -> str:
         return pack(self._order)
@@ -172,15 +175,43 @@ def _distinct(ids: Sequence[Digest], known: Sequence[Digest]) -> list[Digest]:
     return [digest for digest in ids if counts[digest] == 1 and digest not in known]
 
 
-def pack(digests: Iterable[bytes]) -> str:
+def pack(digests: Iterable[Digest]) -> str:
     """Returns the digests as text for a checkpoint."""
-    return base64.b64encode(b"".join(digests)).decode()
+    return base64.b64encode(_little_endian(array("Q", digests)).tobytes()).decode()
 
 
-def unpack(stored: str) -> list[bytes]:
+def unpack(stored: str) -> list[Digest]:
     """Returns the digests of a text that `pack` has made."""
-    raw = base64.b64decode(stored)
-    return [raw[i : i + DIGEST_BYTES] for i in range(0, len(raw), DIGEST_BYTES)]
+    return _little_endian(array("Q", base64.b64decode(stored))).tolist()
+
+
+def _little_endian(numbers: array[int]) -> array[int]:
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
+
+
+def _pick(rows: Sequence[Row], places: Sequence[int]) -> Sequence[Row]:
+    if isinstance(rows, pages.Rows):
+        return rows.pick(places)
+    return [rows[place] for place in places]
+
+
+def ids_of(rows: Sequence[Row], read: Callable[[Row], Digest | None]) -> Sequence[Digest | None]:
+    """Returns the id of each row, or None; `read` reads those that were not read with the page."""
+    digests = rows.digests() if isinstance(rows, pages.Rows) else None
+    if digests is None:
+        return [read(row) for row in rows]
+    if digests and min(digests) > pages.DIGEST_NONE:
+        return digests
+    return [
+        digest
+        if digest > pages.DIGEST_NONE
+        else None
+        if digest == pages.DIGEST_NONE
+        else read(rows[place])
+        for place, digest in enumerate(digests)
+    ]
 
 
 def reader(name: str) -> Callable[[Row], Digest | None]:
@@ -211,7 +242,7 @@ def reader(name: str) -> Callable[[Row], Digest | None]:
 
 
 def _digest(text: bytes) -> Digest:
-    return blake2b(text, digest_size=DIGEST_BYTES).digest()
+    return int.from_bytes(blake2b(text, digest_size=DIGEST_BYTES).digest(), "little")
 
 
 def _is_blank(text: bytes) -> bool:

@@ -37,6 +37,7 @@ from exporter.errors import (
 )
 from exporter.formats import registry
 from exporter.formats.base import Format
+from exporter.native import pages as native_pages
 from exporter.run import limits as waits
 from exporter.run import partitions
 from exporter.run.cutting import PieceCutter
@@ -162,7 +163,7 @@ class Slice:
         rows = self._accept(page)
         if not self.reader.ended and not self._is_budget_spent():
             self.pages.request_ahead(self.at)
-        self.row_counts.converted_rows += sum(isinstance(row, ConvertedRow) for row in rows)
+        self.row_counts.converted_rows += _converted(rows)
         self.file_encoder.add(rows, self.row_counts)
         if self.reader.ended:
             return self._commit_stored()
@@ -566,3 +567,10 @@ class Slice:
             volumes=self.file_encoder.volumes if cut else (),
             unknown_ids=unknown_ids,
         )
+
+
+def _converted(rows: Sequence[Row]) -> int:
+    """Returns the number of rows that the source sent in another encoding."""
+    if isinstance(rows, native_pages.Rows):
+        return 0  # no page in another encoding is cut by the library
+    return sum(isinstance(row, ConvertedRow) for row in rows)

@@ -168,7 +168,7 @@ class BindbeeSource:
             clock,
             budget,
         )
-        self._read = reader(_Answer, "items")
+        self._read = reader(_Answer, "items", self.identity)
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
         """Checks a caller's filters and returns them in the form that is stored and sent upstream.

@@ -28,7 +28,7 @@ from exporter.sources.base import Page, Search, Source
 from exporter.sources.checking import validate
 from exporter.sources.config import HttpConfig, InFlight
 from exporter.sources.http.charsets import enclosed
-from exporter.sources.http.json_pages import reader
+from exporter.sources.http.json_pages import python_reader
 
 log = structlog.get_logger()
 
@@ -67,7 +67,7 @@ class _Identified(msgspec.Struct):
     id: int
 
 
-_identified = reader(_Identified, "")
+_identified = python_reader(_Identified, "")
 
 
 class _Cursor(msgspec.Struct):
@@ -128,8 +128,8 @@ class CoresignalSource:
         """Whether the upstream returns many records in one request; None if unknown."""
         self.lookup_size = MAX_IDS
         self._threads: ThreadPoolExecutor | None = None
-        self._read_ids = reader(_Ids, "")
-        self._read_records = reader(_Records, "records")
+        self._read_ids = python_reader(_Ids, "")
+        self._read_records = python_reader(_Records, "records")
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
         """Validates the vendor's filters and returns their canonical form.

@@ -95,7 +95,7 @@ class HirebaseSource:
         self._clock = clock
         self._page_size = config.page_size
         self._upstream = config.connect({"x-api-key": config.api_key}, clock, budget)
-        self._read = reader(Answer, "jobs")
+        self._read = reader(Answer, "jobs", self.identity)
         self.catalogue = Catalogue(self._get_list, clock)
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002

@@ -20,7 +20,7 @@ from exporter.errors import SourceRefused, SourceUntrue
 from exporter.sources.base import Page, Search, Source
 from exporter.sources.checking import validate
 from exporter.sources.config import HttpConfig, InFlight
-from exporter.sources.http.json_pages import reader, text_of
+from exporter.sources.http.json_pages import python_reader, reader, text_of
 from exporter.sources.http.numbered import Lookups, fetch_or_shrink, first_place
 from exporter.sources.http.numbered_pages import Answer, Place, check_page, next_cursor
 
@@ -102,8 +102,8 @@ class QwestlySource:
         self._upstream = config.connect(
             {"authorization": f"Bearer {config.api_key}"}, clock, budget
         )
-        self._read = reader(_Answer, "data")
-        self._read_one = reader(_Single, "data")
+        self._read = reader(_Answer, "data", self.identity)
+        self._read_one = python_reader(_Single, "data")
 
     def search(self, raw: Mapping[str, Any], now: datetime, *, user_id: str) -> Search:  # noqa: ARG002
         """Checks a caller's filters and returns them in the form that is stored and sent upstream.

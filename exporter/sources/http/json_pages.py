@@ -11,6 +11,7 @@ import msgspec
 from exporter.core import raw_json
 from exporter.core.checkpoints import ConvertedRow, Row
 from exporter.errors import SourceUntrue
+from exporter.native import pages
 from exporter.sources.http.charsets import Converted
 
 Envelope = TypeVar("Envelope", bound=msgspec.Struct)
@@ -19,7 +20,31 @@ _NONE = msgspec.Raw(b"null")
 _value = json.JSONDecoder(strict=False).raw_decode
 
 
-def reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
+def reader(
+    envelope: type[Envelope], rows: str, identity: str | None
+) -> Callable[[bytes], Envelope]:
+    """Returns a function that decodes the body of a page like that of `python_reader`.
+
+    The compiled library cuts a list of rows out of sound JSON: the rows are `native.pages.Rows`,
+    with the digests of the ids in the field `identity`.
+    """
+    read_slowly, read_rest = python_reader(envelope, rows), msgspec.json.Decoder(envelope).decode
+
+    def read(body: bytes) -> Envelope:
+        cut = None if isinstance(body, Converted) else pages.cut(body, [rows], identity)
+        if cut is None:
+            return read_slowly(body)
+        try:
+            page = read_rest(cut.rest)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return read_slowly(body)
+        setattr(page, rows, cut.rows)
+        return page
+
+    return read
+
+
+def python_reader(envelope: type[Envelope], rows: str) -> Callable[[bytes], Envelope]:
     """Returns a function that decodes the body of a page into the struct type `envelope`.
 
     `rows` is the name of the field that holds the rows, or one row, of the page. Rows are not

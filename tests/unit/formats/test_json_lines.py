@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from exporter.core.checkpoints import RowCounts
 from exporter.errors import SourceUntrue
 from exporter.formats.json import JsonLines
-from exporter.sources.http.json_pages import reader
+from exporter.sources.http.json_pages import python_reader as reader
 from tests import encoding, fast
 
 

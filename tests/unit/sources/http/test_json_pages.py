@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exporter.errors import SourceUntrue
-from exporter.sources.http.json_pages import reader
+from exporter.sources.http.json_pages import python_reader as reader
 from tests import fast
 
 

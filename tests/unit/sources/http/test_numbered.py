@@ -19,7 +19,7 @@ from exporter.errors import PageTooLarge, SourceRefused, SourceUnavailable
 from exporter.sources.base import Page
 from exporter.sources.hirebase import HirebaseConfig, HirebaseSource
 from exporter.sources.http import client, numbered_pages
-from exporter.sources.http.json_pages import reader
+from exporter.sources.http.json_pages import python_reader as reader
 from tests import fast
 from tests.upstreams import Answer, Asked, reply, serving
 
