@@ -28,13 +28,10 @@ class Page:
     def __del__(self) -> None:
         self.native.page_free(self.pointer)
 
-    def names(self) -> list[str]:
-        """Returns the names of all fields on the page."""
-        cut = self.cut
-        return [
-            ctypes.string_at(cut.name_bytes + one.at, one.size).decode(errors="replace")
-            for one in cut.names[: cut.name_count]
-        ]
+    def name(self, number: int) -> str:
+        """Returns the name with a number, among those of all fields on the page."""
+        place = self.cut.names[number]
+        return ctypes.string_at(self.cut.name_bytes + place.at, place.size).decode(errors="replace")
 
 
 class Rows(Sequence[Row]):
@@ -58,7 +55,10 @@ class Rows(Sequence[Row]):
     def __getitem__(self, index: slice) -> Rows: ...
     def __getitem__(self, index: int | slice) -> Row | Rows:
         if isinstance(index, slice):
-            return self.pick(range(self._count)[index])
+            start, stop, step = index.indices(self._count)
+            if step != 1:
+                raise ValueError("rows of a page are sliced in order, without gaps")
+            return self if stop - start == self._count else self._between(start, stop)
         if index < 0:
             index += self._count
         for span in self.spans:
@@ -67,6 +67,19 @@ class Rows(Sequence[Row]):
                 return self.page.body[place.at : place.at + place.size]
             index -= len(span)
         raise IndexError(index)
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of the rows with what stands between them, if no row of the page was left out."""
+        return int(self.page.cut.list_end - self.page.cut.list_begin)
+
+    def _between(self, start: int, stop: int) -> Rows:
+        spans: list[range] = []
+        for span in self.spans:
+            if piece := span[max(start, 0) : max(stop, 0)]:
+                spans.append(piece)
+            start, stop = start - len(span), stop - len(span)
+        return Rows(self.page, spans)
 
     def pick(self, places: Iterable[int]) -> Rows:
         """Returns the rows at these places, which must be in order."""

@@ -178,7 +178,4 @@ class Fields:
 
     def extras(self) -> Mapping[str, int]:
         """Returns the number of rows with each field that is no column."""
-        if not any(self._extras):
-            return {}
-        counted = zip(self._page.names(), self._extras, strict=False)
-        return {name: rows for name, rows in counted if rows}
+        return {self._page.name(place): rows for place, rows in enumerate(self._extras) if rows}

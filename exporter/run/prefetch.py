@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple
 
 from exporter.core import threads
-from exporter.core.checkpoints import Checkpoint, Cursor
+from exporter.core.checkpoints import Checkpoint, Cursor, Row
 from exporter.core.exports import Spec
+from exporter.native.pages import Rows
 from exporter.sources.base import Page, Source
 
 MAX_PREFETCHED_BYTES = 32 * 1024 * 1024
@@ -64,7 +65,7 @@ class Prefetch:
         page = self._requests.popleft().page.result()
         self._latest_rows = len(page.rows) + len(page.unknown)
         self._page_rows = max(self._page_rows, self._latest_rows)
-        self._max_page_bytes = max(self._max_page_bytes, sum(map(len, page.rows)))
+        self._max_page_bytes = max(self._max_page_bytes, _size(page.rows))
         return page
 
     def is_requested(self, cursor: Cursor) -> bool:
@@ -108,3 +109,8 @@ class Prefetch:
     def _request(self, cursor: Cursor) -> None:
         fetch, query = self._source.fetch, self._spec.query
         self._requests.append(_Request(cursor, threads.start(lambda: fetch(query, cursor), "page")))
+
+
+def _size(rows: Sequence[Row]) -> int:
+    # The length of each row would cost a copy of it.
+    return rows.total_bytes if isinstance(rows, Rows) else sum(map(len, rows))

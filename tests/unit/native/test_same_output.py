@@ -77,6 +77,7 @@ def test_a_slice_of_rows_has_the_rows_of_the_same_slice_of_a_list() -> None:
     assert list(some[-2:]) == [every[6], every[9]]
     assert some[-1] == every[9]
     assert not some[6:]
+    assert some[:] is some
     with pytest.raises(IndexError):
         some[6]
 
