@@ -130,7 +130,7 @@ def _serve(port: int, certificate: str | None) -> None:
     if certificate is not None:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(certificate)
-    serving.serve(port, lambda asked: answers[asked.target], keep=2**16, tls=tls)
+    serving.serve(port, lambda asked: answers[asked.target], tls=tls)
 
 
 def _load(at: str) -> type:

@@ -12,7 +12,10 @@ from typing import NamedTuple
 
 HEAD_MAX = 64 * 1024
 PIECE = 1024 * 1024
-"""Bytes received at once; a body that is not kept never takes more."""
+"""Bytes received at once."""
+DISCARD = socket.MSG_TRUNC | socket.MSG_WAITALL
+AT_ONCE = 1024
+"""Pieces that one system call sends at most (IOV_MAX)."""
 
 
 class Request(NamedTuple):
@@ -25,7 +28,7 @@ class Request(NamedTuple):
     size: int
     """Bytes of the body."""
     body: bytes | None
-    """None if it was too large to be kept."""
+    """None if it was not to be kept."""
 
 
 class Answer(NamedTuple):
@@ -39,14 +42,23 @@ class Answer(NamedTuple):
 
 
 Handler = Callable[[Request], Answer]
+Keeps = Callable[[str, int], bool]
+"""Whether the body of a request with this target and of so many bytes is to be kept."""
 
 
-def serve(port: int, handle: Handler, *, keep: int, tls: ssl.SSLContext | None = None) -> None:
+def keeps_all(target: str, size: int) -> bool:
+    """The choice of a server whose requests are small."""
+    return True
+
+
+def serve(
+    port: int, handle: Handler, *, keeps: Keeps = keeps_all, tls: ssl.SSLContext | None = None
+) -> None:
     """Answer on that port of 127.0.0.1 until the process ends, a thread for each connection.
 
     Threads that block cost less than an event loop here: bytes go from the handler to the kernel
-    without a copy, and what is sent or received needs no lock of the interpreter. Bodies of
-    more than `keep` bytes are thrown away as they come.
+    without a copy, and what is sent or received needs no lock of the interpreter. A body that is
+    not kept is thrown away inside the kernel, as it comes.
     """
     with socket.create_server(("127.0.0.1", port), backlog=256) as listener:
         while True:
@@ -55,7 +67,9 @@ def serve(port: int, handle: Handler, *, keep: int, tls: ssl.SSLContext | None =
                 connection = tls.wrap_socket(
                     connection, server_side=True, do_handshake_on_connect=False
                 )
-            threading.Thread(target=_converse, args=(connection, handle, keep), daemon=True).start()
+            threading.Thread(
+                target=_converse, args=(connection, handle, keeps), daemon=True
+            ).start()
 
 
 def ranged(request: Request, size: int) -> range | None:
@@ -75,7 +89,7 @@ def stretch(body: bytes, wanted: range | None, headers: Mapping[str, str]) -> An
     return Answer(part, "206 Partial Content", {**headers, "content-range": place})
 
 
-def _converse(connection: socket.socket, handle: Handler, keep: int) -> None:
+def _converse(connection: socket.socket, handle: Handler, keeps: Keeps) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     scratch = memoryview(bytearray(PIECE))
     held = b""
@@ -99,10 +113,10 @@ def _converse(connection: socket.socket, handle: Handler, keep: int) -> None:
                 _send(connection, method, refusal)
                 return
             size = int(headers.get("content-length", "0"))
-            if "expect" in headers:
-                connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             begun, held = held[:size], held[size:]
-            body = _receive(connection, begun, size, scratch, kept=size <= keep)
+            if headers.get("expect", "").lower() == "100-continue" and not begun:
+                connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            body = _receive(connection, begun, size, scratch, kept=keeps(target, size))
             _send(connection, method, handle(Request(method, target, headers, size, body)))
 
 
@@ -110,8 +124,10 @@ def _receive(
     connection: socket.socket, begun: bytes, size: int, scratch: memoryview, *, kept: bool
 ) -> bytes | None:
     pieces, missing = [begun], size - len(begun)
+    # What is thrown away is not even copied out of the kernel, and wakes this thread once a piece.
+    flags = 0 if kept or isinstance(connection, ssl.SSLSocket) else DISCARD
     while missing:
-        got = connection.recv_into(scratch, min(missing, PIECE))
+        got = connection.recv_into(scratch, min(missing, PIECE), flags)
         if not got:
             raise ConnectionError("the client left in the middle of a body")
         missing -= got
@@ -125,8 +141,18 @@ def _send(connection: socket.socket, method: str, answer: Answer) -> None:
     length = sum(map(len, body)) if answer.length is None else answer.length
     extra = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
     head = f"HTTP/1.1 {answer.status}\r\ncontent-length: {length}\r\n{extra}\r\n".encode()
-    # One by one: joined, a large body would be copied.
-    connection.sendall(head if method == "HEAD" or not length else head + body[0])
-    if method != "HEAD":
-        for piece in body[1:]:
-            connection.sendall(piece)
+    if method == "HEAD":
+        connection.sendall(head)
+    elif isinstance(connection, ssl.SSLSocket):
+        connection.sendall(b"".join([head, *body]))
+    else:
+        # As it lies in memory: joined, a large body would be copied once more.
+        _send_pieces(connection, [head, *body])
+
+
+def _send_pieces(connection: socket.socket, pieces: list[bytes]) -> None:
+    for at in range(0, len(pieces), AT_ONCE):
+        some = pieces[at : at + AT_ONCE]
+        sent = connection.sendmsg(some)
+        if sent < sum(map(len, some)):
+            connection.sendall(b"".join(some)[sent:])

@@ -1,9 +1,9 @@
 """An S3 that remembers sizes and forgets bytes: `python -m tests.bench.sink PORT`.
 
 What a client of it costs is the client's own cost: no disk and no checksum stands behind it. It
-knows what an export needs, with objects under /BUCKET/KEY, and trusts every signature. Bodies
-up to 16 MiB are kept, for those are read again: what a slice has in hand when its time is over, and
-pieces too small for a part. Ranges of larger ones are read as zeros.
+knows what an export needs, with objects under /BUCKET/KEY, and trusts every signature and
+checksum. What is read again is kept: objects up to 16 MiB, which a slice has in hand when its time
+is over, and pieces that are too small for a part. Ranges of all else are read as zeros.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from xml.sax.saxutils import escape
 from tests.bench.serving import Answer, Request, ranged, serve, stretch
 
 KEEP = 16 * 1024 * 1024
-"""Bytes of the largest body that is kept: more than a part of ours and the page that filled it."""
+"""Bytes of the largest object that is kept: more than a part of ours and a page beside it."""
+KEPT_PART = 5 * 1024 * 1024 - 1
+"""Bytes of the largest part that is kept: of one that is larger, only a few bytes are read."""
+DEFAULT_TYPES = {"CRC64NVME": "FULL_OBJECT"}
+"""Of the checksum of a whole upload, by algorithm, where it is not COMPOSITE."""
 _WHEN = "2026-01-01T00:00:00.000Z"
 
 
@@ -93,12 +97,14 @@ class Sink:
                 return Answer(status="204 No Content")
             case "PUT", False:
                 piece = self._objects[key] = self._piece(request)
-                return Answer(headers={"etag": piece.etag})
+                return Answer(headers={"etag": piece.etag, **_checksums(request)})
             case "POST", False:
                 id_ = f"upload-{next(self._number)}"
                 self._uploads[id_] = (key, {})
                 inner = f"<Key>{escape(key)}</Key><UploadId>{id_}</UploadId>"
-                return Answer(_xml("InitiateMultipartUploadResult", inner))
+                return Answer(
+                    _xml("InitiateMultipartUploadResult", inner), headers=_announced(request)
+                )
             case "DELETE", False:
                 self._objects.pop(key, None)
                 return Answer(status="204 No Content")
@@ -110,7 +116,7 @@ class Sink:
         copied = request.headers.get("x-amz-copy-source")
         if copied is None:
             piece = parts[number] = self._piece(request)
-            return Answer(headers={"etag": piece.etag})
+            return Answer(headers={"etag": piece.etag, **_checksums(request)})
         _, _, source = unquote(copied).lstrip("/").partition("/")
         whole = self._object(source)
         found = re.fullmatch(
@@ -167,9 +173,29 @@ def _shown(piece: Piece, request: Request) -> Answer:
         # The bytes between two partitions, which end up in a part of the whole file.
         return stretch(bytes(piece.size), ranged(request, piece.size), headers)
     if piece.body is None:
-        text = f"a body of {piece.size} bytes was not kept: only those up to {KEEP} are"
+        text = f"the {piece.size} bytes of this object were not kept"
         return Answer(text.encode(), "501 Not Implemented")
     return stretch(piece.body, ranged(request, piece.size), headers)
+
+
+def _announced(request: Request) -> dict[str, str]:
+    """As AWS does, repeats the checksum that an upload was announced with."""
+    algorithm = request.headers.get("x-amz-checksum-algorithm")
+    if algorithm is None:
+        return {}
+    usual = DEFAULT_TYPES.get(algorithm, "COMPOSITE")
+    type_ = request.headers.get("x-amz-checksum-type", usual)
+    return {"x-amz-checksum-algorithm": algorithm, "x-amz-checksum-type": type_}
+
+
+def _checksums(request: Request) -> dict[str, str]:
+    """The checksum of a body, which is believed."""
+    headers = request.headers.items()
+    return {name: value for name, value in headers if name.startswith("x-amz-checksum-")}
+
+
+def _keeps(target: str, size: int) -> bool:
+    return size <= (KEPT_PART if "partNumber=" in target else KEEP)
 
 
 def _unwrapped(body: bytes) -> bytes:
@@ -187,4 +213,4 @@ def _xml(name: str, inner: str) -> bytes:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), Sink().handle, keep=KEEP)
+    serve(int(sys.argv[1]), Sink().handle, keeps=_keeps)

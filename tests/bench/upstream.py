@@ -39,23 +39,26 @@ class Pages:
         ]
 
     def page(self, number: int, rows: int) -> tuple[bytes, ...]:
-        """Page `number` of an upstream of `rows` postings, in its envelope."""
+        """Page `number` of an upstream of `rows` postings, in its envelope, in pieces to be sent
+        one after another."""
         tail = b'],"total_count":%d,"page":%d,"limit":%d}' % (rows, number, PAGE)
-        return b'{"jobs":[', self._joined(number, rows, b","), tail
+        return b'{"jobs":[', *self._numbered(number, rows, b","), tail
 
     def lines(self, number: int, rows: int) -> bytes:
         """The same postings, each on a line."""
-        joined = self._joined(number, rows, b"\n")
+        joined = b"".join(self._numbered(number, rows, b"\n"))
         return joined + b"\n" if joined else b""
 
-    def _joined(self, number: int, rows: int, between: bytes) -> bytes:
+    def _numbered(self, number: int, rows: int, between: bytes) -> list[bytes]:
         first = (number - 1) * PAGE
         if not 0 <= first < rows:
-            return b""
+            return []
         times, place = divmod(first, len(self._cut))
-        count = min(PAGE, rows - first)
-        # The head of all ids of a page is the same, so one join both numbers and puts together.
-        return (b"%0*x" % (ROUND, times)).join(self._pieces(place, count, between))
+        pieces = self._pieces(place, min(PAGE, rows - first), between)
+        # The head of all ids of a page is the same, and stands between every two pieces.
+        numbered = [b"%0*x" % (ROUND, times)] * (2 * len(pieces) - 1)
+        numbered[::2] = pieces
+        return numbered
 
     @lru_cache(maxsize=4 * DISTINCT // PAGE)  # noqa: B019 - there is one, for the process's life
     def _pieces(self, place: int, count: int, between: bytes) -> list[bytes]:
@@ -108,7 +111,7 @@ def main(port: int, latency: float) -> None:
         # Engines ask for a file's size first, and for stretches of it.
         return stretch(body, ranged(request, len(body)), _FILE)
 
-    serve(port, handle, keep=64 * 1024)
+    serve(port, handle)
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
