@@ -80,7 +80,8 @@ def label(filter_name: str, value: str) -> str:
     >>> label("job_types", "full_time"), label("location_types", "On-site")
     ('Full-time', 'In-Person')
     """
-    return _LABELS.get(filter_name, {}).get(fold(value), value)
+    labels = _LABELS.get(filter_name)
+    return labels.get(fold(value), value) if labels else value
 
 
 class Range(Strict):
@@ -221,9 +222,11 @@ class JobSearch(Strict):
     def _one_value_each(self) -> Self:
         for name, other in _SPELLINGS.items():
             here, there = getattr(self, name), getattr(self, other)
+            if there is None:
+                continue
             if here is None:
                 setattr(self, name, there)
-            elif there is not None and _plain(name, here) != _plain(name, there):
+            elif _plain(name, here) != _plain(name, there):
                 refuse(
                     "two_spellings",
                     f"{other} and {name} are two spellings of one filter and differ: send one",
@@ -240,13 +243,11 @@ class JobSearch(Strict):
         `"false"`. A filter sent in its other spelling has the name that the vendor echoes. Given
         filters outside the 31 keys follow these keys, so that the echo has the whole request.
         """
-        shown = {_SPELLINGS.get(name, name): name for name in ("company_names", "company_slugs")}
-        echoed = {key: _echoed(getattr(self, shown.get(key, key))) for key in _ECHOED}
-        hidden = {*_SPELLINGS, *_SPELLINGS.values(), *_ECHOED}
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            if name not in hidden and value is not None:
-                echoed[name] = _echoed(value)
+        echoed: dict[str, Any] = dict.fromkeys(_ECHOED)
+        for name, value in vars(self).items():
+            key = _ECHO_KEYS.get(name)
+            if key is not None and value is not None:
+                echoed[key] = _echoed(value)
         return echoed
 
     def canonical(self, now: datetime) -> dict[str, Any]:
@@ -269,21 +270,19 @@ class JobSearch(Strict):
         """
         if now.tzinfo is None:
             raise ValueError(f"now must have a time zone: {now.isoformat()}")
-        result: dict[str, Any] = {}
-        for name in type(self).model_fields:
-            if name in _SPELLINGS.values() or name in ("days_ago", "page", "limit"):
-                continue
-            plain = _plain(name, getattr(self, name))
-            if name == "currency" and plain is None and self.salary:
-                plain = self.salary.currency
-            if name == "currency" and plain is not None:
-                plain = plain.upper()
-            if name == "date_posted" and self.days_ago is not None:
-                bound = now.astimezone(UTC).date() - timedelta(days=self.days_ago)
-                plain = max(plain or "", bound.isoformat())
-            if plain not in (None, [], {}):
-                result[name] = plain
-        return result
+        given = dict(vars(self))
+        currency = self.currency or (self.salary.currency if self.salary else None)
+        if currency is not None:
+            given["currency"] = currency.upper()
+        if self.days_ago is not None:
+            bound = now.astimezone(UTC).date() - timedelta(days=self.days_ago)
+            given["date_posted"] = max(self.date_posted or "", bound.isoformat())
+        return {
+            name: plain
+            for name, value in given.items()
+            if value is not None and name not in _NOT_CANONICAL
+            if (plain := _plain(name, value)) not in (None, [], {})
+        }
 
 
 class ExpiredSearch(Strict):
@@ -303,6 +302,13 @@ _SEVERAL = frozenset(
     for name, field in JobSearch.model_fields.items()
     if field.annotation == str | list[str] | None
 )
+_ECHO_KEYS: Mapping[str, str] = {
+    name: _SPELLINGS[name] if name in ("company_names", "company_slugs") else name
+    for name in JobSearch.model_fields
+    if name not in _SPELLINGS.values()
+}
+"""Name in the echo of each filter; of two spellings of a filter, the one that holds the value."""
+_NOT_CANONICAL = frozenset({*_SPELLINGS.values(), "days_ago", "page", "limit"})
 
 
 def _echoed(value: Any) -> Any:
