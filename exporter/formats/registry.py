@@ -41,6 +41,14 @@ class UnknownFormat(ConfigurationError, KeyError):
 def make(name: str, dialect: Dialect, columns: Sequence[str]) -> Format:
     """Returns the format with that name for these columns; without columns it writes all fields.
 
+    Raises the errors of `find`.
+    """
+    return find(name, columns)(columns, dialect)
+
+
+def find(name: str, columns: Sequence[str]) -> type[Format]:
+    """Returns the class of the format with that name, after checking that it can have the columns.
+
     Raises UnknownFormat for a name that is not in `FORMATS`, ConfigurationError for a format that
     needs columns and gets none.
     """
@@ -51,7 +59,7 @@ def make(name: str, dialect: Dialect, columns: Sequence[str]) -> Format:
         raise ConfigurationError(
             f"a {name} file needs columns: name them in the request or in the source's settings"
         )
-    return found(columns, dialect)
+    return found
 
 
 def extension(name: str, compression: str) -> str:

@@ -71,7 +71,7 @@ def draft(new: NewExport, plan: Plan, sources: ConfiguredSources, now: datetime)
     chosen = tuple(new.columns or ())
     if FORMATS[new.format].needs_columns and not chosen:
         chosen = tuple(sources.columns(new.source))
-    registry.make(new.format, new.dialect, chosen)  # or ConfigurationError, for want of columns
+    registry.find(new.format, chosen)  # or ConfigurationError, for want of columns
     name = new.file_name or file_names.default(new.file_stem or new.source, now, new.id)
     return Spec(
         id=new.id,
