@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
+
+import pytest
 
 from exporter.clock import Clock, FakeClock
+from exporter.core import threads
 from exporter.core.checkpoints import Row
 from exporter.core.exports import Dialect, Export
 from exporter.formats import registry
@@ -20,6 +24,8 @@ from exporter.storage.memory import MemoryStorage
 from exporter.store.base import Claim, ExportStore
 from exporter.store.memory.store import MemoryStore
 from tests.specs import spec
+
+T = TypeVar("T")
 
 LIMITS = Limits(
     part_size=2_000,
@@ -38,6 +44,20 @@ COLUMNS = ("_id", "title", "n")
 
 class Crash(BaseException):
     """Death of the process. No handler of the exporter may catch it, as none survives a kill -9."""
+
+
+def run_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes all work of threads happen at once in the calling thread."""
+
+    def start(call: Callable[[], T], name: str) -> Future[T]:
+        outcome: Future[T] = Future()
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised by `Future.result`
+            outcome.set_exception(error)
+        return outcome
+
+    monkeypatch.setattr(threads, "start", start)
 
 
 class Seams:
@@ -129,6 +149,7 @@ class Bench:
             announces=announces,
             read_ahead=read_ahead,
         )
+        self.listed.is_cut = True
         self.source: Source = _Watched(_Slow(self), self.seams, ("fetch", "lookup"))
         self.seconds_a_page = seconds_a_page
         self.limits = limits
@@ -183,8 +204,13 @@ class Bench:
         return endings
 
     def bury(self) -> None:
-        """Lets the lease of a dead worker expire; the sweep makes the export ready again."""
+        """Lets the lease of a dead worker expire; the sweep makes the export ready again.
+
+        The next workers read rows in the other way, with or without the compiled library: a fleet
+        may have both.
+        """
         self.seams.die_at, self.seams.is_dead = None, False
+        self.listed.is_cut = not self.listed.is_cut
         self.clock.advance(self.limits.lease.total_seconds() + 1)
         self.memory_store.sweep()
 

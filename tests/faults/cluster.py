@@ -11,9 +11,10 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self, cast
 from unittest import mock
 
@@ -54,9 +55,10 @@ tolerated_drift = 0.0
 class Cluster:
     """Redis, S3, a board, one API and some workers; all of them end with the `with` block.
 
-    Only times and sizes differ from production: leases of 4 s, slices of 3 s, parts of 5 MiB. Each
-    worker is a separate process tree that runs one slice at a time. `supervise` restarts processes
-    that have ended; the caller must call it a few times per second.
+    Only times and sizes differ from production: leases of 4 s, slices of 3 s, parts of 5 MiB. The
+    second worker has no compiled library. Each worker is a separate process tree that runs one
+    slice at a time. `supervise` restarts processes that have ended; the caller must call it a few
+    times per second.
 
     Use a cluster only from one thread, which must live as long as the cluster.
     """
@@ -347,13 +349,19 @@ class Cluster:
             "no_proxy": "127.0.0.1",
         }
 
-    def _command(self, name: str, arguments: list[str], answers: Callable[[], bool]) -> Child:
+    def _command(
+        self,
+        name: str,
+        arguments: list[str],
+        answers: Callable[[], bool],
+        env: Mapping[str, str] = MappingProxyType({}),
+    ) -> Child:
         return Child(
             name,
             [sys.executable, "-m", "exporter.cli", *arguments],
             self._dir / "logs" / f"{name}.log",
             answers=answers,
-            env=self._env,
+            env={**self._env, **env},
             cwd=self._dir,
         )
 
@@ -366,7 +374,10 @@ class Cluster:
             except redis.RedisError:
                 return False
 
-        child = self._command(f"worker-{number}", ["worker", "--concurrency", "1"], reports)
+        # One worker has no compiled library, and goes on with the files of those that have it.
+        library = {"EXPORTER_NATIVE": "0"} if number == 1 else {}
+        arguments = ["worker", "--concurrency", "1"]
+        child = self._command(f"worker-{number}", arguments, reports, library)
         return child
 
 

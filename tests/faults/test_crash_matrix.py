@@ -106,7 +106,8 @@ class Bench:
             columns=COLUMNS,
             read_ahead=2 if limits.partition_rows else 0,
         )
-        slow.clock, slow.seconds_a_page = self.clock, seconds_a_page
+        slow.clock, slow.seconds_a_page, slow.is_cut = self.clock, seconds_a_page, True
+        self.listed = slow
         self.source: Source = _Watched(slow, self.seams, ("fetch",))
         self.spec = spec(
             id=str(uuid.uuid4()),
@@ -137,8 +138,12 @@ class Bench:
             )
 
     def bury(self) -> None:
-        """The worker is dead: its lease is over, and a sweep finds what it had."""
+        """The worker is dead: its lease is over, and a sweep finds what it had.
+
+        The next workers read rows in the other way, with or without the compiled library.
+        """
         self.seams.die_at, self.seams.is_dead = None, False
+        self.listed.is_cut = not self.listed.is_cut
         client = self.real_store.client
         for member in cast("list[bytes]", client.zrange("{exporter}:leases", 0, -1)):
             client.zadd("{exporter}:leases", {member: 1}, xx=True)
@@ -158,6 +163,7 @@ class Bench:
     def die(self, at: int, *, after: bool = False) -> None:
         """Run until the process dies at that call, before or after it was made."""
         self.seams.die_at, self.seams.die_after = at, after
+        self.listed.is_cut = after
         with pytest.raises(Crash):
             self.run()
         self.bury()

@@ -12,7 +12,7 @@ from exporter.clock import Clock
 from exporter.storage import registry
 from tests import fast
 from tests.contract.folder import INSIDE
-from tests.harness import LIMITS, Bench, Crash, postings
+from tests.harness import LIMITS, Bench, Crash, postings, run_in_order
 
 ROWS = postings(250)
 CUT = msgspec.structs.replace(LIMITS, partition_rows=60, partitions=4, part_size=1_500)
@@ -35,9 +35,10 @@ def _bench(folder: Path, scheme: str, **options: Any) -> Bench:
     ids=["partitions", "slices with tails"],
 )
 def test_a_worker_that_dies_at_any_call_is_replaced_and_the_file_is_that_of_a_calm_run(
-    tmp_path: Path, scheme: str, options: dict[str, Any]
+    tmp_path: Path, scheme: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given: what one calm worker writes, and the calls of this fleet
+    # Given: what one calm worker writes, and the calls of this fleet, each time the same
+    run_in_order(monkeypatch)
     alone = Bench(ROWS)
     alone.run()
     calm = _bench(tmp_path / "calm", scheme, **options)
@@ -47,6 +48,7 @@ def test_a_worker_that_dies_at_any_call_is_replaced_and_the_file_is_that_of_a_ca
         # When: the process dies at a call, and others go on
         bench = _bench(tmp_path / str(at), scheme, **options)
         bench.seams.die_at, bench.seams.die_after = at, bool(at % 2)
+        bench.listed.is_cut = bool(at % 2)
         with pytest.raises(Crash):
             bench.run()
         bench.bury()

@@ -21,7 +21,7 @@ from exporter.formats import registry
 from exporter.run.run_slice import Ending
 from exporter.sources.base import Page
 from tests import fast
-from tests.harness import LIMITS, Bench, Crash, postings
+from tests.harness import LIMITS, Bench, Crash, postings, run_in_order
 
 CUT = msgspec.structs.replace(LIMITS, partition_rows=60, partitions=4)
 ROWS = postings(250)
@@ -170,8 +170,10 @@ def test_a_crash_at_any_seam_of_a_cut_export_then_another_run_yields_the_same_fi
     format: str,  # noqa: A002
     compression: str,
     die_after: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Given: the calls over the seams of a run without a crash
+    # Given: the calls over the seams of a run without a crash; each run makes the same
+    run_in_order(monkeypatch)
     limits = msgspec.structs.replace(CUT, part_size=2_000 if compression == "none" else 250)
     options: dict[str, Any] = {
         "format": format,
@@ -188,6 +190,7 @@ def test_a_crash_at_any_seam_of_a_cut_export_then_another_run_yields_the_same_fi
         # When: the process dies at that call, and other workers continue
         bench = _bench(**options)
         bench.seams.die_at, bench.seams.die_after = at, die_after
+        bench.listed.is_cut = die_after
         with pytest.raises(Crash):
             bench.run()
         bench.bury()

@@ -113,6 +113,7 @@ def test_a_crash_at_any_seam_then_another_run_yields_the_bytes_of_a_calm_run(
         # When: the process dies at that call, and other workers continue
         bench = Bench(rows, format=format, seconds_a_page=seconds_a_page)
         bench.seams.die_at, bench.seams.die_after = at, die_after
+        bench.listed.is_cut = die_after
         with pytest.raises(Crash):
             bench.run()
         bench.bury()
