@@ -1,13 +1,17 @@
 """`python -m tests.bench`: the same export by us and by others, on this machine, side by side.
 
-    python -m tests.bench                     the whole session, some 20 minutes; writes RESULTS.md
+    python -m tests.bench prepare             installs the peers, once, in the folder of caches
+    python -m tests.bench                     the whole session, some 40 minutes; writes RESULTS.md
     python -m tests.bench --quick             few rows, one round, in 3 minutes
     python -m tests.bench --only ours-1,naive --formats csv --rows 100000
     python -m tests.bench check               whether what they write is right
     python -m tests.bench profile csv         where the time of one worker goes
+    python -m tests.bench latency             with pages that take a while
+    python -m tests.bench memory              of a worker, with few and many rows
 
-Whatever is less than the whole session is only printed. Peers are taken from the interpreter
-that `--peers` names; those that are not installed there are left out, and said to be.
+Whatever is less than the whole session is only printed. Peers are taken from the environment that
+`prepare` has made, or the interpreter that `--peers` names; those that are not installed there are
+left out, and said to be.
 """
 
 from __future__ import annotations
@@ -23,22 +27,33 @@ from pathlib import Path
 
 import structlog
 
-from tests.bench import checking, contestants, report, servers
-from tests.bench.contestants import ALL, FORMATS, OURS, Contestant
+from tests.bench import checking, contestants, goals, preparing, report, servers
+from tests.bench.contestants import ALL, BY_NAME, FORMATS, OURS, WAITING, Contestant
 from tests.bench.report import Session
 from tests.bench.turns import Track, Turn, TurnFailed
 from tests.bench.upstream import PAGE
 
-ROWS = 40_000
+ROWS = 200_000
+S3_ROWS = 40_000
+"""Of the second store at most."""
+LATENCY_ROWS = 100_000
+"""With pages that take a while, at most."""
+LATENCIES = (0, 20, 50)
+"""Milliseconds that a page takes."""
+SLOW = 3
+"""Who is so many times slower than the quickest has one round only."""
 QUICK_ROWS = 8_000
 CHECKED_ROWS = 4_000
 RUNS = 3
-MEMORY_ROWS = (10_000, 1_000_000)
+MEMORY_ROWS = (10_000, 100_000, 1_000_000)
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 def main() -> None:
     asked = _arguments()
+    if asked.what == "prepare":
+        preparing.prepare()
+        return
     # So that a session that is told to end takes its servers and contestants along.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -69,21 +84,47 @@ def main() -> None:
 def _measure(
     directory: Path, asked: argparse.Namespace, taking_part: Sequence[Contestant], session: Session
 ) -> None:
-    compares = asked.what == "compare"
-    for sink in asked.sink if compares else ("null",):
-        with _track(directory / sink, sink, asked) as track:
-            # A second store is a second opinion, for which one round is enough.
-            rounds = asked.runs if sink == "null" or len(asked.sink) == 1 else 1
-            for number in range(rounds if compares else 0):
-                for format_ in asked.formats:
-                    for one in _turned(taking_part, number):
-                        session.add(sink, format_, one, _turn(track, one, format_, asked.rows))
-            if sink == "null" and (not compares or _is_kept(asked)):
-                for format_ in ("csv", "jsonl") if compares else (asked.format,):
+    if asked.what == "compare":
+        for sink in asked.sink:
+            with _track(directory / sink, sink, asked.latency, asked) as track:
+                _compare(track, sink, asked, taking_part, session)
+    if asked.what == "latency" or _is_kept(asked):
+        waiting = [one for one in WAITING if one in taking_part]
+        for latency in LATENCIES:
+            turns = session.waiting.setdefault(latency, {})
+            with _track(directory / f"latency-{latency}", "null", latency, asked) as track:
+                for one in waiting:
+                    turn = _turn(track, one, "csv", min(asked.rows, LATENCY_ROWS))
+                    turns.setdefault(one.name, []).append(turn)
+    if asked.what in ("profile", "memory") or _is_kept(asked):
+        with _track(directory / "own", "null", asked.latency, asked) as track:
+            if asked.what != "memory":
+                for format_ in (asked.format,) if asked.what == "profile" else ("csv", "jsonl"):
                     session.profiles[format_] = track.run(OURS, format_, asked.rows, "sample")
-            if sink == "null" and _is_kept(asked) and compares:
-                for rows in MEMORY_ROWS:
-                    session.memory[rows] = track.run(OURS, "csv", rows)
+            for rows in MEMORY_ROWS if asked.what != "profile" else ():
+                session.memory[rows] = {
+                    name: _turn(track, BY_NAME[name], "csv", rows) for name in ("ours-1", "ours-2")
+                }
+
+
+def _compare(
+    track: Track,
+    sink: str,
+    asked: argparse.Namespace,
+    taking_part: Sequence[Contestant],
+    session: Session,
+) -> None:
+    # A second store is a second opinion, for which one round of fewer rows is enough.
+    is_first = sink == asked.sink[0]
+    rows = asked.rows if is_first else min(asked.rows, S3_ROWS)
+    for number in range(asked.runs if is_first else 1):
+        for format_ in asked.formats:
+            found = goals.medians(session.turns[sink, format_])
+            best = max((one.speed for one in found.values()), default=0.0)
+            for one in _turned(taking_part, number):
+                if number and (one.name not in found or found[one.name].speed * SLOW < best):
+                    continue
+                session.add(sink, format_, one, _turn(track, one, format_, rows))
 
 
 def _turn(track: Track, one: Contestant, format_: str, rows: int) -> Turn | TurnFailed:
@@ -101,7 +142,7 @@ def _turn(track: Track, one: Contestant, format_: str, rows: int) -> Turn | Turn
 
 def _check(directory: Path, asked: argparse.Namespace, taking_part: Sequence[Contestant]) -> None:
     # The null sink keeps nothing that could be looked at.
-    with _track(directory, "s3", asked) as track:
+    with _track(directory, "s3", asked.latency, asked) as track:
         reference = checking.reference(track.servers, asked.rows)
         for format_ in asked.formats:
             for one in taking_part:
@@ -116,9 +157,11 @@ def _check(directory: Path, asked: argparse.Namespace, taking_part: Sequence[Con
 
 
 @contextmanager
-def _track(directory: Path, sink: str, asked: argparse.Namespace) -> Iterator[Track]:
+def _track(
+    directory: Path, sink: str, latency: float, asked: argparse.Namespace
+) -> Iterator[Track]:
     directory.mkdir(exist_ok=True)
-    with servers.running(directory, sink, asked.latency) as running:
+    with servers.running(directory, sink, latency) as running:
         yield Track(running, directory, asked.peers, in_flight=asked.in_flight)
 
 
@@ -155,7 +198,10 @@ def _arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "what", nargs="?", default="compare", choices=("compare", "check", "profile")
+        "what",
+        nargs="?",
+        default="compare",
+        choices=("compare", "check", "profile", "latency", "memory", "prepare"),
     )
     parser.add_argument("format", nargs="?", default="csv", help="of the profile: csv or json")
     parser.add_argument("--rows", type=int, help=f"of each export; default {ROWS:,}")
@@ -170,7 +216,9 @@ def _arguments() -> argparse.Namespace:
         "--in-flight", type=int, default=8, help="pages that one worker of ours asks for at once"
     )
     parser.add_argument("--sink", choices=servers.SINKS, help="default: the one, then the other")
-    parser.add_argument("--peers", default=sys.executable, help="the interpreter of the others")
+    parser.add_argument(
+        "--peers", default=preparing.interpreter(), help="the interpreter of the others"
+    )
     parser.add_argument("--out", help="a file to write to, besides printing")
     asked = parser.parse_args()
     asked.format = {"json": "jsonl"}.get(asked.format, asked.format)

@@ -32,6 +32,8 @@ class Contestant(NamedTuple):
     needs: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
     workers: int = 1
+    here: bool = False
+    """Whether our own interpreter runs it, not that of the peers."""
     apart: str = ""
     """In what it differs from the others, for the reader of its figures."""
 
@@ -46,6 +48,7 @@ ALL = (
         "ours-1",
         "exporter, 1 worker process",
         "tests.bench.worker",
+        here=True,
         apart="Checkpoints every part in Redis; the end of the data is proven.",
     ),
     Contestant(
@@ -53,7 +56,16 @@ ALL = (
         "exporter, 2 worker processes",
         "tests.bench.worker",
         workers=2,
+        here=True,
         apart="As above; one export, cut into page ranges that both work on.",
+    ),
+    Contestant(
+        "floor",
+        "raw sockets and our compiled library",
+        "tests.bench.peers.floor",
+        here=True,
+        apart="What must be done and nothing else, page after page in one thread: no retries, "
+        "checkpoints, proof, leases, search for repeated rows or checksums of parts.",
     ),
     Contestant(
         "naive",
@@ -125,6 +137,13 @@ ALL = (
     ),
 )
 OURS = ALL[0]
+BY_NAME = {one.name: one for one in ALL}
+ENGINES = ("duckdb", "polars", "chdb")
+"""Those who read pages; lines would have to be cut by somebody before."""
+WAITING = tuple(
+    BY_NAME[name] for name in ("ours-1", "ours-2", "floor", "chdb", "polars", "polars-nd")
+)
+"""Who is measured with pages that take a while."""
 
 _LOOK = """\
 import importlib.metadata as m, importlib.util as u, json, sys

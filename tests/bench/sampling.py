@@ -12,7 +12,8 @@ from types import FrameType
 
 from exporter import formats, sources, storage, store
 from exporter.formats import compression
-from exporter.run import lease, packer, prefetch, uploads
+from exporter.native import pages, writers
+from exporter.run import cutting, lease, packer, prefetch, row_ids, uploads
 from exporter.sources.http import json_pages, numbered_pages
 
 EVERY = 0.005
@@ -23,13 +24,17 @@ REST = "rest"
 GROUPS = {
     (module.__file__ or "").removesuffix("__init__.py"): group
     for module, group in (
-        (json_pages, "decode"),
-        (numbered_pages, "decode"),
+        (pages, "cut"),
+        (writers, "write"),
+        (row_ids, "ids"),
+        (json_pages, "cut"),
+        (numbered_pages, "cut"),
         (sources, "fetch"),
         (prefetch, "fetch"),
         (compression, "compress"),
-        (packer, "compress"),
-        (formats, "encode"),
+        (packer, "buffer"),
+        (cutting, "buffer"),
+        (formats, "write"),
         (storage, "upload"),
         (uploads, "upload"),
         (store, "commit"),
@@ -38,7 +43,7 @@ GROUPS = {
 }
 """What a stack is doing, by the innermost of its frames whose module or package is named here; of
 two that fit one file, the first. Libraries have no line: their time belongs to who called them."""
-ORDER = ("fetch", "decode", "encode", "compress", "upload", "commit", REST)
+ORDER = ("fetch", "cut", "ids", "write", "buffer", "compress", "upload", "commit", REST)
 
 
 class Samples:

@@ -35,6 +35,13 @@ class Servers(NamedTuple):
     redis_url: str
     access_key: str
     secret_key: str
+    processes: tuple[int, int]
+    """Ids of the upstream and of the S3."""
+
+    def used(self) -> tuple[float, float]:
+        """Seconds of CPU that the upstream and the S3 have used."""
+        upstream, s3 = map(_cpu, self.processes)
+        return upstream, s3
 
     @property
     def environment(self) -> dict[str, str]:
@@ -83,11 +90,12 @@ def running(directory: Path, sink: str, latency: float) -> Iterator[Servers]:
     access_key, secret_key = "AK" + secrets.token_hex(8), secrets.token_hex(16)
     with contextlib.ExitStack() as stack:
         upstream, s3, redis = ports.find_free(3)
-        stack.enter_context(_own("upstream", upstream, directory, str(latency)))
-        if sink == "null":
-            stack.enter_context(_own("sink", s3, directory))
-        else:
-            stack.enter_context(S3Server(directory, s3, access_key, secret_key, BUCKET))
+        pages = stack.enter_context(_own("upstream", upstream, directory, str(latency)))
+        store = stack.enter_context(
+            _own("sink", s3, directory)
+            if sink == "null"
+            else S3Server(directory, s3, access_key, secret_key, BUCKET)
+        )
         server = stack.enter_context(RedisServer(directory, redis))
         yield Servers(
             f"http://127.0.0.1:{upstream}",
@@ -95,6 +103,7 @@ def running(directory: Path, sink: str, latency: float) -> Iterator[Servers]:
             server.url,
             access_key,
             secret_key,
+            (pages.pid, store.pid),
         )
 
 
@@ -107,3 +116,8 @@ def _own(name: str, port: int, directory: Path, *arguments: str) -> Child:
         env={"PATH": os.environ["PATH"]},
         cwd=ROOT,
     )
+
+
+def _cpu(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -66,26 +66,25 @@ def run(work: Callable[[Order], dict[str, Any] | None]) -> None:
 
     On stdout, one line each: `ready`; then an object with `began` and `ended` (the machine's
     monotonic clock), `cpu` (seconds, user and system, of this process and the children that it
-    waited for), `peak` (bytes, the most that were resident) and what `work` returned. What
-    libraries print goes to stderr.
+    waited for), `system` (of those, the system's), `peak` (bytes, the most that were resident) and
+    what `work` returned. What libraries print goes to stderr.
     """
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     print("ready", file=told, flush=True)
     order = Order(**json.loads(sys.stdin.readline()))
-    cpu, began = _cpu(), time.monotonic()
+    (user, system), began = _cpu(), time.monotonic()
     more = work(order) or {}
     ended = time.monotonic()
-    told.write(
-        json.dumps({"began": began, "ended": ended, "cpu": _cpu() - cpu, "peak": _peak(), **more})
-    )
-    told.write("\n")
+    user, system = (after - before for before, after in zip((user, system), _cpu(), strict=True))
+    costs = {"began": began, "ended": ended, "cpu": user + system, "system": system}
+    told.write(json.dumps({**costs, "peak": _peak(), **more}) + "\n")
     told.flush()
 
 
-def _cpu() -> float:
-    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(one.ru_utime + one.ru_stime for one in used)
+def _cpu() -> tuple[float, float]:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime for one in used), sum(one.ru_stime for one in used)
 
 
 def _peak() -> int:

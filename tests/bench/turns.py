@@ -41,6 +41,7 @@ class TurnFailed(Exception):
 class Turn(NamedTuple):
     """What one run took."""
 
+    rows: int
     seconds: float
     """From the order to the published file; start of processes and imports before it aside."""
     cpu: float
@@ -49,6 +50,8 @@ class Turn(NamedTuple):
     """Bytes that each of its processes held at most."""
     size: int
     """Bytes of all that it wrote."""
+    servers: tuple[float, float]
+    """Seconds of CPU that the upstream and the S3 used meanwhile."""
     told: dict[str, Any]
     """What else the first process said."""
 
@@ -84,17 +87,12 @@ class Track:
         try:
             if contestant.ours:
                 return self._work(order, contestant, scratch, arguments)
-            env = self.servers.environment
-            with _process(self._peers, contestant.module, env, rows, *contestant.arguments) as peer:
+            env, used = self.servers.environment, self.servers.used()
+            python = sys.executable if contestant.here else self._peers
+            with _process(python, contestant.module, env, rows, *contestant.arguments) as peer:
                 peer.say(order)
                 told = peer.hear()
-            return Turn(
-                told["ended"] - told["began"],
-                told["cpu"],
-                (told["peak"],),
-                self.servers.written(),
-                told,
-            )
+            return self._turn(order, told["ended"] - told["began"], used, [told])
         finally:
             if not keep:
                 self.servers.empty()
@@ -118,6 +116,7 @@ class Track:
         if contestant.workers > 1:
             # Ranges enough for all, so that none is idle at the end for long.
             env["EXPORTER_PARTITION_ROWS"] = str(max(order.rows // (2 * contestant.workers), PAGE))
+        used = self.servers.used()
         with contextlib.ExitStack() as stack:
             processes = [
                 stack.enter_context(
@@ -133,9 +132,25 @@ class Track:
             told = [process.hear() for process in processes]
         # Whichever process sees the end first, sees it within milliseconds.
         ended = min(one["ended"] for one in told)
-        cpu = sum(one["cpu"] for one in told)
-        peaks = tuple(one["peak"] for one in told)
-        return Turn(ended - began, cpu, peaks, self.servers.written(), told[0])
+        return self._turn(order, ended - began, used, told)
+
+    def _turn(
+        self,
+        order: Order,
+        seconds: float,
+        used: tuple[float, float],
+        told: Sequence[dict[str, Any]],
+    ) -> Turn:
+        upstream, s3 = self.servers.used()
+        return Turn(
+            order.rows,
+            seconds,
+            sum(one["cpu"] for one in told),
+            tuple(one["peak"] for one in told),
+            self.servers.written(),
+            (upstream - used[0], s3 - used[1]),
+            told[0],
+        )
 
     def _engine(self, order: Order) -> ExportService:
         settings = Settings(

@@ -19,6 +19,7 @@ SETTINGS = {
     "output_format_csv_crlf_end_of_line": 1,
     "format_csv_null_representation": "''",
     "s3_truncate_on_insert": 1,
+    "glob_expansion_max_elements": 1_000_000,
     "max_threads": os.cpu_count() or 1,
 }
 
