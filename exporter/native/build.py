@@ -1,7 +1,6 @@
-"""Compiles the library when the project is built or installed; a hook of hatchling.
+"""Compiles the library; `python -m exporter.native.build` does it in an installed package.
 
 The first compiler that works is used: `$CC`, cc, gcc, clang, or the one of the package ziglang.
-Without any, the project is built without the library, and everything works by its Python code.
 """
 
 from __future__ import annotations
@@ -11,60 +10,77 @@ import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
-from typing import Any
 
-from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from exporter.native import library
 
 FOLDER = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden")
+COMPILER_SECONDS = 300.0
+"""Longest duration of one compiler; gcc takes 3 s, the first run of ziglang a minute."""
+_LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 
 
-def compilers() -> Iterator[list[str]]:
+class NoCompiler(Exception):
+    """Raised if no compiler has made a library; the text says why, on one line."""
+
+
+def compilers() -> Iterator[str]:
     """Yields the commands of all compilers that this machine may have, the best first."""
-    if named := os.environ.get("CC"):
-        yield shlex.split(named)
-    for name in ("cc", "gcc", "clang"):
-        if shutil.which(name):
-            yield [name]
+    if named := os.environ.get("CC", "").strip():
+        yield named
+    yield from filter(shutil.which, ("cc", "gcc", "clang"))
     if util.find_spec("ziglang") is not None:
-        yield [sys.executable, "-m", "ziglang", "cc"]
+        yield shlex.join([sys.executable, "-m", "ziglang", "cc"])
 
 
-def compile_library(target: Path) -> list[str]:
-    """Compiles the library to a path; returns the failures, of which the last is no success."""
+def compile_library(target: Path, foreign: str | None = None) -> list[str]:
+    """Compiles the library to a path, with its stamp; returns the failures before the success.
+
+    Every compiler is tried until the library that it made can be loaded. `foreign` is the only
+    compiler to try if the library is for another platform, where it cannot be loaded. Raises
+    NoCompiler, and leaves what was there, if none works.
+    """
     failures: list[str] = []
-    made = target.with_name("kernel.new")
-    for command in compilers():
-        whole = [*command, *FLAGS, "-o", str(made), str(FOLDER / "kernel.c")]
+    made = target.with_name(f"kernel.new.{os.getpid()}")
+    for command in [foreign] if foreign else compilers():
         try:
-            subprocess.run(whole, check=True, capture_output=True, text=True)  # noqa: S603
-        except (OSError, subprocess.CalledProcessError) as error:
-            failures.append(f"{shlex.join(command)}: {getattr(error, 'stderr', '') or error}")
-            continue
-        # Renamed, because a process may have the library of before in use.
-        made.replace(target)
-        return []
-    return failures or ["no C compiler was found"]
+            _run(*shlex.split(command), *FLAGS, "-o", str(made), str(FOLDER / "kernel.c"))
+            if not foreign:
+                _run(sys.executable, "-c", _LOAD, str(made))
+            library.stamp_path(target).write_bytes(library.stamp(made))
+            # Renamed, because a process may have the library of before in use.
+            made.replace(target)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            failures.append(f"{command}: {_reason(error)}")
+        else:
+            return failures
+        finally:
+            made.unlink(missing_ok=True)
+    raise NoCompiler("; ".join(failures) or "no C compiler was found")
 
 
-class BuildHook(BuildHookInterface[Any]):
-    """Adds the library to a wheel, which then fits one platform and every version of Python 3."""
+def _run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILER_SECONDS)  # noqa: S603
 
-    PLUGIN_NAME = "custom"
 
-    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
-        target = FOLDER / "kernel.library"
-        failures = compile_library(target)
-        if failures:
-            target.unlink(missing_ok=True)
-            reasons = "; ".join(failures)
-            self.app.display_warning(f"built without the compiled library: {reasons}")
-            return
-        build_data["artifacts"].append("exporter/native/kernel.library")
-        build_data["pure_python"] = False
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data["tag"] = f"py3-none-{platform}"
+def _reason(error: Exception) -> str:
+    """Returns the line of an error that names its cause."""
+    said = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
+    lines = said.strip().splitlines() or [str(error)]
+    return next((line for line in lines if "error" in line.lower()), lines[-1]).strip()[:200]
+
+
+def main() -> None:
+    """Compiles the library where it is looked for; exits with 1 and the reason if it cannot."""
+    try:
+        failures = compile_library(library.PATH)
+    except NoCompiler as error:
+        sys.exit(f"The compiled library was not built: {error}")
+    sys.stdout.write("".join(f"{one}\n" for one in [*failures, "The compiled library was built."]))
+
+
+if __name__ == "__main__":
+    main()

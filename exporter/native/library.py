@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 from functools import cache
 from pathlib import Path
@@ -89,24 +90,40 @@ _FUNCTIONS = {
 }
 
 
+def stamp_path(path: Path) -> Path:
+    """Returns the path of the stamp of a library."""
+    return path.with_suffix(".stamp")
+
+
+def stamp(path: Path) -> bytes:
+    """Returns the stamp of a library: the digest of its bytes and of the C sources."""
+    digest = hashlib.blake2b(digest_size=16)
+    for one in (*sorted(PATH.parent.glob("*.[ch]")), path):
+        digest.update(one.read_bytes())
+    return digest.hexdigest().encode()
+
+
 def load(path: Path = PATH) -> ctypes.CDLL:
     """Returns the library at a path.
 
-    Raises OSError, whose text says why, if there is none for this machine or it has another
-    version.
+    Raises OSError, whose text says why, if there is none for this machine, it has another version,
+    or it is not the one that the build has stamped. A library without a stamp is taken as it is.
     """
     if not path.exists():
         raise OSError(f"{path} does not exist: no C compiler was found when this was installed")
+    # Before it is loaded: a truncated library would end this process.
+    if stamp_path(path).exists() and stamp_path(path).read_bytes() != stamp(path):
+        raise OSError(f"{path} is damaged, or was not compiled from the C sources beside it")
     library = ctypes.CDLL(str(path))
     try:
         version = library.kernel_version()
-    except AttributeError:
-        raise OSError(f"{path} is another library") from None
-    if version != VERSION:
-        raise OSError(f"{path} has version {version}, but version {VERSION} is needed")
-    for name, (result, arguments) in _FUNCTIONS.items():
-        function = getattr(library, name)
-        function.restype, function.argtypes = result, arguments
+        if version != VERSION:
+            raise OSError(f"{path} has version {version}, but version {VERSION} is needed")
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except AttributeError as error:
+        raise OSError(f"{path} is another library: {error}") from None
     return library
 
 
