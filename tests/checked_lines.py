@@ -9,6 +9,7 @@ from pathlib import Path
 
 from isal import isal_zlib
 
+from exporter.core.buffers import Buffer
 from exporter.core.checkpoints import Row, RowCounts
 from exporter.core.exports import Dialect
 from exporter.formats.base import PLAIN, Format, State
@@ -39,23 +40,23 @@ class CheckedLines(Format):
         self._lines = JsonLines(columns)
         self._held = b""
 
-    def open(self, state: LinesState, out: bytearray) -> None:
+    def open(self, state: LinesState, out: Buffer) -> None:
         out += b"#lines\n"
 
     def encode(
-        self, rows: Sequence[Row], row_counts: RowCounts, state: LinesState, out: bytearray
+        self, rows: Sequence[Row], row_counts: RowCounts, state: LinesState, out: Buffer
     ) -> None:
         self._held += b"".join(line + b"\n" for line in self._lines.lines(rows, row_counts))
         if len(self._held) >= _HELD_BYTES:
             self.pause(state, out)
 
-    def pause(self, state: LinesState, out: bytearray) -> None:
+    def pause(self, state: LinesState, out: Buffer) -> None:
         state.crc = zlib.crc32(self._held, state.crc)
         state.size += len(self._held)
         out += self._held
         self._held = b""
 
-    def close(self, state: LinesState, out: bytearray) -> None:
+    def close(self, state: LinesState, out: Buffer) -> None:
         self.pause(state, out)
         out += footer(state.rows, state.crc)
 

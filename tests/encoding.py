@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from exporter.core.buffers import Buffer
 from exporter.core.checkpoints import Packed, Row, RowCounts
 from exporter.formats.base import Format, State
 
 
 def opened(fmt: Format) -> bytes:
-    out = bytearray()
+    out = Buffer()
     fmt.open(fmt.state_type(), out)
     return bytes(out)
 
@@ -21,7 +22,7 @@ def encode(
     fmt: Format, rows: Sequence[Row], row_counts: RowCounts | None = None, written: int = 0
 ) -> bytes:
     """Returns the bytes of rows after the first `written` rows of a file."""
-    out, state = bytearray(), fmt.state_type(written)
+    out, state = Buffer(), fmt.state_type(written)
     fmt.encode(rows, RowCounts() if row_counts is None else row_counts, state, out)
     fmt.pause(state, out)
     return bytes(out)
@@ -37,7 +38,7 @@ def spread(
     workers: Sequence[Format], pages: Iterable[Sequence[Row]], row_counts: RowCounts | None = None
 ) -> bytes:
     """Returns the file if each page is encoded by the next of these workers in turn."""
-    out, turns = bytearray(), itertools.cycle(workers)
+    out, turns = Buffer(), itertools.cycle(workers)
     state = workers[0].state_type()
     next(turns).open(state, out)
     state = append(turns, pages, state, out, row_counts)
@@ -49,7 +50,7 @@ def append(
     workers: Iterable[Format],
     pages: Iterable[Sequence[Row]],
     state: State,
-    out: bytearray,
+    out: Buffer,
     row_counts: RowCounts | None = None,
 ) -> State:
     """Appends each page by another worker, which knows only the checkpoint of the one before."""

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from exporter.core.buffers import Buffer
 from exporter.core.checkpoints import Row, RowCounts
 from exporter.core.exports import Dialect
 from exporter.errors import SourceUntrue
@@ -157,11 +158,11 @@ class Output(NamedTuple):
 
 def output(fmt: Format, rows: Sequence[Row], columns: Sequence[str]) -> Output:
     counts = RowCounts(absent_columns=list(dict.fromkeys(columns)) or None)
-    out = bytearray(b"before")
+    out = Buffer(bytearray(b"before"))
     try:
         fmt.encode(rows, counts, State(), out)
     except SourceUntrue:
-        assert out == b"before"
+        assert bytes(out) == b"before"
         return Output(None, None)
     return Output(bytes(out), counts)
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 import msgspec
 
+from exporter.core.buffers import Buffer
 from exporter.core.checkpoints import Packed, Row, RowCounts
 from exporter.core.exports import Dialect
 
@@ -74,23 +75,21 @@ class Format(ABC):
     def __init__(self, columns: Sequence[str] = (), dialect: Dialect = PLAIN) -> None:
         """Makes the format for these columns; without columns it writes all fields."""
 
-    def open(self, state: Any, out: bytearray) -> None:  # noqa: B027 - by default nothing
+    def open(self, state: Any, out: Buffer) -> None:  # noqa: B027 - by default nothing
         """Appends the bytes before the first row; `state` is new."""
 
     @abstractmethod
-    def encode(
-        self, rows: Sequence[Row], row_counts: RowCounts, state: Any, out: bytearray
-    ) -> None:
+    def encode(self, rows: Sequence[Row], row_counts: RowCounts, state: Any, out: Buffer) -> None:
         """Appends the bytes of the rows, or holds them back until a later call.
 
         Each value that is changed or left out is counted in `row_counts`. Raises SourceUntrue if a
         row is not a JSON object; nothing is appended then.
         """
 
-    def pause(self, state: Any, out: bytearray) -> None:  # noqa: B027 - by default nothing
+    def pause(self, state: Any, out: Buffer) -> None:  # noqa: B027 - by default nothing
         """Appends all bytes of the rows so far that are held back."""
 
-    def close(self, state: Any, out: bytearray) -> None:  # noqa: B027 - by default nothing
+    def close(self, state: Any, out: Buffer) -> None:  # noqa: B027 - by default nothing
         """Appends all bytes that are held back, and the bytes after the last row."""
 
     @classmethod

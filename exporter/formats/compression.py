@@ -38,7 +38,7 @@ class Stream(Protocol):
     def begin(self) -> bytes:
         """Begins a volume."""
 
-    def compress(self, data: bytes | bytearray) -> bytes:
+    def compress(self, data: bytes | bytearray | memoryview) -> bytes:
         """Compresses data of the open volume; some of it may stay in the compressor's buffer."""
 
     def pause(self) -> bytes:
@@ -92,7 +92,7 @@ class Gzip:
         self._crc = self._length = 0
         return self._HEADER
 
-    def compress(self, data: bytes | bytearray) -> bytes:
+    def compress(self, data: bytes | bytearray | memoryview) -> bytes:
         self._crc = isal_zlib.crc32(data, self._crc)
         self._length += len(data)
         return self._deflate.compress(data)
@@ -135,7 +135,7 @@ class Zstd:
         self._length = 0
         return b""
 
-    def compress(self, data: bytes | bytearray) -> bytes:
+    def compress(self, data: bytes | bytearray | memoryview) -> bytes:
         if not data:
             return b""
         if self._frame is None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from exporter.core import raw_json
+from exporter.core.buffers import Buffer
 from exporter.core.checkpoints import Row, RowCounts
 from exporter.core.exports import Dialect
 from exporter.errors import SourceUntrue
@@ -77,7 +78,7 @@ class Csv(Format):
         self._names = frozenset(columns)
         self._writer = writers.Writer(columns, guard=dialect.guard, joined=dialect.joined)
 
-    def open(self, state: State, out: bytearray) -> None:  # noqa: ARG002
+    def open(self, state: State, out: Buffer) -> None:  # noqa: ARG002
         scratch = RowCounts()
         names = [self._text(name, scratch) for name in self._columns]
         if names[0].startswith("ID"):
@@ -89,7 +90,7 @@ class Csv(Format):
         rows: Sequence[Row],
         row_counts: RowCounts,
         state: State,  # noqa: ARG002
-        out: bytearray,
+        out: Buffer,
     ) -> None:
         extras: Counter[str] = Counter()
 
@@ -107,7 +108,7 @@ class Csv(Format):
                 for index in range(len(rows)):
                     write(index)
             except SourceUntrue:
-                del out[begin:]
+                out.truncate(begin)
                 raise
         rawjson.count_unmapped(extras, row_counts)
 

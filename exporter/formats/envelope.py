@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from exporter.core.buffers import Buffer
 from exporter.core.checkpoints import Row, RowCounts
 from exporter.core.exports import Dialect
 from exporter.errors import SourceUntrue
@@ -36,13 +37,11 @@ class Envelope(Format):
         self._exported_at = msgspec.json.encode(dialect.exported_at)
         self._total = total
 
-    def open(self, state: State, out: bytearray) -> None:  # noqa: ARG002
+    def open(self, state: State, out: Buffer) -> None:  # noqa: ARG002
         total = b"" if self._total is None else b'"total":%d,' % self._total
         out += b'{"exported_at":%b,%b"jobs":[' % (self._exported_at, total)
 
-    def encode(
-        self, rows: Sequence[Row], row_counts: RowCounts, state: State, out: bytearray
-    ) -> None:
+    def encode(self, rows: Sequence[Row], row_counts: RowCounts, state: State, out: Buffer) -> None:
         if not rows:
             return
         begin = len(out)
@@ -50,11 +49,11 @@ class Envelope(Format):
         try:
             self._lines.append(rows, row_counts, out, b",\n")
         except SourceUntrue:
-            del out[begin:]
+            out.truncate(begin)
             raise
-        del out[-2:]
+        out.truncate(len(out) - 2)
 
-    def close(self, state: State, out: bytearray) -> None:
+    def close(self, state: State, out: Buffer) -> None:
         out += b"\n]}\n" if self._total is not None else b'\n],"total":%d}\n' % state.rows
 
     @staticmethod

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from exporter.core.buffers import Buffer
 from exporter.core.checkpoints import Row, RowCounts
 from exporter.core.exports import Dialect
 from exporter.formats import rows as rawjson
@@ -55,7 +56,7 @@ class JsonLines(Format):
         rows: Sequence[Row],
         row_counts: RowCounts,
         state: State,  # noqa: ARG002
-        out: bytearray,
+        out: Buffer,
     ) -> None:
         self.append(rows, row_counts, out, b"\n")
 
@@ -64,9 +65,7 @@ class JsonLines(Format):
         with file.open("rb") as lines:
             return sum(1 for line in lines if line.strip())
 
-    def append(
-        self, rows: Sequence[Row], row_counts: RowCounts, out: bytearray, after: bytes
-    ) -> None:
+    def append(self, rows: Sequence[Row], row_counts: RowCounts, out: Buffer, after: bytes) -> None:
         """Appends the line of each row, followed by `after`; otherwise like `encode`."""
         if not isinstance(rows, pages.Rows):
             out += after.join([*self.lines(rows, row_counts), b""])

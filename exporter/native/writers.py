@@ -7,16 +7,13 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from exporter.core.buffers import Buffer
 from exporter.core.checkpoints import RowCounts
 from exporter.native import library
 from exporter.native.pages import Page, Rows
 
 Odd = Callable[[int], None]
 """Appends the bytes of one row, given its index, for the library."""
-
-_resize = ctypes.pythonapi.PyByteArray_Resize
-_resize.argtypes = (ctypes.py_object, ctypes.c_ssize_t)
-_resize.restype = ctypes.c_int
 
 
 class _Plan:
@@ -87,7 +84,7 @@ class Writer:
         )
         self._report = library.Report()
 
-    def write_csv(self, rows: Rows, out: bytearray, counts: RowCounts, odd: Odd) -> Fields:
+    def write_csv(self, rows: Rows, out: Buffer, counts: RowCounts, odd: Odd) -> Fields:
         """Appends the CSV lines of the rows; see `_write`."""
         native = rows.page.native
         assert self._plan is not None
@@ -102,7 +99,7 @@ class Writer:
         return self._write(rows, out, counts, odd, room, call)
 
     def write_json(
-        self, rows: Rows, out: bytearray, counts: RowCounts, odd: Odd, after: bytes
+        self, rows: Rows, out: Buffer, counts: RowCounts, odd: Odd, after: bytes
     ) -> Fields:
         """Appends the rows as JSON, each on one line and followed by `after`; see `_write`."""
         native = rows.page.native
@@ -122,7 +119,7 @@ class Writer:
     def _write(
         self,
         rows: Rows,
-        out: bytearray,
+        out: Buffer,
         counts: RowCounts,
         odd: Odd,
         room: Callable[[int, int], int],
@@ -139,14 +136,10 @@ class Writer:
             for span in rows.spans:
                 at = span.start
                 while at < span.stop:
-                    size = len(out)
-                    wanted = room(at, span.stop)
-                    _resize(out, size + wanted)
+                    address = out.address(room(at, span.stop))
                     report.written = 0
-                    view = ctypes.c_char.from_buffer(out, size)
-                    is_done = call(at, span.stop, ctypes.addressof(view), *fields.addresses, report)
-                    del view
-                    _resize(out, size + report.written)
+                    is_done = call(at, span.stop, address, *fields.addresses, report)
+                    out.add_written(report.written)
                     if not is_done:
                         raise MemoryError  # noqa: TRY301
                     counts.guarded_cells += report.guarded
@@ -157,7 +150,7 @@ class Writer:
                         odd(index)
                         index, at = index + 1, at + 1
         except BaseException:
-            del out[begin:]
+            out.truncate(begin)
             raise
         return fields
 

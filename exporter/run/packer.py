@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from functools import partial
 
 from exporter.core import threads
+from exporter.core.buffers import Buffer
 from exporter.core.checkpoints import Checkpoint, Packed, Row, RowCounts, Volume
 from exporter.core.exports import Spec
 from exporter.formats.base import Format
@@ -17,8 +18,8 @@ from exporter.formats.registry import COMPRESSIONS
 class FileEncoder:
     """Makes the bytes of one file from rows, in any number of slices.
 
-    `buffer` holds the bytes that are made but not yet stored. After `settle()` the buffer is
-    complete: another process can resume from it and the returned `Packed` state.
+    A buffer holds the bytes that are made but not yet stored; `take` removes them. After `settle()`
+    the buffer is complete: another process can resume from it and the returned `Packed` state.
 
     A volume is a range of the file that is a complete file by itself: `rows_per_file` rows with the
     format's opening and closing bytes. Compressed, it is one gzip member or several zstd frames.
@@ -30,10 +31,18 @@ class FileEncoder:
     Equal rows, added in equal pieces, still give equal bytes.
     """
 
-    def __init__(self, encoder: Format, spec: Spec, at: Checkpoint, buffer: bytearray) -> None:
+    def __init__(
+        self,
+        encoder: Format,
+        spec: Spec,
+        at: Checkpoint,
+        tail: bytearray,
+        spare: list[bytearray] | None = None,
+    ) -> None:
         """Continues the file after the checkpoint `at`.
 
-        `buffer` holds the tail that the last slice stored; it is empty without a tail.
+        `tail` are the bytes that the last slice stored as such, and may be empty. `spare` is where
+        the caller puts what it has taken and does not need any more; see `Buffer`.
         """
         packed = at.packed
         if packed == Packed() and at.rows:
@@ -43,15 +52,9 @@ class FileEncoder:
         self._rows_per_file = spec.rows_per_file
         self._is_open = packed.is_open
         self._state = encoder.state_type.load(packed)
-        self._output = _Output(COMPRESSIONS[spec.compression], packed, at.uploaded, buffer)
-
-    @property
-    def buffer(self) -> bytearray:
-        """Encoded bytes that are not yet stored.
-
-        Rows that are still being compressed are missing until `settle` or `close` has returned.
-        """
-        return self._output.buffer
+        self._output = _Output(
+            COMPRESSIONS[spec.compression], packed, at.uploaded, Buffer(tail, spare)
+        )
 
     @property
     def ready_bytes(self) -> int:
@@ -129,7 +132,8 @@ class FileEncoder:
             return None
         begun = self.size
         self._output.begin()
-        self._output.raw.extend("".join(f"{one}\n" for one in unknown).encode())
+        raw = self._output.raw
+        raw += "".join(f"{one}\n" for one in unknown).encode()
         self._output.end()
         self._output.run()
         self._output.join()
@@ -155,20 +159,19 @@ class _Output:
     compresses what was appended to `raw`; at most the work of one `run` is pending.
     """
 
-    def __init__(
-        self, compression: Compression, at: Packed, stored: int, buffer: bytearray
-    ) -> None:
+    def __init__(self, compression: Compression, at: Packed, stored: int, buffer: Buffer) -> None:
         self.buffer = buffer
         self.ready_bytes = len(buffer)
         self.taken = stored
         self.volumes = list(at.volumes)
         self._stream = compression.stream and compression.stream(State(at.crc, at.length))
-        self._raw = bytearray()
+        self._raw = Buffer()
+        self._spare_raws: list[Buffer] = []
         self._steps: list[Callable[[], bytes]] = []
         self._under_way: Future[None] | None = None
 
     @property
-    def raw(self) -> bytearray:
+    def raw(self) -> Buffer:
         """Takes the bytes of the open volume, before compression."""
         return self.buffer if self._stream is None else self._raw
 
@@ -229,18 +232,23 @@ class _Output:
         return self._stream.state()
 
     def take(self, size: int) -> bytearray:
-        # The piece is nearly the whole buffer: copying the few bytes after it is cheaper.
-        rest = self.buffer[size:]
-        del self.buffer[size:]
-        taken, self.buffer = self.buffer, rest
+        taken = self.buffer.take(size)
         self.taken += len(taken)
-        self.ready_bytes = len(rest)
+        self.ready_bytes = len(self.buffer)
         return taken
 
     def _pass_on(self, stream: Stream) -> None:
         if self._raw:
-            self._steps.append(partial(stream.compress, self._raw))
-            self._raw = bytearray()
+            self._steps.append(partial(self._compress, stream, self._raw))
+            self._raw = self._spare_raws.pop() if self._spare_raws else Buffer()
+
+    def _compress(self, stream: Stream, raw: Buffer) -> bytes:
+        with raw.view() as data:
+            compressed = stream.compress(data)
+        raw.truncate(0)
+        if not self._spare_raws:
+            self._spare_raws.append(raw)
+        return compressed
 
     def _record(self, rows: int) -> bytes:
         begun = sum(volume.size for volume in self.volumes)

@@ -56,6 +56,7 @@ def run_slice(  # noqa: PLR0913 - one parameter for each part that a slice works
             return Ending.LOST
         finally:
             run.uploader.abandon()
+            run.spare.clear()
 
 
 def _slice_class(export: Export) -> type[Slice]:

@@ -104,9 +104,13 @@ class Slice:
             first_rows=self._first_rows(),
         )
         self.row_counts = self.saved.row_counts.copy()
+        self.spare: list[bytearray] = []
+        """Memory of stored pieces, for the next pieces."""
         self._continue_file(self.saved, bytearray())
         self.pages = Prefetch(source, self.spec, self._may_wait_for_page)
-        self.uploader = PieceUploader(self.file, ahead=limits.parts_ahead, check=held.check)
+        self.uploader = PieceUploader(
+            self.file, ahead=limits.parts_ahead, check=held.check, spare=self.spare
+        )
         self.draining_since: float | None = None
 
     # -- main loop -----------------------------------------------------------------------------
@@ -318,7 +322,7 @@ class Slice:
             # find the file reads them again.
             if self._commit(self.saved, closing=result) is Verdict.CANCEL:
                 return self._cancel()
-            self.file.publish_whole(self.file_encoder.buffer)
+            self.file.publish_whole(self.file_encoder.take(result.file_size))
             return self._finish_stored(result)
         return self._upload(self._position(), result)
 
@@ -485,9 +489,9 @@ class Slice:
             piece_bytes=self.limits.part_size,
         )
 
-    def _continue_file(self, at: Checkpoint, buffer: bytearray) -> None:
-        """Continues the file after the checkpoint; `buffer` holds the bytes after its pieces."""
-        self.file_encoder = FileEncoder(self.encoder, self.spec, at, buffer)
+    def _continue_file(self, at: Checkpoint, tail: bytearray) -> None:
+        """Continues the file after the checkpoint; `tail` holds the bytes after its pieces."""
+        self.file_encoder = FileEncoder(self.encoder, self.spec, at, tail, self.spare)
         self.cutter = PieceCutter(self.file_encoder, self.file)
 
     def _first_checkpoint(self) -> Checkpoint:
@@ -541,7 +545,8 @@ class Slice:
         if ending is not None or self.at.pages == self.saved.pages:
             return ending
         at = self._position()
-        state = self.file.pause(self.file_encoder.taken, self.file_encoder.buffer)
+        taken = self.file_encoder.taken
+        state = self.file.pause(taken, self.file_encoder.take(self.file_encoder.size - taken))
         return self._cancel() if self._commit(at.with_file(state)) is Verdict.CANCEL else None
 
     def _position(self) -> Checkpoint:

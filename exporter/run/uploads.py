@@ -37,6 +37,7 @@ class _Sent(NamedTuple):
     stored: Future[None] | None
     """The running upload of the piece; None if the position needs no new piece."""
     closing: Result | None = None
+    data: bytearray | None = None
 
 
 class Stored(NamedTuple):
@@ -54,17 +55,25 @@ class PieceUploader:
     True.
     """
 
-    def __init__(self, file: FileWriter, *, ahead: int, check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        file: FileWriter,
+        *,
+        ahead: int,
+        check: Callable[[], None],
+        spare: list[bytearray] | None = None,
+    ) -> None:
         """Allows at most `ahead` running uploads while the next piece is made.
 
         `check` is called before each request to the object store; it must raise LeaseLost if the
-        lease is lost.
+        lease is lost. Pieces that are stored are put into `spare`.
         """
         self._file = file
         self._ahead = ahead
         self._check = check
         self._sent: deque[_Sent] = deque()
         self._is_active = True
+        self._spare = spare
 
     def send(
         self,
@@ -76,11 +85,11 @@ class PieceUploader:
 
         `position` is the latest position before the end of this piece; without one, the piece
         counts for the position of a later piece. If `data` is empty, no piece is made, and only the
-        position is queued. The caller must not change `data` afterwards. Raises StorageError if the
-        file is too large.
+        position is queued. The caller must not change `data` before it is in `spare`. Raises
+        StorageError if the file is too large.
         """
         stored = self._start(self._file.append(data)) if data else None
-        self._sent.append(_Sent(position, len(data), stored, closing))
+        self._sent.append(_Sent(position, len(data), stored, closing, data))
 
     def compose(self, position: Position, step: Step) -> None:
         """Starts the making of the next piece from bytes of other files; see `FileWriter.copy`.
@@ -107,6 +116,8 @@ class PieceUploader:
                     return None
                 oldest.stored.result()
             self._sent.popleft()
+            if self._spare is not None and oldest.data:
+                self._spare.append(oldest.data)
             if oldest.position is not None:
                 at, bytes_before = oldest.position
                 return Stored(at.with_file(self._file.state(bytes_before)), oldest.closing)

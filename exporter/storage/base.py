@@ -146,7 +146,8 @@ class FileWriter(Protocol):
     def append(self, data: bytearray) -> Store:
         """Adds the next piece to the file; the returned call stores it.
 
-        The caller must not change `data` afterwards. Raises StorageError if the file is too large.
+        The caller must not change `data` until that call has returned. Raises StorageError if the
+        file is too large.
         """
 
     def copy(self, ranges: Sequence[ObjectRange]) -> Store:

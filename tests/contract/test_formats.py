@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from exporter.core.buffers import Buffer
 from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Dialect
 from exporter.errors import ConfigurationError, SourceUntrue
@@ -144,7 +145,7 @@ def test_partitions_of_a_joinable_file_are_the_file_if_laid_end_to_end(
     edges = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
 
     # When: each partition begins with the number of the rows before it
-    joined = bytearray()
+    joined = Buffer()
     ends: list[State] = []
     for start, end in itertools.pairwise(edges):
         fmt = make()
@@ -155,7 +156,7 @@ def test_partitions_of_a_joinable_file_are_the_file_if_laid_end_to_end(
     make().close(make().join(ends), joined)
 
     # Then
-    assert joined == file_of(make(), [raw])
+    assert bytes(joined) == file_of(make(), [raw])
 
 
 @makers

@@ -29,6 +29,7 @@ from exporter.api.surface import Answer, Header, Operation
 from exporter.api.surfaces.native import views
 from exporter.api.surfaces.pipeline import query
 from exporter.contracts.pipeline import COLUMNS
+from exporter.core.buffers import Buffer
 from exporter.core.checkpoints import RowCounts
 from exporter.core.exports import Dialect
 from exporter.core.limits import CREATE_RATE, PIPELINE_RATE
@@ -278,7 +279,7 @@ def _file_pieces(
     """
     begun, row_counts, state, size = time.monotonic(), RowCounts(), State(), 0
     started = False
-    piece = bytearray()
+    piece = Buffer()
     try:
         with snapshot:
             encoder = _encoder(asked, now, snapshot.total)
@@ -286,7 +287,7 @@ def _file_pieces(
             encoder.open(state, piece)
             yield bytes(piece)
             for rows in snapshot.pages():
-                piece.clear()
+                piece.truncate(0)
                 encoder.encode(rows, row_counts, state, piece)
                 state.rows += len(rows)
                 size += len(piece)
@@ -296,7 +297,7 @@ def _file_pieces(
         if started:
             raise
         raise Refusal(500, "internal", "the database did not return the jobs: try again") from None
-    piece.clear()
+    piece.truncate(0)
     encoder.close(state, piece)
     yield bytes(piece)
     log.info(
