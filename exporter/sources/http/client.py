@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from functools import lru_cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib import metadata
 from itertools import count
 from typing import Any, TypeVar
@@ -113,11 +112,9 @@ class Upstream:
         if url.userinfo:
             token = base64.b64encode(f"{url.username}:{url.password}".encode()).decode()
             self._headers["authorization"] = f"Basic {token}"
-        self._client = httpx.Client(
-            transport=DeadlineTransport(url),
-            # No upstream needs cookies, and one that sends many would fill the memory.
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        )
+        # Without an httpx.Client, whose redirects, cookies and hooks no source uses, but which took
+        # a quarter of the processor time of a page request.
+        self._transport = DeadlineTransport(url)
         timeouts = httpx.Timeout(READ_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
         self._timeouts = timeouts.as_dict()
 
@@ -209,7 +206,7 @@ class Upstream:
 
     def close(self) -> None:
         """Closes all connections."""
-        self._client.close()
+        self._transport.close()
 
     def _pause_all_workers(self, seconds: float) -> None:
         try:
@@ -230,7 +227,6 @@ class Upstream:
         seconds = max(deadline - self._clock.monotonic(), 0)
         response: httpx.Response | None = None
         body = _Body()
-        # Not built by the client, which would parse and merge the URL for each page.
         request = httpx.Request(
             method,
             _url(self._url + path),
@@ -242,7 +238,7 @@ class Upstream:
             },
         )
         try:
-            with closing(self._client.send(request, stream=True)) as response:
+            with closing(self._transport.handle_request(request)) as response:
                 _fill(body, response)
             if response.status_code == 200:
                 return read(self._in_utf8(body.whole(), response), response.headers)

@@ -120,7 +120,7 @@ def unpacked(response: httpx.Response) -> Iterator[bytes]:
     httpx.DecodingError for a damaged or truncated gzip body, because its beginning could be taken
     for a whole page.
     """
-    pieces: Iterator[bytes] = response.iter_raw()
+    pieces = iter(cast("httpx.SyncByteStream", response.stream))
     for layer in range(MAX_LAYERS):
         first: list[bytes] = []
         for piece in filter(None, pieces):

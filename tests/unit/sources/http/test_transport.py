@@ -118,16 +118,15 @@ def test_a_name_server_that_does_not_answer_is_given_up_at_the_deadline(
     client.close()
 
 
-def test_a_cookie_is_neither_kept_nor_sent_back() -> None:
+def test_a_cookie_is_not_sent_back() -> None:
     # Given
     with serving(reply(200, b"{}", set_cookie="a=b; path=/")) as upstream:
         client = http.Upstream(upstream.url, {}, SystemClock())
         # When
         for _ in range(2):
             client.request("GET", "/search", bytes)
-        # Then
-        assert not client._client.cookies
         client.close()
+    # Then
     assert "cookie" not in upstream.asked[1].headers
 
 
