@@ -16,6 +16,7 @@ from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from exporter.core.buffers import Buffer
 from exporter.core.checkpoints import RowCounts
 from exporter.formats.base import State
 from exporter.formats.compression import Gzip
@@ -86,7 +87,7 @@ class Upload:
         _, answer = self._connection.ask("POST", self._signed("POST", "uploads="), b"")
         self._id = answer.partition(b"<UploadId>")[2].partition(b"<")[0].decode()
 
-    def write(self, data: bytes | bytearray) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         with memoryview(data) as rest:
             while rest:
                 some = rest[: PART - self._size]
@@ -126,7 +127,7 @@ def work(order: Order) -> None:
     upstream = Connection(order.pages)
     encoder = Csv(order.columns) if order.plain == "csv" else JsonLines()
     packer = Gzip(Packed()) if order.packed else None
-    counts, state, out = RowCounts(), State(), bytearray()
+    counts, state, out = RowCounts(), State(), Buffer()
     if packer is not None:
         upload.write(packer.begin())
     encoder.open(state, out)
@@ -135,10 +136,11 @@ def work(order: Order) -> None:
         page = pages.cut(body, ("jobs",), None)
         assert page is not None, "the compiled library is missing, or the page is no sound JSON"
         encoder.encode(page.rows, counts, state, out)
-        upload.write(packer.compress(out) if packer else out)
-        out = bytearray()
+        with out.view() as lines:
+            upload.write(packer.compress(lines) if packer else lines)
+        out.truncate(0)
     encoder.close(state, out)
-    upload.write(packer.compress(out) + packer.end() if packer else out)
+    upload.write(packer.compress(bytes(out)) + packer.end() if packer else bytes(out))
     upload.close()
 
 
