@@ -231,7 +231,7 @@ def reader(name: str) -> Callable[[Row], Digest | None]:
     def read(row: Row) -> Digest | None:
         try:
             found = bytes(decode(row).id)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             # Only the format's slow path can read this row; it is never counted as a duplicate.
             return None
         if found in _UNSET_IDS:
