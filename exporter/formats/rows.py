@@ -122,10 +122,12 @@ def note_present(names: Container[str], row_counts: RowCounts) -> None:
 def count_unmapped(extras: Mapping[str, int], row_counts: RowCounts) -> None:
     """Adds the numbers of rows with unmapped fields to the counts, by field name.
 
-    An unmapped field is not among the columns. `extras` has the number of rows with each such
-    field.
+    An unmapped field is not among the columns. `extras` has the number of rows of one page with
+    each such field. Its order does not matter: beyond `MAX_UNMAPPED`, the first names of the page
+    in alphabetical order are counted.
     """
     counts = row_counts.unmapped_fields
-    for name, rows in extras.items():
+    is_full = len(counts) + len(extras) > MAX_UNMAPPED
+    for name, rows in sorted(extras.items()) if is_full else extras.items():
         key = name if name in counts or len(counts) < MAX_UNMAPPED else OTHER_FIELDS
         counts[key] = counts.get(key, 0) + rows
