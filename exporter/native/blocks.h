@@ -10,8 +10,8 @@
 typedef __m128i Block;
 typedef uint32_t Mask; /* one bit for each byte */
 #define FIRST(mask) ((unsigned)__builtin_ctz(mask))
-static inline Block load(const uint8_t *from) { return _mm_loadu_si128((const __m128i *)from); }
-static inline void store(uint8_t *to, Block bytes) { _mm_storeu_si128((__m128i *)to, bytes); }
+static inline Block load(const uint8_t *from) { return _mm_loadu_si128((const void *)from); }
+static inline void store(uint8_t *to, Block bytes) { _mm_storeu_si128((void *)to, bytes); }
 static inline Mask equal(Block bytes, uint8_t byte) {
   return (Mask)_mm_movemask_epi8(_mm_cmpeq_epi8(bytes, _mm_set1_epi8((char)byte)));
 }

@@ -21,6 +21,8 @@
 #define KERNEL_VERSION 1
 /* Grows with each change of a signature, or of a struct that the binding reads. */
 
+_Static_assert(sizeof(size_t) == 8, "sums of sizes of 32 bits must fit");
+
 #include "blocks.h"
 #include "scan.h"
 #include "blake2b.h"

@@ -5,6 +5,9 @@
 #define NEVER 0xFFFFFFFFu
 #define MAX_NAMES 4096
 /* Different names of fields on one page; a page with more is left to the Python code. */
+#define TABLE_MASK (2 * MAX_NAMES - 1)
+#define MAX_PROBES 256
+/* Names passed in the search for one; more than any page has whose names were not chosen to collide. */
 
 /* Flag of a name that was only seen with escapes: its bytes here are not those of the source. */
 #define UNSEEN 0x8000u
@@ -50,7 +53,7 @@ typedef struct {
   Field *fields;
   uint32_t field_count;
   uint32_t row_room, field_room, name_room, name_bytes_room, name_bytes_size, first_name;
-  uint32_t table[2 * MAX_NAMES]; /* open addressing: names by their hash */
+  uint32_t table[TABLE_MASK + 1]; /* open addressing: names by their hash */
   uint8_t *scratch;
   uint32_t scratch_room;
   Scan scan;
@@ -75,9 +78,8 @@ static inline uint32_t hash_of(const uint8_t *bytes, uint32_t size) {
 
 /* Returns the place of a name in the table: that of the name, or a free one. */
 static uint32_t place_of(const Page *page, const uint8_t *bytes, uint32_t size, uint32_t hash) {
-  const uint32_t mask = 2 * MAX_NAMES - 1;
-  uint32_t place = hash & mask;
-  for (; page->table[place] != NEVER; place = (place + 1) & mask) {
+  uint32_t place = hash & TABLE_MASK;
+  for (; page->table[place] != NEVER; place = (place + 1) & TABLE_MASK) {
     const Name *name = &page->names[page->table[place]];
     if (name->hash == hash && name->size == size &&
         !memcmp(page->name_bytes + name->at, bytes, size))
@@ -91,13 +93,14 @@ static uint32_t number_of(Page *page, const uint8_t *bytes, uint32_t size) {
   uint32_t hash = hash_of(bytes, size), place = place_of(page, bytes, size, hash);
   if (page->table[place] != NEVER) return page->table[place];
   if (page->name_count >= MAX_NAMES) return NEVER;
+  if (((place - hash) & TABLE_MASK) > MAX_PROBES) return NEVER;
   if (page->name_count == page->name_room &&
-      !grow((void **)&page->names, &page->name_room, page->name_count + 1, sizeof(Name)))
+      !grow(&page->names, &page->name_room, page->name_count + 1, sizeof(Name)))
     return NEVER;
   uint64_t needed = (uint64_t)page->name_bytes_size + size + 1 + PAD;
   if (needed > UINT32_MAX) return NEVER;
   if (needed > page->name_bytes_room &&
-      !grow((void **)&page->name_bytes, &page->name_bytes_room, (uint32_t)needed, 1))
+      !grow(&page->name_bytes, &page->name_bytes_room, (uint32_t)needed, 1))
     return NEVER;
   page->names[page->name_count] = (Name){page->name_bytes_size, size, hash, NEVER, UNSEEN};
   memcpy(page->name_bytes + page->name_bytes_size, bytes, size);
@@ -137,7 +140,7 @@ static inline uint32_t scan_name(Page *page, const uint8_t **at, uint32_t guess,
   if (UNLIKELY(found & ESCAPE)) {
     uint64_t needed = (uint64_t)(*at - begin) + PAD;
     if (needed > page->scratch_room &&
-        !grow((void **)&page->scratch, &page->scratch_room, (uint32_t)needed, 1))
+        !grow(&page->scratch, &page->scratch_room, (uint32_t)needed, 1))
       return NEVER;
     uint8_t *end = unescape(page->scratch, begin, *at, page->scan.last_block);
     number = number_of(page, page->scratch, (uint32_t)(end - page->scratch));
@@ -153,7 +156,7 @@ static inline uint32_t scan_name(Page *page, const uint8_t **at, uint32_t guess,
 
 static const uint8_t *scan_row(Page *page, const uint8_t *at, uint32_t identity) {
   if (page->row_count == page->row_room &&
-      !grow((void **)&page->rows, &page->row_room, page->row_count + 1, sizeof(Row)))
+      !grow(&page->rows, &page->row_room, page->row_count + 1, sizeof(Row)))
     return NULL;
   Row *row = &page->rows[page->row_count];
   unsigned flags = 0;
@@ -182,7 +185,7 @@ static const uint8_t *scan_row(Page *page, const uint8_t *at, uint32_t identity)
         uint8_t kind;
         if (!(at = scan_value(&page->scan, at, &kind, &found))) return NULL;
         if (UNLIKELY(page->field_count == page->field_room) &&
-            !grow((void **)&page->fields, &page->field_room, page->field_count + 1, sizeof(Field)))
+            !grow(&page->fields, &page->field_room, page->field_count + 1, sizeof(Field)))
           return NULL;
         if (name == identity) row->identity = page->field_count;
         page->fields[page->field_count++] =
@@ -298,11 +301,11 @@ API Page *page_cut(const uint8_t *body, size_t size, const char *path, uint32_t 
   page->first_name = NEVER;
   memset(page->table, 0xFF, sizeof page->table);
   int has_room =
-      grow((void **)&page->rows, &page->row_room, 256, sizeof(Row)) &&
-      grow((void **)&page->fields, &page->field_room, (uint32_t)(size / 64) + 64, sizeof(Field)) &&
-      grow((void **)&page->names, &page->name_room, 64, sizeof(Name)) &&
-      grow((void **)&page->name_bytes, &page->name_bytes_room, 2048, 1) &&
-      grow((void **)&page->scan.nesting, &page->scan.nesting_room, 16, 8);
+      grow(&page->rows, &page->row_room, 256, sizeof(Row)) &&
+      grow(&page->fields, &page->field_room, (uint32_t)(size / 64) + 64, sizeof(Field)) &&
+      grow(&page->names, &page->name_room, 64, sizeof(Name)) &&
+      grow(&page->name_bytes, &page->name_bytes_room, 2048, 1) &&
+      grow(&page->scan.nesting, &page->scan.nesting_room, 16, 8);
   uint32_t number = has_room && identity ? number_of(page, identity, identity_size) : NEVER;
   unsigned flags = 0;
   const uint8_t *at = NULL;

@@ -179,14 +179,16 @@ static inline const uint8_t *scan_plain(const uint8_t *at, uint8_t *kind, unsign
   return scan_number(at);
 }
 
-/* Makes room for `needed` elements; returns 0 if there is no memory. */
-static int grow(void **array, uint32_t *room, uint32_t needed, size_t element_size) {
+/* Makes room for `needed` elements; returns 0 if there is no memory. `array` is the address of a
+   pointer of any type. */
+static int grow(void *array, uint32_t *room, uint32_t needed, size_t element_size) {
   uint64_t wanted = *room ? *room : 64;
   while (wanted < needed) wanted += wanted / 2 + 64;
   if (wanted > UINT32_MAX) return 0;
-  void *moved = realloc(*array, (size_t)wanted * element_size);
-  if (!moved) return 0;
-  *array = moved;
+  void *moved;
+  memcpy(&moved, array, sizeof moved);
+  if (!(moved = realloc(moved, (size_t)wanted * element_size))) return 0;
+  memcpy(array, &moved, sizeof moved);
   *room = (uint32_t)wanted;
   return 1;
 }
@@ -200,7 +202,7 @@ static const uint8_t *scan_nested(Scan *scan, const uint8_t *at, unsigned *flags
 
 open:
   if (UNLIKELY((depth >> 6) >= scan->nesting_room) &&
-      !grow((void **)&scan->nesting, &scan->nesting_room, (depth >> 6) + 1, 8))
+      !grow(&scan->nesting, &scan->nesting_room, (depth >> 6) + 1, 8))
     return NULL;
   is_object = *at == '{';
   if (is_object) scan->nesting[depth >> 6] |= 1ull << (depth & 63);

@@ -36,6 +36,7 @@ typedef struct {
 /* Writes the characters of a text, given without its quotes; with `doubling`, quotes twice. */
 static inline uint8_t *unescape_to(uint8_t *out, const uint8_t *at, const uint8_t *end,
                                    const uint8_t *last_block, int doubling, Unescaped *found) {
+  (void)last_block;
   for (;;) {
 #if BLOCK
     while (at <= last_block) {
