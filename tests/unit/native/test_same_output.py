@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import random
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.formats.csv import Csv
-from exporter.formats.json import JsonLines
 from exporter.native import library, pages
 from tests import fast, odd_pages
 
 pytestmark = pytest.mark.skipif(library.find()[0] is None, reason=library.find()[1])
+CORPORA = os.environ.get("EXPORTER_TEST_CORPORA")
 
 
 @settings(max_examples=fast.examples(600), deadline=None)
@@ -29,6 +31,30 @@ SOUND = (
     b'{"total": 3,"jobs" : [{"_id":"a1","a":"x, y","b":[1,"z"]}, {"_id":7,"a":null},\n'
     b'{"a":"\xc3\xa9\xe2\x80\xa8\\u0041","_id":"","d":{"e":-1.5e3}}]}'
 )
+
+
+@settings(max_examples=fast.examples(25), deadline=None)
+@given(st.integers(0, 2**32))
+def test_a_page_that_ends_at_any_byte_is_answered_as_by_the_python_code(seed: int) -> None:
+    source = random.Random(seed)
+    odd_pages.compare_broken(odd_pages.page(source)[:3_000], source)
+
+
+@pytest.mark.skipif(not CORPORA, reason="EXPORTER_TEST_CORPORA names no folder of test files")
+def test_files_that_are_hard_to_read_give_the_same_output() -> None:
+    # Given
+    source, counts = random.Random(0), Counter[str]()
+    corpora = odd_pages.Corpora(Path(CORPORA or ""))
+    for text in corpora.files:
+        for body in corpora.pages(text):
+            # When
+            counts.update(odd_pages.compare(body, source, ("a", "k")))
+            counts.update(odd_pages.compare(odd_pages.spoilt(source, body), source, ("a", "k")))
+    # Then
+    assert counts["compared"] > 300
+    for _ in range(fast.examples(300)):
+        body, columns = corpora.page(source)
+        odd_pages.compare(body, source, columns)
 
 
 def test_every_beginning_of_a_page_is_refused() -> None:
@@ -80,29 +106,3 @@ def test_a_slice_of_rows_has_the_rows_of_the_same_slice_of_a_list() -> None:
     assert some[:] is some
     with pytest.raises(IndexError):
         some[6]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"jobs":[{"a":%b1%b}]}' % (b"[" * 300, b"]" * 300),
-        b'{"jobs":[{%b}]}' % b",".join(b'"f%d":1' % number for number in range(4_000)),
-        b'{"jobs":[{%b}]}' % b",".join(b'"f%d":1' % number for number in range(100_000)),
-        b'{"jobs":[{"a":"%b"}]}' % (b"x\\n" * 3_000_000),
-    ],
-    ids=["deep", "many names", "too many names", "large"],
-)
-def test_extreme_rows_are_written_as_the_python_code_writes_them(body: bytes) -> None:
-    odd_pages.compare(body, random.Random(1))
-
-
-def test_a_file_of_many_columns_is_written_as_the_python_code_writes_it() -> None:
-    # Given
-    columns = [f"c{number % 700}" for number in range(1_000)]
-    row = b"{%b}" % b",".join(b'"c%d":"%d, \\"x\\""' % (n, n) for n in range(0, 900, 2))
-    cut = pages.cut(b'{"jobs":[%b]}' % b",".join([row] * 3), ["jobs"], None)
-    assert cut is not None
-    for fmt in (Csv(columns), JsonLines(columns)):
-        # When / Then
-        found = odd_pages.output(fmt, cut.rows, columns)
-        assert found == odd_pages.output(fmt, list(cut.rows), columns)
