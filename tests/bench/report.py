@@ -108,7 +108,8 @@ Memory of a worker process
 CSV, to the S3 that discards; the most that a process held, in MB, of 2 that of the larger."""
 PROFILE_NOTE = """\
 Looked at every 5 ms; a library's time belongs to what called it. CPU is that of all threads; wall
-is the main thread's time, waiting included. Sampling itself is not in it."""
+is the main thread's time, waiting included. Sampling itself is not in it. Not seen is the CPU of
+threads that ended between two looks."""
 
 
 def _circumstances(session: Session) -> Iterator[str]:
@@ -161,8 +162,8 @@ def _goals(session: Session) -> Iterator[str]:
     notes = []
     if waiting is not None:
         notes.append(
-            f"- With {goals.LATENCY} ms a page, CSV, rows/s over the quickest engine on pages: "
-            f"2 workers {waiting}."
+            f"- With {goals.LATENCY} ms a page, CSV, rows/s over the quickest engine: 2 workers "
+            f"{waiting}."
         )
     peaks = [max(turn.peaks) for one in session.memory.values() for turn in ran(one.values())]
     if peaks:
@@ -262,6 +263,9 @@ def _profile(turn: Turn) -> Iterator[str]:
         )
         for group in sampling.ORDER
     ]
+    # Of threads that ended between two looks.
+    unseen = max(turn.cpu - turn.told["looks"] - cpu, 0.0)
+    lines.append(("not seen", f"{unseen / turn.rows * 1e6:.1f}", "", ""))
     yield from _table(("", "CPU s/M", "of CPU", "of wall"), lines)
 
 

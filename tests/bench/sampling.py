@@ -52,6 +52,8 @@ class Samples:
     def __init__(self) -> None:
         self.cpu: defaultdict[str, float] = defaultdict(float)
         self.main: defaultdict[str, float] = defaultdict(float)
+        self.own = 0.0
+        """Seconds of CPU that the looks themselves took."""
         self._clocks: dict[int, float] = {}
         self._at = time.monotonic()
 
@@ -89,6 +91,7 @@ def sampled() -> Iterator[Samples]:
     def watch() -> None:
         while not done.wait(EVERY):
             samples.take(main, threading.get_ident())
+        samples.own = time.thread_time()
 
     watcher = threading.Thread(target=watch, name="samples")
     usual = sys.getswitchinterval()

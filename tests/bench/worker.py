@@ -35,7 +35,7 @@ def work(order: starting.Order) -> dict[str, Any]:
     if export.result is None:
         raise RuntimeError(f"the export is {export.state}: {export.error}")
     told = {"key": export.result.key, "rows": export.result.record_count}
-    return told if samples is None else {**told, "samples": samples.table()}
+    return told if samples is None else {**told, "samples": samples.table(), "looks": samples.own}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """The floor: what must be done for the file and nothing else, in one thread.
 
-A page is received by a plain socket, validated and cut by the compiled library, written by it, and
-put into S3 in parts by another plain socket, page after page. No retries, no checkpoints, no proof
-of the end, no leases, no search for repeated rows, no checksums of parts.
+A page is received by a plain socket, validated, cut and written by the compiled library, and put
+into S3 in parts by another plain socket: no retries, checkpoints, proof, leases or checksums.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from botocore.auth import S3SigV4QueryAuth
@@ -23,49 +23,36 @@ from exporter.formats.compression import Gzip
 from exporter.formats.compression import State as Packed
 from exporter.formats.csv import Csv
 from exporter.formats.json import JsonLines
-from exporter.native import pages
+from exporter.native import pages, writers
 from tests.bench.starting import Order, run
 
 PART = 8 * 1024 * 1024
-"""Bytes of a part, as of ours."""
 HEAD_MAX = 4096
-"""Bytes of the head of an answer at most."""
 HOUR = 3600
 
 
 class Connection:
-    """One kept connection to one host."""
-
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
-        self._host = place.netloc.encode()
+        self._host = place.netloc
         self._socket = socket.create_connection((str(place.hostname), place.port or 80))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def ask(
-        self, method: str, url: str, body: bytes | memoryview | None = None
-    ) -> tuple[bytes, bytes]:
+    def ask(self, method: str, url: str, body: bytes | memoryview = b"") -> tuple[bytes, bytes]:
         """The head and the body of the answer. Raises RuntimeError unless its status is 200."""
         place = urlsplit(url)
-        head = b"%b %b?%b HTTP/1.1\r\nhost: %b\r\n" % (
-            *(text.encode() for text in (method, place.path, place.query)),
-            self._host,
-        )
-        if body is None:
-            self._socket.sendall(head + b"\r\n")
-        else:
-            self._socket.sendall(head + b"content-length: %d\r\n\r\n" % len(body))
-            self._socket.sendall(body)
+        target = f"{place.path}?{place.query}"
+        head = f"{method} {target} HTTP/1.1\r\nhost: {self._host}\r\ncontent-length: {len(body)}"
+        self._socket.sendall(f"{head}\r\n\r\n".encode())
+        self._socket.sendall(body)
         end = -1
         while end < 0:
             seen = self._socket.recv(HEAD_MAX, socket.MSG_PEEK)
             end = seen.find(b"\r\n\r\n")
-            if end < 0 and (not seen or len(seen) == HEAD_MAX):
-                raise RuntimeError("the answer ended early")
+            assert end >= 0 or 0 < len(seen) < HEAD_MAX, "the answer has no end of its head"
         answer = self._socket.recv(end + 4)
         size = re.search(rb"(?i)\r\ncontent-length: *(\d+)", answer)
         length = int(size[1]) if size else HEAD_MAX
-        # One piece of memory, filled by the kernel.
         content = self._socket.recv(length, socket.MSG_WAITALL if size else 0) if length else b""
         if b" 200 " not in answer[:16] or (size and len(content) < length):
             raise RuntimeError(f"{method} {url}: {answer!r} {content[:500]!r}")
@@ -84,7 +71,7 @@ class Upload:
         self._part = memoryview(bytearray(PART))
         self._size = 0
         self._etags: list[bytes] = []
-        _, answer = self._connection.ask("POST", self._signed("POST", "uploads="), b"")
+        _, answer = self._connection.ask("POST", self._signed("POST", "uploads="))
         self._id = answer.partition(b"<UploadId>")[2].partition(b"<")[0].decode()
 
     def write(self, data: bytes | memoryview) -> None:
@@ -123,25 +110,39 @@ class Upload:
 
 
 def work(order: Order) -> None:
-    upload = Upload(order)
-    upstream = Connection(order.pages)
-    encoder = Csv(order.columns) if order.plain == "csv" else JsonLines()
+    upload, upstream = Upload(order), Connection(order.pages)
     packer = Gzip(Packed()) if order.packed else None
-    counts, state, out = RowCounts(), State(), Buffer()
-    if packer is not None:
-        upload.write(packer.begin())
-    encoder.open(state, out)
+    write, head = _writer(order.columns if order.plain == "csv" else ())
+    out = Buffer()
+    upload.write(packer.begin() + packer.compress(head) if packer else head)
     for url in order.page_files:
         _, body = upstream.ask("GET", url)
         page = pages.cut(body, ("jobs",), None)
         assert page is not None, "the compiled library is missing, or the page is no sound JSON"
-        encoder.encode(page.rows, counts, state, out)
+        write(page.rows, out)
         with out.view() as lines:
             upload.write(packer.compress(lines) if packer else lines)
         out.truncate(0)
-    encoder.close(state, out)
-    upload.write(packer.compress(bytes(out)) + packer.end() if packer else bytes(out))
+    if packer is not None:
+        upload.write(packer.end())
     upload.close()
+
+
+def _writer(columns: Sequence[str]) -> tuple[Callable[[pages.Rows, Buffer], object], bytes]:
+    """What appends rows, as JSON Lines if there are no columns; and the head of a file."""
+    encoder = Csv(columns) if columns else JsonLines()
+    writer, counts, head = writers.Writer(columns), RowCounts(), Buffer()
+    encoder.open(State(), head)
+
+    def write(rows: pages.Rows, out: Buffer) -> object:
+        def odd(index: int) -> None:
+            encoder.encode([rows[index]], counts, State(), out)
+
+        if columns:
+            return writer.write_csv(rows, out, counts, odd)
+        return writer.write_json(rows, out, counts, odd, b"\n")
+
+    return write, bytes(head)
 
 
 if __name__ == "__main__":

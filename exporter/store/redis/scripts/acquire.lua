@@ -1,5 +1,35 @@
 -- acquire(requests, window)
---   -> the answer of the function `acquire` in window.lua
+--   -> {allowed 0 or 1, counted requests in the window, now, time at which the oldest leaves}
 --
 -- KEYS[1]   list   times of the counted requests in the window, newest first
-return acquire(KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2]))
+--
+-- `requests` is the limit. Times are in microseconds by the clock of Redis. A request leaves the
+-- window when it is as old as the window is long. A refused request is not counted.
+local key = KEYS[1]
+local requests, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local newest = tonumber(redis.call('LINDEX', key, 0) or 0)
+if newest > now + window then
+  -- The clock was set back by more than a window: start again, so that no caller waits for it.
+  redis.call('DEL', key)
+else
+  now = math.max(now, newest)
+end
+-- Keeps only the newest requests, in case the limit was lowered. This write comes first because a
+-- full Redis refuses a script whose first write needs memory: polls must be allowed even then.
+redis.call('LTRIM', key, 0, requests - 1)
+local oldest = tonumber(redis.call('LINDEX', key, -1) or now)
+while oldest <= now - window do
+  redis.call('RPOP', key)
+  oldest = tonumber(redis.call('LINDEX', key, -1) or now)
+end
+local counted = redis.call('LLEN', key)
+local allowed = 0
+if counted < requests then
+  allowed, counted = 1, counted + 1
+  redis.call('LPUSH', key, string.format('%.0f', now))
+  redis.call('PEXPIRE', key, math.ceil(window / 1000))
+end
+return {allowed, counted, string.format('%.0f', now), string.format('%.0f', oldest + window)}
