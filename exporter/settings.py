@@ -58,6 +58,16 @@ def _encryption(value: object) -> object:
     return encryption.parse(value) if isinstance(value, str) else value
 
 
+def _switch(value: object) -> object:
+    """Refuses all but 0 and 1: `native.library` reads the same variable, without the settings."""
+    if isinstance(value, str) and value not in ("0", "1"):
+        raise ValueError(
+            f"{urls.shown(value)} is neither 0 nor 1: write 0 to read and write rows by Python "
+            "code alone, or leave it out"
+        )
+    return value
+
+
 MAX_PART_BYTES = 5 * 1024**3
 """Largest part of a multipart upload of S3."""
 _DATABASES = 16
@@ -182,6 +192,8 @@ class Settings(BaseSettings):
     """Maximum number of records of one user, ended exports included; 0: no limit."""
     max_stored_bytes: Size = ByteSize(limits.STORED_BYTES.default)
     """Maximum bytes of the searches of all records of one user; 0: no limit."""
+    native: Annotated[bool, BeforeValidator(_switch)] = True
+    """Whether the compiled library reads and writes rows, where it is installed: 0 or 1."""
     worker_memory: Size = ByteSize(1024**3)
     """Maximum bytes of data in one worker process; 0: no limit.
 

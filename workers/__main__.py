@@ -17,6 +17,7 @@ import structlog
 
 from exporter import config, logs, settings, wiring
 from exporter.errors import ConfigurationError, StoreUnavailable
+from exporter.native import library
 from exporter.store.redis import durability, keys
 from exporter.store.redis.keys import KeyNames
 
@@ -72,6 +73,7 @@ def _consume(slots: int | None) -> None:
 
     if slots is not None:
         worker_process_init.connect(tasks.warm)
+        _report_library()
     _choose_remote_control()
     _run_until_stopped(
         [
@@ -85,6 +87,15 @@ def _consume(slots: int | None) -> None:
             "--loglevel=WARNING",
         ]
     )
+
+
+def _report_library() -> None:
+    """Logs whether the compiled library is used, which is loaded once for all child processes."""
+    native, reason = library.find()
+    if native is None:
+        log.warning("library.unused", reason=reason)
+    else:
+        log.info("library.used")
 
 
 def _choose_remote_control() -> None:

@@ -109,6 +109,11 @@ def _find_call(request: Request) -> Call[ApiKey]:
     return state.keys_of(request).find_call(_secret(request.headers)).then(check)
 
 
+def secret(request: Request) -> str:
+    """Returns the secret that a request presents, unchecked; Refusal 401 unless it is one."""
+    return _secret(request.headers)
+
+
 def _secret(headers: Headers) -> str:
     found: dict[str, str] = {}
     for raw_name, raw_value in headers.raw:

@@ -41,6 +41,21 @@ async def read(request: Request) -> bytes:
     body without Content-Length is refused as soon as it exceeds the limit.
     """
     await auth.identify(request)
+    return await receive(request)
+
+
+def is_announced(request: Request, most: int) -> bool:
+    """True if the request announces a body of at most so many bytes, without compression."""
+    announced = request.headers.get("content-length", "")
+    return (
+        announced.isdecimal()
+        and int(announced[:_MAX_LENGTH_DIGITS]) <= most
+        and "content-encoding" not in request.headers
+    )
+
+
+async def receive(request: Request) -> bytes:
+    """Returns the whole body like `read`, of a caller whose key was checked."""
     check_encoding(request)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:_MAX_LENGTH_DIGITS]) > MAX_BODY_BYTES:

@@ -10,10 +10,10 @@ from anyio import to_thread
 from fastapi import Request
 from pydantic import BaseModel, Field
 
-from exporter.api import bodies, error_shapes, idempotency, turns, webhook_fields
+from exporter.api import admission, bodies, error_shapes, idempotency, turns, webhook_fields
 from exporter.api.openapi import bounds
 from exporter.api.refusal import Refusal
-from exporter.api.state import create_call, run, service_of
+from exporter.api.state import is_beside_keys, run, service_of
 from exporter.core.exports import Export
 from exporter.service.drafts import NewExport
 from exporter.store.redis.api_keys import ApiKey
@@ -48,6 +48,7 @@ async def parse_body(
         except Refusal as refusal:
             if refusal.code != error_shapes.INVALID:
                 raise
+    await admission.settle(request)
     return await to_thread.run_sync(partial(bodies.parse, request, body, model, check=check))
 
 
@@ -78,9 +79,15 @@ async def create(
         or asked.webhook_url is not None
         or service.needs_more_than_store(new, caller.plan)
     ):
+        await admission.settle(request)
         async with turns.turn(request):
             return await to_thread.run_sync(create_in_thread)
     mark = idempotency.read_key(request, asked)
     wrong = webhook_fields.read_webhook(request, caller.user_id, asked).wrong
     spec = service.draft(msgspec.structs.replace(new, wrong=wrong), caller.plan)
-    return await run(request, create_call(request, spec, mark, service.quota(caller.plan)))
+    quota = service.quota(caller.plan)
+    if is_beside_keys(service.store, request):
+        call = service.store.create_call(spec, mark, quota, admission.take(request))
+        return await run(request, call)
+    await admission.settle(request)
+    return service.store.create(spec, mark, quota)

@@ -10,7 +10,7 @@ from exporter.core.limits import Limit, LimitReached
 from exporter.core.rates import Rate
 from exporter.store.redis.api_keys import ApiKey
 from exporter.store.redis.calls import Call
-from exporter.store.redis.rate_limits import Window
+from exporter.store.redis.rate_limits import Count, Window
 
 
 def reader(request: Request, deed: Limit[Rate]) -> ApiKey:
@@ -40,6 +40,12 @@ def count(request: Request, caller: ApiKey, deed: Limit[Rate]) -> None:
 
 def count_call(request: Request, caller: ApiKey, deed: Limit[Rate]) -> Call[None]:
     """Returns the call by which a coroutine does what `count` does."""
+    counted = count_of(request, caller, deed)
+    return limits_of(request).acquire_call(counted.name, counted.rate).then(counted.check)
+
+
+def count_of(request: Request, caller: ApiKey, deed: Limit[Rate]) -> Count:
+    """Returns what `count` counts, for callers that postpone it."""
     rate = service_of(request).bound(deed, caller.plan)
 
     def check(window: Window) -> None:
@@ -51,4 +57,4 @@ def count_call(request: Request, caller: ApiKey, deed: Limit[Rate]) -> Call[None
                 retry_after=window.retry_after,
             )
 
-    return limits_of(request).acquire_call(f"{deed.name}:{caller.id}", rate).then(check)
+    return Count(f"{deed.name}:{caller.id}", rate, check)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from exporter.api import bodies, errors
+from exporter.api import admission, errors
 from exporter.api.request_context import RequestContext
 from exporter.api.surface import Surface, special_headers
 
@@ -99,4 +99,4 @@ async def _serve(scope: Scope, receive: Receive, send: Send) -> None:
 async def _created(
     request: Request, create: Callable[[Request, bytes], Awaitable[Response]]
 ) -> Response:
-    return await create(request, await bodies.read(request))
+    return await create(request, await admission.read_body(request, create))

@@ -12,9 +12,9 @@ from fastapi import FastAPI, Request
 
 from exporter import wiring
 from exporter.api.surface import Surfaces
-from exporter.core.exports import Export, Spec
+from exporter.core.exports import Export
 from exporter.service.exports import ExportService
-from exporter.store.base import ExportStore, Idempotency, Quota
+from exporter.store.base import ExportStore
 from exporter.store.redis import calls
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.async_connection import AsyncConnection
@@ -79,22 +79,12 @@ def run_blocking(request: Request, call: Call[T]) -> T:
 def show_call(request: Request, export_id: str) -> Call[Export | None]:
     """Returns the call for `ExportStore.show`."""
     store = service_of(request).store
-    if _is_beside_keys(store, request):
+    if is_beside_keys(store, request):
         return store.show_call(export_id)
     return Call((), lambda _: store.show(export_id))
 
 
-def create_call(
-    request: Request, spec: Spec, idempotency: Idempotency | None, quota: Quota
-) -> Call[Export]:
-    """Returns the call for `ExportStore.create`."""
-    store = service_of(request).store
-    if _is_beside_keys(store, request):
-        return store.create_call(spec, idempotency, quota)
-    return Call((), lambda _: store.create(spec, idempotency, quota))
-
-
-def _is_beside_keys(store: ExportStore, request: Request) -> TypeGuard[RedisStore]:
+def is_beside_keys(store: ExportStore, request: Request) -> TypeGuard[RedisStore]:
     """True if the app's connection to Redis reaches the records.
 
     Only tests have another store: the one in memory, which answers at once.

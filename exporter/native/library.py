@@ -14,6 +14,8 @@ PATH = Path(__file__).with_name("kernel.library")
 """Where the build puts the library; not named .so, so that nothing takes it for a module."""
 VARIABLE = "EXPORTER_NATIVE"
 """Environment variable that turns the library off with the value 0."""
+OFF = f"{VARIABLE}=0 turns it off"
+"""Reason that `find` returns if the variable turns the library off."""
 
 _Size = ctypes.c_size_t
 _Number = ctypes.c_uint32
@@ -131,7 +133,7 @@ def load(path: Path = PATH) -> ctypes.CDLL:
 def find() -> tuple[ctypes.CDLL | None, str]:
     """Returns the library, or None if it cannot be used, and the reason."""
     if os.environ.get(VARIABLE) == "0":
-        return None, f"{VARIABLE}=0 turns it off"
+        return None, OFF
     try:
         return load(), ""
     except OSError as error:

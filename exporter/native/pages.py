@@ -101,7 +101,7 @@ class Rows(Sequence[Row]):
         cut = self.page.cut
         if not cut.digests:
             return None
-        found = array("Q", ctypes.string_at(cut.digests, 8 * cut.row_count))
+        found = array("Q", ctypes.string_at(cut.digests, 8 * cut.row_count)).tolist()
         if len(self.spans) == 1 and len(self.spans[0]) == len(found):
             return found
         return [found[number] for span in self.spans for number in span]

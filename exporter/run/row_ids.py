@@ -52,7 +52,7 @@ class RecentIds:
         self.repeated = repeated
         """Number of rows in a row, up to the latest, whose ids were among the recent ids."""
         self._order = unpack(stored)
-        self._known = set(self._order)
+        self._known: set[Digest | None] = set(self._order)
 
     def without_repeated(
         self, rows: Sequence[Row], ids: Sequence[Digest | None]
@@ -62,15 +62,16 @@ class RecentIds:
         Rows without an id are always returned, with a hash of the row. Raises SourceUntrue if more
         rows in a row were repeated than ids are remembered: no row of the list is then new.
         """
-        known = self._known
-        page = set(ids)
-        if len(page) == len(ids) and None not in page and known.isdisjoint(page):
+        before, known = len(self._known), self._known
+        known.update(ids)
+        if len(known) == before + len(ids) and None not in known:
             # The usual case, at a tenth of the time: every row is new.
             digests = cast("Sequence[Digest]", ids)
-            self._remember(digests)
+            self._append(digests)
             if digests:
                 self.repeated = 0
             return rows, digests
+        self._known = known = set(self._order)
         kept: list[int] = []
         kept_ids: list[Digest] = []
         for place, digest in enumerate(ids):
@@ -81,7 +82,8 @@ class RecentIds:
                 self.repeated += 1
                 continue
             else:
-                self._remember((digest,))
+                known.add(digest)
+                self._append((digest,))
                 kept.append(place)
                 kept_ids.append(digest)
             self.repeated = 0
@@ -94,10 +96,9 @@ class RecentIds:
     def stored(self) -> str:
         return pack(self._order)
 
-    def _remember(self, new: Sequence[Digest]) -> None:
-        """Remembers ids that are not known, and forgets those of the oldest rows for them."""
+    def _append(self, new: Sequence[Digest]) -> None:
+        """Appends ids, which are already known, and forgets those of the oldest rows for them."""
         self._order.extend(new)
-        self._known.update(new)
         oldest = self._order[:-DUPLICATE_WINDOW_ROWS]
         del self._order[: len(oldest)]
         self._known.difference_update(oldest)

@@ -29,6 +29,7 @@ from exporter.settings import Settings
 from exporter.sources.hirebase import HirebaseConfig
 from exporter.storage.memory import MemoryStorage
 from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.async_connection import AsyncConnection
 from exporter.store.redis.store import RedisStore
 from tests.integration.api_server import CREATED, LEASE, POLLED, PUBLIC_URL, captured_logs
 
@@ -199,6 +200,7 @@ def test_what_is_refused_is_refused_as_the_framework_refuses_it(
     api: Quick, method: str, path: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
+    create(api, "native")  # the service has read the caller's key before
     fixed = {"X-Request-Id": "r-1", **options.get("headers", {})}
 
     def ask() -> httpx.Response:
@@ -234,6 +236,80 @@ def test_nobody_sees_anothers_export_and_a_revoked_key_sees_nothing(
 
     # Then
     assert (mine, theirs, revoked) == (200, 404, [401, 401])
+
+
+@pytest.fixture
+def trips(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was sent to Redis by the event loop, in the order of the round trips."""
+    sent: list[object] = []
+    real = AsyncConnection.execute
+
+    async def execute(self: AsyncConnection, *commands: Any) -> list[Any]:
+        sent.append(commands)
+        return await real(self, *commands)
+
+    monkeypatch.setattr(AsyncConnection, "execute", execute)
+    return sent
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_creation_takes_one_round_trip_once_the_key_is_known(
+    api: Quick, surface: str, trips: list[object]
+) -> None:
+    # Given
+    create(api, surface)
+    trips.clear()
+
+    # When
+    created = create(api, surface)
+
+    # Then
+    assert created.status_code == 202
+    assert len(trips) == 1
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_a_creation_obeys_the_key_as_it_is_now_not_as_it_was_read_last(
+    api: Quick, surface: str
+) -> None:
+    # Given
+    created = create(api, surface)
+    (key,) = (one for one in api.keys.list() if one.user_id == "ann")
+
+    # When
+    api.keys.set(key.id, features=["search"])
+    narrowed = create(api, surface)
+    api.keys.set(key.id, features=None, limits={"create_rate": Rate(1, 60)})
+    limited = [create(api, surface).status_code for _ in range(2)]
+    api.keys.set(key.id, limits={"create_rate": None})
+    assert isinstance(api.engine.store, RedisStore)
+    api.engine.store.client.hset(f"{{exporter}}:account:{key.id}", "left", "0")
+    metered = create(api, surface)
+    api.keys.revoke(key.id)
+    revoked = create(api, surface)
+
+    # Then
+    assert (created.status_code, narrowed.status_code, limited) == (202, 403, [429, 429])
+    # Only a metered export without a limit asks the source for its number of rows: nobody answers.
+    assert metered.status_code == 503
+    assert revoked.status_code == 401
+    assert api.engine.store.counters()["exports_created"] == 1
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+def test_wrong_requests_are_counted_like_others_and_refused_for_their_number_first(
+    api: Quick, surface: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    few = api.engine.settings.model_copy(update={"create_rate": Rate(2, 60)})
+    monkeypatch.setattr(api.engine, "settings", few)
+    path, _ = CREATED[surface]
+
+    # When
+    answers = [create(api, surface), *(api.http.post(path, json={}) for _ in range(2))]
+
+    # Then
+    assert [answer.status_code for answer in answers] == [202, 422, 429]
 
 
 @pytest.mark.parametrize("surface", SURFACES)

@@ -17,10 +17,11 @@ from exporter.local import ports
 from exporter.local.redis import RedisServer
 from exporter.store.base import NO_QUOTA, Idempotency, KeyReused
 from exporter.store.redis import calls
+from exporter.store.redis.admissions import Admission
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.async_connection import AsyncConnection
 from exporter.store.redis.calls import Call, both
-from exporter.store.redis.rate_limits import RateLimits
+from exporter.store.redis.rate_limits import Count, RateLimits, Window
 from exporter.store.redis.store import RedisStore
 from tests.contract.store.given import spec
 
@@ -296,6 +297,26 @@ def test_an_export_is_created_once_without_a_thread_also_when_no_script_is_loade
     assert store.counters()["exports_created"] == 1
     with pytest.raises(KeyReused):
         awaited(client, store.create_call(spec("e"), Idempotency("k", "g"), NO_QUOTA))
+
+
+def test_a_creation_whose_answer_was_lost_is_not_refused_for_its_own_count(
+    client: redis.Redis,
+) -> None:
+    # Given
+    store, rate = RedisStore(client), Rate(1, 60)
+    windows: list[Window] = []
+    call = store.create_call(
+        spec("e"), None, NO_QUOTA, Admission(counts=[Count("n", rate, windows.append)])
+    )
+
+    # When
+    first, again = awaited(client, call), awaited(client, call)
+
+    # Then
+    assert first == again
+    assert [(window.allowed, window.remaining) for window in windows] == [(True, 0), (True, 0)]
+    assert not RateLimits(client).acquire("n", rate).allowed
+    assert store.counters()["exports_created"] == 1
 
 
 def test_a_revoked_key_is_gone_with_the_next_question(client: redis.Redis) -> None:

@@ -130,6 +130,8 @@ def test_an_invalid_duration_is_named_with_its_variable(
         ("EXPORTER_WEBHOOK_ALLOW_PRIVATE", "10.0.0.0/8,lan", r"EXPORTER_WEBHOOK_ALLOW.*'lan'"),
         ("EXPORTER_WEBHOOK_ALLOW_PRIVATE", "10.0.0.1/8", r"EXPORTER_WEBHOOK_ALLOW.*host bits"),
         ("EXPORTER_WEBHOOK_TIMEOUT", "5m", r"EXPORTER_WEBHOOK_TIMEOUT is over 60s"),
+        ("EXPORTER_NATIVE", "false", r"EXPORTER_NATIVE: 'false' is neither 0 nor 1: write 0 to"),
+        ("EXPORTER_NATIVE", "2", r"EXPORTER_NATIVE: '2' is neither 0 nor 1: write 0 to"),
         ("EXPORTER_WEBHOOK_CONCURRENCY", "1", r"EXPORTER_WEBHOOK_CONCURRENCY: .*equal to 2"),
     ],
 )

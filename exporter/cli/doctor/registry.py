@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from exporter.cli.doctor import process_checks, redis_checks, source_checks, storage_checks
+from exporter.cli.doctor import (
+    library_checks,
+    process_checks,
+    redis_checks,
+    source_checks,
+    storage_checks,
+)
 from exporter.cli.doctor.checks import Check
+from exporter.native.library import VARIABLE
 from exporter.settings import Settings
 
 _REDIS = ("EXPORTER_REDIS_URL",)
@@ -21,6 +28,7 @@ _S3 = (
 _LINK = ("EXPORTER_S3_PUBLIC_ENDPOINT_URL", *_S3)
 
 CHECKS: Sequence[Check] = (
+    Check("library", library_checks.is_used, variables=[VARIABLE]),
     Check("redis", redis_checks.connection, variables=_REDIS),
     Check("redis writes", redis_checks.writes, needs=["redis"], variables=_REDIS),
     Check("redis records", redis_checks.has_records, needs=["redis"], variables=_PROCESSES),

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import redis
@@ -25,6 +25,8 @@ from exporter.store.redis.keys import DEFAULT, KeyNames
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
+MAX_KNOWN_KEYS = 1024
+"""Keys that a process remembers."""
 SCOPES = ("read", "write")
 """Scopes of a key: `read` allows polling and listing, `write` creating and canceling."""
 
@@ -47,6 +49,20 @@ class ApiKey(msgspec.Struct, frozen=True):
         return "read" in self.scopes
 
 
+class KeyChanged(Exception):
+    """The API key of a request was changed or revoked since it was read."""
+
+
+class KnownKey(NamedTuple):
+    """An API key as this process has read it last."""
+
+    key: ApiKey
+    digest: str
+    value: bytes
+    """The record of the key."""
+    metered: bool
+
+
 class KeyRing:
     """Stores all API keys of an installation.
 
@@ -59,6 +75,7 @@ class KeyRing:
         """The Redis client of the keys; their credit accounts and rate limits use it too."""
         self._names = names
         self._index = names("keys")
+        self._known: dict[str, KnownKey] = {}
 
     def create(
         self,
@@ -101,6 +118,14 @@ class KeyRing:
     def find_call(self, secret: str) -> Call[ApiKey | None]:
         """Returns the call that `find` makes."""
         return self._read_call([_digest(secret)]).then(lambda found: found[0] if found else None)
+
+    def known(self, secret: str) -> KnownKey | None:
+        """Returns the key with that secret as it was read last, without asking Redis.
+
+        It may have changed: only what Redis does on the condition that the key is still the same
+        may rely on it. Returns None if the key is not remembered.
+        """
+        return self._known.get(_digest(secret))
 
     def list(self) -> Sequence[ApiKey]:
         """Returns all keys that are not revoked, oldest first."""
@@ -187,15 +212,22 @@ class KeyRing:
             for digest, value, metered in zip(digests, replies[::2], replies[1::2], strict=True):
                 try:
                     if value:
-                        found.append(_decoded(value, bool(metered)))
+                        key = _decoded(value, bool(metered))
+                        found.append(key)
+                        self._remember(KnownKey(key, digest, value, bool(metered)))
                 except Exception as error:  # noqa: BLE001 - whatever is wrong with one key
                     log.warning("key.unreadable", key_id=_id(digest), reason=repr(error))
             return found
 
         return Call(commands, read)
 
+    def _remember(self, key: KnownKey) -> None:
+        if len(self._known) >= MAX_KNOWN_KEYS:
+            self._known.clear()
+        self._known[key.digest] = key
 
-@lru_cache(maxsize=1024)
+
+@lru_cache(maxsize=MAX_KNOWN_KEYS)
 def _decoded(value: bytes, metered: bool) -> ApiKey:
     # The cache is keyed by the bytes that Redis has just returned, so an entry is never stale.
     key = msgspec.json.decode(value, type=ApiKey)

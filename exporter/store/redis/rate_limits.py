@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import NamedTuple
 
 import redis
 
@@ -33,6 +36,32 @@ class Window:
     """Seconds until a request is allowed; 0.0 if this request was allowed."""
 
 
+class Count(NamedTuple):
+    """A request to be counted for a name."""
+
+    name: str
+    rate: Rate
+    check: Callable[[Window], None]
+    """Gets the state of the window; raises an exception if the request must be refused."""
+
+
+def window_micros(rate: Rate) -> int:
+    """Returns the length of the window of a rate in microseconds."""
+    return math.ceil(rate.seconds * 1_000_000)
+
+
+def read(rate: Rate, answer: tuple[int, int, bytes, bytes]) -> Window:
+    """Returns the state of a window from the answer of the script."""
+    allowed, counted, now, leaves = answer
+    return Window(
+        allowed=bool(allowed),
+        limit=rate.requests,
+        remaining=rate.requests - counted,
+        resets_at=records.moment(leaves),
+        retry_after=0.0 if allowed else (int(leaves) - int(now)) / 1_000_000,
+    )
+
+
 class RateLimits:
     """Sliding-window rate limits that all processes with the same Redis share.
 
@@ -43,7 +72,7 @@ class RateLimits:
 
     def __init__(self, client: redis.Redis, names: KeyNames = DEFAULT) -> None:
         self._client, self._names = client, names
-        self._acquire = script_loader.load_standalone(client, "acquire")
+        self._acquire = script_loader.load_standalone(client, "window", "acquire")
 
     def acquire(self, name: str, rate: Rate) -> Window:
         """Counts one request for a name, unless the window is full; returns the window's state."""
@@ -51,17 +80,6 @@ class RateLimits:
 
     def acquire_call(self, name: str, rate: Rate) -> Call[Window]:
         """Returns the call that `acquire` makes."""
-
-        def read(answer: tuple[int, int, bytes, bytes]) -> Window:
-            allowed, counted, now, leaves = answer
-            return Window(
-                allowed=bool(allowed),
-                limit=rate.requests,
-                remaining=rate.requests - counted,
-                resets_at=records.moment(leaves),
-                retry_after=0.0 if allowed else (int(leaves) - int(now)) / 1_000_000,
-            )
-
-        window = math.ceil(rate.seconds * 1_000_000)
         key = self._names("rate", name)
-        return self._acquire.call(rate.requests, window, keys=[key]).then(read)
+        call = self._acquire.call(rate.requests, window_micros(rate), keys=[key])
+        return call.then(partial(read, rate))

@@ -33,20 +33,23 @@ class Script:
         return Call((command,), itemgetter(0), (self._text,))
 
 
-def load(client: redis.Redis, names: KeyNames, name: str, package: str = __package__) -> Script:
+def load(
+    client: redis.Redis, names: KeyNames, name: str, package: str = __package__, *parts: str
+) -> Script:
     """Returns the Lua script `name` in the folder `scripts` of a package.
 
-    It is preceded by this package's `common.lua`, and by that of another package. Redis is not
-    contacted before the script is called.
+    It is preceded by this package's `common.lua`, by that of another package, and by the further
+    `parts` of the package. Redis is not contacted before the script is called.
     """
     commons = dict.fromkeys((__package__, package))
-    text = "".join(read(one, "common") for one in commons) + read(package, name)
+    text = "".join(read(one, "common") for one in commons)
+    text += "".join(read(package, one) for one in (*parts, name))
     return Script(client, text, names.root)
 
 
-def load_standalone(client: redis.Redis, name: str) -> Script:
-    """Returns the Lua script `name` alone, for scripts whose keys the caller gives."""
-    return Script(client, read(__package__, name))
+def load_standalone(client: redis.Redis, *parts: str) -> Script:
+    """Returns the Lua script of these parts alone, for scripts whose keys the caller gives."""
+    return Script(client, "".join(read(__package__, one) for one in parts))
 
 
 def read(package: str, name: str) -> str:

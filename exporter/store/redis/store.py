@@ -41,13 +41,13 @@ from exporter.store.base import (
     weights,
 )
 from exporter.store.redis import calls, durability, errors, records, schema, script_loader
+from exporter.store.redis.admissions import UNCONDITIONAL, Admission
 from exporter.store.redis.calls import Call
 from exporter.store.redis.keys import DEFAULT, KeyNames
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 _SCRIPTS = (
-    "create",
     "claim",
     "set_aside",
     "renew",
@@ -91,6 +91,7 @@ class RedisStore:
     def __init__(self, client: redis.Redis, names: KeyNames = DEFAULT) -> None:
         self.client, self.names = client, names
         self._scripts = {name: script_loader.load(client, names, name) for name in _SCRIPTS}
+        self._create = script_loader.load(client, names, "create", __package__, "window")
 
     @classmethod
     def connect(cls, url: str, names: KeyNames = DEFAULT, *, patient: bool = True) -> Self:
@@ -131,9 +132,16 @@ class RedisStore:
         return calls.run(self.client, self.create_call(spec, idempotency, quota))
 
     def create_call(
-        self, spec: Spec, idempotency: Idempotency | None, quota: Quota
+        self,
+        spec: Spec,
+        idempotency: Idempotency | None,
+        quota: Quota,
+        admission: Admission = UNCONDITIONAL,
     ) -> Call[Export]:
-        """Returns the call that `create` makes."""
+        """Returns the call that `create` makes, on condition of an admission.
+
+        Without that admission nothing is recorded, and the errors of `Admission.check` are raised.
+        """
         check_create(spec)
         marks: tuple[str | int, ...] = ("", "", 0)
         if idempotency is not None:
@@ -154,10 +162,12 @@ class RedisStore:
             quota.kept,
             quota.stored_bytes,
             int(idempotency is not None and idempotency.until_ended),
+            *admission.arguments(),
         )
 
         def read(answer: Sequence[Any]) -> Export:
-            outcome, *fields = answer
+            windows, outcome, *fields = answer
+            admission.check(windows, outcome)
             if idempotency is not None and outcome == b"reused":
                 raise KeyReused(idempotency.key)
             if idempotency is not None and outcome == b"spent":
@@ -172,7 +182,7 @@ class RedisStore:
             found, found_id = fields
             return records.show(found, found_id.decode())
 
-        return self._scripts["create"].call(*_safe(arguments)).then(read)
+        return self._create.call(*_safe(arguments)).then(read)
 
     def get(self, export_id: str) -> Export | None:
         with errors.translate_errors():

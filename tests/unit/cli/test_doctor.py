@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -11,10 +12,11 @@ from collections.abc import Sequence
 import pytest
 from rich.console import Console
 
-from exporter.cli.doctor import report
+from exporter.cli.doctor import library_checks, registry, report
 from exporter.cli.doctor.checks import Check, Finding, Problem, Status
 from exporter.cli.doctor.examination import examine
 from exporter.errors import ConfigurationError
+from exporter.native import library
 from exporter.settings import Settings
 
 
@@ -148,3 +150,44 @@ def test_programs_get_the_same_in_json() -> None:
         "remedy": "correct it",
     }
     assert json.loads(report.as_json(FOUND[:1]))["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("native", "reason", "found"),
+    [
+        (object(), "", Finding("library", Status.OK, "the compiled library reads and writes rows")),
+        (
+            None,
+            "no C compiler",
+            Finding(
+                "library",
+                Status.WARN,
+                f"Python code reads and writes rows, {library_checks.COST}: no C compiler",
+                None,
+                f"install gcc, then run {sys.executable} -m exporter.native.build",
+            ),
+        ),
+        (
+            None,
+            library.OFF,
+            Finding(
+                "library",
+                Status.WARN,
+                f"Python code reads and writes rows, {library_checks.COST}: {library.OFF}",
+                "EXPORTER_NATIVE",
+                "unset it",
+            ),
+        ),
+    ],
+    ids=["compiled", "not compiled", "turned off"],
+)
+def test_the_path_of_rows_is_named_with_its_cost_and_remedy(
+    native: object, reason: str, found: Finding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    monkeypatch.setattr(library, "find", lambda: (native, reason))
+    # When
+    (own,) = examine([one for one in registry.CHECKS if one.name == "library"], Settings())
+    # Then
+    assert own == found
+    assert report.is_green([own])

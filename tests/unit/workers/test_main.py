@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from unittest.mock import Mock, call
 
 import pytest
 from structlog.testing import capture_logs
 
+from exporter.native import library
 from workers import __main__ as main
 from workers import draining
 from workers.app import app
@@ -29,3 +31,23 @@ def test_a_worker_that_ends_unasked_does_not_end_with_zero(
     # Then
     assert bool(logged) != is_asked
     assert status == (os.EX_OK if is_asked else os.EX_SOFTWARE)
+
+
+@pytest.mark.parametrize(
+    ("native", "reason", "logged"),
+    [
+        (object(), "", call.info("library.used")),
+        (None, "why", call.warning("library.unused", reason="why")),
+    ],
+    ids=["compiled", "not compiled"],
+)
+def test_a_worker_logs_which_code_reads_and_writes_its_rows(
+    native: object, reason: str, logged: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given
+    monkeypatch.setattr(library, "find", lambda: (native, reason))
+    monkeypatch.setattr(main, "log", log := Mock())
+    # When
+    main._report_library()
+    # Then
+    assert log.mock_calls == [logged]

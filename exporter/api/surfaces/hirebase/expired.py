@@ -9,7 +9,7 @@ from fastapi import Query, Request
 from pydantic import AfterValidator, ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import creating, turns, webhook_fields
+from exporter.api import admission, creating, turns, webhook_fields
 from exporter.api.bodies import TheBody
 from exporter.api.openapi import bounds
 from exporter.api.state import service_of
@@ -79,12 +79,13 @@ def expired_jobs(
     return searches.json_response(listing.body)
 
 
+@admission.admitted
 async def export_expired(request: Request, body: TheBody) -> Response:
     """Records an export of the ids of expired postings and responds at once. Free.
 
     Each line of the file is `{"_id": …}`. Unknown fields of the request are rejected.
     """
-    caller = await usage.create_writer(request)
+    caller = usage.create_writer(request)
     asked = await creating.parse_body(
         request,
         body,

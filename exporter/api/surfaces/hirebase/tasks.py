@@ -16,7 +16,16 @@ from fastapi import Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import creating, errors, headers, idempotency, refusal, responses, webhook_fields
+from exporter.api import (
+    admission,
+    creating,
+    errors,
+    headers,
+    idempotency,
+    refusal,
+    responses,
+    webhook_fields,
+)
 from exporter.api.bodies import TheBody
 from exporter.api.openapi import bounds
 from exporter.api.state import service_of
@@ -62,13 +71,14 @@ class TaskRequest(webhook_fields.WebhookFields):
     )
 
 
+@admission.admitted
 async def create(request: Request, body: TheBody) -> Response:
     """Records an export and responds at once with its task.
 
     The status is 202, because the work is only accepted. The vendor documents no status here; its
     official client accepts 200 and 202.
     """
-    caller = await usage.create_writer(request)
+    caller = usage.create_writer(request)
     asked = await creating.parse_body(
         request, body, TaskRequest, lambda fields: _find_problems(request, caller, fields)
     )

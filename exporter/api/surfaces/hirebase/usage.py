@@ -20,9 +20,9 @@ import structlog
 from fastapi import Request
 from starlette.responses import Response
 
-from exporter.api import auth, deeds, headers, responses
+from exporter.api import admission, auth, deeds, headers, responses
 from exporter.api.refusal import Refusal
-from exporter.api.state import credits_of, limits_of, run, run_blocking, service_of
+from exporter.api.state import credits_of, limits_of, run_blocking, service_of
 from exporter.api.surface import Answer, Header, Operation
 from exporter.core import plans
 from exporter.core.limits import CREATE_RATE, HIREBASE_RATE, Limit
@@ -30,8 +30,7 @@ from exporter.core.plans import Balance
 from exporter.core.rates import Rate
 from exporter.errors import StoreUnavailable
 from exporter.store.redis.api_keys import ApiKey
-from exporter.store.redis.calls import Call
-from exporter.store.redis.rate_limits import Window
+from exporter.store.redis.rate_limits import Count, Window
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 Found = TypeVar("Found")
@@ -80,7 +79,7 @@ def reader(request: Request, deed: Limit[Rate] | None = None) -> ApiKey:
     Refusal 429 over the rate limit of the contract, and LimitReached over that of `deed`.
     """
     caller = auth.reader(request)
-    run_blocking(request, _count_call(request, caller))
+    _count(request, caller)
     if deed is not None:
         deeds.count(request, caller, deed)
     return caller
@@ -92,24 +91,31 @@ def writer(request: Request, deed: Limit[Rate]) -> ApiKey:
     The headers and errors are those of `reader`.
     """
     caller = auth.writer(request)
-    run_blocking(request, _count_call(request, caller))
+    _count(request, caller)
     deeds.count(request, caller, deed)
     return caller
 
 
-async def create_writer(request: Request) -> ApiKey:
-    """Does for a coroutine what `writer` does for a request that creates an export.
+def create_writer(request: Request) -> ApiKey:
+    """Does for a request that creates an export what `writer` does; counting is postponed.
 
-    `auth.identify` must have been called before.
+    Only for handlers that `admission.admitted` wraps.
     """
     caller = auth.writer(request)
-    await run(request, _count_call(request, caller))
-    await run(request, deeds.count_call(request, caller, CREATE_RATE))
+    admission.count(request, _count_of(request, caller))
+    admission.count(request, deeds.count_of(request, caller, CREATE_RATE))
     return caller
 
 
-def _count_call(request: Request, caller: ApiKey) -> Call[None]:
-    """Returns the call that counts the request for this contract."""
+def _count(request: Request, caller: ApiKey) -> None:
+    """Counts the request for this contract."""
+    counted = _count_of(request, caller)
+    call = limits_of(request).acquire_call(counted.name, counted.rate)
+    run_blocking(request, call.then(counted.check))
+
+
+def _count_of(request: Request, caller: ApiKey) -> Count:
+    """Returns what `_count` counts."""
     rate = service_of(request).bound(HIREBASE_RATE, caller.plan)
 
     def check(window: Window) -> None:
@@ -123,7 +129,7 @@ def _count_call(request: Request, caller: ApiKey) -> Call[None]:
                 429, "rate_limited", "Rate limit exceeded", headers={"Retry-After": str(wait)}
             )
 
-    return limits_of(request).acquire_call(f"hirebase:{caller.id}", rate).then(check)
+    return Count(f"hirebase:{caller.id}", rate, check)
 
 
 def check_balance(request: Request, caller: ApiKey, records: int) -> None:

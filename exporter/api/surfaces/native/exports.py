@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from exporter.api import (
+    admission,
     auth,
     creating,
     deeds,
@@ -24,7 +25,7 @@ from exporter.api import (
 )
 from exporter.api.bodies import TheBody
 from exporter.api.openapi import bounds
-from exporter.api.state import run, service_of
+from exporter.api.state import service_of
 from exporter.api.surface import Answer, Body, Operation
 from exporter.api.surfaces.native import views
 from exporter.api.surfaces.native.views import Export
@@ -88,15 +89,16 @@ class ExportRequest(webhook_fields.WebhookFields):
     )
 
 
+@admission.admitted
 async def create(request: Request, body: TheBody) -> Response:
     """Records an export and responds at once; workers then make the file."""
     caller = auth.writer(request)
-    await run(request, deeds.count_call(request, caller, limits.CREATE_RATE))
+    admission.count(request, deeds.count_of(request, caller, limits.CREATE_RATE))
     asked = await creating.parse_body(
         request, body, ExportRequest, lambda fields: _find_problems(request, caller, fields)
     )
     if service_of(request).sources.feature(asked.source, asked.query) == "pipeline":
-        await run(request, deeds.count_call(request, caller, limits.PIPELINE_RATE))
+        admission.count(request, deeds.count_of(request, caller, limits.PIPELINE_RATE))
     new = NewExport(
         user_id=caller.user_id,
         surface="native",

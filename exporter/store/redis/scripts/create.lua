@@ -1,21 +1,70 @@
 -- create(id, user, level, spec, key or '', fingerprint, remember in ms, payer or '', reserved,
 --        concurrency, hook_events or '', max_queued, max_kept, max_bytes,
---        until_ended '1' or '0')
---   -> {outcome, all fields, id}
+--        until_ended '1' or '0', digest of the caller's key or '', its value, metered '1' or '0',
+--        {name, requests, window} of each rate limit in which the request is counted)
+--   -> {windows, outcome, all fields, id}
 --
 -- The outcome is 'created'; 'replayed' with the record that the idempotency key created before;
 -- 'reused' (key used with another fingerprint) or 'spent' (the key's export is deleted or expired),
 -- both without fields; 'short', with the payer's remaining credits instead of fields; 'queued',
 -- 'kept' or 'bytes', with the count by which the user would exceed that limit (0: no limit); or
 -- 'full' if Redis has only the memory left that running exports need. A second call with the same
--- id changes nothing and returns the record. With until_ended '1', a key whose export has ended or
+-- id creates nothing and returns the record. With until_ended '1', a key whose export has ended or
 -- is deleted creates another export.
+--
+-- Before all of this, the outcome is 'changed' if the caller's API key is not stored with that
+-- value, or is metered if it should not be or the reverse: nothing is done. Otherwise the request is
+-- counted; `windows` are the answers of `acquire` for the rate limits. The outcome is 'limited' if
+-- the last of them is full; the request is not counted in it and in the rate limits after it. A
+-- second call with the same id is allowed in any case, so that its caller learns of the export.
 local id, user, level, spec = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local key, fingerprint, remember = ARGV[5], ARGV[6], ARGV[7]
 local payer, reserved, concurrency = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[10])
 local hook_events = ARGV[11]
 local max_queued, max_kept, max_bytes = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 local until_ended = ARGV[15] == '1'
+local caller, caller_value, metered = ARGV[16], ARGV[17], tonumber(ARGV[18])
+local is_new = redis.call('EXISTS', record(id)) == 0
+
+if is_new and caller and caller ~= ''
+  and (redis.call('GET', PREFIX .. 'key:' .. caller) ~= caller_value
+    or redis.call('HEXISTS', account(string.sub(caller, 1, 12)), 'left') ~= metered) then
+  return {{}, 'changed'}
+end
+
+-- Returns the used share of Redis's maxmemory; 0 without a maximum, nil if Redis refuses INFO.
+local function used_share()
+  local info = redis.pcall('INFO', 'memory')
+  local used = type(info) == 'string' and tonumber(string.match(info, 'used_memory:(%d+)'))
+  local most = used and tonumber(string.match(info, 'maxmemory:(%d+)'))
+  return most and (most > 0 and used / most or 0)
+end
+
+local share
+if is_new then
+  share = used_share()
+  if not share then
+    -- A full Redis refuses this write, because it is the first. Removals of `acquire` are not.
+    count('exports_created', 0)
+  end
+end
+local windows = {}
+
+local function answer(...)
+  return {windows, ...}
+end
+
+for place = 19, #ARGV, 3 do
+  local window = acquire(PREFIX .. 'rate:' .. ARGV[place], tonumber(ARGV[place + 1]),
+    tonumber(ARGV[place + 2]))
+  table.insert(windows, window)
+  if window[1] == 0 then
+    if is_new then
+      return answer('limited')
+    end
+    window[1] = 1
+  end
+end
 
 if key ~= '' then
   key = PREFIX .. 'idempotency:' .. key
@@ -23,7 +72,7 @@ if key ~= '' then
   if known then
     local before, first = string.match(known, '^(%S+) (.*)$')
     if before ~= fingerprint then
-      return {'reused'}
+      return answer('reused')
     end
     if first ~= id then
       local fields = redis.call('HMGET', record(first), 'state', 'deleted')
@@ -31,22 +80,13 @@ if key ~= '' then
       local ended = gone or (fields[1] ~= 'queued' and fields[1] ~= 'processing')
       if not (ended and until_ended) then
         if gone then
-          return {'spent'}
+          return answer('spent')
         end
         count('exports_replayed')
-        return {'replayed', redis.call('HGETALL', record(first)), first}
+        return answer('replayed', redis.call('HGETALL', record(first)), first)
       end
     end
   end
-end
-
--- True if Redis has used more than FULL_SHARE of its maxmemory. A Redis that refuses INFO counts as
--- not full.
-local function is_full()
-  local info = redis.pcall('INFO', 'memory')
-  local used = type(info) == 'string' and tonumber(string.match(info, 'used_memory:(%d+)'))
-  local most = used and tonumber(string.match(info, 'maxmemory:(%d+)')) or 0
-  return most > 0 and used > FULL_SHARE * most
 end
 
 -- Corrects the counts of exports that a worker of a version without these counts has ended.
@@ -83,9 +123,9 @@ local function exceeded()
   end
 end
 
-if redis.call('EXISTS', record(id)) == 0 then
-  if is_full() then
-    return {'full'}
+if is_new then
+  if share and share > FULL_SHARE then
+    return answer('full')
   end
   local time = now()
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', stored(user), '-inf', int(time),
@@ -96,7 +136,7 @@ if redis.call('EXISTS', record(id)) == 0 then
     forget_ended(time)
     local limit, amount = exceeded()
     if limit then
-      return {limit, int(amount)}
+      return answer(limit, int(amount))
     end
   end
   if payer ~= '' then
@@ -104,7 +144,7 @@ if redis.call('EXISTS', record(id)) == 0 then
     if not left then
       reserved = 0
     elseif left < reserved then
-      return {'short', int(left)}
+      return answer('short', int(left))
     elseif reserved > 0 then
       redis.call('HINCRBY', account(payer), 'left', -reserved)
       redis.call('HINCRBY', account(payer), 'reserved', reserved)
@@ -145,4 +185,4 @@ if redis.call('EXISTS', record(id)) == 0 then
   enqueue_and_wake(level, user, id, time)
   emit(id, 'export.queued', time)
 end
-return {'created', redis.call('HGETALL', record(id)), id}
+return answer('created', redis.call('HGETALL', record(id)), id)
