@@ -84,7 +84,8 @@ async def create(
             return await to_thread.run_sync(create_in_thread)
     mark = idempotency.read_key(request, asked)
     wrong = webhook_fields.read_webhook(request, caller.user_id, asked).wrong
-    spec = service.draft(msgspec.structs.replace(new, wrong=wrong), caller.plan)
+    whole = msgspec.structs.replace(new, wrong=wrong) if wrong else new
+    spec = service.draft(whole, caller.plan)
     quota = service.quota(caller.plan)
     if is_beside_keys(service.store, request):
         call = service.store.create_call(spec, mark, quota, admission.take(request))

@@ -60,12 +60,17 @@ class RequestedWebhook(NamedTuple):
     """The problems of the webhook fields."""
 
 
+_NO_WEBHOOK = RequestedWebhook(None, ())
+
+
 def read_webhook(request: Request, user_id: str, asked: WebhookFields) -> RequestedWebhook:
     """Validates the webhook fields of a request.
 
     Wrong fields are returned, not raised. No endpoint is stored until `record` is called.
     """
     url, events = asked.webhook_url, asked.webhook_events
+    if url is None and events is None:
+        return _NO_WEBHOOK
     found: list[FieldProblem] = []
     subscribed = event_names.DEFAULT_EXPORT_EVENTS
     if events is not None:

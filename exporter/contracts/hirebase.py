@@ -245,9 +245,8 @@ class JobSearch(Strict):
         """
         echoed: dict[str, Any] = dict.fromkeys(_ECHOED)
         for name, value in vars(self).items():
-            key = _ECHO_KEYS.get(name)
-            if key is not None and value is not None:
-                echoed[key] = _echoed(value)
+            if value is not None and name in _ECHO_KEYS:
+                echoed[_ECHO_KEYS[name]] = _echoed(value)
         return echoed
 
     def canonical(self, now: datetime) -> dict[str, Any]:

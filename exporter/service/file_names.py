@@ -11,6 +11,7 @@ from exporter.core import limits
 MAX_BYTES = limits.FILE_NAME_BYTES.default
 _REFUSED = frozenset('/\\:*?"<>|')
 """Characters that no file name has on some system."""
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 _ID_CHARS = 8
 
 
@@ -23,8 +24,8 @@ def default(stem: str, created_at: datetime, export_id: str) -> str:
     >>> default("board", datetime(2026, 3, 2, tzinfo=UTC), "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11")
     'board-jobs-2026-03-02-0b8c2c4e'
     """
-    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", stem)
-    return f"{safe}-jobs-{created_at:%Y-%m-%d}-{export_id[:_ID_CHARS]}"
+    safe = _UNSAFE.sub("-", stem)
+    return f"{safe}-jobs-{created_at.date().isoformat()}-{export_id[:_ID_CHARS]}"
 
 
 def extended(name: str, extension: str) -> str:

@@ -27,7 +27,7 @@ def clean(text: str) -> str:
     >>> clean("caf\u00e9 \ud83e")
     'café \\ud83e'
     """
-    return text.encode("utf-8", "backslashreplace").decode()
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _clean(value: Any) -> Any:
