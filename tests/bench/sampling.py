@@ -55,6 +55,7 @@ class Samples:
         self.own = 0.0
         """Seconds of CPU that the looks themselves took."""
         self._clocks: dict[int, float] = {}
+        self._busy: dict[int, str] = {}
         self._at = time.monotonic()
 
     def take(self, main: int, own: int) -> None:
@@ -65,6 +66,10 @@ class Samples:
             if thread == own:
                 continue
             group = _group(frame)
+            if group == REST and thread != main:
+                # A kept thread that waits by now: it was done with what it did before.
+                group = self._busy.get(thread, REST)
+            self._busy[thread] = group
             used = _cpu(thread)
             # A thread that is new had its own clock start at zero.
             self.cpu[group] += max(used - self._clocks.get(thread, 0.0), 0.0)
