@@ -20,7 +20,7 @@ from exporter.native import library
 FOLDER = Path(__file__).parent
 FLAGS = ("-std=gnu11", "-O2", "-fPIC", "-shared", "-fvisibility=hidden")
 COMPILER_SECONDS = 300.0
-"""Longest duration of one compiler; gcc takes 3 s, the first run of ziglang a minute."""
+"""Longest duration of one compiler for this machine; gcc takes 3 s, ziglang at first a minute."""
 _LOAD = "import ctypes, sys; ctypes.CDLL(sys.argv[1])"
 
 
@@ -48,9 +48,10 @@ def compile_library(target: Path, foreign: str | None = None) -> list[str]:
     made = target.with_name(f"kernel.new.{os.getpid()}")
     for command in [foreign] if foreign else compilers():
         try:
-            _run(*shlex.split(command), *FLAGS, "-o", str(made), str(FOLDER / "kernel.c"))
+            whole = [*shlex.split(command), *FLAGS, "-o", str(made), str(FOLDER / "kernel.c")]
+            _run(*whole, seconds=None if foreign else COMPILER_SECONDS)
             if not foreign:
-                _run(sys.executable, "-c", _LOAD, str(made))
+                _run(sys.executable, "-c", _LOAD, str(made), seconds=COMPILER_SECONDS)
             library.stamp_path(target).write_bytes(library.stamp(made))
             # Renamed, because a process may have the library of before in use.
             made.replace(target)
@@ -63,8 +64,8 @@ def compile_library(target: Path, foreign: str | None = None) -> list[str]:
     raise NoCompiler("; ".join(failures) or "no C compiler was found")
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILER_SECONDS)  # noqa: S603
+def _run(*command: str, seconds: float | None) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds)  # noqa: S603
 
 
 def _reason(error: Exception) -> str:
