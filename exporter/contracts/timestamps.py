@@ -6,11 +6,14 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated
 
+import msgspec
 from pydantic import AfterValidator, Field
 
 from exporter.contracts import filters
 
 _SPACED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
+
+_WHOLE_SECONDS = len("2026-03-01T00:00:00Z")
 
 
 def parse(text: str) -> datetime:
@@ -50,7 +53,9 @@ def sortable(moment: datetime) -> str:
     """
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
-    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
+    # msgspec takes a tenth of the time of `isoformat`, and leaves out decimals that are all 0.
+    text = msgspec.json.encode(moment)[1:-1].decode()
+    return text if len(text) > _WHOLE_SECONDS else f"{text[:-1]}.000000Z"
 
 
 def is_spaced(text: str) -> bool:
