@@ -206,6 +206,42 @@ def _expire(
         end(oldest)
 
 
+class _Answer:
+    """What an answer uses of its transport: its head and the first bytes after it are one write.
+
+    A write takes the kernel as long as many lines of Python. The head is not held back any longer
+    than until the event loop has run what is ready now.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._has_begun = False
+        self._head = b""
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if not self._has_begun:
+            self._has_begun = True
+            self._head = data
+            self._loop.call_soon(self.flush)
+        elif self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head + data)
+        else:
+            self._transport.write(data)
+
+    def flush(self) -> None:
+        """Writes the head if it was not yet written."""
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
+
+    def close(self) -> None:
+        self.flush()
+        self._transport.close()
+
+
 class Connection(HttpToolsProtocol):
     """A connection of a client, within the bounds."""
 
@@ -218,6 +254,7 @@ class Connection(HttpToolsProtocol):
         self._unread_bytes = 0
         self._in_body = False
         self._running: RequestResponseCycle | None = None
+        self._answer: _Answer | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -277,6 +314,8 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
+        self._answer = _Answer(self.transport, self.loop)
+        cycle.transport = cast("asyncio.Transport", self._answer)
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
@@ -303,6 +342,8 @@ class Connection(HttpToolsProtocol):
             self._wait_for_head()
 
     def on_response_complete(self) -> None:
+        if self._answer is not None:
+            self._answer.flush()
         super().on_response_complete()
         if self.transport.is_closing() or not self.cycle.response_complete:
             return

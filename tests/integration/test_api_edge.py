@@ -13,6 +13,7 @@ from datetime import timedelta
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 
 from exporter.api import connections
 from exporter.settings import Settings
@@ -232,6 +233,39 @@ def test_a_refused_body_that_is_sent_all_the_same_does_not_cost_the_connection(
     # Then
     assert refused.startswith(b"HTTP/1.1 401 ")
     assert accepted.startswith(b"HTTP/1.1 202 ")
+
+
+def test_an_answer_arrives_in_one_piece(api: Service) -> None:
+    # Given
+    with connected(api) as client:
+        # When
+        client.sendall(HEAD + b"\r\n")
+        received = client.recv(65_536)
+
+        # Then
+        head, _, body = received.partition(b"\r\n\r\n")
+        assert b"content-length: %d\r\n" % len(body) in head
+        assert body
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_a_head_does_not_wait_for_a_body(api: Service, server: Server, method: bytes) -> None:
+    # Given: an app whose body comes much later
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(0.5 if scope["method"] == "GET" else 0)
+        await send({"type": "http.response.body", "body": b"late"})
+
+    server.app = app
+    with connected(api) as client:
+        # When
+        client.sendall(method + b" / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        first, rest = client.recv(65_536), answer(client)
+
+        # Then
+        assert first.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert first.endswith(b"\r\n\r\n")
+        assert rest == (b"4\r\nlate\r\n0\r\n\r\n" if method == b"GET" else b"")
 
 
 def test_a_process_without_free_files_logs_one_line_a_minute() -> None:
