@@ -58,7 +58,7 @@ def reader_call(request: Request) -> Call[ApiKey]:
 
     The Refusal of a request without exactly one key is raised at once.
     """
-    return _find_call(request).then(lambda key: _checked(request, key, "read"))
+    return _find_call(request, "read")
 
 
 def writer(request: Request) -> ApiKey:
@@ -98,12 +98,14 @@ def presented(headers: Headers) -> str | None:
         return None
 
 
-def _find_call(request: Request) -> Call[ApiKey]:
+def _find_call(request: Request, scope: str | None = None) -> Call[ApiKey]:
+    """Returns the call for the caller's key, which checks the key for a scope if one is given."""
+
     def check(key: ApiKey | None) -> ApiKey:
         if key is None:
             raise _unauthorized("the API key is wrong or was revoked", ', error="invalid_token"')
         request.scope["state"]["api_key"] = key
-        return key
+        return key if scope is None else _checked(request, key, scope)
 
     # Looked up at each request, so that a revoked key stops working at once.
     return state.keys_of(request).find_call(_secret(request.headers)).then(check)

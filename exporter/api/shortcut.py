@@ -33,7 +33,10 @@ class _Frequent(NamedTuple):
     """Names of the headers that must be checked: those of bodies and of other operations."""
 
     def serves(self, scope: Scope) -> bool:
-        return not any(name in self.checked for name, _ in scope["headers"])
+        for name, _ in scope["headers"]:  # noqa: SIM110 - `any` takes three times as long
+            if name in self.checked:
+                return False
+        return True
 
 
 class Shortcut:

@@ -6,6 +6,7 @@ Redis does, and a dependency that is not a coroutine uses the thread pool a seco
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TypeGuard, TypeVar, cast
 
 from fastapi import FastAPI, Request
@@ -63,12 +64,12 @@ def keys_of(request: Request) -> KeyRing:
     return cast("KeyRing", request.app.state.keys)
 
 
-async def run(request: Request, call: Call[T]) -> T:
+def run(request: Request, call: Call[T]) -> Awaitable[T]:
     """Sends a call to Redis and returns its result, without blocking the event loop.
 
     Raises StoreUnavailable, and what the call raises for its replies.
     """
-    return await cast("AsyncConnection", request.app.state.redis).run(call)
+    return cast("AsyncConnection", request.app.state.redis).run(call)
 
 
 def run_blocking(request: Request, call: Call[T]) -> T:

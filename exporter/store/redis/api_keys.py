@@ -117,7 +117,8 @@ class KeyRing:
 
     def find_call(self, secret: str) -> Call[ApiKey | None]:
         """Returns the call that `find` makes."""
-        return self._read_call([_digest(secret)]).then(lambda found: found[0] if found else None)
+        digest = _digest(secret)
+        return Call(self._commands(digest), lambda replies: self._read(digest, *replies))
 
     def known(self, secret: str) -> KnownKey | None:
         """Returns the key with that secret as it was read last, without asking Redis.
@@ -202,24 +203,29 @@ class KeyRing:
 
         Unknown digests, and keys whose record is damaged, are left out.
         """
-        commands: list[Command] = []
-        for digest in digests:
-            commands.append(("GET", self._names("key", digest)))
-            commands.append(("HEXISTS", self._names("account", _id(digest)), "left"))
+        commands = [command for digest in digests for command in self._commands(digest)]
 
         def read(replies: Sequence[Any]) -> Sequence[ApiKey]:
-            found = []
-            for digest, value, metered in zip(digests, replies[::2], replies[1::2], strict=True):
-                try:
-                    if value:
-                        key = _decoded(value, bool(metered))
-                        found.append(key)
-                        self._remember(KnownKey(key, digest, value, bool(metered)))
-                except Exception as error:  # noqa: BLE001 - whatever is wrong with one key
-                    log.warning("key.unreadable", key_id=_id(digest), reason=repr(error))
-            return found
+            pairs = zip(digests, replies[::2], replies[1::2], strict=True)
+            found = (self._read(digest, value, metered) for digest, value, metered in pairs)
+            return [key for key in found if key is not None]
 
         return Call(commands, read)
+
+    def _commands(self, digest: str) -> Sequence[Command]:
+        account = self._names("account", _id(digest))
+        return ("GET", self._names("key", digest)), ("HEXISTS", account, "left")
+
+    def _read(self, digest: str, value: bytes | None, metered: int) -> ApiKey | None:
+        if not value:
+            return None
+        try:
+            key = _decoded(value, bool(metered))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one key
+            log.warning("key.unreadable", key_id=_id(digest), reason=repr(error))
+            return None
+        self._remember(KnownKey(key, digest, value, bool(metered)))
+        return key
 
     def _remember(self, key: KnownKey) -> None:
         if len(self._known) >= MAX_KNOWN_KEYS:

@@ -56,12 +56,14 @@ class AsyncConnection:
 
         Raises StoreUnavailable, and what the call's `read` raises.
         """
-        with errors.translate_errors():
+        try:
             try:
                 replies = await self.execute(*call.commands)
             except redis.exceptions.NoScriptError:
                 call = call.with_loading()
                 replies = await self.execute(*call.commands)
+        except redis.RedisError as error:
+            raise errors.translated(error) from error
         return call.read(replies)
 
     async def execute(self, *commands: Command) -> list[Any]:

@@ -77,11 +77,16 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except RedisError as error:
-        whole = with_code(error)
-        if "OOM " in whole:
-            raise StoreFull(FULL_HINT) from error
-        hint = next((hint for word, hint in _HINTS.items() if word in whole), None)
-        raise StoreUnavailable(hint or f"Redis did not answer: {_plain(whole)}") from error
+        raise translated(error) from error
+
+
+def translated(error: RedisError) -> StoreUnavailable:
+    """Returns the error to raise in place of a Redis error."""
+    whole = with_code(error)
+    if "OOM " in whole:
+        return StoreFull(FULL_HINT)
+    hint = next((hint for word, hint in _HINTS.items() if word in whole), None)
+    return StoreUnavailable(hint or f"Redis did not answer: {_plain(whole)}")
 
 
 def _plain(text: str) -> str:
