@@ -49,7 +49,7 @@ class FileState(msgspec.Struct, frozen=True):
     Only the destination makes and interprets it, see `exporter.storage.base.FileWriter`. Other code
     reads `uploaded` and stores the rest as it is. The list of pieces is a field and not a separate
     record: one value is one write, so a checkpoint is stored completely or not at all. At about
-    45 bytes for each piece the list is far below 1 % of the data that it commits.
+    60 bytes for each piece the list is far below 1 % of the data that it commits.
     """
 
     key: str | None = None
@@ -74,6 +74,11 @@ class FileState(msgspec.Struct, frozen=True):
     """
     tail: Tail | None = None
     """Object with the bytes after the last piece; None if the pieces hold all bytes."""
+    checksums: tuple[str, ...] | None = None
+    """Checksums of the pieces, with which the destination checks the whole file.
+
+    For S3, CRC64NVME; None: the destination got other checksums, or none, with the pieces.
+    """
 
     @property
     def uploaded(self) -> int:

@@ -1,4 +1,4 @@
-/* Cuts pages of JSON into rows, and writes rows as CSV or JSON Lines.
+/* Cuts pages of JSON into rows, writes rows as CSV or JSON Lines, and sums bytes.
 
    The library has no state and no lock, and knows nothing of Python: it is called through ctypes,
    which releases the interpreter's lock meanwhile, and one binary serves every version of Python.
@@ -18,7 +18,7 @@
 #define LIKELY(condition) __builtin_expect(!!(condition), 1)
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
-#define KERNEL_VERSION 1
+#define KERNEL_VERSION 2
 /* Grows with each change of a signature, or of a struct that the binding reads. */
 
 _Static_assert(sizeof(size_t) == 8, "sums of sizes of 32 bits must fit");
@@ -32,5 +32,6 @@ _Static_assert(sizeof(size_t) == 8, "sums of sizes of 32 bits must fit");
 #include "guard.h"
 #include "csv.h"
 #include "jsonl.h"
+#include "crc64.h"
 
 API uint32_t kernel_version(void) { return KERNEL_VERSION; }

@@ -8,7 +8,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 """`KERNEL_VERSION` of the library that these declarations fit."""
 PATH = Path(__file__).with_name("kernel.library")
 """Where the build puts the library; not named .so, so that nothing takes it for a module."""
@@ -89,6 +89,8 @@ _FUNCTIONS = {
     "csv_write": (ctypes.c_int, (_PAGE, _Address, _Number, _Number, *_OUTPUT)),
     "json_room": (ctypes.c_uint64, (_PAGE, _Address, _Number, _Number, _Number)),
     "json_write": (ctypes.c_int, (_PAGE, _Address, _Number, _Number, _Bytes, _Number, *_OUTPUT)),
+    "crc64": (ctypes.c_uint64, (ctypes.c_uint64, _Address, _Size)),
+    "crc64_combine": (ctypes.c_uint64, (ctypes.c_uint64,) * 3),
 }
 
 

@@ -24,6 +24,7 @@ from exporter.storage.base import (
     UnfinishedFile,
     check_guard,
 )
+from exporter.storage.s3 import checksums
 from exporter.storage.s3.limits import MAX_LINK_SECONDS, MAX_PARTS, MIN_PART_BYTES
 from exporter.storage.s3.multipart import MultipartStorage
 
@@ -42,12 +43,15 @@ class _Upload(msgspec.Struct, frozen=True):
     headers: FileHeaders
     started_at: datetime
     parts: dict[int, bytes]
+    has_checksums: bool
 
 
 class MemoryStorage(MultipartStorage):
     """Behaves like a strict S3: a call that succeeds here also succeeds in S3.
 
-    Like Cloudflare R2, it refuses an upload whose parts, except for the last, differ in size.
+    Like Cloudflare R2, it refuses an upload whose parts, except for the last, differ in size. Like
+    MinIO, it wants the checksums of all parts of an upload that began with checksums, twice, and
+    takes no copies into it.
     `part_size_min` is the smallest size of every part but the last; tests of small files lower it.
     `before` is called before an operation takes effect, so its error simulates a request that never
     arrived. `after` is called after the operation, so its error simulates a lost answer.
@@ -72,14 +76,24 @@ class MemoryStorage(MultipartStorage):
         list(self.objects(""))
 
     def begin(self, key: str, headers: FileHeaders) -> str:
+        return self._begin(key, headers, has_checksums=False)
+
+    def begin_checked(self, key: str, headers: FileHeaders) -> tuple[str, bool]:
+        known = checksums.is_available()
+        return self._begin(key, headers, has_checksums=known), known
+
+    def _begin(self, key: str, headers: FileHeaders, *, has_checksums: bool) -> str:
         with self._operation("begin", key):
             upload_id = f"upload-{next(self._ids)}"
-            self._uploads[upload_id] = _Upload(key, headers, self._clock.now(), {})
+            upload = _Upload(key, headers, self._clock.now(), {}, has_checksums)
+            self._uploads[upload_id] = upload
         return upload_id
 
-    def put_part(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
+    def put_part(
+        self, key: str, upload_id: str, number: int, data: bytes | bytearray, checksum: str = ""
+    ) -> Part:
         with self._operation("put_part", key):
-            return self._keep(key, upload_id, number, bytes(data))
+            return self._keep(key, upload_id, number, bytes(data), checksum)
 
     def copy_part(self, source: ObjectRange, key: str, upload_id: str, number: int) -> Part:
         with self._operation("copy_part", key):
@@ -88,7 +102,9 @@ class MemoryStorage(MultipartStorage):
                 raise StorageError(f"UploadPartCopy of {source.source.key!r}: InvalidRange: {span}")
             return self._keep(key, upload_id, number, data[span.start : span.stop])
 
-    def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+    def complete(
+        self, key: str, upload_id: str, parts: Sequence[Part], checks: Sequence[str] = ()
+    ) -> None:
         with self._operation("complete", key):
             upload = self._open(key, upload_id)
             if not parts:
@@ -111,6 +127,11 @@ class MemoryStorage(MultipartStorage):
                         f"CompleteMultipartUpload of {key!r}: InvalidPart: All non-trailing parts "
                         f"must have the same length: {[len(piece) for piece in pieces]}"
                     )
+            if upload.has_checksums and not _are_right(checks, pieces):
+                raise StorageError(
+                    f"CompleteMultipartUpload of {key!r}: InvalidPart: a checksum is missing or "
+                    "differs"
+                )
             self._check_free(key)
             etag = f"{_md5(b''.join(map(_md5, pieces))).hex()}-{len(pieces)}"
             self._objects[key] = _Object(b"".join(pieces), etag, upload.headers)
@@ -201,8 +222,12 @@ class MemoryStorage(MultipartStorage):
         if self.after is not None:
             self.after(name, key)
 
-    def _keep(self, key: str, upload_id: str, number: int, data: bytes) -> Part:
+    def _keep(self, key: str, upload_id: str, number: int, data: bytes, checksum: str = "") -> Part:
         upload = self._open(key, upload_id)
+        if bool(checksum) != upload.has_checksums:
+            raise StorageError(f"UploadPart of {key!r}: InvalidArgument: checksum {checksum!r}")
+        if checksum and checksum != checksums.of(data):
+            raise StorageError(f"UploadPart of {key!r}: BadDigest: part {number}")
         if not 1 <= number <= MAX_PARTS:
             raise StorageError(
                 f"UploadPart of {key!r}: InvalidArgument: part number {number} "
@@ -233,6 +258,12 @@ class MemoryStorage(MultipartStorage):
 def connect(_url: str, _settings: object, clock: Clock) -> MemoryStorage:
     """Returns an empty store."""
     return MemoryStorage(clock)
+
+
+def _are_right(checks: Sequence[str], pieces: Sequence[bytes]) -> bool:
+    if not checksums.is_available():
+        return len(checks) == len(pieces)
+    return list(checks) == [checksums.of(one) for one in pieces]
 
 
 def _md5(data: bytes | bytearray) -> bytes:

@@ -107,6 +107,7 @@ MOTO_DIFFERS: Mapping[str, str] = {
     "test_a_stopped_worker_changes_nothing_after_a_takeover": "answers 500",
     "test_an_upload_that_was_aborted_takes_no_more_parts_and_cannot_complete": "answers 500",
     "test_completing_twice_tells_so_and_leaves_the_object": "answers 200 to the second completion",
+    "test_a_completion_with_a_wrong_checksum_publishes_nothing": "checks no checksum",
     "test_an_unfinished_file_is_listed_with_its_start": "says 2010 of every upload",
 }
 """Tests that moto 5.2 cannot pass, with the reason."""

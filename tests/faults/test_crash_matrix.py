@@ -47,7 +47,7 @@ REAL_LIMITS = msgspec.structs.replace(LIMITS, part_size=5 * 1024 * 1024)
 STORE_CALLS = ("renew", "commit", "release", "end", "cut", "partitions", "rejoin")
 STORAGE_CALLS = (
     *("begin", "put_part", "copy_part", "complete", "seal", "put_small", "read", "stream", "abort"),
-    *("head", "delete", "objects", "open_uploads"),
+    *("head", "delete", "objects", "open_uploads", "begin_checked"),
 )
 
 

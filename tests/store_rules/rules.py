@@ -20,6 +20,18 @@ seaweedfs pull 6466.
 **Ceph RGW** (`ceph`): 400 InvalidPart, without a text, to a completion that leaves out a part of
 the upload ("total parts mismatch" in the log of the gateway; seen on 16.2.15 of Debian 12).
 
+**OpenStack Swift** (`swift`): 501 NotImplemented to the algorithm CRC64NVME ("crc64nvme checksums
+are not yet supported; clients attempting to use them will get back 501s", the change "s3api: Add
+basic support for additional checksums" of openstack/swift).
+
+**MinIO** (`minio`). An upload that announced checksums takes no part without one, so no copied
+part either: 400 InvalidArgument "checksum missing" (cmd/erasure-multipart.go, `PutObjectPart`;
+pgsty/silo 46). Its completion must name the checksum of each part: 400 InvalidPart
+(`CompleteMultipartUpload` in the same file).
+
+**A store that ignores checksums** (`ignores`), such as Google Cloud Storage: the announcement is
+accepted and not repeated in the answer.
+
 **A bucket whose policy asks for encryption** (`encrypted`: AES256, `encrypted-kms`: aws:kms): 403
 AccessDenied to PutObject, CopyObject and CreateMultipartUpload whose header
 `x-amz-server-side-encryption` is missing or has another value; UploadPart and UploadPartCopy take
@@ -139,6 +151,32 @@ def _no_checksums(call: Call) -> Refusal | None:
     return None
 
 
+def _no_crc64(call: Call) -> Refusal | None:
+    if call.headers.get("x-amz-checksum-algorithm", "").upper() != "CRC64NVME":
+        return None
+    return Refusal(501, "NotImplemented", "The requested resource is not implemented")
+
+
+class _AllChecksums:
+    """Remembers which uploads announced checksums, by their keys."""
+
+    def __init__(self) -> None:
+        self._announced: set[str] = set()
+
+    def __call__(self, call: Call) -> Refusal | None:
+        if call.operation == "CreateMultipartUpload":
+            change = self._announced.add if _ANNOUNCED in call.headers else self._announced.discard
+            change(call.key)
+        if call.key not in self._announced:
+            return None
+        is_part = call.operation in ("UploadPart", "UploadPartCopy")
+        if is_part and "x-amz-checksum-crc64nvme" not in call.headers:
+            text = 'Invalid arguments provided: (checksum missing, want "CRC64NVME", got "")'
+            return Refusal(400, "InvalidArgument", text)
+        parts, sums = call.body.count(b"<PartNumber>"), call.body.count(b"<ChecksumCRC64NVME>")
+        return Refusal(400, "InvalidPart", "One or more parts") if sums < parts else None
+
+
 def _no_kms(call: Call) -> Refusal | None:
     if call.headers.get(SSE, "AES256") == "AES256":
         return None
@@ -167,12 +205,16 @@ def _sse_headers(names: Iterable[str]) -> frozenset[str]:
     return frozenset((SSE, *(f"{SSE}-{name}" for name in names)))
 
 
+_ANNOUNCED = "x-amz-checksum-algorithm"
 _PRIVATE = _sse_headers(("aws-kms-key-id", "bucket-key-enabled", "context"))
 
 PROFILES: Mapping[str, Profile] = {
     "r2": Profile((_equal_parts, _no_encryption, _region_auto)),
     "b2": Profile((_no_conditions, _no_checksums, _no_kms), _PRIVATE),
     "ceph": Profile((_all_parts,)),
+    "swift": Profile((_no_crc64,)),
+    "minio": Profile((_AllChecksums(),)),
+    "ignores": Profile((), frozenset({_ANNOUNCED, "x-amz-checksum-type"})),
     "virtual": Profile((_virtual_only,)),
     "encrypted": Profile((_encrypted("AES256"),), _PRIVATE),
     "encrypted-kms": Profile((_encrypted("aws:kms"),), _PRIVATE),

@@ -119,8 +119,8 @@ def _make(
             s3={
                 # boto3 merges its own configuration with what is given here.
                 **({} if addressing == "auto" else {"addressing_style": addressing}),
-                # Content-MD5 is signed and covers the body. A SHA-256 as well would double the
-                # cost of an upload.
+                # The checksum or MD5 of a part is signed and covers the body. A SHA-256 as well
+                # would double the cost of an upload.
                 "payload_signing_enabled": False,
             },
         ),

@@ -92,6 +92,11 @@ _UNREACHABLE = Reaction(
     StorageUnavailable, RETRY_SECONDS, "No connection: the store may answer later."
 )
 _COMPLETING = Reaction(Completing, OPERATOR_RETRY_SECONDS, "The store may answer later.")
+_OTHER_BYTES = Reaction(
+    StorageError,
+    advice="The store holds other bytes than those that were sent, so nothing was published: "
+    "export again.",
+)
 _FULL = Reaction(Refused, OPERATOR_RETRY_SECONDS, "Make room in the store, or raise its quota.")
 
 _CODES: Mapping[str, Reaction] = {
@@ -112,6 +117,7 @@ _CODES: Mapping[str, Reaction] = {
     "BadDigest": _LATER,
     "IncompleteBody": _LATER,
     "XAmzContentSHA256Mismatch": _LATER,
+    "XAmzContentChecksumMismatch": _LATER,
     "NotImplemented": _UNSUPPORTED,
     "InvalidPart": _WRONG_PARTS,
     "NoSuchUpload": _GONE,
@@ -154,6 +160,8 @@ _CODES: Mapping[str, Reaction] = {
 Codes that AWS does not have come from Ceph and MinIO; those for addressing, in this order, from
 Alibaba Cloud OSS, Tencent COS, Huawei OBS and Volcengine TOS.
 """
+
+_DAMAGED = frozenset({"BadDigest", "XAmzContentChecksumMismatch"})
 
 _STATUSES: Mapping[int, Reaction] = {
     401: _KEYS,
@@ -217,6 +225,8 @@ def classify(error: Exception) -> tuple[Reaction, str]:
         otherwise = _STATUSES.get(status, _LATER if status >= 500 else _NEVER)
         if "multipart completion is already in progress" in message:
             return _COMPLETING, f"{code}: {message} (HTTP {status})"
+        if code in _DAMAGED and error.operation_name == "CompleteMultipartUpload":
+            return _OTHER_BYTES, f"{code}: {message} (HTTP {status})"
         if status in (400, 501) and _ON_ENCRYPTION.search(f"{code} {message}"):
             return _ENCRYPTION, f"{code}: {message} (HTTP {status})"
         if otherwise is _NEVER and "if-none-match" in message.lower():

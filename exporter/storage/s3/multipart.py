@@ -27,6 +27,7 @@ from exporter.storage.base import (
     UnfinishedFile,
     read_ranges,
 )
+from exporter.storage.s3 import checksums
 from exporter.storage.s3.limits import MAX_PARTS
 
 EXPECTED_PARTS = MAX_PARTS // 2
@@ -62,9 +63,19 @@ class MultipartStorage(Storage, Protocol):
         When the object is complete, a plain GET of it is answered with `headers`.
         """
 
-    def put_part(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
+    def begin_checked(self, key: str, headers: FileHeaders) -> tuple[str, bool]:
+        """Opens a multipart upload for parts with checksums; returns its id, and whether it is one.
+
+        It is one only if the store has confirmed that it knows these checksums, and if this machine
+        can compute them quickly. Then every part must be stored by `put_part` with its checksum.
+        """
+
+    def put_part(
+        self, key: str, upload_id: str, number: int, data: bytes | bytearray, checksum: str = ""
+    ) -> Part:
         """Stores one part, numbered from 1 to MAX_PARTS.
 
+        The store compares the bytes with `checksum`, see `begin_checked`, or else with their MD5.
         Raises UploadGone if the upload no longer exists. Every part but the last must have at least
         MIN_PART_BYTES; S3 checks this only in `complete`.
         """
@@ -76,8 +87,14 @@ class MultipartStorage(Storage, Protocol):
         UploadGone if the upload no longer exists.
         """
 
-    def complete(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+    def complete(
+        self, key: str, upload_id: str, parts: Sequence[Part], checks: Sequence[str] = ()
+    ) -> None:
         """Joins the parts into one object, if no object has that key yet.
+
+        With `checks`, the checksums of all parts, the store also compares the object with the
+        checksum that follows from them. If it differs, nothing is published, and this method raises
+        StorageError.
 
         All parts but the last must have the same size, and the last must not be larger: some
         stores, such as Cloudflare R2, refuse other parts. Raises UploadGone if the upload no longer
@@ -86,13 +103,15 @@ class MultipartStorage(Storage, Protocol):
         Raises StorageError if a part is missing, replaced or too small.
         """
 
-    def seal(self, key: str, upload_id: str, parts: Sequence[Part]) -> None:
+    def seal(
+        self, key: str, upload_id: str, parts: Sequence[Part], checks: Sequence[str] = ()
+    ) -> None:
         """Ends an upload like `complete`, so that nothing can be added to it.
 
         The object begins with the parts. Other parts of the upload may follow, if the store takes
         no completion without them.
         """
-        self.complete(key, upload_id, parts)
+        self.complete(key, upload_id, parts, checks)
 
     def abort(self, key: str, upload_id: str) -> None:
         """Deletes an open upload and its parts; does nothing if the upload no longer exists."""
@@ -152,6 +171,7 @@ class MultipartFile:
     def _continue(self, state: FileState) -> None:
         self._state = state
         self._parts = dict(enumerate(state.stored_parts, 1))
+        self._checks = dict(enumerate(state.checksums or (), 1))
         self._sent = len(self._parts)
 
     @property
@@ -179,9 +199,10 @@ class MultipartFile:
         """Continues the upload, or takes it over if that is necessary.
 
         It is if an earlier worker may still be alive, if the last part extends beyond the position,
-        or if the upload is nearly full.
+        if the upload is nearly full, or if it wants checksums that this machine cannot compute.
         """
-        if not clean or self._state.overhang or self.is_full:
+        wants_checksums = self._state.checksums is not None and not checksums.is_available()
+        if not clean or self._state.overhang or self.is_full or wants_checksums:
             size = self._base * MAX_GROWTH if self.is_full else self.piece_size
             self._continue(self._take_over(size))
         return self._state
@@ -191,26 +212,24 @@ class MultipartFile:
         return self._read_tail(self._state.tail)
 
     def append(self, data: bytearray) -> Store:
-        key, upload_id = self._upload()
+        key, upload_id = self._upload(checked=True)
         number = self._next_number()
-
-        def store() -> None:
-            self._parts[number] = self._storage.put_part(key, upload_id, number, data)
-
-        return store
+        return lambda: self._put(key, upload_id, number, data)
 
     def copy(self, ranges: Sequence[ObjectRange]) -> Store:
-        """Adds ranges of objects as a part; a single range is copied inside the store."""
-        key, upload_id = self._upload()
+        """Adds ranges of objects as a part; a single range is copied inside the store.
+
+        An upload that begins with a copy has no checksums: they would be those that the store
+        computes itself, and MinIO takes no copies into an upload with checksums.
+        """
+        key, upload_id = self._upload(checked=False)
         number = self._next_number()
 
         def store() -> None:
-            if len(ranges) == 1:
-                part = self._storage.copy_part(ranges[0], key, upload_id, number)
+            if len(ranges) == 1 and self._state.checksums is None:
+                self._parts[number] = self._storage.copy_part(ranges[0], key, upload_id, number)
             else:
-                data = read_ranges(self._storage, ranges)
-                part = self._storage.put_part(key, upload_id, number, data)
-            self._parts[number] = part
+                self._put(key, upload_id, number, read_ranges(self._storage, ranges))
 
         return store
 
@@ -226,7 +245,11 @@ class MultipartFile:
         if missing:
             parts[-1] = Part(parts[-1].etag, parts[-1].size + missing)
         return msgspec.structs.replace(
-            self._state, parts=tuple(parts), overhang=-missing, tail=None
+            self._state,
+            parts=tuple(parts),
+            overhang=-missing,
+            tail=None,
+            checksums=self._checksums(len(parts)),
         )
 
     def pause(self, position: int, rest: bytearray) -> FileState:
@@ -236,10 +259,10 @@ class MultipartFile:
         return msgspec.structs.replace(self.state(position), tail=tail)
 
     def publish(self) -> None:
-        key, upload_id = self._upload()
+        key, upload_id = self._upload(checked=True)
         parts = [self._parts[number] for number in range(1, self._sent + 1)]
         try:
-            self._storage.complete(key, upload_id, parts)
+            self._storage.complete(key, upload_id, parts, self._checksums(len(parts)) or ())
         except (UploadGone, ObjectExists):
             if not self._is_stored(key, sum(part.size for part in parts)):
                 raise
@@ -260,12 +283,31 @@ class MultipartFile:
     def _change(self, **changes: object) -> None:
         self._state = msgspec.structs.replace(self._state, **changes)
 
-    def _upload(self) -> tuple[str, str]:
+    def _checksums(self, parts: int) -> tuple[str, ...] | None:
+        """Returns the checksums of the first parts; None if the upload has none."""
+        if self._state.checksums is None:
+            return None
+        return tuple(self._checks[number] for number in range(1, parts + 1))
+
+    def _put(self, key: str, upload_id: str, number: int, data: bytearray) -> None:
+        checksum = "" if self._state.checksums is None else checksums.of(data)
+        self._parts[number] = self._storage.put_part(key, upload_id, number, data, checksum)
+        self._checks[number] = checksum
+
+    def _upload(self, *, checked: bool) -> tuple[str, str]:
         """Returns key and id of the upload; opens a new upload if there is none."""
         if self._state.upload_id is None:
-            key = self.key
-            upload_id = self._storage.begin(key, self._headers)
-            self._change(key=key, upload_id=upload_id, part_size=self.piece_size)
+            key, has_checksums = self.key, False
+            if checked:
+                upload_id, has_checksums = self._storage.begin_checked(key, self._headers)
+            else:
+                upload_id = self._storage.begin(key, self._headers)
+            self._change(
+                key=key,
+                upload_id=upload_id,
+                part_size=self.piece_size,
+                checksums=() if has_checksums else None,
+            )
         assert self._state.key is not None
         assert self._state.upload_id is not None
         return self._state.key, self._state.upload_id
@@ -320,10 +362,10 @@ class MultipartFile:
             return at
         if not at.parts:
             self._storage.abort(at.key, at.upload_id)
-            return msgspec.structs.replace(at, key=None, upload_id=None)
+            return msgspec.structs.replace(at, key=None, upload_id=None, checksums=None)
         # An earlier call, or the previous worker, may have completed the upload already.
         with contextlib.suppress(UploadGone, ObjectExists):
-            self._storage.seal(at.key, at.upload_id, at.stored_parts)
+            self._storage.seal(at.key, at.upload_id, at.stored_parts, at.checksums or ())
         sealed = self._storage.head(at.key)
         if sealed is None or sealed.size < at.uploaded + at.overhang:
             raise UploadGone(f"the committed parts at {at.key} no longer exist in the object store")

@@ -39,9 +39,11 @@ class Parts:
         self._real = bench.storage.put_part
         bench.storage.put_part = self._put  # type: ignore[method-assign]
 
-    def _put(self, key: str, upload_id: str, number: int, data: bytes | bytearray) -> Part:
+    def _put(
+        self, key: str, upload_id: str, number: int, data: bytes | bytearray, checksum: str = ""
+    ) -> Part:
         self.sizes.append(len(data))
-        return self._real(key, upload_id, number, data)
+        return self._real(key, upload_id, number, data, checksum)
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])

@@ -47,7 +47,7 @@ class Slow:
         self._real = bench.storage.put_part
         bench.storage.put_part = self.put  # type: ignore[method-assign, assignment]
 
-    def put(self, key: str, upload_id: str, number: int, data: bytearray) -> object:
+    def put(self, key: str, upload_id: str, number: int, data: bytearray, checksum: str) -> object:
         with self._lock:
             self.begun.append(number)
             event = self.events.setdefault(number, threading.Event())
@@ -56,7 +56,7 @@ class Slow:
         try:
             if self._held(number):
                 assert event.wait(30)
-            return self._real(key, upload_id, number, data)
+            return self._real(key, upload_id, number, data, checksum)
         finally:
             with self._lock:
                 self.at_once -= 1
