@@ -114,7 +114,7 @@ def load(path: Path = PATH) -> ctypes.CDLL:
     or it is not the one that the build has stamped. A library without a stamp is taken as it is.
     """
     if not path.exists():
-        raise OSError(f"{path} does not exist: no C compiler was found when this was installed")
+        raise OSError(f"{path} does not exist: it was not compiled when this was installed")
     # Before it is loaded: a truncated library would end this process.
     if stamp_path(path).exists() and stamp_path(path).read_bytes() != stamp(path):
         raise OSError(f"{path} is damaged, or was not compiled from the C sources beside it")

@@ -191,3 +191,32 @@ def test_without_a_compiler_the_library_of_before_stays(
     # Then
     assert [one.name for one in tmp_path.iterdir()] == ["kernel.library"]
     assert path.read_bytes() == b"before"
+
+
+def test_setup_says_in_one_line_why_the_library_was_not_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Given
+    path = tmp_path / "kernel.library"
+    monkeypatch.setattr(library, "PATH", path)
+    monkeypatch.setattr(library.load, "__defaults__", (path,))
+    monkeypatch.setenv("CC", "cc '")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("sys.argv", ["build", "--if-missing"])
+    # When
+    with pytest.raises(SystemExit) as ended:
+        build.main()
+    # Then
+    text = str(ended.value.code)
+    assert text.startswith("The compiled library was not built: cc ': No closing quotation. All")
+    assert "\n" not in text
+
+
+@needs_library
+def test_setup_leaves_a_library_that_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given
+    monkeypatch.setattr("sys.argv", ["build", "--if-missing"])
+    monkeypatch.setattr(build, "compile_library", lambda _: pytest.fail("compiled"))
+    # When / Then
+    build.main()
