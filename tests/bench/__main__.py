@@ -40,8 +40,8 @@ LATENCY_ROWS = 100_000
 """With pages that take a while, at most."""
 LATENCIES = (0, 20, 50)
 """Milliseconds that a page takes."""
-SLOW = 3
-"""Who is so many times slower than the quickest has one round only."""
+SLOW = 2
+"""Peers that are so many times slower than the quickest of them have one round only."""
 QUICK_ROWS = 8_000
 CHECKED_ROWS = 4_000
 RUNS = 3
@@ -120,11 +120,12 @@ def _compare(
     for number in range(asked.runs if is_first else 1):
         for format_ in asked.formats:
             found = goals.medians(session.turns[sink, format_])
-            best = max((one.speed for one in found.values()), default=0.0)
+            peers = {one.name for one in taking_part if not one.here} & found.keys()
+            best = max((found[name].speed for name in peers), default=0.0)
             for one in _turned(taking_part, number):
-                if number and (one.name not in found or found[one.name].speed * SLOW < best):
-                    continue
-                session.add(sink, format_, one, _turn(track, one, format_, rows))
+                is_slow = number and one.name in peers and found[one.name].speed * SLOW < best
+                if not is_slow:
+                    session.add(sink, format_, one, _turn(track, one, format_, rows))
 
 
 def _turn(track: Track, one: Contestant, format_: str, rows: int) -> Turn | TurnFailed:

@@ -23,9 +23,9 @@ Written by `python -m tests.bench`; a further run replaces it.
 
 Everybody makes the same file of the same postings: from pages of 200 that an HTTP server on this
 machine has ready in memory, to one object in an S3 on this machine. All run on the same cores, one
-after another in rounds; a figure is the median of its rounds. Who has less than a third of the
-speed of the quickest in the first round has one round only. Trust the order and the ratios, not
-the rows per second: those are this machine's, and include what the servers take of it.
+after another in rounds; a figure is the median of its rounds. Peers with less than half the speed
+of the quickest of them have one round only. Trust the order and the ratios, not the rows per
+second: those are this machine's, and include what the servers take of it.
 
 - rows/s: from the order to the published file. Starting the process and importing libraries come
   before; ours begins with the creation of the export, and ends when its record says finished.
