@@ -6,14 +6,17 @@ The forms are `Authorization: Bearer KEY`, `Authorization: ApiKey KEY`, `X-API-K
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import Request
-from starlette.datastructures import Headers
 
 from exporter.api import state
 from exporter.api.refusal import Refusal
 from exporter.store.redis.api_keys import ApiKey
 from exporter.store.redis.calls import Call
 
+RawHeaders = Sequence[tuple[bytes, bytes]]
+"""The headers of an ASGI request, whose names are in lower case."""
 _SCHEMES = ("bearer", "apikey")
 _KEY_HEADERS = {b"authorization": "Authorization", b"x-api-key": "X-API-Key", b"apikey": "apikey"}
 """Maps each header that may contain a key, in lower case, to its name in error texts."""
@@ -90,7 +93,7 @@ def _checked(request: Request, key: ApiKey, scope: str) -> ApiKey:
     return key
 
 
-def presented(headers: Headers) -> str | None:
+def presented(headers: RawHeaders) -> str | None:
     """Returns the secret that a request presents, unchecked; None unless there is exactly one."""
     try:
         return _secret(headers)
@@ -108,17 +111,17 @@ def _find_call(request: Request, scope: str | None = None) -> Call[ApiKey]:
         return key if scope is None else _checked(request, key, scope)
 
     # Looked up at each request, so that a revoked key stops working at once.
-    return state.keys_of(request).find_call(_secret(request.headers)).then(check)
+    return state.keys_of(request).find_call(_secret(request.scope["headers"])).then(check)
 
 
 def secret(request: Request) -> str:
     """Returns the secret that a request presents, unchecked; Refusal 401 unless it is one."""
-    return _secret(request.headers)
+    return _secret(request.scope["headers"])
 
 
-def _secret(headers: Headers) -> str:
+def _secret(headers: RawHeaders) -> str:
     found: dict[str, str] = {}
-    for raw_name, raw_value in headers.raw:
+    for raw_name, raw_value in headers:
         if raw_name not in _KEY_HEADERS:
             continue
         secret = raw_value.decode("latin-1").strip()

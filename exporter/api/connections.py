@@ -97,7 +97,13 @@ def server(app: ASGIApp, allowed: Bounds, **options: Any) -> uvicorn.Server:
     """Returns a server of the app whose connections keep the bounds."""
     protocol = cast("type[asyncio.Protocol]", partial(Connection, _Table(allowed)))
     config = uvicorn.Config(
-        app, http=protocol, ws="none", access_log=False, backlog=allowed.backlog, **options
+        app,
+        http=protocol,
+        ws="none",
+        access_log=False,
+        proxy_headers=False,  # nothing reads the client's address or scheme
+        backlog=allowed.backlog,
+        **options,
     )
     return _Server(config)
 

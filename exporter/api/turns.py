@@ -90,7 +90,7 @@ class Turns:
 
         The limit is that of the key's plan, else the default; 0 means no limit.
         """
-        name = limit.name, auth.presented(request.headers) or ""
+        name = limit.name, auth.presented(request.scope["headers"]) or ""
         key: ApiKey | None = request.scope["state"].get("api_key")
         allowed = limit.default if key is None else key.plan.limits.get(limit.name, limit.default)
         is_allowed = not allowed or self._held[name] < cast("int", allowed)
@@ -111,7 +111,7 @@ class InTurn:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope) if scope["type"] == "http" else None
-        key = auth.presented(request.headers) if request else None
+        key = auth.presented(request.scope["headers"]) if request else None
         if request is None or key is None or is_waiting_poll(scope):
             await self._app(scope, receive, send)
             return
@@ -140,7 +140,7 @@ class InTurn:
 @asynccontextmanager
 async def turn(request: Request) -> AsyncIterator[None]:
     """Waits for the turn of a request that did not pass through `InTurn`."""
-    key = None if "in_turn" in request.scope["state"] else auth.presented(request.headers)
+    key = None if "in_turn" in request.scope["state"] else auth.presented(request.scope["headers"])
     if key is None:
         yield
         return
