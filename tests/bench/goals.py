@@ -24,7 +24,7 @@ Ratio = Callable[[Medians], float]
 
 
 class Goal(NamedTuple):
-    """What must be reached, and what would be better still."""
+    """A figure that must be reached, and one that would be better still."""
 
     must: float
     stretch: float | None = None
@@ -113,13 +113,13 @@ def ratios(by_format: Mapping[str, Medians]) -> Iterator[tuple[str, ...]]:
                 goal = f" ({goals[format_]})" if format_ in goals else ""
                 cells.append(f"{ratio(found):.2f}{goal}")
             except (KeyError, ValueError):
-                cells.append("")  # somebody did not take part
+                cells.append("")  # a contestant did not take part
         if any(cells):
             yield title, *cells
 
 
 def waiting(found: Medians) -> str | None:
-    """How much quicker 2 workers are than the quickest engine, where pages take a while."""
+    """The speed of 2 workers over that of the quickest engine, where pages take a while."""
     try:
         ratio = _over_engines("ours-2", (*ENGINES, "polars-nd"))(found)
     except (KeyError, ValueError):

@@ -129,7 +129,7 @@ def work(order: Order) -> None:
 
 
 def _writer(columns: Sequence[str]) -> tuple[Callable[[pages.Rows, Buffer], object], bytes]:
-    """What appends rows, as JSON Lines if there are no columns; and the head of a file."""
+    """Returns what appends rows, without columns as JSON Lines, and the head of a file."""
     encoder = Csv(columns) if columns else JsonLines()
     writer, counts, head = writers.Writer(columns), RowCounts(), Buffer()
     encoder.open(State(), head)
