@@ -87,8 +87,9 @@ class S3Storage(MultipartStorage):
     def begin_checked(self, key: str, headers: FileHeaders) -> tuple[str, bool]:
         """Opens an upload that announces checksums; it has them if the answer repeats both values.
 
-        A store that refuses the announcement is asked without it. This is remembered, as other
-        stores ignore what they do not know.
+        A store that refuses the announcement, or does not repeat it, is asked without it, and from
+        then on only so. A store that is silent may want the checksums all the same: older
+        releases of SeaweedFS then refuse the completion.
         """
         if not self._takes_checksums or not checksums.is_available():
             return self.begin(key, headers), False
@@ -98,11 +99,14 @@ class S3Storage(MultipartStorage):
         except StorageError as error:
             if isinstance(error, StorageUnavailable):
                 raise
-            upload_id = self.begin(key, headers)
-            self._takes_checksums = False
-            return upload_id, False
-        confirmed = all(answer.get(name) == value for name, value in announced.items())
-        return given(answer, "CreateMultipartUpload", "UploadId"), confirmed
+        else:
+            announced_id = given(answer, "CreateMultipartUpload", "UploadId")
+            if all(answer.get(name) == value for name, value in announced.items()):
+                return announced_id, True
+            self.abort(key, announced_id)
+        upload_id = self.begin(key, headers)
+        self._takes_checksums = False
+        return upload_id, False
 
     def _begin(self, key: str, headers: FileHeaders, **announced: Any) -> Mapping[str, Any]:
         return self._call(

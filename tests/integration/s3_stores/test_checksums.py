@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 from unittest import mock
 
 import msgspec
@@ -62,15 +63,20 @@ def test_parts_and_the_file_carry_checksums_where_the_store_confirms_them(
 
 
 @pytest.mark.parametrize(
-    ("profile", "refused"),
+    ("profile", "refused", "aborted"),
     [
-        ("b2", [("CreateMultipartUpload", "InvalidArgument")]),
-        ("swift", [("CreateMultipartUpload", "NotImplemented")]),
-        ("ignores", []),
+        ("b2", [("CreateMultipartUpload", "InvalidArgument")], 0),
+        ("swift", [("CreateMultipartUpload", "NotImplemented")], 0),
+        ("ignores", [], 1),
     ],
 )
 def test_a_store_without_checksums_gets_the_md5_of_each_part(
-    ruled: Ruled, storage_at: At, key: str, profile: str, refused: list[tuple[str, str]]
+    ruled: Ruled,
+    storage_at: At,
+    key: str,
+    profile: str,
+    refused: list[tuple[str, str]],
+    aborted: int,
 ) -> None:
     # Given
     store = ruled(profile)
@@ -86,6 +92,29 @@ def test_a_store_without_checksums_gets_the_md5_of_each_part(
     # Then: it is asked once
     assert _checks(store, "UploadPart") == ["content-md5"] * 4
     assert [one for one in store.refused if one[0] == "CreateMultipartUpload"] == refused
+    assert len(_checks(store, "CreateMultipartUpload")) == 3
+    assert len(_checks(store, "AbortMultipartUpload")) == aborted
+
+
+def test_a_store_that_wants_checksums_without_confirming_them_gets_another_upload(
+    ruled: Ruled, storage_at: At, key: str
+) -> None:
+    # Given: MinIO's rules, without the confirmation
+    storage = storage_at(ruled("minio").url)
+    begin = storage._begin
+
+    def silent(*args: Any, **announced: Any) -> Mapping[str, Any]:
+        return {"UploadId": begin(*args, **announced)["UploadId"]}
+
+    # When
+    with mock.patch.object(storage, "_begin", silent):
+        file = _file(storage, key)
+        _stored(file)
+    file.publish()
+
+    # Then
+    assert storage.read(file.key) == b"a" * PART + b"end"
+    assert list(storage.open_uploads(prefix(key.partition("/")[0]))) == []
 
 
 def test_a_store_that_is_only_out_of_order_is_asked_again(
