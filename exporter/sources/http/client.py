@@ -10,6 +10,7 @@ from contextlib import closing
 from functools import lru_cache
 from importlib import metadata
 from itertools import count
+from json import JSONEncoder
 from typing import Any, TypeVar
 
 import httpx
@@ -72,6 +73,8 @@ MAX_RETRY_AFTER_SECONDS = 300.0
 
 _url = lru_cache(maxsize=64)(httpx.URL)
 """A function that parses a URL; it is cached, because most sources always request the same URL."""
+_encode = JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+"""A function that writes JSON as httpx does."""
 
 
 class Upstream:
@@ -112,6 +115,11 @@ class Upstream:
         if url.userinfo:
             token = base64.b64encode(f"{url.username}:{url.password}".encode()).decode()
             self._headers["authorization"] = f"Basic {token}"
+        self._json_headers = lru_cache(maxsize=64)(self._make_json_headers)
+        """A function that returns all headers of a request with a JSON body of that size.
+
+        To let httpx make them for each request takes half of the time of the rest of the request.
+        """
         # Without an httpx.Client, whose redirects, cookies and hooks no source uses, but which took
         # a quarter of the processor time of a page request.
         self._transport = DeadlineTransport(url)
@@ -227,16 +235,11 @@ class Upstream:
         seconds = max(deadline - self._clock.monotonic(), 0)
         response: httpx.Response | None = None
         body = _Body()
-        request = httpx.Request(
-            method,
-            _url(self._url + path),
-            headers=self._headers,
-            json=json,
-            extensions={
-                "timeout": self._timeouts,
-                "left": lambda: deadline - self._clock.monotonic(),
-            },
-        )
+        request = self._request(method, path, json)
+        request.extensions = {
+            "timeout": self._timeouts,
+            "left": lambda: deadline - self._clock.monotonic(),
+        }
         try:
             with closing(self._transport.handle_request(request)) as response:
                 _fill(body, response)
@@ -274,6 +277,19 @@ class Upstream:
             target = _host_of(said.get("location", "")) or self._host
             failed.error.upstream = f"{self._host}, which redirects to {target}: correct base_url"
         raise failed
+
+    def _request(self, method: str, path: str, json: Mapping[str, Any] | None) -> httpx.Request:
+        url = _url(self._url + path)
+        if json is None:
+            return httpx.Request(method, url, headers=self._headers)
+        body = _encode(json).encode()
+        headers = self._json_headers(len(body))
+        return httpx.Request(method, url, headers=headers, stream=httpx.ByteStream(body))
+
+    def _make_json_headers(self, size: int) -> httpx.Headers:
+        headers = httpx.Request("POST", self._url, headers=self._headers, json={}).headers
+        headers["Content-Length"] = str(size)
+        return headers
 
     def _in_utf8(self, body: bytes, response: httpx.Response) -> bytes:
         """Returns the body in UTF-8; logs the first charset that makes this impossible."""

@@ -56,7 +56,7 @@ def check_page(answer: Answer, at: Place) -> Page:
             f"from row {before - at.size + 1} on, had rows"
         )
     return Page(
-        rows=answer.jobs[at.skip :],
+        rows=answer.jobs[at.skip :] if at.skip else answer.jobs,
         next=_next_place(at) if promised else None,
         total=answer.total_count,
     )

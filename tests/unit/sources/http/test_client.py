@@ -70,6 +70,30 @@ def test_the_page_is_requested_once_with_key_and_body(clock: FakeClock) -> None:
     assert clock.monotonic() == 0
 
 
+@pytest.mark.parametrize("body", [{}, {"page": 9}, {"page": 10}, {"title": "Ingénieur 🛠"}])
+def test_a_body_of_json_is_announced_with_its_size_in_bytes(
+    clock: FakeClock, body: dict[str, Any]
+) -> None:
+    # Given
+    with serving(GOOD) as upstream:
+        client = http.Upstream(upstream.url, {"x-api-key": KEY}, clock)
+        # When
+        for sent in ({"page": 1}, body):
+            client.request("POST", "/search", read, json=sent)
+        client.request("GET", "/search", read)
+        client.close()
+    # Then
+    _, posted, got = upstream.asked
+    assert posted.body.decode() == json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    assert list(posted.headers) == [
+        *("host", "user-agent", "accept", "accept-encoding", "x-api-key"),
+        *("content-length", "content-type"),
+    ]
+    assert posted.headers["content-length"] == str(len(posted.body))
+    assert posted.headers["content-type"] == "application/json"
+    assert list(got.headers) == ["host", "user-agent", "accept", "accept-encoding", "x-api-key"]
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 413, 422, 501])
 def test_a_refusal_is_final_and_quotes_the_upstream(clock: FakeClock, status: int) -> None:
     # Given
