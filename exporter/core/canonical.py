@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
 
 def digest(canonical: Mapping[str, Any]) -> str:
     """Returns the SHA-256 of the search as JSON with sorted keys: 64 hexadecimal digits.
@@ -14,5 +16,4 @@ def digest(canonical: Mapping[str, Any]) -> str:
     Two canonical searches have the same digest exactly if they are equal; the order of keys does
     not matter. Raises ValueError for NaN and infinities.
     """
-    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_encode(canonical).encode()).hexdigest()
