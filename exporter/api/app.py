@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import metadata
+from importlib.util import find_spec
 
 import anyio
 from fastapi import FastAPI
@@ -33,6 +34,9 @@ from exporter.api.surfaces.coresignal import data_requests
 from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import KeyRing
 
+_HAS_SDK = bool(find_spec("opentelemetry") and find_spec("opentelemetry.sdk"))
+"""True if OpenTelemetry can record what FastAPI reports."""
+
 
 def create_app(
     service: ExportService, keys: KeyRing, contracts: Sequence[Surface] = registry.SURFACES
@@ -53,6 +57,8 @@ def create_app(
         redoc_url=None,
         # A redirect would send a POST, with its API key, to the host that the request named.
         redirect_slashes=False,
+        # Without the SDK nobody can record any; FastAPI would look for it at each request.
+        telemetry={"tracing": _HAS_SDK, "metrics": _HAS_SDK, "logs": _HAS_SDK},
         lifespan=_lifespan,
     )
     state.bind(app, surfaces, service, keys)
