@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import structlog
@@ -46,6 +49,16 @@ def redact(line: str) -> str:
     return line
 
 
+def _to_json(event: Any, default: Callable[[Any], Any]) -> str:
+    return _encoder(default).encode(event)
+
+
+@cache
+def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
+    # json.dumps makes an encoder for each call with options.
+    return json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=default)
+
+
 def _redact_line(_logger: object, _method: str, line: str) -> str:
     return redact(line)
 
@@ -68,7 +81,7 @@ def configure(process: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("action"),
-        structlog.processors.JSONRenderer(sort_keys=True, ensure_ascii=False),
+        structlog.processors.JSONRenderer(_to_json),
         _redact_line,
     ]
     structlog.configure(
