@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import orjson
 from fastapi import Depends, Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from exporter.api import auth, errors
 from exporter.api.refusal import Refusal
@@ -62,7 +63,13 @@ async def receive(request: Request) -> bytes:
         raise _too_large()
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    more = True
+    while more:
+        # Not by `Request.stream`, whose generator takes longer than the body of a creation.
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > MAX_BODY_BYTES:
             raise _too_large()
