@@ -15,8 +15,8 @@ class Buffer:
     """Bytes that grow at their end: `buffer += b"..."`, or a library writes at an address.
 
     Memory that this process never used before costs a page fault for every 4 KiB, which takes
-    longer than to write it. `take` therefore goes on in memory of `spare`, where the caller puts
-    what it has taken and does not need any more.
+    longer than to write it. After `take`, the next bytes therefore go into memory of `spare`, where
+    the caller puts what it has taken and does not need any more.
     """
 
     def __init__(self, data: bytearray | None = None, spare: list[bytearray] | None = None) -> None:
@@ -24,6 +24,8 @@ class Buffer:
         self._memory = bytearray() if data is None else data
         self._size = len(self._memory)
         self._spare = [] if spare is None else spare
+        self._is_rest = False
+        """Whether nothing was appended since `take`."""
 
     def __len__(self) -> int:
         return self._size
@@ -62,24 +64,31 @@ class Buffer:
     def take(self, size: int) -> bytearray:
         """Removes the first `size` bytes and returns them; fewer if there are fewer."""
         taken, end = self._memory, self._size
-        self._memory, self._size = bytearray(), 0
-        if end > size:
-            self._memory = self._unused()
-            self += memoryview(taken)[size:end]
+        self._memory, self._is_rest = taken[size:end], True
+        self._size = len(self._memory)
         # The memory behind the bytes stays allocated, unless it is more than they take.
         _resize(taken, min(size, end))
         return taken
 
     def _extend_to(self, end: int) -> None:
+        if end > len(self._memory) and self._is_rest:
+            self._is_rest = False
+            self._move_to_spare()
         if end > len(self._memory):
             # Not filled with zeros.
             _resize(self._memory, end)
 
-    def _unused(self) -> bytearray:
+    def _move_to_spare(self) -> None:
+        """Moves the bytes to memory of `spare`, if there is any.
+
+        This is done as late as possible, when the piece before may have been stored, so that there
+        is less memory in all.
+        """
         while self._spare:
             memory = self._spare.pop()
             # A request that failed before the one that stored it may still have a view of it.
             with contextlib.suppress(BufferError):
-                memory.append(0)
-                return memory
-        return bytearray()
+                _resize(memory, max(len(memory), self._size) + 1)
+                memoryview(memory)[: self._size] = self.view()
+                self._memory = memory
+                return
