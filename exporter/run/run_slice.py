@@ -56,7 +56,8 @@ def run_slice(  # noqa: PLR0913 - one parameter for each part that a slice works
             return Ending.LOST
         finally:
             run.uploader.abandon()
-            run.spare.clear()
+            # The pages refer to the slice: its buffers would stay until a garbage collection.
+            del run.pages
 
 
 def _slice_class(export: Export) -> type[Slice]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 from datetime import timedelta
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from exporter.core.exports import EndReason, Outcome, Phase, State
 from exporter.errors import SourceRefused, SourceUnavailable, SourceUntrue
 from exporter.run.run_slice import Ending
+from exporter.run.slices import Slice
 from exporter.sources.base import Page
 from tests import fast
 from tests.harness import LIMITS, Bench, Crash, postings
@@ -80,6 +82,22 @@ def test_a_source_without_totals_ends_by_its_null_cursor_alone() -> None:
     assert bench.export.result is not None
     proof = bench.export.result.completeness
     assert (proof.end_reason, proof.expected, proof.exported) == (EndReason.NULL_CURSOR, None, 35)
+
+
+def test_the_memory_of_a_slice_is_free_as_soon_as_it_has_ended() -> None:
+    # Given
+    bench = Bench(postings(95), compression="gzip")
+    gc.collect()
+    gc.disable()
+    try:
+        # When
+        ending = bench.slice()
+        left = [one for one in gc.get_objects() if isinstance(one, Slice)]
+    finally:
+        gc.enable()
+    # Then
+    assert ending is Ending.FINISHED
+    assert not left
 
 
 @pytest.mark.parametrize("format", FORMATS)
