@@ -59,6 +59,8 @@ BEFORE = Path(__file__).parent / "releases" / "0.2.0"
 SHIFT = "table.insert(ARGV, 1, string.match(KEYS[1], ':%w+:(.*)$'))\n"
 """Gives a script of 0.2.0 its name as an argument; today's get a key instead."""
 WITH_NAME = ("acquire", "pause", "reserve")
+NEWER = frozenset({"window"})
+"""Scripts that 0.2.0 has as parts of others."""
 WITH_WINDOWS = "local function before()\n%s\nend\nreturn {{}, unpack(before())}\n"
 """Puts the windows of no rate limit before the answer of `create`; 0.2.0 counted in a script apart."""
 SECRET = "whsec_" + "A" * 44
@@ -71,8 +73,8 @@ def rename(key: str) -> str:
 
 
 def read_before(package: str, name: str) -> str:
-    if name == "window":
-        return ""  # 0.2.0 has it in the script `acquire`
+    if name in NEWER:
+        return ""
     package_folder = "webhooks" if package.endswith("webhooks") else "store"
     folder = BEFORE / package_folder
     text = (folder / f"{name}.lua").read_text("utf-8").replace("'exporter:", "'{exporter}:")
@@ -341,7 +343,7 @@ def test_every_script_of_the_release_before_is_kept_and_run() -> None:
         for store in (Credits, RateLimits, RedisBudgets):
             store(desk.client)
     # Then
-    assert run == kept
+    assert run - NEWER == kept
 
 
 STORED: Mapping[str, type] = {
