@@ -58,6 +58,8 @@ from tests.contract.store.webhook_desk import TRY, URL, Desk, attempt
 BEFORE = Path(__file__).parent / "releases" / "0.2.0"
 SHIFT = "table.insert(ARGV, 1, string.match(KEYS[1], ':%w+:(.*)$'))\n"
 """Gives a script of 0.2.0 its name as an argument; today's get a key instead."""
+ADDED = (("checksums", None),)
+"""Fields that 0.2.0 does not write, with the values by which they mean the same as missing."""
 WITH_NAME = ("acquire", "pause", "reserve")
 NEWER = frozenset({"window"})
 """Scripts that 0.2.0 has as parts of others."""
@@ -322,9 +324,9 @@ def test_this_release_makes_the_records_that_the_release_before_makes(
 def parsed(value: Any) -> Any:
     """Returns a value with its JSON parsed, in which the order of fields does not matter."""
     if isinstance(value, str) and value.startswith("{"):
-        return json.loads(value)
+        return parsed(json.loads(value))
     if isinstance(value, dict):
-        return {name: parsed(one) for name, one in value.items()}
+        return {name: parsed(one) for name, one in value.items() if (name, one) not in ADDED}
     return [parsed(one) for one in value] if isinstance(value, list) else value
 
 
