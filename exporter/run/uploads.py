@@ -116,7 +116,8 @@ class PieceUploader:
                     return None
                 oldest.stored.result()
             self._sent.popleft()
-            if self._spare is not None and oldest.data:
+            # No more than can be in use: a page may be larger than several pieces.
+            if self._spare is not None and oldest.data and len(self._spare) < self._ahead:
                 self._spare.append(oldest.data)
             if oldest.position is not None:
                 at, bytes_before = oldest.position

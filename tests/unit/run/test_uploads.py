@@ -16,11 +16,12 @@ import pytest
 import zstandard
 
 from exporter.core import threads
-from exporter.core.checkpoints import Checkpoint
+from exporter.core.checkpoints import Checkpoint, FileState
 from exporter.core.exports import State
 from exporter.errors import StorageUnavailable
 from exporter.run import uploads
 from exporter.run.run_slice import Ending, Limits
+from exporter.storage.base import FileHeaders
 from tests import fast
 from tests.harness import LIMITS, Bench, Crash, postings
 from tests.waiting import until
@@ -132,6 +133,24 @@ def test_parts_that_are_large_go_up_one_by_one(monkeypatch: pytest.MonkeyPatch) 
     # Then
     assert len(slow.begun) > 5
     assert slow.most_at_once == 1
+
+
+def test_the_parts_of_one_large_page_leave_no_more_memory_than_can_be_used() -> None:
+    # Given
+    bench = Bench(ROWS)
+    headers = FileHeaders("text/csv", "jobs.csv")
+    file = bench.storage.open_file("e1/", "1-a", headers, FileState(), piece_bytes=1_000)
+    spare: list[bytearray] = []
+    uploader = uploads.PieceUploader(file, ahead=AHEAD, check=lambda: None, spare=spare)
+    # When: a page makes twelve parts, before the first is written into memory of one before
+    for number in range(12):
+        uploader.send(
+            bytearray(1_000), uploads.Position(Checkpoint(cursor=0), 1_000 * (number + 1))
+        )
+        while uploader.next_stored(lambda: True, all_=True):
+            pass
+    # Then
+    assert len(spare) == AHEAD
 
 
 @pytest.mark.external
