@@ -35,6 +35,10 @@ class WrongParts(StorageError):
     """The parts of a completion are not those that the store has or wants."""
 
 
+class OtherBytes(StorageError):
+    """The object would not have the checksum that was sent."""
+
+
 class Refused(StorageUnavailable):
     """The store refuses the request until an operator corrects the cause named in the text."""
 
@@ -93,7 +97,7 @@ _UNREACHABLE = Reaction(
 )
 _COMPLETING = Reaction(Completing, OPERATOR_RETRY_SECONDS, "The store may answer later.")
 _OTHER_BYTES = Reaction(
-    StorageError,
+    OtherBytes,
     advice="The store holds other bytes than those that were sent, so nothing was published: "
     "export again.",
 )

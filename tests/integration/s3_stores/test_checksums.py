@@ -180,6 +180,15 @@ def test_a_file_that_differs_from_what_was_counted_is_not_published(
     assert len(_checks(store, "CompleteMultipartUpload")) == 1
     assert storage.head(file.key) is None
 
+    # When: the export is made again, by a store that perhaps sums wrongly
+    again = _file(storage, key, "2-a")
+    _stored(again)
+    again.publish()
+
+    # Then: by its parts only
+    assert _checks(store, "CompleteMultipartUpload")[1:] == ["none"]
+    assert storage.head(again.key) is not None
+
 
 def test_a_worker_without_checksums_can_go_on_with_an_upload_that_has_them(
     ruled: Ruled, storage_at: At, key: str
