@@ -12,6 +12,11 @@ from exporter.core.checkpoints import RowCounts
 from exporter.native import library
 from exporter.native.pages import Page, Rows
 
+STEP_BYTES = 1024 * 1024
+"""Size of the rows of a large page that are written at a time.
+
+A row may become several times as long, and the buffer needs room for that.
+"""
 Odd = Callable[[int], None]
 """Appends the bytes of one row, given its index, for the library."""
 
@@ -132,13 +137,15 @@ class Writer:
         """
         fields = Fields(rows.page, self._plan.names if self._plan else ())
         report, begin, index = self._report, len(out), 0
+        step = rows.page.cut.row_count * STEP_BYTES // len(rows.page.body) + 1
         try:
             for span in rows.spans:
                 at = span.start
                 while at < span.stop:
-                    address = out.address(room(at, span.stop))
+                    stop = min(at + step, span.stop)
+                    address = out.address(room(at, stop))
                     report.written = 0
-                    is_done = call(at, span.stop, address, *fields.addresses, report)
+                    is_done = call(at, stop, address, *fields.addresses, report)
                     out.add_written(report.written)
                     if not is_done:
                         raise MemoryError  # noqa: TRY301
@@ -146,7 +153,7 @@ class Writer:
                     counts.replaced_characters += report.replaced
                     index += report.next - at
                     at = report.next
-                    if at < span.stop:
+                    if at < stop:
                         odd(index)
                         index, at = index + 1, at + 1
         except BaseException:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
 
-from exporter.native import library, pages
+from exporter.core.buffers import Buffer
+from exporter.core.checkpoints import RowCounts
+from exporter.native import library, pages, writers
 from exporter.run import row_ids
 from tests import odd_pages
 
@@ -128,3 +131,19 @@ def test_a_digest_that_is_a_mark_of_the_library_is_read_by_the_python_code() -> 
         ids = row_ids.ids_of(cut.rows, {b'{"_id":"\xc3\xa9"}': answer}.__getitem__)
         # Then
         assert ids == [digests[0], None, answer]
+
+
+def test_a_large_page_needs_room_for_few_of_its_rows_at_a_time() -> None:
+    # Given: a page of 8 MiB, whose cells could become three times as long
+    row = b'{"a":"%b"}' % (b"x" * 8_000)
+    found = pages.cut(b'{"rows":[%b]}' % b",".join([row] * 1_000), ["rows"], None)
+    assert found is not None
+    out = Buffer()
+    # When
+    tracemalloc.start()
+    writers.Writer(["a"]).write_csv(found.rows, out, RowCounts(), lambda _: None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # Then
+    assert len(out) == 1_000 * 8_002
+    assert peak < 13_000_000
