@@ -6,6 +6,7 @@ never waits for a thread, so a call that hangs holds up no other.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import threading
@@ -40,6 +41,7 @@ class _Call:
 
     def run(self) -> None:
         try:
+            threading.current_thread().name = self.name
             self.outcome.set_result(self._context.run(self._call))
         except BaseException as error:  # noqa: BLE001 - raised by `Future.result`
             self.outcome.set_exception(error)
@@ -67,9 +69,17 @@ class _Threads:
                 threading.stack_size(default)
 
     def _work(self, calls: SimpleQueue[_Call]) -> None:
-        while self._next(calls):
+        try:
+            while self._next(calls):
+                with self._lock:
+                    self._idle.append(calls)
+        finally:
+            # Also when there is no memory: no call may be given to a thread that has ended.
             with self._lock:
-                self._idle.append(calls)
+                if calls in self._idle:
+                    self._idle.remove(calls)
+            with contextlib.suppress(Empty):
+                calls.get_nowait().outcome.set_exception(RuntimeError("its thread has ended"))
 
     def _next(self, calls: SimpleQueue[_Call]) -> bool:
         """Runs the next call, of which nothing is kept; returns False if none came in time."""
@@ -81,7 +91,6 @@ class _Threads:
                     self._idle.remove(calls)
                     return False
             call = calls.get()  # came just as the time was over
-        threading.current_thread().name = call.name
         call.run()
         return True
 

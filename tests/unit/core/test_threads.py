@@ -47,6 +47,26 @@ def test_a_thread_is_used_again_under_the_name_of_its_call(own: threads._Threads
 
 
 @pytest.mark.external
+def test_no_call_is_given_to_a_thread_that_has_ended_for_want_of_memory(
+    own: threads._Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given: an idle thread, which ends by an error of its own
+    def fail(_: object) -> bool:
+        raise MemoryError
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    threads.start(int, "page").result(5)
+    settle(own, 1)
+    monkeypatch.setattr(own, "_next", fail)
+    threads.start(int, "page").result(5)
+    # When
+    settle(own, 0)
+    monkeypatch.undo()
+    # Then
+    assert threads.start(int, "page").result(5) == 0
+
+
+@pytest.mark.external
 def test_calls_that_hang_hold_up_no_other_call() -> None:
     # Given
     release = threading.Event()
