@@ -64,7 +64,7 @@ WITH_NAME = ("acquire", "pause", "reserve")
 NEWER = frozenset({"window"})
 """Scripts that 0.2.0 has as parts of others."""
 WITH_WINDOWS = "local function before()\n%s\nend\nreturn {{}, unpack(before())}\n"
-"""Puts the windows of no rate limit before the answer of `create`; 0.2.0 counted in a script apart."""
+"""Puts the windows of no rate limit before the answer of `create`; 0.2.0 counted elsewhere."""
 SECRET = "whsec_" + "A" * 44
 read_today = script_loader.read
 
