@@ -21,6 +21,7 @@ ExporterError
  |    +-- ObjectExists          storage: an object of the expected size is fine. Export: else fails
  |    +-- Missing               storage: no object has the key (storage.s3.failures)
  |    +-- Unsupported           storage: sends the request without the header (storage.s3.failures)
+ |    +-- OtherBytes            Export: fails, nothing is published (storage.s3.failures)
  |    +-- WrongParts            storage: seals the upload with all its parts (storage.s3.failures)
  +-- StoreUnavailable       Redis did not answer. Worker: retries or waits. API: 503
  |    +-- StoreFull             Redis keeps the memory that is left for running exports. API: 503
