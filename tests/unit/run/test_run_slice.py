@@ -84,20 +84,26 @@ def test_a_source_without_totals_ends_by_its_null_cursor_alone() -> None:
     assert (proof.end_reason, proof.expected, proof.exported) == (EndReason.NULL_CURSOR, None, 35)
 
 
+def slices() -> list[Slice]:
+    """Returns those in memory: errors that other tests have kept may hold some."""
+    return [one for one in gc.get_objects() if type(one) is Slice]
+
+
 def test_the_memory_of_a_slice_is_free_as_soon_as_it_has_ended() -> None:
     # Given
     bench = Bench(postings(95), compression="gzip")
     gc.collect()
     gc.disable()
+    others = slices()
     try:
         # When
         ending = bench.slice()
-        left = [one for one in gc.get_objects() if isinstance(one, Slice)]
+        left = slices()
     finally:
         gc.enable()
     # Then
     assert ending is Ending.FINISHED
-    assert not left
+    assert len(left) == len(others)
 
 
 @pytest.mark.parametrize("format", FORMATS)
