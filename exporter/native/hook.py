@@ -1,7 +1,7 @@
 """Puts the compiled library into a wheel, and beside its sources in an editable installation.
 
 A hook of hatchling. Without a C compiler the project is built without the library, and everything
-works by its Python code. EXPORTER_WHEEL_PLATFORM names another platform, for which `$CC` compiles;
+works by its Python code. WHEEL_PLATFORM names another platform, for which `$CC` compiles;
 then a failure ends the build.
 """
 
@@ -27,7 +27,7 @@ class BuildHook(BuildHookInterface[Any]):
         sys.path.insert(0, self.root)
         from exporter.native import build, library
 
-        platform = os.environ.get("EXPORTER_WHEEL_PLATFORM")
+        platform = os.environ.get("WHEEL_PLATFORM")
         # Not in the checkout, whose own library may be in use and is for another platform.
         self._folder = TemporaryDirectory(ignore_cleanup_errors=True)
         is_editable = version == "editable"

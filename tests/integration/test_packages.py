@@ -128,7 +128,7 @@ def test_a_wheel_for_another_platform_is_not_built_by_another_compiler(
 ) -> None:
     # Given a compiler that fails
     env = {**os.environ, **without_compiler, "CC": "/nowhere/cc"}
-    env["EXPORTER_WHEEL_PLATFORM"] = "win_amd64"
+    env["WHEEL_PLATFORM"] = "win_amd64"
     # When
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     done = subprocess.run(command, cwd=sdist, env=env, capture_output=True, text=True)
