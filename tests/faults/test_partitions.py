@@ -19,10 +19,15 @@ from exporter.run.run_slice import Ending
 from exporter.run.slices import Slice
 from exporter.sources.base import Page
 from tests.faults.history import decompress
-from tests.harness import LIMITS, Bench, Crash, postings
+from tests.harness import LIMITS, Bench, Crash, postings, run_in_order
 
 CUT = msgspec.structs.replace(LIMITS, partition_rows=60, partitions=4)
 ROWS = postings(250)
+
+
+@pytest.fixture(autouse=True)
+def _each_run_makes_the_same_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_in_order(monkeypatch)
 
 
 def _bench(**options: Any) -> Bench:
@@ -42,7 +47,7 @@ def _alone() -> bytes:
 def _calls(**options: Any) -> list[str]:
     calm = _bench(**options)
     calm.run()
-    # Pages are asked for in threads of their own, in no order to count by.
+    # Withdrawals and sleepers between a page and the next seam differ in nothing.
     return [call for call in calm.seams.calls if call != "fetch"]
 
 
