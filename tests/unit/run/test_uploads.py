@@ -270,8 +270,9 @@ def test_a_worker_that_lost_its_lease_leaves_its_parts_and_changes_nothing() -> 
 
     def sleeps(query: dict[str, object], cursor: int) -> object:
         nonlocal slept
-        if 2 in slow.begun and not slept:
+        if cursor == 30 and not slept:
             slept = True
+            until(lambda: 2 in slow.begun)
             slow._held = lambda _: False
             bench.bury()
             assert bench.run()[-1] is Ending.FINISHED
