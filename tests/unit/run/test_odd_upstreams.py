@@ -97,7 +97,8 @@ def test_a_published_file_has_each_row_exactly_once_whatever_the_upstream_answer
     odd: list[str], often: str, end: int
 ) -> None:
     # Two lies that agree, a total that is too small and two refusals, cannot be detected.
-    refused = [name in ("204", "404") for name in odd]
+    following = often if (len(odd) + 1) % 3 == 0 else "good"
+    refused = [name in ("204", "404") for name in [*odd, following]]
     assume("total too small" not in odd or not any(map(all, pairwise(refused))))
     # Given: odd answers to the first requests, later one kind of odd answer every third time
     answers = iter(odd)
