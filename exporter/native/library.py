@@ -53,7 +53,7 @@ class CutPage(ctypes.Structure):
 
 
 class Report(ctypes.Structure):
-    """What one call has written."""
+    """Sizes and counts that `csv_write` or `json_write` returns, see `Report` in plan.h."""
 
     _fields_ = [
         ("written", ctypes.c_uint64),

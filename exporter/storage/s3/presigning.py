@@ -101,7 +101,7 @@ class _Signer:
 
 
 class _SigningKey(NamedTuple):
-    """What Signature Version 4 derives from some credentials for one day."""
+    """A signing key of Signature Version 4, and the URL parameters that stay the same for its day."""
 
     date: str
     credentials: ReadOnlyCredentials | None

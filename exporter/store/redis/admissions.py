@@ -12,7 +12,7 @@ from exporter.store.redis.rate_limits import Count
 
 
 class Admission(NamedTuple):
-    """What is checked in the same atomic step in which an export is recorded."""
+    """An API key and rate limits, checked in the same atomic step that records an export."""
 
     key: KnownKey | None = None
     """The caller's key, which must not have changed; None: the key was checked before."""
