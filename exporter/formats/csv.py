@@ -74,7 +74,6 @@ class Csv(Format):
         self._joined = dialect.joined
         self._bom = codecs.BOM_UTF8 if dialect.bom else b""
         self._nothing = '""' if len(columns) == 1 else ""
-        # The shape of the rows so far: affects only the speed, never the bytes.
         self._names = frozenset(columns)
         self._writer = writers.Writer(columns, guard=dialect.guard, joined=dialect.joined)
 
