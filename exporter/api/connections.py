@@ -213,7 +213,7 @@ def _expire(
 
 
 class _Answer:
-    """The transport of an answer, which sends the head and the first bytes of the body in one write.
+    """The transport of an answer, which sends the head and the first bytes after it in one write.
 
     A write takes the kernel as long as many lines of Python. The head is not held back any longer
     than until the event loop has run what is ready now.

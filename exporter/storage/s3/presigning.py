@@ -101,7 +101,7 @@ class _Signer:
 
 
 class _SigningKey(NamedTuple):
-    """A signing key of Signature Version 4, and the URL parameters that stay the same for its day."""
+    """A signing key of Signature Version 4, and the URL parameters that are the same all day."""
 
     date: str
     credentials: ReadOnlyCredentials | None
