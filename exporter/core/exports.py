@@ -271,6 +271,10 @@ class Partition(msgspec.Struct, frozen=True):
 
     If many of these rows come again in a later partition, the source repeats its list.
     """
+    page_rows: int = 0
+    """Rows on each page, if all partitions begin with whole pages of one size; 0: unknown."""
+    page_bytes: int = 0
+    """Size of the first page's rows; with it, the first pages are requested together."""
 
 
 class WrongAnswers(msgspec.Struct, frozen=True, array_like=True):

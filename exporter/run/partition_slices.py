@@ -35,11 +35,15 @@ class PartitionSlice(Slice):
     """
 
     def _first_checkpoint(self) -> Checkpoint:
-        assert self.export.partition is not None
+        partition = self.export.partition
+        assert partition is not None
         return (
             super()
             ._first_checkpoint()
-            .evolve(packed=partitions.initial_packed(self.export.partition))
+            .evolve(
+                packed=partitions.initial_packed(partition),
+                total_at_end=max(partition.total - self.spec.offset, 0),
+            )
         )
 
     def _accept(self, page: Page) -> Sequence[Row]:

@@ -31,13 +31,15 @@ def plan(
     min_rows: int,
     max_partitions: int,
     first_rows: str = "",
+    page_bytes: int = 0,
 ) -> list[Partition]:
     """Returns partitions of whole pages and about equal length that cover all rows of the export.
 
     `total` is the number of rows that the source announced, `page_rows` the number of rows on a
-    page, `first_rows` the digests of its first rows. Returns an empty list if the export is too
-    small for two partitions of `min_rows` rows, if `min_rows` or `page_rows` is 0, if the spec
-    lists ids or limits the rows per file, or if files of the format cannot be joined.
+    page, `first_rows` the digests of its first rows, `page_bytes` the size of a page if all pages
+    are alike, else 0. Returns an empty list if the export is too small for two partitions of
+    `min_rows` rows, if `min_rows` or `page_rows` is 0, if the spec lists ids or limits the rows per
+    file, or if files of the format cannot be joined.
     """
     rows = max(total - spec.offset, 0)
     if spec.limit is not None:
@@ -47,8 +49,10 @@ def plan(
     if count < 2 or page_rows < 1 or not is_whole:
         return []
     length = -(-rows // (count * page_rows)) * page_rows
+    # Behind an offset, the first page may be incomplete and tell nothing of the others.
+    pages = (page_rows, page_bytes) if page_bytes and not spec.offset else (0, 0)
     return [
-        Partition(place, offset, min(length, rows - offset), total, first_rows)
+        Partition(place, offset, min(length, rows - offset), total, first_rows, *pages)
         for place, offset in enumerate(range(0, rows, length))
     ]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from exporter.core import threads
 from exporter.core.checkpoints import Checkpoint, Cursor, Row
-from exporter.core.exports import Spec
+from exporter.core.exports import Partition, Spec
 from exporter.native.pages import Rows
 from exporter.sources.base import Page, Source
 
@@ -32,40 +32,49 @@ class Prefetch:
     next. If the caller stops waiting, the threads still finish, and their results are ignored.
     """
 
-    def __init__(self, source: Source, spec: Spec, keep_waiting: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        spec: Spec,
+        keep_waiting: Callable[[], bool],
+        partition: Partition | None = None,
+    ) -> None:
         """Stores the source, the request and `keep_waiting`.
 
         While `get` waits for a page, it calls `keep_waiting` every half second, and stops waiting
-        if that returns False.
+        if that returns False. With a partition whose pages are known, the first pages are
+        requested together.
         """
         self._source = source
         self._spec = spec
         self._keep_waiting = keep_waiting
         self._requests: deque[_Request] = deque()
-        self._page_rows = 0
+        self._page_rows = partition.page_rows if partition else 0
         """Number of rows of the largest page since the size of pages last changed."""
+        self._is_whole = self._page_rows > 0 or not spec.offset
+        """False if the first page may lack rows that the offset skips."""
         self._latest_rows = 0
         """Number of rows of the latest page."""
-        self._max_page_bytes = 0
+        self._max_page_bytes = partition.page_bytes if partition else 0
         """Size of the largest page so far."""
 
-    def get(self, cursor: Cursor) -> Page | None:
-        """Returns the page at that cursor.
+    def get(self, at: Checkpoint) -> Page | None:
+        """Returns the page at this position.
 
         Returns None if `keep_waiting` returned False before the page arrived. Raises the errors of
         `Source.fetch` for this page only; an error of a later page is raised when that page is
         requested. If the source has no `read_ahead`, the page is fetched in the calling thread.
         """
         if not self._source.read_ahead:
-            return self._source.fetch(self._spec.query, cursor)
-        if not self.is_requested(cursor):
-            self._request(cursor)
+            return self._source.fetch(self._spec.query, at.cursor)
+        if not self.is_requested(at.cursor):
+            self.request_ahead(at)
         if not threads.wait(self._requests[0].page, self._keep_waiting):
             return None
         page = self._requests.popleft().page.result()
         self._latest_rows = len(page.rows) + len(page.unknown)
         self._page_rows = max(self._page_rows, self._latest_rows)
-        self._max_page_bytes = max(self._max_page_bytes, _size(page.rows))
+        self._max_page_bytes = max(self._max_page_bytes, size(page.rows))
         return page
 
     def is_requested(self, cursor: Cursor) -> bool:
@@ -96,9 +105,10 @@ class Prefetch:
         """Returns the number of pages, from this position on, that may be requested in advance."""
         if any(one.page.done() and one.page.exception() is not None for one in self._requests):
             return 0  # the slice ends at the failed page
-        if at.total_at_end is None or not self._page_rows or (at.pages == 1 and self._spec.offset):
-            # Without a total every page may be the last. The first page behind an offset may be
-            # incomplete, so its length is not the page size.
+        is_incomplete = at.pages == 1 and not self._is_whole
+        if at.total_at_end is None or not self._page_rows or is_incomplete:
+            # Without a total every page may be the last; the length of an incomplete page is not
+            # the page size.
             return 1
         left = at.total_at_end - at.fetched
         if self._spec.limit is not None:
@@ -111,6 +121,7 @@ class Prefetch:
         self._requests.append(_Request(cursor, threads.start(lambda: fetch(query, cursor), "page")))
 
 
-def _size(rows: Sequence[Row]) -> int:
+def size(rows: Sequence[Row]) -> int:
+    """Returns the number of bytes of the rows."""
     # The length of each row would cost a copy of it.
     return rows.total_bytes if isinstance(rows, Rows) else sum(map(len, rows))

@@ -39,7 +39,7 @@ from exporter.formats import registry
 from exporter.formats.base import Format
 from exporter.native import pages as native_pages
 from exporter.run import limits as waits
-from exporter.run import partitions
+from exporter.run import partitions, prefetch
 from exporter.run.cutting import PieceCutter
 from exporter.run.ending import Ending
 from exporter.run.lease import LeasedExport
@@ -107,7 +107,9 @@ class Slice:
         self.spare: list[bytearray] = []
         """Memory of stored pieces, for the next pieces."""
         self._continue_file(self.saved, bytearray())
-        self.pages = Prefetch(source, self.spec, self._may_wait_for_page)
+        # An upstream that failed before must answer for one page first.
+        known = None if self.export.stalls else self.export.partition
+        self.pages = Prefetch(source, self.spec, self._may_wait_for_page, known)
         self.uploader = PieceUploader(
             self.file, ahead=limits.parts_ahead, check=held.check, spare=self.spare
         )
@@ -198,7 +200,8 @@ class Slice:
         is_first = self.at.pages == 0 and self.export.partition is None
         if not is_first or self.export.partitions is not None or page.total is None:
             return None
-        if self.source.predict_next(self.at.cursor) is None:
+        following = self.source.predict_next(self.at.cursor)
+        if following is None:
             return None
         pieces = partitions.plan(
             self.spec,
@@ -207,6 +210,8 @@ class Slice:
             min_rows=self.limits.partition_rows,
             max_partitions=self.limits.partitions,
             first_rows=self.reader.first_rows(page),
+            # A page that was fetched as a smaller one tells nothing of the others.
+            page_bytes=prefetch.size(page.rows) if page.next == following else 0,
         )
         verdict = self.held.cut(pieces) if pieces else None
         if verdict is None:
@@ -262,13 +267,13 @@ class Slice:
         and the total, which proves the end, is then its only evidence.
         """
         try:
-            return self.pages.get(self.at.cursor)
+            return self.pages.get(self.at)
         except SourceRefused as error:
             if end is None or error.status not in PAST_THE_END:
                 raise
         self.clock.sleep(CONFIRMATION_SECONDS)
         try:
-            return self.pages.get(self.at.cursor)
+            return self.pages.get(self.at)
         except SourceRefused as error:
             if error.status not in PAST_THE_END:
                 raise
@@ -498,9 +503,9 @@ class Slice:
         # The default columns of a source are those of its documentation: rows may lack some.
         given = self.spec.columns
         counts = RowCounts(absent_columns=list(given) if given != self.source.columns else None)
-        return Checkpoint(
-            cursor=self.source.start(self.spec.limit, self.spec.offset), row_counts=counts
-        )
+        # By the limit of the whole export, so that the pages of all partitions have one size.
+        start = self.source.start(self.export.spec.limit, self.spec.offset)
+        return Checkpoint(cursor=start, row_counts=counts)
 
     def _first_rows(self) -> str:
         partition = self.export.partition

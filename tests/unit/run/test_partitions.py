@@ -33,7 +33,12 @@ def test_partitions_cover_every_row_once_and_begin_at_pages(
 
     # When
     cut = partitions.plan(
-        asked, total, page_rows=page_rows, min_rows=min_rows, max_partitions=max_partitions
+        asked,
+        total,
+        page_rows=page_rows,
+        min_rows=min_rows,
+        max_partitions=max_partitions,
+        page_bytes=9,
     )
 
     # Then
@@ -46,6 +51,8 @@ def test_partitions_cover_every_row_once_and_begin_at_pages(
         ]
         assert sum(one.rows for one in cut) == wanted
         assert all(one.offset % page_rows == 0 and one.rows > 0 for one in cut)
+        # Behind an offset the first page may have been incomplete.
+        assert {one.page_rows for one in cut} == {0 if offset else page_rows}
     else:
         assert wanted < 2 * min_rows or max_partitions < 2
 

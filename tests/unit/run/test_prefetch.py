@@ -307,3 +307,113 @@ def test_when_its_time_is_up_a_slice_uses_what_is_under_way_and_asks_for_no_more
     # Then: no page was read twice
     assert sorted(upstream.asked) == list(range(0, 200, 10))
     assert ids(bench) == [f"{n:06d}" for n in range(200)]
+
+
+def _cut(count: int, **options: Any) -> Bench:
+    """Returns the bench of an export that was just cut into partitions of 70 rows or fewer."""
+    limits = msgspec.structs.replace(LIMITS, partition_rows=60, partitions=4)
+    bench = Bench(postings(count), limits=limits, read_ahead=AHEAD, **options)
+    assert bench.slice() is Ending.CUT
+    return bench
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_first_pages_of_a_partition_are_asked_together(place: int) -> None:
+    # Given: a partition whose first page hangs
+    bench = _cut(250)
+    claims = [bench.claim() for _ in range(1 + place)]
+    begins = 70 * place
+    with hanging(begins) as (first, event):
+        upstream = Upstream(bench, first)
+        worker = threading.Thread(target=bench.slice, args=(claims[-1],))
+        # When
+        worker.start()
+        until(lambda: len(upstream.asked) == AHEAD)
+        time.sleep(0.05)
+        asked = sorted(upstream.asked)
+        event.set()
+        worker.join()
+    # Then
+    assert asked == [begins, begins + 10, begins + 20, begins + 30]
+
+
+@pytest.mark.parametrize("limit", [None, 190])
+def test_a_cut_export_asks_for_each_page_once_and_for_none_past_its_end(limit: int | None) -> None:
+    # Given
+    bench = _cut(250, limit=limit, format="json")
+    bench.listed.read_ahead = 64
+    starts: list[int | None] = []
+    real = bench.listed.start
+
+    def start(whole: int | None, offset: int) -> int:
+        starts.append(whole)
+        return int(real(whole, offset))
+
+    bench.listed.start = start  # type: ignore[method-assign, assignment]
+    upstream = Upstream(bench)
+    # When
+    bench.run()
+    # Then: the source has chosen one size for the pages of all partitions
+    assert ids(bench) == [f"{n:06d}" for n in range(limit or 250)]
+    assert sorted(upstream.asked) == list(range(0, limit or 250, 10))
+    assert set(starts) == {limit}
+
+
+def test_large_pages_of_a_partition_are_not_all_asked_for_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Given: room for two pages and a half
+    bench = _cut(250)
+    monkeypatch.setattr(prefetch, "MAX_PREFETCHED_BYTES", 25 * len(postings(1)[0]))
+    upstream = Upstream(bench, lambda _: time.sleep(0.01))
+    # When
+    bench.slice()
+    # Then
+    assert upstream.most_at_once == 2
+
+
+def test_after_a_failure_the_first_page_of_a_partition_is_asked_alone() -> None:
+    # Given
+    bench = _cut(250)
+
+    def away(_: int) -> None:
+        raise SourceUnavailable("503")
+
+    upstream = Upstream(bench, away)
+    assert bench.slice() is Ending.WAITING
+    for _ in range(3):
+        bench.claim()
+    upstream.asked.clear()
+    # When
+    bench.clock.advance(3)
+    bench.memory_store.sweep()
+    assert bench.slice() is Ending.WAITING
+    # Then
+    assert upstream.asked == [0]
+
+
+def test_the_first_page_of_a_partition_is_asked_alone_if_the_cut_saw_a_smaller_page() -> None:
+    # Given: an upstream that gives half of its first page, as one that had to be made smaller
+    limits = msgspec.structs.replace(LIMITS, partition_rows=60, partitions=4)
+    bench = Bench(postings(250), format="json", limits=limits, read_ahead=AHEAD)
+    upstream = Upstream(bench)
+    whole = upstream._real
+
+    def halved(query: Mapping[str, Any], cursor: int) -> Page:
+        page = whole(query, cursor)
+        return page if cursor else msgspec.structs.replace(page, rows=page.rows[:5], next=5)
+
+    upstream._real = halved
+    assert bench.slice() is Ending.CUT
+    # When
+    claim = bench.claim()
+    # Then
+    assert claim is not None
+    assert claim.export.partition is not None
+    assert claim.export.partition.page_rows == 0
+    # When
+    bench.slice(claim)
+    bench.run()
+    # Then
+    assert ids(bench) == [f"{n:06d}" for n in range(250)]
