@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
@@ -42,6 +43,16 @@ LIMITS = Limits(
 COLUMNS = ("_id", "title", "n")
 
 
+def equal_sizes(clock: Clock) -> MemoryStorage:
+    """Returns a store that takes parts of any size, and none of different sizes."""
+    return MemoryStorage(clock, part_size_min=1)
+
+
+def all_sizes(clock: Clock) -> MemoryStorage:
+    """Returns a store that takes parts of different sizes, as most do."""
+    return MemoryStorage(clock, part_size_min=1, all_sizes=True)
+
+
 class Crash(BaseException):
     """Death of the process. No handler of the exporter may catch it, as none survives a kill -9."""
 
@@ -65,21 +76,30 @@ class Seams:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.die_at: int | None = None
+        self.die_at: int | tuple[str, int] | None = None
+        """Number of the call, or its name and its number among those of that name; the first is 0.
+
+        The second is for runs whose threads make some calls a little sooner or later.
+        """
         self.die_after = False
         self.is_dead = False
         """True after the crash: no thread of a dead process makes another call."""
+        self._lock = threading.Lock()
+        self._own = threading.local()
 
     def before(self, name: str, _key: str = "") -> None:
         if self.is_dead:
             raise Crash(f"dead before {name}")
-        self.calls.append(name)
-        if self.die_at == len(self.calls) - 1 and not self.die_after:
+        # Another thread may make a call before this one returns.
+        with self._lock:
+            self._own.call = (len(self.calls), (name, self.calls.count(name)))
+            self.calls.append(name)
+        if self.die_at in self._own.call and not self.die_after:
             self.is_dead = True
             raise Crash(f"before {name}")
 
     def after(self, name: str, _key: str = "") -> None:
-        if self.die_at == len(self.calls) - 1 and self.die_after:
+        if self.die_after and self.die_at in getattr(self._own, "call", ()):
             self.is_dead = True
             raise Crash(f"after {name}")
 
@@ -130,7 +150,7 @@ class Bench:
         read_ahead: int = 0,
         columns: Sequence[str] | None = None,
         dialect: Dialect | None = None,
-        storage: Callable[[Clock], Any] = lambda clock: MemoryStorage(clock, part_size_min=1),
+        storage: Callable[[Clock], Any] = equal_sizes,
     ) -> None:
         self.clock = FakeClock()
         self.seams = Seams()

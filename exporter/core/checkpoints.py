@@ -64,7 +64,8 @@ class FileState(msgspec.Struct, frozen=True):
     part_size: int = 0
     """Size in bytes of every piece of the file but the last; 0 until it is chosen.
 
-    Some stores, such as Cloudflare R2, refuse a file whose parts differ in size.
+    Some stores, such as Cloudflare R2, refuse a file whose parts differ in size. Where the store
+    takes it, the pieces of a composed file have other sizes.
     """
     overhang: int = 0
     """Bytes at the end of the last piece that come after the position of the checkpoint.

@@ -70,8 +70,20 @@ class PartitionSlice(Slice):
 class CompositionSlice(Slice):
     """Joins the objects of all partitions into one file by copies inside the object store.
 
-    The committed pieces hold the bytes copied so far; the next slice continues after these bytes.
+    The copied pieces are committed when the slice hands over: the next slice continues after them.
+    A worker that is lost costs its copies, because the partitions still exist.
     """
+
+    def _resume(self) -> None:
+        if self.held.clean:
+            super()._resume()
+            return
+        # A takeover would copy the committed pieces, too.
+        self.file = self._open_file(FileState())
+        self.file.resume(clean=False)
+        if self.saved.file != FileState():
+            log.info("slice.took_over", rows=self.saved.rows, attempt=self.export.attempts)
+            self._restart()
 
     def _read(self) -> Ending:
         pieces = self.held.partitions()
@@ -98,22 +110,24 @@ class CompositionSlice(Slice):
         return self._compose(objects)
 
     def _compose(self, objects: Sequence[ObjectInfo]) -> Ending:
-        size = self.file.piece_size
+        sizes = self.file.copy_sizes(objects)
         # A copy uses no memory here, and several take the store little longer than one copy.
         max_copies = COPIES_PER_PIECE_AHEAD * self.limits.parts_ahead
         self.uploader = PieceUploader(self.file, ahead=max_copies, check=self.held.check)
         rest = bytearray()
         end = self.saved.uploaded
-        for step in composing.plan_steps(objects, end, part_size=size):
-            if step.size < size:
+        for step in composing.plan_steps(objects, end, sizes=sizes):
+            if step.size < sizes[0]:
                 rest = read_ranges(self.storage, step.ranges)
                 break
             if self.draining() or self._is_budget_spent():
+                if end > self.saved.uploaded:
+                    self.uploader.send(bytearray(), Position(self.at, end))
                 return self._commit_stored(all_=True) or self._release(
                     Ending.HANDED_OVER, clean=True
                 )
-            end += size
-            self.uploader.compose(Position(self.at, end), step)
+            end += step.size
+            self.uploader.compose(step)
             ending = self._commit_stored()
             if ending is not None:
                 return ending

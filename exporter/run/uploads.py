@@ -91,13 +91,13 @@ class PieceUploader:
         stored = self._start(self._file.append(data)) if data else None
         self._sent.append(_Sent(position, len(data), stored, closing, data))
 
-    def compose(self, position: Position, step: Step) -> None:
+    def compose(self, step: Step) -> None:
         """Starts the making of the next piece from bytes of other files; see `FileWriter.copy`.
 
-        `position` is the position after this piece.
+        The piece counts for the position of a later piece.
         """
         stored = self._start(self._file.copy(step.ranges))
-        self._sent.append(_Sent(position, 0 if step.copy else step.size, stored))
+        self._sent.append(_Sent(None, 0 if step.copy else step.size, stored))
 
     def next_stored(self, keep_waiting: Callable[[], bool], *, all_: bool) -> Stored | None:
         """Returns the oldest checkpoint whose bytes are stored, and removes it from the queue.

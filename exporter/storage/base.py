@@ -122,7 +122,7 @@ class FileWriter(Protocol):
 
     @property
     def piece_size(self) -> int:
-        """Exact size in bytes of every piece but the last, which may be smaller."""
+        """Exact size in bytes of every appended piece but the last, which may be smaller."""
 
     def expect(self, size: int) -> None:
         """Announces a file of about `size` bytes, before its first piece; 0: size unknown.
@@ -154,6 +154,13 @@ class FileWriter(Protocol):
         """Adds the bytes of published files, in order, as the next piece; see `append`.
 
         A single range is copied without more memory than a few buffers.
+        """
+
+    def copy_sizes(self, sources: Sequence[ObjectInfo]) -> range:
+        """Returns the sizes in bytes that a copied piece may have; the last may be smaller.
+
+        If they are unknown, they are tried at the destination, with bytes of the published files
+        `sources`. `expect` comes before.
         """
 
     def state(self, position: int) -> FileState:

@@ -49,19 +49,23 @@ class _Upload(msgspec.Struct, frozen=True):
 class MemoryStorage(MultipartStorage):
     """Behaves like a strict S3: a call that succeeds here also succeeds in S3.
 
-    Like Cloudflare R2, it refuses an upload whose parts, except for the last, differ in size. Like
-    MinIO, it wants the checksums of all parts of an upload that began with checksums, twice, and
-    takes no copies into it.
+    Like Cloudflare R2, it refuses an upload whose parts, except for the last, differ in size; with
+    `all_sizes`, it takes them. Like MinIO, it wants the checksums of all parts of an upload that
+    began with checksums, twice, and takes no copies into it.
     `part_size_min` is the smallest size of every part but the last; tests of small files lower it.
     `before` is called before an operation takes effect, so its error simulates a request that never
-    arrived. `after` is called after the operation, so its error simulates a lost answer.
+    arrived. `after` is called after the operation, even if it was refused, so its error simulates a
+    lost answer.
     """
 
-    def __init__(self, clock: Clock, *, part_size_min: int = MIN_PART_BYTES) -> None:
+    def __init__(
+        self, clock: Clock, *, part_size_min: int = MIN_PART_BYTES, all_sizes: bool = False
+    ) -> None:
         self.before: Hook | None = None
         self.after: Hook | None = None
         self._clock = clock
         self._part_size_min = part_size_min
+        self._all_sizes = all_sizes
         self._secret = secrets.token_bytes(16)
         self._lock = threading.Lock()
         self._ids = itertools.count(1)
@@ -122,7 +126,8 @@ class MemoryStorage(MultipartStorage):
                         f"CompleteMultipartUpload of {key!r}: EntityTooSmall: part {number} has "
                         f"{len(piece)} bytes, below {self._part_size_min}"
                     )
-                if len(piece) != len(pieces[0]) or len(pieces[-1]) > len(piece):
+                is_equal = len(pieces[-1]) <= len(piece) == len(pieces[0])
+                if not is_equal and not self._all_sizes:
                     raise StorageError(
                         f"CompleteMultipartUpload of {key!r}: InvalidPart: All non-trailing parts "
                         f"must have the same length: {[len(piece) for piece in pieces]}"
@@ -217,10 +222,12 @@ class MemoryStorage(MultipartStorage):
         check_guard()
         if self.before is not None:
             self.before(name, key)
-        with self._lock:
-            yield
-        if self.after is not None:
-            self.after(name, key)
+        try:
+            with self._lock:
+                yield
+        finally:
+            if self.after is not None:
+                self.after(name, key)
 
     def _keep(self, key: str, upload_id: str, number: int, data: bytes, checksum: str = "") -> Part:
         upload = self._open(key, upload_id)

@@ -239,6 +239,9 @@ class FolderFile:
 
         return store
 
+    def copy_sizes(self, sources: Sequence[ObjectInfo]) -> range:
+        return range(1, 1 << 30)
+
     def state(self, position: int) -> FileState:
         return msgspec.structs.replace(self._state, parts=self._parts(position))
 

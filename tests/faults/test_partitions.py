@@ -18,8 +18,9 @@ from exporter.run import run_slice
 from exporter.run.run_slice import Ending
 from exporter.run.slices import Slice
 from exporter.sources.base import Page
+from exporter.storage.s3 import multipart
 from tests.faults.history import decompress
-from tests.harness import LIMITS, Bench, Crash, postings, run_in_order
+from tests.harness import LIMITS, Bench, Crash, all_sizes, postings, run_in_order
 
 CUT = msgspec.structs.replace(LIMITS, partition_rows=60, partitions=4)
 ROWS = postings(250)
@@ -70,6 +71,8 @@ def test_an_export_withdrawn_at_any_seam_of_its_cutting_reading_and_composing_le
 ) -> None:
     # Given
     options = {"seconds_a_page": 4, "compression": compression}
+    if way == "cancel":
+        options["storage"] = all_sizes
     calls = _calls(**options)
     ended = 0
     for place, call in enumerate(calls):
@@ -114,12 +117,18 @@ def _outsleep(bench: Bench, left: list[list[str]], awake: threading.Event) -> No
         awake.set()
 
 
-@pytest.mark.parametrize("compression", ["none", "gzip"])
+@pytest.mark.parametrize(
+    ("compression", "part_size"), [("none", 2_000), ("none", 500), ("gzip", 2_000), ("gzip", 250)]
+)
 def test_a_worker_that_sleeps_at_any_seam_of_a_cut_export_changes_nothing_when_it_wakes(
-    compression: str,
+    compression: str, part_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Given
-    options = {"seconds_a_page": 4, "compression": compression}
+    # Given: with the smaller parts, a store that takes parts of several sizes
+    options: dict[str, Any] = {"seconds_a_page": 4, "compression": compression}
+    options["limits"] = msgspec.structs.replace(CUT, part_size=part_size)
+    if part_size < 2_000:
+        options["storage"] = all_sizes
+        monkeypatch.setattr(multipart, "COPY_BYTES", 2 * part_size)
     calls = _calls(**options)
     expected = _alone()
     for place, call in enumerate(calls):

@@ -17,7 +17,7 @@ import msgspec
 
 from exporter.core import threads
 from exporter.core.checkpoints import FileState, Part, Tail
-from exporter.errors import ObjectExists, StorageError, UploadGone
+from exporter.errors import ObjectExists, StorageError, StorageUnavailable, UploadGone
 from exporter.storage.base import (
     FileHeaders,
     ObjectInfo,
@@ -39,6 +39,11 @@ With parts of 8 MiB, the largest file has 10,000 parts of 128 MiB, which is 1.2 
 """
 FULL_UPLOAD_PARTS = MAX_PARTS - 100
 """Number of parts after which a file of unknown size is copied into larger parts."""
+COPY_BYTES = 32 * 1024 * 1024
+"""Size of the largest part that is copied, where the parts of an upload may differ in size.
+
+A store that copies 10 MB a second answers in a fifth of `clients.READ_TIMEOUT_SECONDS`.
+"""
 COPIES_AT_ONCE = 8
 """Number of concurrent copies inside the object store when a worker takes over a file."""
 
@@ -56,6 +61,9 @@ def part_size(base: int, expected_bytes: int) -> int:
 
 class MultipartStorage(Storage, Protocol):
     """Makes the files of `Storage` from multipart uploads; a subclass has the calls of S3."""
+
+    _takes_all_sizes: bool | None = None
+    """What the store answered, see `takes_all_sizes`; None before it was asked."""
 
     def begin(self, key: str, headers: FileHeaders) -> str:
         """Opens a multipart upload and returns its id.
@@ -96,11 +104,11 @@ class MultipartStorage(Storage, Protocol):
         checksum that follows from them. If it differs, nothing is published, and this method raises
         StorageError.
 
-        All parts but the last must have the same size, and the last must not be larger: some
-        stores, such as Cloudflare R2, refuse other parts. Raises UploadGone if the upload no longer
-        exists, ObjectExists if the key is taken. Both errors are also possible after an earlier
-        call that succeeded but whose answer was lost: `head` then shows that the object exists.
-        Raises StorageError if a part is missing, replaced or too small.
+        All parts but the last must have the same size, and the last must not be larger, unless
+        the store `takes_all_sizes`; Cloudflare R2 does not. Raises UploadGone if the upload no
+        longer exists, ObjectExists if the key is taken. Both errors are also possible after an
+        earlier call that succeeded but whose answer was lost: `head` then shows that the object
+        exists. Raises StorageError if a part is missing, replaced or too small.
         """
 
     def seal(
@@ -112,6 +120,33 @@ class MultipartStorage(Storage, Protocol):
         no completion without them.
         """
         self.complete(key, upload_id, parts, checks)
+
+    def takes_all_sizes(
+        self, source: ObjectInfo, size: int, key: str, headers: FileHeaders
+    ) -> bool:
+        """True if the parts of an upload may differ in size; the store is asked once.
+
+        The answer must be known before such a part is committed: otherwise the next worker, perhaps
+        of an older version, could neither complete nor seal the upload. To ask, the first `size`
+        bytes of a larger object and one byte more are copied into an upload of `key`, which stays,
+        or becomes an object.
+        """
+        if self._takes_all_sizes is None:
+            upload_id = self.begin(key, headers)
+            parts = [
+                self.copy_part(ObjectRange(source, range(one)), key, upload_id, number)
+                for number, one in enumerate((size, size + 1, size), 1)
+            ]
+            try:
+                self.complete(key, upload_id, parts)
+            except StorageUnavailable:
+                raise
+            except StorageError:
+                # Perhaps only the answer to an earlier try was lost.
+                self._takes_all_sizes = self.head(key) is not None
+            else:
+                self._takes_all_sizes = True
+        return self._takes_all_sizes
 
     def abort(self, key: str, upload_id: str) -> None:
         """Deletes an open upload and its parts; does nothing if the upload no longer exists."""
@@ -232,6 +267,14 @@ class MultipartFile:
                 self._put(key, upload_id, number, read_ranges(self._storage, ranges))
 
         return store
+
+    def copy_sizes(self, sources: Sequence[ObjectInfo]) -> range:
+        largest = max(sources, key=lambda one: one.size)
+        if largest.size <= self._base or not self._storage.takes_all_sizes(
+            largest, self._base, f"{self._own}sizes", self._headers
+        ):
+            return range(self.piece_size, self.piece_size + 1)
+        return range(self._base, max(self.piece_size, COPY_BYTES) + 1)
 
     def state(self, position: int) -> FileState:
         if position == self._state.uploaded:

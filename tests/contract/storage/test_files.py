@@ -195,6 +195,28 @@ def test_files_are_composed_of_ranges_in_order(bench: Bench) -> None:
     assert storage.read(file.key) == A + b"tail" + B[: PART - 4] + b"end"
 
 
+def test_copied_pieces_have_the_sizes_that_the_destination_takes(bench: Bench) -> None:
+    # Given
+    storage = bench.storage
+    source = storage.head(published(storage, bench.prefix, A + b"some more"))
+    assert source is not None
+
+    # When
+    file = writer(storage, bench.prefix, "2-b")
+    file.expect(3 * PART)
+    sizes = file.copy_sizes([source])
+    taken = [size for size in (PART, PART + 1, PART) if size in sizes]
+    for size in taken:
+        file.copy([ObjectRange(source, range(size))])()
+    file.append(bytearray(b"end"))()
+    file.publish()
+
+    # Then
+    assert file.copy_sizes([source]) == sizes
+    assert len(taken) >= 2
+    assert storage.read(file.key) == b"".join((A + b"s")[:size] for size in taken) + b"end"
+
+
 @pytest.mark.parametrize("expected", [0, 1, 10**9, 10**15])
 def test_the_size_of_pieces_never_changes_once_it_is_chosen(bench: Bench, expected: int) -> None:
     # Given

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,8 +20,9 @@ from exporter.errors import SourceRefused
 from exporter.formats import registry
 from exporter.run.run_slice import Ending
 from exporter.sources.base import Page
+from exporter.storage.s3 import multipart
 from tests import fast
-from tests.harness import LIMITS, Bench, Crash, postings, run_in_order
+from tests.harness import LIMITS, Bench, Crash, all_sizes, equal_sizes, postings, run_in_order
 
 CUT = msgspec.structs.replace(LIMITS, partition_rows=60, partitions=4)
 ROWS = postings(250)
@@ -156,26 +157,32 @@ def test_progress_is_that_of_all_partitions_and_never_goes_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "compression", "die_after"),
+    ("format", "compression", "die_after", "takes_all_sizes"),
     [
-        ("csv", "none", True),
-        ("json_envelope", "gzip", False),
-        pytest.param("json_envelope", "gzip", True, marks=pytest.mark.soak),
-        pytest.param("csv", "none", False, marks=pytest.mark.soak),
-        pytest.param("csv", "zstd", True, marks=pytest.mark.soak),
-        pytest.param("json", "zstd", False, marks=pytest.mark.soak),
+        ("csv", "none", True, False),
+        ("csv", "none", False, True),
+        ("json_envelope", "gzip", False, False),
+        pytest.param("json_envelope", "gzip", True, True, marks=pytest.mark.soak),
+        pytest.param("csv", "none", False, False, marks=pytest.mark.soak),
+        pytest.param("csv", "none", True, True, marks=pytest.mark.soak),
+        pytest.param("csv", "zstd", True, False, marks=pytest.mark.soak),
+        pytest.param("json", "zstd", False, True, marks=pytest.mark.soak),
     ],
 )
 def test_a_crash_at_any_seam_of_a_cut_export_then_another_run_yields_the_same_file(
     format: str,  # noqa: A002
     compression: str,
     die_after: bool,
+    takes_all_sizes: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Given: the calls over the seams of a run without a crash; each run makes the same
     run_in_order(monkeypatch)
-    limits = msgspec.structs.replace(CUT, part_size=2_000 if compression == "none" else 250)
+    part_size = 250 if compression != "none" else 700 if takes_all_sizes else 2_000
+    monkeypatch.setattr(multipart, "COPY_BYTES", 2 * part_size)
+    limits = msgspec.structs.replace(CUT, part_size=part_size)
     options: dict[str, Any] = {
+        **({"storage": all_sizes} if takes_all_sizes else {}),
         "format": format,
         "compression": compression,
         "seconds_a_page": 4,
@@ -319,14 +326,64 @@ def test_a_list_that_moves_while_it_is_cut_is_read_once_more_as_one(after: int) 
     assert bench.bucket() == [bench.export.result.key]
 
 
-def test_a_composition_is_handed_over_between_two_of_its_parts() -> None:
-    # Given: all partitions are read
-    bench = _bench()
+def _composed(**options: Any) -> Bench:
+    """Returns a bench whose partitions are all read."""
+    bench = _bench(**options)
     for _ in range(5):
         bench.slice()
     assert bench.export.phase is Phase.READY
+    return bench
 
-    # When: each worker shuts down at once
+
+def _calls_of(bench: Bench, name: str) -> int:
+    return bench.seams.calls.count(name)
+
+
+def _drains_after(bench: Bench, copies: int) -> Callable[[], bool]:
+    """Asks for a shutdown once so many more copies are made."""
+    before = _calls_of(bench, "copy_part")
+    return lambda: _calls_of(bench, "copy_part") >= before + copies
+
+
+@pytest.mark.parametrize(
+    "all_sizes_are_taken", [(False,) * 4, (True,) * 4, (True, False) * 2, (False, True) * 2]
+)
+def test_a_composition_is_handed_over_between_two_of_its_parts(
+    all_sizes_are_taken: tuple[bool, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Given: workers that make parts of one size or of several; the former may be of an older
+    # version
+    monkeypatch.setattr(multipart, "COPY_BYTES", 1_000)
+    bench = _composed(
+        storage=all_sizes if any(all_sizes_are_taken) else equal_sizes,
+        limits=msgspec.structs.replace(CUT, part_size=500),
+    )
+
+    # When: each worker shuts down after a copy
+    uploads, parts = set(), []
+    for taken in all_sizes_are_taken[:3]:
+        bench.storage._takes_all_sizes = taken
+        bench.draining = _drains_after(bench, 1)
+        assert bench.slice() is Ending.HANDED_OVER
+        at = bench.export.checkpoint
+        assert at is not None
+        uploads.add(at.upload_id)
+        parts.append(len(at.parts))
+    bench.storage._takes_all_sizes = all_sizes_are_taken[3]
+    bench.draining = lambda: False
+    bench.run()
+
+    # Then: they make one upload
+    assert len(uploads) == 1
+    assert parts == [1, 2, 3]
+    assert bench.file() == _serial().file()
+
+
+def test_a_composition_is_handed_over_before_its_first_part() -> None:
+    # Given
+    bench = _composed()
+
+    # When
     bench.draining = lambda: True
     endings = [bench.slice() for _ in range(3)]
     bench.draining = lambda: False
@@ -334,6 +391,47 @@ def test_a_composition_is_handed_over_between_two_of_its_parts() -> None:
 
     # Then
     assert endings == [Ending.HANDED_OVER] * 3
+    assert bench.file() == _serial().file()
+
+
+def test_the_composition_of_a_lost_worker_is_begun_again_and_its_upload_is_dead() -> None:
+    # Given: a worker that handed over, and one that was lost after some more copies
+    bench = _composed(storage=all_sizes)
+    bench.draining = _drains_after(bench, 4)
+    assert bench.slice() is Ending.HANDED_OVER
+    bench.draining = lambda: False
+    before = bench.export.checkpoint
+    assert before is not None
+    assert before.parts
+    late = bench.claim()
+    assert late is not None
+    bench.bury()
+
+    # When
+    bench.run()
+
+    # Then
+    assert bench.slice(late) is Ending.LOST
+    assert bench.file() == _serial().file()
+    result = bench.export.result
+    assert result is not None
+    assert result.key != before.key
+    assert bench.bucket() == [result.key]
+
+
+def test_partitions_are_copied_whole_and_committed_once_where_parts_may_differ_in_size() -> None:
+    # Given
+    limits = msgspec.structs.replace(CUT, part_size=1_000)
+    bench = _composed(storage=all_sizes, limits=limits)
+    bench.storage._takes_all_sizes = True
+    bench.seams.calls.clear()
+
+    # When
+    bench.run()
+
+    # Then: nothing is read, and only the end is committed
+    assert [_calls_of(bench, name) for name in ("copy_part", "put_part", "read")] == [4, 0, 0]
+    assert _calls_of(bench, "commit") == 1
     assert bench.file() == _serial().file()
 
 

@@ -382,6 +382,7 @@ def test_after_a_failure_the_first_page_of_a_partition_is_asked_alone() -> None:
 
     upstream = Upstream(bench, away)
     assert bench.slice() is Ending.WAITING
+    until(lambda: len(upstream.asked) == AHEAD)
     for _ in range(3):
         bench.claim()
     upstream.asked.clear()

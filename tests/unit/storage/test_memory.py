@@ -79,6 +79,19 @@ def test_parts_of_several_sizes_are_refused_as_by_cloudflare_r2(sizes: list[int]
         storage.complete("a", upload_id, parts)
 
 
+def test_parts_of_several_sizes_are_taken_as_by_aws() -> None:
+    # Given
+    storage = MemoryStorage(FakeClock(), part_size_min=2, all_sizes=True)
+    upload_id = storage.begin("a", CSV)
+    parts = [storage.put_part("a", upload_id, n, b"a" * (6 - n)) for n in (1, 2, 3)]
+
+    # When
+    storage.complete("a", upload_id, parts)
+
+    # Then
+    assert storage.read("a") == b"a" * (5 + 4 + 3)
+
+
 @pytest.mark.parametrize("number", [0, 10_001])
 def test_part_numbers_are_bounded_as_in_s3(number: int) -> None:
     # Given
