@@ -178,6 +178,10 @@ class Settings(BaseSettings):
         limits.ESTIMATE_RATE.default
     )
     """Rate limit of one API key for estimates, on any contract."""
+    preview_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = (
+        limits.PREVIEW_RATE.default
+    )
+    """Rate limit of one API key for previews, on any contract."""
     hirebase_rate: Annotated[Rate, NoDecode, BeforeValidator(parse_rate)] = (
         limits.HIREBASE_RATE.default
     )

@@ -18,6 +18,7 @@ from exporter.storage import registry
 from exporter.storage.base import Storage
 from exporter.store.redis.keys import KeyNames
 from exporter.store.redis.rate_budgets import RedisBudgets
+from exporter.store.redis.source_statistics import SourceStatistics
 from exporter.store.redis.store import RedisStore
 from exporter.webhooks import private
 from exporter.webhooks.delivering import Deliverer
@@ -49,6 +50,7 @@ def export_service(*, for_api: bool = False) -> ExportService:
         storage=storage(settings),
         clock=clock,
         budgets=budgets.open_for_api if for_api else budgets.open,
+        meters=SourceStatistics(own_store.client, own_store.names).meter,
     )
 
 

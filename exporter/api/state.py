@@ -23,6 +23,7 @@ from exporter.store.redis.calls import Call
 from exporter.store.redis.credit_accounts import Credits
 from exporter.store.redis.keys import KeyNames
 from exporter.store.redis.rate_limits import RateLimits
+from exporter.store.redis.source_statistics import SourceStatistics
 from exporter.store.redis.store import RedisStore
 from exporter.webhooks import private
 from exporter.webhooks.addresses import Guard
@@ -41,6 +42,7 @@ def bind(app: FastAPI, surfaces: Surfaces, service: ExportService, keys: KeyRing
     app.state.keys = keys
     app.state.credits = Credits(keys.client, names)
     app.state.limits = RateLimits(keys.client, names)
+    app.state.statistics = SourceStatistics(keys.client, names)
     app.state.redis = AsyncConnection(keys.client)
     app.state.endpoints = wiring.endpoints(settings, keys.client)
     app.state.deliveries = wiring.deliveries(settings, keys.client)
@@ -101,6 +103,11 @@ def credits_of(request: Request) -> Credits:
 def limits_of(request: Request) -> RateLimits:
     """Returns the rate limits of the app's API keys."""
     return cast("RateLimits", request.app.state.limits)
+
+
+def statistics_of(request: Request) -> SourceStatistics:
+    """Returns the statistics of the requests to sources."""
+    return cast("SourceStatistics", request.app.state.statistics)
 
 
 def endpoints_of(request: Request) -> Endpoints:

@@ -8,7 +8,8 @@ from pydantic import Field, PlainValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from exporter.contracts import timestamps
-from exporter.contracts.filters import Strict, Text, WireText
+from exporter.contracts.described import Filter, describe
+from exporter.contracts.filters import Shown, Strict, Text, WireText
 
 MAX_IDS = 1_000
 """Maximum number of ids on one page of a search, and in one request for many records."""
@@ -25,6 +26,7 @@ def _moment(value: object) -> str | None:
 Moment = Annotated[
     str | None,
     PlainValidator(_moment, json_schema_input_type=WireText | None),
+    Shown("time"),
     Field(
         json_schema_extra={
             "pattern": "^[12][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])"
@@ -78,3 +80,7 @@ class JobFilters(Strict):
     def canonical(self) -> dict[str, Any]:
         """Returns the given filters in a fixed order, as they are stored and sent upstream."""
         return self.model_dump(exclude_none=True)
+
+
+FILTERS: tuple[Filter, ...] = describe(JobFilters)
+"""The filters of `JobFilters`, each in one spelling."""

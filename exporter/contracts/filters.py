@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -14,6 +15,20 @@ MAX_ENTRIES = 1_000
 """Maximum number of entries in one filter; far above real searches, it keeps records small."""
 MAX_TEXT_CHARS = 1_000
 """Maximum number of characters in one text of a filter."""
+
+Kind = Literal[
+    "text", "texts", "flag", "day", "month", "time", "number", "choice", "range", "places", "json"
+]
+"""The input that a form shows for a filter; `json` is everything that no other kind describes."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Metadata of a filter's type for `described.describe`; has no effect on the validation."""
+
+    kind: Kind
+    choices: tuple[str, ...] = ()
+    """Known values, in the order in which a form offers them."""
 
 
 def fold(text: str) -> str:
@@ -109,11 +124,13 @@ def _optional(check: Callable[[Any], object], wire: Any) -> PlainValidator:
 
 WireText = Annotated[str, Field(pattern=r"\S", max_length=MAX_TEXT_CHARS)]
 """The JSON Schema of a text; `_text` enforces the same bounds."""
-Text = Annotated[str | None, _optional(_text, WireText)]
-Texts = Annotated[str | list[str] | None, _optional(_texts, WireText | list[WireText])]
-Flag = Annotated[bool | None, _optional(_flag, bool | Literal["true", "false"])]
-Day = Annotated[str | None, _optional(_day, WireText)]
-Month = Annotated[str | None, _optional(_month, WireText)]
+Text = Annotated[str | None, _optional(_text, WireText), Shown("text")]
+Texts = Annotated[
+    str | list[str] | None, _optional(_texts, WireText | list[WireText]), Shown("texts")
+]
+Flag = Annotated[bool | None, _optional(_flag, bool | Literal["true", "false"]), Shown("flag")]
+Day = Annotated[str | None, _optional(_day, WireText), Shown("day")]
+Month = Annotated[str | None, _optional(_month, WireText), Shown("month")]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 

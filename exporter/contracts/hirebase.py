@@ -12,12 +12,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from exporter.contracts.described import Filter, describe
 from exporter.contracts.filters import (
     MAX_ENTRIES,
     Day,
     Flag,
     Month,
     Number,
+    Shown,
     Strict,
     Text,
     Texts,
@@ -59,6 +61,11 @@ _SPELLINGS: Mapping[str, str] = {
     "geo_locations": "locations",
     "job_types": "job_type",
 }
+
+
+def _labelled(filter_name: str) -> Shown:
+    return Shown("texts", tuple(dict.fromkeys(_LABELS[filter_name].values())))
+
 
 # fmt: off
 _ECHOED = (
@@ -171,13 +178,18 @@ class JobSearch(Strict):
     locations: Annotated[list[Location], Field(max_length=MAX_ENTRIES, fail_fast=True)] | None = (
         None
     )
-    geo_locations: (
-        Annotated[list[Location], Field(max_length=MAX_ENTRIES, fail_fast=True)] | None
-    ) = None
+    geo_locations: Annotated[
+        Annotated[list[Location], Field(max_length=MAX_ENTRIES, fail_fast=True)] | None,
+        Shown("places"),
+    ] = None
     geofilter_params: GeoFilter | None = None
     location_group: Text = Field(None, description="Such as Bay_Area.")
-    location_types: Texts = Field(None, description="Remote, Hybrid, In-Person (or On-site).")
-    experience: Texts = Field(None, description="Entry, Junior, Mid, Senior, Executive.")
+    location_types: Annotated[Texts, _labelled("location_types")] = Field(
+        None, description="Remote, Hybrid, In-Person (or On-site)."
+    )
+    experience: Annotated[Texts, _labelled("experience")] = Field(
+        None, description="Entry, Junior, Mid, Senior, Executive."
+    )
     experience_levels: Texts = None
     yoe: Range | None = Field(None, description="Years of experience.")
     include_yoe: Flag = None
@@ -185,7 +197,9 @@ class JobSearch(Strict):
     include_no_salary: Flag = None
     currency: Text = None
     job_type: Texts = None
-    job_types: Texts = Field(None, description="Full-time, Part-time, Contract, Internship.")
+    job_types: Annotated[Texts, _labelled("job_types")] = Field(
+        None, description="Full-time, Part-time, Contract, Internship."
+    )
     job_category: Texts = None
     industry: Texts = None
     sub_industry: Texts = None
@@ -282,6 +296,10 @@ class JobSearch(Strict):
             if value is not None and name not in _NOT_CANONICAL
             if (plain := _plain(name, value)) not in (None, [], {})
         }
+
+
+FILTERS: tuple[Filter, ...] = describe(JobSearch, without={*_SPELLINGS.values(), "page", "limit"})
+"""The filters of `JobSearch`, each in one spelling; an export has its own limit."""
 
 
 class ExpiredSearch(Strict):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from exporter.contracts.described import Filter
+
 # fmt: off
 COLUMNS = (
     "id", "company_name", "job_title", "status", "source", "location", "is_remote", "job_url",
@@ -19,3 +21,10 @@ STATUSES = ("saved", "applied", "interview", "offer", "rejected")
 """Valid values of `status`."""
 SOURCES = ("brightermonday", "fuzu", "linkedin", "manual")
 """Valid values of `source`."""
+FILTERS = (
+    Filter(name="from", kind="time", description="Created at this time or later."),
+    Filter(name="to", kind="time", description="Created before this time."),
+    Filter(name="status", kind="texts", choices=STATUSES),
+    Filter(name="source", kind="texts", choices=SOURCES),
+)
+"""The filters of the SQL source, which validates them by itself."""

@@ -396,6 +396,12 @@ ESTIMATE_RATE = Limit.of_requests(
     Rate(60, 60),
     setting="estimate_rate",
 )
+PREVIEW_RATE = Limit.of_requests(
+    "preview_rate",
+    "previews of a source's rows with one key, which cost no credits",
+    Rate(10, 60),
+    setting="preview_rate",
+)
 SOURCE_SHARE = Limit(
     "source_share",
     "share of a source's rate for estimates and searches, while workers need it",

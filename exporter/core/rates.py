@@ -67,6 +67,12 @@ class Budget(Protocol):
         could not be shared with the other workers.
         """
 
+    def record(self, seconds: float, status: int | None) -> None:
+        """Records a request that was sent, for the statistics of the source; never raises.
+
+        `status` is that of the answer, 200 for a statement that a database ran, None without any.
+        """
+
 
 def acquire(budget: Budget, clock: Clock, after: Exception | None = None) -> None:
     """Sleeps until the budget allows the next request.
@@ -101,12 +107,26 @@ class Unlimited:
     def pause_for(self, seconds: float) -> None:
         """Does nothing: without a rate, each worker reacts to the upstream's refusals by itself."""
 
+    def record(self, seconds: float, status: int | None) -> None:
+        """Does nothing: only `Metered` has statistics."""
+
 
 UNLIMITED = Unlimited()
 """The only instance of `Unlimited` that is needed, because it has no state."""
 
 OpenBudget = Callable[[str, Rate], Budget]
 """A function that returns a source's budget; all budgets of one source share their state."""
+Meter = Callable[[float, int | None], None]
+"""A function that records a request for the statistics of one source; see `Budget.record`."""
+
+
+class Metered:
+    """A budget whose requests are recorded in the statistics of its source."""
+
+    def __init__(self, budget: Budget, meter: Meter) -> None:
+        self.reserve = budget.reserve
+        self.pause_for = budget.pause_for
+        self.record = meter
 
 
 class MemoryBudgets:
@@ -154,6 +174,9 @@ class _MemoryBudget:
                 if api_start is not None:
                     shared.api_starts[source] = api_start + self._rate.interval / API_SHARE
             return start - now
+
+    def record(self, seconds: float, status: int | None) -> None:
+        """Does nothing: only `Metered` has statistics."""
 
     def pause_for(self, seconds: float) -> None:
         with self._shared.lock:

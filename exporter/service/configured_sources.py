@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from exporter.clock import Clock
@@ -10,15 +10,23 @@ from exporter.config import Config
 from exporter.core import rates
 from exporter.errors import ConfigurationError
 from exporter.sources.base import Source
+from exporter.sources.config import SourceConfig
 
 
 class ConfiguredSources:
     """Opens each source of the configuration once; also knows what its configuration says."""
 
-    def __init__(self, config: Config, clock: Clock, budgets: rates.OpenBudget) -> None:
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        budgets: rates.OpenBudget,
+        meters: Callable[[str], rates.Meter] | None = None,
+    ) -> None:
         self._config = config
         self._clock = clock
         self._budgets = budgets
+        self._meters = meters
         self.opened: dict[str, Source] = {}
         """The sources that are in use, by name."""
 
@@ -33,8 +41,18 @@ class ConfiguredSources:
             config = self._config.sources[name]
             rate = config.rate
             budget = self._budgets(name, rate) if rate is not None else rates.UNLIMITED
+            if self._meters is not None:
+                budget = rates.Metered(budget, self._meters(name))
             self.opened[name] = config.make(self._clock, budget)
         return self.opened[name]
+
+    def names(self) -> Sequence[str]:
+        """Returns the names of all sources, in the order of the configuration."""
+        return tuple(self._config.sources)
+
+    def config(self, name: str) -> SourceConfig:
+        """Returns the settings of a source."""
+        return self._config.sources[name]
 
     def unknown(self, name: str) -> str:
         """Returns the text of the error for a name that is not configured."""

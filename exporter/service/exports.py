@@ -56,6 +56,7 @@ class ExportService:
         storage: Storage,
         clock: Clock | None = None,
         budgets: rates.OpenBudget | None = None,
+        meters: Callable[[str], rates.Meter] | None = None,
     ) -> None:
         self.settings = settings
         self.config = config
@@ -63,7 +64,7 @@ class ExportService:
         self.storage = storage
         self.clock = clock or SystemClock()
         self.sources = ConfiguredSources(
-            config, self.clock, budgets or rates.MemoryBudgets(self.clock).open
+            config, self.clock, budgets or rates.MemoryBudgets(self.clock).open, meters
         )
         self._counts: dict[tuple[str, str], tuple[float, int | None]] = {}
         """Monotonic time and result of the latest count, by source and digest of the query."""

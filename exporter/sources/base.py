@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -40,6 +40,17 @@ class Search(msgspec.Struct, frozen=True):
     echo: dict[str, Any]
     limit: int | None = None
     offset: int = 0
+
+
+@runtime_checkable
+class ListsValues(Protocol):
+    """A source whose upstream publishes the allowed values of some filters."""
+
+    def listed_values(self) -> Mapping[str, Sequence[str]]:
+        """Returns the allowed values by filter, which may ask the upstream; never raises.
+
+        A filter is left out if its values are unknown now.
+        """
 
 
 class Source(Protocol):

@@ -14,7 +14,8 @@ from pydantic_core import PydanticCustomError
 
 from exporter.clock import Clock
 from exporter.contracts import timestamps
-from exporter.contracts.filters import Flag, Strict, Text, Texts, as_list
+from exporter.contracts.described import Filter, describe
+from exporter.contracts.filters import Flag, Shown, Strict, Text, Texts, as_list
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget, Rate
 from exporter.errors import SourceUntrue
@@ -99,7 +100,7 @@ class JobSearch(Strict):
         None, description="OPEN, CLOSED or another status, possibly defined by the connector."
     )
     offices: Ids = None
-    modified_after: Annotated[Text, BeforeValidator(_moment)] = Field(
+    modified_after: Annotated[Text, BeforeValidator(_moment), Shown("time")] = Field(
         None, description="An ISO 8601 date and time; in UTC without a time zone."
     )
     expand: Text = None
@@ -126,6 +127,7 @@ class BindbeeConfig(HttpConfig):
     """The jobs of one Bindbee connector."""
 
     documented_columns: ClassVar[tuple[str, ...]] = COLUMNS
+    filters: ClassVar[tuple[Filter, ...]] = describe(JobSearch)
 
     type: Literal["bindbee"] = "bindbee"
     connector_token: Annotated[HeaderSecret, Field(min_length=1)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -109,6 +109,11 @@ class Catalogue:
         if problems:
             raise QueryError(problems)
         return result
+
+    def listed_values(self) -> Mapping[str, Sequence[str]]:
+        """Returns the allowed values of each filter whose list can be fetched now."""
+        known = {name: self._known(name) for name in _FILTERS}
+        return {name: tuple(values.values()) for name, values in known.items() if values}
 
     def _known(
         self, filter_name: str, max_age: float = LIST_TTL_SECONDS

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from exporter.clock import Clock
+from exporter.contracts.described import Filter
 from exporter.core.rates import UNLIMITED, Budget, Rate
 from exporter.environment import urls
 from exporter.environment.values import Duration, parse_rate
@@ -103,6 +104,8 @@ class SourceConfig(BaseModel):
 
     documented_columns: ClassVar[tuple[str, ...]] = ()
     """The fields that the vendor documents, whichever `columns` the settings choose."""
+    filters: ClassVar[tuple[Filter, ...]] = ()
+    """The filters of a search, for forms and documentation."""
 
     type: str
     page_size: PageSize = 100

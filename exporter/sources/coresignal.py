@@ -13,7 +13,8 @@ import msgspec
 import structlog
 
 from exporter.clock import Clock
-from exporter.contracts.coresignal import MAX_ID_DIGITS, MAX_IDS, JobFilters
+from exporter.contracts.coresignal import FILTERS, MAX_ID_DIGITS, MAX_IDS, JobFilters
+from exporter.contracts.described import Filter
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import (
@@ -92,6 +93,7 @@ class CoresignalConfig(HttpConfig):
     """A Coresignal-compatible API of base jobs."""
 
     documented_columns: ClassVar[tuple[str, ...]] = COLUMNS
+    filters: ClassVar[tuple[Filter, ...]] = FILTERS
 
     type: Literal["coresignal"] = "coresignal"
     max_in_flight: InFlight = 8

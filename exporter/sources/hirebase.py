@@ -10,7 +10,8 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from exporter.clock import Clock
-from exporter.contracts.hirebase import ExpiredSearch, JobSearch
+from exporter.contracts.described import Filter
+from exporter.contracts.hirebase import FILTERS, ExpiredSearch, JobSearch
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.errors import QueryError, SourceRefused, SourceUntrue, problem
@@ -66,6 +67,7 @@ class HirebaseConfig(HttpConfig):
     """A Hirebase-compatible API."""
 
     documented_columns: ClassVar[tuple[str, ...]] = COLUMNS
+    filters: ClassVar[tuple[Filter, ...]] = FILTERS
 
     type: Literal["hirebase"] = "hirebase"
     max_in_flight: InFlight = 8
@@ -122,6 +124,9 @@ class HirebaseSource:
     def search_may_block(self, raw: Mapping[str, Any]) -> bool:
         """True if the search has a filter whose values the upstream lists."""
         return not LISTED_FILTERS.isdisjoint(raw)
+
+    def listed_values(self) -> Mapping[str, Sequence[str]]:
+        return self.catalogue.listed_values()
 
     def start(self, limit: int | None, offset: int) -> Cursor:
         return msgspec.to_builtins(first_place(limit, offset, self._page_size))

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from exporter.clock import Clock
+from exporter.contracts.described import Filter, describe
 from exporter.contracts.filters import Strict, Text
 from exporter.core.checkpoints import Cursor, Row
 from exporter.core.rates import UNLIMITED, Budget
@@ -79,6 +80,7 @@ class QwestlyConfig(HttpConfig):
     """Qwestly's job search."""
 
     documented_columns: ClassVar[tuple[str, ...]] = COLUMNS
+    filters: ClassVar[tuple[Filter, ...]] = describe(JobSearch)
 
     type: Literal["qwestly"] = "qwestly"
     max_in_flight: InFlight = 8

@@ -45,7 +45,7 @@ PUBLIC_URL = "https://exports.test"
 LEASE = timedelta(seconds=30)
 UNBOUNDED_RATES: Mapping[str, Any] = {
     f"{name}_rate": Rate(1_000_000, 60)
-    for name in ("hirebase", "pipeline", "create", "change", "list", "estimate")
+    for name in ("hirebase", "pipeline", "create", "change", "list", "estimate", "preview")
 }
 """Settings with which no test reaches a rate limit."""
 

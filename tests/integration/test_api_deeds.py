@@ -136,6 +136,7 @@ def test_creations_count_together_on_every_contract(api_of_all: Service) -> None
         ("change_rate", "DELETE", ["/v1/exports/none", "/v2/tasks/none"]),
         ("change_rate", "POST", ["/v1/exports/none/cancel", "/v2/tasks/none/cancel"]),
         ("estimate_rate", "POST", ["/v1/exports/estimate", "/v2/jobs/estimate"]),
+        ("preview_rate", "POST", ["/v1/sources/none/preview", "/v1/sources/other/preview"]),
     ],
 )
 def test_other_deeds_count_together_too(

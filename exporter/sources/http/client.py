@@ -240,12 +240,16 @@ class Upstream:
             "timeout": self._timeouts,
             "left": lambda: deadline - self._clock.monotonic(),
         }
+        sent_at = self._clock.monotonic()
         try:
             with closing(self._transport.handle_request(request)) as response:
                 _fill(body, response)
+            self._budget.record(self._clock.monotonic() - sent_at, response.status_code)
             if response.status_code == 200:
                 return read(self._in_utf8(body.whole(), response), response.headers)
         except (httpx.TransportError, httpx.DecodingError, TooManyBytes, SourceUntrue) as error:
+            if not isinstance(error, SourceUntrue):
+                self._budget.record(self._clock.monotonic() - sent_at, None)
             # With another status than 200, the status says more than the broken body.
             if response is None or response.status_code == 200:
                 what = str(error) or type(error).__name__

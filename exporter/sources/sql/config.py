@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator
 
 from exporter.clock import Clock
+from exporter.contracts.described import Filter
+from exporter.contracts.pipeline import FILTERS
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.sources.base import Source
 from exporter.sources.config import Name, PageSize, Secret, SourceConfig
@@ -29,6 +31,8 @@ def _database_url(value: str) -> str:
 
 class SqlConfig(SourceConfig):
     """A table of postings in which each row has an owner; users read only their own rows."""
+
+    filters: ClassVar[tuple[Filter, ...]] = FILTERS
 
     type: Literal["sql"] = "sql"
     url: Annotated[Secret, AfterValidator(_database_url)]

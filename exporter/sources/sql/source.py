@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -106,7 +106,7 @@ class SqlSource:
         first = at.after is None
         rates.acquire(self._budget, self._clock)
         shape = self._table.shape(self.columns)
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             if first:
                 at.total = self._table.count(connection, query)
                 at.read = min(at.skip, at.total)
@@ -133,14 +133,14 @@ class SqlSource:
     def count(self, query: Mapping[str, Any]) -> int:
         """Returns the number of rows that match now."""
         rates.acquire(self._budget, self._clock)
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             return self._table.count(connection, query)
 
     def lookup(self, ids: Sequence[str], query: Mapping[str, Any]) -> Mapping[str, Row]:
         """Returns the owner's rows with these ids, by id, with one statement."""
         rates.acquire(self._budget, self._clock)
         shape = self._table.shape(self.columns)
-        with self._database.reading() as connection:
+        with self._reading() as connection:
             return self._table.lookup(connection, shape, query, ids)
 
     def snapshot(self, query: Mapping[str, Any], columns: Sequence[str]) -> Snapshot:
@@ -152,6 +152,17 @@ class SqlSource:
 
     def close(self) -> None:
         self._database.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        """Yields a connection, whose statements are recorded as one request to the source."""
+        began, status = self._clock.monotonic(), None
+        try:
+            with self._database.reading() as connection:
+                yield connection
+            status = 200
+        finally:
+            self._budget.record(self._clock.monotonic() - began, status)
 
 
 class Snapshot:

@@ -45,6 +45,10 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
   budget:{source}         string  earliest start of the next request to a source
   budget_workers:{source} string  '1' if a worker has asked for a request of late
   budget_api:{source}     string  earliest start of the API's next request meanwhile
+  source:{source}         hash    succeeded_at, failed_at and failure (the status, 0 without an
+                                  answer) of the latest requests; TTL 30 days
+  source_hour:{hour}:{source} hash  ok, limited, failed, and the number of answers by duration
+                                  (see source_statistics.py), in an hour since 1970; TTL 3 h
   rate:{name}             list    times of the counted requests in a rate limit window
   claim:{nonce}           string  "{clean} {id}", the answer to a claim of an export; or
                                   the id of a claimed delivery; TTL 60 s

@@ -56,6 +56,9 @@ class _RedisBudget:
     def pause_for(self, seconds: float) -> None:
         self._shared.pause_for(_micros(seconds), keys=self._keys[:1])
 
+    def record(self, seconds: float, status: int | None) -> None:
+        """Does nothing: only `Metered` has statistics."""
+
 
 def _micros(seconds: float) -> int:
     # Rounded up, so that rounding never lets a request start early.

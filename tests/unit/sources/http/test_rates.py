@@ -59,6 +59,9 @@ class Broken:
     def pause_for(self, seconds: float) -> None:
         raise StoreUnavailable("Redis did not answer: timed out")
 
+    def record(self, seconds: float, status: int | None) -> None:
+        pass
+
 
 @pytest.mark.external
 def test_requests_are_spaced_by_sleeping_while_the_wait_is_short(clock: FakeClock) -> None:

@@ -109,6 +109,9 @@ class _Spent:
     def pause_for(self, seconds: float) -> None:
         raise AssertionError("nothing to hold")
 
+    def record(self, seconds: float, status: int | None) -> None:
+        raise AssertionError("nothing was sent")
+
 
 def test_a_rate_that_is_used_up_makes_the_export_wait(file: Path) -> None:
     # Given
