@@ -1,0 +1,123 @@
+"""Answers of the service, as frozen values that keep the fields of later versions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import msgspec
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """An object of an answer. A field that an older service does not send has its default."""
+
+    NESTED: ClassVar[Mapping[str, type[Model]]] = {}
+    """Classes of the fields that are objects themselves."""
+    extra: dict[str, Any] = {}
+    """Fields that this version of the client does not know."""
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Self:
+        """Returns the object with this JSON. Raises ValueError if a field has another type."""
+        known: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        for name, value in data.items():
+            (known if name in cls.__struct_fields__ and name != "extra" else extra)[name] = value
+        nested = {
+            name: model.read(known.pop(name))
+            for name, model in cls.NESTED.items()
+            if isinstance(known.get(name), Mapping)
+        }
+        found = msgspec.convert({**known, "extra": extra}, cls)
+        return msgspec.structs.replace(found, **nested) if nested else found
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the object as JSON values, with the fields that this version does not know."""
+        values = {name: getattr(self, name) for name in self.__struct_fields__ if name != "extra"}
+        for name in self.NESTED:
+            if values[name] is not None:
+                values[name] = values[name].to_dict()
+        return values | self.extra
+
+
+class Completeness(Model, frozen=True, kw_only=True):
+    """The proof that a file is complete: rows announced, rows written, and how the end is known."""
+
+    outcome: str
+    """`complete`, `partial`, `truncated` or `empty`."""
+    end_reason: str
+    exported: int
+    expected: int | None = None
+    duplicates_removed: int = 0
+    skipped: int = 0
+    total_at_start: int | None = None
+    total_at_end: int | None = None
+
+
+class File(Model, frozen=True, kw_only=True):
+    """The file of a finished export."""
+
+    NESTED = {"completeness": Completeness}
+    file_size: int
+    """Bytes."""
+    record_count: int
+    """Rows."""
+    file_name: str
+    download_url: str | None = None
+    """Works with a plain GET until `expiry_time`; None after the file was deleted."""
+    expiry_time: str | None = None
+    completeness: Completeness | None = None
+    unmapped_fields: dict[str, int] = {}
+    """Fields that have no column, each with its number of rows."""
+    absent_columns: list[str] = []
+    """Columns that no row has."""
+
+
+class Export(Model, frozen=True, kw_only=True):
+    """An export. Times are RFC 3339 in UTC."""
+
+    NESTED = {"result": File}
+    id: str
+    state: str
+    """`queued`, `processing`, `finished`, `failed` or `canceled`."""
+    phase: str = ""
+    """The current activity, such as `reading` or `waiting`."""
+    progress: float = 0.0
+    """0.0 to 1.0."""
+    record_count: int = 0
+    """Rows written so far."""
+    source: str = ""
+    query: dict[str, Any] | None = None
+    format: str = ""
+    compression: str = "none"
+    columns: list[str] = []
+    limit: int | None = None
+    priority: int = 0
+    user_id: str = ""
+    created_at: str = ""
+    updated_at: str = ""
+    started_at: str | None = None
+    completed_at: str | None = None
+    retry_at: str | None = None
+    retry_in_seconds: int | None = None
+    waiting_for: str | None = None
+    """Reason of the wait, while `phase` is `waiting`."""
+    cancel_requested: bool = False
+    error: str | None = None
+    """Reason of the failure."""
+    result: File | None = None
+    """The file; None until finished."""
+
+    @property
+    def has_ended(self) -> bool:
+        """True if the state never changes again."""
+        return self.state in ("finished", "failed", "canceled")
+
+
+class Webhook(Model, frozen=True, kw_only=True):
+    """An authentic webhook."""
+
+    type: str
+    """Name of the event, such as `export.finished`."""
+    timestamp: str
+    data: dict[str, Any]
