@@ -44,8 +44,7 @@ ExporterError
  +-- SecretRefused          caller of the stores: correct the signing secret (webhooks.signatures)
  +-- EndpointDisabled       caller: enable the endpoint first. API: 409 (webhooks.endpoints)
  +-- TooManyEndpoints       caller: delete an endpoint first. API: 409 (webhooks.endpoints)
- +-- ServiceError           user of the command: do what the text says (cli.client)
- |    +-- ServiceSilent         command: polls again for a while (cli.client)
+ +-- ServiceError           user of the command: do what the text says (cli.remote)
  +-- ChildError             user of the local stack: read the log in the text (local.children)
  +-- StoppedEarly           local stack: exits with code 0 (local.stack)
 """

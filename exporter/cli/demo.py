@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exporter.cli.client import Client
-from exporter.cli.watch import fetch
+from exporter.cli import remote, watch
+from exporter.client import Export
 from exporter.errors import ConfigurationError
 from exporter.local import ports
 from exporter.local.stack import Stack
@@ -43,12 +43,16 @@ def run(rows: int, out: Console, err: Console) -> int:
         )
         port = ports.find_base()
         stack = Stack(Path(scratch) / "stack", port, 2, board_rows=rows)
-        with stack as addresses, Client(addresses.url, addresses.api_key) as client:
+        with (
+            stack as addresses,
+            remote.open_client(addresses.url, addresses.api_key) as exporter,
+        ):
             request = {"source": "board", "query": {}, "format": "csv"}
             err.print(f"POST {addresses.url}/v1/exports {request}", highlight=False)
-            record = fetch(client, request, file, err)
+            created = watch.create(exporter, request, err)
+            export = watch.fetch(exporter, watch.follow(exporter, created.id, err), file, err)
             out.print(_first_rows(file))
-            out.print(_proof(record["result"]))
+            out.print(_proof(export))
     out.print(_next_steps(file, rows, port), soft_wrap=True, highlight=False, markup=False)
     return 0
 
@@ -97,15 +101,17 @@ def _first_rows(file: Path) -> Table:
     return table
 
 
-def _proof(result: dict[str, object]) -> Table:
+def _proof(export: Export) -> Table:
     table = Table("what was proven", "", title="The result")
-    proof = result["completeness"]
-    assert isinstance(proof, dict)
-    table.add_row("outcome", str(proof["outcome"]))
-    table.add_row("how the end is known", str(proof["end_reason"]))
-    table.add_row("rows announced at the start", f"{proof['total_at_start']:,}")
-    table.add_row("rows announced at the end", f"{proof['total_at_end']:,}")
-    table.add_row("rows in the file, counted after the download", f"{result['record_count']:,}")
-    table.add_row("bytes", f"{result['file_size']:,}")
-    table.add_row("link valid until", str(result["expiry_time"]))
+    result = export.result
+    assert result is not None
+    proof = result.completeness
+    assert proof is not None
+    table.add_row("outcome", proof.outcome)
+    table.add_row("how the end is known", proof.end_reason)
+    table.add_row("rows announced at the start", f"{proof.total_at_start:,}")
+    table.add_row("rows announced at the end", f"{proof.total_at_end:,}")
+    table.add_row("rows in the file, counted after the download", f"{result.record_count:,}")
+    table.add_row("bytes", f"{result.file_size:,}")
+    table.add_row("link valid until", str(result.expiry_time))
     return table

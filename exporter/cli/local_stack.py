@@ -108,7 +108,7 @@ def api_key(url: str) -> str:
             return (DATA_DIR / _KEY_FILE).read_text("utf-8").strip()
     except (OSError, ValueError):
         pass
-    raise ExporterError("no API key: set EXPORTER_API_KEY or give --api-key")
+    raise ExporterError("no API key: set EXPORTER_API_KEY or give --key")
 
 
 def shell_lines(folder: Path) -> Iterator[str]:

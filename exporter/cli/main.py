@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from exporter.cli import endpoints, keys, local_stack, processes
+from exporter.cli import endpoints, exports, keys, local_stack, processes
 from exporter.cli.board import Faults, ProfileOption, board, check_profile
 from exporter.cli.console import DATA_DIR, err, out, print_warning, report_errors
 from exporter.cli.strict import StrictGroup
-from exporter.errors import ExporterError
-
-if TYPE_CHECKING:
-    from exporter.cli.client import Client
 
 app = typer.Typer(
     cls=StrictGroup,
     help="Turns a search over job postings into a file: all the rows, proven.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 
@@ -31,8 +26,22 @@ _NAMED_IN_LOG = ("api", "worker", "webhooks", "beat")
 """Commands whose processes name unknown settings in their log."""
 
 
+def _print_version(value: bool) -> None:
+    if value:
+        out.print(f"exporter {metadata.version('exporter')}", highlight=False)
+        raise typer.Exit
+
+
 @app.callback()
-def check_settings(context: typer.Context) -> None:
+def check_settings(
+    context: typer.Context,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
     """Ends every command but `doctor`, which reports them, if a setting is wrong."""
     if context.invoked_subcommand == "doctor":
         return
@@ -120,67 +129,6 @@ def demo(
 
 
 @app.command()
-def export(
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
-    source: Annotated[str, typer.Option(help="Name of a configured source.")] = "board",
-    query: Annotated[str, typer.Option(help="The search, as JSON.")] = "{}",
-    format: Annotated[  # noqa: A002
-        str, typer.Option(help="csv, json (JSON Lines) or another name that /docs lists.")
-    ] = "csv",
-    columns: Annotated[
-        str | None, typer.Option(help="Columns, comma-separated; default: the source's.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Rows at most; default: all.")] = None,
-    priority: Annotated[int, typer.Option(min=0, max=9, help="0 to 9, higher is more urgent.")] = 0,
-    csv_safe: Annotated[
-        bool, typer.Option(help="Guard cells that a spreadsheet would run as formulas.")
-    ] = False,
-    bom: Annotated[
-        bool, typer.Option(help="Begin a CSV file with a byte order mark, for Excel.")
-    ] = False,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            envvar="EXPORTER_PUBLIC_URL",
-            help="The service; default: that of `exporter up` here.",
-            show_default=False,
-        ),
-    ] = None,
-    api_key: Annotated[
-        str | None,
-        typer.Option(envvar="EXPORTER_API_KEY", help="Default: the key of `exporter up` here."),
-    ] = None,
-) -> None:
-    """Export from a running service into a file: enqueue, watch, download, verify."""
-    from exporter.cli.watch import fetch
-    from exporter.formats import registry
-
-    try:
-        search = json.loads(query)
-    except ValueError as error:
-        raise typer.BadParameter(f"--query is not JSON: {error}") from None
-    if csv_safe and format not in registry.names_with("guard"):
-        raise typer.BadParameter(f"--csv-safe has no effect with --format {format}: leave it out")
-    request = {
-        "source": source,
-        "query": search,
-        "format": format,
-        "priority": priority,
-        "csv_safe": csv_safe,
-    }
-    if bom:
-        request["bom"] = True
-    if columns:
-        request["columns"] = [name.strip() for name in columns.split(",")]
-    if limit is not None:
-        request["limit"] = limit
-    with report_errors(), _client(url, api_key) as client:
-        if not output.parent.is_dir():
-            raise ExporterError(f"{output.parent} is not a directory: make it, or give another -o")
-        fetch(client, request, output, err)
-
-
-@app.command()
 def doctor(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for programs.")
@@ -229,19 +177,22 @@ def upgrade(
     err.print(f"renamed {renamed} keys; the records have version {schema.VERSION}")
 
 
+for command in (
+    exports.export,
+    exports.ls,
+    exports.show,
+    exports.watch,
+    exports.download,
+    exports.cancel,
+    exports.retry,
+    exports.rm,
+):
+    app.command()(command)
 for process in (processes.api, processes.worker, processes.webhooks, processes.beat):
     app.command()(process)
 app.add_typer(keys.keys, name="keys")
 app.add_typer(endpoints.endpoints, name="endpoints")
 app.add_typer(board, name="board")
-
-
-def _client(url: str | None, api_key: str | None) -> Client:
-    """Returns a client of the service; default: that of the local stack here, and its key."""
-    from exporter.cli.client import Client
-
-    found = local_stack.service_url(url)
-    return Client(found, api_key or local_stack.api_key(found))
 
 
 def main() -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 from dlt.sources.helpers.rest_client.auth import BearerTokenAuth
 from dlt.sources.helpers.rest_client.client import RESTClient
@@ -19,7 +17,7 @@ from dlt.sources.helpers.rest_client.paginators import (
 
 from exporter.board import bindbee, hostile, synthetic
 from exporter.board.profiles import Profile
-from exporter.cli.client import Client
+from exporter.client import Exporter
 from exporter.local.stack import Addresses
 from tests import boards
 from tests.conftest import BOARD_ROWS
@@ -123,14 +121,14 @@ def test_an_export_of_each_source_is_complete_and_holds_all_ids(
     expected: set[str],
 ) -> None:
     # When
-    with Client(stack.url, stack.api_key) as client:
-        created = client.create({"source": source, "query": search, "format": "json"})
-        record = client.wait(created["id"], lambda _: None)
+    with Exporter(stack.url, stack.api_key) as client:
+        export = client.wait(client.create(source, search, format="json").id)
+        rows = list(client.rows(export))
     # Then
-    assert record["state"] == "finished", record
-    completeness = record["result"]["completeness"]
-    assert completeness["outcome"] == "complete"
-    assert completeness["exported"] == len(expected)
-    rows = [json.loads(line) for line in httpx.get(record["result"]["download_url"]).iter_lines()]
+    assert export.result is not None, export
+    completeness = export.result.completeness
+    assert completeness is not None
+    assert completeness.outcome == "complete"
+    assert completeness.exported == len(expected)
     assert len(rows) == len(expected)
     assert {row[identity] for row in rows} == expected

@@ -20,7 +20,7 @@ import pytest
 import redis
 
 from exporter.board import hostile
-from exporter.cli.client import count_rows
+from exporter.cli.remote import count_rows
 from exporter.local.stack import Addresses
 from tests.conftest import BOARD_ROWS
 

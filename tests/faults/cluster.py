@@ -22,7 +22,7 @@ import httpx
 import psutil
 import redis
 
-from exporter.cli.client import Client
+from exporter.client import Exporter
 from exporter.clock import SystemClock
 from exporter.local import ports, s3
 from exporter.local.children import Child, ChildError
@@ -109,7 +109,7 @@ class Cluster:
             region="us-east-1",
             clock=SystemClock(),
         )
-        self.clients: dict[str, Client] = {}
+        self.clients: dict[str, Exporter] = {}
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -133,12 +133,12 @@ class Cluster:
         _bring_up([self.redis, self.s3, self.board])
         ring = KeyRing(self.store.client)
         for user in USERS:
-            self.clients[user] = Client(self.url, ring.create(user))
+            self.clients[user] = Exporter(self.url, ring.create(user), max_retries=0)
         _bring_up([self.api, *self.workers])
 
     def _stop(self) -> None:
         for client in self.clients.values():
-            client.__exit__()
+            client.close()
         self.store.client.close()
         self.broker.close()
         for child in (*self.workers, self.api, self.board, self.s3, self.redis):

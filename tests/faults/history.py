@@ -17,7 +17,9 @@ from typing import Any, NamedTuple, cast
 import httpx
 import zstandard
 
-from exporter.cli.client import TERMINAL, ServiceError, ServiceSilent, count_rows, download
+from exporter import client as clients
+from exporter.cli.remote import count_rows
+from exporter.client import ApiError, ConnectionFailed, ServerFailed
 from exporter.clock import SystemClock
 from exporter.core.exports import Export, Spec
 from exporter.errors import StorageUnavailable, StoreUnavailable
@@ -73,20 +75,19 @@ def export_references(
 ) -> dict[str, ReferenceFile]:
     """Exports each request once without faults, and counts the rows with the standard library."""
     client = next(iter(cluster.clients.values()))
-    created = {name: client.create(request)["id"] for name, request in requests.items()}
+    created = {name: client.create(**request).id for name, request in requests.items()}
     found: dict[str, ReferenceFile] = {}
     for name, export_id in created.items():
         request = requests[name]
-        record = client.wait(export_id, lambda _: None)
-        assert record["state"] == "finished", record
+        record = client.wait(export_id)
+        assert record.result is not None, record
         packed, file = folder / "packed", folder / "calm"
-        size = record["result"]["file_size"]
-        download(record["result"]["download_url"], packed, size, lambda _: None)
+        client.download(record, packed)
         with packed.open("rb") as pieces, file.open("wb") as out:
             for piece in decompress(iter(lambda: pieces.read(2**20), b""), _compression(request)):
                 out.write(piece)
         rows = count_rows(file, request["format"])
-        assert rows == record["result"]["record_count"] > 0, record
+        assert rows == record.result.record_count > 0, record
         with file.open("rb") as whole:
             digest = hashlib.file_digest(whole, "sha256").hexdigest()
         found[name] = ReferenceFile(digest, file.stat().st_size, rows)
@@ -170,11 +171,11 @@ class History:
         """Creates an export; False without a response, when the export may or may not exist."""
         user = self._random.choice(sorted(self.cluster.clients))
         try:
-            record = self.cluster.clients[user].create(self.requests[kind])
-        except ServiceSilent:
+            record = self.cluster.clients[user].create(**self.requests[kind])
+        except (ConnectionFailed, ServerFailed):
             self.counts["posts unanswered"] += 1
             return False
-        self.asked.append(TrackedExport(user, record["id"], kind))
+        self.asked.append(TrackedExport(user, record.id, kind))
         self.counts["exports"] += 1
         return True
 
@@ -202,21 +203,21 @@ class History:
             )
             one.checked = True
 
-    def _get(self, one: TrackedExport) -> dict[str, Any] | None:
+    def _get(self, one: TrackedExport) -> clients.Export | None:
         try:
             record = self.cluster.clients[one.user].get(one.id)
-        except ServiceSilent:
+        except (ConnectionFailed, ServerFailed):
             return None
-        except ServiceError as error:
+        except ApiError as error:
             self._record_problem("lost", one, str(error))
             one.checked = True
             return None
-        if record["progress"] < one.progress:
-            self._record_problem("went back", one, f"from {one.progress} to {record['progress']}")
-        one.progress = record["progress"]
-        end = (record["state"], record["completed_at"])
+        if record.progress < one.progress:
+            self._record_problem("went back", one, f"from {one.progress} to {record.progress}")
+        one.progress = record.progress
+        end = (record.state, record.completed_at)
         if one.end is None:
-            one.end = end if record["state"] in TERMINAL else None
+            one.end = end if record.has_ended else None
         elif one.end != end:
             self._record_problem("revived", one, f"it ended as {one.end} and is {end}")
         return record
@@ -231,14 +232,16 @@ class History:
 
     # -- whether it was true -------------------------------------------------------------------
 
-    def _check(self, one: TrackedExport, record: Mapping[str, Any]) -> None:
-        if record["state"] != "finished":
-            self._record_problem("failed", one, f"{record['state']}: {record['error']}")
+    def _check(self, one: TrackedExport, record: clients.Export) -> None:
+        result = record.result
+        if result is None:
+            self._record_problem("failed", one, f"{record.state}: {record.error}")
             one.checked = True
             return
-        calm, result = self.calm[one.kind], record["result"]
+        calm = self.calm[one.kind]
+        assert result.download_url is not None
         try:
-            got = self._download(result["download_url"], _compression(self.requests[one.kind]))
+            got = self._download(result.download_url, _compression(self.requests[one.kind]))
             stored = self.cluster.store.get(one.id)
             assert stored is not None
             assert stored.result is not None
@@ -252,7 +255,7 @@ class History:
             self._record_problem("byte-unequal", one, str(error))
             one.checked = True
             return
-        said = (result["record_count"], result["file_size"])
+        said = (result.record_count, result.file_size)
         beside = (said[0] - calm.rows, got.received - said[1], got.size - calm.size)
         if got.sha256 != calm.sha256:
             self._record_problem("byte-unequal", one, f"{got.size} bytes, {calm.size} when calm")

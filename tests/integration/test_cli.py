@@ -433,7 +433,7 @@ def test_each_wrong_field_is_told_on_a_line_of_its_own(run: Run) -> None:
     ("arguments", "said"),
     [
         (["-o", "no/such/jobs.csv", "--api-key", "exp_x"], "no/such is not a directory"),
-        (["-o", "jobs.csv"], "no API key: set EXPORTER_API_KEY or give --api-key"),
+        (["-o", "jobs.csv"], "no API key: set EXPORTER_API_KEY or give --key"),
         (["-o", "jobs.csv", "--api-key", "exp_\nx"], "the API key is empty or holds characters"),
         (["-o", "jobs.csv", "--api-key", "exp_x", "--url", "127.0.0.1:1"], "is not an address"),
     ],
@@ -486,8 +486,8 @@ def test_a_file_that_is_not_what_was_announced_is_an_error(
             "download_url": f"{upstream.url}/file",
             "file_size": size,
             "record_count": count,
-            "completeness": {},
             "unmapped_fields": {},
+            "file_name": "jobs.csv",
         }
         record = {"id": "e1", "state": "finished", "phase": "done", "progress": 1.0}
         return reply(

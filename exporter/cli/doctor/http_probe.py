@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from exporter.cli.client import http_options
 from exporter.cli.doctor.checks import Problem
+from exporter.cli.remote import http_options
 
 TIMEOUT_SECONDS = 5.0
 _CAUSES: Mapping[str, str] = {

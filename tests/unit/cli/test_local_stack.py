@@ -212,7 +212,10 @@ COMMANDS = (
     "webhooks",
     "beat",
 )
-WITHOUT_SETTINGS = {"up", "down", "demo", "export", "env", "board serve", "board load"}
+WITHOUT_SETTINGS = {
+    *("up", "down", "demo", "env", "board serve", "board load"),
+    *("export", "ls", "show", "watch", "download", "cancel", "retry", "rm"),
+}
 
 
 def test_all_commands_are_known_here() -> None:
