@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 
 import structlog
 from redis.exceptions import RedisError
@@ -25,12 +26,20 @@ class Presence:
 
     def __init__(self, store: RedisStore, kind: str = keys.WORKERS) -> None:
         self._store = store
-        self._key = store.names(kind, socket.gethostname(), str(os.getpid()))
+        process = socket.gethostname(), str(os.getpid())
+        self._key = store.names(kind, *process)
+        self._member = ":".join((kind, *process))
 
     def show(self) -> None:
         """Sets the presence key, or renews its TTL. Errors of Redis are logged, not raised."""
         try:
-            self._store.client.set(self._key, "1", ex=TTL_SECONDS)
+            pipe = self._store.client.pipeline(transaction=False)
+            pipe.set(self._key, "1", ex=TTL_SECONDS)
+            # So that the console lists the processes without a scan of all keys.
+            alive, now = self._store.names("alive"), time.time()
+            pipe.zremrangebyscore(alive, "-inf", now - TTL_SECONDS)
+            pipe.zadd(alive, {self._member: now + TTL_SECONDS})
+            pipe.execute()
         except RedisError as error:
             log.warning("presence.not_shown", reason=str(error))
 

@@ -72,6 +72,14 @@ def writer(request: Request) -> ApiKey:
     return _caller(request, "write")
 
 
+def operator(request: Request) -> ApiKey:
+    """Returns the API key of the request, after checking that the key has the scope `operator`.
+
+    The errors are those of `reader`.
+    """
+    return _caller(request, "operator")
+
+
 def _caller(request: Request, scope: str) -> ApiKey:
     found: ApiKey | None = request.scope["state"].get("api_key")
     return _checked(request, found or state.run_blocking(request, _find_call(request)), scope)

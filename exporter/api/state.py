@@ -22,6 +22,7 @@ from exporter.store.redis.async_connection import AsyncConnection
 from exporter.store.redis.calls import Call
 from exporter.store.redis.credit_accounts import Credits
 from exporter.store.redis.keys import KeyNames
+from exporter.store.redis.overview import Observer
 from exporter.store.redis.rate_limits import RateLimits
 from exporter.store.redis.source_statistics import SourceStatistics
 from exporter.store.redis.store import RedisStore
@@ -43,6 +44,7 @@ def bind(app: FastAPI, surfaces: Surfaces, service: ExportService, keys: KeyRing
     app.state.credits = Credits(keys.client, names)
     app.state.limits = RateLimits(keys.client, names)
     app.state.statistics = SourceStatistics(keys.client, names)
+    app.state.observer = Observer(keys.client, names)
     app.state.redis = AsyncConnection(keys.client)
     app.state.endpoints = wiring.endpoints(settings, keys.client)
     app.state.deliveries = wiring.deliveries(settings, keys.client)
@@ -108,6 +110,11 @@ def limits_of(request: Request) -> RateLimits:
 def statistics_of(request: Request) -> SourceStatistics:
     """Returns the statistics of the requests to sources."""
     return cast("SourceStatistics", request.app.state.statistics)
+
+
+def observer_of(request: Request) -> Observer:
+    """Returns the reader of the overview of the installation."""
+    return cast("Observer", request.app.state.observer)
 
 
 def endpoints_of(request: Request) -> Endpoints:

@@ -60,7 +60,8 @@ Slices = Annotated[
 def create(
     user: Annotated[str, typer.Option(help="The user that the key authenticates.")],
     scope: Annotated[
-        list[str] | None, typer.Option(help="read or write; repeat for both. Default: both.")
+        list[str] | None,
+        typer.Option(help="read, write or operator; repeat for several. Default: read and write."),
     ] = None,
     name: Annotated[str, typer.Option(help="A note: what the key is for.")] = "",
     balance: Granted = None,
@@ -74,7 +75,7 @@ def create(
     The key is unlimited except for the options given.
     """
     from exporter.core.plans import Plan
-    from exporter.store.redis.api_keys import SCOPES, KeyRing
+    from exporter.store.redis.api_keys import DEFAULT_SCOPES, KeyRing
 
     with report_errors():
         plan = Plan(
@@ -87,7 +88,7 @@ def create(
         _, left = _credits(balance or "unlimited")
         store = local_stack.open_store()
         ring = KeyRing(store.client, store.names)
-        secret = ring.create(user, tuple(scope or SCOPES), name, plan=plan, balance=left)
+        secret = ring.create(user, tuple(scope or DEFAULT_SCOPES), name, plan=plan, balance=left)
         out.print(secret, highlight=False, soft_wrap=True)
 
 

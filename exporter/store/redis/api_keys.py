@@ -27,8 +27,13 @@ log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 MAX_KNOWN_KEYS = 1024
 """Keys that a process remembers."""
-SCOPES = ("read", "write")
-"""Scopes of a key: `read` allows polling and listing, `write` creating and canceling."""
+DEFAULT_SCOPES = ("read", "write")
+"""Scopes of a key unless others are given."""
+SCOPES = (*DEFAULT_SCOPES, "operator")
+"""Scopes of a key: `read` allows polling and listing, `write` creating and canceling.
+
+`operator` extends what the key may read and change to all users, and to the installation.
+"""
 
 
 class ApiKey(msgspec.Struct, frozen=True):
@@ -80,7 +85,7 @@ class KeyRing:
     def create(
         self,
         user: str,
-        scopes: Sequence[str] = SCOPES,
+        scopes: Sequence[str] = DEFAULT_SCOPES,
         name: str = "",
         *,
         plan: Plan = plans.UNLIMITED,

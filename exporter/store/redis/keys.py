@@ -90,6 +90,8 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
   workers:{host}:{pid}    string  presence of a worker, with a TTL
   senders:{host}:{pid}    string  presence of a webhook sender, with a TTL
   beats:{host}:{pid}      string  presence of a scheduler, with a TTL
+  alive                   zset    "{workers, senders or beats}:{host}:{pid}" -> time in seconds
+                                  until which the process counts as live, by its own clock
 """
 
 from __future__ import annotations
