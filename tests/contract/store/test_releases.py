@@ -58,7 +58,7 @@ from tests.contract.store.webhook_desk import TRY, URL, Desk, attempt
 BEFORE = Path(__file__).parent / "releases" / "0.2.0"
 SHIFT = "table.insert(ARGV, 1, string.match(KEYS[1], ':%w+:(.*)$'))\n"
 """Gives a script of 0.2.0 its name as an argument; today's get a key instead."""
-ADDED = (("checksums", None),)
+ADDED = (("checksums", None), ("page_rows", 0), ("page_bytes", 0))
 """Fields that 0.2.0 does not write, with the values by which they mean the same as missing."""
 WITH_NAME = ("acquire", "pause", "reserve")
 NEWER = frozenset({"window"})
