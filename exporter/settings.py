@@ -129,6 +129,8 @@ class Settings(BaseSettings):
     """Encryption that each object asks the store for: `AES256`, `aws:kms` or `aws:kms:KEY`."""
     public_url: str = "http://127.0.0.1:8800"
     """URL of the API in links, as callers reach it."""
+    console: bool = True
+    """Whether the API process also serves the web console, at `/`."""
     config: Path | None = None
     """TOML file of the sources; default: exporter.toml in the current directory, if it exists."""
     part_size: Size = ByteSize(8 * 1024 * 1024)

@@ -18,7 +18,7 @@ from hypothesis import settings
 MAX_SLEEP_SECONDS = 0.05
 SERVERS = frozenset({"redis_server", "s3_server", "postgres_server", "stack"})
 """Fixtures that start a server: a test that asks for one is external without a mark."""
-FOLDERS = ("acceptance", "attack", "faults", "integration")
+FOLDERS = ("acceptance", "attack", "console", "faults", "integration")
 """Folders of tests that are external as a whole."""
 
 # An example that is slow because the machine is loaded is no failure.

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import anyio
 from fastapi import FastAPI
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from exporter.api import (
@@ -39,14 +39,17 @@ _HAS_SDK = bool(find_spec("opentelemetry") and find_spec("opentelemetry.sdk"))
 
 
 def create_app(
-    service: ExportService, keys: KeyRing, contracts: Sequence[Surface] = registry.SURFACES
+    service: ExportService,
+    keys: KeyRing,
+    contracts: Sequence[Surface] = registry.SURFACES,
+    pages: Sequence[BaseRoute] = (),
 ) -> FastAPI:
     """Returns the ASGI app that serves all contracts with the given export service.
 
     A request is authenticated by one of the API keys in `keys`. Public operations, metrics and the
     documentation need no key. Errors have the shape of the surface that owns the path, and
     `{"detail": …}` on all other paths. /openapi.json documents every operation, /docs shows that
-    document.
+    document. `pages` are further routes, which are no part of the document.
     """
     surfaces = Surfaces(contracts, error_shapes.DETAIL)
     app = _App(
@@ -74,6 +77,7 @@ def create_app(
     made = (*map(routes.router, surfaces), metrics.router, docs.router)
     for router in made:
         app.include_router(router)
+    app.router.routes.extend(pages)
     checked = [one for router in made for one in router.routes if isinstance(one, Route)]
     app.add_middleware(edge.Edge, routes=checked, surfaces=surfaces)
     app.add_middleware(turns.InTurn)

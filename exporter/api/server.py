@@ -7,8 +7,10 @@ import gc
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 import structlog
+from starlette.routing import BaseRoute
 
 from exporter import wiring
 from exporter.api import connections
@@ -28,8 +30,8 @@ _STARTUP_FAILURE = 3
 log = structlog.get_logger()
 
 
-def serve(host: str, port: int) -> None:
-    """Serves the API until SIGTERM or SIGINT.
+def serve(host: str, port: int, pages: Sequence[BaseRoute] = ()) -> None:
+    """Serves the API, and further routes in `pages`, until SIGTERM or SIGINT.
 
     Raises ConfigurationError, with the command that fixes it, if Redis may lose or evict records.
     The API also starts while Redis does not answer: requests get 503 until Redis answers, and then
@@ -42,7 +44,7 @@ def serve(host: str, port: int) -> None:
     wiring.storage(service.settings).open()
     store = service.store = wiring.store(load(), patient=False)
     is_checked = _answers(store)
-    app = create_app(service, KeyRing(store.client, store.names))
+    app = create_app(service, KeyRing(store.client, store.names), pages=pages)
     sweeper = Sweeper(store)
     sweeper.start()
     wiring.warm_up(service.storage)

@@ -31,8 +31,14 @@ def api(port: Port = 8800, host: Host = "127.0.0.1") -> None:
     logs.configure("api")
     with report_errors():
         from exporter.api.server import serve
+        from exporter.settings import load
 
-        serve(host, port)
+        if load().console:
+            from exporter.console.app import pages
+
+            serve(host, port, pages())
+        else:
+            serve(host, port)
 
 
 def worker(

@@ -402,6 +402,9 @@ PREVIEW_RATE = Limit.of_requests(
     Rate(10, 60),
     setting="preview_rate",
 )
+SIGN_IN_RATE = Limit.of_requests(
+    "sign_in_rate", "tries to sign in to the console from one address", Rate(10, 60)
+)
 SOURCE_SHARE = Limit(
     "source_share",
     "share of a source's rate for estimates and searches, while workers need it",

@@ -125,6 +125,15 @@ class KeyRing:
         digest = _digest(secret)
         return Call(self._commands(digest), lambda replies: self._read(digest, *replies))
 
+    def find_by_id(self, key_id: str) -> ApiKey | None:
+        """Returns the key with that id; returns None if it is unknown or revoked."""
+        with errors.translate_errors():
+            digest = cast("bytes | None", self.client.hget(self._index, key_id))
+        if digest is None:
+            return None
+        found = calls.run(self.client, self._read_call([digest.decode()]))
+        return found[0] if found else None
+
     def known(self, secret: str) -> KnownKey | None:
         """Returns the key with that secret as it was read last, without asking Redis.
 

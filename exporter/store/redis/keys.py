@@ -41,6 +41,8 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
   key:{digest}            string  an API key and its plan, as JSON
   account:{key id}        hash    left (credits; missing if the key is not metered),
                                   reserved (for exports that have not ended), used
+  session:{digest}        string  a session of the console, as JSON; TTL 12 h
+  ticket:{digest}         string  id of the key with which a one-time link signs in; TTL 10 min
   credited:{nonce}        string  '1' after a charge or grant with this nonce; TTL 60 s
   budget:{source}         string  earliest start of the next request to a source
   budget_workers:{source} string  '1' if a worker has asked for a request of late

@@ -1,0 +1,287 @@
+"""A visit: one request of a signed-in browser, with what a page needs to answer it."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import parse_qs, quote, urlsplit
+
+import jinja2
+import msgspec
+from anyio import to_thread
+from fastapi import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+
+from exporter.api import errors
+from exporter.api.state import keys_of, service_of
+from exporter.console import operations
+from exporter.console.operations import Result
+from exporter.console.search_form import Form
+from exporter.console.sessions import Session, Sessions
+from exporter.errors import ExporterError
+from exporter.store.redis.api_keys import ApiKey
+from exporter.store.redis.keys import KeyNames
+
+COOKIE = "exporter_session"
+MAX_FORM_BYTES = 256 * 1024
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+        " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Headers of each page."""
+NOTICES: Mapping[str, str] = {
+    "canceled": "The export was asked to stop.",
+    "deleted": "It was deleted.",
+    "retried": "A new export was created from the same request.",
+    "test": "A test webhook is on its way.",
+    "redelivered": "The delivery is sent again.",
+    "recovered": "The failed deliveries are sent again.",
+    "enabled": "The endpoint is enabled.",
+    "disabled": "The endpoint is disabled.",
+    "changed": "The plan of the key was changed.",
+    "revoked": "The key was revoked.",
+}
+"""Texts about the act before a redirect, by the value of `?notice=`."""
+
+_HERE = Path(__file__).parent
+STATIC: Mapping[str, bytes] = {
+    file.name: file.read_bytes() for file in sorted((_HERE / "static").iterdir())
+}
+
+
+def asset(name: str) -> str:
+    """Returns the address of a static file, which changes with its content."""
+    return f"/static/{name}?{hashlib.sha256(STATIC[name]).hexdigest()[:12]}"
+
+
+def ago(moment: str | None, now: datetime) -> str:
+    """Returns the time since or until a moment, in its largest unit.
+
+    >>> ago("2026-03-02T09:15:04Z", datetime(2026, 3, 2, 9, 18, tzinfo=UTC))
+    '2 min ago'
+    """
+    if not moment:
+        return "never"
+    seconds = (now - datetime.fromisoformat(moment)).total_seconds()
+    if 0 <= seconds < 5:
+        return "now"
+    text = duration(abs(seconds))
+    return f"{text} ago" if seconds >= 0 else f"in {text}"
+
+
+def duration(seconds: float | None) -> str:
+    """Returns a duration in its largest unit.
+
+    >>> duration(0.042), duration(7300)
+    ('42 ms', '2 h')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{int(seconds)} s"
+
+
+def size(count: float | None) -> str:
+    """Returns a number of bytes in a readable unit.
+
+    >>> size(36_356_469), size(512)
+    ('36.4 MB', '512 B')
+    """
+    if count is None:
+        return "–"
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.1f} {unit}" if unit != "B" else f"{count} B"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def words(name: str) -> str:
+    """Returns the name of a field as words.
+
+    >>> words("include_no_salary")
+    'Include no salary'
+    """
+    text = name.replace("_", " ").strip()
+    return text[:1].upper() + text[1:]
+
+
+def pretty(value: Any) -> str:
+    """Returns a value as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+_ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(_HERE / "templates"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.globals |= {"asset": asset}
+_ENVIRONMENT.filters |= {
+    "duration": duration, "size": size, "words": words, "pretty": pretty,
+    "number": lambda value: "–" if value is None else f"{value:,}",
+}  # fmt: skip
+
+
+def render(template: str, status: int = 200, **context: Any) -> Response:
+    """Returns the page made from a template of the folder `templates`."""
+    now = datetime.now(UTC)
+    text = _ENVIRONMENT.get_template(template).render(
+        **context, ago=lambda moment: ago(moment, now)
+    )
+    return Response(text, status, HEADERS, "text/html")
+
+
+class Visit:
+    """A request of a signed-in browser."""
+
+    def __init__(self, request: Request, session: Session, key: ApiKey, form: Form) -> None:
+        self.request = request
+        self.session = session
+        self.key = key
+        self.form = form
+        """The fields of a POST; those of the query string of a GET."""
+
+    @property
+    def may_write(self) -> bool:
+        return "write" in self.key.scopes
+
+    @property
+    def is_operator(self) -> bool:
+        return "operator" in self.key.scopes
+
+    @property
+    def public_url(self) -> str:
+        return service_of(self.request).settings.public_url.rstrip("/")
+
+    def field(self, name: str, default: str = "") -> str:
+        """Returns the value of a field, without surrounding spaces."""
+        values = self.form.get(name, ())
+        return values[0].strip() if values else default
+
+    async def call(self, handler: Callable[..., Any], *arguments: Any, **options: Any) -> Result:
+        """Calls an operation of the API with the key of the session; see `operations.call`."""
+        return await operations.call(self.request, self.key, handler, *arguments, **options)
+
+    def page(self, template: str, status: int = 200, **context: Any) -> Response:
+        """Returns a page for the session."""
+        return render(
+            template,
+            status,
+            visit=self,
+            path=self.request.scope["path"],
+            notice=NOTICES.get(self.request.query_params.get("notice", ""), ""),
+            **context,
+        )
+
+    def failed(self, result: Result) -> Response:
+        """Returns the page of an operation that was refused."""
+        return self.page(
+            "error.html",
+            result.status,
+            title=HTTPStatus(result.status).phrase,
+            detail=result.detail or "The service could not do this.",
+        )
+
+    def go(self, path: str, notice: str = "") -> Response:
+        """Returns the answer that leads to another page after an act."""
+        target = f"{path}{'&' if '?' in path else '?'}notice={notice}" if notice else path
+        return RedirectResponse(target, HTTPStatus.SEE_OTHER, HEADERS)
+
+
+Page = Callable[[Visit], Awaitable[Response]]
+
+
+def sessions_of(request: Request) -> Sessions:
+    """Returns the sessions of the request's app."""
+    names = KeyNames(service_of(request).settings.redis_prefix)
+    return Sessions(keys_of(request).client, names)
+
+
+def route(path: str, page: Page, methods: Sequence[str] = ("GET",)) -> Route:
+    """Returns the route of a page, which only signed-in browsers reach.
+
+    A POST needs the session's CSRF token and a key with the scope `write`.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            visit = await _visit(request)
+            if isinstance(visit, Response):
+                return visit
+            return await page(visit)
+        except ExporterError as error:
+            answer = await errors.handle(request, error)
+            detail = str(msgspec.json.decode(bytes(answer.body)).get("detail", ""))
+            return render(
+                "alone.html",
+                answer.status_code,
+                title=HTTPStatus(answer.status_code).phrase,
+                detail=detail,
+            )
+
+    return Route(path, endpoint, methods=list(methods))
+
+
+async def read_form(request: Request) -> Form:
+    """Returns the fields of a form; raises ValueError above MAX_FORM_BYTES."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_FORM_BYTES:
+            raise ValueError(f"the form has more than {MAX_FORM_BYTES:,} bytes: send less")
+    return parse_qs(body.decode(errors="replace"), keep_blank_values=True, max_num_fields=5_000)
+
+
+def is_from_here(request: Request) -> bool:
+    """True unless the browser says that another site sent the request."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+async def _visit(request: Request) -> Visit | Response:
+    token = request.cookies.get(COOKIE, "")
+    session = await to_thread.run_sync(sessions_of(request).find, token) if token else None
+    key = None
+    if session is not None:
+        key = await to_thread.run_sync(keys_of(request).find_by_id, session.key_id)
+    if session is None or key is None:
+        target = request.scope["path"] if request.method == "GET" else "/"
+        return RedirectResponse(f"/sign-in?next={quote(target)}", HTTPStatus.SEE_OTHER, HEADERS)
+    if request.method != "POST":
+        query = cast("str", request.scope["query_string"].decode(errors="replace"))
+        return Visit(request, session, key, parse_qs(query, keep_blank_values=True))
+    try:
+        form = await read_form(request)
+    except ValueError as error:
+        return render("alone.html", 413, title="Too large", detail=str(error))
+    visit = Visit(request, session, key, form)
+    if not secrets.compare_digest(visit.field("csrf").encode(), session.csrf.encode()):
+        text = (
+            "The form is from another session or page. Nothing was changed: go back, load it again."
+        )
+        return visit.page("error.html", 403, title="Form refused", detail=text)
+    if not visit.may_write:
+        text = "Your key may only read. Sign in with a key that has the scope write."
+        return visit.page("error.html", 403, title="Not allowed", detail=text)
+    return visit
