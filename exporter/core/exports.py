@@ -249,6 +249,16 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """The endpoint of the request's `webhook_url`; None if the request has none."""
     file_name: str
     """File name that the download suggests."""
+    name: str = ""
+    """Name that the caller gave the export; empty: none."""
+    metadata: dict[str, str] = {}
+    """Texts of the caller, which are echoed and by which lists are filtered."""
+    created_by: str | None = None
+    """Id of the API key that created the export; None: unknown."""
+    retry_of: str | None = None
+    """Id of the export whose request is repeated; None: it is no repetition."""
+    schedule_id: str | None = None
+    """Id of the schedule that created the export; None: none did."""
 
 
 class Partition(msgspec.Struct, frozen=True):

@@ -134,6 +134,42 @@ FILE_NAME_BYTES = Limit(
     422,
     "invalid_request",
 )
+EXPORT_NAME_CHARS = Limit(
+    "export_name_chars",
+    "name of one export",
+    100,
+    "characters",
+    "refused; the problem names the field",
+    422,
+    "invalid_request",
+)
+METADATA_PAIRS = Limit(
+    "metadata_pairs",
+    "pairs in the metadata of one export",
+    20,
+    "pairs",
+    "refused; the problem names the field",
+    422,
+    "invalid_request",
+)
+METADATA_KEY_CHARS = Limit(
+    "metadata_key_chars",
+    "key of one pair of metadata",
+    40,
+    "characters",
+    "refused; the problem names the field",
+    422,
+    "invalid_request",
+)
+METADATA_VALUE_CHARS = Limit(
+    "metadata_value_chars",
+    "value of one pair of metadata",
+    500,
+    "characters",
+    "refused; the problem names the field",
+    422,
+    "invalid_request",
+)
 PAGE_SIZE = Limit(
     "page_size",
     "exports or deliveries on one page of a list",

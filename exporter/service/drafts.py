@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -54,6 +55,9 @@ class NewExport(msgspec.Struct, frozen=True, kw_only=True):
     """The name of the file; the extension of the format is added if it is missing."""
     file_stem: str | None = None
     """Beginning of a default name, before the day and the id; None: the source."""
+    name: str = ""
+    """Name that the caller gives the export; empty: none."""
+    metadata: Mapping[str, str] = {}
     wrong: Sequence[FieldProblem] = ()
     """Problems that the surface found; the draft is refused with them and all others."""
 
@@ -72,7 +76,7 @@ def draft(new: NewExport, plan: Plan, sources: ConfiguredSources, now: datetime)
     if FORMATS[new.format].needs_columns and not chosen:
         chosen = tuple(sources.columns(new.source))
     registry.find(new.format, chosen)  # or ConfigurationError, for want of columns
-    name = new.file_name or file_names.default(new.file_stem or new.source, now, new.id)
+    file_name = new.file_name or file_names.default(new.file_stem or new.source, now, new.id)
     return Spec(
         id=new.id,
         user_id=new.user_id,
@@ -91,9 +95,12 @@ def draft(new: NewExport, plan: Plan, sources: ConfiguredSources, now: datetime)
         rows_per_file=new.rows_per_file,
         keep_seconds=None if new.keep is None else new.keep.total_seconds(),
         priority=new.priority,
-        file_name=file_names.extended(name, registry.extension(new.format, new.compression)),
+        file_name=file_names.extended(file_name, registry.extension(new.format, new.compression)),
         account=plan.key_id,
         concurrency=plan.concurrency,
+        name=new.name,
+        metadata=dict(new.metadata),
+        created_by=plan.key_id,
     )
 
 
@@ -124,6 +131,8 @@ def redraft(export: Export, new_id: str, plan: Plan, sources: ConfiguredSources)
         account=plan.key_id,
         reserved=before.reserved if plan.charges(feature) else 0,
         concurrency=plan.concurrency,
+        created_by=plan.key_id,
+        retry_of=before.id,
     )
 
 
@@ -131,7 +140,8 @@ def check(new: NewExport, sources: ConfiguredSources, now: datetime) -> Search:
     """Returns the search in canonical form; raises QueryError that names every wrong field.
 
     The problems are those of the surface, then those under `format`, `compression`, `bom`,
-    `priority`, `limit`, `columns`, `file_name` and `search`. An unknown source comes first.
+    `priority`, `limit`, `columns`, `file_name`, `name`, `metadata` and `search`. An unknown source
+    comes first.
     """
     found = list(field_problems(new, sources))
     if new.source not in sources:
@@ -163,7 +173,25 @@ def field_problems(new: NewExport, sources: ConfiguredSources) -> Iterator[Field
     yield from columns.list_problems(new.columns)
     for text in file_names.problems(new.file_name):
         yield problem(("file_name",), text)
+    yield from _label_problems(new)
     yield from columns.unknown_problems(new.columns, new.source, sources)
+
+
+def _label_problems(new: NewExport) -> Iterator[FieldProblem]:
+    most = limits.EXPORT_NAME_CHARS.default
+    if len(new.name) > most:
+        yield problem(("name",), f"the name has {len(new.name)} characters: give at most {most}")
+    most = limits.METADATA_PAIRS.default
+    if len(new.metadata) > most:
+        yield problem(("metadata",), f"{len(new.metadata)} pairs: give at most {most}")
+    bounds = (limits.METADATA_KEY_CHARS.default, limits.METADATA_VALUE_CHARS.default)
+    for key, value in islice(new.metadata.items(), most):
+        if not key or len(key) > bounds[0]:
+            text = f"a key has {len(key)} characters: give 1 to {bounds[0]}"
+            yield problem(("metadata", key[: bounds[0]]), text)
+        if len(value) > bounds[1]:
+            text = f"the value has {len(value)} characters: give at most {bounds[1]}"
+            yield problem(("metadata", key[: bounds[0]]), text)
 
 
 def _format_problems(new: NewExport) -> Iterator[FieldProblem]:

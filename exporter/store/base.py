@@ -23,11 +23,14 @@ from exporter.core.exports import (
 )
 from exporter.core.limits import LimitReached
 from exporter.errors import ExporterError
+from exporter.store.filters import NO_FILTERS, Filters, StateCounts
 
 AGEING_PERIOD = timedelta(minutes=10)
 """Time for which an export must be ready and unclaimed before it is raised by one level."""
 MAX_PAGE_BYTES = limits.PAGE_BYTES.default
 """Maximum total size of the specs of the exports on one page of a list."""
+MAX_COUNTED = 3_000
+"""Number of exports that counting with filters looks at."""
 MAX_LOOKAHEAD = 16
 """Maximum number of exports of one user and level that a claim examines.
 
@@ -248,7 +251,7 @@ class QueueCounts(msgspec.Struct, frozen=True):
 
 
 class RecordPage(msgspec.Struct, frozen=True):
-    """One page of the list of a user's exports, newest first."""
+    """One page of a list of exports."""
 
     exports: tuple[Export, ...]
     next_cursor: str | None
@@ -304,12 +307,26 @@ class ExportStore(Protocol):
         read, and `readable` is False.
         """
 
-    def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
-        """Returns a page of a user's exports, newest first; deleted exports are left out.
+    def list(
+        self,
+        user_id: str | None,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        filters: Filters = NO_FILTERS,
+    ) -> RecordPage:
+        """Returns a page of a user's exports that meet the filters; deleted exports are left out.
 
-        A page ends before `limit` if the specs of its exports exceed MAX_PAGE_BYTES. Its exports
-        have no checkpoints. Without a cursor it is the first page. Raises ValueError for a
-        malformed cursor.
+        None as the user: of all users. A page ends before `limit` if the specs of its exports
+        exceed MAX_PAGE_BYTES. Its exports have no checkpoints. Without a cursor it is the first
+        page. Raises ValueError for a malformed cursor, and for one of a list with other filters.
+        """
+
+    def count_states(self, user_id: str | None, filters: Filters = NO_FILTERS) -> StateCounts:
+        """Returns the number of exports in each state that meet the other filters.
+
+        Counting stops after MAX_COUNTED exports were looked at; without filters other than the
+        time of creation, it is exact.
         """
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:

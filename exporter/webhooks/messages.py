@@ -31,6 +31,8 @@ def export_body(event: Event, export: Export, public_url: str) -> bytes:
         event.at,
         {
             "id": export.id,
+            "name": export.spec.name,
+            "metadata": export.spec.metadata,
             "state": state,
             "outcome": result.completeness.outcome if result else None,
             "sequence": event.sequence,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import accumulate
@@ -13,9 +13,10 @@ from typing import TypeVar
 import msgspec
 
 from exporter.clock import Clock
-from exporter.core.exports import Export
+from exporter.core.exports import Export, State
 from exporter.store import codec, list_cursors
 from exporter.store.base import MAX_PAGE_BYTES, RecordPage
+from exporter.store.filters import NO_FILTERS, Filters, StateCounts
 from exporter.store.memory.outbox import MemoryOutbox
 from exporter.store.memory.queue import Record
 
@@ -55,24 +56,47 @@ class MemoryRecords:
         export = self.get(export_id)
         return _without_checkpoint(export) if export else None
 
-    def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
-        before = list_cursors.decode(cursor) if cursor is not None else None
+    def list(
+        self,
+        user_id: str | None,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        filters: Filters = NO_FILTERS,
+    ) -> RecordPage:
+        start = list_cursors.decode(cursor, filters.tag) if cursor is not None else None
         with self._lock:
             self._expire()
             own = [
                 record
-                for record in reversed(self._records.values())
-                if record.user_id == user_id
-                and record.visible
-                and (before is None or record.place < before)
+                for record in self._matching(user_id, filters)
+                if start is None
+                or (record.place > start if filters.oldest_first else record.place < start)
             ]
             sizes = accumulate(len(codec.encode(record.export.spec)) for record in own[:limit])
             fitting = sum(size <= MAX_PAGE_BYTES for size in sizes)
             page = own[: max(fitting, 1)]
+            more = len(own) > len(page)
             return RecordPage(
                 exports=tuple(_without_checkpoint(record.export) for record in page),
-                next_cursor=list_cursors.encode(page[-1].place) if len(own) > len(page) else None,
+                next_cursor=list_cursors.encode(page[-1].place, filters.tag) if more else None,
             )
+
+    def count_states(self, user_id: str | None, filters: Filters = NO_FILTERS) -> StateCounts:
+        others = msgspec.structs.replace(filters, states=())
+        with self._lock:
+            self._expire()
+            found = Counter(record.export.state for record in self._matching(user_id, others))
+        return StateCounts({state: found[state] for state in State})
+
+    def _matching(self, user_id: str | None, filters: Filters) -> Sequence[Record]:
+        """Returns the visible records of a user, or of all, that meet the filters, in order."""
+        found = [
+            record
+            for record in self._records.values()
+            if record.visible and user_id in (None, record.user_id) and filters.match(record.export)
+        ]
+        return found if filters.oldest_first else found[::-1]
 
     def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:
         with self._lock:

@@ -13,6 +13,11 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
   export:{id}             hash    one export, its fields below
   export:{id}/{place}     hash    one partition of an export, its fields below
   user:{user}             zset    id -> created_at, made unique; all exports of a user
+  all                     zset    the same for the exports of all users
+  index:{n}:{user}:{value} zset   id -> score of its list; the user's exports with a value
+                                  such as state:queued or source:board; n is the length of
+                                  the user; with the user "" of all users
+  indexed                 hash    id -> user, folded name and values of an export, as JSON
   stored:{user}           zset    "{bytes} {id}" -> time at which the record expires, inf
                                   until the export ends; the records that count for the
                                   limits of a user; expires with the last of them

@@ -211,6 +211,11 @@ def micros(duration: timedelta) -> int:
     return duration // timedelta(microseconds=1)
 
 
+def micros_of(moment: datetime) -> int:
+    """Returns a time as Redis stores it, in microseconds since the epoch."""
+    return micros(moment - EPOCH)
+
+
 def millis(duration: timedelta) -> int:
     """Returns the length of a duration in milliseconds, rounded down."""
     return duration // timedelta(milliseconds=1)

@@ -38,11 +38,12 @@ def load(
 ) -> Script:
     """Returns the Lua script `name` in the folder `scripts` of a package.
 
-    It is preceded by this package's `common.lua`, by that of another package, and by the further
-    `parts` of the package. Redis is not contacted before the script is called.
+    It is preceded by this package's `index.lua` and `common.lua`, by the `common.lua` of another
+    package, and by the further `parts` of the package. Redis is not contacted before the script is
+    called.
     """
     commons = dict.fromkeys((__package__, package))
-    text = "".join(read(one, "common") for one in commons)
+    text = read(__package__, "index") + "".join(read(one, "common") for one in commons)
     text += "".join(read(package, one) for one in (*parts, name))
     return Script(client, text, names.root)
 

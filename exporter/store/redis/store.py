@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Self, cast
 
 import msgspec
@@ -22,6 +23,7 @@ from exporter.errors import StoreFull
 from exporter.store import codec, list_cursors
 from exporter.store.base import (
     AGEING_PERIOD,
+    MAX_COUNTED,
     MAX_PAGE_BYTES,
     NO_QUOTA,
     Claim,
@@ -40,6 +42,7 @@ from exporter.store.base import (
     limit_reached,
     weights,
 )
+from exporter.store.filters import NO_FILTERS, Filters, StateCounts, indexed_values, words
 from exporter.store.redis import calls, durability, errors, records, schema, script_loader
 from exporter.store.redis.admissions import UNCONDITIONAL, Admission
 from exporter.store.redis.calls import Call
@@ -72,6 +75,8 @@ worker that can read the record claims the export within that time.
 """
 _HIDDEN = {b"deleted", b"whole"}
 """Fields that only records hidden from the owner have: deleted exports and partitions."""
+_WALK_STEPS = 250
+"""Entries of a list that one script call looks at: 2 to 5 ms of Redis."""
 _LEVELS = frozenset(map(str, PRIORITIES))
 _MAX_BLOCKING_SECONDS = 1.0
 """Longest time for which one read of the wake-ups blocks.
@@ -92,6 +97,9 @@ class RedisStore:
         self.client, self.names = client, names
         self._scripts = {name: script_loader.load(client, names, name) for name in _SCRIPTS}
         self._create = script_loader.load(client, names, "create", __package__, "window")
+        walking = partial(script_loader.load, client, names)
+        self._list = walking("list_exports", __package__, "walk")
+        self._count_states = walking("count_states", __package__, "walk")
 
     @classmethod
     def connect(cls, url: str, names: KeyNames = DEFAULT, *, patient: bool = True) -> Self:
@@ -162,6 +170,7 @@ class RedisStore:
             quota.kept,
             quota.stored_bytes,
             int(idempotency is not None and idempotency.until_ended),
+            codec.encode([spec.user_id, " ".join(words(spec.name)), *indexed_values(spec)]),
             *admission.arguments(),
         )
 
@@ -205,51 +214,74 @@ class RedisStore:
         name = self.names("export", export_id)
         return Call((("HMGET", name, *records.SHOWN_FIELDS),), read)
 
-    def list(self, user_id: str, *, limit: int, cursor: str | None = None) -> RecordPage:
-        index = self.names("user", user_id)
-        before = list_cursors.decode(cursor) if cursor is not None else None
+    def list(
+        self,
+        user_id: str | None,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        filters: Filters = NO_FILTERS,
+    ) -> RecordPage:
+        start = str(list_cursors.decode(cursor, filters.tag)) if cursor is not None else ""
         found: list[tuple[int, Export]] = []
         left, ended = MAX_PAGE_BYTES, False
         while len(found) <= limit and not ended:
-            with errors.translate_errors():
-                entries = cast(
-                    "list[tuple[bytes, float]]",
-                    self.client.zrevrangebyscore(
-                        index,
-                        "+inf" if before is None else f"({before}",
-                        "-inf",
-                        start=0,
-                        num=limit + 1 - len(found),
-                        withscores=True,
-                    ),
-                )
-                if not entries:
-                    break
-                count, left = self._fitting([member for member, _ in entries], left)
-                if count < len(entries):
-                    ended, entries = True, entries[: max(count, 0 if found else 1)]
-                pipe = self.client.pipeline(transaction=False)
-                for member, _ in entries:
-                    pipe.hmget(self.names("export", member.decode()), records.SHOWN_FIELDS)
-                answers = [records.shown(one) for one in pipe.execute()]
-                # A record expires by its TTL, but its entry in this index does not.
-                gone = [
-                    member for (member, _), one in zip(entries, answers, strict=True) if not one
-                ]
-                if gone:
-                    self.client.zrem(index, *gone)
-            found += [
-                (int(place), records.show(one, member.decode()))
-                for (member, place), one in zip(entries, answers, strict=True)
-                if one
-            ]
-            before = int(entries[-1][1]) if entries else before
+            following, *answer = self._list(
+                *self._of(user_id, filters, start, has_order=True),
+                limit + 1 - len(found),
+                *(codec.encode(one) for one in (filters.states, filters.words, filters.values)),
+            )
+            entries = list(zip(answer[::2], map(int, answer[1::2]), strict=True))
+            start, is_last = following.decode(), not following
+            count, left = self._fitting([member for member, _ in entries], left)
+            if count < len(entries):
+                ended, entries = True, entries[: max(count, 0 if found else 1)]
+            found += self._read(entries)
+            if is_last:
+                break
         page = found[:limit]
         more = ended or len(found) > limit
+        last = page[-1][0] if page else 0
         return RecordPage(
             exports=tuple(export for _, export in page),
-            next_cursor=list_cursors.encode(page[-1][0]) if page and more else None,
+            next_cursor=list_cursors.encode(last, filters.tag) if page and more else None,
         )
+
+    def count_states(self, user_id: str | None, filters: Filters = NO_FILTERS) -> StateCounts:
+        counts, start = dict.fromkeys(State, 0), ""
+        values = [codec.encode(one) for one in (filters.words, filters.values)]
+        for _ in range(MAX_COUNTED // _WALK_STEPS):
+            following, *some = self._count_states(
+                *self._of(user_id, filters, start, has_order=False), *values
+            )
+            for state, count in zip(State, some, strict=True):
+                counts[state] += count
+            if not following:
+                return StateCounts(counts)
+            start = following.decode()
+        return StateCounts(counts, exact=False)
+
+    def _of(
+        self, user_id: str | None, filters: Filters, start: str, *, has_order: bool
+    ) -> Sequence[str | int]:
+        """Returns the first arguments of a walk: the list, and the part of it that is meant."""
+        since = f"{records.micros_of(filters.created_from)}" if filters.created_from else "-inf"
+        until = f"({records.micros_of(filters.created_to)}" if filters.created_to else "+inf"
+        order = (int(filters.oldest_first),) if has_order else ()
+        return (user_id or "", *order, start, since, until, _WALK_STEPS)
+
+    def _read(self, entries: Sequence[tuple[bytes, int]]) -> Sequence[tuple[int, Export]]:
+        """Returns the places and the records of the entries that have not expired."""
+        with errors.translate_errors():
+            pipe = self.client.pipeline(transaction=False)
+            for member, _ in entries:
+                pipe.hmget(self.names("export", member.decode()), records.SHOWN_FIELDS)
+            answers = [records.shown(one) for one in pipe.execute()]
+        return [
+            (place, records.show(one, member.decode()))
+            for (member, place), one in zip(entries, answers, strict=True)
+            if one
+        ]
 
     def _fitting(self, members: Sequence[bytes], left: int) -> tuple[int, int]:
         """Returns how many of the records fit into so many bytes, and the bytes that are left."""

@@ -11,7 +11,7 @@ import itertools
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -58,11 +58,16 @@ from tests.contract.store.webhook_desk import TRY, URL, Desk, attempt
 BEFORE = Path(__file__).parent / "releases" / "0.2.0"
 SHIFT = "table.insert(ARGV, 1, string.match(KEYS[1], ':%w+:(.*)$'))\n"
 """Gives a script of 0.2.0 its name as an argument; today's get a key instead."""
-ADDED = (("checksums", None), ("page_rows", 0), ("page_bytes", 0))
+ADDED: Sequence[tuple[str, object]] = (
+    *(("checksums", None), ("name", ""), ("metadata", {}), ("page_rows", 0), ("page_bytes", 0)),
+    *(("created_by", None), ("retry_of", None), ("schedule_id", None)),
+)
 """Fields that 0.2.0 does not write, with the values by which they mean the same as missing."""
 WITH_NAME = ("acquire", "pause", "reserve")
-NEWER = frozenset({"window"})
-"""Scripts that 0.2.0 has as parts of others."""
+NEWER = frozenset({"window", "index", "walk", "list_exports", "count_states"})
+"""Scripts that 0.2.0 has as parts of others, or does without."""
+INDEXES = ("{exporter}:all", "{exporter}:indexed", "{exporter}:index:")
+"""Keys of which 0.2.0 knows nothing; today's lists work without them, too."""
 WITH_WINDOWS = "local function before()\n%s\nend\nreturn {{}, unpack(before())}\n"
 """Puts the windows of no rate limit before the answer of `create`; 0.2.0 counted elsewhere."""
 SECRET = "whsec_" + "A" * 44
@@ -76,7 +81,7 @@ def rename(key: str) -> str:
 
 def read_before(package: str, name: str) -> str:
     if name in NEWER:
-        return ""
+        return "" if name == "window" else read_today(package, name)
     package_folder = "webhooks" if package.endswith("webhooks") else "store"
     folder = BEFORE / package_folder
     text = (folder / f"{name}.lua").read_text("utf-8").replace("'exporter:", "'{exporter}:")
@@ -287,7 +292,18 @@ def outcome(
         mock.patch.object(script_loader, "read", read),
     ):
         answer = re.sub(r"datetime\.datetime\([^)]*\)", "T", repr(run(Desk(client))))
-    return without_times(answer), timeless(dump(client))
+    return without_times(answer), without_indexes(timeless(dump(client)))
+
+
+def without_indexes(kept: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: one for name, one in kept.items() if not name.startswith(INDEXES)}
+
+
+def without_sizes(text: str) -> str:
+    """Returns a dump without the sizes of specs, which have more fields today."""
+    text = re.sub(r'("stored_bytes": )"\d+"', r'\1"N"', text)
+    text = re.sub(r'(stored_bytes:\w+": \["string", )"\d+"', r'\1"N"', text)
+    return re.sub(r'\["\d{3,} ', '["N ', text)
 
 
 @pytest.mark.external
@@ -314,7 +330,9 @@ def test_this_release_makes_the_records_that_the_release_before_makes(
     random = re.compile(r"whsec_[A-Za-z0-9+/=]+")
     # When
     before, today = (
-        parsed(json.loads(random.sub("X", json.dumps(timeless(kept)))))
+        parsed(
+            json.loads(random.sub("X", without_sizes(json.dumps(without_indexes(timeless(kept))))))
+        )
         for kept in (made_before, made_today)
     )
     # Then

@@ -175,6 +175,8 @@ def test_a_retry_repeats_all_but_the_id_the_name_and_the_account(
         file_name="board-jobs-2026-03-02-77aa10ff.json",
         account="key",
         concurrency=2,
+        created_by="key",
+        retry_of=before.id,
     )
 
 

@@ -50,7 +50,7 @@ def test_a_message_names_type_time_and_thin_data() -> None:
     # Then: also byte for byte, for that is what is signed
     assert body == (
         b'{"type":"export.started","timestamp":"2026-01-02T03:04:05.000678Z","data":{"id":"e-1",'
-        b'"state":"processing","outcome":null,"sequence":3,"progress":0.25,"record_count":10,'
+        b'"name":"","metadata":{},"state":"processing","outcome":null,"sequence":3,"progress":0.25,"record_count":10,'
         b'"result":null,"error":null,"links":{"self":"https://exports.example.com/v1/exports/e-1"}}}'
     )
 

@@ -128,6 +128,7 @@ local function claim(level, user, id)
     'phase', phase_at_work(id), 'worker_id', worker,
     'fence', fence, 'clean', '0', 'updated_at', int(time))
   if is_start then
+    move_in_lists(id, 'processing')
     emit(id, 'export.started', time)
   end
   count('slices_claimed')

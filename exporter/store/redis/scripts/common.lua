@@ -1,4 +1,4 @@
--- Shared functions; put before every script. Names and shapes of all keys: ../keys.py
+-- Shared functions; put before every script, after index.lua. Names and shapes of all keys: ../keys.py
 --
 -- Every script gets one key, KEYS[1]: the prefix of all keys of the installation, "{exporter}:".
 -- Its hash tag puts them all into one slot of Redis Cluster, so a script may use any key that it
@@ -52,8 +52,6 @@
 -- and the scripts that make an endpoint, a secret or a test. In a full Redis, running exports can
 -- thus end and free memory, and their events are delivered, while new exports are refused.
 
-local PREFIX = KEYS[1]
-
 -- Share of maxmemory above which create makes no export: the rest is for the exports that run.
 local FULL_SHARE = 0.9
 -- Expired records that one create removes from the counts of a user at most.
@@ -65,17 +63,9 @@ local MIN_PROGRESS_MICROS = 10000000
 -- Time between two checks of an export that was cut.
 local CUT_CHECK_MICROS = 60000000
 
-local function int(number)
-  return string.format('%.0f', number)
-end
-
 local function now()
   local time = redis.call('TIME')
   return time[1] * 1000000 + time[2]
-end
-
-local function record(id)
-  return PREFIX .. 'export:' .. id
 end
 
 local function ready(level, user)
@@ -435,6 +425,7 @@ local function cancel_queued(id, time)
   leave_queue(fields[1], fields[2], id)
   redis.call('HSET', record(id), 'state', 'canceled', 'phase', 'done', 'cancel', '1',
     'updated_at', int(time), 'completed_at', int(time))
+  move_in_lists(id, 'canceled')
   count('exports_canceled')
   settle(id, 0)
   emit(id, 'export.canceled', time)
@@ -501,6 +492,7 @@ local function force_end(id, state, why, time, keep)
     return
   end
   forget_partitions(id)
+  pcall(move_in_lists, id, state)
   count('exports_' .. state)
   pcall(settle, id, 0)
   emit(id, 'export.' .. state, time)
@@ -531,6 +523,7 @@ local function set_aside(id, why, time, wait, clean)
   else
     redis.call('HSET', record(id), 'unread', int(tries), 'state', 'processing', 'phase', 'waiting',
       'retry_at', int(time + wait), 'updated_at', int(time), 'error', why)
+    pcall(move_in_lists, id, 'processing')
     if clean then
       redis.call('HSET', record(id), 'clean', clean)
     end

@@ -1,6 +1,6 @@
 -- create(id, user, level, spec, key or '', fingerprint, remember in ms, payer or '', reserved,
 --        concurrency, hook_events or '', max_queued, max_kept, max_bytes,
---        until_ended '1' or '0', digest of the caller's key or '', its value, metered '1' or '0',
+--        until_ended '1' or '0', {user, folded name, values …} as JSON, digest of the caller's key or '', its value, metered '1' or '0',
 --        {name, requests, window} of each rate limit in which the request is counted)
 --   -> {windows, outcome, all fields, id}
 --
@@ -23,7 +23,8 @@ local payer, reserved, concurrency = ARGV[8], tonumber(ARGV[9]), tonumber(ARGV[1
 local hook_events = ARGV[11]
 local max_queued, max_kept, max_bytes = tonumber(ARGV[12]), tonumber(ARGV[13]), tonumber(ARGV[14])
 local until_ended = ARGV[15] == '1'
-local caller, caller_value, metered = ARGV[16], ARGV[17], tonumber(ARGV[18])
+local entry = ARGV[16]
+local caller, caller_value, metered = ARGV[17], ARGV[18], tonumber(ARGV[19])
 local is_new = redis.call('EXISTS', record(id)) == 0
 
 if is_new and caller and caller ~= ''
@@ -54,7 +55,7 @@ local function answer(...)
   return {windows, ...}
 end
 
-for place = 19, #ARGV, 3 do
+for place = 20, #ARGV, 3 do
   local window = acquire(PREFIX .. 'rate:' .. ARGV[place], tonumber(ARGV[place + 1]),
     tonumber(ARGV[place + 2]))
   table.insert(windows, window)
@@ -167,18 +168,14 @@ if is_new then
   if key ~= '' then
     redis.call('SET', key, fingerprint .. ' ' .. id, 'PX', remember)
   end
-  local index = PREFIX .. 'user:' .. user
-  -- A record expires by its TTL, but its entry in this list does not. Each create removes up to two
-  -- of the oldest expired entries, so that the list stays bounded even if its user never reads it.
-  for _, oldest in ipairs(redis.call('ZRANGE', index, 0, 1)) do
+  -- A record expires by its TTL, but its entries in the lists do not. Each create removes up to two
+  -- of the oldest expired ones, so that the lists stay bounded even if their user never reads them.
+  for _, oldest in ipairs(redis.call('ZRANGE', list_of(user), 0, 1)) do
     if redis.call('EXISTS', record(oldest)) == 0 then
-      redis.call('ZREM', index, oldest)
+      remove_from_lists(oldest, user)
     end
   end
-  -- Scores are unique, even within one microsecond or after the clock was set back, so a score is a
-  -- sufficient cursor for keyset pagination.
-  local newest = redis.call('ZREVRANGE', index, 0, 0, 'WITHSCORES')
-  redis.call('ZADD', index, int(math.max(time, tonumber(newest[2] or 0) + 1)), id)
+  add_to_lists(id, cjson.decode(entry), 'queued', next_score(user, time))
   redis.call('ZADD', PREFIX .. 'users', 'NX', int(time), user)
   redis.call('SETNX', PREFIX .. 'since', int(time))
   count('exports_created')

@@ -14,7 +14,7 @@ if deleted then
 end
 local is_leased = redis.call('ZSCORE', PREFIX .. 'leases', id)
 local time = now()
-redis.call('ZREM', PREFIX .. 'user:' .. user, id)
+remove_from_lists(id, user)
 redis.call('ZREM', PREFIX .. 'kept', id)
 redis.call('HSET', record(id), 'deleted', '1')
 count('exports_deleted')

@@ -58,6 +58,10 @@ local function end_sound()
   local deleted = redis.call('HEXISTS', record(id), 'deleted') == 1
   redis.call('HDEL', record(id), 'checkpoint')
   forget_partitions(id)
+  if not deleted then
+    local outcome = string.match(result, '"outcome":"(%l+)"')
+    move_in_lists(id, state, outcome and 'outcome:' .. outcome)
+  end
   if state == 'finished' then
     redis.call('HSET', record(id), 'progress', '1.0', 'result', result)
     if keep_file then

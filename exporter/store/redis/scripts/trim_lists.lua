@@ -6,23 +6,28 @@
 -- list is examined again in the next call, otherwise after `again`.
 local users, again = ARGV[1], tonumber(ARGV[2])
 local MAX_ENTRIES = 500
+-- Exports of a version without indexes that one call indexes.
+local left = 50
 
 local time = now()
 local removed = 0
 local due = redis.call('ZRANGEBYSCORE', PREFIX .. 'users', '-inf', int(time), 'LIMIT', 0, users)
 for _, user in ipairs(due) do
-  local index = PREFIX .. 'user:' .. user
+  local list = list_of(user)
   local gone = 0
-  for _, id in ipairs(redis.call('ZRANGE', index, 0, MAX_ENTRIES - 1)) do
+  for _, id in ipairs(redis.call('ZRANGE', list, 0, MAX_ENTRIES - 1)) do
     if redis.call('EXISTS', record(id)) == 0 then
-      redis.call('ZREM', index, id)
+      remove_from_lists(id, user)
       gone = gone + 1
+    elseif left > 0 then
+      local ok, is_new = pcall(index_old, id, user)
+      left = left - (ok and is_new and 1 or 0)
     end
   end
   removed = removed + gone
-  if redis.call('EXISTS', index) == 0 then
+  if redis.call('EXISTS', list) == 0 then
     redis.call('ZREM', PREFIX .. 'users', user)
-  elseif gone < MAX_ENTRIES then
+  elseif gone < MAX_ENTRIES and left > 0 then
     redis.call('ZADD', PREFIX .. 'users', int(time + again), user)
   end
 end
