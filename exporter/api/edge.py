@@ -58,8 +58,17 @@ class Operation:
             *(field.alias for field in self.fields),
             *(one["name"] for one in parameters if one["in"] == "query"),
         ]
+        self.objects = [one["name"] for one in parameters if one.get("style") == "deepObject"]
+        """Query parameters that are written as name[key]=value."""
         self.headers = [one["name"].lower().encode() for one in parameters if one["in"] == "header"]
         self.has_body = "requestBody" in documented
+
+    def has_parameter(self, name: str) -> bool:
+        """True if the operation documents a query parameter of that name."""
+        begin, bracket, key = name.partition("[")
+        if bracket and begin in self.objects:
+            return key.endswith("]") and len(key) > 1
+        return name in self.query and name not in self.objects
 
     def is_word(self, path: str) -> bool:
         """True if the path ends with a word where this operation has an id."""
@@ -178,7 +187,7 @@ def _wrong_parameters(request: Request, operation: Operation) -> Iterator[tuple[
         return
     known, suggested = ", ".join(operation.query), 0
     for name in request.query_params:
-        if name in operation.query:
+        if operation.has_parameter(name):
             if len(request.query_params.getlist(name)) > 1:
                 yield name, "the parameter is given more than once: give it once"
             continue

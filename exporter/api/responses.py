@@ -22,6 +22,7 @@ from exporter.core.exports import Completeness, Export, Phase, State
 from exporter.errors import ExporterError, problem
 from exporter.service.exports import ExportService
 from exporter.store.base import RecordPage
+from exporter.store.filters import NO_FILTERS, Filters
 from exporter.store.redis.calls import both
 
 MAX_LISTED_QUERY_BYTES = limits.LISTED_QUERY_BYTES.default
@@ -256,20 +257,30 @@ def listed_query(query: dict[str, Any]) -> dict[str, Any] | None:
     return query if len(msgspec.json.encode(query)) <= MAX_LISTED_QUERY_BYTES else None
 
 
-def records(service: ExportService, user_id: str, limit: int, cursor: str | None) -> RecordPage:
-    """Returns a page of a user's exports, newest first, with at most `MAX_PAGE_SIZE` entries.
+def records(
+    service: ExportService,
+    user_id: str,
+    limit: int,
+    cursor: str | None,
+    filters: Filters = NO_FILTERS,
+) -> RecordPage:
+    """Returns a page of a user's exports with at most `MAX_PAGE_SIZE` entries.
 
-    Raises Refusal 422 for an invalid cursor.
+    Raises Refusal 422 for an invalid cursor, and for one of a list with other filters.
     """
+    size = min(limit, MAX_PAGE_SIZE)
     try:
-        return service.store.list(user_id, limit=min(limit, MAX_PAGE_SIZE), cursor=cursor)
+        return service.store.list(user_id, limit=size, cursor=cursor, filters=filters)
     except ValueError:
         raise wrong_cursor() from None
 
 
 def wrong_cursor() -> refusal.Refusal:
     """Returns the 422 refusal of an invalid cursor."""
-    message = "not a cursor of this list: send the next_cursor of the previous page, or no cursor"
+    message = (
+        "not a cursor of this list: send the next_cursor of the previous page with the same"
+        " filters, or no cursor"
+    )
     return errors.invalid([problem(("query", "cursor"), message)])
 
 

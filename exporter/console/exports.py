@@ -9,7 +9,7 @@ from anyio import to_thread
 from starlette.responses import RedirectResponse, Response
 
 from exporter.api.state import service_of
-from exporter.api.surfaces.native import exports, views
+from exporter.api.surfaces.native import exports, lists, views
 from exporter.api.surfaces.webhooks import deliveries
 from exporter.console import search_form
 from exporter.console.visits import HEADERS, Visit, route
@@ -20,7 +20,7 @@ PAGE_SIZE = 50
 async def index(visit: Visit) -> Response:
     """Shows the exports, newest first."""
     cursor = visit.field("cursor") or None
-    found = await visit.call(exports.index, limit=PAGE_SIZE, cursor=cursor)
+    found = await visit.call(lists.index, limit=PAGE_SIZE, cursor=cursor)
     if not found.is_success:
         return visit.failed(found)
     return visit.page("exports.html", exports=found.body["exports"], next=found.body["next_cursor"])

@@ -190,6 +190,7 @@ DEPENDENT = {
     "filters depend on each other, on the source and on what it has": (
         "createExport",
         "estimateExport",
+        "previewSource",
         "createTask",
         "searchJobs",
         "estimateJobs",
@@ -211,7 +212,10 @@ DEPENDENT = {
 bodies they take all the same."""
 
 
-ALIKE = ("searchJobs", "createTask", "estimateJobs", "estimateExport", "collectByFiltersV1")
+ALIKE = (
+    *("searchJobs", "createTask", "estimateJobs", "estimateExport", "previewSource"),
+    "collectByFiltersV1",
+)
 """Operations with the filters of another one. Those are half of all that can be varied, so they are
 varied in one place unless there is time."""
 

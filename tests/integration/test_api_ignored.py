@@ -17,7 +17,7 @@ from tests.integration.api_server import CREATED, Service
 UNKNOWN = "zz_unknown"
 IDS = dict.fromkeys(
     ("export_id", "task_id", "request_id"), "3e208353-0000-4000-8000-00000000000a"
-) | {"endpoint_id": "we_0a", "delivery_id": "msg_0a.we_0a"}
+) | {"endpoint_id": "we_0a", "delivery_id": "msg_0a.we_0a", "name": "board"}
 
 
 @pytest.fixture(autouse=True)
@@ -86,13 +86,13 @@ def test_a_repeated_query_parameter_is_an_error_or_is_named(api: Service) -> Non
 
 def test_all_wrong_query_parameters_are_named_at_once_with_the_known_ones(api: Service) -> None:
     # When
-    answer = api.http.get("/v1/exports?limt=5&limit=x&state=failed")
+    answer = api.http.get("/v1/exports?limt=5&limit=x&stat=failed")
 
     # Then
     wrong = {entry["parameter"]: entry["detail"] for entry in answer.json()["errors"]}
-    assert wrong.keys() == {"limt", "limit", "state"}
+    assert wrong.keys() == {"limt", "limit", "stat"}
     assert "did you mean limit?" in wrong["limt"]
-    assert "known: limit, cursor" in wrong["state"]
+    assert "known: limit, cursor" in wrong["stat"]
 
 
 def test_thousands_of_unknown_parameters_get_a_short_answer(api: Service) -> None:

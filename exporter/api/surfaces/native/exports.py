@@ -27,7 +27,7 @@ from exporter.api.bodies import TheBody
 from exporter.api.openapi import bounds
 from exporter.api.state import service_of
 from exporter.api.surface import Answer, Body, Operation
-from exporter.api.surfaces.native import views
+from exporter.api.surfaces.native import lists, views
 from exporter.api.surfaces.native.views import Export
 from exporter.api.waiting import until_end
 from exporter.contracts.coresignal import JobFilters
@@ -77,6 +77,16 @@ class ExportRequest(webhook_fields.WebhookFields):
         " added if it is missing. null: named after the source, the day and the export.",
     )
     priority: int = creating.PRIORITY
+    name: str = Field(
+        "",
+        description="A name for people, which lists show and find.",
+        json_schema_extra={"maxLength": limits.EXPORT_NAME_CHARS.default},
+    )
+    metadata: dict[str, str] = Field(
+        {},
+        description="Texts of your own, which answers and webhooks repeat and lists find.",
+        json_schema_extra={"maxProperties": limits.METADATA_PAIRS.default},
+    )
     csv_safe: bool = Field(
         False,
         description="Put an apostrophe before CSV text that a spreadsheet would run as a formula,"
@@ -115,6 +125,8 @@ async def create(request: Request, body: TheBody) -> Response:
             exported_at=responses.zulu_seconds(service_of(request).clock.now()),
         ),
         limit=asked.limit,
+        name=asked.name,
+        metadata=asked.metadata,
     )
     try:
         export = await creating.create(request, caller, body, asked, new)
@@ -126,7 +138,10 @@ async def create(request: Request, body: TheBody) -> Response:
 def _find_problems(
     request: Request, caller: ApiKey, fields: Mapping[str, Any]
 ) -> Sequence[FieldProblem]:
-    plain = ("format", "columns", "compression", "file_name", "priority", "limit")
+    plain = (
+        *("format", "columns", "compression", "file_name", "priority", "limit"),
+        *("name", "metadata"),
+    )
     found = service_of(request).find_problems(
         user_id=caller.user_id,
         source=fields.get("source"),
@@ -204,21 +219,6 @@ async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
             if may_wait and await until_end(request, export_id, min(wait, MAX_WAIT_SECONDS)):
                 export = await responses.find_export(request, export_id)
     return _reply(service_of(request), export, with_link=True)
-
-
-def index(
-    request: Request, limit: responses.Limit = 20, cursor: responses.Cursor = None
-) -> Response:
-    """Lists the caller's exports of all contracts, newest first."""
-    caller, service = deeds.reader(request, limits.LIST_RATE), service_of(request)
-    page = responses.records(service, caller.user_id, limit, cursor)
-    entries = [views.view(service, export, with_link=True) for export in page.exports]
-    for entry in entries:
-        entry.query = responses.listed_query(entry.query or {})
-    return responses.reply(
-        views.ExportPage(entries, page.next_cursor),
-        headers=responses.next_link(service, "/v1/exports", limit, page.next_cursor),
-    )
 
 
 def cancel(request: Request, export_id: str) -> Response:
@@ -304,21 +304,7 @@ OPERATIONS = (
         (404, 422),
         is_frequent=True,
     ),
-    Operation(
-        "GET /v1/exports",
-        index,
-        "listExports",
-        "List exports",
-        {
-            200: Answer(
-                "A page of exports, newest first; Link has the URL of the next page.",
-                views.ExportPage,
-                {"exports": [views.EXAMPLE], "next_cursor": None},
-                (headers.LINK,),
-            )
-        },
-        (422, 429),
-    ),
+    lists.OPERATION,
     Operation(
         "POST /v1/exports/{export_id}/cancel",
         cancel,

@@ -10,12 +10,15 @@ from exporter.api import responses
 from exporter.core import exports
 from exporter.core.exports import Phase, State
 from exporter.service.exports import ExportService
+from exporter.store.base import MAX_COUNTED
 
 
 class Export(msgspec.Struct):
     """An export. Times are RFC 3339 in UTC."""
 
     id: str
+    name: Annotated[str, msgspec.Meta(description="The caller's name of the export.")]
+    metadata: Annotated[dict[str, str], msgspec.Meta(description="The caller's own texts.")]
     state: State
     phase: Annotated[Phase, msgspec.Meta(description="Current activity of the export.")]
     progress: Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -39,6 +42,12 @@ class Export(msgspec.Struct):
         str, msgspec.Meta(description="The contract on which the export was created.")
     ]
     user_id: str
+    created_by: Annotated[
+        str | None, msgspec.Meta(description="Id of the API key that created the export.")
+    ]
+    retry_of: Annotated[
+        str | None, msgspec.Meta(description="Id of the export that this one repeats.")
+    ]
     created_at: str
     updated_at: str
     started_at: str | None
@@ -72,10 +81,20 @@ class Export(msgspec.Struct):
 
 
 class ExportPage(msgspec.Struct):
-    """A page of the caller's exports, newest first."""
+    """A page of the caller's exports."""
 
     exports: list[Export]
     next_cursor: str | None
+    counts: Annotated[
+        dict[State, int],
+        msgspec.Meta(description="Exports in each state that meet the other filters."),
+    ]
+    counts_are_exact: Annotated[
+        bool,
+        msgspec.Meta(
+            description=f"False if there are more: counting stops after {MAX_COUNTED:,} exports."
+        ),
+    ]
 
 
 def export_url(service: ExportService, export_id: str) -> str:
@@ -89,6 +108,8 @@ def view(service: ExportService, export: exports.Export, *, with_link: bool) -> 
     address = export_url(service, export.id)
     return Export(
         id=export.id,
+        name=spec.name,
+        metadata=spec.metadata,
         state=export.state,
         phase=export.phase,
         progress=export.progress,
@@ -104,6 +125,8 @@ def view(service: ExportService, export: exports.Export, *, with_link: bool) -> 
         bom=spec.dialect.bom,
         surface=spec.surface,
         user_id=export.user_id,
+        created_by=spec.created_by,
+        retry_of=spec.retry_of,
         created_at=zulu(export.created_at),
         updated_at=zulu(export.updated_at),
         started_at=zulu(export.started_at) if export.started_at else None,
@@ -123,6 +146,8 @@ def view(service: ExportService, export: exports.Export, *, with_link: bool) -> 
 
 EXAMPLE = {
     "id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11",
+    "name": "data engineers, weekly",
+    "metadata": {"team": "growth"},
     "state": "processing",
     "phase": "reading",
     "progress": 0.41,
@@ -138,6 +163,8 @@ EXAMPLE = {
     "bom": False,
     "surface": "native",
     "user_id": "acme",
+    "created_by": "5d1f0c2a9e41",
+    "retry_of": None,
     "created_at": "2026-03-02T09:15:04.201933Z",
     "updated_at": "2026-03-02T09:15:31.118204Z",
     "started_at": "2026-03-02T09:15:04.310422Z",

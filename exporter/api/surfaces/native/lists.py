@@ -1,0 +1,147 @@
+"""The list of exports on the native contract, with its filters and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import Query, Request
+from starlette.responses import Response
+
+from exporter.api import deeds, errors, headers, responses
+from exporter.api.state import service_of
+from exporter.api.surface import Answer, Operation
+from exporter.api.surfaces.native import views
+from exporter.contracts import timestamps
+from exporter.core import limits
+from exporter.core.exports import Outcome, State
+from exporter.errors import FieldProblem, problem
+from exporter.store.filters import Filters
+
+METADATA = "metadata"
+"""Query parameter of the form `metadata[key]=value`."""
+
+States = Annotated[str | None, Query(description="States, with commas between them; default: all.")]
+Source = Annotated[str | None, Query(max_length=200, description="Name of a source.")]
+Format = Annotated[str | None, Query(max_length=100, description="Name of a format.")]
+Moment = Annotated[str | None, Query(max_length=64, description="A day, or a time in RFC 3339.")]
+Name = Annotated[
+    str | None,
+    Query(max_length=200, description="Beginnings of words of the name, in any order and case."),
+]
+
+
+def index(  # noqa: PLR0913 - one for each query parameter
+    request: Request,
+    limit: responses.Limit = 20,
+    cursor: responses.Cursor = None,
+    state: States = None,
+    source: Source = None,
+    format: Format = None,  # noqa: A002
+    outcome: Annotated[Outcome | None, Query(description="Completeness of the file.")] = None,
+    created_from: Moment = None,
+    created_to: Moment = None,
+    name: Name = None,
+    order: Annotated[
+        Literal["newest", "oldest"], Query(description="Which exports come first.")
+    ] = "newest",
+) -> Response:
+    """Lists the caller's exports of all contracts that meet the filters, with counts by state.
+
+    `metadata[key]=value` finds exports with that pair. `created_to` itself is not included. A
+    cursor belongs to the filters and the order of its first page.
+    """
+    caller, service = deeds.reader(request, limits.LIST_RATE), service_of(request)
+    wrong: list[FieldProblem] = []
+    filters = Filters(
+        states=_states(state, wrong),
+        source=source,
+        format=format,
+        outcome=outcome,
+        created_from=_read(timestamps.parse, "created_from", created_from, wrong),
+        created_to=_read(timestamps.parse, "created_to", created_to, wrong),
+        metadata=metadata_of(request.query_params),
+        text=name or "",
+        oldest_first=order == "oldest",
+    )
+    if wrong:
+        raise errors.invalid(wrong)
+    page = responses.records(service, caller.user_id, limit, cursor, filters)
+    counts = service.store.count_states(caller.user_id, filters)
+    entries = [views.view(service, export, with_link=True) for export in page.exports]
+    for entry in entries:
+        entry.query = responses.listed_query(entry.query or {})
+    others = {
+        name: value
+        for name, value in request.query_params.items()
+        if name not in ("limit", "cursor")
+    }
+    return responses.reply(
+        views.ExportPage(entries, page.next_cursor, dict(counts.counts), counts.exact),
+        headers=responses.next_link(service, "/v1/exports", limit, page.next_cursor, others),
+    )
+
+
+def metadata_of(query: Mapping[str, str]) -> dict[str, str]:
+    """Returns the pairs of the parameters `metadata[key]=value`.
+
+    >>> metadata_of({"metadata[team]": "ops", "limit": "3"})
+    {'team': 'ops'}
+    """
+    begin = f"{METADATA}["
+    return {name[len(begin) : -1]: value for name, value in query.items() if name.startswith(begin)}
+
+
+def _states(text: str | None, wrong: list[FieldProblem]) -> tuple[State, ...]:
+    found: list[State] = []
+    for name in (text or "").split(",") if text else ():
+        known = _read(State, "state", name.strip(), wrong)
+        if known is not None:
+            found.append(known)
+    return tuple(sorted(set(found)))
+
+
+def _read(
+    parse: Callable[[str], Any], name: str, text: str | None, wrong: list[FieldProblem]
+) -> Any:
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        known = f"{text[:50]!r} is no state: give {', '.join(State)}"
+        wrong.append(problem(("query", name), known if parse is State else str(error)))
+        return None
+
+
+OPERATION = Operation(
+    "GET /v1/exports",
+    index,
+    "listExports",
+    "List exports",
+    {
+        200: Answer(
+            "A page of exports; Link has the URL of the next page.",
+            views.ExportPage,
+            {
+                "exports": [views.EXAMPLE],
+                "next_cursor": None,
+                "counts": {"queued": 0, "processing": 1, "finished": 7, "failed": 0, "canceled": 0},
+                "counts_are_exact": True,
+            },
+            (headers.LINK,),
+        )
+    },
+    (422, 429),
+    parameters=(
+        {
+            "name": METADATA,
+            "in": "query",
+            "required": False,
+            "style": "deepObject",
+            "explode": True,
+            "description": "Pairs that the metadata has: `metadata[key]=value`.",
+            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+        },
+    ),
+)
