@@ -111,6 +111,7 @@ async def sign_out(visit: Visit) -> Response:
     await to_thread.run_sync(sessions_of(visit.request).end, token)
     answer = visit.go("/sign-in")
     answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
+    answer.headers["Clear-Site-Data"] = '"cache"'
     return answer
 
 

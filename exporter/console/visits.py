@@ -35,7 +35,8 @@ HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
         " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
-    "Cache-Control": "no-store",
+    # Kept for Back, which otherwise asks whether to send a form again; cleared by signing out.
+    "Cache-Control": "private, no-cache",
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
@@ -141,12 +142,16 @@ _ENVIRONMENT.filters |= {
 
 
 def render(template: str, status: int = 200, **context: Any) -> Response:
-    """Returns the page made from a template of the folder `templates`."""
+    """Returns the page made from a template of the folder `templates`.
+
+    A page that shows a secret is kept in no cache.
+    """
     now = datetime.now(UTC)
     text = _ENVIRONMENT.get_template(template).render(
         **context, ago=lambda moment: ago(moment, now)
     )
-    return Response(text, status, HEADERS, "text/html")
+    headers = {**HEADERS, "Cache-Control": "no-store"} if context.get("secret") else HEADERS
+    return Response(text, status, headers, "text/html")
 
 
 class Visit:

@@ -143,6 +143,7 @@ def test_the_secret_of_an_endpoint_is_shown_once(browser: Browser) -> None:
     rotated = browser.post(f"/webhooks/{endpoint.id}", act="rotate", grace="0")
     (endpoint,) = browser.desk.endpoints.list("ann")
     assert html.escape(endpoint.secrets[0].value) in rotated.text
+    assert rotated.headers["Cache-Control"] == made.headers["Cache-Control"] == "no-store"
     assert "whsec_" not in browser.get(f"/webhooks/{endpoint.id}")
 
 
@@ -192,6 +193,7 @@ def test_an_operator_makes_changes_and_revokes_keys(operator: Browser) -> None:
     made = operator.post("/keys", **fields, features=["export", "search"], max_priority="4")
     (key,) = (one for one in keys.list() if one.user_id == "eve")
     assert made.text.count("exp_") == 1
+    assert made.headers["Cache-Control"] == "no-store"
     assert (key.scopes, key.plan.priority_ceiling, key.plan.metered) == (("read",), 4, True)
     assert key.plan.features == frozenset({"export", "search"})
     page = operator.get("/keys")

@@ -68,7 +68,8 @@ def test_a_revoked_key_ends_its_sessions(browser: Browser) -> None:
 
 def test_a_sign_out_ends_the_session_for_the_cookie_too(browser: Browser) -> None:
     cookie = browser.http.cookies[COOKIE]
-    browser.post("/sign-out")
+    left = browser.post("/sign-out")
+    assert left.history[0].headers["Clear-Site-Data"] == '"cache"'
     browser.http.cookies.set(COOKIE, cookie)
     assert browser.http.get("/").url.path == "/sign-in"
 
@@ -120,6 +121,6 @@ def test_each_page_forbids_what_it_does_not_need(browser: Browser) -> None:
         assert policy is not None, path
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
-        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Cache-Control"] == "private, no-cache"
         assert " style=" not in answer.text
         assert " onclick=" not in answer.text
