@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli import endpoints, exports, keys, local_stack, processes
+from exporter.cli import endpoints, exports, keys, local_stack, processes, sign_in
 from exporter.cli.board import Faults, ProfileOption, board, check_profile
 from exporter.cli.console import DATA_DIR, err, out, print_warning, report_errors
 from exporter.cli.strict import StrictGroup
@@ -92,7 +92,10 @@ def up(
     if detach:
         with report_errors():
             arguments = [one for one in sys.argv[1:] if one != "--detach"]
-            raise typer.Exit(background.start(data_dir, arguments))
+            status = background.start(data_dir, arguments)
+            if status == 0 and data_dir == DATA_DIR:
+                err.print(f"console: {sign_in.link()}", highlight=False, soft_wrap=True)
+            raise typer.Exit(status)
     own = stack.Stack(
         data_dir,
         port,
@@ -190,6 +193,7 @@ for command in (
     app.command()(command)
 for process in (processes.api, processes.worker, processes.webhooks, processes.beat):
     app.command()(process)
+app.command()(sign_in.console)
 app.add_typer(keys.keys, name="keys")
 app.add_typer(endpoints.endpoints, name="endpoints")
 app.add_typer(board, name="board")

@@ -16,6 +16,7 @@ import redis
 
 from exporter.board import database
 from exporter.board.results import Results
+from exporter.console.sessions import Sessions
 from exporter.core.plans import Plan
 from exporter.local import ports
 from exporter.local.redis import RedisServer
@@ -99,6 +100,24 @@ def test_a_key_is_shown_once_listed_without_itself_and_revoked(run: Run, redis_u
     again = run("keys", "revoke", found.id, EXPORTER_REDIS_URL=redis_url)
     # Then
     assert f"no key has the id '{found.id}'" in one_error(again)
+
+
+def test_a_link_to_the_console_signs_in_with_its_key_once(run: Run, redis_url: str) -> None:
+    # Given
+    with redis.Redis.from_url(redis_url) as client:
+        ring = KeyRing(client)
+        key = ring.find(ring.create("ann"))
+        assert key is not None
+        # When
+        made = run("console", "--key-id", key.id, EXPORTER_REDIS_URL=redis_url)
+        unknown = run("console", "--key-id", "none", EXPORTER_REDIS_URL=redis_url)
+        # Then
+        assert made.returncode == 0, made
+        place, _, ticket = made.stdout.strip().partition("?ticket=")
+        assert place == "http://127.0.0.1:8800/sign-in"
+        assert Sessions(client).use_ticket(ticket) == key.id
+        assert Sessions(client).use_ticket(ticket) is None
+    assert "no key has the id 'none'" in one_error(unknown)
 
 
 def test_a_plan_is_made_with_a_key_listed_and_changed(run: Run, redis_url: str) -> None:

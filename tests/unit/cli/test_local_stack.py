@@ -207,6 +207,7 @@ COMMANDS = (
     "endpoints test 1",
     "doctor",
     "upgrade",
+    "console",
     "api",
     "worker",
     "webhooks",
