@@ -83,6 +83,8 @@ class _Handler(BaseHTTPRequestHandler):
         refusal = self._refusal(call)
         if refusal is not None:
             store.refused.append((operation, refusal.code))
+            if not key.endswith("/sizes"):
+                store.refused_work.append((operation, refusal.code))
             while body.read(PIECE_BYTES):
                 pass
             self._refuse(refusal)
@@ -219,6 +221,8 @@ class StoreRules:
         self.requests: list[Seen] = []
         self.refused: list[tuple[str, str]] = []
         """Operation and code of each refusal."""
+        self.refused_work: list[tuple[str, str]] = []
+        """The same without those of the upload that asks whether parts may differ in size."""
         self._upstream = urlsplit(upstream_url).netloc
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.store = self
