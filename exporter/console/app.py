@@ -36,7 +36,7 @@ def pages() -> Sequence[BaseRoute]:
         Route("/sign-in", sign_in),
         Route("/sign-in", signed_in, methods=["POST"]),
         Route("/static/{name}", static),
-        route("/sign-out", sign_out, ["POST"]),
+        route("/sign-out", sign_out, ["POST"], scope=""),
         *exports.ROUTES,
         *new_export.ROUTES,
         *webhooks.ROUTES,

@@ -220,15 +220,17 @@ def sessions_of(request: Request) -> Sessions:
     return Sessions(keys_of(request).client, names)
 
 
-def route(path: str, page: Page, methods: Sequence[str] = ("GET",)) -> Route:
+def route(
+    path: str, page: Page, methods: Sequence[str] = ("GET",), *, scope: str = "write"
+) -> Route:
     """Returns the route of a page, which only signed-in browsers reach.
 
-    A POST needs the session's CSRF token and a key with the scope `write`.
+    A POST needs the session's CSRF token and a key with the given scope; empty: any key.
     """
 
     async def endpoint(request: Request) -> Response:
         try:
-            visit = await _visit(request)
+            visit = await _visit(request, scope)
             if isinstance(visit, Response):
                 return visit
             return await page(visit)
@@ -264,7 +266,7 @@ def is_from_here(request: Request) -> bool:
     return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
-async def _visit(request: Request) -> Visit | Response:
+async def _visit(request: Request, scope: str) -> Visit | Response:
     token = request.cookies.get(COOKIE, "")
     session = await to_thread.run_sync(sessions_of(request).find, token) if token else None
     key = None
@@ -286,7 +288,7 @@ async def _visit(request: Request) -> Visit | Response:
             "The form is from another session or page. Nothing was changed: go back, load it again."
         )
         return visit.page("error.html", 403, title="Form refused", detail=text)
-    if not visit.may_write:
-        text = "Your key may only read. Sign in with a key that has the scope write."
+    if scope and scope not in visit.key.scopes:
+        text = f"Your key lacks the scope {scope}. Sign in with another key."
         return visit.page("error.html", 403, title="Not allowed", detail=text)
     return visit

@@ -108,7 +108,20 @@ def test_a_read_only_key_sees_no_buttons_and_changes_nothing(browser: Browser) -
         assert "/exports/new" not in page
     answer = browser.post(f"/exports/{export_id}", act="cancel")
     assert answer.status_code == 403
-    assert browser.desk.engine.store.get(export_id) is not None
+    found = browser.desk.engine.store.get(export_id)
+    assert found is not None
+    assert found.state == "queued"
+    assert browser.post("/sign-out").url.path == "/sign-in"
+
+
+def test_an_operator_who_may_only_read_makes_no_key(browser: Browser) -> None:
+    browser.sign_in(browser.desk.keys.create("root", ("read", "operator")))
+    before = browser.desk.keys.list()
+    assert "Create a key" not in browser.get("/keys")
+    answer = browser.post("/keys", user="eve", scopes=["read", "write"])
+    assert answer.status_code == 403
+    assert "lacks the scope write" in answer.text
+    assert browser.desk.keys.list() == before
 
 
 def test_each_page_forbids_what_it_does_not_need(browser: Browser) -> None:
