@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 from anyio import to_thread
@@ -13,17 +15,61 @@ from exporter.api.surfaces.native import exports, lists, views
 from exporter.api.surfaces.webhooks import deliveries
 from exporter.console import search_form
 from exporter.console.visits import HEADERS, Visit, route
+from exporter.formats import registry
 
 PAGE_SIZE = 50
 
 
+TABS: Mapping[str, str] = {
+    "": "All",
+    "queued,processing": "Unfinished",
+    "finished": "Finished",
+    "failed": "Failed",
+    "canceled": "Canceled",
+}
+"""The tabs of the list, by the states that they show."""
+FILTERS = ("state", "name", "source", "format", "created_from", "order")
+"""Fields of the list, which are in its URL, so that a view can be sent to a colleague."""
+
+
 async def index(visit: Visit) -> Response:
-    """Shows the exports, newest first."""
+    """Shows the exports that meet the filters, newest first, with counts by state."""
+    given = {name: one for name in FILTERS if (one := visit.field(name))}
     cursor = visit.field("cursor") or None
-    found = await visit.call(lists.index, limit=PAGE_SIZE, cursor=cursor)
+    found = await visit.call(lists.index, limit=PAGE_SIZE, cursor=cursor, **given)
     if not found.is_success:
         return visit.failed(found)
-    return visit.page("exports.html", exports=found.body["exports"], next=found.body["next_cursor"])
+    counts = found.body["counts"]
+    tabs = [
+        (
+            text,
+            _address(given, state=states),
+            _count(states, counts),
+            given.get("state", "") == states,
+        )
+        for states, text in TABS.items()
+    ]
+    following = found.body["next_cursor"]
+    return visit.page(
+        "exports.html",
+        exports=found.body["exports"],
+        following=_address(given, cursor=following) if following else "",
+        tabs=tabs,
+        exact=found.body["counts_are_exact"],
+        given=given,
+        sources=service_of(visit.request).sources.names(),
+        formats=list(registry.FORMATS),
+    )
+
+
+def _address(given: Mapping[str, str], **change: str) -> str:
+    """Returns the address of the list with other values of some fields."""
+    fields = {name: one for name, one in {**given, **change}.items() if one}
+    return f"/?{urlencode(fields)}" if fields else "/"
+
+
+def _count(states: str, counts: Mapping[str, int]) -> int:
+    return sum(count for state, count in counts.items() if not states or state in states.split(","))
 
 
 async def show(visit: Visit) -> Response:

@@ -238,3 +238,30 @@ def test_the_system_shows_what_waits_and_who_works(operator: Browser) -> None:
     assert "none" in page  # no worker shows itself
     assert "ann" in page
     assert "queued" in page
+
+
+def test_the_list_is_filtered_by_its_address(browser: Browser) -> None:
+    """Given exports with names in two states, when the list is opened with filters, then it has
+    those that meet them, the counts of all states, and the filters in its fields.
+    """
+    create = browser.desk.create
+    first, second = create(name="Welders in Berlin"), create(name=f"Cooks {HOSTILE}")
+    browser.post(f"/exports/{first}", act="cancel")
+    page = browser.get("/?state=canceled")
+    assert first in page
+    assert second not in page
+    tabs = re.findall(r'(\w+) <span class="badge">(\d+)</span>', page)
+    assert dict(tabs) == {
+        "All": "2",
+        "Unfinished": "1",
+        "Finished": "0",
+        "Failed": "0",
+        "Canceled": "1",
+    }
+    named = browser.get("/?name=coo&order=oldest")
+    assert second in named
+    assert first not in named
+    assert HOSTILE not in named
+    assert 'value="coo"' in named
+    assert "No export meets these filters" in browser.get("/?name=plumber")
+    assert browser.http.get("/?state=sold").status_code == 422
