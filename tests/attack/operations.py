@@ -18,8 +18,8 @@ ALIASES = {
     "/v2/data_requests/": "/cdapi",
 }
 """Beginnings of paths that are served under a prefix as well; the document has them once."""
-PUBLIC_PARAMETERS = ("job_id", "company_slug", "job_slug")
-"""Parts of paths that name what belongs to no user."""
+PUBLIC_PARAMETERS = ("job_id", "company_slug", "job_slug", "name")
+"""Parts of paths that name what belongs to no user, such as the name of a source."""
 
 
 class Operation(NamedTuple):
