@@ -89,11 +89,8 @@ async def signed_in(request: Request) -> Response:
     if key_id is None:
         return _form(target, "", 401, wrong)
     token = await to_thread.run_sync(sessions_of(request).create, key_id)
-    # A target with a host would lead to another site.
-    split = urlsplit(target)
-    is_path = not split.netloc and not split.scheme and target.startswith("/")
-    is_safe = is_path and not target.startswith(("//", "/\\"))
-    answer = RedirectResponse(target if is_safe else "/", HTTPStatus.SEE_OTHER, HEADERS)
+    path = target if _is_path(target) else "/"
+    answer = RedirectResponse(path, HTTPStatus.SEE_OTHER, HEADERS)
     answer.set_cookie(
         COOKIE,
         token,
@@ -113,6 +110,16 @@ async def sign_out(visit: Visit) -> Response:
     answer.delete_cookie(COOKIE, httponly=True, samesite="strict")
     answer.headers["Clear-Site-Data"] = '"cache"'
     return answer
+
+
+def _is_path(target: str) -> bool:
+    """True if a browser stays on this site when it goes to the target."""
+    try:
+        split = urlsplit(target)
+    except ValueError:
+        return False
+    is_relative = not split.netloc and not split.scheme and target.startswith("/")
+    return is_relative and not target.startswith(("//", "/\\"))
 
 
 def _form(target: str, ticket: str, status: int = 200, wrong: str = "") -> Response:

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from exporter.api.state import service_of
 from exporter.api.surfaces.native import exports, lists, views
 from exporter.api.surfaces.webhooks import deliveries
-from exporter.console import search_form
+from exporter.console import file_commands, search_form
 from exporter.console.visits import HEADERS, Visit, route
 from exporter.formats import registry
 
@@ -86,7 +86,16 @@ async def show(visit: Visit) -> Response:
     body.setdefault("query", {})
     command = search_form.curl(body, visit.public_url)
     listed = sent.body["deliveries"] if sent.is_success else []
-    return visit.page("export.html", one=one, deliveries=listed, body=body, command=command)
+    link = (one["result"] or {}).get("download_url")
+    return visit.page(
+        "export.html",
+        one=one,
+        deliveries=listed,
+        body=body,
+        command=command,
+        files=file_commands.commands(one, link, visit.public_url) if link else {},
+        secret=link,  # anyone who has the link can read the file
+    )
 
 
 async def download(visit: Visit) -> Response:

@@ -136,6 +136,26 @@ def test_every_page_is_accessible_and_stays_within_its_policy(
     assert found == []
 
 
+def test_updates_pause_and_go_on(tab: Tab, desk: Hooked) -> None:
+    """Given a paused page, when its export ends, then the page changes only after it goes on, and
+    the commands of the file can be copied at once.
+    """
+    export_id = desk.create()
+    page = tab.page
+    page.goto(f"/exports/{export_id}")
+    page.click("text=Pause updates")
+    desk.finish(export_id)
+    page.wait_for_timeout(2_500)
+    assert page.locator("text=Waits for a worker").count() == 1
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.click("text=Go on with updates")
+    page.wait_for_selector("text=Use the file")
+    page.click("text=Copy >> nth=0")
+    page.wait_for_selector("text=Copied")
+    assert page.evaluate("navigator.clipboard.readText()").startswith("curl -fsS -o export-")
+    assert tab.faults == []
+
+
 def test_everything_but_the_live_part_works_without_javascript(
     chromium: Browser, desk: Hooked
 ) -> None:

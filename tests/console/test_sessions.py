@@ -26,7 +26,9 @@ def test_the_sign_in_leads_to_where_one_wanted_to_go(browser: Browser) -> None:
     assert browser.sign_in(browser.desk.ann, "/sources").url.path == "/sources"
 
 
-@pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example", "/\\evil.example"])
+@pytest.mark.parametrize(
+    "target", ["https://evil.example/", "//evil.example", "/\\evil.example", "//["]
+)
 def test_the_sign_in_leads_to_no_other_site(browser: Browser, target: str) -> None:
     assert browser.sign_in(browser.desk.ann, target).url == browser.http.base_url.join("/")
 
