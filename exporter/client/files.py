@@ -52,7 +52,7 @@ def download(
         if start > file.file_size:
             sink.restart()
             start = 0
-        size = yield from _transfer(service, found, start, sink, count)
+        size = yield from _Transfer(service, found, start, sink, count).run()
     try:
         _check_size(found, size)
     except DownloadFailed:
@@ -65,7 +65,7 @@ def download(
 def read_bytes(service: Service, export: Export | str) -> Steps[None]:
     """Emits the bytes of a finished file, in order."""
     found = yield from _finished(service, export)
-    size = yield from _transfer(service, found, 0, _Bytes(), None)
+    size = yield from _Transfer(service, found, 0, _Bytes(), None).run()
     _check_size(found, size)
 
 
@@ -77,7 +77,7 @@ def rows(service: Service, export: Export | str) -> Steps[None]:
     """
     found = yield from _finished(service, export)
     sink = _Rows(found.format, found.compression)
-    size = yield from _transfer(service, found, 0, sink, None)
+    size = yield from _Transfer(service, found, 0, sink, None).run()
     _check_size(found, size)
     for row in sink.end():
         yield Emit(row)
@@ -107,13 +107,6 @@ def _file_of(export: Export) -> File:
     return export.result
 
 
-def _transfer(
-    service: Service, export: Export, start: int, sink: Sink, count: Count | None
-) -> Steps[int]:
-    """Gives all bytes from `start` on to the sink; returns the size of the file."""
-    return (yield from _Transfer(service, export, start, sink, count).run())
-
-
 class _Transfer:
     """Gets the bytes of a file in as many tries as that takes."""
 
@@ -126,7 +119,7 @@ class _Transfer:
         self._tag = ""
 
     def run(self) -> Steps[int]:
-        """Returns the size when the file has ended; raises DownloadFailed if it cannot be had."""
+        """Gives all bytes to the sink and returns the size; raises DownloadFailed if it cannot."""
         most, fruitless = self._size, 0
         while self._size < self._whole:
             cause: ConnectionFailed | None = None
@@ -292,7 +285,9 @@ class _Rows:
         if not self._is_csv:
             yield msgspec.json.decode(line)
             return
-        (cells,) = csv.reader([line.decode("utf-8-sig")], strict=True)
+        # Only the file begins with a byte order mark; elsewhere it is a part of the text.
+        encoding = "utf-8-sig" if self._header is None else "utf-8"
+        (cells,) = csv.reader([line.decode(encoding)], strict=True)
         if self._header is None:
             self._header = cells
         else:

@@ -102,7 +102,8 @@ def wait(
     pause = 0.1
     while True:
         left = None if timeout is None else began + timeout - time.monotonic()
-        hold = 0 if watch else min(LONG_POLL_SECONDS, max(int(left or LONG_POLL_SECONDS), 0))
+        longest = LONG_POLL_SECONDS if left is None else max(int(left), 0)
+        hold = 0 if watch else min(LONG_POLL_SECONDS, longest)
         asked_at = time.monotonic()
         try:
             last = yield from get(service._replace(max_retries=0), export_id, hold)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
@@ -41,6 +42,7 @@ class Exporter:
         self._service = calls.service(url, api_key, max_retries)
         self._connect = connect or (lambda _: httpx.Client(timeout=TIMEOUT))
         self._clients: dict[str, httpx.Client] = {}
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -129,9 +131,10 @@ class Exporter:
 
     def _http(self, url: str) -> httpx.Client:
         host = url.split("?", 1)[0].split("/")[2]
-        if host not in self._clients:
-            self._clients[host] = self._connect(url)
-        return self._clients[host]
+        with self._lock:
+            if host not in self._clients:
+                self._clients[host] = self._connect(url)
+            return self._clients[host]
 
 
 class _Performer:

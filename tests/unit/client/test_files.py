@@ -218,6 +218,16 @@ def test_rows_come_once_and_in_order_though_the_connection_breaks(
     assert rows == ROWS
 
 
+def test_a_byte_order_mark_is_removed_from_the_file_and_from_no_row(twin: Make) -> None:
+    # Given
+    content = "\ufeffa,b\r\n\ufeff1,2\r\n".encode()
+    with serve(Store(content)) as url:
+        # When
+        rows = twin(url).rows("0b8c2c4e-1")
+    # Then
+    assert rows == [{"a": "\ufeff1", "b": "2"}]
+
+
 @pytest.mark.parametrize("fields", [{"format": "parquet"}, {"compression": "zstd"}])
 def test_rows_of_a_file_that_cannot_be_streamed_are_refused(
     twin: Make, fields: dict[str, Any]
