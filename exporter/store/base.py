@@ -325,8 +325,10 @@ class ExportStore(Protocol):
     def count_states(self, user_id: str | None, filters: Filters = NO_FILTERS) -> StateCounts:
         """Returns the number of exports in each state that meet the other filters.
 
-        Counting stops after MAX_COUNTED exports were looked at; without filters other than the
-        time of creation, it is exact.
+        Counting stops after MAX_COUNTED exports were looked at, except without filters other than
+        the time of creation: those counts are the sizes of the indexes. They include exports whose
+        records have expired until a list or a trimming meets them, and leave out those of a version
+        without indexes until `trim_lists` has indexed them.
         """
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:

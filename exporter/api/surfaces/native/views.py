@@ -87,7 +87,10 @@ class ExportPage(msgspec.Struct):
     next_cursor: str | None
     counts: Annotated[
         dict[State, int],
-        msgspec.Meta(description="Exports in each state that meet the other filters."),
+        msgspec.Meta(
+            description="Exports in each state that meet the other filters. Ended exports whose"
+            " retention is over may be counted for some hours."
+        ),
     ]
     counts_are_exact: Annotated[
         bool,
