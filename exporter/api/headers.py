@@ -19,6 +19,12 @@ IGNORED = Header(
     " that had none. Absent if there are none.",
 )
 RETRY_AFTER = Header("Retry-After", "Seconds to wait before the next request.", NUMBER)
+RETRY_AFTER_MS = Header("Retry-After-Ms", "Retry-After in milliseconds.", NUMBER)
+SHOULD_RETRY = Header(
+    "X-Should-Retry",
+    "Whether the same request may succeed later.",
+    {"type": "string", "enum": ["true", "false"]},
+)
 LOCATION = Header("Location", "URL of the created or existing resource.")
 LINK = Header("Link", '`<…>; rel="next"`: URL of the next page. Absent on the last page.')
 ALLOW = Header("Allow", "Methods that the path supports.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import traceback
+from collections.abc import Sequence
 
 import structlog
 from starlette.datastructures import MutableHeaders
@@ -18,13 +19,33 @@ _PLAIN_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 
+_TEMPORARY = frozenset({408, 500, 502, 503, 504})
+"""Statuses of errors that may pass by waiting, whatever their headers are."""
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+
+def retry_headers(status: int, given: RawHeaders) -> RawHeaders:
+    """Returns `x-should-retry` of an error and, if it has Retry-After, `retry-after-ms`.
+
+    A 429 without Retry-After is that of a used-up quota or balance: waiting does not help.
+    """
+    wait = next((value for name, value in given if name.lower() == b"retry-after"), b"")
+    if status in _TEMPORARY or (status == 429 and wait):
+        found = [(b"x-should-retry", b"true")]
+    else:
+        found = [(b"x-should-retry", b"false")]
+    return [*found, (b"retry-after-ms", wait + b"000")] if wait.isdigit() else found
+
+
 class RequestContext:
     """Middleware that gives every request an id and answers an unexpected error with 500.
 
     The id is in the answer's X-Request-Id and in each log line. The caller's own X-Request-Id is
     kept if it is a plain token; any other text could forge log lines, so it is replaced by a random
-    id. Headers that handlers put into `request.state.headers` are added to the answer. An error
-    after the start of the answer is raised again, because the status was already sent.
+    id. Every error says in `x-should-retry` whether the same request may succeed later, and repeats
+    its Retry-After in milliseconds, as the clients of several vendors read them. Headers that
+    handlers put into `request.state.headers` are added to the answer. An error after the start of
+    the answer is raised again, because the status was already sent.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -49,6 +70,8 @@ class RequestContext:
                 if state["headers"]:
                     MutableHeaders(scope=message).update(state["headers"])
                 message["headers"] = [*message["headers"], stamp]
+                if message["status"] >= 400:
+                    message["headers"] += retry_headers(message["status"], message["headers"])
             await send(message)
 
         # Not unbound at the end: the server runs each request in a context of its own.

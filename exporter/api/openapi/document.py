@@ -26,8 +26,8 @@ _ON_ERRORS: Mapping[int, tuple[Header, ...]] = {
     401: (headers.WWW_AUTHENTICATE,),
     403: (headers.WWW_AUTHENTICATE,),
     405: (headers.ALLOW,),
-    429: (headers.RETRY_AFTER, headers.BILLING_CODE),
-    503: (headers.RETRY_AFTER,),
+    429: (headers.RETRY_AFTER, headers.RETRY_AFTER_MS, headers.BILLING_CODE),
+    503: (headers.RETRY_AFTER, headers.RETRY_AFTER_MS),
 }
 _ERRORS_WITHOUT_KEY = (405, 500)
 _ERRORS_WITH_KEY = (401, 403, 405, 500, 503)
@@ -98,6 +98,8 @@ def _answer(answer: Answer) -> dict[str, Any]:
 
 def _headers_of(operation: Operation, status: int) -> list[Header]:
     found = [*_ON_EVERY_ANSWER, *_ON_ERRORS.get(status, ())]
+    if status >= 400:
+        found.append(headers.SHOULD_RETRY)
     if status in operation.answers:
         found += operation.answers[status].headers
     elif isinstance(operation.errors, Mapping):

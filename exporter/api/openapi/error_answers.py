@@ -128,7 +128,7 @@ def fold(document: dict[str, Any]) -> dict[str, Any]:
     return page
 
 
-_ON_EVERY_ANSWER = ("X-Request-Id", "X-Ignored-Parameters")
+_ON_EVERY_ANSWER = ("X-Request-Id", "X-Ignored-Parameters", "X-Should-Retry")
 _USAGE = "Hirebase-Usage-"
 _LINK = "For code generators: [openapi.json](openapi.json), with each status of an error by itself."
 
