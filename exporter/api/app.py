@@ -55,7 +55,7 @@ def create_app(
     app = _App(
         title="exporter",
         summary="Turns a search over job postings into a file.",
-        version=metadata.version("exporter"),
+        version=metadata.version("allrows"),
         docs_url=None,
         redoc_url=None,
         # A redirect would send a POST, with its API key, to the host that the request named.

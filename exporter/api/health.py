@@ -88,7 +88,7 @@ async def health(request: Request) -> Response:
 async def hirebase(request: Request) -> Response:
     """Answers 200 or 503 like `/health`, with the body that Hirebase's command line expects."""
     verdicts = await request.app.state.health.verdicts()
-    return _reply(verdicts, {"version": metadata.version("exporter")})
+    return _reply(verdicts, {"version": metadata.version("allrows")})
 
 
 def _reply(verdicts: Mapping[str, str], facts: Mapping[str, str]) -> Response:

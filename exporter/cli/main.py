@@ -28,7 +28,7 @@ _NAMED_IN_LOG = ("api", "worker", "webhooks", "beat")
 
 def _print_version(value: bool) -> None:
     if value:
-        out.print(f"exporter {metadata.version('exporter')}", highlight=False)
+        out.print(f"exporter {metadata.version('allrows')}", highlight=False)
         raise typer.Exit
 
 

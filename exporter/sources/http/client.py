@@ -106,7 +106,7 @@ class Upstream:
         """Whether a charset that is not known was logged."""
         self._headers = httpx.Headers(
             {
-                "user-agent": f"exporter/{metadata.version('exporter')}",
+                "user-agent": f"exporter/{metadata.version('allrows')}",
                 "accept": "application/json",
                 "accept-encoding": "gzip",
                 **headers,

@@ -95,7 +95,7 @@ def test_the_body_arrives_as_it_was_signed_at_the_checked_address_under_its_name
         "content-type": "application/json",
         "content-length": str(len(BODY)),
         "host": f"{NAME}:{receiver.port}",
-        "user-agent": f"exporter-webhooks/{metadata.version('exporter')}",
+        "user-agent": f"exporter-webhooks/{metadata.version('allrows')}",
         "accept-encoding": "identity",
         "connection": "close",
     }
