@@ -23,7 +23,7 @@ _QUOTED = re.compile(r'"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
 _BARE = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]*")
 _KEY_PATTERN = r'^("([\x21\x23-\x5b\x5d-\x7e]|\\["\\]){1,255}"|[\x21\x23-\x7e][\x21-\x7e]{0,254})$'
 
-_NEWER_FIELDS = {"bom": False, "file_name": None}
+_NEWER_FIELDS: Mapping[str, Any] = {"bom": False, "file_name": None, "name": "", "metadata": {}}
 """Fields that are no part of a fingerprint unless they are given.
 
 The fingerprint of a request is stored for a day, so it must not change when a version adds a field.
