@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from exporter.core import limits
+from exporter.core.activity import Activity
 from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import (
     PRIORITIES,
@@ -448,22 +449,45 @@ class ExportStore(Protocol):
         canceled the export, and LOST if the fence is stale. A second call changes nothing.
         """
 
-    def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
+    def request_cancel(
+        self, export_id: str, *, keep_record: timedelta, by: str = ""
+    ) -> Export | None:
         """Cancels an export if it is queued; requests its worker to stop if it is processing.
 
         Returns the record after the change; returns None if the id is unknown. The workers of a
         processing export's partitions are requested to stop as well. An export that has ended is
         not changed. `keep_record` is the time for which the record of an export that was queued is
-        kept.
+        kept. The activity names `by`, the id of an API key.
         """
 
-    def delete(self, export_id: str, user_id: str) -> State | None:
+    def activity(self, export_id: str) -> tuple[Activity, ...]:
+        """Returns what happened to an export since it was queued, oldest first.
+
+        The methods that change an export add the entry of their change in the same step. Empty for
+        an unknown id, and for an export of a version without activity.
+        """
+
+    def note(self, export_id: str, what: str, by: str, detail: str = "") -> bool:
+        """Adds an entry to the activity of an export, about something that no method here does.
+
+        Returns False, and adds nothing, if the id is unknown, deleted or that of a partition.
+        """
+
+    def queue_position(self, export_id: str) -> int | None:
+        """Returns the number of ready exports that are claimed before this one, as things stand.
+
+        Returns None if the export is not ready, or if very many users may be served before its own.
+        Exports that come later may be claimed before it, and limits of users may let it go first.
+        """
+
+    def delete(self, export_id: str, user_id: str | None) -> State | None:
         """Hides an export permanently and returns its state.
 
-        Returns None if the user has no such export. From now on get, list and cancel treat the
-        export as unknown. A queued export is canceled first. The worker of a processing export is
-        requested to stop; the export is removed when its worker has ended it, in whatever state. Of
-        an export that has ended, only its objects remain until the next cleaning (see
+        Returns None if the user (None: any user) has no such export. From now on get, list and
+        cancel treat the export as unknown. A queued export is canceled first. The worker of a
+        processing export is requested to stop; the export is removed when its worker has ended it,
+        in whatever state. Of an export that has ended, only its objects remain until the next
+        cleaning (see
         `deleted_exports`). A second call changes nothing and returns the current state. One minute
         after the export has both ended and been deleted, its record is gone and the call returns
         None.

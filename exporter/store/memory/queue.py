@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from exporter.core import activity
+from exporter.core.activity import Activity
 from exporter.core.exports import Export, Phase
 from exporter.store.base import MAX_LOOKAHEAD, Verdict
 
@@ -71,6 +73,8 @@ class Record:
     """The partition's share of its export's rows; 1.0 for an export."""
     cut_by: str | None = None
     """Fence of the claim that cut the export into partitions."""
+    activity: tuple[Activity, ...] = ()
+    """What happened to the export since it was queued."""
 
     @property
     def user_id(self) -> str:
@@ -78,6 +82,11 @@ class Record:
 
     def set(self, **changes: Any) -> None:
         self.export = msgspec.structs.replace(self.export, **changes)
+
+    def add_activity(self, what: str, by: str = "", detail: str | None = None) -> None:
+        """Adds an entry at the time of the latest change."""
+        entry = Activity(self.export.updated_at, what, by, detail or "")
+        self.activity = activity.append(self.activity, entry)
 
     @property
     def visible(self) -> bool:
@@ -179,6 +188,29 @@ class MemoryQueue:
                 return record
             passed[line] += 1
         return None
+
+    def position(self, record: Record) -> int | None:
+        """Returns the ready records that come before this one, as things stand; None if not ready.
+
+        Without the limits of users and exports, which only a claim knows.
+        """
+        if record.queue_position is None:
+            return None
+        ready = [one for one in self._records.values() if one.queue_position is not None]
+
+        def turn(of: Record) -> tuple[int, int, str]:
+            """Returns the level, the virtual start of the record's slice, and the user."""
+            level = self._levels[of.level]
+            before = sum(
+                (one.level, one.user_id) == (of.level, of.user_id)
+                and (one.queue_position or 0) < (of.queue_position or 0)
+                for one in ready
+            )
+            start = max(level.tags[of.user_id], level.virtual)
+            return -of.level, start + before, of.user_id
+
+        own = turn(record)
+        return sum(turn(one) < own for one in ready)
 
     def dequeue(self, record: Record) -> None:
         """Removes a record from the queue, and counts one slice for its user."""

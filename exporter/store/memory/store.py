@@ -8,7 +8,8 @@ from collections import Counter
 from datetime import datetime, timedelta
 
 from exporter.clock import Clock
-from exporter.core import public_text
+from exporter.core import activity, public_text
+from exporter.core.activity import Activity
 from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import Export, Phase, Result, Spec, State, WrongAnswers
 from exporter.store import codec
@@ -147,6 +148,12 @@ class MemoryStore(MemoryPartitions):
             )
             if is_start:
                 self.outbox.emit(record, "export.started", now)
+            if record.export.partition is None:
+                record.add_activity(
+                    "started" if is_start else "slice" if clean else "takeover", worker_id
+                )
+            elif not clean:
+                self._add_activity_of_partition(record, "takeover", worker_id, "")
             return Claim(export=copy(record.export), fence=record.fence, clean=clean)
 
     def renew(
@@ -219,6 +226,12 @@ class MemoryStore(MemoryPartitions):
                     error=reason and public_text.without_addresses(reason),
                     wrong_answers=wrong_answers,
                 )
+                if record.export.partition is None:
+                    record.add_activity("waiting", detail=record.export.error)
+                else:
+                    self._add_activity_of_partition(
+                        record, "waiting", "", record.export.error or ""
+                    )
             return True
 
     def end(
@@ -267,6 +280,11 @@ class MemoryStore(MemoryPartitions):
                     file_expires_at=now + keep_file if keep_file is not None else None,
                 )
             record.forget_at = now + keep_record
+            record.add_activity(
+                "published" if state is State.FINISHED else state,
+                record.export.worker_id or "",
+                record.export.error,
+            )
             self._counters[f"exports_{state}"] += 1
             payable = result.record_count if result is not None and not record.deleted else 0
             if not payable and charged is not None and state is not State.FAILED:
@@ -277,7 +295,9 @@ class MemoryStore(MemoryPartitions):
                 self._leave_tombstone(record, now)
             return True
 
-    def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
+    def request_cancel(
+        self, export_id: str, *, keep_record: timedelta, by: str = ""
+    ) -> Export | None:
         with self._lock:
             now = self._expire()
             record = self._visible(export_id)
@@ -286,15 +306,51 @@ class MemoryStore(MemoryPartitions):
             if record.export.state is State.QUEUED:
                 self._cancel_queued(record, now)
                 record.forget_at = now + keep_record
+                record.add_activity("canceled", by)
             elif record.export.state is State.PROCESSING:
+                is_requested = record.export.cancel_requested
                 self._request_stop(record, now)
+                if not is_requested:
+                    record.add_activity("canceled", by, "requested")
             return copy(record.export)
 
-    def delete(self, export_id: str, user_id: str) -> State | None:
+    def activity(self, export_id: str) -> tuple[Activity, ...]:
+        with self._lock:
+            self._expire()
+            record = self._visible(export_id)
+            return record.activity if record else ()
+
+    def note(self, export_id: str, what: str, by: str, detail: str = "") -> bool:
+        with self._lock:
+            now = self._expire()
+            record = self._visible(export_id)
+            if record is not None:
+                entry = Activity(now, what, by, detail)
+                record.activity = activity.append(record.activity, entry)
+            return record is not None
+
+    def queue_position(self, export_id: str) -> int | None:
+        with self._lock:
+            self._expire()
+            record = self._visible(export_id)
+            return self._queue.position(record) if record else None
+
+    def _add_activity_of_partition(self, record: Record, what: str, by: str, detail: str) -> None:
+        assert record.export.partition is not None
+        place = f"partition {record.export.partition.place}"
+        parent = self._parent(record)
+        entry = Activity(
+            record.export.updated_at, what, by, f"{place}: {detail}" if detail else place
+        )
+        parent.activity = activity.append(parent.activity, entry)
+
+    def delete(self, export_id: str, user_id: str | None) -> State | None:
         with self._lock:
             now = self._expire()
             record = self._records.get(export_id)
-            if record is None or record.user_id != user_id or record.export.partition is not None:
+            if record is None or user_id not in (None, record.user_id):
+                return None
+            if record.export.partition is not None:
                 return None
             if record.deleted:
                 return record.export.state

@@ -16,6 +16,8 @@ import structlog
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
+from exporter.core import activity
+from exporter.core.activity import Activity
 from exporter.core.checkpoints import Checkpoint
 from exporter.core.exports import PRIORITIES, Export, Partition, Result, Spec, State, WrongAnswers
 from exporter.core.plans import CreditsSpent
@@ -62,6 +64,8 @@ _SCRIPTS = (
     "rejoin",
     "request_cancel",
     "delete",
+    "note",
+    "queue_position",
     "sweep",
     "expired_files",
     "forget_file",
@@ -412,12 +416,32 @@ class RedisStore:
     def rejoin(self, export_id: str, fence: str) -> Verdict:
         return Verdict(self._run("rejoin", export_id, fence).decode())
 
-    def request_cancel(self, export_id: str, *, keep_record: timedelta) -> Export | None:
-        fields = self._run("request_cancel", export_id, records.millis(keep_record))
+    def request_cancel(
+        self, export_id: str, *, keep_record: timedelta, by: str = ""
+    ) -> Export | None:
+        fields = self._run("request_cancel", export_id, records.millis(keep_record), by)
         return records.show(fields, export_id) if fields else None
 
-    def delete(self, export_id: str, user_id: str) -> State | None:
-        state = self._run("delete", export_id, user_id)
+    def activity(self, export_id: str) -> tuple[Activity, ...]:
+        name = self.names("export", export_id)
+        with errors.translate_errors():
+            found = cast(
+                "list[bytes | None]", self.client.hmget(name, "activity", "deleted", "whole")
+            )
+        return () if found[1] or found[2] else activity.decode(found[0] or b"")
+
+    def note(self, export_id: str, what: str, by: str, detail: str = "") -> bool:
+        return bool(self._run("note", export_id, what, by, detail))
+
+    def queue_position(self, export_id: str) -> int | None:
+        return calls.run(self.client, self.queue_position_call(export_id))
+
+    def queue_position_call(self, export_id: str) -> Call[int | None]:
+        """Returns the call that `queue_position` makes."""
+        return self._scripts["queue_position"].call(export_id)
+
+    def delete(self, export_id: str, user_id: str | None) -> State | None:
+        state = self._run("delete", export_id, user_id or "")
         return State(state.decode()) if state else None
 
     def deleted_exports(self, *, limit: int = 100) -> tuple[str, ...]:

@@ -104,7 +104,8 @@ local function claim(level, user, id)
   local start = tonumber(redis.call('ZSCORE', tenants(level), user))
   leave_queue(level, user, id)
   count_jump(level, user)
-  local asked = redis.call('HGET', record(id), 'asked')
+  local fields = redis.call('HMGET', record(id), 'asked', 'clean', 'whole')
+  local asked, clean, parent = fields[1], fields[2] or '1', fields[3]
   if asked then
     redis.call('HDEL', record(id), 'asked')
     redis.call('HSET', record(id), 'level', asked)
@@ -121,7 +122,6 @@ local function claim(level, user, id)
   redis.call('HSET', PREFIX .. 'leased', id, user)
   redis.call('HINCRBY', PREFIX .. 'running', user, 1)
   local fence = int(redis.call('HINCRBY', record(id), 'fences', 1)) .. '-' .. nonce
-  local clean = redis.call('HGET', record(id), 'clean') or '1'
   local is_start = redis.call('HSETNX', record(id), 'started_at', int(time)) == 1
   -- `error` keeps the reason of the latest wait until a commit shows progress.
   redis.call('HSET', record(id), 'state', 'processing',
@@ -130,6 +130,11 @@ local function claim(level, user, id)
   if is_start then
     move_in_lists(id, 'processing')
     emit(id, 'export.started', time)
+  end
+  if not parent then
+    add_activity(id, time, is_start and 'started' or clean == '0' and 'takeover' or 'slice', worker)
+  elseif clean == '0' then
+    add_activity_of_partition(id, parent, time, 'takeover', worker)
   end
   count('slices_claimed')
   if clean == '0' then

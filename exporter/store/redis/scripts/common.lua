@@ -10,7 +10,7 @@
 --
 -- Fields that are missing until they have a value: progress, started_at, completed_at, worker_id,
 -- error, attempts, stalls, stalled_since, wrong_answers, retry_at, cancel ('1'), checkpoint, closing,
--- result, file_expires_at, rows (the most ever committed).
+-- result, file_expires_at, rows (the most ever committed), activity (see add_activity).
 --
 -- Fields for the scripts alone: fence (of the latest claim), fences (number of claims), clean ('0':
 -- a worker may still write), pages and parts (the most ever committed), asked (the requested
@@ -63,6 +63,9 @@ local MIN_PROGRESS_MICROS = 10000000
 -- Time between two checks of an export that was cut.
 local CUT_CHECK_MICROS = 60000000
 
+-- Entries of an export's activity; the first FIRST_ACTIVITY of them are kept, and the latest.
+local MAX_ACTIVITY, FIRST_ACTIVITY = 49, 9
+
 local function now()
   local time = redis.call('TIME')
   return time[1] * 1000000 + time[2]
@@ -91,6 +94,30 @@ end
 
 local function count(what, by)
   redis.call('HINCRBY', PREFIX .. 'counters', what, by or 1)
+end
+
+-- Adds an entry to the activity of an export: lines of JSON [what, by, time, detail], oldest first.
+-- An entry with the same `what` and `by` as the latest replaces it.
+local function add_activity(id, time, what, by, detail)
+  local begin = string.sub(cjson.encode({what, by or ''}), 1, -2) .. ','
+  local lines = {}
+  for line in string.gmatch(redis.call('HGET', record(id), 'activity') or '', '[^\n]+') do
+    table.insert(lines, line)
+  end
+  if #lines > 0 and string.sub(lines[#lines], 1, #begin) == begin then
+    table.remove(lines)
+  elseif #lines >= MAX_ACTIVITY then
+    table.remove(lines, FIRST_ACTIVITY + 1)
+  end
+  table.insert(lines, begin .. int(time) .. ',' .. cjson.encode(detail or '') .. ']')
+  redis.call('HSET', record(id), 'activity', table.concat(lines, '\n'))
+end
+
+-- Adds an entry about a partition to the activity of its export.
+local function add_activity_of_partition(id, parent, time, what, by, detail)
+  local place = string.match(id, '/(%d+)$') or '?'
+  detail = 'partition ' .. place .. ((detail or '') ~= '' and ': ' .. detail or '')
+  add_activity(parent, time, what, by, detail)
 end
 
 -- Wakes the webhook senders.
@@ -493,6 +520,7 @@ local function force_end(id, state, why, time, keep)
   end
   forget_partitions(id)
   pcall(move_in_lists, id, state)
+  pcall(add_activity, id, time, state, '', why)
   count('exports_' .. state)
   pcall(settle, id, 0)
   emit(id, 'export.' .. state, time)
@@ -524,6 +552,7 @@ local function set_aside(id, why, time, wait, clean)
     redis.call('HSET', record(id), 'unread', int(tries), 'state', 'processing', 'phase', 'waiting',
       'retry_at', int(time + wait), 'updated_at', int(time), 'error', why)
     pcall(move_in_lists, id, 'processing')
+    pcall(add_activity, id, time, 'waiting', '', why)
     if clean then
       redis.call('HSET', record(id), 'clean', clean)
     end

@@ -1,4 +1,5 @@
--- delete(id, user) -> the state of the export after the call; nil if the user has no such export
+-- delete(id, user, or '' for any) -> the state of the export after the call; nil if the user has no
+--   such export
 --
 -- An export whose record cannot be processed is canceled at once, without a worker.
 local id, user = ARGV[1], ARGV[2]
@@ -6,7 +7,7 @@ local id, user = ARGV[1], ARGV[2]
 local fields = redis.call('HMGET', record(id), 'user', 'state', 'deleted', 'whole',
   'unread')
 local owner, state, deleted, parent, unread = unpack(fields, 1, 5)
-if owner ~= user or parent then
+if not owner or (user ~= '' and owner ~= user) or parent then
   return false
 end
 if deleted then
@@ -14,7 +15,7 @@ if deleted then
 end
 local is_leased = redis.call('ZSCORE', PREFIX .. 'leases', id)
 local time = now()
-remove_from_lists(id, user)
+remove_from_lists(id, owner)
 redis.call('ZREM', PREFIX .. 'kept', id)
 redis.call('HSET', record(id), 'deleted', '1')
 count('exports_deleted')

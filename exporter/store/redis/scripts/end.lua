@@ -8,7 +8,7 @@ local id, fence, state, keep_record = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local result, error_text, keep_file = ARGV[5], ARGV[6], tonumber(ARGV[7])
 local rows, bytes, charged = ARGV[8], ARGV[9], tonumber(ARGV[10] or '')
 
-local before = redis.call('HMGET', record(id), 'state', 'fence', 'whole')
+local before = redis.call('HMGET', record(id), 'state', 'fence', 'whole', 'worker_id')
 if before[1] == state and before[2] == fence then
   return 1
 end
@@ -73,6 +73,7 @@ local function end_sound()
     count('rows', rows)
     count('file_bytes', bytes)
   end
+  add_activity(id, time, state == 'finished' and 'published' or state, before[4] or '', error_text)
   count('exports_' .. state)
   local payable = (state == 'finished' and not deleted) and tonumber(rows) or 0
   if payable == 0 and charged and state ~= 'failed' then

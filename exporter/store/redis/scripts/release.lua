@@ -23,6 +23,12 @@ redis.call('HSET', record(id), 'phase', 'waiting', 'retry_at', int(time + retry_
 redis.call('HINCRBY', record(id), 'stalls', 1)
 count('stalls')
 redis.call('HSETNX', record(id), 'stalled_since', int(time))
+local parent = redis.call('HGET', record(id), 'whole')
+if parent then
+  add_activity_of_partition(id, parent, time, 'waiting', '', reason)
+else
+  add_activity(id, time, 'waiting', '', reason)
+end
 if reason ~= '' then
   redis.call('HSET', record(id), 'error', reason)
 else
