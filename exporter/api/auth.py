@@ -80,6 +80,34 @@ def operator(request: Request) -> ApiKey:
     return _caller(request, "operator")
 
 
+def caller(request: Request) -> ApiKey:
+    """Returns the API key of a request that `reader`, `writer` or a call of theirs has checked."""
+    found: ApiKey = request.scope["state"]["api_key"]
+    return found
+
+
+def owner(key: ApiKey, user_id: str | None = None) -> str | None:
+    """Returns the user whose exports the key may see and steer; None for those of all users.
+
+    An operator may choose the user by `user_id`. Raises Refusal 403 if another key chooses a user
+    who is not its own.
+    """
+    if "operator" in key.scopes:
+        return user_id
+    if user_id not in (None, key.user_id):
+        raise _missing_scope(key, "operator")
+    return key.user_id
+
+
+def _missing_scope(key: ApiKey, scope: str) -> Refusal:
+    return Refusal(
+        403,
+        "scope_missing",
+        f"this key may {' and '.join(key.scopes)}; the request needs the scope {scope!r}",
+        headers={"WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'},
+    )
+
+
 def _caller(request: Request, scope: str) -> ApiKey:
     found: ApiKey | None = request.scope["state"].get("api_key")
     return _checked(request, found or state.run_blocking(request, _find_call(request)), scope)
@@ -87,14 +115,7 @@ def _caller(request: Request, scope: str) -> ApiKey:
 
 def _checked(request: Request, key: ApiKey, scope: str) -> ApiKey:
     if scope not in key.scopes:
-        raise Refusal(
-            403,
-            "scope_missing",
-            f"this key may {' and '.join(key.scopes)}; the request needs the scope {scope!r}",
-            headers={
-                "WWW-Authenticate": f'{_CHALLENGE}, error="insufficient_scope", scope="{scope}"'
-            },
-        )
+        raise _missing_scope(key, scope)
     feature = state.surfaces_of(request).feature(request.scope["path"])
     if feature is not None:
         key.plan.check(feature)

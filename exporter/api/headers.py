@@ -38,10 +38,13 @@ REPLAYED = Header(
 )
 RATE_LIMIT = Header("X-RateLimit-Limit", "Requests that the key may send in one window.", NUMBER)
 RATE_REMAINING = Header("X-RateLimit-Remaining", "Requests left in the window.", NUMBER)
+PREFERENCE_APPLIED = Header(
+    "Preference-Applied", "The preferences of the Prefer header that were honored."
+)
 BILLING_CODE = Header(
     "X-Billing-Code", "`limit_exceeded`: waiting does not help; a larger plan is needed."
 )
-ETAG = Header("ETag", "Identifies the content of the file.")
+ETAG = Header("ETag", "Identifies the content of the answer, for If-None-Match.")
 ACCEPT_RANGES = Header("Accept-Ranges", "`bytes`.")
 CONTENT_DISPOSITION = Header("Content-Disposition", "Name under which to save the file.")
 CONTENT_RANGE = Header("Content-Range", "Range of bytes, and size of the whole file.")

@@ -150,30 +150,38 @@ class Deleted(msgspec.Struct):
 DELETED_EXAMPLE = {"id": "0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11", "state": "finished"}
 
 
-def canceled(request: Request, user_id: str, export_id: str) -> Export:
-    """Cancels the user's export, at once if it is queued, and returns it.
+def canceled(request: Request, user_id: str | None, export_id: str) -> Export:
+    """Cancels the user's export (None: of any user), at once if it is queued, and returns it.
 
     Raises Refusal 404 if the user has no such export.
     """
-    export = service_of(request).cancel(user_id, export_id)
+    by = auth.caller(request).id
+    export = service_of(request).cancel(user_id, export_id, by=by)
     if export is None:
         raise errors.missing(export_id)
-    log.info("export.cancel_requested", export_id=export.id, user_id=user_id, state=export.state)
+    log.info(
+        "export.cancel_requested",
+        export_id=export.id,
+        user_id=export.user_id,
+        by=by,
+        state=export.state,
+    )
     return export
 
 
-def deleted(request: Request, user_id: str, export_id: str) -> Response:
+def deleted(request: Request, user_id: str | None, export_id: str) -> Response:
     """Deletes the user's export and returns a 202 answer; its file is removed afterwards.
 
-    The file is removed after the answer was sent. If S3 does not answer then, or a worker still
-    processes the export, the next cleanup removes the file. Raises Refusal 404 if the user has no
-    such export.
+    `user_id` is None for the export of any user. If S3 does not answer after the answer was sent,
+    or a worker still processes the export, the next cleanup removes the file. Raises Refusal 404 if
+    the user has no such export.
     """
     service = service_of(request)
+    by = auth.caller(request).id
     state = service.delete(user_id, export_id)
     if state is None:
         raise errors.missing(export_id)
-    log.info("export.deleted", export_id=export_id, user_id=user_id, state=state)
+    log.info("export.deleted", export_id=export_id, user_id=user_id, by=by, state=state)
 
     def purge() -> None:
         try:
@@ -208,17 +216,19 @@ def retry_in_seconds(export: Export, now: datetime) -> int | None:
     return max(0, int((export.retry_at - now).total_seconds()))
 
 
-async def find_export(request: Request, export_id: str) -> Export:
+async def find_export(request: Request, export_id: str, *, by_operator: bool = False) -> Export:
     """Returns the export with this id if it belongs to the caller, on any contract.
 
-    Raises Refusal 401 or 403 if the caller's API key is missing, wrong or without the scope `read`,
-    and Refusal 404 if the caller has no such export.
+    With `by_operator`, a key with the scope `operator` finds the exports of all users. Raises
+    Refusal 401 or 403 if the caller's API key is missing, wrong or without the scope `read`, and
+    Refusal 404 if the caller has no such export.
     """
     # In one round trip: it is most of what a poll costs.
     caller, export = await run(
         request, both(auth.reader_call(request), show_call(request, export_id))
     )
-    if export is None or export.user_id != caller.user_id:
+    owner = auth.owner(caller) if by_operator else caller.user_id
+    if export is None or owner not in (None, export.user_id):
         raise errors.missing(export_id)
     return export
 
@@ -259,12 +269,12 @@ def listed_query(query: dict[str, Any]) -> dict[str, Any] | None:
 
 def records(
     service: ExportService,
-    user_id: str,
+    user_id: str | None,
     limit: int,
     cursor: str | None,
     filters: Filters = NO_FILTERS,
 ) -> RecordPage:
-    """Returns a page of a user's exports with at most `MAX_PAGE_SIZE` entries.
+    """Returns a page of a user's exports (None: of all users) with at most `MAX_PAGE_SIZE` entries.
 
     Raises Refusal 422 for an invalid cursor, and for one of a list with other filters.
     """

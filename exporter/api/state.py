@@ -89,6 +89,14 @@ def show_call(request: Request, export_id: str) -> Call[Export | None]:
     return Call((), lambda _: store.show(export_id))
 
 
+def position_call(request: Request, export_id: str) -> Call[int | None]:
+    """Returns the call for `ExportStore.queue_position`."""
+    store = service_of(request).store
+    if is_beside_keys(store, request):
+        return store.queue_position_call(export_id)
+    return Call((), lambda _: store.queue_position(export_id))
+
+
 def is_beside_keys(store: ExportStore, request: Request) -> TypeGuard[RedisStore]:
     """True if the app's connection to Redis reaches the records.
 

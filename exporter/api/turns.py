@@ -165,7 +165,9 @@ def waits_for_source(handler: Callable[P, Response]) -> Callable[P, Awaitable[Re
 
 
 def is_waiting_poll(scope: Scope) -> bool:
-    """True for a poll that may wait, which occupies no thread while it waits."""
+    """True for a poll or creation that may wait, which occupies no thread while it waits."""
+    if scope["method"] == "POST":
+        return bool(scope["path"] == "/v1/exports")
     folder, _, _ = scope["path"].rpartition("/")
     return (
         scope["method"] in ("GET", "HEAD")

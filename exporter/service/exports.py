@@ -13,7 +13,8 @@ import msgspec
 
 from exporter.clock import Clock, SystemClock
 from exporter.config import Config
-from exporter.core import limits, plans, rates
+from exporter.core import activity, limits, plans, rates
+from exporter.core.activity import Activity
 from exporter.core.exports import Export, Hook, Spec, State
 from exporter.core.limits import Value
 from exporter.core.plans import Plan
@@ -29,6 +30,7 @@ from exporter.maintenance import cleaning
 from exporter.service import drafts, id_lists
 from exporter.service.configured_sources import ConfiguredSources
 from exporter.service.drafts import NewExport
+from exporter.service.estimates import Speeds
 from exporter.settings import Settings
 from exporter.sources.base import Source
 from exporter.sources.id_list import IdList
@@ -66,6 +68,7 @@ class ExportService:
         self.sources = ConfiguredSources(
             config, self.clock, budgets or rates.MemoryBudgets(self.clock).open, meters
         )
+        self.speeds = Speeds(store, self.clock)
         self._counts: dict[tuple[str, str], tuple[float, int | None]] = {}
         """Monotonic time and result of the latest count, by source and digest of the query."""
 
@@ -277,30 +280,39 @@ class ExportService:
         rest = max(total - spec.offset, 0)
         return rest if spec.limit is None else min(rest, spec.limit)
 
-    def find(self, user_id: str, export_id: str) -> Export | None:
-        """Returns the user's export with that id.
+    def find(self, user_id: str | None, export_id: str) -> Export | None:
+        """Returns the user's export (None: of any user) with that id.
 
         Returns None if there is no such export or if it belongs to another user; the caller cannot
         distinguish these two cases.
         """
         export = self.store.show(export_id)
-        return export if export is not None and export.user_id == user_id else None
+        if export is None or user_id not in (None, export.user_id):
+            return None
+        return export
 
-    def cancel(self, user_id: str, export_id: str) -> Export | None:
+    def cancel(self, user_id: str | None, export_id: str, *, by: str = "") -> Export | None:
         """Requests the cancellation of the user's export; returns the record after the request.
 
-        Returns None, and changes nothing, if the user has no export with that id.
+        `user_id` is None for the export of any user; the activity names `by`. Returns None, and
+        changes nothing, if the user has no export with that id.
         """
         if self.find(user_id, export_id) is None:
             return None
-        return self.store.request_cancel(export_id, keep_record=self.settings.record_retention)
+        return self.store.request_cancel(
+            export_id, keep_record=self.settings.record_retention, by=by
+        )
 
-    def delete(self, user_id: str, export_id: str) -> State | None:
+    def activity(self, export: Export) -> Sequence[Activity]:
+        """Returns what happened to an export, oldest first: at most `activity.MAX_ENTRIES`."""
+        return (activity.begin(export), *self.store.activity(export.id))
+
+    def delete(self, user_id: str | None, export_id: str) -> State | None:
         """Hides the user's export at once and permanently; returns its state.
 
-        Returns None, and changes nothing, if the user has no export with that id. If the export is
-        not processing, the caller may call `purge` to delete its file at once; otherwise the next
-        cleaning deletes the file.
+        `user_id` is None for the export of any user. Returns None, and changes nothing, if the user
+        has no export with that id. If the export is not processing, the caller may call `purge` to
+        delete its file at once; otherwise the next cleaning deletes the file.
         """
         return self.store.delete(export_id, user_id)
 

@@ -19,7 +19,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events
 
 from exporter.api.app import create_app
-from exporter.api.surfaces.native import exports
+from exporter.api.surfaces.native import polls
 from exporter.board import hostile, synthetic
 from exporter.board.profiles import Profile
 from exporter.clock import FakeClock
@@ -68,7 +68,7 @@ def target(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Target]:
-    monkeypatch.setattr(exports, "MAX_WAIT_SECONDS", 0)
+    monkeypatch.setattr(polls, "MAX_WAIT_SECONDS", 0)
     board, table = tmp_path / "board.sqlite", tmp_path / "jobs.sqlite"
     synthetic.synthesize(board, ROWS, profile=Profile.HOSTILE)
     sample.create(table, "ann")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.responses import Response
 
+from exporter.api import conditions
 from exporter.api.edge import is_head
 from exporter.api.files.streams import Stream
 from exporter.api.refusal import Refusal
@@ -43,8 +44,7 @@ def serve(request: Request, storage: Storage, file: ServedFile) -> Response:
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, no-transform",
     }
-    known = request.headers.get("if-none-match", "")
-    if known.strip() == "*" or tag in (one.strip().removeprefix("W/") for one in known.split(",")):
+    if conditions.is_known(request, tag):
         return Response(status_code=304, headers=headers)
     wanted = None
     if not is_head(request) and request.headers.get("if-range", tag).strip() == tag:

@@ -336,13 +336,11 @@ def test_this_release_makes_the_records_that_the_release_before_makes(
     random = re.compile(r"whsec_[A-Za-z0-9+/=]+")
     # When
     before, today = (
-        parsed(
-            json.loads(random.sub("X", without_sizes(json.dumps(without_additions(timeless(kept))))))
-        )
+        random.sub("X", without_sizes(json.dumps(without_additions(timeless(kept)))))
         for kept in (made_before, made_today)
     )
     # Then
-    assert today == before
+    assert parsed(json.loads(today)) == parsed(json.loads(before))
 
 
 def parsed(value: Any) -> Any:

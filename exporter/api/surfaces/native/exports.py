@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import Query, Request
+from fastapi import Request
 from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
@@ -18,18 +18,17 @@ from exporter.api import (
     errors,
     headers,
     idempotency,
+    preferences,
     refusal,
     responses,
-    turns,
     webhook_fields,
 )
 from exporter.api.bodies import TheBody
 from exporter.api.openapi import bounds
-from exporter.api.state import service_of
+from exporter.api.state import run, service_of, show_call
 from exporter.api.surface import Answer, Body, Operation
-from exporter.api.surfaces.native import lists, views
+from exporter.api.surfaces.native import lists, polls, views
 from exporter.api.surfaces.native.views import Export
-from exporter.api.waiting import until_end
 from exporter.contracts.coresignal import JobFilters
 from exporter.contracts.hirebase import JobSearch
 from exporter.core import exports, limits
@@ -39,10 +38,6 @@ from exporter.formats import registry
 from exporter.service.drafts import NewExport
 from exporter.service.exports import ExportService
 from exporter.store.redis.api_keys import ApiKey
-
-MAX_WAIT_SECONDS = 30
-"""Longest wait of a poll; most proxies close a connection that is silent for a minute."""
-
 
 SOURCE: Any = Field(max_length=200, description="The name of a configured source.")
 QUERY: Any = Field(
@@ -101,7 +96,10 @@ class ExportRequest(webhook_fields.WebhookFields):
 
 @admission.admitted
 async def create(request: Request, body: TheBody) -> Response:
-    """Records an export and responds at once; workers then make the file."""
+    """Records an export and responds at once; workers then make the file.
+
+    With `Prefer: wait=10`, the answer comes at the end of the export if that is within 10 seconds.
+    """
     caller = auth.writer(request)
     admission.count(request, deeds.count_of(request, caller, limits.CREATE_RATE))
     asked = await creating.parse_body(
@@ -132,7 +130,14 @@ async def create(request: Request, body: TheBody) -> Response:
         export = await creating.create(request, caller, body, asked, new)
     except QueryError as error:
         raise errors.invalid(body_problems(error.problems)) from None
-    return _created_response(service_of(request), caller, export, new.id)
+    headers = _creation_headers(service_of(request), export, new.id)
+    seconds, applied = preferences.wait_seconds(request, polls.MAX_WAIT_SECONDS)
+    if seconds and not export.terminal and await polls.end(request, export.id, seconds):
+        latest = await run(request, show_call(request, export.id))
+        export = export if latest is None else latest
+    status = 200 if seconds and export.terminal else 202
+    given = {**headers, **applied}
+    return _reply(service_of(request), export, status, given, with_link=caller.may_read)
 
 
 def _find_problems(
@@ -161,7 +166,7 @@ def retry(request: Request, export_id: str) -> Response:
     """
     caller, service = deeds.writer(request, limits.CREATE_RATE), service_of(request)
     mark = idempotency.read_key(request)
-    before = service.find(caller.user_id, export_id)
+    before = service.find(auth.owner(caller), export_id)
     if before is None:
         raise errors.missing(export_id)
     if before.state not in (State.FAILED, State.CANCELED):
@@ -177,15 +182,15 @@ def retry(request: Request, export_id: str) -> Response:
         export = service.retry(before, export_id=new_id, idempotency=mark, plan=caller.plan)
     except QueryError as error:
         raise refusal.Refusal(409, "not_retryable", error.problems[0]["msg"]) from None
-    return _created_response(service, caller, export, new_id)
-
-
-def _created_response(
-    service: ExportService, caller: ApiKey, export: exports.Export, export_id: str
-) -> Response:
-    place = {"Location": views.export_url(service, export.id)}
-    headers = {**place, **idempotency.log_and_headers(export, export_id)}
+    headers = _creation_headers(service, export, new_id)
     return _reply(service, export, 202, headers, with_link=caller.may_read)
+
+
+def _creation_headers(
+    service: ExportService, export: exports.Export, export_id: str
+) -> Mapping[str, str]:
+    place = {"Location": views.export_url(service, export.id)}
+    return {**place, **idempotency.log_and_headers(export, export_id)}
 
 
 def body_problems(problems: Sequence[FieldProblem]) -> list[FieldProblem]:
@@ -200,38 +205,19 @@ def body_problems(problems: Sequence[FieldProblem]) -> list[FieldProblem]:
     return found
 
 
-Wait = Annotated[
-    int,
-    Query(
-        ge=0,
-        description="Seconds to wait for the end of the export before the response is sent;"
-        f" values over {MAX_WAIT_SECONDS} count as {MAX_WAIT_SECONDS}.",
-    ),
-]
-
-
-async def show(request: Request, export_id: str, wait: Wait = 0) -> Response:
-    """Returns an export of the caller, whichever contract it was created on."""
-    export = await responses.find_export(request, export_id)
-    if wait and not export.terminal:
-        # Clients poll again after an ordinary answer, so one too many waits is no error.
-        with turns.turns_of(request).hold(request, limits.WAITING_POLLS) as may_wait:
-            if may_wait and await until_end(request, export_id, min(wait, MAX_WAIT_SECONDS)):
-                export = await responses.find_export(request, export_id)
-    return _reply(service_of(request), export, with_link=True)
-
-
 def cancel(request: Request, export_id: str) -> Response:
     """Cancels an export: at once if it is queued, before its next page if a worker processes it."""
     caller = deeds.writer(request, limits.CHANGE_RATE)
-    export = responses.canceled(request, caller.user_id, export_id)
+    export = responses.canceled(request, auth.owner(caller), export_id)
+    is_own = export.user_id == caller.user_id
     status = 200 if export.terminal else 202
-    return _reply(service_of(request), export, status, with_link=caller.may_read)
+    return _reply(service_of(request), export, status, with_link=caller.may_read and is_own)
 
 
 def delete(request: Request, export_id: str) -> Response:
     """Deletes an export with its file and record; a running export is canceled first."""
-    return responses.deleted(request, deeds.writer(request, limits.CHANGE_RATE).user_id, export_id)
+    caller = deeds.writer(request, limits.CHANGE_RATE)
+    return responses.deleted(request, auth.owner(caller), export_id)
 
 
 def _reply(
@@ -260,7 +246,15 @@ OPERATIONS = (
         create,
         "createExport",
         "Create an export",
-        {202: _CREATED},
+        {
+            200: Answer(
+                "The export, which ended within the time of `Prefer: wait`.",
+                Export,
+                views.FINISHED_EXAMPLE,
+                (*headers.CREATED, headers.PREFERENCE_APPLIED),
+            ),
+            202: _CREATED._replace(headers=(*headers.CREATED, headers.PREFERENCE_APPLIED)),
+        },
         (400, 402, 409, 413, 415, 422, 429, 502),
         Body(
             ExportRequest,
@@ -272,7 +266,7 @@ OPERATIONS = (
             },
             nested=(JobSearch, JobFilters),
         ),
-        parameters=(idempotency.PARAMETER,),
+        parameters=(idempotency.PARAMETER, preferences.PARAMETER),
         is_frequent=True,
     ),
     Operation(
@@ -288,22 +282,7 @@ OPERATIONS = (
         (400, 402, 404, 409, 422, 429, 502),
         parameters=(idempotency.PARAMETER,),
     ),
-    Operation(
-        "GET /v1/exports/{export_id}",
-        show,
-        "getExport",
-        "Get an export",
-        {
-            200: Answer(
-                "The export; Retry-After until it has ended.",
-                Export,
-                views.EXAMPLE,
-                (headers.RETRY_AFTER,),
-            )
-        },
-        (404, 422),
-        is_frequent=True,
-    ),
+    *polls.OPERATIONS,
     lists.OPERATION,
     Operation(
         "POST /v1/exports/{export_id}/cancel",

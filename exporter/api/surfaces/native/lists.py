@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Query, Request
 from starlette.responses import Response
 
-from exporter.api import deeds, errors, headers, responses
+from exporter.api import auth, deeds, errors, headers, responses
 from exporter.api.state import service_of
 from exporter.api.surface import Answer, Operation
 from exporter.api.surfaces.native import views
@@ -42,12 +42,17 @@ def index(  # noqa: PLR0913 - one for each query parameter
     created_from: Moment = None,
     created_to: Moment = None,
     name: Name = None,
+    user: Annotated[
+        str | None,
+        Query(max_length=200, description="For operators: exports of this user; default: of all."),
+    ] = None,
     order: Annotated[
         Literal["newest", "oldest"], Query(description="Which exports come first.")
     ] = "newest",
 ) -> Response:
     """Lists the caller's exports of all contracts that meet the filters, with counts by state.
 
+    A key with the scope `operator` lists those of all users, or of one `user`.
     `metadata[key]=value` finds exports with that pair. `created_to` itself is not included. A
     cursor belongs to the filters and the order of its first page.
     """
@@ -66,9 +71,13 @@ def index(  # noqa: PLR0913 - one for each query parameter
     )
     if wrong:
         raise errors.invalid(wrong)
-    page = responses.records(service, caller.user_id, limit, cursor, filters)
-    counts = service.store.count_states(caller.user_id, filters)
-    entries = [views.view(service, export, with_link=True) for export in page.exports]
+    owner = auth.owner(caller, user)
+    page = responses.records(service, owner, limit, cursor, filters)
+    counts = service.store.count_states(owner, filters)
+    entries = [
+        views.view(service, export, with_link=export.user_id == caller.user_id)
+        for export in page.exports
+    ]
     for entry in entries:
         entry.query = responses.listed_query(entry.query or {})
     others = {

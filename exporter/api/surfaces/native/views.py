@@ -9,6 +9,7 @@ import msgspec
 from exporter.api import responses
 from exporter.core import exports
 from exporter.core.exports import Phase, State
+from exporter.service import estimates
 from exporter.service.exports import ExportService
 from exporter.store.base import MAX_COUNTED
 
@@ -56,6 +57,23 @@ class Export(msgspec.Struct):
     attempts: Annotated[
         int, msgspec.Meta(description="Consecutive workers that were lost without any progress.")
     ]
+    queue_position: Annotated[
+        int | None,
+        msgspec.Meta(
+            description="Ready exports that are ahead of a ready one, as things stand: urgent ones"
+            " may come before it later. null in lists, and when unknown.",
+        ),
+    ]
+    rows_per_second: Annotated[
+        float | None, msgspec.Meta(description="Since the start, with all waits; null before.")
+    ]
+    eta_seconds: Annotated[
+        int | None,
+        msgspec.Meta(
+            description="Seconds to the end at the speed so far; before the first rows, at that of"
+            " the source's latest exports. null when unknown."
+        ),
+    ]
     retry_at: Annotated[
         str | None, msgspec.Meta(description="Time at which a waiting export continues.")
     ]
@@ -77,7 +95,9 @@ class Export(msgspec.Struct):
         exports.Hook | None,
         msgspec.Meta(description="The webhook endpoint of the request's `webhook_url`."),
     ]
-    links: Annotated[dict[str, str], msgspec.Meta(description="The URLs `self` and `cancel`.")]
+    links: Annotated[
+        dict[str, str], msgspec.Meta(description="The URLs `self`, `cancel` and `file`.")
+    ]
 
 
 class ExportPage(msgspec.Struct):
@@ -107,7 +127,7 @@ def export_url(service: ExportService, export_id: str) -> str:
 
 def view(service: ExportService, export: exports.Export, *, with_link: bool) -> Export:
     """Returns the export with all details that its owner may see; `with_link` as in `file`."""
-    zulu, spec = responses.zulu, export.spec
+    zulu, spec, now = responses.zulu, export.spec, service.clock.now()
     address = export_url(service, export.id)
     return Export(
         id=export.id,
@@ -136,14 +156,17 @@ def view(service: ExportService, export: exports.Export, *, with_link: bool) -> 
         completed_at=zulu(export.completed_at) if export.completed_at else None,
         worker_id=export.worker_id,
         attempts=export.attempts,
+        queue_position=None,
+        rows_per_second=estimates.rows_per_second(export, now),
+        eta_seconds=service.speeds.eta_seconds(export, now),
         retry_at=zulu(export.retry_at) if export.retry_at else None,
-        retry_in_seconds=responses.retry_in_seconds(export, service.clock.now()),
+        retry_in_seconds=responses.retry_in_seconds(export, now),
         waiting_for=export.error if export.phase is Phase.WAITING else None,
         cancel_requested=export.cancel_requested,
         error=export.error if export.state is State.FAILED else None,
         result=responses.file(service, export, zulu, with_link=with_link),
         webhook=spec.webhook,
-        links={"self": address, "cancel": f"{address}/cancel"},
+        links={"self": address, "cancel": f"{address}/cancel", "file": f"{address}/file"},
     )
 
 
@@ -174,6 +197,9 @@ EXAMPLE = {
     "completed_at": None,
     "worker_id": "worker-5d1f0c2a-1",
     "attempts": 0,
+    "queue_position": None,
+    "rows_per_second": 1827.4,
+    "eta_seconds": 39,
     "retry_at": None,
     "retry_in_seconds": None,
     "waiting_for": None,
@@ -185,6 +211,7 @@ EXAMPLE = {
         "self": "https://exports.example.com/v1/exports/0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11",
         "cancel": "https://exports.example.com/v1/exports/0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11"
         "/cancel",
+        "file": "https://exports.example.com/v1/exports/0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11/file",
     },
 }
 
@@ -198,4 +225,42 @@ QUEUED_EXAMPLE = {
     "updated_at": "2026-03-02T09:15:04.201933Z",
     "started_at": None,
     "worker_id": None,
+    "queue_position": 2,
+    "rows_per_second": None,
+    "eta_seconds": None,
+}
+
+FINISHED_EXAMPLE = {
+    **EXAMPLE,
+    "state": "finished",
+    "phase": "done",
+    "progress": 1.0,
+    "record_count": 120000,
+    "eta_seconds": None,
+    "completed_at": "2026-03-02T09:16:10.201933Z",
+    "updated_at": "2026-03-02T09:16:10.201933Z",
+    "result": {
+        "download_url": "https://files.example.com/exports/0b8c2c4e?X-Amz-Signature=…",
+        "file_size": 48201331,
+        "record_count": 120000,
+        "expiry_time": "2026-03-03T09:16:12.000000Z",
+        "file_name": "board-2026-03-02-0b8c2c4e.json",
+        "completeness": {
+            "outcome": "complete",
+            "end_reason": "total_reached",
+            "expected": 120000,
+            "exported": 120000,
+            "duplicates_removed": 0,
+            "skipped": 0,
+            "total_at_start": 120000,
+            "total_at_end": 120000,
+        },
+        "pages": 1200,
+        "guarded_cells": 0,
+        "replaced_characters": 0,
+        "unmapped_fields": {},
+        "nulled_numbers": 0,
+        "absent_columns": [],
+        "converted_rows": 0,
+    },
 }
