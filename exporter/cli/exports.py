@@ -17,9 +17,11 @@ from exporter.cli.console import err, out, report_errors
 from exporter.errors import ExporterError
 
 if TYPE_CHECKING:
-    from exporter.client import Export
+    from exporter.client import Activity, Export
 
 STDOUT = Path("-")
+_OTHER_COLUMNS_CHARS = 68
+"""Width of a list without the names: the ids, states, rows and ages."""
 
 Url = Annotated[
     str | None,
@@ -41,6 +43,15 @@ Key = Annotated[
 ]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of an export.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Query = Annotated[str, typer.Option(help="The search, as JSON.")]
+Filters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        help="NAME=VALUE of the search, beside --query: JSON, else text. NAME[]=VALUE, or the "
+        "same name again, makes a list.",
+    ),
+]
 Output = Annotated[
     Path | None,
     typer.Option(
@@ -54,15 +65,8 @@ def export(
         Path, typer.Option("--output", "-o", help="File to write; `-`: standard output.")
     ],
     source: Annotated[str, typer.Option(help="Name of a configured source.")] = "board",
-    query: Annotated[str, typer.Option(help="The search, as JSON.")] = "{}",
-    filters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--filter",
-            help="NAME=VALUE of the search, beside --query: JSON, else text. NAME[]=VALUE, or the "
-            "same name again, makes a list.",
-        ),
-    ] = None,
+    query: Query = "{}",
+    filters: Filters = None,
     format: Annotated[  # noqa: A002
         str, typer.Option(help="csv, json (JSON Lines) or another name that /docs lists.")
     ] = "csv",
@@ -71,6 +75,10 @@ def export(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Rows at most; default: all.")] = None,
     priority: Annotated[int, typer.Option(min=0, max=9, help="0 to 9, higher is more urgent.")] = 0,
+    name: Annotated[str, typer.Option(help="Your name of the export, shown in lists.")] = "",
+    metadata: Annotated[
+        list[str] | None, typer.Option(help="KEY=TEXT of your own, found by lists; repeatable.")
+    ] = None,
     csv_safe: Annotated[
         bool, typer.Option(help="Guard cells that a spreadsheet would run as formulas.")
     ] = False,
@@ -95,6 +103,10 @@ def export(
     }
     if bom:
         request["bom"] = True
+    if name:
+        request["name"] = name
+    if metadata:
+        request["metadata"] = pairs(metadata)
     if columns:
         request["columns"] = [name.strip() for name in columns.split(",")]
     if limit is not None:
@@ -107,6 +119,15 @@ def export(
 
 def ls(
     limit: Annotated[int, typer.Option(min=1, help="Exports at most.")] = 20,
+    state: Annotated[
+        str | None,
+        typer.Option(help="queued, processing, finished, failed, canceled; with commas between."),
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Of this source.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Words of the name, or their beginnings.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="For operators: of this user.")] = None,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
@@ -115,12 +136,15 @@ def ls(
     from exporter.cli import remote
 
     with report_errors(), remote.connected(url, key) as exporter:
-        found = list(islice(exporter.list(page_size=min(limit, 100)), limit))
+        given = {"state": state, "source": source, "name": name, "user": user}
+        found = list(islice(exporter.list(page_size=min(limit, 100), **given), limit))
         if as_json:
             for one in found:
-                _print_json(one.to_dict())
+                print_json(one.to_dict())
         elif found:
             out.print(_table(found))
+        elif any(given.values()):
+            err.print("no export meets these filters")
         else:
             err.print("no exports yet: make one with `exporter export -o jobs.csv`")
 
@@ -131,10 +155,13 @@ def show(export_id: Id, as_json: AsJson = False, url: Url = None, key: Key = Non
 
     with report_errors(), remote.connected(url, key) as exporter:
         found = exporter.get(export_id)
+        happened = [] if as_json else _activity(exporter, export_id)
     if as_json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
     else:
         out.print(_details(found))
+        if happened:
+            out.print(_timeline(happened))
 
 
 def watch(export_id: Id, url: Url = None, key: Key = None) -> None:
@@ -168,7 +195,7 @@ def cancel(export_id: Id, as_json: AsJson = False, url: Url = None, key: Key = N
     with report_errors(), remote.connected(url, key) as exporter:
         found = exporter.cancel(export_id)
     if as_json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
         return
     said = f"is {found.state}" if found.has_ended else "was asked to stop"
     err.print(f"export {found.id} {said}", highlight=False)
@@ -181,7 +208,7 @@ def retry(export_id: Id, as_json: AsJson = False, url: Url = None, key: Key = No
     with report_errors(), remote.connected(url, key) as exporter:
         found = exporter.retry(export_id)
     if as_json:
-        _print_json(found.to_dict())
+        print_json(found.to_dict())
     else:
         err.print(f"export {found.id} is {found.state}", highlight=False)
 
@@ -226,6 +253,23 @@ def search(query: str, filters: list[str]) -> dict[str, Any]:
     return found
 
 
+def pairs(given: list[str]) -> dict[str, str]:
+    """Returns the pairs of --metadata KEY=TEXT.
+
+    >>> pairs(["team=growth", "formula=a=b"])
+    {'team': 'growth', 'formula': 'a=b'}
+    """
+    found: dict[str, str] = {}
+    for one in given:
+        key, separator, text = one.partition("=")
+        if not separator or not key:
+            raise typer.BadParameter(f"--metadata {one}: write KEY=TEXT")
+        if key in found:
+            raise typer.BadParameter(f"--metadata {one}: {key} is given twice")
+        found[key] = text
+    return found
+
+
 def check_folder(file: Path) -> None:
     """Raises ExporterError if the folder of a file to be written does not exist."""
     if not file.parent.is_dir():
@@ -251,19 +295,21 @@ def _save(exporter: Any, found: Export, file: Path) -> None:
     err.print(watch.proof(found), highlight=False, soft_wrap=True)
 
 
-def _print_json(values: dict[str, Any]) -> None:
+def print_json(values: dict[str, Any]) -> None:
+    """Prints an object as one line of JSON."""
     sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def _table(found: list[Export]) -> Table:
-    table = Table("id", "state", "source", box=None, pad_edge=False)
+    table = Table("id", "state", "name or source", box=None, pad_edge=False)
+    left = max(out.width - _OTHER_COLUMNS_CHARS, len("name or source"))
     table.add_column("rows", justify="right")
     table.add_column("age", justify="right")
     for one in found:
         table.add_row(
             Text(one.id, no_wrap=True),
             Text(_state(one)),
-            Text(one.source),
+            Text(_cut(one.name or one.source, left)),
             f"{one.record_count or 0:,}",
             _age(one.created_at),
         )
@@ -276,7 +322,11 @@ def _details(one: Export) -> Table:
     table = Table.grid(padding=(0, 2))
     lines = {
         "id": one.id,
+        "name": one.name,
+        "metadata": ", ".join(f"{key}={text}" for key, text in one.metadata.items()),
         "state": _state(one),
+        "queue": _ahead(one),
+        "time left": _duration(one.eta_seconds) if one.eta_seconds is not None else None,
         "waits for": one.waiting_for,
         "next try": f"in {one.retry_in_seconds} s" if one.retry_in_seconds is not None else None,
         "error": one.error,
@@ -294,6 +344,39 @@ def _details(one: Export) -> Table:
         if value:
             table.add_row(Text(name, style="bold"), Text(str(value), overflow="fold"))
     return table
+
+
+def _activity(exporter: Any, export_id: str) -> list[Activity]:
+    from exporter.client import NotFound
+
+    try:
+        return list(exporter.activity(export_id))
+    except NotFound:
+        return []  # an older service, which records no activity
+
+
+def _timeline(happened: list[Activity]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for one in happened:
+        table.add_row(Text(one.at, style="dim"), Text(one.what), Text(one.by), Text(one.detail))
+    return table
+
+
+def _cut(text: str, chars: int) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= chars else line[: chars - 1] + "…"
+
+
+def _ahead(one: Export) -> str | None:
+    if one.queue_position is None:
+        return None
+    plural = "" if one.queue_position == 1 else "s"
+    return f"{one.queue_position:,} export{plural} ahead" if one.queue_position else "next"
+
+
+def _duration(seconds: int) -> str:
+    minutes, rest = divmod(seconds, 60)
+    return f"{rest} s" if not minutes else f"{minutes} min {rest} s"
 
 
 def _state(one: Export) -> str:

@@ -44,10 +44,20 @@ from exporter.client.errors import (
     WaitExpired,
     WebhookRefused,
 )
-from exporter.client.models import Completeness, Export, File, Webhook
+from exporter.client.models import (
+    Activity,
+    Completeness,
+    Export,
+    File,
+    Filter,
+    Preview,
+    Source,
+    Webhook,
+)
 from exporter.client.sync import Exporter
 
 __all__ = [
+    "Activity",
     "ApiError",
     "AsyncExporter",
     "ClientError",
@@ -59,11 +69,14 @@ __all__ = [
     "ExportFailed",
     "Exporter",
     "File",
+    "Filter",
     "Forbidden",
     "InvalidRequest",
     "NotFound",
+    "Preview",
     "QuotaExceeded",
     "ServerFailed",
+    "Source",
     "Unauthorized",
     "WaitExpired",
     "Webhook",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack
 
@@ -11,7 +11,7 @@ import httpx
 
 from exporter.client import calls, files, operations, steps
 from exporter.client.files import Count
-from exporter.client.models import Export
+from exporter.client.models import Activity, Export, Preview, Source
 from exporter.client.operations import ExportOptions, Watch
 from exporter.client.steps import Emit, Sleep, Steps
 from exporter.client.sync import TIMEOUT, connection_failed, made, reply
@@ -95,6 +95,22 @@ class AsyncExporter:
     async def delete(self, export_id: str) -> None:
         """Deletes an export with its file."""
         await self._run(operations.delete(self._service, export_id))
+
+    async def activity(self, export_id: str) -> Sequence[Activity]:
+        """Returns what happened to an export and who did it, oldest first."""
+        return await self._run(operations.activity(self._service, export_id))
+
+    async def sources(self) -> Sequence[Source]:
+        """Returns the sources of the service, without their filters and columns."""
+        return await self._run(operations.sources(self._service))
+
+    async def source(self, name: str) -> Source:
+        """Returns a source with its filters and columns."""
+        return await self._run(operations.source(self._service, name))
+
+    async def preview(self, source: str, query: Mapping[str, Any] | None = None) -> Preview:
+        """Returns the first rows that an export of this query would have now. Free."""
+        return await self._run(operations.preview(self._service, source, query))
 
     async def _run(self, work: Steps[Value]) -> Value:
         performer = _Performer(self._http)

@@ -78,6 +78,10 @@ class Export(Model, frozen=True, kw_only=True):
 
     NESTED = {"result": File}
     id: str
+    name: str = ""
+    """The caller's name of the export."""
+    metadata: dict[str, str] = {}
+    """The caller's own texts."""
     state: str
     """`queued`, `processing`, `finished`, `failed` or `canceled`."""
     phase: str = ""
@@ -94,10 +98,19 @@ class Export(Model, frozen=True, kw_only=True):
     limit: int | None = None
     priority: int = 0
     user_id: str = ""
+    created_by: str | None = None
+    """Id of the API key that created the export."""
+    retry_of: str | None = None
+    """Id of the export that this one repeats."""
     created_at: str = ""
     updated_at: str = ""
     started_at: str | None = None
     completed_at: str | None = None
+    queue_position: int | None = None
+    """Ready exports ahead of a ready one; None in lists, and when unknown."""
+    rows_per_second: float | None = None
+    eta_seconds: int | None = None
+    """Seconds to the end at the speed so far; None when unknown."""
     retry_at: str | None = None
     retry_in_seconds: int | None = None
     waiting_for: str | None = None
@@ -112,6 +125,61 @@ class Export(Model, frozen=True, kw_only=True):
     def has_ended(self) -> bool:
         """True if the state never changes again."""
         return self.state in ("finished", "failed", "canceled")
+
+
+class Activity(Model, frozen=True, kw_only=True):
+    """Something that happened to an export."""
+
+    at: str
+    what: str
+    """queued, started, slice, takeover, waiting, published, failed, canceled or another word."""
+    by: str = ""
+    """Id of the API key or of the worker that did it."""
+    detail: str = ""
+
+
+class Filter(Model, frozen=True, kw_only=True):
+    """A filter of a source."""
+
+    name: str
+    kind: str = ""
+    """The type of its value, such as `text`, `texts` or `flag`."""
+    description: str = ""
+    choices: list[str] = []
+    """The possible values; empty if there are others."""
+
+
+class Source(Model, frozen=True, kw_only=True):
+    """A source of the service. A list of sources leaves filters and columns out."""
+
+    name: str
+    type: str = ""
+    allowed: bool = True
+    """False if the plan of the key does not include its exports."""
+    filters: list[Filter] = []
+    columns: list[str] = []
+    """All columns that an export may choose."""
+    default_columns: list[str] = []
+    """Columns of a CSV file without chosen columns."""
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> Self:
+        """Returns the source with this JSON. Raises ValueError if a field has another type."""
+        found = super().read({name: one for name, one in data.items() if name != "filters"})
+        filters = [Filter.read(one) for one in data.get("filters", ())]
+        return msgspec.structs.replace(found, filters=filters)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the source as JSON values, with the fields that this version does not know."""
+        return {**super().to_dict(), "filters": [one.to_dict() for one in self.filters]}
+
+
+class Preview(Model, frozen=True, kw_only=True):
+    """The first rows of a query."""
+
+    rows: list[dict[str, Any]]
+    total: int | None = None
+    """Rows that match; None if the source does not say."""
 
 
 class Webhook(Model, frozen=True, kw_only=True):

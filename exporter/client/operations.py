@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from exporter.client.calls import Service, call
 from exporter.client.errors import ConnectionFailed, ServerFailed, WaitExpired
-from exporter.client.models import Export
+from exporter.client.models import Activity, Export, Model, Preview, Source
 from exporter.client.steps import Emit, Sleep, Steps
 
 LONG_POLL_SECONDS = 30
@@ -23,6 +23,7 @@ MAX_SILENCE_SECONDS = 60.0
 """Time for which a service that does not answer is asked again while an export is waited for."""
 
 Watch = Callable[[Export], None]
+Found = TypeVar("Found", bound=Model)
 
 
 class ExportOptions(TypedDict, total=False):
@@ -37,6 +38,8 @@ class ExportOptions(TypedDict, total=False):
     priority: int
     csv_safe: bool
     bom: bool
+    name: str
+    metadata: Mapping[str, str]
     webhook_url: str
     webhook_events: Sequence[str]
 
@@ -88,6 +91,31 @@ def list_(service: Service, page_size: int, filters: Mapping[str, Any]) -> Steps
             return
 
 
+def activity(service: Service, export_id: str) -> Steps[list[Activity]]:
+    """Returns what happened to an export, oldest first."""
+    found = yield from call(service, service.request("GET", f"{_path(export_id)}/activity"))
+    return [_read(Activity, one) for one in found.get("activity", ())]
+
+
+def sources(service: Service) -> Steps[list[Source]]:
+    """Returns the sources of the service, without filters and columns."""
+    found = yield from call(service, service.request("GET", "/v1/sources"))
+    return [_read(Source, one) for one in found.get("sources", ())]
+
+
+def source(service: Service, name: str) -> Steps[Source]:
+    """Returns a source with its filters and columns."""
+    path = f"/v1/sources/{quote(name, safe='')}"
+    return _read(Source, (yield from call(service, service.request("GET", path))))
+
+
+def preview(service: Service, name: str, query: Mapping[str, Any] | None) -> Steps[Preview]:
+    """Returns the first rows that an export of this query would have now."""
+    path = f"/v1/sources/{quote(name, safe='')}/preview"
+    request = service.request("POST", path, body={"query": query or {}})
+    return _read(Preview, (yield from call(service, request)))
+
+
 def wait(
     service: Service, export_id: str, timeout: float | None, watch: Watch | None
 ) -> Steps[Export]:
@@ -137,10 +165,15 @@ def _silent(last: Export, reason: str) -> Export:
 
 
 def _export(body: Mapping[str, Any]) -> Export:
+    return _read(Export, body)
+
+
+def _read(model: type[Found], body: Mapping[str, Any]) -> Found:
     try:
-        return Export.read(body)
+        return model.read(body)
     except ValueError as error:
-        raise ServerFailed(200, "no_export", f"the answer is no export: {error}") from None
+        name = model.__name__.lower()
+        raise ServerFailed(200, f"no_{name}", f"the answer is no {name}: {error}") from None
 
 
 def _path(export_id: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar, Unpack, cast
 
@@ -13,7 +13,7 @@ import httpx
 from exporter.client import calls, files, operations, steps
 from exporter.client.errors import ConnectionFailed
 from exporter.client.files import Count
-from exporter.client.models import Export
+from exporter.client.models import Activity, Export, Preview, Source
 from exporter.client.operations import ExportOptions, Watch
 from exporter.client.steps import Emit, Reply, Request, Sleep, Steps
 
@@ -117,6 +117,22 @@ class Exporter:
     def delete(self, export_id: str) -> None:
         """Deletes an export with its file."""
         self._run(operations.delete(self._service, export_id))
+
+    def activity(self, export_id: str) -> Sequence[Activity]:
+        """Returns what happened to an export and who did it, oldest first."""
+        return self._run(operations.activity(self._service, export_id))
+
+    def sources(self) -> Sequence[Source]:
+        """Returns the sources of the service, without their filters and columns."""
+        return self._run(operations.sources(self._service))
+
+    def source(self, name: str) -> Source:
+        """Returns a source with its filters and columns."""
+        return self._run(operations.source(self._service, name))
+
+    def preview(self, source: str, query: Mapping[str, Any] | None = None) -> Preview:
+        """Returns the first rows that an export of this query would have now. Free."""
+        return self._run(operations.preview(self._service, source, query))
 
     def _run(self, work: Steps[Value]) -> Value:
         ran = _Performer(self._http).perform(work)

@@ -38,6 +38,25 @@ WAITING = FAILED | {
     "retry_in_seconds": 42,
 }
 
+BOARD = {
+    "name": "board",
+    "type": "hirebase",
+    "allowed": True,
+    "filters": [{"name": "yoe", "kind": "range", "description": "Years.", "choices": ["a", "b"]}],
+    "columns": ["_id", "job_title"],
+}
+ANSWERS: dict[str, Any] = {
+    f"/v1/exports/{ID}/activity": {
+        "activity": [{"at": "2026-03-02T09:15:04Z", "what": "waiting", "by": "", "detail": "busy"}]
+    },
+    "/v1/sources": {"sources": [BOARD, {"name": "dear", "type": "sql", "allowed": False}]},
+    "/v1/sources/board": BOARD,
+    "/v1/sources/board/preview": {
+        "rows": [{"_id": str(row), "text": "<b>" + 90 * "x"} for row in range(2)],
+        "total": 1204,
+    },
+}
+
 
 def finished(url: str) -> dict[str, Any]:
     proof = {"outcome": "complete", "end_reason": "total_reached", "exported": 2}
@@ -64,6 +83,8 @@ def service(record: Callable[[str], dict[str, Any]]) -> Iterator[Upstream]:
         path = urlsplit(asked.line.split()[1]).path
         if path == "/file":
             return reply(200, CONTENT)
+        if path in ANSWERS:
+            return reply(200, ANSWERS[path])
         if path == "/v1/exports" and asked.line.startswith("GET"):
             return reply(200, {"exports": [record(one.url)], "next_cursor": None})
         return reply(200, record(one.url))
@@ -217,3 +238,60 @@ def test_the_version_is_printed(run: Run) -> None:
         done = run(one, "--version")
     # Then
     assert done.stdout.startswith("exporter ")
+
+
+def test_a_list_sends_its_filters(run: Run) -> None:
+    # Given
+    with service(lambda _: FAILED | {"name": "weekly " + 90 * "x"}) as one:
+        # When
+        done = run(one, "ls", "--state", "failed,canceled", "--name", "weekly", "--user", "ann")
+    # Then
+    assert done.returncode == 0, done
+    assert one.asked[-1].line.split()[1].split("?")[1].split("&") == [
+        "state=failed%2Ccanceled", "name=weekly", "user=ann", "limit=20",
+    ]  # fmt: skip
+    row = done.stdout.splitlines()[1]
+    assert len(row) <= 80
+    assert row.startswith(f"{ID}  failed  weekly xxxxxx…  ")
+
+
+def test_what_happened_to_an_export_is_shown(run: Run) -> None:
+    # Given
+    with service(lambda _: WAITING | {"name": "weekly", "eta_seconds": 75}) as one:
+        # When
+        done = run(one, "show", ID)
+    # Then
+    assert "1 min 15 s" in done.stdout
+    assert done.stdout.splitlines()[-1].split() == ["2026-03-02T09:15:04Z", "waiting", "busy"]
+
+
+def test_an_export_gets_its_name_and_metadata(run: Run, tmp_path: Path) -> None:
+    # Given
+    with service(finished) as one:
+        # When
+        arguments = ("--name", "weekly", "--metadata", "team=a=b", "--metadata", "k=v")
+        done = run(one, "export", "-o", "jobs.csv", *arguments)
+        wrong = run(one, "export", "-o", "jobs.csv", "--metadata", "team")
+    # Then
+    assert done.returncode == 0, done
+    (created,) = (asked for asked in one.asked if asked.line.startswith("POST"))
+    body = json.loads(created.body)
+    assert (body["name"], body["metadata"]) == ("weekly", {"team": "a=b", "k": "v"})
+    assert "KEY=TEXT" in wrong.stderr
+
+
+def test_sources_their_filters_and_first_rows_are_shown(run: Run) -> None:
+    # Given
+    with service(finished) as one:
+        # When
+        all_of_them, board = run(one, "sources"), run(one, "sources", "board")
+        rows = run(one, "preview", "board", "--filter", "yoe=3")
+        as_json = run(one, "preview", "board", "--json")
+    # Then
+    assert "not in your plan" in all_of_them.stdout.splitlines()[2]
+    assert "Years. One of: a, b" in board.stdout
+    assert "columns: _id, job_title" in board.stdout
+    assert "the first 2 rows; 1,204 rows match" in rows.stderr
+    assert all(len(line) <= 80 for line in rows.stdout.splitlines())
+    assert json.loads(one.asked[-2].body) == {"query": {"yoe": 3}}
+    assert [json.loads(line)["_id"] for line in as_json.stdout.splitlines()] == ["0", "1"]
