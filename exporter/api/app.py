@@ -82,7 +82,7 @@ def create_app(
     app.add_middleware(edge.Edge, routes=checked, surfaces=surfaces)
     app.add_middleware(turns.InTurn)
     app.add_middleware(RequestContext)
-    document.complete(app, surfaces)
+    document.complete(app, surfaces, service.settings.public_url)
     return app
 
 

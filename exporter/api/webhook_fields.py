@@ -32,7 +32,13 @@ WEBHOOK_URL_DESCRIPTION = (
     " under the tag `webhooks` return the signing secret."
 )
 
-EventName = Annotated[str, Field(max_length=MAX_EVENT_NAME_CHARS)]
+EventName = Annotated[
+    str,
+    Field(
+        max_length=MAX_EVENT_NAME_CHARS,
+        json_schema_extra={"enum": list(event_names.EXPORT_EVENTS)},
+    ),
+]
 
 URL: Any = Field(None, description=WEBHOOK_URL_DESCRIPTION, json_schema_extra=bounds.WEBHOOK)
 """The field `webhook_url` of requests whose bounds are documented."""

@@ -11,6 +11,8 @@ from pydantic import AfterValidator, Field
 
 from exporter.contracts import filters
 
+Rfc3339 = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+"""A time in an answer or a webhook, as `sortable` writes it."""
 _SPACED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 
 _WHOLE_SECONDS = len("2026-03-01T00:00:00Z")

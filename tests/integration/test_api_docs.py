@@ -84,6 +84,7 @@ def test_the_page_reads_a_document_of_all_operations(api: Service) -> None:
     assert shown["components"]["schemas"] == whole["components"]["schemas"]
     assert list(shown["paths"]["/v1/exports"]["post"]["responses"]) == ["200", "202", "default"]
     assert shown["info"]["description"].startswith("For code generators: [openapi.json]")
+    assert shown["servers"] == [{"url": ".."}], "the host of the page, whatever its path"
     assert shown["info"]["description"].endswith(whole["info"]["description"])
 
 

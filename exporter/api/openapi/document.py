@@ -9,18 +9,17 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
 
-import msgspec
 from fastapi import FastAPI
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
 from exporter.api import auth, headers
-from exporter.api.openapi import bounds, error_answers
+from exporter.api.openapi import bounds, error_answers, schemas, webhooks
 from exporter.api.surface import Answer, Body, ErrorShape, Header, Operation, Surfaces
 
 _GUIDE = resources.files("exporter.api.openapi").joinpath("guide.md")
 """Description of the whole document: the rules of all contracts."""
-_SCHEMAS = "#/components/schemas/{}"
+_EVENTS = "webhooks"
+"""Tag of the operations about webhooks, and of the webhooks themselves."""
 _ON_EVERY_ANSWER = (headers.REQUEST_ID, headers.IGNORED)
 _ON_ERRORS: Mapping[int, tuple[Header, ...]] = {
     401: (headers.WWW_AUTHENTICATE,),
@@ -36,22 +35,30 @@ _UNMETERED = (401, 405)
 """Statuses of answers without headers about a rate limit."""
 
 
-def complete(app: FastAPI, surfaces: Surfaces) -> None:
-    """Adds all schemas, examples, errors and security schemes to the app's OpenAPI document."""
+def complete(app: FastAPI, surfaces: Surfaces, url: str) -> None:
+    """Adds all that FastAPI does not know to the app's OpenAPI document.
+
+    `url` is the public address of the API.
+    """
     generated = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = generated()
             document["info"]["description"] = _GUIDE.read_text("utf-8")
+            document["info"]["license"] = {"name": "MIT", "identifier": "MIT"}
+            document["servers"] = [{"url": url.rstrip("/")}]
             document["tags"] = [
                 {"name": one.tag, "description": one.description} for one in surfaces
             ]
             for operation in _operations(surfaces):
                 entry = document["paths"][operation.path][operation.method.lower()]
                 entry["responses"] = _responses(operation, surfaces.errors(operation.path))
-                if not operation.is_public:
-                    entry["security"] = [{scheme: []} for scheme in auth.SCHEMES]
+                schemes = () if operation.is_public else auth.SCHEMES
+                entry["security"] = [{scheme: []} for scheme in schemes]
+                for parameter in entry.get("parameters", ()):
+                    parameter["schema"] = schemas.of_parameter(parameter["schema"])
+            document["webhooks"] = webhooks.entries(_EVENTS)
             document["components"] = {
                 "securitySchemes": auth.SCHEMES,
                 "schemas": _schemas(surfaces),
@@ -90,7 +97,7 @@ def _responses(operation: Operation, shape: ErrorShape) -> dict[str, Any]:
 def _answer(answer: Answer) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if answer.shape is not None:
-        schema = {"$ref": _SCHEMAS.format(answer.shape.__name__)}
+        schema = {"$ref": schemas.REFERENCE.format(answer.shape.__name__)}
         content["application/json"] = {"schema": schema, "example": answer.example}
     content |= {media_type: dict(entry) for media_type, entry in answer.content.items()}
     return {"description": answer.description, **({"content": content} if content else {})}
@@ -124,7 +131,12 @@ def _headers(surfaces: Surfaces) -> dict[str, Any]:
 
 def _schemas(surfaces: Surfaces) -> dict[str, Any]:
     operations = list(_operations(surfaces))
-    answered = {one.shape for operation in operations for one in operation.answers.values()}
+    answered = {
+        one.shape
+        for operation in operations
+        for one in operation.answers.values()
+        if one.shape is not None
+    }
     shapes = {surfaces.errors(operation.path).schema for operation in operations}
     asked = {
         model
@@ -132,14 +144,8 @@ def _schemas(surfaces: Surfaces) -> dict[str, Any]:
         if operation.body is not None
         for model in _models(operation.body)
     }
-    _, of_answers = msgspec.json.schema_components(
-        (answered | shapes) - {None}, ref_template=_SCHEMAS.format("{name}")
-    )
-    _, of_bodies = models_json_schema(
-        [(model, "validation") for model in asked], ref_template=_SCHEMAS.format("{model}")
-    )
-    schemas: dict[str, Any] = of_answers | of_bodies["$defs"]
-    return schemas
+    of_answers = schemas.of_answers({*answered, *shapes, *webhooks.BODIES})
+    return of_answers | schemas.of_requests(asked)
 
 
 def _models(body: Body) -> list[type[BaseModel]]:

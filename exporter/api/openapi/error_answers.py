@@ -109,6 +109,8 @@ def fold(document: dict[str, Any]) -> dict[str, Any]:
     of examples that are null or empty. The headers about usage are one.
     """
     page = copy.deepcopy(document)
+    # Relative to the document of the page, so that "Try it out" asks the host of the page.
+    page["servers"] = [{"url": ".."}]
     page["info"]["description"] = f"{_LINK}\n\n{page['info'].get('description', '')}"
     shared = page["components"]["responses"]
     for operations in page["paths"].values():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,13 @@ import redis
 from exporter.api import errors
 from exporter.api.app import create_app
 from exporter.api.error_shapes import DETAIL, PROBLEM
-from exporter.api.openapi import error_answers
+from exporter.api.openapi import error_answers, webhooks
 from exporter.api.surface import Operation, Surface
 from exporter.api.surface import Surfaces as Contracts
 from exporter.api.surfaces import registry
 from exporter.clock import FakeClock
 from exporter.config import Config, Surfaces
+from exporter.core import events
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.sources.hirebase import HirebaseConfig
@@ -54,6 +57,17 @@ def write() -> str:
     )
     # Redis is not asked before a request comes.
     return json.dumps(create_app(engine, KeyRing(redis.Redis()), SURFACES).openapi())
+
+
+def schemas(node: object) -> Iterator[dict[str, Any]]:
+    """All schemas within components, parameters and bodies, with those inside of them."""
+    if isinstance(node, dict):
+        if "type" in node or "enum" in node or "anyOf" in node:
+            yield node
+        inner = [value for name, value in node.items() if name not in ("example", "default")]
+        yield from itertools.chain.from_iterable(map(schemas, inner))
+    if isinstance(node, list):
+        yield from itertools.chain.from_iterable(map(schemas, node))
 
 
 def references(node: object) -> set[str]:
@@ -105,7 +119,7 @@ def test_the_document_is_json_and_the_same_each_time() -> None:
 def test_every_operation_with_a_key_tells_its_errors_and_shows_an_example() -> None:
     for path, _, operation in operations():
         if path.startswith(("/health", "/v2/health", "/v2/jobs/data/")):
-            assert "security" not in operation
+            assert operation["security"] == []
             continue
 
         # When
@@ -341,3 +355,73 @@ def test_the_codes_in_examples_of_errors_are_those_that_are_answered() -> None:
     # Then
     assert len(codes) == len(error_answers._EXAMPLES)
     assert not [code for code in codes if f'"{code}"' not in sources]
+
+
+def test_a_field_that_may_be_left_out_of_a_body_is_optional_and_has_no_default() -> None:
+    # When
+    found = document()["components"]["schemas"]
+
+    # Then
+    assert not [name for name, one in found.items() if '"default":' in json.dumps(one)]
+    assert found["ExportRequest"]["required"] == ["source", "query", "format"]
+    assert found["ExportRequest"]["properties"]["compression"]["description"].endswith(
+        'Default: `"none"`.'
+    )
+    assert "required" not in found["JobSearch"]
+
+
+def test_a_field_of_an_answer_is_required_unless_it_may_be_absent() -> None:
+    # When
+    found = document()["components"]["schemas"]
+
+    # Then
+    for name in ("Export", "MeterUsage", "Filter", "ExportEvent"):
+        assert set(found[name]["required"]) == set(found[name]["properties"]), name
+    assert set(found["ExportEventData"]["properties"]) - set(
+        found["ExportEventData"]["required"]
+    ) == {"download_url"}
+    assert set(found["Problem"]["properties"]) - set(found["Problem"]["required"]) == {"errors"}
+
+
+def test_objects_of_any_fields_and_the_types_of_enumerations_are_written_out() -> None:
+    # When
+    whole = document()
+    found = [*schemas(whole["components"]), *schemas(whole["paths"]), *schemas(whole["webhooks"])]
+
+    # Then
+    for schema in found:
+        if schema.get("type") == "object":
+            assert {"properties", "additionalProperties"} & set(schema), schema
+        assert "type" in schema or "enum" not in schema, schema
+    assert whole["components"]["schemas"]["Posting"]["additionalProperties"] is True
+
+
+def test_no_parameter_of_a_query_may_be_null() -> None:
+    for path, _, operation in operations():
+        for parameter in operation.get("parameters", ()):
+            assert '"null"' not in json.dumps(parameter["schema"]), (path, parameter["name"])
+
+
+def test_every_event_is_a_webhook_with_a_schema_and_an_example_of_it() -> None:
+    # When
+    whole = document()
+    found = whole["webhooks"]
+
+    # Then
+    assert tuple(found) == (*events.EVENTS, events.TEST)
+    shapes = {shape.__name__: shape for shape in webhooks.BODIES}
+    for name, entry in found.items():
+        content = entry["post"]["requestBody"]["content"]["application/json"]
+        example = content["example"]
+        shape = content["schema"]["$ref"].rpartition("/")[2]
+        parsed: object = msgspec.convert(example, shapes[shape])
+        assert msgspec.to_builtins(parsed) == example
+        assert example["type"] == name
+        kinds = whole["components"]["schemas"][shape]["properties"]["type"]["enum"]
+        assert name in kinds
+        if name in events.STATES:
+            assert example["data"]["state"] == events.STATES[name]
+
+
+def test_the_document_names_the_public_address_of_the_service() -> None:
+    assert document()["servers"] == [{"url": Settings().public_url}]

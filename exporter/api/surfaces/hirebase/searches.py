@@ -7,7 +7,7 @@ longer. Postings are returned byte for byte as the source wrote them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from fastapi import Request
@@ -34,6 +34,8 @@ MAX_PAGE_SIZE, DEFAULT_PAGE_SIZE = 100, 10
 class Listing(msgspec.Struct):
     """A page of postings as the source wrote them; there may be more fields than these."""
 
+    has_more_fields: ClassVar = True
+
     jobs: list[dict[str, Any]]
     total_count: int
     company_count: int
@@ -44,6 +46,8 @@ class Listing(msgspec.Struct):
 
 class Posting(msgspec.Struct, rename={"id": "_id"}):
     """A posting with all fields that the source has for it."""
+
+    has_more_fields: ClassVar = True
 
     id: str
     job_title: str

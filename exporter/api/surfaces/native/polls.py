@@ -19,6 +19,7 @@ from exporter.api.surface import Answer, Operation
 from exporter.api.surfaces.native import views
 from exporter.api.surfaces.native.views import Export
 from exporter.api.waiting import until_end
+from exporter.contracts.timestamps import Rfc3339
 from exporter.core import exports, limits
 from exporter.core.exports import Phase
 
@@ -127,7 +128,7 @@ def _why_no_file(export: exports.Export) -> str:
 class Entry(msgspec.Struct):
     """Something that happened to an export."""
 
-    at: str
+    at: Rfc3339
     what: Annotated[
         str,
         msgspec.Meta(

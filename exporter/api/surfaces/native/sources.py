@@ -19,6 +19,7 @@ from exporter.api.surfaces.native import exports
 from exporter.contracts.coresignal import JobFilters
 from exporter.contracts.described import Filter
 from exporter.contracts.hirebase import JobSearch
+from exporter.contracts.timestamps import Rfc3339
 from exporter.core import limits
 from exporter.core.plans import NotInPlan, Plan
 from exporter.errors import FieldProblem, QueryError
@@ -35,8 +36,8 @@ class Use(msgspec.Struct):
         bool | None,
         msgspec.Meta(description="Whether the latest request succeeded; null if none is known."),
     ]
-    last_success_at: str | None
-    last_failure_at: str | None
+    last_success_at: Rfc3339 | None
+    last_failure_at: Rfc3339 | None
     last_failure_status: Annotated[
         int | None, msgspec.Meta(description="0 if the source did not answer.")
     ]

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import msgspec
 
 from exporter.api import responses
+from exporter.contracts.timestamps import Rfc3339
 from exporter.core import exports
 from exporter.core.exports import Phase, State
 from exporter.service import estimates
@@ -49,10 +50,10 @@ class Export(msgspec.Struct):
     retry_of: Annotated[
         str | None, msgspec.Meta(description="Id of the export that this one repeats.")
     ]
-    created_at: str
-    updated_at: str
-    started_at: str | None
-    completed_at: str | None
+    created_at: Rfc3339
+    updated_at: Rfc3339
+    started_at: Rfc3339 | None
+    completed_at: Rfc3339 | None
     worker_id: str | None
     attempts: Annotated[
         int, msgspec.Meta(description="Consecutive workers that were lost without any progress.")
@@ -75,7 +76,7 @@ class Export(msgspec.Struct):
         ),
     ]
     retry_at: Annotated[
-        str | None, msgspec.Meta(description="Time at which a waiting export continues.")
+        Rfc3339 | None, msgspec.Meta(description="Time at which a waiting export continues.")
     ]
     retry_in_seconds: Annotated[
         int | None,

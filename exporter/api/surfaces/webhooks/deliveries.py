@@ -15,13 +15,14 @@ from exporter.api.refusal import Refusal
 from exporter.api.state import deliveries_of, service_of
 from exporter.api.surface import Answer, Operation
 from exporter.api.surfaces.webhooks import endpoints
+from exporter.contracts.timestamps import Rfc3339
 from exporter.webhooks.deliveries import Delivery, DeliveryPage, DeliveryState
 
 
 class WebhookAttempt(msgspec.Struct):
     """An attempt to deliver a webhook."""
 
-    at: str
+    at: Rfc3339
     duration: Annotated[float, msgspec.Meta(description="Seconds.")]
     status: Annotated[int | None, msgspec.Meta(description="HTTP status; null if no answer came.")]
     error: Annotated[
@@ -52,10 +53,10 @@ class WebhookDeliverySummary(msgspec.Struct):
         int | None, msgspec.Meta(description="HTTP status of the latest attempt.")
     ]
     last_error: str | None
-    created_at: str
-    next_at: Annotated[str | None, msgspec.Meta(description="Time of the next attempt.")]
+    created_at: Rfc3339
+    next_at: Annotated[Rfc3339 | None, msgspec.Meta(description="Time of the next attempt.")]
     finished_at: Annotated[
-        str | None,
+        Rfc3339 | None,
         msgspec.Meta(description="Time at which the delivery succeeded or was given up."),
     ]
     gave_up: Annotated[str | None, msgspec.Meta(description="Why the delivery was given up.")]

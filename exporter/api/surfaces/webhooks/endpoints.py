@@ -18,6 +18,7 @@ from exporter.api.openapi import bounds
 from exporter.api.refusal import Refusal
 from exporter.api.state import endpoints_of, guard_of, service_of
 from exporter.api.surface import Answer, Body, Operation
+from exporter.contracts.timestamps import Rfc3339
 from exporter.core import events as event_names
 from exporter.errors import FieldProblem, problem, within
 from exporter.webhooks.endpoint_store import DEFAULT_ROTATION_GRACE, MAX_ROTATION_GRACE
@@ -26,6 +27,13 @@ from exporter.webhooks.endpoints import DisableReason, Endpoint
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 MAX_DESCRIPTION_CHARS = 500
+EventName = Annotated[
+    str,
+    Field(
+        max_length=webhook_fields.MAX_EVENT_NAME_CHARS,
+        json_schema_extra={"enum": list(event_names.EVENTS)},
+    ),
+]
 
 
 class EndpointRequest(BaseModel):
@@ -37,7 +45,7 @@ class EndpointRequest(BaseModel):
         description="`https://HOST/PATH` on a public host, with port 443 or 8443.",
         json_schema_extra=bounds.WEBHOOK,
     )
-    events: list[webhook_fields.EventName] | None = Field(
+    events: list[EventName] | None = Field(
         None,
         max_length=webhook_fields.MAX_EVENT_NAMES,
         description="Events of all your exports to send; default: all except"
@@ -94,7 +102,7 @@ class WebhookEndpoint(msgspec.Struct):
     include_download_url: bool
     description: str
     enabled: bool
-    disabled_at: str | None
+    disabled_at: Rfc3339 | None
     disabled_because: Annotated[
         DisableReason | None,
         msgspec.Meta(
@@ -103,10 +111,10 @@ class WebhookEndpoint(msgspec.Struct):
         ),
     ]
     failing_since: Annotated[
-        str | None,
+        Rfc3339 | None,
         msgspec.Meta(description="Start of the current run of failures; null if there is none."),
     ]
-    created_at: str
+    created_at: Rfc3339
 
 
 class WebhookEndpoints(msgspec.Struct):
@@ -120,7 +128,7 @@ class WebhookSecret(msgspec.Struct):
 
     secret: str
     replaced_until: Annotated[
-        list[str],
+        list[Rfc3339],
         msgspec.Meta(
             description="End of the grace period of each replaced secret that still signs."
         ),
