@@ -22,8 +22,9 @@ from exporter.api import (
     routes,
     state,
     turns,
-    waiting,
 )
+from exporter.api.events import feeds
+from exporter.api.events import streams as events
 from exporter.api.files import streams
 from exporter.api.openapi import docs, document
 from exporter.api.request_context import RequestContext
@@ -72,7 +73,8 @@ def create_app(
     app.state.listings = anyio.CapacityLimiter(data_requests.MAX_CONCURRENT_ID_LISTS)
     app.state.lanes = streams.stream_limits()
     app.state.turns = turns.Turns()
-    app.state.watches = waiting.Watches()
+    app.state.feeds = feeds.Feeds()
+    app.state.event_streams = events.Streams()
     errors.install(app)
     made = (*map(routes.router, surfaces), metrics.router, docs.router)
     for router in made:

@@ -7,16 +7,21 @@ The forms are `Authorization: Bearer KEY`, `Authorization: ApiKey KEY`, `X-API-K
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
+from anyio import to_thread
 from fastapi import Request
 
 from exporter.api import state
 from exporter.api.refusal import Refusal
 from exporter.store.redis.api_keys import ApiKey
 from exporter.store.redis.calls import Call
+from exporter.store.redis.keys import KeyNames
+from exporter.store.redis.tickets import Tickets
 
 RawHeaders = Sequence[tuple[bytes, bytes]]
 """The headers of an ASGI request, whose names are in lower case."""
+TICKET_TTL = timedelta(seconds=60)
 _SCHEMES = ("bearer", "apikey")
 _KEY_HEADERS = {b"authorization": "Authorization", b"x-api-key": "X-API-Key", b"apikey": "apikey"}
 """Maps each header that may contain a key, in lower case, to its name in error texts."""
@@ -62,6 +67,27 @@ def reader_call(request: Request) -> Call[ApiKey]:
     The Refusal of a request without exactly one key is raised at once.
     """
     return _find_call(request, "read")
+
+
+async def reader_or_ticket(request: Request, ticket: str | None) -> ApiKey:
+    """Returns what `reader` returns, or the key of a ticket, which is thereby used up.
+
+    Raises Refusal 401 if the ticket is unknown, used or too old, or its key was revoked.
+    """
+    if ticket is None:
+        return await state.run(request, reader_call(request))
+    key_id = await to_thread.run_sync(tickets_of(request).use, ticket)
+    key = await to_thread.run_sync(state.keys_of(request).find_by_id, key_id) if key_id else None
+    if key is None:
+        raise _unauthorized("the ticket is wrong, was used or is too old: make a new one")
+    request.scope["state"]["api_key"] = key
+    return _checked(request, key, "read")
+
+
+def tickets_of(request: Request) -> Tickets:
+    """Returns the tickets for event streams."""
+    names = KeyNames(state.service_of(request).settings.redis_prefix)
+    return Tickets(state.keys_of(request).client, "event_ticket", TICKET_TTL, names)
 
 
 def writer(request: Request) -> ApiKey:

@@ -93,7 +93,7 @@ def _raise_file_limit() -> int:
     return wanted
 
 
-def server(app: ASGIApp, allowed: Bounds, **options: Any) -> uvicorn.Server:
+def server(app: ASGIApp, allowed: Bounds, **options: Any) -> Server:
     """Returns a server of the app whose connections keep the bounds."""
     protocol = cast("type[asyncio.Protocol]", partial(Connection, _Table(allowed)))
     config = uvicorn.Config(
@@ -105,10 +105,20 @@ def server(app: ASGIApp, allowed: Bounds, **options: Any) -> uvicorn.Server:
         backlog=allowed.backlog,
         **options,
     )
-    return _Server(config)
+    return Server(config)
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
+    """Server of one process."""
+
+    on_exit: Callable[[], None] | None = None
+    """Called on the event loop before the server waits for the answers in progress."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.on_exit is not None:
+            self.on_exit()
+        await super().shutdown(sockets)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         loop, full = asyncio.get_running_loop(), _Notice("connections.no_files_left")
 

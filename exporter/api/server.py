@@ -56,6 +56,7 @@ def serve(host: str, port: int, pages: Sequence[BaseRoute] = ()) -> None:
     server = connections.server(
         app, connections.bounds(load()), host=host, port=port, log_level="warning"
     )
+    server.on_exit = app.state.event_streams.close
     refusals: list[ConfigurationError] = []
 
     def check_when_redis_answers() -> None:

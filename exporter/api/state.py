@@ -6,7 +6,8 @@ Redis does, and a dependency that is not a coroutine uses the thread pool a seco
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from datetime import datetime
 from typing import TypeGuard, TypeVar, cast
 
 from fastapi import FastAPI, Request
@@ -15,7 +16,7 @@ from exporter import wiring
 from exporter.api.surface import Surfaces
 from exporter.core.exports import Export
 from exporter.service.exports import ExportService
-from exporter.store.base import ExportStore
+from exporter.store.base import ExportStore, Live
 from exporter.store.redis import calls
 from exporter.store.redis.api_keys import KeyRing
 from exporter.store.redis.async_connection import AsyncConnection
@@ -87,6 +88,30 @@ def show_call(request: Request, export_id: str) -> Call[Export | None]:
     if is_beside_keys(store, request):
         return store.show_call(export_id)
     return Call((), lambda _: store.show(export_id))
+
+
+def shows_call(request: Request, export_ids: Sequence[str]) -> Call[Sequence[Export | None]]:
+    """Returns the call for `ExportStore.show` of several exports."""
+    store = service_of(request).store
+    if is_beside_keys(store, request):
+        return store.shows_call(export_ids)
+    return Call((), lambda _: [store.show(one) for one in export_ids])
+
+
+def live_call(request: Request, user_id: str | None, newest: int | None) -> Call[Live]:
+    """Returns the call for `ExportStore.live`."""
+    store = service_of(request).store
+    if is_beside_keys(store, request):
+        return store.live_call(user_id, newest)
+    return Call((), lambda _: store.live(user_id, newest))
+
+
+def changed_call(request: Request, export_ids: Sequence[str]) -> Call[Sequence[datetime | None]]:
+    """Returns the call for `ExportStore.changed`."""
+    store = service_of(request).store
+    if is_beside_keys(store, request):
+        return store.changed_call(export_ids)
+    return Call((), lambda _: store.changed(export_ids))
 
 
 def position_call(request: Request, export_id: str) -> Call[int | None]:

@@ -12,6 +12,7 @@ import redis
 
 from exporter.store.redis import errors, records
 from exporter.store.redis.keys import DEFAULT, KeyNames
+from exporter.store.redis.tickets import Tickets
 
 SESSION_TTL = timedelta(hours=12)
 TICKET_TTL = timedelta(minutes=10)
@@ -34,6 +35,7 @@ class Sessions:
 
     def __init__(self, client: redis.Redis, names: KeyNames = DEFAULT) -> None:
         self._client, self._names = client, names
+        self._tickets = Tickets(client, "ticket", TICKET_TTL, names)
 
     def create(self, key_id: str) -> str:
         """Starts a session and returns its token."""
@@ -60,19 +62,11 @@ class Sessions:
 
     def create_ticket(self, key_id: str) -> str:
         """Returns a ticket that signs one browser in with a key, once and within TICKET_TTL."""
-        ticket = secrets.token_urlsafe(32)
-        with errors.translate_errors():
-            self._client.set(self._name("ticket", ticket), key_id, px=records.millis(TICKET_TTL))
-        return ticket
+        return self._tickets.create(key_id)
 
     def use_ticket(self, ticket: str) -> str | None:
         """Returns the id of the ticket's key, for the first call only; None for any other."""
-        with errors.translate_errors():
-            pipe = self._client.pipeline(transaction=True)
-            pipe.get(self._name("ticket", ticket))
-            pipe.delete(self._name("ticket", ticket))
-            value, _ = pipe.execute()
-        return None if value is None else cast("bytes", value).decode()
+        return self._tickets.use(ticket)
 
     def _name(self, kind: str, token: str) -> str:
         return self._names(kind, hashlib.sha256(token.encode()).hexdigest())

@@ -328,6 +328,25 @@ KEY_STREAMS = Limit(
     "too_many_streams",
     per_key=True,
 )
+KEY_EVENT_STREAMS = Limit(
+    "key_event_streams",
+    "event streams that one process serves to one key at once",
+    5,
+    "streams",
+    "refused, with Retry-After",
+    429,
+    "too_many_event_streams",
+    per_key=True,
+)
+EVENT_STREAMS = Limit(
+    "event_streams",
+    "event streams that one process serves at once",
+    500,
+    "streams",
+    "refused, with Retry-After",
+    429,
+    "too_many_event_streams",
+)
 KEY_DOWNLOADS = Limit(
     "key_downloads",
     "files that one process sends to one key at once",

@@ -26,6 +26,8 @@ from exporter.core.limits import LimitReached
 from exporter.errors import ExporterError
 from exporter.store.filters import NO_FILTERS, Filters, StateCounts
 
+MAX_LIVE = 500
+"""Queued exports, and as many processing ones, that `ExportStore.live` returns."""
 AGEING_PERIOD = timedelta(minutes=10)
 """Time for which an export must be ready and unclaimed before it is raised by one level."""
 MAX_PAGE_BYTES = limits.PAGE_BYTES.default
@@ -251,6 +253,18 @@ class QueueCounts(msgspec.Struct, frozen=True):
     """
 
 
+class Live(msgspec.Struct, frozen=True):
+    """The exports of a user, or of all, that have not ended, and those created lately."""
+
+    queued: tuple[str, ...]
+    running: tuple[str, ...]
+    """Ids of the newest MAX_LIVE queued, and as many processing exports."""
+    created: tuple[str, ...]
+    """Ids of exports created since `newest` of the earlier call, which may have ended."""
+    newest: int
+    """Place of the latest creation that was seen, for the next call."""
+
+
 class RecordPage(msgspec.Struct, frozen=True):
     """One page of a list of exports."""
 
@@ -331,6 +345,15 @@ class ExportStore(Protocol):
         records have expired until a list or a trimming meets them, and leave out those of a version
         without indexes until `trim_lists` has indexed them.
         """
+
+    def live(self, user_id: str | None, newest: int | None) -> Live:
+        """Returns the exports of a user (None: of all) that have not ended.
+
+        `newest` is that of the call before, None at the first call, which sees no creations.
+        """
+
+    def changed(self, export_ids: Sequence[str]) -> Sequence[datetime | None]:
+        """Returns the time of the latest change of each record; None for an unknown one."""
 
     def claim(self, worker_id: str, *, lease: timedelta, tenant_slots: int = 0) -> Claim | None:
         """Leases the ready export that is next in order, under a new fence.

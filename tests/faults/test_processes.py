@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from exporter.maintenance.sweeper import INTERVAL_SECONDS
-from tests.faults.cluster import LEASE, Cluster
+from tests.faults.cluster import LEASE, USERS, Cluster
+from tests.faults.event_streams import audience, create
 from tests.faults.history import History, ReferenceFile, export_references, request_kinds
 from tests.faults.soak import upstream_faults
 from tests.faults.takeovers import Takeovers
@@ -170,6 +171,28 @@ def test_what_was_accepted_ends_although_the_api_died_and_every_wake_up_was_lost
 
     # When / Then
     _survives(stage, 3, hurt, seed=5)
+
+
+def test_each_event_stream_ends_with_the_true_state_whatever_died(stage: Stage) -> None:
+    # Given
+    cluster = stage.cluster
+    made = {user: create(cluster.clients[user], 2, format="csv", limit=5000) for user in USERS}
+    heard = audience(cluster, made, 30, reconnect=0.5)
+    # When
+    with heard.listening():
+        _elapse(cluster, 1)
+        cluster.kill_api()
+        _elapse(cluster, 2.5)
+        cluster.redis.kill()
+        cluster.redis.start()
+        _elapse(cluster, 1)
+        cluster.api.terminate()
+        is_done = heard.wait(60, cluster.supervise)
+    # Then
+    assert is_done, heard.connections
+    assert heard.connections["200"] > 30
+    states = {one: cluster.store.show(one) for ids in made.values() for one in ids}
+    assert heard.wrong(lambda one: str(found.state) if (found := states[one]) else "none") == []
 
 
 @pytest.mark.soak

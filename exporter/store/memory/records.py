@@ -15,7 +15,7 @@ import msgspec
 from exporter.clock import Clock
 from exporter.core.exports import Export, State
 from exporter.store import codec, list_cursors
-from exporter.store.base import MAX_PAGE_BYTES, RecordPage
+from exporter.store.base import MAX_LIVE, MAX_PAGE_BYTES, Live, RecordPage
 from exporter.store.filters import NO_FILTERS, Filters, StateCounts
 from exporter.store.memory.outbox import MemoryOutbox
 from exporter.store.memory.queue import Record
@@ -55,6 +55,27 @@ class MemoryRecords:
     def show(self, export_id: str) -> Export | None:
         export = self.get(export_id)
         return _without_checkpoint(export) if export else None
+
+    def live(self, user_id: str | None, newest: int | None) -> Live:
+        with self._lock:
+            self._expire()
+            own = self._matching(user_id, NO_FILTERS)
+            ids = {
+                state: tuple(one.export.id for one in own if one.export.state is state)[:MAX_LIVE]
+                for state in (State.QUEUED, State.PROCESSING)
+            }
+            created = [one.export.id for one in own if newest is not None and one.place > newest]
+            return Live(
+                queued=ids[State.QUEUED],
+                running=ids[State.PROCESSING],
+                created=tuple(created[-MAX_LIVE:]),
+                newest=max((one.place for one in own), default=-1 if newest is None else newest),
+            )
+
+    def changed(self, export_ids: Sequence[str]) -> Sequence[datetime | None]:
+        with self._lock:
+            found = [self._visible(one) for one in export_ids]
+            return [one.export.updated_at if one else None for one in found]
 
     def list(
         self,

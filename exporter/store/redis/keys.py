@@ -48,6 +48,7 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
                                   reserved (for exports that have not ended), used
   session:{digest}        string  a session of the console, as JSON; TTL 12 h
   ticket:{digest}         string  id of the key with which a one-time link signs in; TTL 10 min
+  event_ticket:{digest}   string  id of the key of a ticket for one event stream; TTL 60 s
   credited:{nonce}        string  '1' after a charge or grant with this nonce; TTL 60 s
   budget:{source}         string  earliest start of the next request to a source
   budget_workers:{source} string  '1' if a worker has asked for a request of late
@@ -127,6 +128,14 @@ class KeyNames:
         '{exporter}:export:0f3a'
         """
         return self.root + ":".join((name, *parts))
+
+    def index(self, user_id: str, value: str) -> str:
+        """Returns the key of the sorted set of exports with a value; user "": of all users.
+
+        >>> KeyNames("exporter").index("ann", "state:queued")
+        '{exporter}:index:3:ann:state:queued'
+        """
+        return self("index", str(len(user_id.encode())), user_id, value)
 
 
 DEFAULT = KeyNames("exporter")

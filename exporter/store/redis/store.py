@@ -6,7 +6,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Self, cast
 
@@ -26,12 +26,14 @@ from exporter.store import codec, list_cursors
 from exporter.store.base import (
     AGEING_PERIOD,
     MAX_COUNTED,
+    MAX_LIVE,
     MAX_PAGE_BYTES,
     NO_QUOTA,
     Claim,
     Idempotency,
     KeyReused,
     KeySpent,
+    Live,
     QueueCounts,
     Quota,
     RecordPage,
@@ -217,6 +219,56 @@ class RedisStore:
 
         name = self.names("export", export_id)
         return Call((("HMGET", name, *records.SHOWN_FIELDS),), read)
+
+    def live(self, user_id: str | None, newest: int | None) -> Live:
+        return calls.run(self.client, self.live_call(user_id, newest))
+
+    def live_call(self, user_id: str | None, newest: int | None) -> Call[Live]:
+        """Returns the call that `live` makes."""
+        entries = self.names("all") if user_id is None else self.names("user", user_id)
+        queued, running = (
+            self.names.index(user_id or "", f"state:{state}")
+            for state in (State.QUEUED, State.PROCESSING)
+        )
+        created: tuple[str | int, ...] = ("ZREVRANGE", entries, 0, 0, "WITHSCORES")
+        if newest is not None:
+            since = f"({newest}"
+            created = (
+                *("ZRANGEBYSCORE", entries, since, "+inf", "WITHSCORES"),
+                *("LIMIT", 0, MAX_LIVE),
+            )
+
+        def read(replies: Sequence[Any]) -> Live:
+            first, second, scored = replies
+            # Pairs by RESP3, which redis-py speaks; one list by RESP2.
+            entries = [part for one in scored for part in (one if isinstance(one, list) else [one])]
+            place = int(float(entries[-1])) if entries else newest or 0
+            return Live(
+                queued=tuple(one.decode() for one in first),
+                running=tuple(one.decode() for one in second),
+                created=() if newest is None else tuple(one.decode() for one in entries[::2]),
+                newest=place,
+            )
+
+        last = MAX_LIVE - 1
+        commands = (("ZREVRANGE", queued, 0, last), ("ZREVRANGE", running, 0, last), created)
+        return Call(commands, read)
+
+    def changed(self, export_ids: Sequence[str]) -> Sequence[datetime | None]:
+        return calls.run(self.client, self.changed_call(export_ids))
+
+    def changed_call(self, export_ids: Sequence[str]) -> Call[Sequence[datetime | None]]:
+        """Returns the call that `changed` makes."""
+        commands = [("HGET", self.names("export", one), "updated_at") for one in export_ids]
+        return Call(commands, lambda replies: [records.moment_or_none(one) for one in replies])
+
+    def shows_call(self, export_ids: Sequence[str]) -> Call[Sequence[Export | None]]:
+        """Returns the call that makes `show` for each of the exports."""
+        shows = [self.show_call(one) for one in export_ids]
+        return Call(
+            [one.commands[0] for one in shows],
+            lambda replies: [one.read([reply]) for one, reply in zip(shows, replies, strict=True)],
+        )
 
     def list(
         self,

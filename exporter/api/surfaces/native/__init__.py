@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exporter.api.error_shapes import PROBLEM
 from exporter.api.surface import Surface
-from exporter.api.surfaces.native import estimate, exports, sources, system
+from exporter.api.surfaces.native import estimate, events, exports, sources, system
 
 SURFACE = Surface(
     name="native",
@@ -12,5 +12,11 @@ SURFACE = Surface(
     description="The native contract: any source, and all details of an export.",
     prefixes=("/v1",),
     errors=PROBLEM,
-    operations=(*exports.OPERATIONS, *estimate.OPERATIONS, *sources.OPERATIONS, *system.OPERATIONS),
+    operations=(
+        *exports.OPERATIONS,
+        *events.OPERATIONS,
+        *estimate.OPERATIONS,
+        *sources.OPERATIONS,
+        *system.OPERATIONS,
+    ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import Query, Request
 from starlette.responses import Response
 
@@ -31,6 +32,13 @@ Name = Annotated[
 ]
 
 
+OutcomeName = Annotated[Outcome | None, Query(description="Completeness of the file.")]
+User = Annotated[
+    str | None,
+    Query(max_length=200, description="For operators: exports of this user; default: of all."),
+]
+
+
 def index(  # noqa: PLR0913 - one for each query parameter
     request: Request,
     limit: responses.Limit = 20,
@@ -38,14 +46,11 @@ def index(  # noqa: PLR0913 - one for each query parameter
     state: States = None,
     source: Source = None,
     format: Format = None,  # noqa: A002
-    outcome: Annotated[Outcome | None, Query(description="Completeness of the file.")] = None,
+    outcome: OutcomeName = None,
     created_from: Moment = None,
     created_to: Moment = None,
     name: Name = None,
-    user: Annotated[
-        str | None,
-        Query(max_length=200, description="For operators: exports of this user; default: of all."),
-    ] = None,
+    user: User = None,
     order: Annotated[
         Literal["newest", "oldest"], Query(description="Which exports come first.")
     ] = "newest",
@@ -57,20 +62,8 @@ def index(  # noqa: PLR0913 - one for each query parameter
     cursor belongs to the filters and the order of its first page.
     """
     caller, service = deeds.reader(request, limits.LIST_RATE), service_of(request)
-    wrong: list[FieldProblem] = []
-    filters = Filters(
-        states=_states(state, wrong),
-        source=source,
-        format=format,
-        outcome=outcome,
-        created_from=_read(timestamps.parse, "created_from", created_from, wrong),
-        created_to=_read(timestamps.parse, "created_to", created_to, wrong),
-        metadata=metadata_of(request.query_params),
-        text=name or "",
-        oldest_first=order == "oldest",
-    )
-    if wrong:
-        raise errors.invalid(wrong)
+    filters = filters_of(request, state, source, format, outcome, created_from, created_to, name)
+    filters = msgspec.structs.replace(filters, oldest_first=order == "oldest")
     owner = auth.owner(caller, user)
     page = responses.records(service, owner, limit, cursor, filters)
     counts = service.store.count_states(owner, filters)
@@ -89,6 +82,33 @@ def index(  # noqa: PLR0913 - one for each query parameter
         views.ExportPage(entries, page.next_cursor, dict(counts.counts), counts.exact),
         headers=responses.next_link(service, "/v1/exports", limit, page.next_cursor, others),
     )
+
+
+def filters_of(
+    request: Request,
+    state: str | None,
+    source: str | None,
+    format: str | None,  # noqa: A002
+    outcome: Outcome | None,
+    created_from: str | None,
+    created_to: str | None,
+    name: str | None,
+) -> Filters:
+    """Returns the filters of a list or stream. Raises Refusal 422 that names the wrong ones."""
+    wrong: list[FieldProblem] = []
+    filters = Filters(
+        states=_states(state, wrong),
+        source=source,
+        format=format,
+        outcome=outcome,
+        created_from=_read(timestamps.parse, "created_from", created_from, wrong),
+        created_to=_read(timestamps.parse, "created_to", created_to, wrong),
+        metadata=metadata_of(request.query_params),
+        text=name or "",
+    )
+    if wrong:
+        raise errors.invalid(wrong)
+    return filters
 
 
 def metadata_of(query: Mapping[str, str]) -> dict[str, str]:
@@ -123,6 +143,16 @@ def _read(
         return None
 
 
+METADATA_PARAMETER: Mapping[str, Any] = {
+    "name": METADATA,
+    "in": "query",
+    "required": False,
+    "style": "deepObject",
+    "explode": True,
+    "description": "Pairs that the metadata has: `metadata[key]=value`.",
+    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+}
+
 OPERATION = Operation(
     "GET /v1/exports",
     index,
@@ -142,15 +172,5 @@ OPERATION = Operation(
         )
     },
     (422, 429),
-    parameters=(
-        {
-            "name": METADATA,
-            "in": "query",
-            "required": False,
-            "style": "deepObject",
-            "explode": True,
-            "description": "Pairs that the metadata has: `metadata[key]=value`.",
-            "schema": {"type": "object", "additionalProperties": {"type": "string"}},
-        },
-    ),
+    parameters=(METADATA_PARAMETER,),
 )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated
@@ -91,13 +89,8 @@ def _tag(export: exports.Export, position: int | None, now: datetime, link_secon
     ETag changes twice in the life of a URL.
     """
     has_file = export.file_expires_at is not None and now < export.file_expires_at
-    facts = (
-        *(export.updated_at, export.state, export.phase, export.progress, export.rows),
-        *(export.worker_id, export.attempts, export.retry_at, export.cancel_requested),
-        *(position, has_file and now.timestamp() // (link_seconds / 2)),
-    )
-    digest = hashlib.blake2b(msgspec.json.encode(facts), digest_size=9).digest()
-    return f'W/"{base64.urlsafe_b64encode(digest).decode()}"'
+    period = int(now.timestamp() // (link_seconds / 2)) if has_file else 0
+    return f'W/"{views.revision(export)}.{"" if position is None else position}.{period}"'
 
 
 def file(request: Request, export_id: str) -> Response:

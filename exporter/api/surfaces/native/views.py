@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from typing import Annotated, Any
 
 import msgspec
@@ -124,6 +126,16 @@ class ExportPage(msgspec.Struct):
 def export_url(service: ExportService, export_id: str) -> str:
     """Returns the URL of an export."""
     return responses.address(service, f"/v1/exports/{export_id}")
+
+
+def revision(export: exports.Export) -> str:
+    """Returns a short text that is different after each change of the export."""
+    facts = (
+        *(export.updated_at, export.state, export.phase, export.progress, export.rows),
+        *(export.worker_id, export.attempts, export.retry_at, export.cancel_requested),
+    )
+    digest = hashlib.blake2b(msgspec.json.encode(facts), digest_size=9).digest()
+    return base64.urlsafe_b64encode(digest).decode()
 
 
 def view(service: ExportService, export: exports.Export, *, with_link: bool) -> Export:
