@@ -12,7 +12,16 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from exporter.api.state import keys_of, limits_of, service_of
-from exporter.console import exports, keys, new_export, sources, system, webhooks
+from exporter.console import (
+    bulk,
+    export_page,
+    exports,
+    keys,
+    new_export,
+    sources,
+    system,
+    webhooks,
+)
 from exporter.console.sessions import SESSION_TTL
 from exporter.console.visits import (
     COOKIE,
@@ -38,7 +47,9 @@ def pages() -> Sequence[BaseRoute]:
         Route("/static/{name}", static),
         route("/sign-out", sign_out, ["POST"], scope=""),
         *exports.ROUTES,
+        *bulk.ROUTES,
         *new_export.ROUTES,
+        *export_page.ROUTES,
         *webhooks.ROUTES,
         *keys.ROUTES,
         *sources.ROUTES,

@@ -18,6 +18,11 @@ with Exporter({url}, os.environ["KEY"]) as exporter:
     exporter.download({id}, Path({name}))"""
 
 
+def fetch(name: str, link: str) -> str:
+    """Returns the command that stores the file behind a link."""
+    return f"curl -fsS -o {shlex.quote(name)} {shlex.quote(link)}"
+
+
 def commands(export: Mapping[str, Any], link: str, url: str) -> Mapping[str, str]:
     """Returns the commands by the tool that they need; the link in them needs no key.
 
@@ -25,7 +30,7 @@ def commands(export: Mapping[str, Any], link: str, url: str) -> Mapping[str, str
     """
     extension = registry.extension(export["format"], export["compression"])
     name = f"export-{export['id'][:8]}.{extension}"
-    download = f"curl -fsS -o {name} {shlex.quote(link)}"
+    download = fetch(name, link)
     script = _PYTHON.format(url=json.dumps(url), id=json.dumps(export["id"]), name=json.dumps(name))
     found = {"curl": download, "Python": script}
     if export["format"] != "json_envelope":

@@ -6,17 +6,19 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from anyio import to_thread
 from starlette.responses import Response
 
-from exporter.api.state import service_of
+from exporter.api.state import credits_of, service_of
 from exporter.api.surfaces.native import estimate, exports, sources
-from exporter.console import exports as export_pages
-from exporter.console import search_form
+from exporter.console import export_page, search_form
 from exporter.console.search_form import Form
-from exporter.console.visits import Visit, route
+from exporter.console.visits import HEADERS, Visit, route
 from exporter.core.plans import NotInPlan
 from exporter.formats import registry
 
+MAX_PREVIEW_COLUMNS = 16
+"""Columns of the preview of rows."""
 PROMINENT = (
     *("job_titles", "title", "search", "keywords", "keyword_description", "geo_locations"),
     *("location", "country", "location_types", "location_type", "job_types", "employment_type"),
@@ -28,23 +30,32 @@ PROMINENT = (
 
 async def show(visit: Visit) -> Response:
     """Shows the form, of the first source or the one of `?source=`, or filled from `?from=`."""
+    if not visit.may_write:
+        text = "Your key may see exports, but make none. Sign in with one that has the scope write."
+        return visit.page("error.html", 403, title="Not allowed", detail=text)
     before = visit.field("from")
     if not before:
         return await _page(visit, visit.form)
-    found = await export_pages.find(visit, before.lower())
+    found = await export_page.find(visit, before.lower())
     if found is None:
-        return export_pages.missing(visit)
+        return export_page.missing(visit)
     known = service_of(visit.request).sources
     filters = known.config(found["source"]).filters if found["source"] in known else ()
     return await _page(visit, search_form.fields(found, filters))
 
 
 async def submit(visit: Visit) -> Response:
-    """Counts and previews, or creates the export, by the button that was pressed."""
+    """Counts and previews, or creates the export, by the button that was pressed.
+
+    While the form is filled, its script asks for the equal command alone.
+    """
     service, form = service_of(visit.request), visit.form
     name = visit.field("source")
     filters = service.sources.config(name).filters if name in service.sources else ()
     body = search_form.body(form, filters)
+    if visit.field("do") == "command":
+        body.setdefault("format", "csv")
+        return Response(search_form.curl(body, visit.public_url), 200, HEADERS, "text/plain")
     if visit.field("do") == "create":
         mark = {"Idempotency-Key": visit.field("once")} if visit.field("once") else {}
         made = await visit.call(exports.create, body=body, headers=mark)
@@ -76,7 +87,7 @@ async def _page(
     **context: Any,
 ) -> Response:
     service = service_of(visit.request)
-    names = [name for name in service.sources.names() if _is_allowed(visit, name)]
+    names = allowed_sources(visit)
     if not names:
         text = "The plan of your key includes no source of this service."
         return visit.page("error.html", 403, title="No source", detail=text)
@@ -95,6 +106,10 @@ async def _page(
     more = [one for one in source["filters"] if one["name"] not in PROMINENT]
     body = search_form.body({**form, "source": [chosen]}, config.filters)
     body.setdefault("format", "csv")
+    left = None
+    if visit.key.plan.charges(source["feature"]):
+        account = await to_thread.run_sync(credits_of(visit.request).balance, visit.key.id)
+        left = account.left
     return visit.page(
         "new_export.html",
         status,
@@ -113,9 +128,15 @@ async def _page(
         formats=list(registry.FORMATS),
         compressions=list(registry.COMPRESSIONS),
         columns=_preview_columns(source["default_columns"], context.get("preview")),
-        command=search_form.curl(body, service.settings.public_url.rstrip("/")),
+        command=search_form.curl(body, visit.public_url),
+        credits_left=left,
         once=secrets.token_urlsafe(16),
     )
+
+
+def allowed_sources(visit: Visit) -> Sequence[str]:
+    """Returns the names of the sources that the plan of the key includes."""
+    return [name for name in service_of(visit.request).sources.names() if _is_allowed(visit, name)]
 
 
 def _is_allowed(visit: Visit, name: str) -> bool:
@@ -127,9 +148,10 @@ def _is_allowed(visit: Visit, name: str) -> bool:
 
 
 def _preview_columns(columns: Sequence[str], preview: Mapping[str, Any] | None) -> Sequence[str]:
-    """Returns the columns of the preview: those of the source that some row has."""
+    """Returns the columns of the preview: the first ones of the source that some row has."""
     rows = preview["rows"] if preview else ()
-    return [name for name in columns if any(row.get(name) not in (None, "", []) for row in rows)]
+    found = (name for name in columns if any(row.get(name) not in (None, "", []) for row in rows))
+    return list(found)[:MAX_PREVIEW_COLUMNS]
 
 
 ROUTES = (

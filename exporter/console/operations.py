@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import msgspec
 from anyio import to_thread
@@ -27,6 +28,7 @@ class Result(NamedTuple):
     status: int
     body: Any
     """The JSON of the answer; None without a body."""
+    headers: Mapping[str, str]
 
     @property
     def is_success(self) -> bool:
@@ -52,18 +54,19 @@ async def call(
     path: str = "/v1",
     body: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
+    query: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Result:
     """Runs the handler of an operation as if `key` had asked for it, and returns its answer.
 
-    `path` is that of the operation, which decides the form of its errors. Errors that no surface
-    knows are raised.
+    `path` is that of the operation, which decides the form of its errors; `query` has parameters
+    that the handler reads from the request itself. Errors that no surface knows are raised.
     """
     given = ((name.lower().encode(), value.encode()) for name, value in (headers or {}).items())
     scope = {
         **request.scope,
         "path": path,
-        "query_string": b"",
+        "query_string": urlencode(query or {}).encode(),
         "headers": [*_HEADERS, *given],
         "state": {**request.scope["state"], "api_key": key},
     }
@@ -80,4 +83,5 @@ async def call(
     if answer.background is not None:
         await answer.background()
     content = bytes(answer.body)
-    return Result(answer.status_code, msgspec.json.decode(content) if content else None)
+    shown = msgspec.json.decode(content) if content else None
+    return Result(answer.status_code, shown, answer.headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -13,6 +14,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import jinja2
 import msgspec
+import structlog
 from anyio import to_thread
 from fastapi import Request
 from starlette.responses import RedirectResponse, Response
@@ -20,13 +22,14 @@ from starlette.routing import Route
 
 from exporter.api import errors
 from exporter.api.state import keys_of, service_of
-from exporter.console import operations
+from exporter.console import operations, texts
 from exporter.console.operations import Result
 from exporter.console.search_form import Form
 from exporter.console.sessions import Session, Sessions
-from exporter.errors import ExporterError
 from exporter.store.redis.api_keys import ApiKey
 from exporter.store.redis.keys import KeyNames
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 COOKIE = "exporter_session"
 MAX_FORM_BYTES = 256 * 1024
@@ -43,8 +46,10 @@ HEADERS = {
 """Headers of each page."""
 NOTICES: Mapping[str, str] = {
     "canceled": "The export was asked to stop.",
+    "canceled-many": "{exports} asked to stop.",
     "deleted": "It was deleted.",
     "retried": "A new export was created from the same request.",
+    "retried-many": "{exports} created, from the same requests.",
     "test": "A test webhook is on its way.",
     "redelivered": "The delivery is sent again.",
     "recovered": "The failed deliveries are sent again.",
@@ -53,7 +58,7 @@ NOTICES: Mapping[str, str] = {
     "changed": "The plan of the key was changed.",
     "revoked": "The key was revoked.",
 }
-"""Texts about the act before a redirect, by the value of `?notice=`."""
+"""Texts about the act before a redirect, by the value of `?notice=`; `?n=` counts exports."""
 
 _HERE = Path(__file__).parent
 STATIC: Mapping[str, bytes] = {
@@ -66,67 +71,6 @@ def asset(name: str) -> str:
     return f"/static/{name}?{hashlib.sha256(STATIC[name]).hexdigest()[:12]}"
 
 
-def ago(moment: str | None, now: datetime) -> str:
-    """Returns the time since or until a moment, in its largest unit.
-
-    >>> ago("2026-03-02T09:15:04Z", datetime(2026, 3, 2, 9, 18, tzinfo=UTC))
-    '2 min ago'
-    """
-    if not moment:
-        return "never"
-    seconds = (now - datetime.fromisoformat(moment)).total_seconds()
-    if 0 <= seconds < 5:
-        return "now"
-    text = duration(abs(seconds))
-    return f"{text} ago" if seconds >= 0 else f"in {text}"
-
-
-def duration(seconds: float | None) -> str:
-    """Returns a duration in its largest unit.
-
-    >>> duration(0.042), duration(7300)
-    ('42 ms', '2 h')
-    """
-    if seconds is None:
-        return "–"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{int(seconds // size)} {unit}"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{int(seconds)} s"
-
-
-def size(count: float | None) -> str:
-    """Returns a number of bytes in a readable unit.
-
-    >>> size(36_356_469), size(512)
-    ('36.4 MB', '512 B')
-    """
-    if count is None:
-        return "–"
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.1f} {unit}" if unit != "B" else f"{count} B"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def words(name: str) -> str:
-    """Returns the name of a field as words.
-
-    >>> words("include_no_salary")
-    'Include no salary'
-    """
-    text = name.replace("_", " ").strip()
-    return text[:1].upper() + text[1:]
-
-
-def pretty(value: Any) -> str:
-    """Returns a value as indented JSON."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-
-
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(_HERE / "templates"),
     autoescape=True,
@@ -136,9 +80,12 @@ _ENVIRONMENT = jinja2.Environment(
 )
 _ENVIRONMENT.globals |= {"asset": asset}
 _ENVIRONMENT.filters |= {
-    "duration": duration, "size": size, "words": words, "pretty": pretty,
-    "number": lambda value: "–" if value is None else f"{value:,}",
-}  # fmt: skip
+    one.__name__: one
+    for one in (
+        *(texts.duration, texts.whole, texts.size, texts.number, texts.plural, texts.words),
+        *(texts.pretty, texts.summary, texts.now_doing),
+    )
+}
 
 
 def render(template: str, status: int = 200, **context: Any) -> Response:
@@ -148,7 +95,7 @@ def render(template: str, status: int = 200, **context: Any) -> Response:
     """
     now = datetime.now(UTC)
     text = _ENVIRONMENT.get_template(template).render(
-        **context, ago=lambda moment: ago(moment, now)
+        **context, ago=lambda moment: texts.ago(moment, now)
     )
     headers = {**HEADERS, "Cache-Control": "no-store"} if context.get("secret") else HEADERS
     return Response(text, status, headers, "text/html")
@@ -163,6 +110,10 @@ class Visit:
         self.key = key
         self.form = form
         """The fields of a POST; those of the query string of a GET."""
+
+    @property
+    def may_read(self) -> bool:
+        return "read" in self.key.scopes
 
     @property
     def may_write(self) -> bool:
@@ -192,7 +143,7 @@ class Visit:
             status,
             visit=self,
             path=self.request.scope["path"],
-            notice=NOTICES.get(self.request.query_params.get("notice", ""), ""),
+            notice=_notice(self.request.query_params),
             **context,
         )
 
@@ -209,6 +160,13 @@ class Visit:
         """Returns the answer that leads to another page after an act."""
         target = f"{path}{'&' if '?' in path else '?'}notice={notice}" if notice else path
         return RedirectResponse(target, HTTPStatus.SEE_OTHER, HEADERS)
+
+
+def _notice(query: Mapping[str, str]) -> str:
+    count = query.get("n", "")
+    found = int(count) if count.isascii() and count.isdigit() and len(count) < 7 else 0
+    named = f"{texts.plural(found, 'export')} {'was' if found == 1 else 'were'}"
+    return NOTICES.get(query.get("notice", ""), "").format(exports=named)
 
 
 Page = Callable[[Visit], Awaitable[Response]]
@@ -234,17 +192,30 @@ def route(
             if isinstance(visit, Response):
                 return visit
             return await page(visit)
-        except ExporterError as error:
-            answer = await errors.handle(request, error)
-            detail = str(msgspec.json.decode(bytes(answer.body)).get("detail", ""))
-            return render(
-                "alone.html",
-                answer.status_code,
-                title=HTTPStatus(answer.status_code).phrase,
-                detail=detail,
-            )
+        except Exception as error:  # noqa: BLE001 - a browser needs a page, whatever happens
+            return await _failure(request, error)
 
     return Route(path, endpoint, methods=list(methods))
+
+
+async def _failure(request: Request, error: Exception) -> Response:
+    """Returns the page of an error; the log has the reason of an unexpected one."""
+    try:
+        answer = await errors.handle(request, error)
+        status = answer.status_code
+        detail = str(msgspec.json.decode(bytes(answer.body)).get("detail", ""))
+    except Exception:  # noqa: BLE001 - no expected error
+        # Formatted here: structlog's pretty tracebacks print local variables, including keys.
+        trace = "".join(traceback.format_exception(error))
+        log.error("console.unexpected", path=request.scope["path"], traceback=trace)  # noqa: TRY400
+        status, detail = 500, "The service failed at this page. Its log has the reason."
+    return render(
+        "alone.html",
+        status,
+        title=HTTPStatus(status).phrase,
+        detail=detail,
+        request_id=request.state.request_id,
+    )
 
 
 async def read_form(request: Request) -> Form:
@@ -266,6 +237,11 @@ def is_from_here(request: Request) -> bool:
     return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
+def _address(request: Request) -> str:
+    query = request.scope["query_string"].decode(errors="replace")
+    return f"{request.scope['path']}?{query}" if query else str(request.scope["path"])
+
+
 async def _visit(request: Request, scope: str) -> Visit | Response:
     token = request.cookies.get(COOKIE, "")
     session = await to_thread.run_sync(sessions_of(request).find, token) if token else None
@@ -273,7 +249,7 @@ async def _visit(request: Request, scope: str) -> Visit | Response:
     if session is not None:
         key = await to_thread.run_sync(keys_of(request).find_by_id, session.key_id)
     if session is None or key is None:
-        target = request.scope["path"] if request.method == "GET" else "/"
+        target = _address(request) if request.method == "GET" else "/"
         return RedirectResponse(f"/sign-in?next={quote(target)}", HTTPStatus.SEE_OTHER, HEADERS)
     if request.method != "POST":
         query = cast("str", request.scope["query_string"].decode(errors="replace"))

@@ -103,6 +103,42 @@ def test_an_export_is_canceled_and_retried(tab: Tab, desk: Hooked) -> None:
     assert tab.faults == []
 
 
+def test_the_list_is_steered_by_the_keyboard(tab: Tab, desk: Hooked) -> None:
+    """Given two exports, when `j`, `k` and `x` are pressed, then rows are marked and ticked, an
+    update keeps both, and the ticked ones are canceled after a question.
+    """
+    first, second = desk.create(name="Welders"), desk.create(name="Cooks")
+    page = tab.page
+    page.goto("/")
+    assert not page.is_visible("#bulk")
+    page.keyboard.press("j")
+    page.keyboard.press("x")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    desk.finish(first)
+    page.wait_for_selector(".badge.good", timeout=10_000)
+    assert page.locator("tr.here a.name").inner_text() == "Cooks"
+    assert page.locator("[data-ticked]").inner_text() == "1 ticked"
+    page.keyboard.press("?")
+    assert page.is_visible("#shortcuts")
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    page.keyboard.type("j/")
+    assert page.input_value("#search") == "j/"
+    page.click("#bulk button[value=cancel]")
+    page.click("text=Cancel 1 export >> nth=-1")
+    page.wait_for_selector("text=1 export was asked to stop")
+    assert desk.http.get(f"/v1/exports/{second}").json()["state"] == "canceled"
+    assert tab.faults == []
+
+
+def test_the_command_follows_the_form(tab: Tab) -> None:
+    tab.page.goto("/exports/new")
+    tab.page.fill("#limit", "17")
+    tab.page.wait_for_selector('#command:has-text("\\"limit\\": 17")')
+    assert tab.faults == []
+
+
 def test_every_page_is_accessible_and_stays_within_its_policy(
     chromium: Browser, desk: Hooked
 ) -> None:

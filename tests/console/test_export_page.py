@@ -51,3 +51,31 @@ def test_a_reader_of_states_alone_gets_no_link(browser: Browser) -> None:
     browser.desk.finish(export_id)
     browser.sign_in(browser.desk.keys.create("ann", ("write",)))
     assert "Use the file" not in browser.get(f"/exports/{export_id}")
+
+
+def test_the_page_says_what_the_export_does_and_did(browser: Browser) -> None:
+    """Given a queued export, when it is shown, then its place in line is named; after its end the
+    timeline and the columns with and without values are.
+    """
+    first, second = browser.desk.create(), browser.desk.create(columns=["_id", "job_title"])
+    assert "Waits for a worker, first in line." in browser.get(f"/exports/{first}")
+    page = browser.get(f"/exports/{second}")
+    assert "Waits for a worker, behind 1 export." in page
+    assert "Made</strong>" in page
+    assert "your key" in page
+    browser.desk.finish(first)
+    browser.desk.finish(second)
+    page = browser.get(f"/exports/{second}")
+    assert "File published</strong>" in page
+    assert "of 2 columns" in page
+    assert "_id" in page
+
+
+def test_the_request_has_what_was_asked_for_alone(browser: Browser) -> None:
+    """Given an export without chosen columns, when its page is opened, then the request to
+    paste has no columns, but a priority that was given.
+    """
+    export_id = browser.desk.create(priority=3)
+    page = html.unescape(browser.get(f"/exports/{export_id}"))
+    assert '"priority": 3' in page
+    assert '"columns"' not in page

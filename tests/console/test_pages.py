@@ -81,6 +81,20 @@ def test_the_form_makes_the_export_that_it_says(browser: Browser) -> None:
     assert 'name="f.salary.min" value="50000"' in again
 
 
+def test_a_form_tells_its_command_while_it_is_filled(browser: Browser) -> None:
+    answer = browser.post("/exports/new", **EXPORT, do="command", **{"f.job_titles": "cook's"})
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert '"query": {"job_titles": ["cook' in answer.text
+    assert browser.desk.http.get("/v1/exports").json()["exports"] == []
+
+
+def test_a_form_tells_what_an_export_costs(browser: Browser) -> None:
+    """Given a key that pays for rows, when its form is checked, then cost and balance are named."""
+    browser.sign_in(browser.desk.keys.create("ann", plan=Plan(None, metered=True), balance=1_234))
+    page = browser.post("/exports/new", **EXPORT, do="check").text
+    assert "It costs 30 credits at most. You have 1,234 credits." in page
+
+
 def test_a_form_that_is_sent_twice_makes_one_export(browser: Browser) -> None:
     found = re.search(r'name="once" value="(\S{16,})"', browser.get("/exports/new"))
     assert found is not None
@@ -253,7 +267,8 @@ def test_the_list_is_filtered_by_its_address(browser: Browser) -> None:
     tabs = re.findall(r'(\w+) <span class="badge">(\d+)</span>', page)
     assert dict(tabs) == {
         "All": "2",
-        "Unfinished": "1",
+        "Queued": "1",
+        "Running": "0",
         "Finished": "0",
         "Failed": "0",
         "Canceled": "1",

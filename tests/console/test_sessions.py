@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import html
 import re
+import sys
 
 import httpx
 import pytest
 
+from exporter.cli import sign_in
 from exporter.console.sessions import Sessions
 from exporter.console.visits import COOKIE
 from exporter.core import limits
+from exporter.local.redis import RedisServer
+from exporter.local.stack import Addresses
 from tests.console.conftest import Browser
+from tests.integration.api_server import KEYS_DATABASE
 
 PAGES = ("/", "/exports/new", "/webhooks", "/sources", "/keys", "/system")
 
@@ -24,6 +30,15 @@ def test_a_page_without_a_session_leads_to_the_sign_in(browser: Browser, path: s
 
 def test_the_sign_in_leads_to_where_one_wanted_to_go(browser: Browser) -> None:
     assert browser.sign_in(browser.desk.ann, "/sources").url.path == "/sources"
+
+
+def test_the_sign_in_keeps_the_filters_of_the_wanted_view(browser: Browser) -> None:
+    """Given a view that a colleague sent, when one signs in, then that very view is shown."""
+    browser.post("/sign-out")
+    asked = browser.http.get("/?state=failed&name=cooks%20%26%20bakers")
+    target = html.unescape(re.findall(r'name="next" value="([^"]+)"', asked.text)[0])
+    shown = browser.sign_in(browser.desk.ann, target)
+    assert dict(shown.url.params) == {"state": "failed", "name": "cooks & bakers"}
 
 
 @pytest.mark.parametrize(
@@ -95,6 +110,27 @@ def test_a_ticket_signs_in_once(browser: Browser) -> None:
     assert again.status_code == 401
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_stack_that_starts_prints_a_link_for_its_reader_alone(
+    browser: Browser,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_terminal: bool,
+) -> None:
+    """Given a stack that has started, when its output is a terminal, then a link is printed that
+    signs in once; when it is a log, none is.
+    """
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    url = str(browser.http.base_url).rstrip("/")
+    redis_url = redis_server.url.replace("/0", f"/{KEYS_DATABASE}")
+    sign_in.print_link(Addresses(url, browser.desk.bob, "", redis_url, None))
+    found = re.findall(r"ticket=(\S+)", capsys.readouterr().err)
+    assert len(found) == is_terminal
+    for ticket in found:
+        assert "bob" in browser.http.post("/sign-in", data={"ticket": ticket}).text
+
+
 @pytest.mark.parametrize("csrf", ["", "forged"])
 def test_a_form_without_the_token_changes_nothing(browser: Browser, csrf: str) -> None:
     fields = {"url": "https://hooks.example.com/x", "events": "export.finished", "csrf": csrf}
@@ -127,6 +163,24 @@ def test_an_operator_who_may_only_read_makes_no_key(browser: Browser) -> None:
     assert answer.status_code == 403
     assert "lacks the scope write" in answer.text
     assert browser.desk.keys.list() == before
+
+
+def test_an_unexpected_error_is_a_page_with_the_request_id(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a page that fails, when it is opened, then it says so in HTML, with the id under which
+    the log has the reason and without the reason itself.
+    """
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("secret-7")
+
+    monkeypatch.setattr(browser.desk.engine.sources, "names", fail)
+    answer = browser.http.get("/exports/new")
+    assert answer.status_code == 500
+    assert answer.headers["X-Request-Id"] in answer.text
+    assert "Content-Security-Policy" in answer.headers
+    assert "secret-7" not in answer.text
 
 
 def test_each_page_forbids_what_it_does_not_need(browser: Browser) -> None:

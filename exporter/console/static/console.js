@@ -1,51 +1,141 @@
 "use strict";
 // Times in the zone of the reader; the time in UTC stays in the title.
+const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
 function localTimes(root) {
   for (const one of root.querySelectorAll("time[data-local]")) {
     const at = new Date(one.dateTime);
-    if (!isNaN(at)) one.textContent = at.toLocaleString();
+    if (!isNaN(at)) one.textContent = clock.format(at);
   }
 }
-let isPaused = false;
-const pause = document.querySelector("[data-pause]");
-if (pause) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.className = "small";
-  button.textContent = "Pause updates";
-  button.addEventListener("click", () => {
-    isPaused = !isPaused;
-    button.textContent = isPaused ? "Go on with updates" : "Pause updates";
-  });
-  pause.append(button);
+function button(text, act) {
+  const one = document.createElement("button");
+  one.type = "button";
+  one.className = "small";
+  one.textContent = text;
+  one.addEventListener("click", () => act(one));
+  return one;
 }
 // Browsers give the clipboard only to https and localhost.
 function addCopies(root) {
   for (const one of navigator.clipboard ? root.querySelectorAll("[data-copy]") : []) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "small";
-    button.textContent = "Copy";
-    button.addEventListener("click", async () => {
+    one.after(button("Copy", async (it) => {
       await navigator.clipboard.writeText(one.textContent);
-      button.textContent = "Copied";
-    });
-    one.after(button);
+      it.textContent = "Copied";
+    }));
   }
 }
-// A part with data-live is read again while it is visible.
+
+// The parts of a page with data-live are read again while the tab is visible.
+let isPaused = false, readAt = Date.now(), isReading = false;
+const live = () => document.querySelector("[data-live]");
+const pause = document.querySelector("[data-pause]");
+if (pause && live()) {
+  pause.append(button("Pause updates", (it) => {
+    isPaused = !isPaused;
+    it.textContent = isPaused ? "Go on with updates" : "Pause updates";
+  }));
+}
+function place(root) {
+  const all = [...root.querySelectorAll("a, button, input, summary, pre")];
+  return { all, at: all.indexOf(document.activeElement) };
+}
+function put(next, old) {
+  const ticked = new Set([...old.querySelectorAll("input:checked")].map((one) => one.value));
+  const open = new Set([...old.querySelectorAll("details[open] > summary")].map((one) => one.textContent));
+  const row = old.querySelector("tr.here a.name"), focus = place(old);
+  localTimes(next);
+  addCopies(next);
+  for (const one of next.querySelectorAll("input[name=id]")) one.checked = ticked.has(one.value);
+  for (const one of next.querySelectorAll("details > summary")) if (open.has(one.textContent)) one.parentElement.open = true;
+  const here = row && [...next.querySelectorAll("a.name")].find((one) => one.href === row.href);
+  if (here) here.closest("tr").classList.add("here");
+  old.replaceWith(next);
+  if (focus.at >= 0) {
+    const was = focus.all[focus.at], now = place(next).all;
+    const same = now.find((one) => one.outerHTML === was.outerHTML) || now[focus.at];
+    if (same) same.focus({ preventScroll: true });
+  }
+}
 async function refresh() {
-  const live = document.querySelector("[data-live]");
-  if (!live || isPaused || document.hidden || live.contains(document.activeElement)) return;
+  const part = live(), marked = getSelection();
+  if (!part || isPaused || isReading || document.hidden) return;
+  if (marked && !marked.isCollapsed && part.contains(marked.anchorNode)) return;
+  isReading = true;
+  readAt = Date.now();
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });
-    if (!answer.ok || answer.redirected) return;
+    if (!answer.ok || answer.redirected || isPaused) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const next = page.querySelector("[data-live]") || page.querySelector("[data-part]");
-    if (next) { localTimes(next); addCopies(next); live.replaceWith(next); }
-    if (pause && !document.querySelector("[data-live]")) pause.remove();
-  } catch { /* the next turn tries again */ }
+    for (const old of document.querySelectorAll("[data-part]")) {
+      const next = page.querySelector(`[data-part=${old.dataset.part}]`);
+      if (next) put(next, old);
+    }
+    countTicks();
+    if (pause && !live()) pause.remove();
+  } catch { /* the next turn tries again */ } finally { isReading = false; }
 }
+setInterval(() => {
+  const part = live();
+  if (part && Date.now() - readAt >= 1000 * part.dataset.live) refresh();
+}, 500);
+
+// Rows of a list are ticked one by one or all at once; then what can be done with them appears.
+const bulk = document.querySelector("[data-bulk]");
+const ticks = () => [...document.querySelectorAll("input[name=id][form=bulk]")];
+function countTicks() {
+  const head = document.querySelector("[data-all]");
+  if (!bulk) return;
+  const all = ticks(), on = all.filter((one) => one.checked).length;
+  if (head) { head.hidden = false; head.checked = on > 0 && on === all.length; }
+  if (!on) bulk.elements.all.checked = false;
+  bulk.hidden = !on;
+  bulk.querySelector("[data-ticked]").textContent = bulk.elements.all.checked ? "All" : `${on} ticked`;
+}
+document.addEventListener("change", (event) => {
+  if (event.target.matches("[data-all]")) for (const one of ticks()) one.checked = event.target.checked;
+  countTicks();
+});
+
+// The form of a new export shows the equal command while it is filled.
+const form = document.querySelector("form[data-command]"), command = document.querySelector("#command");
+let later;
+form?.addEventListener("input", () => {
+  clearTimeout(later);
+  later = setTimeout(async () => {
+    const body = new URLSearchParams(new FormData(form));
+    body.set("do", "command");
+    try {
+      const answer = await fetch(form.action, { method: "POST", body });
+      if (answer.ok && !answer.redirected) command.textContent = await answer.text();
+    } catch { /* the next change tries again */ }
+  }, 250);
+});
+
+function move(step) {
+  const rows = [...document.querySelectorAll("tr[data-row]")];
+  if (!rows.length) return;
+  const at = rows.findIndex((one) => one.classList.contains("here"));
+  const next = rows[Math.min(rows.length - 1, Math.max(0, at < 0 ? 0 : at + step))];
+  if (at >= 0) rows[at].classList.remove("here");
+  next.classList.add("here");
+  next.querySelector("a.name").focus();
+  next.scrollIntoView({ block: "nearest" });
+}
+const keys = {
+  "/": () => document.querySelector("#search")?.focus(),
+  "?": () => document.querySelector("#shortcuts").showModal(),
+  j: () => move(1),
+  k: () => move(-1),
+  n: () => document.querySelector("a[href='/exports/new']")?.click(),
+  x: () => document.querySelector("tr.here input[name=id]")?.click(),
+};
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest("input:not([type=checkbox]), textarea, select, dialog");
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || !(event.key in keys)) return;
+  event.preventDefault();
+  keys[event.key]();
+});
+
 localTimes(document);
 addCopies(document);
-setInterval(refresh, 2000);
+countTicks();
