@@ -106,7 +106,7 @@ def up(
         board_data=board_data,
         board_faults=board_faults,
     )
-    raise typer.Exit(stack.run(own))
+    raise typer.Exit(stack.run(own, sign_in.print_link))
 
 
 @app.command()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from exporter.cli import local_stack
 from exporter.cli.console import err, out, report_errors
 from exporter.errors import ExporterError
+
+if TYPE_CHECKING:
+    from exporter.local.stack import Addresses
+    from exporter.store.redis.store import RedisStore
 
 
 def console(
@@ -31,15 +36,39 @@ def link(key_id: str | None = None) -> str:
     Raises ExporterError if no key has the id, or if there is no local stack to take a key from.
     """
     from exporter import settings
-    from exporter.console.sessions import Sessions
-    from exporter.store.redis.api_keys import KeyRing
 
     store = local_stack.open_store()
     url = settings.load().public_url.rstrip("/")
+    if key_id is None:
+        return _link(store, url, local_stack.api_key(url))
+    return _link(store, url, key_id, is_id=True)
+
+
+def print_link(addresses: Addresses) -> None:
+    """Prints a one-time link to the console of a stack, if a person reads it and the console is on.
+
+    Not in a log, which would keep the link.
+    """
+    from exporter import settings
+    from exporter.store.redis.store import RedisStore
+
+    if sys.stderr.isatty() and settings.load().console:
+        store = RedisStore.connect(addresses.redis_url)
+        try:
+            text = _link(store, addresses.url, addresses.api_key)
+        except ExporterError as error:  # no reason to end the stack
+            text = str(error)
+        err.print(f"console: {text}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _link(store: RedisStore, url: str, key: str, *, is_id: bool = False) -> str:
+    from exporter.console.sessions import Sessions
+    from exporter.store.redis.api_keys import KeyRing
+
     ring = KeyRing(store.client, store.names)
-    found = ring.find_by_id(key_id) if key_id else ring.find(local_stack.api_key(url))
+    found = ring.find_by_id(key) if is_id else ring.find(key)
     if found is None:
-        named = f"no key has the id {key_id!r}" if key_id else "the local stack's key was revoked"
+        named = f"no key has the id {key!r}" if is_id else "the local stack's key was revoked"
         raise ExporterError(f"{named}; `exporter keys list` shows all ids")
     ticket = Sessions(store.client, store.names).create_ticket(found.id)
     return f"{url}/sign-in?ticket={ticket}"

@@ -319,13 +319,13 @@ class Stack:
         )
 
 
-def run(stack: Stack) -> int:
+def run(stack: Stack, ready: Callable[[Addresses], None] = lambda _: None) -> int:
     """Runs the stack in the foreground until SIGTERM, SIGINT or SIGHUP; returns the exit code.
 
     The exit code is 0 after one of these signals, and 1 if the stack could not start or one of its
     processes ended. No child process is left running in either case. When all child processes
-    answer, one line of JSON (`Addresses`) goes to stdout; all other output goes to stderr. Call
-    this function in the main thread.
+    answer, one line of JSON (`Addresses`) goes to stdout and `ready` is called; all other output
+    goes to stderr. Call this function in the main thread.
     """
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -335,6 +335,7 @@ def run(stack: Stack) -> int:
         try:
             sys.stdout.write(f"{json.dumps(dataclasses.asdict(addresses))}\n")
             sys.stdout.flush()
+            ready(addresses)
             while not stopping.wait(0.25):
                 stack.check()
             _print_status("stopping")
