@@ -41,6 +41,7 @@ RATE_REMAINING = Header("X-RateLimit-Remaining", "Requests left in the window.",
 PREFERENCE_APPLIED = Header(
     "Preference-Applied", "The preferences of the Prefer header that were honored."
 )
+ACCEL_BUFFERING = Header("X-Accel-Buffering", "`no`: nginx must not collect the events.")
 BILLING_CODE = Header(
     "X-Billing-Code", "`limit_exceeded`: waiting does not help; a larger plan is needed."
 )

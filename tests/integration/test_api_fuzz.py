@@ -19,6 +19,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.engine import events
 
 from exporter.api.app import create_app
+from exporter.api.events import streams
 from exporter.api.surfaces.native import polls
 from exporter.board import hostile, synthetic
 from exporter.board.profiles import Profile
@@ -69,6 +70,7 @@ def target(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Target]:
     monkeypatch.setattr(polls, "MAX_WAIT_SECONDS", 0)
+    monkeypatch.setattr(streams, "MAX_LIFE_SECONDS", 0.2)
     board, table = tmp_path / "board.sqlite", tmp_path / "jobs.sqlite"
     synthetic.synthesize(board, ROWS, profile=Profile.HOSTILE)
     sample.create(table, "ann")
@@ -179,6 +181,7 @@ def made(service: ExportService, clock: FakeClock, surface: str, source: str, st
 DEPENDENT = {
     "a cursor is right if it was given out": (
         "listExports",
+        "streamExports",
         "listTasks",
         "listWebhookDeliveriesOfEndpoint",
         "listWebhookDeliveriesOfExport",

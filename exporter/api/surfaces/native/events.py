@@ -10,7 +10,7 @@ from fastapi import Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from exporter.api import auth, deeds, edge, errors, responses
+from exporter.api import auth, deeds, edge, errors, headers, responses
 from exporter.api.bodies import TheBody, parse
 from exporter.api.events.feeds import Changes, feeds_of
 from exporter.api.events.streams import HEADERS, EventStream, event
@@ -192,10 +192,19 @@ def create_ticket(request: Request, body: TheBody) -> Response:
 
 _STREAM = {
     "text/event-stream": {
-        "schema": {"type": "string"},
-        "example": "retry: 3000\\n\\nevent: export.updated\\nid: hXk2…\\ndata: {…}\\n\\n",
+        "schema": {
+            "type": "object",
+            "description": "One event.",
+            "properties": {
+                "event": {"type": "string", "enum": ["export.updated", "export.deleted"]},
+                "id": {"type": "string"},
+                "data": {"type": "string", "description": "The export, or its id, as JSON."},
+            },
+        },
+        "example": {"event": "export.updated", "id": "hXk2…", "data": '{"id":"0b8c2c4e…",…}'},
     }
 }
+_HEADERS = (headers.ACCEL_BUFFERING,)
 
 OPERATIONS = (
     Operation(
@@ -204,7 +213,7 @@ OPERATIONS = (
         "streamExport",
         "Stream an export",
         {
-            200: Answer("Events until the export ends.", content=_STREAM),
+            200: Answer("Events until the export ends.", headers=_HEADERS, content=_STREAM),
             204: Answer("The export has ended, and the client knows it: do not connect again."),
         },
         (404, 422, 429),
@@ -215,7 +224,7 @@ OPERATIONS = (
         user_events,
         "streamExports",
         "Stream all exports",
-        {200: Answer("Events until the client leaves.", content=_STREAM)},
+        {200: Answer("Events until the client leaves.", headers=_HEADERS, content=_STREAM)},
         (422, 429),
         parameters=(LAST_EVENT_ID, lists.METADATA_PARAMETER),
     ),
