@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar, Unpack
 
 import httpx
 
-from exporter.client import calls, files, operations, steps
+from exporter.client import calls, events, files, operations, steps
 from exporter.client.files import Count
 from exporter.client.models import Activity, Export, Preview, Source
 from exporter.client.operations import ExportOptions, Watch
@@ -95,6 +95,17 @@ class AsyncExporter:
     async def delete(self, export_id: str) -> None:
         """Deletes an export with its file."""
         await self._run(operations.delete(self._service, export_id))
+
+    def events(self, export_id: str | None = None, **filters: Any) -> AsyncIterator[Export]:
+        """Yields an export now and after each of its changes, until its end.
+
+        Without an id: those of the key's user that have not ended, and then each that changes, for
+        ever; `filters` are query parameters of `GET /v1/events`. A lost connection is opened again.
+        Raises NotFound if the export is deleted.
+        """
+        if export_id is None:
+            return self._iterate(events.of_user(self._service, filters))
+        return self._iterate(events.of_export(self._service, export_id))
 
     async def activity(self, export_id: str) -> Sequence[Activity]:
         """Returns what happened to an export and who did it, oldest first."""
