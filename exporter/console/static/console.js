@@ -25,8 +25,10 @@ function addCopies(root) {
   }
 }
 
-// The parts of a page with data-live are read again while the tab is visible.
-let isPaused = false, readAt = Date.now(), isReading = false;
+// The parts of a page with data-live are read again while the tab is visible: when a stream says that
+// something has changed; every so many seconds if there is no stream.
+const STREAMED_SECONDS = 15, CALM_MILLIS = 700;
+let stream, isTold = false, isPaused = false, readAt = Date.now(), isReading = false;
 const live = () => document.querySelector("[data-live]");
 const pause = document.querySelector("[data-pause]");
 if (pause && live()) {
@@ -61,6 +63,7 @@ async function refresh() {
   if (!part || isPaused || isReading || document.hidden) return;
   if (marked && !marked.isCollapsed && part.contains(marked.anchorNode)) return;
   isReading = true;
+  isTold = false;
   readAt = Date.now();
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });
@@ -74,10 +77,26 @@ async function refresh() {
     if (pause && !live()) pause.remove();
   } catch { /* the next turn tries again */ } finally { isReading = false; }
 }
+function listen() {
+  const from = live()?.dataset.stream;
+  if (!from || isPaused || document.hidden) {
+    stream?.close();
+    stream = undefined;
+  } else if (!stream) {
+    stream = new EventSource(from);
+    for (const name of ["open", "changed"]) stream.addEventListener(name, () => { isTold = true; });
+  }
+}
 setInterval(() => {
-  const part = live();
-  if (part && Date.now() - readAt >= 1000 * part.dataset.live) refresh();
-}, 500);
+  listen();
+  const part = live(), age = Date.now() - readAt;
+  const isStreamed = stream && stream.readyState === EventSource.OPEN;
+  const seconds = isStreamed ? Math.max(STREAMED_SECONDS, part?.dataset.live) : part?.dataset.live;
+  if (part && (age >= 1000 * seconds || (isTold && age >= CALM_MILLIS))) refresh();
+}, 200);
+// A page that comes back by Back may be old.
+addEventListener("pageshow", (event) => { if (event.persisted) refresh(); });
+addEventListener("pagehide", () => { stream?.close(); stream = undefined; });
 
 // Rows of a list are ticked one by one or all at once; then what can be done with them appears.
 const bulk = document.querySelector("[data-bulk]");
