@@ -178,3 +178,9 @@ def test_a_redirect_leads_to_the_file_store_where_the_file_stands_alone(api: Ser
     assert body == api.http.get(f"{alone}/{name}").content
     assert streamed.status_code == 200
     check_flat(api.http.get(f"{alone}/{name}?redirect=perhaps"), 422, "redirect")
+    export_id = alone.split("/")[-2]
+    happened = api.engine.store.activity(export_id)
+    assert [(one.what, one.detail) for one in happened[-2:]] == [
+        ("linked", name),
+        ("downloaded", name),
+    ]

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from exporter.api import auth, headers, responses
+from exporter.api import auth, edge, headers, responses
 from exporter.api.files import downloads
 from exporter.api.files.downloads import ServedFile
 from exporter.api.refusal import Refusal
@@ -87,10 +87,15 @@ def file(
     for one in all_files:
         if one.name == file_name:
             link = service.link(export) if redirect and len(all_files) == 1 else None
+            caller = auth.caller(request)
             if link is not None:
+                service.store.note(export.id, "linked", caller.id, file_name)
                 headers = {"Cache-Control": "private, no-store"}
                 return RedirectResponse(link[0], 302, headers)
-            return downloads.serve(request, service.storage, one)
+            answer = downloads.serve(request, service.storage, one)
+            if answer.status_code in (200, 206) and not edge.is_head(request):
+                service.store.note(export.id, "downloaded", caller.id, file_name)
+            return answer
     raise Refusal(
         404, "not_found", f"data request {export.id} has no file {file_name[:200]!r}: see …/files"
     )
