@@ -150,7 +150,7 @@ SURFACE = Surface(
             live,
             "getLiveness",
             "Check that the process is alive",
-            {200: _verdict("Successful Response")},
+            {200: _verdict("The process answers.", {"status": "ok"})},
             is_public=True,
         ),
     ),

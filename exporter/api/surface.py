@@ -80,6 +80,8 @@ class Operation(NamedTuple):
     The handler is a coroutine. That of a GET takes the request and the id at the end of its path,
     that of a POST the request and the body.
     """
+    codes: Mapping[int, str] = {}
+    """Codes of typical errors by status, for the examples, where the usual error does not fit."""
 
     @property
     def method(self) -> str:

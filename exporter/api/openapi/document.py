@@ -20,6 +20,18 @@ _GUIDE = resources.files("exporter.api.openapi").joinpath("guide.md")
 """Description of the whole document: the rules of all contracts."""
 _EVENTS = "webhooks"
 """Tag of the operations about webhooks, and of the webhooks themselves."""
+_PATH_PARAMETERS = {
+    "export_id": "Id of an export.",
+    "task_id": "Id of a task, which is that of its export.",
+    "request_id": "Id of a data request, which is that of its export.",
+    "file_name": "Name of a file in the list of files.",
+    "endpoint_id": "Id of a webhook endpoint.",
+    "delivery_id": "Id of a delivery.",
+    "name": "Name of a source.",
+    "job_id": "Id of a posting.",
+    "job_slug": "The `job_slug` of a posting.",
+    "company_slug": "The `company_slug` of a posting.",
+}
 _ON_EVERY_ANSWER = (headers.REQUEST_ID, headers.IGNORED)
 _ON_ERRORS: Mapping[int, tuple[Header, ...]] = {
     401: (headers.WWW_AUTHENTICATE,),
@@ -57,7 +69,7 @@ def complete(app: FastAPI, surfaces: Surfaces, url: str) -> None:
                 schemes = () if operation.is_public else auth.SCHEMES
                 entry["security"] = [{scheme: []} for scheme in schemes]
                 for parameter in entry.get("parameters", ()):
-                    parameter["schema"] = schemas.of_parameter(parameter["schema"])
+                    _describe(parameter)
             document["webhooks"] = webhooks.entries(_EVENTS)
             document["components"] = {
                 "securitySchemes": auth.SCHEMES,
@@ -70,6 +82,13 @@ def complete(app: FastAPI, surfaces: Surfaces, url: str) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _describe(parameter: dict[str, Any]) -> None:
+    """Mends the entry of a parameter, which FastAPI made."""
+    parameter["schema"] = schemas.of_parameter(parameter["schema"])
+    if parameter["in"] == "path" and parameter["name"] in _PATH_PARAMETERS:
+        parameter["description"] = _PATH_PARAMETERS[parameter["name"]]
 
 
 def _operations(surfaces: Surfaces) -> Iterable[Operation]:
@@ -85,7 +104,7 @@ def error_statuses(operation: Operation) -> set[int]:
 def _responses(operation: Operation, shape: ErrorShape) -> dict[str, Any]:
     found = {status: _answer(answer) for status, answer in operation.answers.items()}
     for status in sorted(error_statuses(operation)):
-        found[status] = error_answers.answer(shape, status)
+        found[status] = error_answers.answer(shape, status, operation)
     for status, response in found.items():
         response["headers"] = {
             one.name: {"$ref": f"#/components/headers/{one.name}"}

@@ -15,18 +15,19 @@ import msgspec
 
 from exporter.api import errors
 from exporter.api.refusal import Refusal
-from exporter.api.surface import Asked, ErrorShape
+from exporter.api.surface import Asked, ErrorShape, Operation
 from exporter.core.plans import CreditsSpent
 from exporter.errors import problem
 
 _ASKED = Asked("3f2b8c61d0a94e7f", datetime(2026, 3, 2, 9, 15, 4, tzinfo=UTC), {"format": "xlsx"})
 _WRONG = problem(("body", "limit"), "Input should be a valid integer", "int_type")
+_WRONG_PARAMETER = problem(("query", "limit"), "Input should be a valid integer", "int_parsing")
 _DESCRIPTIONS = {
     400: "The request is malformed.",
     401: "No API key, an unknown or revoked key, or two different keys.",
     402: "The key has too few credits left.",
     403: "The key lacks the scope, or its plan does not include the request.",
-    404: "The caller has nothing with this id.",
+    404: "The caller has nothing with this id, or the source does not offer the operation.",
     405: "The path does not support this method; Allow lists the methods that it supports.",
     409: "The request conflicts with the current state; `detail` says how.",
     413: "The body is too large.",
@@ -60,14 +61,35 @@ _EXAMPLES = {
     503: ("source_unavailable", "the source did not answer: timed out"),
     505: ("http_version_not_supported", "over HTTP/1.0 an incomplete file looks complete"),
 }
-"""Code and text of an error by status, for the examples."""
+"""Code and text of the usual error by status, for the examples."""
+_OTHERS = {
+    "idempotency_key_invalid": "Idempotency-Key: give 1 to 255 visible ASCII characters",
+    "idempotency_key_reused": "this Idempotency-Key was used with another request: send a new key",
+    "not_retryable": "the export is finished; only a failed or canceled export can be retried",
+    "no_file": "the export is processing; only a finished export has a file",
+    "too_many_endpoints": "the limit of 20 registered endpoints is reached: delete one first",
+    "too_many_secrets": "5 secrets sign already: wait for the end of a grace period",
+    "endpoint_disabled": "endpoint we_1f0c2a5d6b7e is disabled or deleted: enable it first",
+    "nothing_matched": "Request did not find any matching IDs.",
+    "identical_request": "Identical data request is already in progress.",
+    "not_offered": "the source 'rows' cannot be searched, only exported",
+}
+"""Texts of further errors by code."""
 
 
-def answer(shape: ErrorShape, status: int) -> dict[str, Any]:
-    """Returns the OpenAPI entry of an error in this shape, with an example."""
+def answer(shape: ErrorShape, status: int, operation: Operation) -> dict[str, Any]:
+    """Returns the OpenAPI entry of an error of an operation in this shape, with an example."""
     code, text = _EXAMPLES[status]
     refusal = Refusal(status, code, text, problems=[_WRONG] if status == 422 else [])
-    body = shape.render(shape.examples.get(status, refusal), _ASKED)
+    if status in operation.codes:
+        code = operation.codes[status]
+        refusal = Refusal(status, code, _OTHERS[code])
+    elif status == 422 and operation.body is None:
+        detail = f"query.limit: {_WRONG_PARAMETER['msg']}"
+        refusal = Refusal(status, code, detail, problems=[_WRONG_PARAMETER])
+    else:
+        refusal = shape.examples.get(status, refusal)
+    body = shape.render(refusal, _ASKED)
     content = {
         "schema": {"$ref": f"#/components/schemas/{shape.schema.__name__}"},
         "example": msgspec.to_builtins(body),

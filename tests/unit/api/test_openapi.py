@@ -183,6 +183,10 @@ def test_a_search_that_the_document_allows_has_no_blank_text() -> None:
         assert not re.search(schema["pattern"], " \t")
 
 
+def operations_of_surfaces() -> list[Operation]:
+    return [operation for surface in SURFACES for operation in surface.operations]
+
+
 OPERATIONS = [
     pytest.param(surface, operation, id=operation.id)
     for surface in SURFACES
@@ -242,6 +246,8 @@ def test_every_error_has_the_shape_of_its_surface_and_a_short_example_of_its_sta
         assert getattr(parsed, "status", status) == status
         assert len(json.dumps(content["example"])) < 400
         assert '"string"' not in json.dumps(content["example"])
+        if operation.body is None:
+            assert "body" not in json.dumps(content["example"]), status
 
 
 @pytest.mark.parametrize(("surface", "operation"), OPERATIONS)
@@ -350,10 +356,13 @@ def test_the_codes_in_examples_of_errors_are_those_that_are_answered() -> None:
     sources = "".join(file.read_text("utf-8") for file in files)
 
     # When
-    codes = {code for code, _ in error_answers._EXAMPLES.values()}
+    usual = {code for code, _ in error_answers._EXAMPLES.values()}
+    others = {code for one in operations_of_surfaces() for code in one.codes.values()}
+    codes = usual | others
 
     # Then
-    assert len(codes) == len(error_answers._EXAMPLES)
+    assert others == set(error_answers._OTHERS)
+    assert len(usual) == len(error_answers._EXAMPLES)
     assert not [code for code in codes if f'"{code}"' not in sources]
 
 

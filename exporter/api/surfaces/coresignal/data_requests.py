@@ -195,6 +195,7 @@ def _operation(path: str, handler: Any, name: str, summary: str, body: Body) -> 
         body,
         parameters=(idempotency.PARAMETER,),
         aliases=aliases(path),
+        codes={409: "identical_request"},
     )
 
 

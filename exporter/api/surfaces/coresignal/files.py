@@ -196,6 +196,7 @@ def _operations(version: Version, suffix: str) -> tuple[Operation, Operation]:
         },
         (404, 422),
         aliases=aliases(path),
+        codes={422: "nothing_matched"},
     )
     download = Operation(
         f"GET {path}/{{file_name}}",
@@ -222,6 +223,7 @@ def _operations(version: Version, suffix: str) -> tuple[Operation, Operation]:
             _header("If-None-Match", "An ETag: the status is 304 if the file still has this ETag."),
         ),
         aliases=aliases(f"{path}/{{file_name}}"),
+        codes={422: "nothing_matched"},
     )
     return listing, download
 

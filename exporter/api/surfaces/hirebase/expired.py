@@ -69,8 +69,10 @@ def expired_jobs(
             json_schema_extra=bounds.only(bounds.DAY_OR_MOMENT),
         ),
     ],
-    page: Annotated[int, Query(ge=1)] = 1,
-    limit: Annotated[int, Query(ge=1, le=MAX_EXPIRED_PAGE_SIZE)] = MAX_EXPIRED_PAGE_SIZE,
+    page: Annotated[int, Query(ge=1, description="Number of the page.")] = 1,
+    limit: Annotated[
+        int, Query(ge=1, le=MAX_EXPIRED_PAGE_SIZE, description="Ids per page.")
+    ] = MAX_EXPIRED_PAGE_SIZE,
 ) -> Response:
     """Lists the ids of the postings that have expired since the time `since`. Free."""
     caller, service = usage.reader(request), service_of(request)
@@ -121,6 +123,7 @@ OPERATIONS = (
         },
         (404, 422, 429, 502),
         limit_headers=usage.RATE,
+        codes={404: "not_offered"},
     ),
     Operation(
         "POST /v2/jobs/expired-jobs/export",

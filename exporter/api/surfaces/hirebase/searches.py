@@ -250,7 +250,7 @@ OPERATIONS = (
         "POST /v2/jobs/search",
         search,
         "searchJobs",
-        "Search",
+        "Search postings",
         {
             200: Answer(
                 "A page of postings. A page past the end is empty and has the true totals.",
@@ -262,6 +262,7 @@ OPERATIONS = (
         _SEARCHES,
         _SEARCH,
         limit_headers=usage.RATE,
+        codes={404: "not_offered"},
     ),
     Operation(
         "POST /v2/jobs/estimate",
@@ -272,6 +273,7 @@ OPERATIONS = (
         _SEARCHES,
         _SEARCH,
         limit_headers=usage.RATE,
+        codes={404: "not_offered"},
     ),
     Operation(
         "GET /v2/hirebase/companies/{company_slug}/jobs/{job_slug}",
@@ -303,6 +305,7 @@ OPERATIONS = (
         },
         (404, 429, 502, 503),
         is_public=True,
+        codes={404: "not_offered"},
     ),
     Operation(
         "GET /v2/jobs/data/categories",
@@ -318,6 +321,7 @@ OPERATIONS = (
         },
         (404, 429, 502, 503),
         is_public=True,
+        codes={404: "not_offered"},
     ),
     # After all other paths under /jobs, because any text may be the id of a posting.
     Operation(

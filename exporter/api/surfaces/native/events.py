@@ -201,7 +201,11 @@ _STREAM = {
                 "data": {"type": "string", "description": "The export, or its id, as JSON."},
             },
         },
-        "example": {"event": "export.updated", "id": "hXk2…", "data": '{"id":"0b8c2c4e…",…}'},
+        "example": {
+            "event": "export.updated",
+            "id": "hXk2b1dOa3pU",
+            "data": msgspec.json.encode(views.EXAMPLE).decode(),
+        },
     }
 }
 _HEADERS = (headers.ACCEL_BUFFERING,)

@@ -280,6 +280,11 @@ OPERATIONS = (
             )
         },
         (400, 402, 404, 409, 422, 429, 502),
+        codes={
+            400: "idempotency_key_invalid",
+            409: "not_retryable",
+            422: "idempotency_key_reused",
+        },
         parameters=(idempotency.PARAMETER,),
     ),
     *polls.OPERATIONS,

@@ -22,9 +22,12 @@ from exporter.store.filters import Filters
 METADATA = "metadata"
 """Query parameter of the form `metadata[key]=value`."""
 
-States = Annotated[str | None, Query(description="States, with commas between them; default: all.")]
+States = Annotated[
+    str | None,
+    Query(description=f"States ({', '.join(State)}), with commas between them; default: all."),
+]
 Source = Annotated[str | None, Query(max_length=200, description="Name of a source.")]
-Format = Annotated[str | None, Query(max_length=100, description="Name of a format.")]
+Format = Annotated[str | None, Query(max_length=100, description="Name of a format, such as csv.")]
 Moment = Annotated[str | None, Query(max_length=64, description="A day, or a time in RFC 3339.")]
 Name = Annotated[
     str | None,

@@ -183,6 +183,7 @@ OPERATIONS = (
         "Download the file of an export",
         {302: Answer("A redirect to the file.", headers=(headers.LOCATION,))},
         (404, 409, 429),
+        codes={409: "no_file"},
     ),
     Operation(
         "GET /v1/exports/{export_id}/activity",

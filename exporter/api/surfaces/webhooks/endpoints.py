@@ -359,6 +359,7 @@ OPERATIONS = (
             EndpointRequest,
             {"url": _ENDPOINT["url"], "events": ["export.finished", "export.failed"]},
         ),
+        codes={409: "too_many_endpoints"},
     ),
     Operation(
         "GET /v1/webhook-endpoints",
@@ -391,6 +392,7 @@ OPERATIONS = (
         {200: Answer("The new secret.", WebhookSecret, _NEW_SECRET)},
         (400, 404, 409, 413, 415, 422),
         Body(RotateRequest, {"grace_seconds": 86400}, required=False),
+        codes={409: "too_many_secrets"},
     ),
     Operation(
         f"POST {_ONE}/disable",

@@ -184,6 +184,7 @@ OPERATIONS = (
             )
         },
         (404, 409, 429),
+        codes={409: "endpoint_disabled"},
     ),
     Operation(
         "POST /v1/webhook-endpoints/{endpoint_id}/recover",
@@ -193,6 +194,7 @@ OPERATIONS = (
         {202: Answer("The number of deliveries that are sent again.", Recovery, {"recovered": 12})},
         (400, 404, 409, 413, 415, 422, 429),
         Body(RecoverRequest, {"since": "2026-03-01T00:00:00Z"}),
+        codes={409: "endpoint_disabled"},
     ),
     Operation(
         "POST /v1/webhook-deliveries/{delivery_id}/redeliver",
@@ -205,5 +207,6 @@ OPERATIONS = (
             )
         },
         (404, 409, 429),
+        codes={409: "endpoint_disabled"},
     ),
 )
