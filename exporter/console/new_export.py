@@ -40,7 +40,11 @@ async def show(visit: Visit) -> Response:
     if found is None:
         return export_page.missing(visit)
     known = service_of(visit.request).sources
-    filters = known.config(found["source"]).filters if found["source"] in known else ()
+    if found["source"] not in known:
+        return await _page(visit, search_form.fields(found, ()))
+    filters = known.config(found["source"]).filters
+    if found["columns"] == list(known.columns(found["source"])):
+        found["columns"] = []  # as if none had been chosen
     return await _page(visit, search_form.fields(found, filters))
 
 

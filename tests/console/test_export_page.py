@@ -79,3 +79,4 @@ def test_the_request_has_what_was_asked_for_alone(browser: Browser) -> None:
     page = html.unescape(browser.get(f"/exports/{export_id}"))
     assert '"priority": 3' in page
     assert '"columns"' not in page
+    assert "Columns (all)" in browser.get(f"/exports/new?from={export_id}")
