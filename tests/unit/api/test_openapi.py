@@ -14,7 +14,7 @@ import msgspec
 import pytest
 import redis
 
-from exporter.api import errors
+from exporter.api import error_shapes, errors
 from exporter.api.app import create_app
 from exporter.api.error_shapes import DETAIL, PROBLEM
 from exporter.api.openapi import error_answers, webhooks
@@ -23,7 +23,7 @@ from exporter.api.surface import Surfaces as Contracts
 from exporter.api.surfaces import registry
 from exporter.clock import FakeClock
 from exporter.config import Config, Surfaces
-from exporter.core import events
+from exporter.core import events, limits
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.sources.hirebase import HirebaseConfig
@@ -434,3 +434,25 @@ def test_every_event_is_a_webhook_with_a_schema_and_an_example_of_it() -> None:
 
 def test_the_document_names_the_public_address_of_the_service() -> None:
     assert document()["servers"] == [{"url": Settings().public_url}]
+
+
+def test_the_guide_lists_the_codes_of_all_errors_of_the_native_contract() -> None:
+    # Given
+    folder = Path(errors.__file__).parent
+    parts = ("*.py", "events/*.py", "surfaces/native/*.py", "surfaces/webhooks/*.py")
+    sources = [file.read_text("utf-8") for part in parts for file in folder.glob(part)]
+    pattern = r'(?:Refusal|_plain|_unavailable|_wrong_key)\(\s*(?:[0-9]{3},\s*)?"([a-z_]+)"'
+    raised = {code for source in sources for code in re.findall(pattern, source)}
+    assigned = set(re.findall(r'status, code = \d+, "([a-z_]+)"', "".join(sources)))
+    bounds = [one for one in vars(limits).values() if isinstance(one, limits.Limit)]
+    reached = {one.code for one in bounds if one.status is not None and one.code}
+    # Codes of other contracts, and that of an error that the framework itself raises.
+    others = {"too_many_streams", "too_many_downloads", "service_unavailable", "http_error"}
+
+    # When
+    guide = document()["info"]["description"]
+    table = guide.partition("| status | `code` |")[2].partition("\n\n")[0]
+
+    # Then
+    listed = set(re.findall("`([a-z_]+)`", table))
+    assert listed == (raised | assigned | reached | {error_shapes.INVALID}) - others
