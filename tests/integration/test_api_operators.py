@@ -101,6 +101,22 @@ def test_an_operator_retries_and_deletes_for_the_owner(
     assert [one["id"] for one in theirs] == [again["id"]]
 
 
+def test_a_repeated_retry_of_an_operator_has_no_link_to_a_foreign_file(
+    api: Service, operator: dict[str, str]
+) -> None:
+    # Given
+    export_id = make(api, api.bob)
+    api.http.post(f"{PATH}/{export_id}/cancel", headers=operator)
+    headers = operator | {"Idempotency-Key": "again"}
+    again = api.http.post(f"{PATH}/{export_id}/retry", headers=headers).json()
+    api.finish(again["id"])
+    # When
+    replayed = api.http.post(f"{PATH}/{export_id}/retry", headers=headers).json()
+    # Then
+    assert (replayed["id"], replayed["state"]) == (again["id"], "finished")
+    assert replayed["result"]["download_url"] is None
+
+
 def test_an_operator_without_write_changes_nothing(api: Service) -> None:
     # Given
     export_id = make(api, api.bob)

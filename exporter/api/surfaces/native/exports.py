@@ -183,7 +183,8 @@ def retry(request: Request, export_id: str) -> Response:
     except QueryError as error:
         raise refusal.Refusal(409, "not_retryable", error.problems[0]["msg"]) from None
     headers = _creation_headers(service, export, new_id)
-    return _reply(service, export, 202, headers, with_link=caller.may_read)
+    is_own = export.user_id == caller.user_id
+    return _reply(service, export, 202, headers, with_link=caller.may_read and is_own)
 
 
 def _creation_headers(
