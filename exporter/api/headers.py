@@ -46,6 +46,11 @@ BILLING_CODE = Header(
     "X-Billing-Code", "`limit_exceeded`: waiting does not help; a larger plan is needed."
 )
 ETAG = Header("ETag", "Identifies the content of the answer, for If-None-Match.")
+PARTIAL = Header(
+    "X-Exporter-Partial",
+    "The export has not ended: more rows follow, and its file may differ. Absent after the end.",
+    {"type": "string", "enum": ["true"]},
+)
 ACCEPT_RANGES = Header("Accept-Ranges", "`bytes`.")
 CONTENT_DISPOSITION = Header("Content-Disposition", "Name under which to save the file.")
 CONTENT_RANGE = Header("Content-Range", "Range of bytes, and size of the whole file.")

@@ -20,7 +20,8 @@ class Activity(msgspec.Struct, frozen=True):
 
     at: datetime
     what: str
-    """queued, started, slice, takeover, waiting, published, failed, canceled, linked, downloaded.
+    """queued, started, slice, takeover, waiting, published, failed, canceled, linked, downloaded,
+    previewed.
 
     A slice is the next turn of a worker, a takeover that of another worker after one was lost.
     """

@@ -191,6 +191,20 @@ LISTED_QUERY_BYTES = Limit(
     "bytes",
     "shown as null; the export itself shows it",
 )
+FIRST_ROWS = Limit(
+    "first_rows",
+    "rows in the preview of one export",
+    100,
+    "rows",
+    "the preview ends there",
+)
+FIRST_ROWS_BYTES = Limit(
+    "first_rows_bytes",
+    "preview of one export",
+    256 * 1024,
+    "bytes",
+    "the preview ends earlier, after a whole row",
+)
 IDEMPOTENCY_KEY_CHARS = Limit(
     "idempotency_key_chars",
     "Idempotency-Key of one request",

@@ -69,6 +69,8 @@ class Format(ABC):
     number of rows before the partition. `close` gets what `join` makes of the states at their ends.
     An export in another format is not partitioned.
     """
+    preview_type: ClassVar[str] = "application/x-ndjson"
+    """Media type of what `first_rows` returns."""
     state_type: ClassVar[type[State]] = State
 
     @abstractmethod
@@ -96,6 +98,17 @@ class Format(ABC):
     def join(cls, states: Sequence[Any]) -> Any:
         """Returns the state at the end of the last partition, given those at the end of each."""
         return states[-1]
+
+    @classmethod
+    def first_rows(cls, data: bytes, rows: int) -> bytes:
+        """Returns the first rows of an uncompressed file that begins with `data`, at most so many.
+
+        A row whose end is not in `data` is left out. By default a row is a line.
+        """
+        end = 0
+        while rows and (found := data.find(b"\n", end)) >= 0:
+            end, rows = found + 1, rows - 1
+        return data[:end]
 
     @staticmethod
     @abstractmethod

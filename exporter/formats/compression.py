@@ -51,6 +51,10 @@ class Stream(Protocol):
         """Returns the state, from which another stream can continue after `pause`."""
 
 
+def _plain_head(data: bytes, size: int) -> bytes:
+    return data[:size]
+
+
 class Compression(NamedTuple):
     """A compression of files. Compressed pieces of a volume may be laid end to end."""
 
@@ -60,6 +64,11 @@ class Compression(NamedTuple):
     """Media type of a compressed file; None: that of the format."""
     stream: Callable[[State], Stream] | None
     """Returns a stream that continues a file after a state; None: the file is not compressed."""
+    head: Callable[[bytes, int], bytes] = _plain_head
+    """Returns what a file that begins with `data` has uncompressed at its beginning.
+
+    It returns at most so many bytes, of the first volume. The end of `data` may be missing.
+    """
     summary: str = ""
     """Text in parentheses after the name of the compression in the documentation."""
 
@@ -155,11 +164,24 @@ class Zstd:
         return State(length=self._length)
 
 
+def _gzip_head(data: bytes, size: int) -> bytes:
+    return isal_zlib.decompressobj(31).decompress(data, size)
+
+
+def _zstd_head(data: bytes, size: int) -> bytes:
+    reader = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
+    found = bytearray()
+    while more := reader.read(size - len(found)):
+        found += more
+    return bytes(found)
+
+
 NONE = Compression("", None, stream=None)
-GZIP = Compression(".gz", "application/gzip", Gzip, "one member, level 1")
+GZIP = Compression(".gz", "application/gzip", Gzip, _gzip_head, "one member, level 1")
 ZSTD = Compression(
     ".zst",
     "application/zstd",
     Zstd,
+    _zstd_head,
     "level 3; large files have several frames, and a reader must read all of them",
 )

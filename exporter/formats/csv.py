@@ -64,6 +64,7 @@ class Csv(Format):
 
     extension = "csv"
     media_type = "text/csv; charset=utf-8"
+    preview_type = media_type
     options = frozenset({"guard", "joined", "bom"})
     needs_columns = True
     joinable = True
@@ -110,6 +111,18 @@ class Csv(Format):
                 out.truncate(begin)
                 raise
         rawjson.count_unmapped(extras, row_counts)
+
+    @classmethod
+    def first_rows(cls, data: bytes, rows: int) -> bytes:
+        """Returns the header and the first rows; a line break between quotes ends no row."""
+        end = at = quotes = 0
+        missing = rows + 1
+        while missing and (found := data.find(b"\n", at)) >= 0:
+            quotes += data.count(b'"', at, found)
+            at = found + 1
+            if quotes % 2 == 0:
+                end, missing = at, missing - 1
+        return data[:end]
 
     @staticmethod
     def count(file: Path) -> int:

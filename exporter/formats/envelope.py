@@ -56,6 +56,13 @@ class Envelope(Format):
     def close(self, state: State, out: Buffer) -> None:
         out += b"\n]}\n" if self._total is not None else b'\n],"total":%d}\n' % state.rows
 
+    @classmethod
+    def first_rows(cls, data: bytes, rows: int) -> bytes:
+        """Returns the first rows as JSON Lines, without the object around them."""
+        _, _, lines = super().first_rows(data, rows + 1).partition(b"\n")
+        found = [one.removesuffix(b",") for one in lines.split(b"\n")[:-1] if one[:1] != b"]"]
+        return b"".join(one + b"\n" for one in found)
+
     @staticmethod
     def count(file: Path) -> int:
         # The rows are the lines between the first, which opens the list, and that which closes it.

@@ -47,6 +47,7 @@ from exporter.run.limits import Limits
 from exporter.run.packer import FileEncoder
 from exporter.run.page_reader import PageReader
 from exporter.run.prefetch import Prefetch
+from exporter.run.preview import Preview
 from exporter.run.uploads import PieceUploader
 from exporter.sources.base import PAST_THE_END, Page, Source
 from exporter.storage import keys
@@ -104,6 +105,12 @@ class Slice:
             first_rows=self._first_rows(),
         )
         self.row_counts = self.saved.row_counts.copy()
+        partition = self.export.partition
+        self.preview = Preview(
+            storage,
+            self.export.spec,
+            is_wanted=not self.saved.pages and (partition is None or not partition.place),
+        )
         self.spare: list[bytearray] = []
         """Memory of stored pieces, for the next pieces."""
         self._continue_file(self.saved, bytearray())
@@ -173,6 +180,7 @@ class Slice:
         self.file_encoder.add(rows, self.row_counts)
         if self.reader.ended:
             return self._commit_stored()
+        self.preview.add(rows)
         expected = [n for n in (self.at.total_at_end, self.spec.limit) if n is not None]
         self.cutter.expect(self.at.rows, min(expected, default=0))
         if self.cutter.is_position_due:
@@ -308,6 +316,8 @@ class Slice:
 
         After this, a crash loses no row or byte before the checkpoint.
         """
+        if closing is None or self.export.partition is not None:
+            self.preview.store(checkpoint.rows)
         before = self.saved.file
         verdict = self.held.commit(checkpoint, progress=self._progress(), closing=closing)
         self.advanced = self.advanced or checkpoint.pages > self.saved.pages
@@ -366,9 +376,7 @@ class Slice:
 
     def _finish(self, result: Result) -> Ending:
         # Before the end, while the lease is valid: a finished export is never claimed again.
-        is_single_slice = self.export.checkpoint is None and self.held.clean
-        if not is_single_slice or self.spec.ids is not None or self.export.partitions is not None:
-            self._delete_leftovers(keep=result.key)
+        self._delete_leftovers(keep=result.key)
         self.held.end(
             State.FINISHED,
             result=result,
@@ -382,12 +390,21 @@ class Slice:
     def _delete_leftovers(self, *, keep: str) -> None:
         """Deletes all objects of the export except the published file at `keep`.
 
+        An export of a single slice can have none but its preview and its list of ids.
         If the store refuses, a warning is logged and the cleaning deletes the rest later. Raises
         StorageUnavailable if the store does not answer: the export then waits, and its next slice
         finds that the file is published.
         """
+        is_single_slice = self.export.checkpoint is None and self.held.clean
         try:
-            self.storage.delete_all(keys.prefix(self.export.id), keep=keep)
+            if (
+                not is_single_slice
+                or self.spec.ids is not None
+                or self.export.partitions is not None
+            ):
+                self.storage.delete_all(keys.prefix(self.export.id), keep=keep)
+            elif self.preview.may_exist:
+                self.storage.delete([keys.preview_key(self.export.id)])
         except StorageUnavailable:
             raise
         except StorageError as error:

@@ -26,6 +26,9 @@ from exporter.core.exports import Dialect
 from exporter.errors import ConfigurationError, SourceUntrue
 from exporter.formats import registry
 from exporter.formats.base import Format, State
+from exporter.formats.csv import Csv
+from exporter.formats.envelope import Envelope
+from exporter.formats.json import JsonLines
 from tests import fast
 from tests.checked_lines import JoinableLines
 from tests.encoding import append, encode, file_of, spread
@@ -171,6 +174,36 @@ def test_the_rows_of_a_file_are_counted(
 
     # When / Then
     assert make().count(file) == rows
+
+
+@makers
+@given(rows=postings, spelling=spellings, wanted=st.integers(0, 6), data=st.data())
+@settings(quick, max_examples=fast.examples(20))
+def test_the_first_rows_of_a_file_are_whole_rows_however_much_of_it_is_there(
+    make: Callable[[], Format],
+    rows: list[dict[str, Any]],
+    spelling: Callable[[Any], bytes],
+    wanted: int,
+    data: st.DataObject,
+) -> None:
+    # Given
+    found = make()
+    whole = file_of(found, [[spelling(row) for row in rows]])
+    there = whole[: data.draw(st.integers(0, len(whole)))]
+    # When
+    first, of_all = found.first_rows(there, wanted), found.first_rows(whole, wanted)
+    # Then
+    assert of_all.startswith(first)
+    assert first == b"" or first.endswith(b"\n")
+    if not isinstance(found, (Csv, JsonLines, Envelope)):
+        return
+    if isinstance(found, Csv):
+        lines = list(csv.reader(io.StringIO(of_all.decode(), newline="")))
+        assert len(lines) == min(wanted, len(rows)) + 1
+    else:
+        lines = [json.loads(line) for line in of_all.split(b"\n")[:-1]]
+        assert len(lines) == min(wanted, len(rows))
+        assert all(isinstance(line, dict) for line in lines)
 
 
 @makers

@@ -67,6 +67,7 @@ _OTHERS = {
     "idempotency_key_reused": "this Idempotency-Key was used with another request: send a new key",
     "not_retryable": "the export is finished; only a failed or canceled export can be retried",
     "no_file": "the export is processing; only a finished export has a file",
+    "no_rows": "the first rows are not stored yet: ask again later, at the latest at the end",
     "too_many_endpoints": "the limit of 20 registered endpoints is reached: delete one first",
     "too_many_secrets": "5 secrets sign already: wait for the end of a grace period",
     "endpoint_disabled": "endpoint we_1f0c2a5d6b7e is disabled or deleted: enable it first",

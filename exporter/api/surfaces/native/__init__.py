@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exporter.api.error_shapes import PROBLEM
 from exporter.api.surface import Surface
-from exporter.api.surfaces.native import estimate, events, exports, sources, system
+from exporter.api.surfaces.native import estimate, events, exports, previews, sources, system
 
 SURFACE = Surface(
     name="native",
@@ -15,6 +15,7 @@ SURFACE = Surface(
     operations=(
         *exports.OPERATIONS,
         *events.OPERATIONS,
+        *previews.OPERATIONS,
         *estimate.OPERATIONS,
         *sources.OPERATIONS,
         *system.OPERATIONS,

@@ -125,8 +125,8 @@ class Entry(msgspec.Struct):
     what: Annotated[
         str,
         msgspec.Meta(
-            description="queued, started, slice, takeover, waiting, published, linked, downloaded,"
-            " canceled, failed or deleted; later versions may add others."
+            description="queued, started, slice, takeover, waiting, published, linked, previewed,"
+            " downloaded, canceled, failed or deleted; later versions may add others."
         ),
     ]
     by: Annotated[
