@@ -30,7 +30,7 @@ def preview(request: Request, export_id: str) -> Response:
     found = previews.first_rows(service, export, operator="" if is_own else caller.id)
     if found is None:
         raise Refusal(409, "no_rows", _why_no_rows(export))
-    given = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
+    given = {"Cache-Control": "private, no-store"}
     if found.is_partial:
         given["X-Exporter-Partial"] = "true"
     return Response(found.data, 200, given, found.media_type)
