@@ -47,6 +47,7 @@ async def show(visit: Visit) -> Response:
         "export.html",
         one=one,
         has_file=has_file(visit, one),
+        has_rows=visit.may_read and (not export.terminal or has_file(visit, one)),
         timeline=[
             {**msgspec.structs.asdict(entry), "at": responses.zulu(entry.at)} for entry in entries
         ],

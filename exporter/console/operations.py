@@ -19,6 +19,7 @@ from starlette.responses import Response
 from exporter.api import errors
 from exporter.store.redis.api_keys import ApiKey
 
+_JSON = ("application/json", "application/problem+json")
 _HEADERS = ((b"content-type", b"application/json"),)
 
 
@@ -27,7 +28,7 @@ class Result(NamedTuple):
 
     status: int
     body: Any
-    """The JSON of the answer; None without a body."""
+    """The JSON of the answer, or the bytes of another content; None without a body."""
     headers: Mapping[str, str]
 
     @property
@@ -83,5 +84,6 @@ async def call(
     if answer.background is not None:
         await answer.background()
     content = bytes(answer.body)
-    shown = msgspec.json.decode(content) if content else None
+    is_json = answer.headers.get("Content-Type", "").startswith(_JSON)
+    shown = msgspec.json.decode(content) if content and is_json else content or None
     return Result(answer.status_code, shown, answer.headers)

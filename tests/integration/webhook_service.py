@@ -89,12 +89,12 @@ class Hooked:
         export_id: str = answer.json()["id"]
         return export_id
 
-    def finish(self, export_id: str) -> Export:
+    def finish(self, export_id: str, body: bytes = b"_id\r\n1\r\n") -> Export:
         """Do a worker's part."""
         storage = self.engine.storage
         assert isinstance(storage, MemoryStorage)
         desk = Service(self.http, self.engine, FakeClock(), storage, self.keys, self.ann, self.bob)
-        return desk.finish(export_id)
+        return desk.finish(export_id, body)
 
     def deliver(self) -> None:
         """Do the part of the worker that sends, until nothing is due."""

@@ -77,6 +77,21 @@ async function refresh() {
     if (pause && !live()) pause.remove();
   } catch { /* the next turn tries again */ } finally { isReading = false; }
 }
+// The first rows come from the bucket, so the page does not wait for them.
+const rows = document.querySelector("[data-load]");
+let rowsAt = 0, hasAllRows = !rows;
+async function loadRows() {
+  if (hasAllRows || document.hidden || isPaused || Date.now() - rowsAt < 3000) return;
+  rowsAt = Date.now();
+  try {
+    const answer = await fetch(rows.dataset.load);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const found = page.querySelector("[data-rows]");
+    hasAllRows = !live();
+    if (found) rows.replaceChildren(...found.childNodes);
+    else if (hasAllRows) rows.remove();
+  } catch { /* the next turn tries again */ }
+}
 function listen() {
   const from = live()?.dataset.stream;
   if (!from || isPaused || document.hidden) {
@@ -88,6 +103,7 @@ function listen() {
   }
 }
 setInterval(() => {
+  loadRows();
   listen();
   const part = live(), age = Date.now() - readAt;
   const isStreamed = stream && stream.readyState === EventSource.OPEN;
