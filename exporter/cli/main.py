@@ -166,7 +166,7 @@ def upgrade(
         bool, typer.Option("--force", help="Even if processes of that release seem to run.")
     ] = False,
 ) -> None:
-    """Rename the records of release 0.2.0 or earlier; stop all processes first.
+    """Rename and index the records of release 0.2.0 or earlier; stop all processes first.
 
     Safe to repeat, also after an interruption. `exporter up` does it by itself.
     """
@@ -177,7 +177,9 @@ def upgrade(
     with report_errors():
         store = wiring.store(settings.load())
         renamed = schema.upgrade(store.client, store.names, force=force)
+        listed = store.mend_lists()
     err.print(f"renamed {renamed} keys; the records have version {schema.VERSION}")
+    err.print(f"brought {listed} exports into the lists as their records are")
 
 
 for command in (

@@ -32,6 +32,7 @@ from exporter.local.s3 import S3Server
 from exporter.store.redis import keys as redis_keys
 from exporter.store.redis import schema
 from exporter.store.redis.api_keys import KeyRing
+from exporter.store.redis.store import RedisStore
 
 BUCKET = "exports"
 SECRET_BYTES = 20
@@ -393,7 +394,8 @@ def _load_api_key(path: Path, redis_url: str) -> str:
     """Returns the API key stored at `path`, or a new one if Redis does not have that key."""
     with redis.Redis.from_url(redis_url) as client:
         # Forced: this stack has no other processes, but their presence may be 15 s old.
-        schema.upgrade(client, redis_keys.DEFAULT, force=True)
+        if schema.upgrade(client, redis_keys.DEFAULT, force=True):
+            RedisStore(client, redis_keys.DEFAULT).mend_lists()
         ring = KeyRing(client, redis_keys.DEFAULT)
         if path.exists():
             kept = path.read_text("utf-8").strip()

@@ -209,7 +209,7 @@ def _keys_after(storage: Storage, place: str) -> Iterator[str]:
 
 
 def _trim_lists(store: ExportStore, in_time: Callable[[], bool]) -> None:
-    while in_time() and store.trim_lists(users=USERS_PER_TRIM) == USERS_PER_TRIM:
+    while in_time() and store.trim_lists(users=USERS_PER_TRIM):
         pass
 
 

@@ -341,9 +341,10 @@ class ExportStore(Protocol):
         """Returns the number of exports in each state that meet the other filters.
 
         Counting stops after MAX_COUNTED exports were looked at, except without filters other than
-        the time of creation: those counts are the sizes of the indexes. They include exports whose
-        records have expired until a list or a trimming meets them, and leave out those of a version
-        without indexes until `trim_lists` has indexed them.
+        the time of creation: those counts are the sizes of the indexes. They are exact, but for
+        exports that an earlier version without indexes has created, ended or deleted: these are
+        counted, or counted in their new state, when `trim_lists` has looked at them. If more than
+        1,000 records have expired since the last sweep, the counts are not exact and say so.
         """
 
     def live(self, user_id: str | None, newest: int | None) -> Live:
@@ -557,11 +558,12 @@ class ExportStore(Protocol):
         """
 
     def trim_lists(self, *, users: int = 10, again: timedelta = timedelta(hours=1)) -> int:
-        """Removes exports whose record has expired from the lists of up to `users` users.
+        """Makes the lists of up to `users` users agree with the records; returns 0 at the end.
 
-        Returns the number of lists examined. The list that was not examined for the longest time is
-        first. A list is examined again after the time `again`; a list that was full of expired
-        exports is examined again sooner.
+        Without versions that keep no indexes, it finds nothing to do. A call looks at some hundred
+        exports, and the next call goes on after them: lists of any length are looked at whole. It
+        returns the number of lists examined, beginning with the one that was not examined for the
+        longest time. A list is examined again after the time `again`.
         """
 
     def count(self, what: str, by: int) -> None:

@@ -18,11 +18,15 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
                                   such as state:queued or source:board; n is the length of
                                   the user; with the user "" of all users
   indexed                 hash    id -> user, folded name and values of an export, as JSON
+  expiring                zset    id -> time at which the record of an export expires
   stored:{user}           zset    "{bytes} {id}" -> time at which the record expires, inf
                                   until the export ends; the records that count for the
                                   limits of a user; expires with the last of them
   stored_bytes:{user}     integer sum of the bytes in stored:{user}
   users                   zset    user -> next time to trim that user's list of exports
+  trim_all                integer next time to trim the list of all users
+  trimmed                 hash    user -> score after which the trimming of a list goes on
+  roomy                   integer time until which Redis counts as less than half full
   ready:{level}:{user}    zset    id -> time of enqueueing; the ready exports of a user
   tenants:{level}         zset    user -> virtual start of the next slice; users with
                                   ready exports

@@ -83,6 +83,7 @@ _HIDDEN = {b"deleted", b"whole"}
 """Fields that only records hidden from the owner have: deleted exports and partitions."""
 _WALK_STEPS = 250
 """Entries of a list that one script call looks at: 2 to 5 ms of Redis."""
+_HOUR = timedelta(hours=1)
 _LEVELS = frozenset(map(str, PRIORITIES))
 _MAX_BLOCKING_SECONDS = 1.0
 """Longest time for which one read of the wake-ups blocks.
@@ -520,9 +521,22 @@ class RedisStore:
     def forget_file(self, export_id: str) -> bool:
         return bool(self._run("forget_file", export_id))
 
-    def trim_lists(self, *, users: int = 10, again: timedelta = timedelta(hours=1)) -> int:
+    def trim_lists(self, *, users: int = 10, again: timedelta = _HOUR) -> int:
         _, looked_at = self._run("trim_lists", users, records.micros(again))
         return int(looked_at)
+
+    def mend_lists(self) -> int:
+        """Trims all lists at once, whenever that was done last; returns the number of changes."""
+        with errors.translate_errors():
+            for user, _ in self.client.zscan_iter(self.names("users"), count=1000):
+                self.client.zadd(self.names("users"), {user: 0}, xx=True)
+            self.client.delete(self.names("trim_all"), self.names("trimmed"))
+        changes = 0
+        while True:
+            some, looked_at = self._run("trim_lists", 100, records.micros(_HOUR))
+            changes += int(some)
+            if not looked_at:
+                return changes
 
     def count(self, what: str, by: int) -> None:
         with errors.translate_errors():

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from exporter.clock import FakeClock
 from exporter.core.exports import Outcome, State
-from exporter.local.redis import RedisServer
 from exporter.store.base import MAX_COUNTED, ExportStore
 from exporter.store.filters import Filters
-from exporter.store.memory.store import MemoryStore
 from exporter.store.redis import store as redis_store
 from exporter.store.redis.store import RedisStore
-from tests import fast
 from tests.contract.store.given import (
-    DATABASE,
     KEEP,
-    LEASE,
     SHORT,
     Elapse,
     claim,
@@ -198,95 +188,12 @@ def test_users_whose_ids_resemble_keys_are_kept_apart(store: ExportStore) -> Non
     assert listed(store, "ann", source="board") == ["b"]
 
 
-class Twins:
-    """The two stores, of which one keeps indexes and the other looks at every record."""
-
-    def __init__(self, client: redis.Redis) -> None:
-        client.flushdb()
-        self.both: tuple[ExportStore, ExportStore] = (MemoryStore(FakeClock()), RedisStore(client))
-        self.ids = itertools.count()
-
-    def do(self, action: str, number: int) -> None:
-        export_id = f"e{number}"
-        for store in self.both:
-            if action == "create":
-                name = ("", "alpha beta", "Beta gamma", "al")[number % 4]
-                metadata = {"n": str(number % 3)} if number % 2 else {}
-                user = ("ann", "bob")[number % 2]
-                source = ("board", "other")[number % 3 == 0]
-                make(store, export_id, user, name=name, metadata=metadata, source=source)
-            elif action == "claim":
-                store.claim("w", lease=LEASE)
-            elif action == "cancel":
-                store.request_cancel(export_id, keep_record=KEEP)
-            elif action == "delete":
-                store.delete(export_id, ("ann", "bob")[number % 2])
-            elif action in ("finish", "fail"):
-                claimed = store.claim("w", lease=LEASE)
-                if claimed is not None and action == "finish":
-                    finish(store, claimed)
-                elif claimed is not None:
-                    export, fence = claimed.export, claimed.fence
-                    store.end(export.id, fence, State.FAILED, error="x", keep_record=KEEP)
-
-
-@pytest.fixture
-def client_of_twins(redis_server: RedisServer) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server.url.replace("/0", f"/{DATABASE}")) as client:
-        yield client
-
-
-ACTIONS = st.tuples(
-    st.sampled_from(["create", "create", "claim", "cancel", "delete", "finish", "fail"]),
-    st.integers(0, 11),
-)
-CONDITIONS: st.SearchStrategy[dict[str, Any]] = st.builds(
-    dict,
-    states=st.sets(st.sampled_from(State), max_size=2).map(tuple),
-    source=st.sampled_from([None, "board", "other"]),
-    outcome=st.sampled_from([None, None, "complete"]),
-    metadata=st.sampled_from([{}, {}, {"n": "1"}]),
-    text=st.sampled_from(["", "", "al", "beta", "b a", "x"]),
-    oldest_first=st.booleans(),
-)
-
-
-@pytest.mark.external
-@given(
-    actions=st.lists(ACTIONS, max_size=30),
-    conditions=CONDITIONS,
-    user=st.sampled_from(["ann", "bob", None]),
-    limit=st.integers(1, 4),
-)
-@settings(
-    max_examples=fast.examples(60),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-def test_the_indexes_say_what_a_look_at_every_record_says(
-    client_of_twins: redis.Redis,
-    actions: list[tuple[str, int]],
-    conditions: dict[str, Any],
-    user: str | None,
-    limit: int,
-) -> None:
-    # Given
-    twins = Twins(client_of_twins)
-    for action, number in actions:
-        twins.do(action, number)
-    memory, indexed = twins.both
-    # When / Then
-    assert listed(indexed, user, limit=limit, **conditions) == listed(memory, user, **conditions)
-    assert counts(indexed, user, **conditions) == counts(memory, user, **conditions)
-
-
 @pytest.mark.external
 def test_a_long_walk_takes_several_calls_and_counting_says_when_it_stopped(
-    client_of_twins: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Given
-    client_of_twins.flushdb()
-    store = RedisStore(client_of_twins)
+    store = RedisStore(client)
     for number in range(30):
         make(store, f"e{number}", source="board", format="csv" if number else "json")
     monkeypatch.setattr(redis_store, "_WALK_STEPS", 7)
@@ -303,17 +210,16 @@ def test_a_long_walk_takes_several_calls_and_counting_says_when_it_stopped(
 
 @pytest.mark.external
 def test_exports_of_a_version_without_indexes_are_indexed_as_lists_are_trimmed(
-    client_of_twins: redis.Redis,
+    client: redis.Redis,
 ) -> None:
     # Given: what a release without indexes has left
-    client_of_twins.flushdb()
-    store = RedisStore(client_of_twins)
+    store = RedisStore(client)
     for name in "abc":
         make(store, name, name="old")
     finish(store, claim(store))
-    for key in client_of_twins.keys("*index*"):
-        client_of_twins.delete(key)
-    client_of_twins.delete("{exporter}:all")
+    for key in client.keys("*index*"):
+        client.delete(key)
+    client.delete("{exporter}:all")
     assert listed(store) == ["c", "b", "a"]
     assert listed(store, source="board") == []
     # When

@@ -68,7 +68,10 @@ NEWER = frozenset(
     {"window", "index", "walk", "list_exports", "count_states", "note", "queue_position"}
 )
 """Scripts that 0.2.0 has as parts of others, or does without."""
-INDEXES = ("{exporter}:all", "{exporter}:indexed", "{exporter}:index:")
+INDEXES = (
+    *("{exporter}:all", "{exporter}:indexed", "{exporter}:index:", "{exporter}:expiring"),
+    *("{exporter}:trim_all", "{exporter}:trimmed", "{exporter}:roomy"),
+)
 """Keys of which 0.2.0 knows nothing; today's lists work without them, too."""
 WITH_WINDOWS = "local function before()\n%s\nend\nreturn {{}, unpack(before())}\n"
 """Puts the windows of no rate limit before the answer of `create`; 0.2.0 counted elsewhere."""

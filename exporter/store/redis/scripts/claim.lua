@@ -128,7 +128,7 @@ local function claim(level, user, id)
     'phase', phase_at_work(id), 'worker_id', worker,
     'fence', fence, 'clean', '0', 'updated_at', int(time))
   if is_start then
-    move_in_lists(id, 'processing')
+    move_in_lists(id, 'queued', 'processing')
     emit(id, 'export.started', time)
   end
   if not parent then

@@ -42,11 +42,17 @@ local function used_share()
 end
 
 local share
-if is_new then
+local time = now()
+local roomy_micros = is_new and tonumber(redis.call('GET', PREFIX .. 'roomy') or 0) - time or 0
+if roomy_micros > 0 and roomy_micros <= ROOMY_MICROS then
+  share = 0
+elseif is_new then
   share = used_share()
   if not share then
     -- A full Redis refuses this write, because it is the first. Removals of `acquire` are not.
     count('exports_created', 0)
+  elseif share < ROOMY_SHARE then
+    redis.call('SET', PREFIX .. 'roomy', int(time + ROOMY_MICROS))
   end
 end
 local windows = {}
@@ -108,9 +114,12 @@ local function forget_ended(time)
   end
 end
 
+-- Number of the user's exports that have not ended, with the new one.
+local live
+
 -- Returns the limit of the user that one more record would exceed, and the count; else nothing.
 local function exceeded()
-  local live = redis.call('ZCOUNT', stored(user), '+inf', '+inf') + 1
+  live = redis.call('ZCOUNT', stored(user), '+inf', '+inf') + 1
   if max_queued > 0 and live > max_queued then
     return 'queued', live
   end
@@ -128,7 +137,6 @@ if is_new then
   if share and share > FULL_SHARE then
     return answer('full')
   end
-  local time = now()
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', stored(user), '-inf', int(time),
     'LIMIT', 0, MAX_FORGOTTEN)) do
     forget_stored(user, member)
@@ -139,6 +147,12 @@ if is_new then
     if limit then
       return answer(limit, int(amount))
     end
+  end
+  local fields = {'spec', spec, 'user', user, 'level', level, 'stored_bytes', #spec,
+    'state', 'queued', 'phase', 'ready', 'created_at', int(time), 'updated_at', int(time)}
+  local function set(name, value)
+    table.insert(fields, name)
+    table.insert(fields, value)
   end
   if payer ~= '' then
     local left = credits_left(payer)
@@ -151,35 +165,43 @@ if is_new then
       redis.call('HINCRBY', account(payer), 'reserved', reserved)
       count('credits_reserved', reserved)
     end
-    redis.call('HSET', record(id), 'payer', payer, 'reserved', reserved)
+    set('payer', payer)
+    set('reserved', reserved)
   end
-  redis.call('HSET', record(id), 'spec', spec, 'user', user, 'level', level, 'stored_bytes', #spec,
-    'state', 'queued', 'phase', 'ready', 'created_at', int(time), 'updated_at', int(time))
-  redis.call('ZADD', stored(user), '+inf', #spec .. ' ' .. id)
-  redis.call('INCRBY', stored_bytes(user), #spec)
-  redis.call('PERSIST', stored(user))
-  redis.call('PERSIST', stored_bytes(user))
   if concurrency > 0 then
-    redis.call('HSET', record(id), 'concurrency', concurrency)
+    set('concurrency', concurrency)
   end
   if hook_events ~= '' then
-    redis.call('HSET', record(id), 'hook_events', hook_events)
+    set('hook_events', hook_events)
+  end
+  redis.call('HSET', record(id), unpack(fields))
+  redis.call('ZADD', stored(user), '+inf', #spec .. ' ' .. id)
+  redis.call('INCRBY', stored_bytes(user), #spec)
+  if live == 1 then
+    -- Without another live export the counts may have a TTL.
+    redis.call('PERSIST', stored(user))
+    redis.call('PERSIST', stored_bytes(user))
   end
   if key ~= '' then
     redis.call('SET', key, fingerprint .. ' ' .. id, 'PX', remember)
   end
-  -- A record expires by its TTL, but its entries in the lists do not. Each create removes up to two
-  -- of the oldest expired ones, so that the lists stay bounded even if their user never reads them.
-  for _, oldest in ipairs(redis.call('ZRANGE', list_of(user), 0, 1)) do
-    if redis.call('EXISTS', record(oldest)) == 0 then
-      remove_from_lists(oldest, user)
-    end
+  -- A record expires by its TTL, but its entries in the lists do not. Each create removes those of
+  -- up to two expired records, so that the lists stay bounded however many exports are created.
+  forget_expired(time, 2)
+  local newest, newest_of_all = newest_score(user), newest_score(ALL_USERS)
+  if newest == 0 then
+    redis.call('ZADD', PREFIX .. 'users', 'NX', int(time), user)
   end
-  add_to_lists(id, cjson.decode(entry), 'queued', next_score(user, time))
-  redis.call('ZADD', PREFIX .. 'users', 'NX', int(time), user)
-  redis.call('SETNX', PREFIX .. 'since', int(time))
+  if newest_of_all == 0 then
+    redis.call('SETNX', PREFIX .. 'since', int(time))
+  end
+  -- Later than all others, even if the clock was set back.
+  local score = math.max(time, newest + 1, newest_of_all + 1)
+  add_to_lists(id, cjson.decode(entry), entry, 'queued', score)
   count('exports_created')
   enqueue_and_wake(level, user, id, time)
-  emit(id, 'export.queued', time)
+  if has_subscriber(user, 'export.queued', hook_events) then
+    emit(id, 'export.queued', time)
+  end
 end
 return answer('created', redis.call('HGETALL', record(id)), id)

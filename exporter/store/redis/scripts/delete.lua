@@ -15,7 +15,7 @@ if deleted then
 end
 local is_leased = redis.call('ZSCORE', PREFIX .. 'leases', id)
 local time = now()
-remove_from_lists(id, owner)
+remove_from_lists(id, owner, state or '')
 redis.call('ZREM', PREFIX .. 'kept', id)
 redis.call('HSET', record(id), 'deleted', '1')
 count('exports_deleted')

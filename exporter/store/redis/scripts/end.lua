@@ -60,7 +60,7 @@ local function end_sound()
   forget_partitions(id)
   if not deleted then
     local outcome = string.match(result, '"outcome":"(%l+)"')
-    move_in_lists(id, state, outcome and 'outcome:' .. outcome)
+    move_in_lists(id, 'processing', state, outcome and 'outcome:' .. outcome)
   end
   if state == 'finished' then
     redis.call('HSET', record(id), 'progress', '1.0', 'result', result)

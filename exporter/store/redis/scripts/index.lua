@@ -1,10 +1,10 @@
--- Lists of exports and their secondary indexes; put before common.lua in every script.
+-- Lists of exports and their secondary indexes; put before common.lua.
 --
 -- An export stands in the list of its user and in that of all users, and in one sorted set for each
 -- of its values, such as `state:queued` or `source:board`, again for its user and for all users. Its
 -- score is the same everywhere: about its creation time, made unique, so that a score is enough as a
 -- cursor. The hash `indexed` has the values of each export, because a record that expires takes
--- nothing out of the sets: whoever meets its id there removes it.
+-- nothing out of the sets: forget_expired does.
 
 local PREFIX = KEYS[1]
 local ALL_USERS = ''
@@ -38,41 +38,47 @@ local function for_each_list(user, step)
   step(ALL_USERS)
 end
 
--- Adds an export to all lists. `entry` has its user, its folded name and its values.
-local function add_to_lists(id, entry, state, score)
-  redis.call('HSET', PREFIX .. 'indexed', id, cjson.encode(entry))
+-- Adds an export to all lists. `entry` has its user, its folded name and its values; `text` is the
+-- same as JSON.
+local function add_to_lists(id, entry, text, state, score)
+  redis.call('HSET', PREFIX .. 'indexed', id, text)
+  score = int(score)
   for_each_list(entry[1], function(user)
-    redis.call('ZADD', list_of(user), int(score), id)
-    redis.call('ZADD', index(user, 'state:' .. state), int(score), id)
+    redis.call('ZADD', list_of(user), score, id)
+    redis.call('ZADD', index(user, 'state:' .. state), score, id)
     for at = 3, #entry do
-      redis.call('ZADD', index(user, entry[at]), int(score), id)
+      redis.call('ZADD', index(user, entry[at]), score, id)
     end
   end)
 end
 
--- Returns a score for a new export: later than all others, even if the clock was set back.
-local function next_score(user, time)
-  local score = time
-  for_each_list(user, function(one)
-    local newest = redis.call('ZREVRANGE', list_of(one), 0, 0, 'WITHSCORES')[2]
-    score = math.max(score, tonumber(newest or 0) + 1)
-  end)
-  return score
+-- Returns the highest score of a list; 0 if the list is empty.
+local function newest_score(user)
+  return tonumber(redis.call('ZREVRANGE', list_of(user), 0, 0, 'WITHSCORES')[2] or 0)
 end
 
--- Moves an export to the index of its new state, and adds a value if there is one.
-local function move_in_lists(id, state, value)
+-- Removes an export from the index of its state, which is probably `state`.
+local function leave_state(user, id, state)
+  if redis.call('ZREM', index(user, 'state:' .. state), id) == 1 then
+    return
+  end
+  for _, one in ipairs(STATES) do
+    if one ~= state and redis.call('ZREM', index(user, 'state:' .. one), id) == 1 then
+      return
+    end
+  end
+end
+
+-- Moves an export from the index of a state, which is probably `before`, to that of another, and
+-- adds a value if there is one.
+local function move_in_lists(id, before, state, value)
   local entry = indexed(id)
   local score = entry and redis.call('ZSCORE', list_of(entry[1]), id)
   if not score then
     return
   end
   for_each_list(entry[1], function(user)
-    for _, one in ipairs(STATES) do
-      if one ~= state then
-        redis.call('ZREM', index(user, 'state:' .. one), id)
-      end
-    end
+    leave_state(user, id, before)
     redis.call('ZADD', index(user, 'state:' .. state), score, id)
     if value then
       redis.call('ZADD', index(user, value), score, id)
@@ -84,41 +90,33 @@ local function move_in_lists(id, state, value)
   end
 end
 
--- Removes an export from all lists; `user` is needed for an export that is not indexed.
-local function remove_from_lists(id, user)
+-- Removes an export from all lists; its state is probably `state`, and `user` is needed for an
+-- export that is not indexed.
+local function remove_from_lists(id, user, state)
   local entry = indexed(id) or {user, ''}
   for_each_list(entry[1] or ALL_USERS, function(one)
     redis.call('ZREM', list_of(one), id)
-    for _, state in ipairs(STATES) do
-      redis.call('ZREM', index(one, 'state:' .. state), id)
-    end
+    leave_state(one, id, state)
     for at = 3, #entry do
       redis.call('ZREM', index(one, entry[at]), id)
     end
   end)
   redis.call('HDEL', PREFIX .. 'indexed', id)
+  redis.call('ZREM', PREFIX .. 'expiring', id)
 end
 
--- Indexes an export of a version without indexes, by what its record says.
-local function index_old(id, user)
-  if redis.call('HEXISTS', PREFIX .. 'indexed', id) == 1 then
-    return false
+-- Removes exports whose records have expired from all lists, at most `limit`. Returns the number of
+-- exports that it looked at.
+local function forget_expired(time, limit)
+  local due = redis.call('ZRANGEBYSCORE', PREFIX .. 'expiring', '-inf', int(time), 'LIMIT', 0, limit)
+  for _, id in ipairs(due) do
+    redis.call('ZREM', PREFIX .. 'expiring', id)
+    local left = redis.call('PTTL', record(id))
+    if left == -2 then
+      remove_from_lists(id, nil, 'finished')
+    elseif left >= 0 then
+      redis.call('ZADD', PREFIX .. 'expiring', int(time + (left + 1) * 1000), id)
+    end
   end
-  local fields = redis.call('HMGET', record(id), 'spec', 'state', 'result')
-  local score = redis.call('ZSCORE', list_of(user), id)
-  if not fields[1] or not score then
-    return false
-  end
-  local ok, spec = pcall(cjson.decode, fields[1])
-  local entry = {user, ''}
-  if ok and type(spec) == 'table' then
-    table.insert(entry, 'source:' .. tostring(spec.source))
-    table.insert(entry, 'format:' .. tostring(spec.format))
-  end
-  local outcome = fields[3] and string.match(fields[3], '"outcome":"(%l+)"')
-  if outcome then
-    table.insert(entry, 'outcome:' .. outcome)
-  end
-  add_to_lists(id, entry, fields[2] or 'failed', tonumber(score))
-  return true
+  return #due
 end

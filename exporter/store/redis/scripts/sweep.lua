@@ -40,6 +40,8 @@ for _, id in ipairs(old) do
   end
 end
 
+forget_expired(time, limit)
+
 -- A worker of a version without partitions may end a partition or the export itself and leave the
 -- other records unchanged. Only this step makes such an export ready or removes its partitions.
 local cut = redis.call('ZRANGEBYSCORE', PREFIX .. 'cut', '-inf', int(time), 'LIMIT', 0, limit)

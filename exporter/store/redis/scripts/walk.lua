@@ -94,12 +94,12 @@ local function walk(user, oldest, from, since, until_, steps, states, words, val
       local is_sound, fields = pcall(redis.call, 'HMGET', record(id), 'state', 'deleted')
       fields = is_sound and {fields[1] or '', fields[2]} or {''}
       if fields[1] == '' and redis.call('EXISTS', record(id)) == 0 then
-        remove_from_lists(id, user)
+        remove_from_lists(id, user, 'finished')
       elseif fields[2] ~= '1' and meets(id, fields[1]) and visit(id, score, fields[1]) then
         return from
       elseif is_sound and #states > 0 and not wanted[fields[1]] and fields[1] ~= '' then
         -- A process of a version without indexes has changed the state.
-        pcall(move_in_lists, id, fields[1])
+        pcall(move_in_lists, id, fields[1], fields[1])
       end
     end
     if #found == 0 then
