@@ -52,9 +52,9 @@ class State(StrEnum):
     FINISHED = "finished"
     """The file is published, and it is proven that no row is missing at its end. Terminal."""
     FAILED = "failed"
-    """The export ended without a file; `Export.error` has the reason. Terminal."""
+    """The export ended without a file; `error` has the reason. Terminal."""
     CANCELED = "canceled"
-    """Canceled by its owner; nothing is kept in the bucket. Terminal."""
+    """Canceled by its owner or an operator; nothing is kept in the bucket. Terminal."""
 
 
 PRIORITIES = range(10)
@@ -81,7 +81,7 @@ class Phase(StrEnum):
     READING = "reading"
     """A worker holds the lease and reads pages, or the export's partitions are being read."""
     WAITING = "waiting"
-    """Paused until `Export.retry_at`; the export occupies no worker.
+    """Paused until `retry_at`; the export occupies no worker.
 
     The reason of the pause: the upstream or S3 did not answer, or asked for a pause.
     """

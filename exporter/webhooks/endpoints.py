@@ -26,7 +26,7 @@ class DisableReason(StrEnum):
     GONE = "gone"
     """The receiver answered 410 Gone."""
     FAILING = "failing"
-    """No delivery succeeded during `outbox.DISABLE_AFTER` (5 days)."""
+    """No delivery succeeded for five days."""
 
 
 class Secret(msgspec.Struct, frozen=True):

@@ -7,12 +7,17 @@ A field of an answer is required, unless it may be absent.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 import msgspec
-from msgspec import inspect
+from msgspec import inspect as types
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
@@ -25,8 +30,11 @@ def of_answers(shapes: Iterable[type[msgspec.Struct]]) -> Schemas:
     """Returns the schemas of the structs and of all structs in them, by name."""
     wanted = sorted(shapes, key=lambda shape: shape.__name__)
     _, found = msgspec.json.schema_components(wanted, ref_template=REFERENCE.format("{name}"))
-    for one in _structs(inspect.multi_type_info(wanted), set()):
+    for one in _classes(types.multi_type_info(wanted), set()):
         schema = found[one.__name__]
+        _document(one, schema)
+        if issubclass(one, Enum):
+            continue
         if not one.__struct_config__.omit_defaults:
             optional = {field.encode_name for field in msgspec.structs.fields(one) if _unset(field)}
             schema["required"] = [name for name in schema["properties"] if name not in optional]
@@ -79,9 +87,9 @@ def _complete(node: Any) -> None:
             _complete(inner)
 
 
-def _structs(node: object, seen: set[type[msgspec.Struct]]) -> Iterator[type[msgspec.Struct]]:
-    """Yields the structs in a description of types."""
-    if isinstance(node, inspect.StructType):
+def _classes(node: object, seen: set[type[object]]) -> Iterator[type[msgspec.Struct] | type[Enum]]:
+    """Yields the structs and the enumerations in a description of types."""
+    if isinstance(node, types.StructType | types.EnumType):
         if node.cls in seen:
             return
         seen.add(node.cls)
@@ -90,7 +98,41 @@ def _structs(node: object, seen: set[type[msgspec.Struct]]) -> Iterator[type[msg
         node = [getattr(node, name) for name in node.__struct_fields__]
     if isinstance(node, list | tuple):
         for inner in node:
-            yield from _structs(inner, seen)
+            yield from _classes(inner, seen)
+
+
+def _document(described: type[object], schema: dict[str, Any]) -> None:
+    """Adds the docstrings of the members of a class to its schema."""
+    schema["description"] = _for_json(schema["description"])
+    for one in reversed(described.__mro__):
+        for name, text in _docstrings(one).items():
+            if issubclass(described, Enum):
+                schema["description"] += f"\n\n`{described[name].value}`: {text}"
+            elif name in schema.get("properties", {}):
+                field = schema["properties"][name]
+                schema["properties"][name] = {"description": text, **field}
+
+
+def _docstrings(described: type[object]) -> Mapping[str, str]:
+    """Returns the first paragraph of the docstring after each member of our own classes."""
+    if not described.__module__.startswith("exporter."):
+        return {}
+    (definition,) = ast.parse(inspect.getsource(described)).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for member, text in pairwise(definition.body):
+        match member, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)) | ast.Assign(targets=[ast.Name(id=name)]),
+                ast.Expr(value=ast.Constant(value=str(docstring))),
+            ):
+                paragraph = inspect.cleandoc(docstring).partition("\n\n")[0]
+                found[name] = _for_json(" ".join(paragraph.split()))
+    return found
+
+
+def _for_json(text: str) -> str:
+    return re.sub(r"\bNone\b", "null", text)
 
 
 def _unset(field: msgspec.structs.FieldInfo) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import msgspec
 import redis
@@ -27,13 +27,16 @@ _SPEEDS = ("fast", "slow")
 _FIELDS = ("user", "spec", "state", "phase", "progress", "error")
 
 
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
 class Level(msgspec.Struct, frozen=True):
     """The ready exports of one priority level; a partition counts as an export."""
 
     level: int
     ready: int
-    oldest_at: datetime | None
-    """Since when the oldest is ready; that of the first MAX_USERS users."""
+    oldest_at: Moment | None
+    """Since when the oldest is ready, among the users who are served next."""
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -42,7 +45,7 @@ class Wait(msgspec.Struct, frozen=True):
     source: str
     reason: str
     exports: int
-    next_at: datetime
+    next_at: Moment
     """When the first of them continues."""
 
 
@@ -54,7 +57,7 @@ class Unfinished(msgspec.Struct, frozen=True):
     source: str
     state: str
     phase: str
-    created_at: datetime
+    created_at: Moment
     progress: float
     error: str | None
     """The reason of the wait."""
@@ -66,9 +69,9 @@ class Webhooks(msgspec.Struct, frozen=True):
     events: int
     """Events that are not yet copied for their endpoints."""
     due: int
-    """Deliveries whose attempt is due; of MAX_ENDPOINTS endpoints at most."""
-    due_since: datetime | None
-    """Since when an endpoint is to be served."""
+    """Deliveries whose attempt is due, at the endpoints that are served next."""
+    due_since: Moment | None
+    """Since when an endpoint is to be served; None if none is."""
     in_flight: int
 
 
@@ -77,11 +80,11 @@ class Memory(msgspec.Struct, frozen=True):
 
     used_bytes: int | None
     max_bytes: int | None
-    """None: no limit."""
+    """Size at which Redis refuses writes; None: no limit."""
     append_only: bool | None
     last_write_ok: bool | None
     """Whether the latest writes of the append-only file and of the snapshot succeeded."""
-    saved_at: datetime | None
+    saved_at: Moment | None
     """Time of the latest snapshot."""
     version: str | None
 
@@ -96,9 +99,9 @@ class Overview(msgspec.Struct, frozen=True):
     running: int
     waiting: int
     waits: Sequence[Wait]
-    """The waits of the first MAX_WAITING waiting exports, the most frequent first."""
+    """The waits of the exports that continue first, the most frequent wait first."""
     oldest: Sequence[Unfinished]
-    """The OLDEST unfinished exports, the oldest first.
+    """The ten oldest unfinished exports, the oldest first.
 
     They are found among the first MAX_WAITING of the running, the waiting and, of each user, the
     ready exports, so they are exact unless more than that many wait or run.

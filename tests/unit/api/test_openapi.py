@@ -24,16 +24,21 @@ from exporter.api.surfaces import registry
 from exporter.clock import FakeClock
 from exporter.config import Config, Surfaces
 from exporter.core import events, limits
+from exporter.core.exports import EndReason, Outcome, Phase, State
 from exporter.service.exports import ExportService
 from exporter.settings import Settings
 from exporter.sources.hirebase import HirebaseConfig
 from exporter.storage.memory import MemoryStorage
 from exporter.store.memory.store import MemoryStore
 from exporter.store.redis.api_keys import KeyRing
+from exporter.webhooks.deliveries import DeliveryState
+from exporter.webhooks.endpoints import DisableReason
 from tests import orders_surface
 
 SURFACES = (*registry.SURFACES, orders_surface.SURFACE)
 """All surfaces, and a new one."""
+NAME_OF_CODE = re.compile(r"\bNone\b|\b[A-Z]{2,}_[A-Z]+|`(?!(export|webhook)\.)[A-Za-z]+\.[a-z_]+`")
+"""What means something to readers of the code only."""
 
 
 def document() -> dict[str, Any]:
@@ -457,3 +462,21 @@ def test_the_guide_lists_the_codes_of_all_errors_of_the_native_contract() -> Non
     listed = set(re.findall("`([a-z_]+)`", table))
     known = (raised | assigned | reached | {error_shapes.INVALID}) - others
     assert listed == known, "exporter/api/openapi/guide.md lists the codes under Errors"
+
+
+def test_values_and_fields_are_described_as_in_the_code_but_without_its_names() -> None:
+    # When
+    found = document()["components"]["schemas"]
+
+    # Then
+    for kind in (State, Phase, Outcome, EndReason, DeliveryState, DisableReason):
+        text = found[kind.__name__]["description"]
+        assert all(f"\n\n`{value}`: " in text for value in kind), kind
+    for name in ("Completeness", "System"):
+        fields = found[name]["properties"].values()
+        missing = [one for one in fields if "description" not in one and "$ref" not in one]
+        assert len(missing) <= 2 * (name == "System"), "running and waiting"
+    for name, schema in found.items():
+        for field, one in schema.get("properties", {}).items():
+            assert not NAME_OF_CODE.search(one.get("description", "")), (name, field)
+        assert not NAME_OF_CODE.search(schema.get("description", "")), name

@@ -26,6 +26,7 @@ class Export(msgspec.Struct):
     state: State
     phase: Annotated[Phase, msgspec.Meta(description="Current activity of the export.")]
     progress: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    """Share of the work that is done, 0 to 1; 0 while the number of records is unknown."""
     record_count: Annotated[int, msgspec.Meta(description="Records durably written so far.")]
     source: str
     query: Annotated[
@@ -38,14 +39,18 @@ class Export(msgspec.Struct):
     format: str
     compression: str
     columns: list[str]
+    """The requested columns; empty: those of the source."""
     limit: int | None
+    """The requested maximum of records; None: all."""
     priority: int
+    """0 to 9; a higher number is more urgent."""
     csv_safe: bool
     bom: bool
     surface: Annotated[
         str, msgspec.Meta(description="The contract on which the export was created.")
     ]
     user_id: str
+    """The owner."""
     created_by: Annotated[
         str | None, msgspec.Meta(description="Id of the API key that created the export.")
     ]
@@ -54,9 +59,12 @@ class Export(msgspec.Struct):
     ]
     created_at: Rfc3339
     updated_at: Rfc3339
+    """When the record last changed."""
     started_at: Rfc3339 | None
     completed_at: Rfc3339 | None
+    """When it finished, failed or was canceled."""
     worker_id: str | None
+    """The worker that processes it now."""
     attempts: Annotated[
         int, msgspec.Meta(description="Consecutive workers that were lost without any progress.")
     ]
@@ -88,6 +96,7 @@ class Export(msgspec.Struct):
         str | None, msgspec.Meta(description="Reason of the wait while `phase` is `waiting`.")
     ]
     cancel_requested: bool
+    """The running export was asked to stop, and ends as canceled before its next page."""
     error: Annotated[
         str | None, msgspec.Meta(description="Reason of the failure; null unless failed.")
     ]
@@ -108,6 +117,7 @@ class ExportPage(msgspec.Struct):
 
     exports: list[Export]
     next_cursor: str | None
+    """The `cursor` of the next page; None on the last page."""
     counts: Annotated[
         dict[State, int],
         msgspec.Meta(
