@@ -50,10 +50,12 @@ def print_link(addresses: Addresses) -> None:
     Not in a log, which would keep the link.
     """
     from exporter import settings
+    from exporter.store.redis.keys import KeyNames
     from exporter.store.redis.store import RedisStore
 
-    if sys.stderr.isatty() and settings.load().console:
-        store = RedisStore.connect(addresses.redis_url)
+    found = settings.load()
+    if sys.stderr.isatty() and found.console:
+        store = RedisStore.connect(addresses.redis_url, KeyNames(found.redis_prefix))
         try:
             text = _link(store, addresses.url, addresses.api_key)
         except ExporterError as error:  # no reason to end the stack
