@@ -199,7 +199,7 @@ class Bench:
         return run_slice(
             claim,
             source=self.source if self.listed_ids is None else IdList(self.source, self._ids),
-            encoder=registry.make(self.spec.format, self.spec.dialect, self.spec.columns),
+            encoder=registry.make(self.spec.format, self.spec.dialect, self.spec.column_names),
             storage=self.storage,
             store=self.store,
             clock=self.clock,

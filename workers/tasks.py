@@ -198,7 +198,7 @@ def _run_claimed(own: ExportService, claim: Claim, claimed_at: float) -> Ending:
         )
     try:
         source = own.reader(claim.export)
-        encoder = formats.make(spec.format, spec.dialect, spec.columns)
+        encoder = formats.make(spec.format, spec.dialect, spec.column_names)
     except ConfigurationError as error:
         return _wait_for_other_worker(own, claim, error)
     return run_slice(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from exporter.contracts.described import Filter
 
 # fmt: off
@@ -17,6 +19,13 @@ COLUMNS = (
 The table has further columns, which are never exported: the owner, `ai_parsed_data`,
 `last_synced_at` and `deleted_at`.
 """
+TYPES: Mapping[str, str] = {
+    **dict.fromkeys((one for one in COLUMNS if one.endswith("_at")), "moment"),
+    **dict.fromkeys(("salary_range_min", "salary_range_max", "ai_match_score"), "float"),
+    "is_remote": "flag",
+    "tags": "json",
+}
+"""Types of the columns that are not text."""
 STATUSES = ("saved", "applied", "interview", "offer", "rejected")
 """Valid values of `status`."""
 SOURCES = ("brightermonday", "fuzu", "linkedin", "manual")

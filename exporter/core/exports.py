@@ -34,6 +34,7 @@ from typing import Any
 import msgspec
 
 from exporter.core.checkpoints import Checkpoint, RowCounts, Volume
+from exporter.core.columns import Chosen, name_of
 
 
 class State(StrEnum):
@@ -217,8 +218,10 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     format: str
     """Name of the format; see `formats.registry.FORMATS`."""
     dialect: Dialect
-    columns: tuple[str, ...] = ()
+    columns: tuple[Chosen, ...] = ()
     """CSV: the columns in order. JSON: the fields kept in each row, or all fields if empty."""
+    types: dict[str, str] = {}
+    """Types of the columns that are not text, by name, as the source declared them at creation."""
     limit: int | None = None
     """Maximum number of rows; None: all rows."""
     offset: int = 0
@@ -259,6 +262,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the export whose request is repeated; None: it is no repetition."""
     schedule_id: str | None = None
     """Id of the schedule that created the export; None: none did."""
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the columns in the file."""
+        return tuple(map(name_of, self.columns))
 
 
 class Partition(msgspec.Struct, frozen=True):

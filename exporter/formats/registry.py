@@ -62,9 +62,12 @@ def find(name: str, columns: Sequence[str]) -> type[Format]:
     return found
 
 
-def extension(name: str, compression: str) -> str:
-    """Returns the file name extension, such as `csv.gz`, of a format and a compression."""
-    return FORMATS[name].extension + COMPRESSIONS[compression].suffix
+def extension(name: str, compression: str, instead: str | None = None) -> str:
+    """Returns the file name extension, such as `csv.gz`, of a format and a compression.
+
+    `instead` is another extension than that of the format.
+    """
+    return (instead or FORMATS[name].extension) + COMPRESSIONS[compression].suffix
 
 
 def media_type(name: str, compression: str) -> str:

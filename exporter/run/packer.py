@@ -12,6 +12,7 @@ from exporter.core.checkpoints import Checkpoint, Packed, Row, RowCounts, Volume
 from exporter.core.exports import Spec
 from exporter.formats.base import Format
 from exporter.formats.compression import Compression, State, Stream
+from exporter.formats.projection import projection
 from exporter.formats.registry import COMPRESSIONS
 
 
@@ -49,6 +50,7 @@ class FileEncoder:
             # Checkpoints of version 0.1.0 have no volumes; they may be resumed during a deploy.
             packed = Packed(is_open=True, rows=at.rows)
         self._encoder = encoder
+        self._project = projection(spec.columns)
         self._rows_per_file = spec.rows_per_file
         self._is_open = packed.is_open
         self._state = encoder.state_type.load(packed)
@@ -78,6 +80,8 @@ class FileEncoder:
 
     def add(self, rows: Sequence[Row], row_counts: RowCounts) -> None:
         """Appends the rows to the file. Raises SourceUntrue if a row is not a JSON object."""
+        if self._project is not None:
+            rows = self._project(rows, row_counts)
         while rows:
             if not self._is_open:
                 self._begin()

@@ -112,7 +112,7 @@ def join(spec: Spec, pieces: Sequence[Export]) -> Checkpoint:
         if ends and (again := len(_common(ends[-1].seen, one.checkpoint.head))):
             raise SourceMoved(f"partition {one.id} begins with {again} rows of the one before")
         ends.append(one.checkpoint)
-    row_counts = RowCounts(absent_columns=list(spec.columns))
+    row_counts = RowCounts(absent_columns=list(spec.column_names))
     for end in ends:
         row_counts.include(end.row_counts)
     rows = sum(end.rows for end in ends)

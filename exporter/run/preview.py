@@ -12,6 +12,7 @@ from exporter.core.checkpoints import Row, RowCounts
 from exporter.core.exports import Spec
 from exporter.errors import ObjectExists, StorageError
 from exporter.formats import registry
+from exporter.formats.projection import projection
 from exporter.storage import keys
 from exporter.storage.base import FileHeaders, Storage
 
@@ -39,7 +40,8 @@ class Preview:
         self._is_wanted = is_wanted
         self._storage = storage
         self._spec = spec
-        self._encoder = registry.make(spec.format, spec.dialect, spec.columns)
+        self._project = projection(spec.columns)
+        self._encoder = registry.make(spec.format, spec.dialect, spec.column_names)
         self._state = self._encoder.state_type()
         self._file = Buffer()
 
@@ -52,6 +54,8 @@ class Preview:
                 self._encoder.open(self._state, self._file)
             size = min(ROWS_AT_ONCE, MAX_ROWS - self._state.rows)
             some, rows = rows[:size], rows[size:]
+            if self._project is not None:
+                some = self._project(some, RowCounts())
             self._encoder.encode(some, RowCounts(), self._state, self._file)
             self._state.rows += len(some)
 

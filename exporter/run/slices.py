@@ -518,7 +518,7 @@ class Slice:
 
     def _first_checkpoint(self) -> Checkpoint:
         # The default columns of a source are those of its documentation: rows may lack some.
-        given = self.spec.columns
+        given = self.spec.column_names
         counts = RowCounts(absent_columns=list(given) if given != self.source.columns else None)
         # By the limit of the whole export, so that the pages of all partitions have one size.
         start = self.source.start(self.export.spec.limit, self.spec.offset)

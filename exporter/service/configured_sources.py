@@ -61,12 +61,17 @@ class ConfiguredSources:
 
     def columns(self, name: str) -> Sequence[str]:
         """Returns the columns of a CSV file for which the caller chose no columns."""
-        return self._config.sources[name].columns or self.get(name).columns
+        return self._config.sources[name].names or self.get(name).columns
 
     def declared(self, name: str) -> Sequence[str]:
         """Returns all columns that a caller may choose: the configured and the vendor's fields."""
         vendor = self._config.sources[name].documented_columns
         return tuple(dict.fromkeys((*self.get(name).columns, *vendor)))
+
+    def types(self, name: str) -> Mapping[str, str]:
+        """Returns the declared types of the fields; a field that is missing has no known type."""
+        config = self._config.sources[name]
+        return {**config.documented_types, **config.types}
 
     def feature(self, name: str, search: Mapping[str, Any], *, by_ids: bool = False) -> str:
         """Returns the feature of a plan that an export needs, by its source and kind of search."""

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from exporter.core import canonical, limits
+from exporter.core.columns import name_of, types_of
 from exporter.core.exports import PRIORITIES, Dialect, Export, Spec
 from exporter.core.plans import Plan
 from exporter.errors import FieldProblem, QueryError, problem, within
@@ -43,7 +44,7 @@ class NewExport(msgspec.Struct, frozen=True, kw_only=True):
     format: str = "json"
     formats: Collection[str] = FORMATS.keys()
     """The formats that the surface allows."""
-    columns: Sequence[str] | None = None
+    columns: columns.Asked | None = None
     dialect: Dialect = Dialect()
     compression: str = "none"
     rows_per_file: int | None = None
@@ -58,6 +59,8 @@ class NewExport(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""
     """Name that the caller gives the export; empty: none."""
     metadata: Mapping[str, str] = {}
+    extension: str | None = None
+    """Extension of the file name, before that of the compression; None: that of the format."""
     wrong: Sequence[FieldProblem] = ()
     """Problems that the surface found; the draft is refused with them and all others."""
 
@@ -72,11 +75,14 @@ def draft(new: NewExport, plan: Plan, sources: ConfiguredSources, now: datetime)
     plan.check(sources.feature(new.source, new.search, by_ids=by_ids))
     checked = check(new, sources, now)
     plan.check_priority(new.priority)
-    chosen = tuple(new.columns or ())
+    chosen = columns.choose(new.columns, new.source, sources)
     if FORMATS[new.format].needs_columns and not chosen:
         chosen = tuple(sources.columns(new.source))
-    registry.find(new.format, chosen)  # or ConfigurationError, for want of columns
+    registry.find(
+        new.format, tuple(map(name_of, chosen))
+    )  # or ConfigurationError, for want of columns
     file_name = new.file_name or file_names.default(new.file_stem or new.source, now, new.id)
+    extension = registry.extension(new.format, new.compression, new.extension)
     return Spec(
         id=new.id,
         user_id=new.user_id,
@@ -88,6 +94,7 @@ def draft(new: NewExport, plan: Plan, sources: ConfiguredSources, now: datetime)
         format=new.format,
         dialect=new.dialect,
         columns=chosen,
+        types=types_of(chosen, sources.types(new.source)),
         limit=checked.limit if new.limit is None else new.limit,
         offset=checked.offset,
         ids=None if new.ids is None else len(new.ids),
@@ -95,7 +102,7 @@ def draft(new: NewExport, plan: Plan, sources: ConfiguredSources, now: datetime)
         rows_per_file=new.rows_per_file,
         keep_seconds=None if new.keep is None else new.keep.total_seconds(),
         priority=new.priority,
-        file_name=file_names.extended(file_name, registry.extension(new.format, new.compression)),
+        file_name=file_names.extended(file_name, extension),
         account=plan.key_id,
         concurrency=plan.concurrency,
         name=new.name,
@@ -174,7 +181,7 @@ def field_problems(new: NewExport, sources: ConfiguredSources) -> Iterator[Field
     for text in file_names.problems(new.file_name):
         yield problem(("file_name",), text)
     yield from _label_problems(new)
-    yield from columns.unknown_problems(new.columns, new.source, sources)
+    yield from columns.problems(new.columns, new.source, sources)
 
 
 def _label_problems(new: NewExport) -> Iterator[FieldProblem]:

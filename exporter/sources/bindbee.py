@@ -30,6 +30,13 @@ COLUMNS = (
     *("offices", "hiring_managers", "recruiters", "raw_data"),
 )
 """The fields of a job, in the order of the vendor's documentation."""
+TYPES: Mapping[str, str] = {
+    **dict.fromkeys(("modified_at", "remote_created_at", "remote_updated_at"), "moment"),
+    **dict.fromkeys(("custom_fields", "job_posting_urls", "departments", "offices"), "json"),
+    **dict.fromkeys(("hiring_managers", "recruiters", "raw_data"), "json"),
+    "confidential": "flag",
+}
+"""Types of the fields that are not text."""
 PATH = "/api/ats/v1/jobs"
 MAX_PAGE_SIZE = 200
 """Maximum number of jobs on one page, and of ids in one filter.
@@ -127,6 +134,7 @@ class BindbeeConfig(HttpConfig):
     """The jobs of one Bindbee connector."""
 
     documented_columns: ClassVar[tuple[str, ...]] = COLUMNS
+    documented_types: ClassVar[Mapping[str, str]] = TYPES
     filters: ClassVar[tuple[Filter, ...]] = describe(JobSearch)
 
     type: Literal["bindbee"] = "bindbee"
@@ -155,7 +163,7 @@ class BindbeeSource:
     read_ahead = 1
 
     def __init__(self, config: BindbeeConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
-        self.columns = config.columns or COLUMNS
+        self.columns = config.names or COLUMNS
         # The vendor guarantees no order, and a sync during an export rewrites jobs, so a job that
         # was read may come again on a later page.
         self.identity: str | None = "id"

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from exporter.clock import Clock
 from exporter.contracts.described import Filter
+from exporter.core.columns import split_type
 from exporter.core.rates import UNLIMITED, Budget, Rate
 from exporter.environment import urls
 from exporter.environment.values import Duration, parse_rate
@@ -70,7 +71,8 @@ def _header(value: str) -> str:
 
 
 def _distinct(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    if value is not None and (not all(value) or len(set(value)) < len(value)):
+    names = [split_type(one)[0] for one in value or ()]
+    if value is not None and (not all(names) or len(set(names)) < len(names)):
         raise ValueError("every column needs a name that is not empty and not repeated")
     return value
 
@@ -104,6 +106,8 @@ class SourceConfig(BaseModel):
 
     documented_columns: ClassVar[tuple[str, ...]] = ()
     """The fields that the vendor documents, whichever `columns` the settings choose."""
+    documented_types: ClassVar[Mapping[str, str]] = {}
+    """The types of the vendor's fields, by name."""
     filters: ClassVar[tuple[Filter, ...]] = ()
     """The filters of a search, for forms and documentation."""
 
@@ -111,7 +115,10 @@ class SourceConfig(BaseModel):
     page_size: PageSize = 100
     """Maximum number of rows that the upstream returns in one page."""
     columns: Annotated[tuple[str, ...] | None, AfterValidator(_distinct)] = None
-    """Columns of a CSV in order; default: the columns of the contract."""
+    """Columns of a CSV in order, each `name` or `name:type`; default: those of the contract.
+
+    The types are text (default), int, float, decimal(18,2), flag, date, moment and json.
+    """
     rate: RateLimit | None = None
     """Rate limit of all workers together, such as `100/60s`; default: unlimited."""
     tolerated_drift: Annotated[float, Field(ge=0, le=1), BeforeValidator(_not_a_boolean)] = 0.05
@@ -120,6 +127,17 @@ class SourceConfig(BaseModel):
     With a smaller change the export is `partial` and reports the change; with a larger one it
     fails. 0: any change fails the export.
     """
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The names of `columns`; None without any."""
+        return None if self.columns is None else tuple(split_type(one)[0] for one in self.columns)
+
+    @property
+    def types(self) -> dict[str, str]:
+        """The types of those of `columns` that are given with one."""
+        found = {one: split_type(one) for one in self.columns or ()}
+        return {name: kind for one, (name, kind) in found.items() if name != one}
 
     @classmethod
     def type_name(cls) -> str:

@@ -43,6 +43,12 @@ COLUMNS = (
 )
 # fmt: on
 """The fields of a record, as the vendor documents them."""
+TYPES: Mapping[str, str] = {
+    **dict.fromkeys(COLUMNS, "text"),
+    **dict.fromkeys(("id", "company_id", "application_active", "deleted"), "int"),
+    **dict.fromkeys(("job_industry_collection", "job_functions_collection"), "json"),
+}
+"""Types of the fields: its times have no offset, and its flags are 0 and 1."""
 
 SEARCH, DSL, COLLECT = (
     "/v2/job_base/search/filter",
@@ -93,6 +99,7 @@ class CoresignalConfig(HttpConfig):
     """A Coresignal-compatible API of base jobs."""
 
     documented_columns: ClassVar[tuple[str, ...]] = COLUMNS
+    documented_types: ClassVar[Mapping[str, str]] = TYPES
     filters: ClassVar[tuple[Filter, ...]] = FILTERS
 
     type: Literal["coresignal"] = "coresignal"
@@ -120,7 +127,7 @@ class CoresignalSource:
     read_ahead = 1
 
     def __init__(self, config: CoresignalConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
-        self.columns = config.columns or COLUMNS
+        self.columns = config.names or COLUMNS
         self.tolerated_drift = config.tolerated_drift
         self._clock = clock
         self._page_size = min(config.page_size, MAX_IDS)

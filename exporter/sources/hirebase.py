@@ -43,6 +43,18 @@ COLUMNS = (
 
 `_id` is first, where the official client expects it.
 """
+TYPES: Mapping[str, str] = {
+    **dict.fromkeys(COLUMNS, "text"),
+    **dict.fromkeys(
+        ("locations", "salary_range", "yoe_range", "job_categories", "technologies", "skills"),
+        "json",
+    ),
+    **dict.fromkeys(("benefits", "company_data"), "json"),
+    **dict.fromkeys(("expired", "visa_sponsored", "recruiter_agency", "offers_equity"), "flag"),
+    **dict.fromkeys((one for one in COLUMNS if one.endswith("score")), "float"),
+    "date_posted": "date",
+}
+"""Types of the fields."""
 
 SEARCH, EXPIRED, JOB = "/v2/jobs/search", "/v2/jobs/expired-jobs", "/v2/jobs/"
 MAX_INTERACTIVE_SECONDS = 8.0
@@ -67,6 +79,7 @@ class HirebaseConfig(HttpConfig):
     """A Hirebase-compatible API."""
 
     documented_columns: ClassVar[tuple[str, ...]] = COLUMNS
+    documented_types: ClassVar[Mapping[str, str]] = TYPES
     filters: ClassVar[tuple[Filter, ...]] = FILTERS
 
     type: Literal["hirebase"] = "hirebase"
@@ -88,7 +101,7 @@ class HirebaseSource:
     """
 
     def __init__(self, config: HirebaseConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
-        self.columns = config.columns or COLUMNS
+        self.columns = config.names or COLUMNS
         self.identity: str | None = "_id"
         self.tolerated_drift = config.tolerated_drift
         self._lookups = Lookups.for_rate(config.max_in_flight, config.rate)

@@ -34,6 +34,11 @@ COLUMNS = (
     *("created_at", "updated_at"),
 )
 """The fields of a job, in the order of the vendor's documentation."""
+TYPES: Mapping[str, str] = {
+    **dict.fromkeys(("is_epd", "has_equity", "is_publicly_accessible"), "flag"),
+    **dict.fromkeys(("created_at", "updated_at"), "moment"),
+}
+"""Types of fields. Of the others, the vendor documents only the names."""
 PATH = "/api/external/search/jobs"
 MAX_PAGE_SIZE = 200
 """Maximum number of jobs on one page."""
@@ -80,6 +85,7 @@ class QwestlyConfig(HttpConfig):
     """Qwestly's job search."""
 
     documented_columns: ClassVar[tuple[str, ...]] = COLUMNS
+    documented_types: ClassVar[Mapping[str, str]] = TYPES
     filters: ClassVar[tuple[Filter, ...]] = describe(JobSearch)
 
     type: Literal["qwestly"] = "qwestly"
@@ -94,7 +100,7 @@ class QwestlySource:
     """Reads a job search: `[sources.NAME]` with type "qwestly"."""
 
     def __init__(self, config: QwestlyConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
-        self.columns = config.columns or COLUMNS
+        self.columns = config.names or COLUMNS
         self.identity: str | None = "_id"
         self.tolerated_drift = config.tolerated_drift
         self._lookups = Lookups.for_rate(config.max_in_flight, config.rate)

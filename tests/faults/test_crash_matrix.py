@@ -132,7 +132,7 @@ class Bench:
             run_slice(
                 claim,
                 source=self.source,
-                encoder=registry.make(self.spec.format, self.spec.dialect, self.spec.columns),
+                encoder=registry.make(self.spec.format, self.spec.dialect, self.spec.column_names),
                 storage=self.storage,
                 store=self.store,
                 clock=self.clock,

@@ -165,7 +165,7 @@ def made(service: ExportService, clock: FakeClock, surface: str, source: str, st
         run_slice(
             claim,
             source=service.reader(claim.export),
-            encoder=registry.make(spec.format, spec.dialect, spec.columns),
+            encoder=registry.make(spec.format, spec.dialect, spec.column_names),
             storage=service.storage,
             store=service.store,
             clock=clock,

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from exporter.api.events import streams
 from exporter.sources.coresignal import CoresignalConfig
 from exporter.sources.hirebase import HirebaseConfig
 from tests.attack import operations as described
@@ -21,8 +22,9 @@ IDS = dict.fromkeys(
 
 
 @pytest.fixture(autouse=True)
-def collectable(api: Service) -> None:
+def collectable(api: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gives the Coresignal contract a source, of which only the words are asked."""
+    monkeypatch.setattr(streams, "MAX_LIFE_SECONDS", 0.05)
     source = CoresignalConfig(base_url="http://127.0.0.1:9")
     cast("dict[str, Any]", api.engine.config.sources)["coresignal"] = source
 
@@ -173,8 +175,9 @@ def test_a_documented_header_without_effect_is_named_on_every_operation(api: Ser
         )
 
         # Then
-        named = answer.headers.get("X-Ignored-Parameters", "").split(", ")
-        assert set(named) == documented - set(operation.named("header")), operation
+        named = answer.headers.get("X-Ignored-Parameters", "").lower().split(", ")
+        wanted = documented - set(operation.named("header"))
+        assert set(named) == {name.lower() for name in wanted}, operation
 
 
 def test_a_head_is_answered_like_a_get_without_its_body_on_every_path(api: Service) -> None:
@@ -190,10 +193,12 @@ def test_a_head_is_answered_like_a_get_without_its_body_on_every_path(api: Servi
         # Then
         assert head.status_code == get.status_code, path
         assert head.content == b""
-        assert head.headers.keys() == get.headers.keys(), path
-        for name in head.headers.keys() - varying:
+        is_stream = get.headers["content-type"].startswith("text/event-stream")
+        framing = {"content-length", "transfer-encoding"} if is_stream else set()
+        assert head.headers.keys() - framing == get.headers.keys() - framing, path
+        for name in head.headers.keys() - varying - framing:
             assert head.headers[name] == get.headers[name], (path, name)
-        if path not in ("/metrics", "/v2/tasks"):
+        if path not in ("/metrics", "/v2/tasks") and not is_stream:
             assert abs(int(head.headers["content-length"]) - len(get.content)) < 5, path
 
 
@@ -277,7 +282,7 @@ def test_a_get_of_an_operation_is_405_and_not_looked_up_as_an_id(
     assert answer.headers["Allow"] == allowed
 
 
-MISSPELT = ["_id", "job_titel", "salary_range.min"]
+MISSPELT = ["_id", "job_titel", "salary_rnge.min"]
 
 
 @pytest.mark.parametrize("format", ["csv", "json"])
@@ -296,7 +301,7 @@ def test_a_column_that_the_source_does_not_have_is_an_error_with_the_similar_one
     first, second = answer.json()["errors"]
     assert (first["pointer"], second["pointer"]) == ("/columns/1", "/columns/2")
     assert "unknown column 'job_titel': did you mean 'job_title'" in first["detail"]
-    assert "did you mean 'salary_range'?" in second["detail"]
+    assert "did you mean 'salary_range' or" in second["detail"]
     assert "has _id, company_name," in second["detail"]
 
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 
 from exporter.clock import Clock
 from exporter.contracts.described import Filter
-from exporter.contracts.pipeline import FILTERS
+from exporter.contracts.pipeline import FILTERS, TYPES
 from exporter.core.rates import UNLIMITED, Budget
 from exporter.sources.base import Source
 from exporter.sources.config import Name, PageSize, Secret, SourceConfig
@@ -32,6 +32,7 @@ def _database_url(value: str) -> str:
 class SqlConfig(SourceConfig):
     """A table of postings in which each row has an owner; users read only their own rows."""
 
+    documented_types: ClassVar[Mapping[str, str]] = TYPES
     filters: ClassVar[tuple[Filter, ...]] = FILTERS
 
     type: Literal["sql"] = "sql"

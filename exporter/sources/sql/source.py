@@ -64,7 +64,7 @@ class SqlSource:
     read_ahead = 1
 
     def __init__(self, config: SqlConfig, clock: Clock, budget: Budget = UNLIMITED) -> None:
-        self.columns = config.columns or COLUMNS
+        self.columns = config.names or COLUMNS
         # Keyset pagination loses no row to changes, so drift fails an export only if configured.
         strict = "tolerated_drift" in config.model_fields_set
         self.tolerated_drift = config.tolerated_drift if strict else float("inf")

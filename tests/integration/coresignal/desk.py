@@ -41,7 +41,7 @@ def work(api: Service, export_id: str) -> Export:
         run_slice(
             claim,
             source=api.engine.reader(claim.export),
-            encoder=registry.make(spec.format, spec.dialect, spec.columns),
+            encoder=registry.make(spec.format, spec.dialect, spec.column_names),
             storage=api.storage,
             store=api.engine.store,
             clock=api.clock,

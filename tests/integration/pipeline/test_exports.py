@@ -25,7 +25,7 @@ def work(api: Service) -> Ending:
     return run_slice(
         claim,
         source=engine.reader(claim.export),
-        encoder=formats.make(spec.format, spec.dialect, spec.columns),
+        encoder=formats.make(spec.format, spec.dialect, spec.column_names),
         storage=engine.storage,
         store=engine.store,
         clock=engine.clock,

@@ -57,7 +57,7 @@ async def export_events(request: Request, export_id: str, ticket: Ticket = None)
     if export.terminal and known == views.revision(export):
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
     if edge.is_head(request):
-        return Response(headers=HEADERS)
+        return _head()
     render = _Renderer(service_of(request), caller, known=known)
     return EventStream(caller, feeds_of(request).export(request, export_id), render)
 
@@ -85,7 +85,7 @@ async def user_events(  # noqa: PLR0913 - one for each query parameter
         request, state, source, format, outcome, created_from, created_to, name
     )
     if edge.is_head(request):
-        return Response(headers=HEADERS)
+        return _head()
     return stream_user(request, caller, filters, user)
 
 
@@ -111,6 +111,12 @@ def stream_user(
         render,
         missed=None if since is None else missed,
     )
+
+
+def _head() -> Response:
+    answer = Response(headers=HEADERS)
+    del answer.headers["Content-Length"]
+    return answer
 
 
 class _Renderer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Request
 from pydantic import ConfigDict, Field
@@ -52,6 +52,20 @@ LIMIT: Any = Field(
 """Fields of the requests to create and to estimate an export."""
 
 
+Columns = (
+    Annotated[list[Annotated[str, Field(max_length=400)] | dict[str, str]], Field(fail_fast=True)]
+    | None
+)
+COLUMNS: Any = Field(
+    None,
+    description="Columns of a CSV file in their order, or the fields kept of each JSON row: a"
+    " field; a part of one, `salary_range.min` or `locations[0].city`; either with a new name,"
+    ' `salary_range.min as salary_min` or `{"salary_range.min": "salary_min"}`; `*` stands'
+    " for the columns without a choice. null: those of the source.",
+    json_schema_extra=bounds.COLUMNS,
+)
+
+
 class ExportRequest(webhook_fields.WebhookFields):
     """The source, the query and the file format of a new export. Unknown fields are rejected."""
 
@@ -61,7 +75,7 @@ class ExportRequest(webhook_fields.WebhookFields):
     source: str = SOURCE
     query: dict[str, Any] = QUERY
     format: str = Field(max_length=100, json_schema_extra=bounds.one_of(registry.FORMATS))
-    columns: creating.Columns = creating.COLUMNS
+    columns: Columns = COLUMNS
     limit: int | None = LIMIT
     compression: str = Field(
         "none", max_length=100, json_schema_extra=bounds.one_of(registry.COMPRESSIONS)
@@ -125,6 +139,7 @@ async def create(request: Request, body: TheBody) -> Response:
         limit=asked.limit,
         name=asked.name,
         metadata=asked.metadata,
+        extension=_extension(asked.format, asked.file_name),
     )
     try:
         export = await creating.create(request, caller, body, asked, new)
@@ -138,6 +153,12 @@ async def create(request: Request, body: TheBody) -> Response:
     status = 200 if seconds and export.terminal else 202
     given = {**headers, **applied}
     return _reply(service_of(request), export, status, given, with_link=caller.may_read)
+
+
+def _extension(format: str, file_name: str | None) -> str | None:  # noqa: A002
+    """Returns `jsonl` for JSON Lines on this contract, unless the caller named it `.json`."""
+    given = (file_name or "").lower().split(".")[1:]
+    return "jsonl" if format == "json" and "json" not in given else None
 
 
 def _find_problems(

@@ -77,6 +77,10 @@ class SourceDetails(Source):
     columns: Annotated[
         list[str], msgspec.Meta(description="All columns that an export may choose.")
     ]
+    column_types: Annotated[
+        dict[str, str],
+        msgspec.Meta(description="Types of the columns, as far as they are known."),
+    ]
     default_columns: Annotated[
         list[str], msgspec.Meta(description="The columns of a CSV without chosen columns.")
     ]
@@ -139,6 +143,7 @@ def details(request: Request, service: ExportService, name: str, plan: Plan) -> 
             for one in config.filters
         ],
         columns=list(sources.declared(name)),
+        column_types=dict(sources.types(name)),
         default_columns=list(sources.columns(name)),
     )
 
@@ -243,6 +248,7 @@ OPERATIONS = (
                     **_EXAMPLE,
                     "filters": [_FILTER_EXAMPLE],
                     "columns": ["_id", "job_title"],
+                    "column_types": {"expired": "flag"},
                     "default_columns": ["_id", "job_title"],
                 },
             )

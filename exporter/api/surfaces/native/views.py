@@ -164,7 +164,7 @@ def view(service: ExportService, export: exports.Export, *, with_link: bool) -> 
         query=spec.query,
         format=spec.format,
         compression=spec.compression,
-        columns=list(spec.columns),
+        columns=list(spec.column_names),
         limit=spec.limit,
         priority=spec.priority,
         csv_safe=spec.dialect.guard,
