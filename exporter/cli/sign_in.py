@@ -53,8 +53,7 @@ def print_link(addresses: Addresses) -> None:
     from exporter.store.redis.keys import KeyNames
     from exporter.store.redis.store import RedisStore
 
-    found = settings.load()
-    if sys.stderr.isatty() and found.console:
+    if sys.stderr.isatty() and (found := settings.load()).console:
         store = RedisStore.connect(addresses.redis_url, KeyNames(found.redis_prefix))
         try:
             text = _link(store, addresses.url, addresses.api_key)
