@@ -46,24 +46,34 @@ class JobFilters(Strict):
     Raises pydantic.ValidationError. An unknown filter has the error type `extra_forbidden`.
     """
 
-    created_at_gte: Moment = None
-    created_at_lte: Moment = None
-    last_updated_gte: Moment = None
-    last_updated_lte: Moment = None
-    title: Text = None
-    keyword_description: Text = None
-    employment_type: Text = None
-    location: Text = None
-    company_id: Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)] | None = None
-    company_name: Text = None
-    company_domain: Text = None
-    company_exact_website: Text = None
-    company_professional_network_url: Text = None
+    created_at_gte: Moment = Field(None, description="The record was made at this time or later.")
+    created_at_lte: Moment = Field(None, description="The record was made at this time or earlier.")
+    last_updated_gte: Moment = Field(
+        None, description="The record changed last at this time or later."
+    )
+    last_updated_lte: Moment = Field(
+        None, description="The record changed last at this time or earlier."
+    )
+    title: Text = Field(None, description="Words of the title.")
+    keyword_description: Text = Field(None, description="Words of the description.")
+    employment_type: Text = Field(None, description="Such as Full-time.")
+    location: Text = Field(None, description="Words of the place.")
+    company_id: Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)] | None = Field(
+        None, description="Id of the company in the source."
+    )
+    company_name: Text = Field(None, description="Words of the company's name.")
+    company_domain: Text = Field(
+        None, description="Domain of the company's website, such as acme.com."
+    )
+    company_exact_website: Text = Field(None, description="URL of the company's website, whole.")
+    company_professional_network_url: Text = Field(
+        None, description="URL of the company's profile."
+    )
     company_linkedin_url: Text = Field(None, exclude=True)
-    deleted: Flag = None
-    application_active: Flag = None
-    country: Text = None
-    industry: Text = None
+    deleted: Flag = Field(None, description="Whether the posting was removed.")
+    application_active: Flag = Field(None, description="Whether applications are still accepted.")
+    country: Text = Field(None, description="Name of the country.")
+    industry: Text = Field(None, description="Words of the industry.")
 
     @model_validator(mode="after")
     def _one_address(self) -> Self:

@@ -169,20 +169,22 @@ class JobSearch(Strict):
         " an entry in double quotes is exact.",
     )
     keywords: Texts = Field(None, description='Any entry matches; "-word" excludes.')
-    company_keywords: Texts = None
-    company_name: Texts = None
-    company_names: Texts = None
-    company_slug: Texts = None
-    company_slugs: Texts = None
+    company_keywords: Texts = Field(
+        None, description="Words of the description and services of the company."
+    )
+    company_name: Texts = Field(None, description="Whole name of the company, in any case.")
+    company_names: Texts = Field(None, description="Whole name of the company, in any case.")
+    company_slug: Texts = Field(None, description="Slug of the company.")
+    company_slugs: Texts = Field(None, description="Slug of the company.")
     company_types: Texts = Field(None, description="Company sizes, such as 11-50.")
     locations: Annotated[list[Location], Field(max_length=MAX_ENTRIES, fail_fast=True)] | None = (
-        None
+        Field(None, description="Places, any of which matches.")
     )
     geo_locations: Annotated[
         Annotated[list[Location], Field(max_length=MAX_ENTRIES, fail_fast=True)] | None,
         Shown("places"),
-    ] = None
-    geofilter_params: GeoFilter | None = None
+    ] = Field(None, description="Places, any of which matches.")
+    geofilter_params: GeoFilter | None = Field(None, description="Distance from the places.")
     location_group: Text = Field(None, description="Such as Bay_Area.")
     location_types: Annotated[Texts, _labelled("location_types")] = Field(
         None, description="Remote, Hybrid, In-Person (or On-site)."
@@ -192,44 +194,56 @@ class JobSearch(Strict):
     )
     experience_levels: Texts = None
     yoe: Range | None = Field(None, description="Years of experience.")
-    include_yoe: Flag = None
-    salary: Salary | None = None
-    include_no_salary: Flag = None
-    currency: Text = None
+    include_yoe: Flag = Field(
+        None, description="true: also postings that state no years of experience."
+    )
+    salary: Salary | None = Field(None, description="Salaries that overlap the posting's range.")
+    include_no_salary: Flag = Field(None, description="true: also postings that state no salary.")
+    currency: Text = Field(None, description="Currency of the salary, such as USD.")
     job_type: Texts = None
     job_types: Annotated[Texts, _labelled("job_types")] = Field(
         None, description="Full-time, Part-time, Contract, Internship."
     )
-    job_category: Texts = None
-    industry: Texts = None
-    sub_industry: Texts = None
-    job_board: Texts = None
-    job_slug: Text = None
+    job_category: Texts = Field(None, description="Such as Engineering.")
+    industry: Texts = Field(None, description="Industry of the company.")
+    sub_industry: Texts = Field(None, description="Part of the industry.")
+    job_board: Texts = Field(None, description="Board on which the posting was found.")
+    job_slug: Text = Field(None, description="Slug of the posting.")
     date_posted: Day = Field(
         None,
         description="Posted on or after this day, YYYY-MM-DD.",
         json_schema_extra={"format": "date"},
     )
-    days_ago: Annotated[int, Field(strict=True, ge=0, le=36_500)] | None = None
+    days_ago: Annotated[int, Field(strict=True, ge=0, le=36_500)] | None = Field(
+        None, description="Posted within so many days before the request."
+    )
     month: Month = Field(
         None,
         description="Posted in this month, YYYY-MM.",
         json_schema_extra={"pattern": "^[12][0-9]{3}-(0[1-9]|1[0-2])$"},
     )
-    visa: Flag = None
-    include_expired: Flag = None
-    hide_seen_jobs: Flag = None
+    visa: Flag = Field(None, description="true: only postings that sponsor a visa.")
+    include_expired: Flag = Field(None, description="true: also expired postings.")
+    hide_seen_jobs: Flag = Field(None, description="true: without postings that the user has seen.")
     user_id: Text = None
-    hide_recruiting_agencies: Flag = None
-    filter_incomplete_jobs: Flag = None
+    hide_recruiting_agencies: Flag = Field(
+        None, description="true: without postings of recruiting agencies."
+    )
+    filter_incomplete_jobs: Flag = Field(
+        None, description="true: without postings that lack a title, a company or a description."
+    )
     return_raw_description: Flag = None
-    sort_by: Literal["relevance", "date_posted", "salary", "company", "yoe"] | None = None
-    sort_order: Literal["asc", "desc"] | None = None
+    sort_by: Literal["relevance", "date_posted", "salary", "company", "yoe"] | None = Field(
+        None, description="What the postings are sorted by."
+    )
+    sort_order: Literal["asc", "desc"] | None = Field(None, description="Ascending or descending.")
     page: Annotated[int, Field(strict=True, ge=1)] | None = Field(
-        None, json_schema_extra={"minimum": 1}
+        None, description="Page of a search.", json_schema_extra={"minimum": 1}
     )
     limit: Annotated[int, Field(strict=True, ge=1)] | None = Field(
-        None, json_schema_extra={"minimum": 1}
+        None,
+        description="Postings on a page of a search, or in an export.",
+        json_schema_extra={"minimum": 1},
     )
 
     @model_validator(mode="after")
