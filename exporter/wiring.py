@@ -96,11 +96,11 @@ def deliveries(settings: Settings, client: redis.Redis) -> Deliveries:
     )
 
 
-def outbox(settings: Settings, store: RedisStore) -> Outbox:
+def outbox(settings: Settings, client: redis.Redis) -> Outbox:
     """Returns the outbox of events that are not yet delivered."""
     return Outbox(
-        store.client,
-        store.names,
+        client,
+        KeyNames(settings.redis_prefix),
         keep=settings.record_retention,
         url_endpoint_ttl=settings.webhook_url_retention,
         user_limit=settings.webhook_user_concurrency,
@@ -123,7 +123,7 @@ def deliverer() -> Deliverer:
         return found[0] if found else None
 
     return Deliverer(
-        outbox=outbox(settings, own_store),
+        outbox=outbox(settings, own_store.client),
         endpoints=endpoints(settings, own_store.client),
         store=own_store,
         sender=Sender(guard(settings), own.clock, timeout=settings.webhook_timeout.total_seconds()),

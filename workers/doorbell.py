@@ -195,7 +195,7 @@ def _start(sender: Any, **_: object) -> None:
         _threads.extend([relay, sweeper, watchdog])
         presence.show()
     if WEBHOOK_QUEUE in queues:
-        outbox = wiring.outbox(found, store)
+        outbox = wiring.outbox(found, store.client)
         webhook_relay = WebhookRelay(outbox, app, Presence(store, keys.SENDERS))
         watchdog = Watchdog(outbox, slots, [webhook_relay], can_reach_broker=can_reach_broker)
         _threads.extend([webhook_relay, watchdog])

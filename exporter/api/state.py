@@ -31,6 +31,7 @@ from exporter.webhooks import private
 from exporter.webhooks.addresses import Guard
 from exporter.webhooks.delivery_store import Deliveries
 from exporter.webhooks.endpoint_store import Endpoints
+from exporter.webhooks.outbox import Outbox
 
 T = TypeVar("T")
 
@@ -48,6 +49,7 @@ def bind(app: FastAPI, surfaces: Surfaces, service: ExportService, keys: KeyRing
     app.state.observer = Observer(keys.client, names)
     app.state.redis = AsyncConnection(keys.client)
     app.state.endpoints = wiring.endpoints(settings, keys.client)
+    app.state.outbox = wiring.outbox(settings, keys.client)
     app.state.deliveries = wiring.deliveries(settings, keys.client)
     app.state.guard = private.guard(
         settings.webhook_allow_private, allow_http=settings.webhook_allow_http
@@ -158,6 +160,11 @@ def endpoints_of(request: Request) -> Endpoints:
 def deliveries_of(request: Request) -> Deliveries:
     """Returns the store of webhook deliveries."""
     return cast("Deliveries", request.app.state.deliveries)
+
+
+def outbox_of(request: Request) -> Outbox:
+    """Returns the queue of webhook deliveries."""
+    return cast("Outbox", request.app.state.outbox)
 
 
 def guard_of(request: Request) -> Guard:

@@ -165,10 +165,12 @@ def waits_for_source(handler: Callable[P, Response]) -> Callable[P, Awaitable[Re
 
 
 def is_waiting_poll(scope: Scope) -> bool:
-    """True for a poll or creation that may wait, which occupies no thread while it waits."""
+    """True for a poll, creation or take that may wait, which occupies no thread meanwhile."""
+    folder, _, last = scope["path"].rpartition("/")
+    if scope["method"] == "POST" and scope["path"] == "/v1/exports":
+        return True
     if scope["method"] == "POST":
-        return bool(scope["path"] == "/v1/exports")
-    folder, _, _ = scope["path"].rpartition("/")
+        return bool(last == "take" and folder.startswith("/v1/webhook-endpoints/"))
     return (
         scope["method"] in ("GET", "HEAD")
         and folder == "/v1/exports"

@@ -280,6 +280,15 @@ URL_ENDPOINTS = Limit(
     409,
     "too_many_endpoints",
 )
+LISTENER_TTL = Limit(
+    "listener_ttl",
+    "time without a take after which a webhook endpoint of the kind `listener` is deleted",
+    600,
+    "seconds",
+    "refused; the problem names the field",
+    422,
+    "invalid_request",
+)
 KEPT_DELIVERIES = Limit(
     "kept_deliveries",
     "webhook deliveries of one user, finished ones included until their retention is over",

@@ -36,7 +36,7 @@ class Attempt(msgspec.Struct, frozen=True):
     error: str | None = None
     """Reason for the failure; None if the webhook was delivered."""
     excerpt: str = ""
-    """Beginning of the response body, at most `delivering.MAX_EXCERPT_CHARS` characters."""
+    """Beginning of the response body, at most `attempts.MAX_EXCERPT_CHARS` characters."""
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):

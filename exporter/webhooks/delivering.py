@@ -16,10 +16,9 @@ from exporter.core import events as event_names
 from exporter.core.events import Event
 from exporter.core.exports import Export
 from exporter.errors import StoreUnavailable
-from exporter.logs import redact
 from exporter.store.base import ExportStore
-from exporter.webhooks import messages, schedule, signatures
-from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
+from exporter.webhooks import attempts, messages, schedule
+from exporter.webhooks.deliveries import Delivery
 from exporter.webhooks.endpoint_store import Endpoints
 from exporter.webhooks.endpoints import Endpoint
 from exporter.webhooks.outbox import Claimed, Outbox
@@ -51,8 +50,6 @@ POLL_SECONDS = 0.1
 """Longest wait, in seconds, between two checks for new events while attempts are running."""
 MAX_EVENTS_PER_READ = 100
 """Most events that are read from the outbox at once."""
-MAX_EXCERPT_CHARS = 1_000
-"""Characters of a response body that are stored with its attempt."""
 
 
 class _RunningAttempt(NamedTuple):
@@ -224,76 +221,26 @@ class Deliverer:
             log.warning("webhook.unsettled", reason=str(silent))
 
     def _send_and_settle(self, claimed: Claimed) -> None:
-        delivery, endpoint = claimed.delivery, claimed.endpoint
-        body = self._body(delivery, endpoint)
         at = self.clock.now()
-        headers = signatures.headers(
-            [secret.value for secret in endpoint.secrets],
-            delivery.message_id,
-            int(at.timestamp()),
-            body,
-        )
-        outcome = self.sender.send(endpoint.url, headers, body)
-        attempt = Attempt(
-            at=at,
-            duration=round(outcome.duration, 3),
-            status=outcome.status,
-            error=outcome.error,
-            # A receiver may echo the download URL, which only keys that may read are shown.
-            excerpt=redact(outcome.excerpt.decode("utf-8", "replace")[:MAX_EXCERPT_CHARS]),
-        )
-        tries = delivery.tries + 1
-        is_test = delivery.type == event_names.TEST
-        delay = None if is_test else schedule.next_delay(tries, outcome, self.random_fraction)
-        reaction = schedule.classify(outcome)
-        if outcome.delivered:
-            state, gave_up = DeliveryState.DELIVERED, ""
-        elif delay is None:
-            state, gave_up = DeliveryState.DEAD, _give_up_reason(reaction, tries)
-        else:
-            state, gave_up = DeliveryState.PENDING, ""
-        settled = self.outbox.settle(
+        sent = attempts.sign(claimed, at, self._link)
+        outcome = self.sender.send(claimed.endpoint.url, sent.headers, sent.body)
+        attempts.settle(
+            self.outbox,
             claimed,
-            attempt,
-            state=state,
-            health=_health(delivery, outcome, reaction),
-            delay=timedelta(seconds=delay or 0),
-            rest=timedelta(seconds=schedule.MIN_REST_SECONDS)
-            if reaction is Reaction.THROTTLE
-            else timedelta(0),
-            gave_up=gave_up,
+            at,
+            outcome,
+            health=_health(claimed.delivery, outcome),
+            random_fraction=self.random_fraction,
         )
-        bound_log = log.bind(status=outcome.status, tries=tries, seconds=attempt.duration)
-        if settled is None:
-            bound_log.warning("webhook.lease_lost")
-            return
-        if state is DeliveryState.DELIVERED:
-            bound_log.info("webhook.delivered")
-        elif state is DeliveryState.DEAD:
-            bound_log.warning("webhook.dead", reason=outcome.error, gave_up=gave_up)
-        else:
-            bound_log.info("webhook.failed", reason=outcome.error, retry_in=round(delay or 0, 1))
-        if settled.warned:
-            log.warning("endpoint.failing", user_id=endpoint.user_id)
-        if settled.disabled is not None:
-            log.warning("endpoint.disabled", user_id=endpoint.user_id, because=settled.disabled)
 
-    def _body(self, delivery: Delivery, endpoint: Endpoint) -> bytes:
-        if not endpoint.include_download_url or delivery.type != event_names.FINISHED:
-            return delivery.body
-        export = self.store.get(delivery.export_id or "")
-        return messages.with_download_url(delivery.body, self.link(export) if export else None)
+    def _link(self, export_id: str) -> str | None:
+        export = self.store.get(export_id)
+        return self.link(export) if export else None
 
 
-def _give_up_reason(reaction: Reaction, tries: int) -> str:
-    if reaction is Reaction.DISABLE:
-        return "the receiver answered 410 Gone"
-    return f"attempt {tries} was the last"
-
-
-def _health(delivery: Delivery, outcome: Outcome, reaction: Reaction) -> str:
+def _health(delivery: Delivery, outcome: Outcome) -> str:
     if delivery.type == event_names.TEST:
         return "unknown"
     if outcome.delivered:
         return "slow" if outcome.duration > SLOW_RESPONSE_SECONDS else "well"
-    return "gone" if reaction is Reaction.DISABLE else "failed"
+    return "gone" if schedule.classify(outcome) is Reaction.DISABLE else "failed"

@@ -73,11 +73,13 @@ class Endpoints:
         ordered: bool = False,
         include_download_url: bool = False,
         description: str = "",
+        listener_ttl: int | None = None,
     ) -> Endpoint:
         """Registers an endpoint for events of all exports of a user from now on, and returns it.
 
-        The caller must check the URL with the address guard first. Raises ValueError for unknown
-        events, and TooManyEndpoints if the user has MAX_REGISTERED_ENDPOINTS endpoints already.
+        The caller must check the URL with the address guard first. With `listener_ttl` and an empty
+        URL, the endpoint is a listener. Raises ValueError for unknown events, and TooManyEndpoints
+        if the user has MAX_REGISTERED_ENDPOINTS endpoints already.
         """
         checked = event_names.check_events(events)
         fields = {
@@ -86,6 +88,7 @@ class Endpoints:
             "description": codec.clean(description),
             **({"ordered": "1"} if ordered else {}),
             **({"download": "1"} if include_download_url else {}),
+            **({"listener": str(listener_ttl)} if listener_ttl else {}),
         }
         return self._make_endpoint(
             f"we_{secrets.token_hex(12)}", user_id, url, registered=True, fields=fields
@@ -203,6 +206,7 @@ class Endpoints:
     def delete(self, endpoint_id: str, user_id: str) -> bool:
         """Deletes an endpoint, so that nothing more is sent to it, and returns True.
 
+        Unfinished deliveries to a listener are deleted; those to other endpoints become dead.
         Returns False, and changes nothing, if the user has no such endpoint.
         """
         return bool(self._switch(endpoint_id, user_id, "delete"))
@@ -253,7 +257,7 @@ def read(endpoint_id: str, fields: Mapping[bytes, bytes], now: datetime) -> Endp
 
     Its secrets are those that sign at the time `now`.
     """
-    because = fields.get(b"disabled_because")
+    because, ttl = fields.get(b"disabled_because"), fields.get(b"listener")
     signing = []
     for line in fields[b"secrets"].decode().split("\n"):
         before, _, value = line.partition(" ")
@@ -270,6 +274,7 @@ def read(endpoint_id: str, fields: Mapping[bytes, bytes], now: datetime) -> Endp
         ordered=b"ordered" in fields,
         include_download_url=b"download" in fields,
         description=fields.get(b"description", b"").decode(),
+        listener_ttl=int(ttl) if ttl else None,
         created_at=records.moment(fields[b"created_at"]),
         failing_since=records.moment_or_none(fields.get(b"failing_since")),
         disabled_at=records.moment_or_none(fields.get(b"disabled_at")),

@@ -68,6 +68,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     include_download_url: bool = False
     """True if `export.finished` includes a download URL, which is presigned at each attempt."""
     description: str = ""
+    listener_ttl: int | None = None
+    """Seconds without a take after which a listener is deleted; None: not a listener.
+
+    A listener has no URL: nothing is sent to it, its owner takes the deliveries instead.
+    """
     created_at: datetime
     failing_since: datetime | None = None
     """Start of the current run of consecutive failures; None after a success."""
@@ -77,3 +82,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def enabled(self) -> bool:
         return self.disabled_at is None
+
+    @property
+    def is_listener(self) -> bool:
+        return self.listener_ttl is not None

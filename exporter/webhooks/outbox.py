@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import redis
@@ -14,8 +14,10 @@ import structlog
 
 from exporter.core import limits
 from exporter.core.events import EVENTS, TERMINAL_EVENTS, Event
+from exporter.errors import ExporterError
 from exporter.store import codec
 from exporter.store.redis import errors, records, script_loader
+from exporter.store.redis.calls import Call
 from exporter.store.redis.keys import DEFAULT, KeyNames
 from exporter.webhooks import delivery_store, endpoint_store
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
@@ -36,6 +38,8 @@ A failure after a longer gap starts a new run. Two attempts of one webhook are n
 """
 UNREADABLE_WAIT = timedelta(seconds=30)
 """Time between two attempts at a delivery that a worker cannot read."""
+LISTENER_LEASE = timedelta(seconds=30)
+"""Time for which a taken delivery waits for its result before it is due again."""
 MAX_LOST_WORKERS = 10
 """Number of consecutive attempts without a result after which a delivery is dead.
 
@@ -51,6 +55,10 @@ class Claimed(msgspec.Struct, frozen=True):
     nonce: str
     slow: bool
     """True if the previous attempt at the endpoint failed or its response was slow."""
+
+
+class NoListener(ExporterError):
+    """The user has no listener with this id; its time may be over."""
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -104,6 +112,7 @@ class Outbox:
         self._claim = load("claim_delivery")
         self._settle = load("settle_delivery")
         self._sweep = load("sweep_deliveries")
+        self._take = load("take_delivery")
 
     def peek(self, limit: int = 100) -> tuple[Event, ...]:
         """Returns the oldest events of the outbox, oldest first, without removing them.
@@ -184,6 +193,25 @@ class Outbox:
                 return _read_claimed(delivery_id, delivery, endpoint, time, nonce)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with a field
                 self._set_aside_delivery(delivery_id.decode(), nonce, error)
+
+    def take_call(self, endpoint_id: str, user_id: str) -> Call[Claimed | None]:
+        """Returns the call that claims a due delivery of a listener; its result may be None.
+
+        The lease is LISTENER_LEASE, and the TTL of the listener starts again. The call raises
+        NoListener if the user has no such listener.
+        """
+        nonce = secrets.token_hex(8)
+
+        def read(answer: list[Any]) -> Claimed | None:
+            if answer == [b"missing"]:
+                raise NoListener(f"no listener {endpoint_id}")
+            if not answer:
+                return None
+            delivery_id, delivery, endpoint, time = answer
+            return _read_claimed(delivery_id, delivery, endpoint, time, nonce)
+
+        lease = records.micros(LISTENER_LEASE)
+        return self._take.call(endpoint_id, user_id, nonce, lease, self._keep).then(read)
 
     def set_aside_attempt(self, claimed: Claimed, error: Exception) -> None:
         """Ends an attempt that failed because of an error of this program.

@@ -194,6 +194,18 @@ def test_a_delivery_shows_request_and_answer_and_is_sent_again(browser: Browser)
     assert browser.desk.endpoints.list("ann") == ()
 
 
+def test_a_listener_is_shown_without_a_url(browser: Browser) -> None:
+    # Given
+    made = browser.desk.http.post("/v1/webhook-endpoints", json={"kind": "listener"}).json()
+    # When
+    listed, page = browser.get("/webhooks"), browser.get(f"/webhooks/{made['id']}")
+    # Then
+    assert '<span class="badge live">listening</span>' in listed
+    assert f'href="/webhooks/{made["id"]}">listener</a>' in listed
+    assert "<title>Listener" in page
+    assert "60 s after the last take" in page
+
+
 def test_others_see_their_own_key_alone(browser: Browser) -> None:
     page = browser.get("/keys")
     assert "ann" in page

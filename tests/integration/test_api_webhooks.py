@@ -48,6 +48,8 @@ def test_a_new_endpoint_is_shown_with_its_secret_and_what_was_not_said_has_its_d
     assert abs(moment(made.pop("created_at")) - datetime.now(UTC)) < timedelta(minutes=1)
     assert re.fullmatch(r"we_[0-9a-f]{24}", made.pop("id"))
     assert made == {
+        "kind": "url",
+        "ttl": None,
         "url": URL,
         "events": list(DEFAULT_EVENTS),
         "registered": True,

@@ -71,6 +71,7 @@ _OTHERS = {
     "too_many_endpoints": "the limit of 20 registered endpoints is reached: delete one first",
     "too_many_secrets": "5 secrets sign already: wait for the end of a grace period",
     "endpoint_disabled": "endpoint we_1f0c2a5d6b7e is disabled or deleted: enable it first",
+    "lease_lost": "the report came over 30 s after the delivery was taken: it is sent again",
     "nothing_matched": "Request did not find any matching IDs.",
     "identical_request": "Identical data request is already in progress.",
     "not_offered": "the source 'rows' cannot be searched, only exported",

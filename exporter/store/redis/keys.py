@@ -84,6 +84,8 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
   told:{export}           zset    delivery -> created_at, made unique
   dead:{user}             zset    delivery -> time at which it was given up, made unique
   kept_deliveries:{user}  zset    delivery -> created_at
+  listening               zset    listener -> time at which it is deleted; listeners are
+                                  endpoints whose owners take their deliveries
   tests:{endpoint}        list    the latest deliveries of webhook.test, newest first
   due:{endpoint}          zset    delivery -> time of its next attempt, unless another
                                   delivery must finish first
@@ -97,7 +99,8 @@ of an export are listed in `scripts/common.lua`, those of endpoints and deliveri
   lane:{speed}            zset    the same for endpoints of all users, as scheduled by
                                   earlier versions
   attempts:{user}         zset    delivery -> expiry of the lease of its attempt
-  delivering              hash    endpoint -> number of attempts in flight
+  delivering              hash    endpoint -> number of attempts in flight; begins at 10^9
+                                  for a listener, which senders therefore never serve
   delivery_leases         zset    delivery -> expiry of the lease of its attempt
   workers:{host}:{pid}    string  presence of a worker, with a TTL
   senders:{host}:{pid}    string  presence of a webhook sender, with a TTL

@@ -9,7 +9,6 @@
 local nonce, lease, keep, slow = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local user_limit = tonumber(ARGV[5])
 local MAX_CHECKED = 100
-local KNOWN_STATES = {pending = true, delivering = true, delivered = true, dead = true}
 
 local time = now()
 local function answer(id)
@@ -79,14 +78,7 @@ for _ = 1, MAX_CHECKED do
   if not endpoint_id then
     schedule_user(user)
   elseif fields[1] ~= 'pending' then
-    -- The delivery was deleted or changed outside of these scripts: remove the entry.
-    redis.call('ZREM', due(endpoint_id), id or '')
-    schedule_endpoint(endpoint_id, user)
-    if fields[1] and not KNOWN_STATES[fields[1]] then
-      bury_delivery(id, 'state ' .. fields[1], time, keep)
-    elseif id and not fields[1] then
-      dequeue_delivery(id)
-    end
+    remove_stray(endpoint_id, user, id, fields[1], time, keep)
   elseif not known[1] then
     finish_delivery(id, 'dead', time, keep, 'the endpoint is deleted')
   elseif known[2] and fields[2] ~= 'webhook.test' then
@@ -94,17 +86,12 @@ for _ = 1, MAX_CHECKED do
   elseif redis.call('ZCARD', attempts_of(user)) >= user_limit then
     wait_for_attempt(user)
   else
-    redis.call('ZREM', due(endpoint_id), id)
-    redis.call('HDEL', delivery(id), 'next_at')
-    redis.call('HSET', delivery(id), 'state', 'delivering', 'fence', nonce)
-    redis.call('ZADD', PREFIX .. 'delivery_leases', int(time + lease), id)
+    begin_attempt(id, endpoint_id, nonce, time + lease)
     redis.call('ZADD', attempts_of(user), int(time + lease), id)
     redis.call('PEXPIRE', attempts_of(user), int(lease / 1000) + 1)
-    redis.call('HINCRBY', PREFIX .. 'delivering', endpoint_id, 1)
     redis.call('HSET', endpoint(endpoint_id), 'served_at', int(time))
     redis.call('SET', latest_turn(user), int(time), 'EX', 60)
     schedule_endpoint(endpoint_id, user)
-    redis.call('SET', PREFIX .. 'claim:' .. nonce, id, 'EX', 60)
     return answer(id)
   end
 end

@@ -6,6 +6,9 @@
 -- each secret; the current secret is first and has until 0), own ('1': registered by its user, '0':
 -- made for the webhook_url of exports), created_at.
 -- Set for registered endpoints: description; and if true: ordered ('1'), download ('1').
+-- Set for listeners: listener, the seconds without a take after which the listener is deleted; url is
+-- ''. No sender claims deliveries of a listener, not even one of an earlier version: the number of
+-- its attempts in flight begins at LISTENER_IN_FLIGHT, so it is never scheduled.
 -- Set once known: disabled_at, disabled_because, failing_since, failed_at (the latest failure),
 -- warned ('1': endpoint.failing was emitted), sequence (number of the endpoint's own events).
 -- For scheduling: served_at (the latest claim), rest_until, slow ('1': the latest attempt failed or
@@ -24,6 +27,10 @@
 -- lane.
 
 local MAX_IN_FLIGHT = 4
+local LISTENER_IN_FLIGHT = 1000000000
+-- Deliveries of an expired listener that one script drops; the next script continues.
+local MAX_DROPPED = 200
+local KNOWN_STATES = {pending = true, delivering = true, delivered = true, dead = true}
 local SPEEDS = {'fast', 'slow'}
 local MAX_STORED_ATTEMPTS = 20
 local MAX_ATTEMPT_BYTES = 8192
@@ -76,6 +83,9 @@ end
 local function latest_turn(user)
   return PREFIX .. 'turn:' .. user
 end
+
+-- All listeners, by the time at which they are deleted.
+local LISTENING = PREFIX .. 'listening'
 
 -- Returns the kind, the sequence number and the subject of an event; nothing for another entry.
 local function parse_event(entry)
@@ -312,6 +322,16 @@ local function make_delivery(id, endpoint_id, user, export, kind, message, seque
   enqueue_delivery(id, time)
 end
 
+-- Starts an attempt at a delivery with that lease.
+local function begin_attempt(id, endpoint_id, nonce, until_then)
+  redis.call('ZREM', due(endpoint_id), id)
+  redis.call('HDEL', delivery(id), 'next_at')
+  redis.call('HSET', delivery(id), 'state', 'delivering', 'fence', nonce)
+  redis.call('ZADD', PREFIX .. 'delivery_leases', int(until_then), id)
+  redis.call('HINCRBY', PREFIX .. 'delivering', endpoint_id, 1)
+  redis.call('SET', PREFIX .. 'claim:' .. nonce, id, 'EX', 60)
+end
+
 -- Releases the lease of an attempt, which then no longer counts for the in-flight limits of the
 -- endpoint and the user.
 local function release_delivery_lease(id)
@@ -345,6 +365,66 @@ local function contain_delivery(id, time, keep, step)
     return result
   end
   bury_delivery(id, reason_of(result), time, keep)
+end
+
+-- Removes a delivery from the queue that is not pending, because it was deleted or changed outside of
+-- these scripts. `state` is nil if it was deleted or has just been given up.
+local function remove_stray(endpoint_id, user, id, state, time, keep)
+  redis.call('ZREM', due(endpoint_id), id or '')
+  schedule_endpoint(endpoint_id, user)
+  if state and not KNOWN_STATES[state] then
+    bury_delivery(id, 'state ' .. state, time, keep)
+  elseif id and not state then
+    dequeue_delivery(id)
+  end
+end
+
+-- Deletes an endpoint, but not its deliveries.
+local function delete_endpoint(id, user)
+  redis.call('DEL', endpoint(id), PREFIX .. 'tests:' .. id)
+  redis.call('ZREM', PREFIX .. 'endpoints:' .. user, id)
+  redis.call('SREM', registered(user), id)
+  subscribe(user)
+  schedule_endpoint(id, user)
+end
+
+-- Deletes a listener and some of its deliveries that are not finished; the listener is forgotten when
+-- no more are left. Finished ones stay in the lists of their exports.
+local function drop_listener(id)
+  local user = redis.call('HGET', endpoint(id), 'user')
+  if user then
+    delete_endpoint(id, user)
+  end
+  local list = PREFIX .. 'deliveries:' .. id
+  local found = redis.call('ZRANGE', list, 0, MAX_DROPPED - 1)
+  for _, one in ipairs(found) do
+    if redis.call('TYPE', delivery(one)).ok ~= 'hash' then
+      redis.call('DEL', delivery(one))
+    end
+    local state = redis.call('HGET', delivery(one), 'state')
+    if state == 'delivering' then
+      release_delivery_lease(one)
+    end
+    if state == 'dead' or state == 'delivered' then
+      redis.call('ZREM', list, one)
+    else
+      forget_delivery(one)
+    end
+  end
+  if #found < MAX_DROPPED then
+    redis.call('DEL', due(id), latest_progress(id))
+    redis.call('HDEL', PREFIX .. 'delivering', id)
+    redis.call('ZREM', LISTENING, id)
+  end
+end
+
+-- Drops the listener whose time has been over for the longest time.
+local function drop_expired_listener(time)
+  local id = redis.call('ZRANGEBYSCORE', LISTENING, '-inf', int(time), 'LIMIT', 0, 1)[1]
+  if id and not pcall(drop_listener, id) then
+    -- Its record is damaged: it must not stop what the script is called for.
+    redis.call('ZREM', LISTENING, id)
+  end
 end
 
 local function emit_of_endpoint(id, kind, time)

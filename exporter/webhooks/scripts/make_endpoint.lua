@@ -3,7 +3,8 @@
 --
 -- own '1' registers an endpoint; own '0' gets or creates the endpoint of a webhook_url. For own '0'
 -- an enabled registered endpoint with that URL is preferred. Otherwise the endpoint with that id is
--- used: it is enabled again, unless its owner disabled it, and its TTL restarts.
+-- used: it is enabled again, unless its owner disabled it, and its TTL restarts. A registered endpoint
+-- with the field `listener` is a listener; its time begins now.
 local id, user, own, url = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local most, keep = tonumber(ARGV[5]), tonumber(ARGV[6])
 
@@ -20,6 +21,7 @@ local function remove_expired(index, first, number)
 end
 
 local time = now()
+drop_expired_listener(time)
 if own == '0' then
   for _, other in ipairs(redis.call('SMEMBERS', registered(user))) do
     local fields = redis.call('HMGET', endpoint(other), 'url', 'disabled_at')
@@ -42,6 +44,11 @@ if redis.call('EXISTS', endpoint(id)) == 0 then
   end
   redis.call('HSET', endpoint(id), 'user', user, 'own', own, 'url', url, 'created_at', int(time),
     unpack(ARGV, 7))
+  local ttl = redis.call('HGET', endpoint(id), 'listener')
+  if ttl then
+    redis.call('ZADD', LISTENING, int(time + number(ttl) * 1000000), id)
+    redis.call('HSET', PREFIX .. 'delivering', id, LISTENER_IN_FLIGHT)
+  end
   remove_expired(index, 0, 2)
   redis.call('ZADD', index, int(time), id)
   if own == '1' then

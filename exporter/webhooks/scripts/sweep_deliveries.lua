@@ -3,10 +3,11 @@
 -- Makes deliveries with an expired lease due now. The lost attempt may have reached the receiver
 -- (at-least-once delivery); it is not counted in `tries`. After `most` lost attempts in a row the
 -- delivery is dead, because its attempts may be the cause of the loss. Events that were set aside
--- return to the outbox at the end of their wait.
+-- return to the outbox at the end of their wait. Listeners whose time is over are deleted.
 local limit, keep, most = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local time = now()
+drop_expired_listener(time)
 local expired = redis.call('ZRANGEBYSCORE', PREFIX .. 'delivery_leases', '-inf', int(time),
   'LIMIT', 0, limit)
 for _, id in ipairs(expired) do

@@ -13,10 +13,9 @@ elseif action == 'enable' then
 end
 local fields = redis.call('HGETALL', endpoint(id))
 if action == 'delete' then
-  redis.call('DEL', endpoint(id), PREFIX .. 'tests:' .. id)
-  redis.call('ZREM', PREFIX .. 'endpoints:' .. user, id)
-  redis.call('SREM', registered(user), id)
-  subscribe(user)
-  schedule_endpoint(id, user)
+  delete_endpoint(id, user)
+  if redis.call('ZADD', LISTENING, 'XX', 'CH', 0, id) == 1 then
+    drop_expired_listener(now())
+  end
 end
 return fields

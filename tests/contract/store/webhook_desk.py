@@ -10,6 +10,7 @@ from typing import cast
 import redis
 
 from exporter.core.events import EVENTS
+from exporter.store.redis import calls
 from exporter.store.redis.store import RedisStore
 from exporter.webhooks.deliveries import Attempt, Delivery, DeliveryState
 from exporter.webhooks.delivery_store import Deliveries
@@ -42,6 +43,16 @@ class Desk:
         self, user: str = "ann", events: Iterable[str] = EVENTS, *, ordered: bool = False
     ) -> Endpoint:
         return self.endpoints.create(user, URL, events=tuple(events), ordered=ordered)
+
+    def listener(self, user: str = "ann", events: Iterable[str] = EVENTS) -> Endpoint:
+        return self.endpoints.create(user, "", events=tuple(events), listener_ttl=60)
+
+    def take(self, endpoint: Endpoint) -> Claimed | None:
+        return calls.run(self.client, self.outbox.take_call(endpoint.id, endpoint.user_id))
+
+    def expire(self, endpoint: Endpoint) -> None:
+        """Let the time of a listener be over."""
+        assert self.client.zadd("{exporter}:listening", {endpoint.id: 1}, xx=True, ch=True) == 1
 
     def queue(self, *exports: str, user: str = "ann") -> None:
         """Let an event `export.queued` of each of these become deliveries."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exporter.api.error_shapes import PROBLEM
 from exporter.api.surface import Surface
-from exporter.api.surfaces.webhooks import deliveries, endpoints, resends
+from exporter.api.surfaces.webhooks import deliveries, endpoints, listeners, resends
 
 SURFACE = Surface(
     name="webhooks",
@@ -13,5 +13,10 @@ SURFACE = Surface(
     " deliveries.",
     prefixes=("/v1/webhook-endpoints", "/v1/webhook-deliveries"),
     errors=PROBLEM,
-    operations=(*endpoints.OPERATIONS, *deliveries.OPERATIONS, *resends.OPERATIONS),
+    operations=(
+        *endpoints.OPERATIONS,
+        *deliveries.OPERATIONS,
+        *resends.OPERATIONS,
+        *listeners.OPERATIONS,
+    ),
 )

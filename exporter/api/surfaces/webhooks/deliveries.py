@@ -105,6 +105,11 @@ def _fields(delivery: Delivery) -> dict[str, Any]:
     }
 
 
+def summary(delivery: Delivery) -> WebhookDeliverySummary:
+    """Returns the delivery in the form of lists."""
+    return WebhookDeliverySummary(**_fields(delivery))
+
+
 def full_view(delivery: Delivery) -> WebhookDelivery:
     """Returns the delivery in the form that its owner sees, with its payload and attempts."""
     return WebhookDelivery(
@@ -118,7 +123,7 @@ def full_view(delivery: Delivery) -> WebhookDelivery:
 
 
 _ID = "msg_0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11_4.we_1f0c2a5d6b7e"
-_SUMMARY = {
+SUMMARY_EXAMPLE = {
     "id": _ID,
     "message_id": "msg_0b8c2c4e-6a57-4a2b-9a50-0e6a3a2f6b11_4",
     "endpoint_id": "we_1f0c2a5d6b7e",
@@ -135,25 +140,25 @@ _SUMMARY = {
     "gave_up": None,
 }
 FULL_EXAMPLE = {
-    **_SUMMARY,
+    **SUMMARY_EXAMPLE,
     "payload": {
         "type": "export.finished",
         "timestamp": "2026-03-02T09:15:09.618020Z",
-        "data": {"id": _SUMMARY["export_id"], "state": "finished", "sequence": 4},
+        "data": {"id": SUMMARY_EXAMPLE["export_id"], "state": "finished", "sequence": 4},
     },
     "attempts": [
         {
             "at": "2026-03-02T09:15:09.640118Z",
             "duration": 0.084,
             "status": 503,
-            "error": _SUMMARY["last_error"],
+            "error": SUMMARY_EXAMPLE["last_error"],
             "excerpt": "busy",
         }
     ],
 }
-_PAGE = {"deliveries": [_SUMMARY], "next_cursor": None}
+_PAGE = {"deliveries": [SUMMARY_EXAMPLE], "next_cursor": None}
 _DEAD = {
-    **_SUMMARY,
+    **SUMMARY_EXAMPLE,
     "state": "dead",
     "tries": 10,
     "next_at": None,
@@ -247,7 +252,7 @@ def _page(
     except ValueError:
         raise responses.wrong_cursor() from None
     given = {"state": state} if state else {}
-    entries = [WebhookDeliverySummary(**_fields(one)) for one in page.deliveries]
+    entries = [summary(one) for one in page.deliveries]
     return responses.reply(
         WebhookDeliveries(entries, page.next_cursor),
         headers=responses.next_link(service_of(request), path, limit, page.next_cursor, given),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import structlog
@@ -20,6 +20,7 @@ from exporter.api.state import endpoints_of, guard_of, service_of
 from exporter.api.surface import Answer, Body, Operation
 from exporter.contracts.timestamps import Rfc3339
 from exporter.core import events as event_names
+from exporter.core import limits
 from exporter.errors import FieldProblem, problem, within
 from exporter.webhooks.endpoint_store import DEFAULT_ROTATION_GRACE, MAX_ROTATION_GRACE
 from exporter.webhooks.endpoints import DisableReason, Endpoint
@@ -27,6 +28,9 @@ from exporter.webhooks.endpoints import DisableReason, Endpoint
 log: structlog.stdlib.BoundLogger = structlog.get_logger()
 
 MAX_DESCRIPTION_CHARS = 500
+MIN_LISTENER_TTL, DEFAULT_LISTENER_TTL = 10, 60
+"""Seconds without a take after which a listener is deleted."""
+Kind = Literal["url", "listener"]
 EventName = Annotated[
     str,
     Field(
@@ -41,8 +45,22 @@ class EndpointRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    url: str = Field(
-        description="`https://HOST/PATH` on a public host, with port 443 or 8443.",
+    kind: Kind = Field(
+        "url",
+        description="`url`: events are sent to `url`. `listener`: they are taken with `POST"
+        " …/take`, for a machine that the service cannot reach.",
+    )
+    ttl: int | None = Field(
+        None,
+        ge=MIN_LISTENER_TTL,
+        le=limits.LISTENER_TTL.default,
+        description="Seconds without a take after which a listener is deleted with its"
+        f" deliveries; default: {DEFAULT_LISTENER_TTL}.",
+    )
+    url: str | None = Field(
+        None,
+        description="`https://HOST/PATH` on a public host, with port 443 or 8443. Required unless"
+        " the kind is `listener`.",
         json_schema_extra=bounds.WEBHOOK,
     )
     events: list[EventName] | None = Field(
@@ -83,6 +101,16 @@ class WebhookEndpoint(msgspec.Struct):
     """A webhook endpoint. Its secret is returned on creation, on rotation and at `/secret`."""
 
     id: str
+    kind: Annotated[
+        Kind,
+        msgspec.Meta(description="`listener`: the deliveries are taken, and `url` is empty."),
+    ]
+    ttl: Annotated[
+        int | None,
+        msgspec.Meta(
+            description="Seconds without a take after which a listener is deleted; else null."
+        ),
+    ]
     url: str
     events: Annotated[
         list[str],
@@ -150,6 +178,8 @@ def _fields(endpoint: Endpoint) -> dict[str, Any]:
     zulu = responses.zulu_or_none
     return {
         "id": endpoint.id,
+        "kind": "listener" if endpoint.is_listener else "url",
+        "ttl": endpoint.listener_ttl,
         "url": endpoint.url,
         "events": list(endpoint.events),
         "registered": endpoint.registered,
@@ -172,6 +202,8 @@ def _secret(endpoint: Endpoint) -> WebhookSecret:
 _ID = "we_1f0c2a5d6b7e"
 _ENDPOINT = {
     "id": _ID,
+    "kind": "url",
+    "ttl": None,
     "url": "https://hooks.example.com/exports",
     "events": list(event_names.DEFAULT_EVENTS),
     "registered": True,
@@ -191,7 +223,9 @@ _ONE = "/v1/webhook-endpoints/{endpoint_id}"
 def create(request: Request, body: TheBody) -> Response:
     """Registers an endpoint: a URL that receives events of all your exports from now on.
 
-    To check the URL, send a test with `POST /v1/webhook-endpoints/{endpoint_id}/test`.
+    To check the URL, send a test with `POST /v1/webhook-endpoints/{endpoint_id}/test`. A listener
+    has no URL: its deliveries are taken, as `exporter listen` does, which forwards them to a server
+    on its own machine.
     """
     caller = auth.writer(request)
     asked = parse(
@@ -199,7 +233,7 @@ def create(request: Request, body: TheBody) -> Response:
     )
     if asked.include_download_url:
         auth.reader(request)
-    wrong = _find_problems(request, {"url": asked.url, "events": asked.events})
+    wrong = _find_problems(request, asked.model_dump())
     if wrong:
         raise errors.invalid(wrong)
     events = event_names.DEFAULT_EVENTS
@@ -207,11 +241,12 @@ def create(request: Request, body: TheBody) -> Response:
         events = event_names.check_events(asked.events)
     endpoint = endpoints_of(request).create(
         caller.user_id,
-        asked.url,
+        asked.url or "",
         events=events,
         ordered=asked.ordered,
         include_download_url=asked.include_download_url,
         description=asked.description,
+        listener_ttl=(asked.ttl or DEFAULT_LISTENER_TTL) if asked.kind == "listener" else None,
     )
     _log("endpoint.created", endpoint.id, caller.user_id)
     place = responses.address(service_of(request), f"/v1/webhook-endpoints/{endpoint.id}")
@@ -220,7 +255,7 @@ def create(request: Request, body: TheBody) -> Response:
 
 
 def _find_problems(request: Request, fields: Mapping[str, Any]) -> list[FieldProblem]:
-    wrong = []
+    wrong = _find_misfits(fields)
     if fields.get("url") is not None:
         forbidden = webhook_fields.forbidden_reason(guard_of(request), fields["url"])
         if forbidden:
@@ -231,6 +266,18 @@ def _find_problems(request: Request, fields: Mapping[str, Any]) -> list[FieldPro
         except ValueError as error:
             wrong.append(problem(("events",), str(error)))
     return within("body", wrong)
+
+
+def _find_misfits(fields: Mapping[str, Any]) -> list[FieldProblem]:
+    """Returns the problems of fields that do not belong to the kind of endpoint."""
+    kind, url = fields.get("kind"), fields.get("url", "")
+    if kind == "url" and url is None:
+        return [problem(("url",), "Field required", "missing")]
+    if kind == "listener" and url:
+        return [problem(("url",), "a listener has no URL: leave url out, or kind")]
+    if kind == "url" and fields.get("ttl") is not None:
+        return [problem(("ttl",), "only a listener has a ttl: leave it out")]
+    return []
 
 
 def index(request: Request) -> Response:

@@ -149,7 +149,7 @@ def _count_request(request: Request, caller: ApiKey, endpoint: Endpoint | None) 
     of_user, of_host = limits.WEBHOOK_RESENDS, limits.WEBHOOK_RESENDS_TO_HOST
     rate = service_of(request).bound(of_user, caller.plan)
     bounds = [(caller.user_id, of_user, rate, "you")]
-    if endpoint is not None:
+    if endpoint is not None and endpoint.url:
         host = urlsplit(endpoint.url).hostname or ""
         bounds.append((host, of_host, of_host.default, f"all users to {host}"))
     for name, limit, rate, whose in bounds:
