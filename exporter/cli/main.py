@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from exporter.cli import endpoints, exports, keys, local_stack, processes, sign_in, sources
+from exporter.cli import endpoints, exports, keys, listen, local_stack, processes, sign_in, sources
 from exporter.cli.board import Faults, ProfileOption, board, check_profile
 from exporter.cli.console import DATA_DIR, err, out, print_warning, report_errors
 from exporter.cli.strict import StrictGroup
@@ -193,6 +193,7 @@ for command in (
     exports.rm,
     sources.sources,
     sources.preview,
+    listen.listen,
 ):
     app.command()(command)
 for process in (processes.api, processes.worker, processes.webhooks, processes.beat):

@@ -19,6 +19,7 @@ MAX_WAIT_SECONDS = 120.0
 """Longest Retry-After that is waited for; an error with a longer one is raised at once."""
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.5, 8.0
 """Pause before the second try if the service names none; it doubles with each try."""
+_NO_CONTENT = 204
 _RETRIED = frozenset({408, 429})
 
 
@@ -71,7 +72,8 @@ def service(url: str, key: str, max_retries: int) -> Service:
 def call(service: Service, request: Request) -> Steps[dict[str, Any]]:
     """Returns the JSON object of a successful answer, after as many tries as are allowed.
 
-    Raises ApiError for another answer, and ConnectionFailed without one.
+    It is empty for an answer without a body. Raises ApiError for another answer, and
+    ConnectionFailed without one.
     """
     tries = 0
     while True:
@@ -82,6 +84,8 @@ def call(service: Service, request: Request) -> Steps[dict[str, Any]]:
         except ConnectionFailed as failed:
             error, pause = failed, _pause(tries)
         else:
+            if reply.status == _NO_CONTENT:
+                return {}
             if 200 <= reply.status < 300:
                 return decode(reply, request)
             error, pause = error_of(reply, request), _pause_of(reply, tries)

@@ -182,6 +182,46 @@ class Preview(Model, frozen=True, kw_only=True):
     """Rows that match; None if the source does not say."""
 
 
+class Listener(Model, frozen=True, kw_only=True):
+    """An endpoint whose webhooks are taken instead of sent."""
+
+    id: str
+    secret: str
+    """Verifies the webhooks; see `exporter.client.webhooks`."""
+    events: list[str] = []
+    ttl: int = 60
+    """Seconds without a take after which it is deleted with what waits for it."""
+
+
+class TakenWebhook(Model, frozen=True, kw_only=True):
+    """A webhook that was taken; it is due again unless its outcome is reported in time."""
+
+    id: str
+    lease: str
+    """Names this attempt in the report."""
+    type: str
+    headers: dict[str, str]
+    """The signature and what it covers."""
+    body: str
+    """To be sent unchanged."""
+    export_id: str | None = None
+    tries: int = 0
+    """Attempts before this one."""
+
+
+class Delivery(Model, frozen=True, kw_only=True):
+    """The delivery of one webhook to one endpoint."""
+
+    id: str
+    state: str
+    """`pending`, `delivering`, `delivered` or `dead`."""
+    tries: int = 0
+    next_at: str | None = None
+    """Time of the next attempt."""
+    gave_up: str | None = None
+    """Why no other attempt follows."""
+
+
 class Webhook(Model, frozen=True, kw_only=True):
     """An authentic webhook."""
 

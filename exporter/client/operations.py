@@ -94,26 +94,26 @@ def list_(service: Service, page_size: int, filters: Mapping[str, Any]) -> Steps
 def activity(service: Service, export_id: str) -> Steps[list[Activity]]:
     """Returns what happened to an export, oldest first."""
     found = yield from call(service, service.request("GET", f"{_path(export_id)}/activity"))
-    return [_read(Activity, one) for one in found.get("activity", ())]
+    return [read(Activity, one) for one in found.get("activity", ())]
 
 
 def sources(service: Service) -> Steps[list[Source]]:
     """Returns the sources of the service, without filters and columns."""
     found = yield from call(service, service.request("GET", "/v1/sources"))
-    return [_read(Source, one) for one in found.get("sources", ())]
+    return [read(Source, one) for one in found.get("sources", ())]
 
 
 def source(service: Service, name: str) -> Steps[Source]:
     """Returns a source with its filters and columns."""
     path = f"/v1/sources/{quote(name, safe='')}"
-    return _read(Source, (yield from call(service, service.request("GET", path))))
+    return read(Source, (yield from call(service, service.request("GET", path))))
 
 
 def preview(service: Service, name: str, query: Mapping[str, Any] | None) -> Steps[Preview]:
     """Returns the first rows that an export of this query would have now."""
     path = f"/v1/sources/{quote(name, safe='')}/preview"
     request = service.request("POST", path, body={"query": query or {}})
-    return _read(Preview, (yield from call(service, request)))
+    return read(Preview, (yield from call(service, request)))
 
 
 def wait(
@@ -165,10 +165,11 @@ def _silent(last: Export, reason: str) -> Export:
 
 
 def _export(body: Mapping[str, Any]) -> Export:
-    return _read(Export, body)
+    return read(Export, body)
 
 
-def _read(model: type[Found], body: Mapping[str, Any]) -> Found:
+def read(model: type[Found], body: Mapping[str, Any]) -> Found:
+    """Returns the object of an answer; raises ServerFailed if it has another form."""
     try:
         return model.read(body)
     except ValueError as error:

@@ -10,10 +10,18 @@ from typing import Any, Self, TypeVar, Unpack, cast
 
 import httpx
 
-from exporter.client import calls, events, files, operations, steps
+from exporter.client import calls, events, files, listening, operations, steps
 from exporter.client.errors import ConnectionFailed
 from exporter.client.files import Count
-from exporter.client.models import Activity, Export, Preview, Source
+from exporter.client.models import (
+    Activity,
+    Delivery,
+    Export,
+    Listener,
+    Preview,
+    Source,
+    TakenWebhook,
+)
 from exporter.client.operations import ExportOptions, Watch
 from exporter.client.steps import Emit, Reply, Request, Sleep, Steps
 
@@ -144,6 +152,44 @@ class Exporter:
     def preview(self, source: str, query: Mapping[str, Any] | None = None) -> Preview:
         """Returns the first rows that an export of this query would have now. Free."""
         return self._run(operations.preview(self._service, source, query))
+
+    def create_listener(
+        self, *, events: Sequence[str] | None = None, ttl: int = 60, description: str = ""
+    ) -> Listener:
+        """Creates an endpoint whose webhooks are taken; by default of all events but progress."""
+        return self._run(listening.create(self._service, events, ttl, description))
+
+    def take_webhook(self, listener_id: str, *, wait: int = 30) -> TakenWebhook | None:
+        """Returns the due webhook of a listener, None after so many seconds without one.
+
+        It is tried once: raises ConnectionFailed and ServerFailed while the service restarts, and
+        NotFound when the time of the listener is over.
+        """
+        return self._run(listening.take(self._service, listener_id, wait))
+
+    def acknowledge(
+        self,
+        taken: TakenWebhook,
+        status: int | None,
+        *,
+        ms: float = 0,
+        excerpt: str = "",
+        error: str = "",
+        retry_after: float | None = None,
+    ) -> Delivery:
+        """Reports what the receiver of a taken webhook answered; None: it did not answer.
+
+        Any status but 2xx is a failed attempt, which is repeated later. Raises Conflict if the
+        report comes too late.
+        """
+        texts = excerpt, error
+        return self._run(
+            listening.acknowledge(self._service, taken, status, ms, texts, retry_after)
+        )
+
+    def delete_listener(self, listener_id: str) -> None:
+        """Deletes a listener with the webhooks that wait for it."""
+        self._run(listening.delete(self._service, listener_id))
 
     def _run(self, work: Steps[Value]) -> Value:
         ran = _Performer(self._http).perform(work)

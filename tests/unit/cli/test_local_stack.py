@@ -216,7 +216,7 @@ COMMANDS = (
 WITHOUT_SETTINGS = {
     *("up", "down", "demo", "env", "board serve", "board load"),
     *("export", "ls", "show", "watch", "download", "cancel", "retry", "rm"),
-    *("sources", "preview"),
+    *("sources", "preview", "listen"),
 }
 
 
