@@ -18,7 +18,7 @@ from exporter.console.app import pages
 from exporter.local.redis import RedisServer
 from exporter.sources.memory import MemorySource
 from tests.integration.api_server import KEYS_DATABASE, Server
-from tests.integration.webhook_service import Hooked, hooked
+from tests.integration.webhook_service import TLS, Hooked, hooked
 
 HOSTILE = "<script>alert(1)</script>"
 ROWS = [
@@ -39,7 +39,7 @@ class Browser:
 
     def __init__(self, desk: Hooked, url: str) -> None:
         self.desk = desk
-        self.http = httpx.Client(base_url=url, follow_redirects=True, timeout=30)
+        self.http = httpx.Client(base_url=url, follow_redirects=True, timeout=30, verify=TLS)
 
     def sign_in(self, key: str, target: str = "/") -> httpx.Response:
         return self.http.post("/sign-in", data={"key": key, "next": target})

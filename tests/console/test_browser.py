@@ -141,6 +141,27 @@ def test_the_command_follows_the_form(tab: Tab) -> None:
     assert tab.faults == []
 
 
+def test_a_webhook_is_sent_again_and_a_file_downloaded(
+    tab: Tab, desk: Hooked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a finished export with a failed delivery, when its buttons are clicked, then the
+    delivery is due again, and the browser is at the link of the file.
+    """
+    desk.register("https://nowhere.example.com/hook", events=["export.finished"])
+    export_id = desk.create()
+    desk.finish(export_id)
+    desk.deliver()
+    page = tab.page
+    page.goto(f"/exports/{export_id}")
+    page.click("text=Send again")
+    page.wait_for_selector("text=The delivery is sent again")
+    link = f"{tab.url}/static/icon.svg?signature=1"
+    monkeypatch.setattr(type(desk.engine.storage), "presign", lambda *_: link)
+    page.click("text=Download")
+    page.wait_for_url(link)
+    assert tab.faults == []
+
+
 def test_every_page_is_accessible_and_stays_within_its_policy(
     chromium: Browser, desk: Hooked
 ) -> None:

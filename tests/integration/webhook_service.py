@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -40,6 +43,10 @@ from tests.webhook_receiver import Received
 ENDPOINTS = "/v1/webhook-endpoints"
 URL = "https://hooks.example.com/exports"
 OUTSIDE, INSIDE = "93.184.215.14", "10.0.0.7"
+
+
+TLS = ssl.create_default_context()
+"""Made once, because loading the certificates takes longer than a request."""
 
 
 @dataclass
@@ -125,13 +132,21 @@ def verified(secret: str, received: Received) -> dict[str, Any]:
     return payload
 
 
+@cache
+def _jobs_table() -> bytes:
+    with TemporaryDirectory() as folder:
+        table = Path(folder) / "jobs.sqlite"
+        sample.create(table, "ann")
+        return table.read_bytes()
+
+
 @contextmanager
 def hooked(server: Server, client: redis.Redis, directory: Path) -> Iterator[Hooked]:
     """A fresh service on a running server, over an empty Redis. Its sources cannot be reached, but
     for a table of ann's jobs: creating needs none."""
     clock = SystemClock()
     table = directory / "jobs.sqlite"
-    sample.create(table, "ann")
+    table.write_bytes(_jobs_table())
     upstream: dict[str, Any] = {"base_url": "http://127.0.0.1:9", "api_key": "unused"}
     engine = ExportService(
         settings=Settings(
@@ -152,6 +167,7 @@ def hooked(server: Server, client: redis.Redis, directory: Path) -> Iterator[Hoo
     keys = KeyRing(client)
     ann, bob = keys.create("ann"), keys.create("bob")
     app = server.app = create_app(engine, keys)
-    with httpx.Client(base_url=server.url, headers={"X-API-Key": ann}, timeout=30) as http:
+    headers = {"X-API-Key": ann}
+    with httpx.Client(base_url=server.url, headers=headers, timeout=30, verify=TLS) as http:
         yield Hooked(http, app, engine, keys, client, ann, bob)
     engine.source("pipeline").close()
