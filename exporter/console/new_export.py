@@ -131,7 +131,10 @@ async def _page(
         wrong=wrong or {},
         formats=list(registry.FORMATS),
         compressions=list(registry.COMPRESSIONS),
-        columns=_preview_columns(source["default_columns"], context.get("preview")),
+        columns=_preview_columns(
+            [one for one in form.get("columns", ()) if one] or source["default_columns"],
+            context.get("preview"),
+        ),
         command=search_form.curl(body, visit.public_url),
         credits_left=left,
         once=secrets.token_urlsafe(16),
@@ -152,7 +155,7 @@ def _is_allowed(visit: Visit, name: str) -> bool:
 
 
 def _preview_columns(columns: Sequence[str], preview: Mapping[str, Any] | None) -> Sequence[str]:
-    """Returns the columns of the preview: the first ones of the source that some row has."""
+    """Returns the columns of the preview: the first of the file that some row has."""
     rows = preview["rows"] if preview else ()
     found = (name for name in columns if any(row.get(name) not in (None, "", []) for row in rows))
     return list(found)[:MAX_PREVIEW_COLUMNS]
