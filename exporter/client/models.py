@@ -136,6 +136,8 @@ class Activity(Model, frozen=True, kw_only=True):
     by: str = ""
     """Id of the API key or of the worker that did it."""
     detail: str = ""
+    until: str | None = None
+    """Time at which a wait ends."""
 
 
 class Filter(Model, frozen=True, kw_only=True):

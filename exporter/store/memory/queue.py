@@ -85,7 +85,7 @@ class Record:
 
     def add_activity(self, what: str, by: str = "", detail: str | None = None) -> None:
         """Adds an entry at the time of the latest change."""
-        entry = Activity(self.export.updated_at, what, by, detail or "")
+        entry = Activity(self.export.updated_at, what, by, detail or "", until=self.export.retry_at)
         self.activity = activity.append(self.activity, entry)
 
     @property

@@ -339,9 +339,8 @@ class MemoryStore(MemoryPartitions):
         assert record.export.partition is not None
         place = f"partition {record.export.partition.place}"
         parent = self._parent(record)
-        entry = Activity(
-            record.export.updated_at, what, by, f"{place}: {detail}" if detail else place
-        )
+        detail = f"{place}: {detail}" if detail else place
+        entry = Activity(record.export.updated_at, what, by, detail, until=record.export.retry_at)
         parent.activity = activity.append(parent.activity, entry)
 
     def delete(self, export_id: str, user_id: str | None) -> State | None:

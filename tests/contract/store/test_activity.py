@@ -5,11 +5,23 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+import redis
 
 from exporter.core.activity import FIRST_ENTRIES, MAX_ENTRIES
 from exporter.core.exports import State
 from exporter.store.base import ExportStore
-from tests.contract.store.given import KEEP, LEASE, SHORT, Elapse, claim, cut, result, spec
+from exporter.store.redis.store import RedisStore
+from tests.contract.store.given import (
+    KEEP,
+    LEASE,
+    SHORT,
+    Elapse,
+    claim,
+    cut,
+    known,
+    result,
+    spec,
+)
 
 
 def entries(store: ExportStore, export_id: str = "e") -> list[tuple[str, str, str]]:
@@ -107,6 +119,66 @@ def test_the_first_and_the_latest_entries_are_kept(store: ExportStore) -> None:
     first = FIRST_ENTRIES - 1
     assert kept[:first] == list(range(first))
     assert kept[first:] == list(range(3 * MAX_ENTRIES))[first - len(kept) :]
+
+
+def test_slices_and_waits_make_room_for_what_happens_once(store: ExportStore) -> None:
+    # Given
+    store.create(spec("e"))
+    for number in range(MAX_ENTRIES):
+        store.note("e", "slice", f"w{number}")
+    # When
+    store.note("e", "takeover", "w")
+    for number in range(MAX_ENTRIES):
+        store.note("e", "slice", f"w{number}")
+        store.note("e", "waiting", "", f"{number}")
+    # Then
+    kept = entries(store)
+    assert len(kept) == MAX_ENTRIES - 1
+    assert kept[FIRST_ENTRIES - 1] == ("takeover", "w", "")
+    assert kept[-1] == ("waiting", "", f"{MAX_ENTRIES - 1}")
+
+
+def test_a_wait_says_until_when(store: ExportStore) -> None:
+    # Given
+    cut(store, "whole", 60, 40)
+    store.create(spec("e", priority=9))
+    # When
+    for _ in range(2):
+        claimed = claim(store)
+        store.release(claimed.export.id, claimed.fence, clean=True, retry_in=KEEP, reason="busy")
+    # Then
+    assert known(store, "e").retry_at is not None
+    assert [one.until for one in store.activity("e")] == [None, known(store, "e").retry_at]
+    (wait,) = [one for one in store.activity("whole") if one.what == "waiting"]
+    assert wait.until == wait.at + KEEP
+
+
+def test_reasons_have_no_addresses_of_the_deployment(store: ExportStore) -> None:
+    # Given
+    store.create(spec("e"))
+    claimed = claim(store)
+    store.release(
+        "e", claimed.fence, clean=True, retry_in=timedelta(0), reason="no answer of 10.0.0.7:9000"
+    )
+    claimed = claim(store)
+    # When
+    store.end("e", claimed.fence, State.FAILED, error="http://10.0.0.7/x: 404", keep_record=KEEP)
+    # Then
+    details = [one.detail for one in store.activity("e")]
+    assert "10.0.0.7" not in "".join(details)
+    assert details[1] == "no answer of (address)"
+
+
+@pytest.mark.external
+def test_a_very_long_reason_is_cut_between_characters(client: redis.Redis) -> None:
+    # Given
+    store = RedisStore(client)
+    store.create(spec("e"))
+    # When
+    for begin in ("", "x", "xx", "xxx"):
+        store.note("e", "noted", begin, begin + 1000 * "🦊")
+    # Then
+    assert [len(one.detail) for one in store.activity("e")] == [249, 250, 251, 252]
 
 
 def test_the_same_again_only_renews_the_latest_entry(store: ExportStore) -> None:

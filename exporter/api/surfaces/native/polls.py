@@ -133,6 +133,9 @@ class Entry(msgspec.Struct):
         str, msgspec.Meta(description="Id of the API key or of the worker; empty if unknown.")
     ]
     detail: str
+    until: Annotated[
+        Rfc3339 | None, msgspec.Meta(description="Time at which a wait ends; null for all others.")
+    ] = None
 
 
 class Activity(msgspec.Struct):
@@ -148,7 +151,9 @@ def activity(request: Request, export_id: str) -> Response:
     if export is None:
         raise errors.missing(export_id)
     entries = [
-        Entry(responses.zulu(one.at), one.what, one.by, one.detail)
+        Entry(
+            responses.zulu(one.at), one.what, one.by, one.detail, responses.zulu_or_none(one.until)
+        )
         for one in service.activity(export)
     ]
     return responses.reply(Activity(entries))
@@ -201,6 +206,7 @@ OPERATIONS = (
                             "what": "queued",
                             "by": "5d1f0c2a9e41",
                             "detail": "",
+                            "until": None,
                         }
                     ]
                 },

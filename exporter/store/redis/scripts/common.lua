@@ -67,6 +67,10 @@ local CUT_CHECK_MICROS = 60000000
 
 -- Entries of an export's activity; the first FIRST_ACTIVITY of them are kept, and the latest.
 local MAX_ACTIVITY, FIRST_ACTIVITY = 49, 9
+-- Entries that make room for others first, because an export may have any number of them.
+local ROUTINE = {slice = true, waiting = true, linked = true, downloaded = true, previewed = true}
+-- Bytes of the shortest entry, and of the longest detail.
+local MIN_ENTRY_BYTES, MAX_DETAIL_BYTES = 24, 1000
 
 local function now()
   local time = redis.call('TIME')
@@ -98,28 +102,54 @@ local function count(what, by)
   redis.call('HINCRBY', PREFIX .. 'counters', what, by or 1)
 end
 
--- Adds an entry to the activity of an export: lines of JSON [what, by, time, detail], oldest first.
--- An entry with the same `what` and `by` as the latest replaces it.
-local function add_activity(id, time, what, by, detail)
-  local begin = string.sub(cjson.encode({what, by or ''}), 1, -2) .. ','
+-- Returns the lines of an activity without one, if it has all that are kept: the first that is
+-- routine and not among the first, or the one after these.
+local function make_room(text)
   local lines = {}
-  for line in string.gmatch(redis.call('HGET', record(id), 'activity') or '', '[^\n]+') do
+  for line in string.gmatch(text, '[^\n]+') do
     table.insert(lines, line)
   end
-  if #lines > 0 and string.sub(lines[#lines], 1, #begin) == begin then
-    table.remove(lines)
-  elseif #lines >= MAX_ACTIVITY then
-    table.remove(lines, FIRST_ACTIVITY + 1)
+  if #lines < MAX_ACTIVITY then
+    return text
   end
-  table.insert(lines, begin .. int(time) .. ',' .. cjson.encode(detail or '') .. ']')
-  redis.call('HSET', record(id), 'activity', table.concat(lines, '\n'))
+  local gone = FIRST_ACTIVITY + 1
+  for at = gone, #lines do
+    if ROUTINE[string.match(lines[at], '^%["(%l+)"')] then
+      gone = at
+      break
+    end
+  end
+  table.remove(lines, gone)
+  return table.concat(lines, '\n')
+end
+
+-- Adds an entry to the activity of an export: lines of JSON [what, by, time, detail, until], oldest
+-- first. An entry with the same `what` and `by` as the latest replaces it. `ends` is the time at which a
+-- wait ends.
+local function add_activity(id, time, what, by, detail, ends)
+  local text = redis.call('HGET', record(id), 'activity') or ''
+  detail = detail or ''
+  if #detail > MAX_DETAIL_BYTES then
+    -- No part of a character is left at the end.
+    detail = string.gsub(string.sub(detail, 1, MAX_DETAIL_BYTES), '[\192-\255][\128-\191]*$', '')
+  end
+  local begin = string.sub(cjson.encode({what, by or ''}), 1, -2) .. ','
+  local line = begin .. int(time) .. ',' .. cjson.encode(detail)
+    .. (ends and ',' .. int(ends) or '') .. ']'
+  local before, latest = string.match(text, '^(.*)\n([^\n]+)$')
+  if string.sub(latest or text, 1, #begin) == begin then
+    text = before or ''
+  elseif #text > MAX_ACTIVITY * MIN_ENTRY_BYTES then
+    text = make_room(text)
+  end
+  redis.call('HSET', record(id), 'activity', text == '' and line or text .. '\n' .. line)
 end
 
 -- Adds an entry about a partition to the activity of its export.
-local function add_activity_of_partition(id, parent, time, what, by, detail)
+local function add_activity_of_partition(id, parent, time, what, by, detail, ends)
   local place = string.match(id, '/(%d+)$') or '?'
   detail = 'partition ' .. place .. ((detail or '') ~= '' and ': ' .. detail or '')
-  add_activity(parent, time, what, by, detail)
+  add_activity(parent, time, what, by, detail, ends)
 end
 
 -- Wakes the webhook senders.
@@ -557,7 +587,7 @@ local function set_aside(id, why, time, wait, clean)
     redis.call('HSET', record(id), 'unread', int(tries), 'state', 'processing', 'phase', 'waiting',
       'retry_at', int(time + wait), 'updated_at', int(time), 'error', why)
     pcall(move_in_lists, id, fields[4], 'processing')
-    pcall(add_activity, id, time, 'waiting', '', why)
+    pcall(add_activity, id, time, 'waiting', '', why, time + wait)
     if clean then
       redis.call('HSET', record(id), 'clean', clean)
     end

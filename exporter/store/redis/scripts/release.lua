@@ -25,9 +25,9 @@ count('stalls')
 redis.call('HSETNX', record(id), 'stalled_since', int(time))
 local parent = redis.call('HGET', record(id), 'whole')
 if parent then
-  add_activity_of_partition(id, parent, time, 'waiting', '', reason)
+  add_activity_of_partition(id, parent, time, 'waiting', '', reason, time + retry_in)
 else
-  add_activity(id, time, 'waiting', '', reason)
+  add_activity(id, time, 'waiting', '', reason, time + retry_in)
 end
 if reason ~= '' then
   redis.call('HSET', record(id), 'error', reason)
