@@ -68,13 +68,14 @@ dark.addEventListener("change", follow);
 follow();
 """
 # No operation has links, and their column makes the page wider than a phone. The address under the
-# title is that of the shortened document.
+# title is that of the shortened document, and the only server is that of the page.
 STYLE = b"""\
 html { color-scheme: light dark; }
 html.dark-mode { background: #1c2022; }
 html.dark-mode .swagger-ui table.headers td { color: #e4e6e6; }
 .swagger-ui .response-col_links { display: none; }
 .swagger-ui .info hgroup > a { display: none; }
+.swagger-ui .schemes-server-container { visibility: hidden; }
 @media (max-width: 600px) {
   .swagger-ui .wrapper { padding: 0 8px; }
   .swagger-ui .responses-inner, .swagger-ui .opblock-description-wrapper { padding: 10px; }
