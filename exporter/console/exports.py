@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from exporter.api.state import service_of
-from exporter.api.surfaces.native import estimate, exports, lists
+from exporter.api.surfaces.native import estimate, exports, lists, sources
 from exporter.console import new_export
 from exporter.console.operations import Result
 from exporter.console.search_form import Form
@@ -95,6 +95,9 @@ async def first(visit: Visit) -> Response:
     for name in new_export.allowed_sources(visit):
         counted = await visit.call(estimate.estimate, body={"source": name, "query": {}})
         rows = counted.body["records"] if counted.is_success else 0
+        if rows is None:  # a source that does not count
+            shown = await visit.call(sources.preview, name, body={"query": {}})
+            rows = None if shown.is_success and shown.body["rows"] else 0
         if rows == 0:
             reasons.append(f"{name}: {counted.detail or 'it has no rows'}")
             continue

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, cast
+
 import pytest
 
 from exporter.core.plans import Plan
+from exporter.sources.hirebase import HirebaseConfig
+from exporter.sources.memory import MemorySource
 from tests.console.conftest import Browser
 
 pytestmark = pytest.mark.external
@@ -19,6 +24,28 @@ def test_the_first_export_is_one_click_and_not_empty(browser: Browser) -> None:
     (one,) = browser.desk.http.get("/v1/exports").json()["exports"]
     assert made.url.path == f"/exports/{one['id']}"
     assert (one["source"], one["limit"], one["name"]) == ("board", None, "First export")
+
+
+class Uncounted(MemorySource):
+    """A source that has no rows, and does not count them."""
+
+    def count(self, query: Mapping[str, Any]) -> None:
+        return None
+
+
+def test_the_first_export_is_of_no_source_that_turns_out_to_be_empty(browser: Browser) -> None:
+    """Given an empty source that does not count before one that has rows, when the sample is asked
+    for, then it is made from that one.
+    """
+    engine = browser.desk.engine
+    known = cast("dict[str, Any]", engine.config.sources)
+    others = dict(known)
+    known.clear()
+    known |= {"quiet": HirebaseConfig(base_url="http://127.0.0.1:9"), **others}
+    engine.sources.opened["quiet"] = Uncounted([], page_size=20, columns=("_id",))
+    browser.post("/exports/first", act="first")
+    (one,) = browser.desk.http.get("/v1/exports").json()["exports"]
+    assert one["source"] == "board"
 
 
 def test_the_first_export_of_a_paying_key_is_small(browser: Browser) -> None:
