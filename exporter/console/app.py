@@ -72,7 +72,11 @@ async def static(request: Request) -> Response:
 
 async def sign_in(request: Request) -> Response:
     """Shows the form that asks for a key, or that uses the ticket of a one-time link."""
-    return _form(request.query_params.get("next", "/"), request.query_params.get("ticket", ""))
+    given = request.query_params
+    wrong = (
+        "Your session has ended. Sign in again; nothing was changed." if "ended" in given else ""
+    )
+    return _form(given.get("next", "/"), given.get("ticket", ""), wrong=wrong)
 
 
 async def signed_in(request: Request) -> Response:

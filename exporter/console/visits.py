@@ -238,8 +238,11 @@ def is_from_here(request: Request) -> bool:
 
 
 def _address(request: Request) -> str:
-    query = request.scope["query_string"].decode(errors="replace")
-    return f"{request.scope['path']}?{query}" if query else str(request.scope["path"])
+    """Returns the path and query of a GET, or of the page whose form was sent."""
+    url = urlsplit(
+        request.headers.get("referer", "/") if request.method == "POST" else str(request.url)
+    )
+    return f"{url.path}?{url.query}" if url.query else url.path
 
 
 async def _visit(request: Request, scope: str) -> Visit | Response:
@@ -249,8 +252,9 @@ async def _visit(request: Request, scope: str) -> Visit | Response:
     if session is not None:
         key = await to_thread.run_sync(keys_of(request).find_by_id, session.key_id)
     if session is None or key is None:
-        target = _address(request) if request.method == "GET" else "/"
-        return RedirectResponse(f"/sign-in?next={quote(target)}", HTTPStatus.SEE_OTHER, HEADERS)
+        ended = "&ended=1" if token else ""
+        path = f"/sign-in?next={quote(_address(request))}{ended}"
+        return RedirectResponse(path, HTTPStatus.SEE_OTHER, HEADERS)
     if request.method != "POST":
         query = cast("str", request.scope["query_string"].decode(errors="replace"))
         return Visit(request, session, key, parse_qs(query, keep_blank_values=True))

@@ -248,3 +248,16 @@ def test_the_session_outlives_a_restart_of_the_api(tab: Tab, desk: Hooked) -> No
     desk.app.router.routes[:] = create_app(desk.engine, desk.keys, pages=pages()).router.routes
     tab.page.goto("/keys")
     assert "this session" in tab.page.inner_text("main")
+
+
+def test_an_open_page_whose_session_ends_asks_to_sign_in(tab: Tab, desk: Hooked) -> None:
+    """Given an open list, when its key is revoked and something changes, then the tab is at the
+    sign-in, which says why.
+    """
+    with tab.page.expect_response("**/live"):
+        tab.page.goto("/")
+    (key,) = (one for one in desk.keys.list() if "operator" in one.scopes)
+    desk.keys.revoke(key.id)
+    desk.create()
+    tab.page.wait_for_selector("text=Your session has ended", timeout=10_000)
+    assert tab.faults == []

@@ -99,6 +99,20 @@ def test_a_forged_cookie_is_nobody(browser: Browser) -> None:
     assert browser.http.get("/").url.path == "/sign-in"
 
 
+def test_a_session_that_has_ended_says_so_and_leads_back(browser: Browser) -> None:
+    """Given a form whose session has ended meanwhile, when it is sent, then nothing is changed, the
+    sign-in says why it is asked for, and leads back to the form.
+    """
+    browser.http.cookies.clear()
+    browser.http.cookies.set(COOKIE, "old")
+    fields = {"url": "https://hooks.example.com/x", "events": "export.finished"}
+    referer = {"Referer": str(browser.http.base_url.join("/webhooks?state=dead"))}
+    asked = browser.http.post("/webhooks", data=fields, headers=referer)
+    assert "Your session has ended" in asked.text
+    assert 'name="next" value="/webhooks?state=dead"' in asked.text
+    assert browser.desk.endpoints.list("ann") == ()
+
+
 def test_a_ticket_signs_in_once(browser: Browser) -> None:
     key = browser.desk.keys.find(browser.desk.bob)
     assert key is not None

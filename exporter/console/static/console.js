@@ -67,7 +67,9 @@ async function refresh() {
   readAt = Date.now();
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });
-    if (!answer.ok || answer.redirected || isPaused) return;
+    if (answer.redirected) return location.reload(); // the session has ended
+    show(!answer.ok);
+    if (!answer.ok || isPaused) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const old of document.querySelectorAll("[data-part]")) {
       const next = page.querySelector(`[data-part=${old.dataset.part}]`);
@@ -75,7 +77,14 @@ async function refresh() {
     }
     countTicks();
     if (pause && !live()) pause.remove();
-  } catch { /* the next turn tries again */ } finally { isReading = false; }
+  } catch { show(true); } finally { isReading = false; }
+}
+const lost = document.createElement("span");
+lost.className = "badge warm";
+lost.textContent = "no connection";
+function show(isLost) {
+  if (isLost) pause?.prepend(lost, " ");
+  else lost.remove();
 }
 // The first rows come from the bucket, so the page does not wait for them.
 const rows = document.querySelector("[data-load]");
@@ -100,6 +109,9 @@ function listen() {
   } else if (!stream) {
     stream = new EventSource(from);
     for (const name of ["open", "changed"]) stream.addEventListener(name, () => { isTold = true; });
+    stream.addEventListener("error", (event) => {
+      if (event.target.readyState === EventSource.CLOSED) isTold = true; // perhaps the session has ended
+    });
   }
 }
 setInterval(() => {
@@ -132,6 +144,7 @@ document.addEventListener("change", (event) => {
 });
 
 // The form of a new export shows the equal command while it is filled.
+document.querySelector("select[data-auto]")?.addEventListener("change", (event) => event.target.form.requestSubmit());
 const form = document.querySelector("form[data-command]"), command = document.querySelector("#command");
 let later;
 form?.addEventListener("input", () => {
