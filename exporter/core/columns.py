@@ -69,6 +69,19 @@ def parse(text: str, known: Iterable[str] = ()) -> Chosen:
     return text if path == (text,) and not renamed else Picked(name, path)
 
 
+def describe(column: Chosen) -> str:
+    """Returns the text that `parse` reads as the column.
+
+    >>> describe(Picked("city", ("locations", 0, "city"))), describe(parse("a.b"))
+    ('locations[0].city as city', 'a.b')
+    """
+    if isinstance(column, str):
+        return column
+    first, *rest = column.path
+    place = f"{first}" + "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in rest)
+    return place if place == column.name else f"{place} as {column.name}"
+
+
 def _path(text: str) -> Path:
     begin = re.match(r"[^.\[\]]+", text)
     if begin is None:

@@ -10,7 +10,7 @@ import msgspec
 
 from exporter.api import responses
 from exporter.contracts.timestamps import Rfc3339
-from exporter.core import exports
+from exporter.core import columns, exports
 from exporter.core.exports import Phase, State
 from exporter.service import estimates
 from exporter.service.exports import ExportService
@@ -38,7 +38,9 @@ class Export(msgspec.Struct):
     ]
     format: str
     compression: str
-    columns: list[str]
+    columns: Annotated[
+        list[str], msgspec.Meta(description="As the request describes them; see its `columns`.")
+    ]
     """The requested columns; empty: those of the source."""
     limit: int | None
     """The requested maximum of records; None: all."""
@@ -164,7 +166,7 @@ def view(service: ExportService, export: exports.Export, *, with_link: bool) -> 
         query=spec.query,
         format=spec.format,
         compression=spec.compression,
-        columns=list(spec.column_names),
+        columns=[columns.describe(one) for one in spec.columns],
         limit=spec.limit,
         priority=spec.priority,
         csv_safe=spec.dialect.guard,
