@@ -282,6 +282,15 @@ def test_the_bucket_keeps_files_longer_than_the_service_does() -> None:
 
 
 @pytest.mark.external
+def test_all_folders_with_tests_are_run() -> None:
+    # Given
+    folders = {file.relative_to(ROOT).parts[1] for file in (ROOT / "tests").rglob("test_*.py")}
+    # When
+    whole = (ROOT / "deploy" / "test").read_text("utf-8").rpartition("--coverage ]")[2]
+    # Then
+    assert {f"tests/{name}" for name in folders} == set(re.findall(r"tests/[a-z]+", whole))
+
+
 @pytest.mark.parametrize("name", ["deploy/setup", "deploy/demo", "deploy/test", ".ci/run"])
 def test_a_script_can_be_run_and_is_plain_sh(name: str) -> None:
     # Given
