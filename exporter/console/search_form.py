@@ -7,6 +7,7 @@ Nothing is validated here: what a field does not say is left out, and everything
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,12 +54,7 @@ def query(form: Form, filters: Sequence[Filter]) -> Any:
         one.name: value for one in filters if (value := _value(one, form)) not in (None, [], {})
     }
     rest = _one(form, REST)
-    if not rest:
-        return found
-    try:
-        more = json.loads(rest)
-    except ValueError:
-        return rest
+    more = _parsed(rest) if rest else {}
     return {**found, **more} if isinstance(more, dict) else more
 
 
@@ -163,10 +159,12 @@ def _one(form: Form, name: str) -> str:
 
 
 def _number(text: str) -> int | float | str:
+    """Returns the number of a text; a text that is no finite number stays one, to be refused."""
     for parse in (int, float):
         try:
-            return parse(text)
-        except ValueError:
+            if math.isfinite(number := parse(text)):
+                return number
+        except (ValueError, OverflowError):
             continue
     return text
 
@@ -176,9 +174,10 @@ def _plain(value: Any) -> str:
 
 
 def _parsed(text: str) -> Any:
+    """Returns the value of a text of JSON; what JSON does not allow stays text, to be refused."""
     try:
-        return json.loads(text) if text else None
-    except ValueError:
+        return json.loads(text, parse_constant=str, parse_float=_number) if text else None
+    except (ValueError, RecursionError):
         return text
 
 

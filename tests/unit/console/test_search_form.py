@@ -66,3 +66,22 @@ def test_the_command_is_the_request_whatever_its_texts() -> None:
 def test_metadata_is_a_pair_a_line() -> None:
     form = {"metadata": ["team = growth\r\n\r\nurl=a=b\nplain"]}
     assert search_form.body(form, ())["metadata"] == {"team": "growth", "url": "a=b", "plain": ""}
+
+
+@pytest.mark.parametrize("text", ["nan", "infinity", "-inf", "1e999", "9" * 400, "8" * 5_000])
+def test_what_is_no_finite_number_stays_text_so_that_it_is_refused(text: str) -> None:
+    # JSON would make it null, and the export would have no limit.
+    body = search_form.body({"limit": [text], "f.salary.min": [text]}, hirebase.FILTERS)
+    assert body["limit"] == text
+    assert body["query"] == {"salary": {"min": text}}
+
+
+@pytest.mark.parametrize("text", ["[" * 5_000, '{"a": ', "NaN", '"x"'])
+def test_a_query_that_is_no_object_is_passed_on_to_be_refused(text: str) -> None:
+    assert not isinstance(search_form.body({"query": [text]}, ())["query"], dict)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_json_does_not_have_stay_text_in_a_query(number: str) -> None:
+    body = search_form.body({"query": [f'{{"days_ago": {number}}}']}, ())
+    assert body["query"] == {"days_ago": number}
