@@ -81,7 +81,7 @@ def list_(user: Annotated[str, typer.Option(help="The owner of the endpoints.")]
     table = Table(*whole, "events", "state", "description")
     with report_errors():
         for one in _endpoints().list(user):
-            cells = one.id, one.url, _events(one), _state(one), one.description
+            cells = one.id, one.url or "listener", _events(one), _state(one), one.description
             table.add_row(*map(escape, cells))
     out.print(table)
 

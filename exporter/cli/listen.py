@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import ssl
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ import typer
 from rich.text import Text
 
 from exporter.cli.console import err, out, print_warning, report_errors
-from exporter.cli.exports import AsJson, Key, Url
+from exporter.cli.exports import AsJson, Key, Url, print_json
 from exporter.errors import ExporterError
 
 if TYPE_CHECKING:
@@ -216,7 +217,8 @@ class _Forwarding:
 
 
 def _show_json(facts: Mapping[str, Any]) -> None:
-    out.print(json.dumps(facts, ensure_ascii=False), highlight=False, soft_wrap=True, markup=False)
+    print_json(dict(facts))
+    sys.stdout.flush()
 
 
 def _show(facts: Mapping[str, Any]) -> None:
