@@ -192,12 +192,12 @@ def _furnish(target: Target) -> None:
     assert not unknown, f"give ann a value for each of {unknown}, and eve tries it"
 
 
-def until_ended(target: Target, exports: Sequence[str]) -> None:
-    """Returns when all these exports of ann's have ended."""
+def until_ended(target: Target, exports: Sequence[str], key: str = "") -> None:
+    """Returns when all these exports have ended; by default they are ann's."""
     deadline = time.monotonic() + READY_SECONDS
     for one in exports:
         while True:
-            answer = target.wire.ask("GET", f"/v1/exports/{one}", key=target.ann)
+            answer = target.wire.ask("GET", f"/v1/exports/{one}", key=key or target.ann)
             if answer.json()["state"] in ("finished", "failed", "canceled"):
                 break
             assert time.monotonic() < deadline, answer.text

@@ -90,7 +90,7 @@ def read(document: Mapping[str, Any], webhook_url: str) -> list[Operation]:
                 method.upper(),
                 path,
                 described["operationId"],
-                "security" in described,
+                described["security"] != [],
                 described.get("parameters", []),
                 media_type,
                 example,

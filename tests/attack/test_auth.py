@@ -15,7 +15,7 @@ pytestmark = pytest.mark.stack
 
 BROKEN = b'{"search": '
 """A body for which a request with a right key is refused."""
-READING = ("previewSource", "searchJobs", "estimateJobs", "estimateExport")
+READING = ("previewSource", "searchJobs", "estimateJobs", "estimateExport", "createTicket")
 """Operations that change nothing although they are POST."""
 
 

@@ -194,7 +194,8 @@ def check(target: Target, probes: Iterable[Probe]) -> None:
     """Sends the probes; nothing may be wrong, and what is ann's stays as it is."""
     # Given
     with redis.Redis.from_url(target.addresses.redis_url) as client:
-        stored, state = records(client, target), target.state()
+        # In this order: a look at a file stands in the activity of its export.
+        state, stored = target.state(), records(client, target)
 
         # When
         number, wrong = attack(target, probes)

@@ -66,8 +66,10 @@ class Wire:
             self._connection.close()
             started = time.monotonic()
             found = self._send(method, path, key, headers, body)
-        text = found.read().decode("utf-8", "replace")
-        if found.will_close:
+        is_stream = (found.getheader("Content-Type") or "").startswith("text/event-stream")
+        # A stream of events has no end: its first piece is the answer.
+        text = (found.read1() if is_stream else found.read()).decode("utf-8", "replace")
+        if found.will_close or is_stream:
             self._connection.close()
         return Answer(found.status, found.getheaders(), text, time.monotonic() - started)
 
