@@ -142,6 +142,8 @@ class Feeds:
     def __init__(self) -> None:
         self._followers: dict[Hashable, list[Follower]] = {}
         self._feeds: dict[Hashable, Feed] = {}
+        self._read: set[Hashable] = set()
+        """Names of the feeds that were read at least once."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -160,7 +162,8 @@ class Feeds:
     async def _follow(self, name: Hashable, new: Feed) -> AsyncIterator[Follower]:
         follower = Follower()
         if name in self._feeds:
-            follower.add(self._feeds[name].known, is_over=False)
+            if name in self._read:
+                follower.add(self._feeds[name].known, is_over=False)
             self._followers[name].append(follower)
         else:
             self._feeds[name], self._followers[name] = new, [follower]
@@ -183,6 +186,7 @@ class Feeds:
                 except StoreUnavailable:
                     pause = OUTAGE_SECONDS
                 else:
+                    self._read.add(name)
                     for one in followers:
                         one.add(changes, is_over=feed.is_over)
                 if not feed.is_over:
@@ -191,6 +195,7 @@ class Feeds:
             log.exception("events.feed_failed", feed=str(name))
         finally:
             del self._feeds[name], self._followers[name]
+            self._read.discard(name)
             for one in followers:
                 one.add({}, is_over=True)
 
