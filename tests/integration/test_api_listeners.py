@@ -182,17 +182,18 @@ def test_a_report_with_another_lease_changes_nothing(
     assert [ack(desk, found, status=200).status_code for _ in range(2)] == [200, 200]
 
 
-def test_others_and_read_only_keys_take_and_report_nothing(
+def test_others_and_keys_with_one_scope_take_nothing(
     desk: Hooked, listener: dict[str, Any]
 ) -> None:
     # Given
     desk.create()
     desk.deliver()
     path = f"{ENDPOINTS}/{listener['id']}/take"
-    reader = desk.keys.create("ann", ("read",))
+    reader, writer = (desk.keys.create("ann", (scope,)) for scope in ("read", "write"))
     # When
     by_bob = desk.http.post(path, headers={"X-API-Key": desk.bob})
     by_reader = desk.http.post(path, headers={"X-API-Key": reader})
+    by_writer = desk.http.post(path, headers={"X-API-Key": writer})
     found = taken(desk, listener)
     report = f"/v1/webhook-deliveries/{found['id']}/ack"
     body = {"lease": found["lease"], "status": 200}
@@ -200,7 +201,7 @@ def test_others_and_read_only_keys_take_and_report_nothing(
     ack_by_reader = desk.http.post(report, json=body, headers={"X-API-Key": reader})
     # Then
     for answer, status in (
-        *((by_bob, 404), (by_reader, 403)),
+        *((by_bob, 404), (by_reader, 403), (by_writer, 403)),
         *((ack_by_bob, 404), (ack_by_reader, 403)),
     ):
         check_shape("native", answer, status)

@@ -102,10 +102,12 @@ async def take(request: Request, endpoint_id: str, wait: Wait = 0) -> Response:
 
     The headers and the body are those that the service would send. Report the outcome with `POST
     /v1/webhook-deliveries/{delivery_id}/ack`: a delivery that failed is due again later, as with
-    other endpoints. The time of the listener starts again.
+    other endpoints. The time of the listener starts again. The key needs the scopes `write` and
+    `read`, because the body may have a download URL.
     """
     await auth.identify(request)
     caller = auth.writer(request)
+    auth.reader(request)
     call = outbox_of(request).take_call
     taken: Claimed | None = None
 
