@@ -12,6 +12,7 @@ local MAX_DUE = 16
 local USERS_PER_READ = 16
 local MAX_LOOKAHEAD = 16
 local MAX_CLAIMS = 16
+local ALL_LEVELS = {9, 8, 7, 6, 5, 4, 3, 2, 1, 0}
 
 local answered = redis.call('GET', PREFIX .. 'claim:' .. nonce)
 if answered then
@@ -29,10 +30,11 @@ end_waits(time, MAX_DUE)
 -- Returns 'free', 'full' if the user has as many leases as the export's plan allows, or 'gone' if
 -- the export cannot be claimed.
 local function check(id, running)
-  if not is_live(id) or redis.call('ZSCORE', PREFIX .. 'leases', id) then
+  local fields = redis.call('HMGET', record(id), 'state', 'concurrency')
+  if not is_live(id, fields[1]) or redis.call('ZSCORE', PREFIX .. 'leases', id) then
     return 'gone'
   end
-  local concurrency = tonumber(redis.call('HGET', record(id), 'concurrency') or 0)
+  local concurrency = tonumber(fields[2] or 0)
   return (concurrency > 0 and running >= concurrency) and 'full' or 'free'
 end
 
@@ -81,8 +83,8 @@ end
 
 -- Returns the level, user and id of the export to claim next; nothing if there is none. With
 -- `take_turns`, users who have jumped enough are skipped.
-local function best_export(take_turns)
-  for level = 9, 0, -1 do
+local function best_export(levels, take_turns)
+  for _, level in ipairs(levels) do
     local from = 0
     repeat
       local users = redis.call('ZRANGE', tenants(level), from, from + USERS_PER_READ - 1)
@@ -98,6 +100,16 @@ local function best_export(take_turns)
       from = from + USERS_PER_READ
     until #users == 0
   end
+end
+
+-- Returns the levels with ready exports, the most urgent first.
+local function ready_levels()
+  local levels = {}
+  for _, level in ipairs(redis.call('HKEYS', PREFIX .. 'lined')) do
+    table.insert(levels, tonumber(level))
+  end
+  table.sort(levels, function(one, other) return one > other end)
+  return levels
 end
 
 local function claim(level, user, id)
@@ -145,9 +157,9 @@ local function claim(level, user, id)
 end
 
 for _ = 1, MAX_CLAIMS do
-  local level, user, id = best_export(true)
+  local level, user, id = best_export(ready_levels(), true)
   if not id then
-    level, user, id = best_export(false)
+    level, user, id = best_export(ALL_LEVELS, false)
   end
   if not id then
     break

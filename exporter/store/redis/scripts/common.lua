@@ -344,7 +344,10 @@ end
 -- Returns all fields of a record; for a partition, with the spec of its export.
 local function all_fields(id)
   local fields = redis.call('HGETALL', record(id))
-  local parent = redis.call('HGET', record(id), 'whole')
+  local parent
+  for at = 1, #fields, 2 do
+    parent = fields[at] == 'whole' and fields[at + 1] or parent
+  end
   local spec = parent and redis.call('HGET', record(parent), 'spec')
   if spec then
     table.insert(fields, 'spec')
@@ -509,9 +512,10 @@ local KEEP_UNREADABLE_MILLIS = 2592000000
 local ENDED = {finished = true, failed = true, canceled = true}
 
 -- True if the record is of an export or partition that has not ended; false if it has, or if there
--- is no record. Raises an error for a state that this version does not know.
-local function is_live(id)
-  local state = redis.call('HGET', record(id), 'state')
+-- is no record. Raises an error for a state that this version does not know. `state` is that of the
+-- record, if the caller has read it.
+local function is_live(id, state)
+  state = state or redis.call('HGET', record(id), 'state')
   if state == 'queued' or state == 'processing' then
     return true
   end

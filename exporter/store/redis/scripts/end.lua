@@ -8,7 +8,8 @@ local id, fence, state, keep_record = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local result, error_text, keep_file = ARGV[5], ARGV[6], tonumber(ARGV[7])
 local rows, bytes, charged = ARGV[8], ARGV[9], tonumber(ARGV[10] or '')
 
-local before = redis.call('HMGET', record(id), 'state', 'fence', 'whole', 'worker_id')
+local before = redis.call('HMGET', record(id), 'state', 'fence', 'whole', 'worker_id', 'deleted',
+  'partitions')
 if before[1] == state and before[2] == fence then
   return 1
 end
@@ -16,7 +17,7 @@ if not holds_lease(id, fence) then
   return 0
 end
 local time = now()
-local parent = before[3]
+local parent, worker, deleted, partitions = unpack(before, 3, 6)
 
 -- Ends a partition. If it did not finish, the other partitions are useless and are requested to
 -- stop; the export then fails, is canceled or is rejoined.
@@ -44,36 +45,44 @@ end
 -- Ends the export or partition, if its fields are those of a sound record.
 local function end_sound()
   drop_lease(id)
-  redis.call('HDEL', record(id), 'closing', 'error')
-  redis.call('HSET', record(id), 'state', state, 'phase', 'done',
-    'updated_at', int(time), 'completed_at', int(time))
-  if error_text ~= '' then
-    redis.call('HSET', record(id), 'error', error_text)
+  redis.call('HDEL', record(id), 'closing', 'error', parent and 'closing' or 'checkpoint')
+  local fields = {'state', state, 'phase', 'done', 'updated_at', int(time),
+    'completed_at', int(time)}
+  local function set(name, value)
+    table.insert(fields, name)
+    table.insert(fields, value)
   end
+  if error_text ~= '' then
+    set('error', error_text)
+  end
+  if state == 'finished' and not parent then
+    set('progress', '1.0')
+    set('result', result)
+    if keep_file then
+      set('file_expires_at', int(time + keep_file))
+    end
+  end
+  redis.call('HSET', record(id), unpack(fields))
 
   if parent then
     end_partition()
     return
   end
-  local deleted = redis.call('HEXISTS', record(id), 'deleted') == 1
-  redis.call('HDEL', record(id), 'checkpoint')
-  forget_partitions(id)
+  if partitions then
+    forget_partitions(id)
+  end
   if not deleted then
     local outcome = string.match(result, '"outcome":"(%l+)"')
     move_in_lists(id, 'processing', state, outcome and 'outcome:' .. outcome)
   end
   if state == 'finished' then
-    redis.call('HSET', record(id), 'progress', '1.0', 'result', result)
-    if keep_file then
-      redis.call('HSET', record(id), 'file_expires_at', int(time + keep_file))
-      if not deleted then
-        redis.call('ZADD', PREFIX .. 'kept', int(time + keep_file), id)
-      end
+    if keep_file and not deleted then
+      redis.call('ZADD', PREFIX .. 'kept', int(time + keep_file), id)
     end
     count('rows', rows)
     count('file_bytes', bytes)
   end
-  add_activity(id, time, state == 'finished' and 'published' or state, before[4] or '', error_text)
+  add_activity(id, time, state == 'finished' and 'published' or state, worker or '', error_text)
   count('exports_' .. state)
   local payable = (state == 'finished' and not deleted) and tonumber(rows) or 0
   if payable == 0 and charged and state ~= 'failed' then

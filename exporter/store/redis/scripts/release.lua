@@ -12,14 +12,14 @@ if not holds_lease(id, fence) then
 end
 local time = now()
 drop_lease(id)
-redis.call('HSET', record(id), 'clean', clean)
 if not retry_in then
+  redis.call('HSET', record(id), 'clean', clean)
   make_ready(id, time)
   return 1
 end
 redis.call('ZADD', PREFIX .. 'waiting', int(time + retry_in), id)
-redis.call('HSET', record(id), 'phase', 'waiting', 'retry_at', int(time + retry_in),
-  'updated_at', int(time))
+redis.call('HSET', record(id), 'clean', clean, 'phase', 'waiting',
+  'retry_at', int(time + retry_in), 'updated_at', int(time))
 redis.call('HINCRBY', record(id), 'stalls', 1)
 count('stalls')
 redis.call('HSETNX', record(id), 'stalled_since', int(time))
