@@ -16,9 +16,9 @@ from exporter.api.surfaces.native import exports
 from exporter.console import export_page, file_commands
 from exporter.console import exports as list_page
 from exporter.console.visits import Visit, route
+from exporter.core import limits
 
-MAX_EXPORTS = 500
-"""Most exports of one act; more are left for the next one."""
+MAX_EXPORTS = limits.BULK_EXPORTS.default
 
 
 class Act(NamedTuple):

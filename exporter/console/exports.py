@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from exporter.api.state import service_of
 from exporter.api.surfaces.native import estimate, exports, lists, sources
-from exporter.console import new_export
+from exporter.console import export_page, new_export
 from exporter.console.operations import Result
 from exporter.console.search_form import Form
 from exporter.console.visits import Visit, route
@@ -64,9 +64,10 @@ async def index(visit: Visit) -> Response:
         for states, text in TABS.items()
     ]
     following = found.body["next_cursor"]
+    listed = found.body["exports"]
     return visit.page(
         "exports.html",
-        exports=found.body["exports"],
+        exports=[{**one, "has_file": export_page.has_file(visit, one)} for one in listed],
         following=_address(given, cursor=following) if following else "",
         tabs=tabs,
         matching=_count(state, counts),

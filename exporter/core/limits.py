@@ -177,6 +177,13 @@ PAGE_SIZE = Limit(
     "records",
     "lowered to the limit",
 )
+BULK_EXPORTS = Limit(
+    "bulk_exports",
+    "exports that one act in the console cancels, retries or downloads",
+    500,
+    "exports",
+    "the page says so, and the others are left for the next act",
+)
 PAGE_BYTES = Limit(
     "page_bytes",
     "stored searches of the exports on one page of a list",
