@@ -38,6 +38,7 @@ ExporterError
  +-- KeySpent               caller: send a new idempotency key. API: 409 (store.base)
  +-- Unreadable             worker: leaves the record to workers of another version, and fails the
  |                          export if none comes. API: shows what can be read (store.base)
+ +-- NoListener             caller: the endpoint is no listener any more. API: 404 (webhooks.outbox)
  +-- UnknownKey             operator: choose the id of an existing key (store.redis.credit_accounts)
  +-- ForbiddenAddress       caller: choose another webhook URL. API: 422 (webhooks.addresses)
  +-- NameUnresolved         sender of webhooks: retries the delivery later (webhooks.addresses)

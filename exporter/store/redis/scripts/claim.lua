@@ -104,9 +104,9 @@ end
 
 -- Returns the levels with ready exports, the most urgent first.
 local function ready_levels()
-  local levels = {}
-  for _, level in ipairs(redis.call('HKEYS', PREFIX .. 'lined')) do
-    table.insert(levels, tonumber(level))
+  local levels, lined = {}, redis.call('HGETALL', PREFIX .. 'lined')
+  for place = 1, #lined, 2 do
+    table.insert(levels, tonumber(lined[place]))
   end
   table.sort(levels, function(one, other) return one > other end)
   return levels
