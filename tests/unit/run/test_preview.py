@@ -148,6 +148,7 @@ def test_a_worker_that_dies_at_any_call_leaves_no_first_rows_behind(limits: Any)
             except Crash:
                 bench.bury()
                 bench.run()
+            bench.seams.die_at = None  # a run may make a call less than the calm one
             # Then
             assert bench.file() == calm_bench.file()
             assert bench.export.result is not None
