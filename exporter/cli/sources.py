@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -47,24 +49,52 @@ def sources(
 
 
 def preview(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Name of a source.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE|ID", help="Name of a source, or the id of an export."),
+    ],
     query: Query = "{}",
     filters: Filters = None,
     as_json: AsJson = False,
     url: Url = None,
     key: Key = None,
 ) -> None:
-    """Show the first rows that a query has now; nothing is exported or paid."""
+    """Show the first rows that a query has now, free; with an id, those of that export.
+
+    An export shows them as soon as they are safely stored, also while it runs.
+    """
     from exporter.cli import remote
 
     wanted = search(query, filters or [])
+    is_export = _is_id(source)
+    if is_export and wanted != {}:
+        raise typer.BadParameter("an export has its own query: leave out --query and --filter")
     with report_errors(), remote.connected(url, key) as exporter:
-        found = exporter.preview(source, wanted)
+        if is_export:
+            first = exporter.first_rows(source)
+            rows = first.rows
+            facts = "more follow: the export runs" if first.is_partial else "the export is finished"
+        else:
+            found = exporter.preview(source, wanted)
+            rows, facts = found.rows, _matching(found)
     if as_json:
-        for row in found.rows:
+        for row in rows:
             print_json(row)
     else:
-        _print_rows(found)
+        _print_rows(rows, facts)
+
+
+def _is_id(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        return False
+
+
+def _matching(found: Preview) -> str:
+    if found.total is None:
+        return "the source does not say how many match"
+    return f"{found.total:,} rows match"
 
 
 def _print_source(source: Source) -> None:
@@ -79,21 +109,16 @@ def _print_source(source: Source) -> None:
     out.print(Text(f"\ncolumns: {columns}" if columns else "\ncolumns: those that its rows have"))
 
 
-def _print_rows(found: Preview) -> None:
-    columns = list(dict.fromkeys(name for row in found.rows for name in row))
+def _print_rows(rows: Sequence[Mapping[str, Any]], facts: str) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     table = Table(*columns[:MAX_SHOWN_COLUMNS], box=None, pad_edge=False)
-    for row in found.rows:
+    for row in rows:
         table.add_row(*(Text(_cell(row.get(name))) for name in columns[:MAX_SHOWN_COLUMNS]))
-    if found.rows:
+    if rows:
         out.print(table)
-    total = (
-        "the source does not say how many match"
-        if found.total is None
-        else (f"{found.total:,} rows match")
-    )
     hidden = len(columns) - MAX_SHOWN_COLUMNS
     more = f", {hidden} more columns: see --json" if hidden > 0 else ""
-    err.print(f"the first {len(found.rows)} rows; {total}{more}", highlight=False)
+    err.print(f"the first {len(rows)} rows; {facts}{more}", highlight=False)
 
 
 def _cell(value: Any) -> str:

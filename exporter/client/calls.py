@@ -72,8 +72,16 @@ def service(url: str, key: str, max_retries: int) -> Service:
 def call(service: Service, request: Request) -> Steps[dict[str, Any]]:
     """Returns the JSON object of a successful answer, after as many tries as are allowed.
 
-    It is empty for an answer without a body. Raises ApiError for another answer, and
-    ConnectionFailed without one.
+    It is empty for an answer without a body. The errors are those of `ask`.
+    """
+    reply = yield from ask(service, request)
+    return {} if reply.status == _NO_CONTENT else decode(reply, request)
+
+
+def ask(service: Service, request: Request) -> Steps[Reply]:
+    """Returns a successful answer, after as many tries as are allowed.
+
+    Raises ApiError for another answer, and ConnectionFailed without one.
     """
     tries = 0
     while True:
@@ -84,10 +92,8 @@ def call(service: Service, request: Request) -> Steps[dict[str, Any]]:
         except ConnectionFailed as failed:
             error, pause = failed, _pause(tries)
         else:
-            if reply.status == _NO_CONTENT:
-                return {}
             if 200 <= reply.status < 300:
-                return decode(reply, request)
+                return reply
             error, pause = error_of(reply, request), _pause_of(reply, tries)
         if tries >= service.max_retries or pause is None:
             raise error

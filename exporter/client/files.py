@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import msgspec
 
 from exporter.client import operations
-from exporter.client.calls import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Service
-from exporter.client.errors import ConnectionFailed, DownloadFailed, ExportFailed
-from exporter.client.models import Export, File
+from exporter.client.calls import FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Service, ask
+from exporter.client.errors import ConnectionFailed, DownloadFailed, ExportFailed, ServerFailed
+from exporter.client.models import Export, File, FirstRows
 from exporter.client.steps import Emit, Request, Sleep, Steps, open_, read
 
 MAX_TRIES_WITHOUT_PROGRESS = 6
@@ -81,6 +81,21 @@ def rows(service: Service, export: Export | str) -> Steps[None]:
     _check_size(found, size)
     for row in sink.end():
         yield Emit(row)
+
+
+def first_rows(service: Service, export_id: str) -> Steps[FirstRows]:
+    """Returns the first rows of an export, also while it runs."""
+    accepted = {"accept": "text/csv, application/x-ndjson, application/json"}
+    path = f"{operations.path_of(export_id)}/preview"
+    reply = yield from ask(service, service.request("GET", path, headers=accepted))
+    media_type = reply.headers.get("content-type", "").partition(";")[0]
+    formats = {"text/csv": "csv", "application/x-ndjson": "json"}
+    if media_type not in formats:
+        reason = f"the answer is {media_type or 'of no type'}, not rows: is {service.url} right?"
+        raise ServerFailed(reply.status, "no_rows", reason)
+    sink = _Rows(formats[media_type], "none")
+    found = [*sink.write(reply.body), *sink.end()]
+    return FirstRows(rows=found, is_partial=reply.headers.get("x-exporter-partial") == "true")
 
 
 def _finished(service: Service, export: Export | str) -> Steps[Export]:

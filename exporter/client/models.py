@@ -224,6 +224,15 @@ class Delivery(Model, frozen=True, kw_only=True):
     """Why no other attempt follows."""
 
 
+class FirstRows(Model, frozen=True, kw_only=True):
+    """The first rows of an export."""
+
+    rows: list[dict[str, Any]]
+    """Values of a CSV export are text."""
+    is_partial: bool = False
+    """True until the export is finished: more rows follow, and the file may differ."""
+
+
 class Webhook(Model, frozen=True, kw_only=True):
     """An authentic webhook."""
 

@@ -60,7 +60,7 @@ def create(
 
 def get(service: Service, export_id: str, wait: int = 0) -> Steps[Export]:
     """Returns an export, with a download link that was signed now if it is finished."""
-    request = service.request("GET", _path(export_id), query={"wait": wait or None})
+    request = service.request("GET", path_of(export_id), query={"wait": wait or None})
     return _export((yield from call(service, request)))
 
 
@@ -69,13 +69,13 @@ def act(
 ) -> Steps[Export]:
     """Cancels or retries an export."""
     headers = _with_key(idempotency_key) if action == "retry" else None
-    request = service.request("POST", f"{_path(export_id)}/{action}", headers=headers)
+    request = service.request("POST", f"{path_of(export_id)}/{action}", headers=headers)
     return _export((yield from call(service, request)))
 
 
 def delete(service: Service, export_id: str) -> Steps[None]:
     """Deletes an export with its file."""
-    yield from call(service, service.request("DELETE", _path(export_id)))
+    yield from call(service, service.request("DELETE", path_of(export_id)))
 
 
 def list_(service: Service, page_size: int, filters: Mapping[str, Any]) -> Steps[None]:
@@ -93,7 +93,7 @@ def list_(service: Service, page_size: int, filters: Mapping[str, Any]) -> Steps
 
 def activity(service: Service, export_id: str) -> Steps[list[Activity]]:
     """Returns what happened to an export, oldest first."""
-    found = yield from call(service, service.request("GET", f"{_path(export_id)}/activity"))
+    found = yield from call(service, service.request("GET", f"{path_of(export_id)}/activity"))
     return [read(Activity, one) for one in found.get("activity", ())]
 
 
@@ -177,7 +177,8 @@ def read(model: type[Found], body: Mapping[str, Any]) -> Found:
         raise ServerFailed(200, f"no_{name}", f"the answer is no {name}: {error}") from None
 
 
-def _path(export_id: str) -> str:
+def path_of(export_id: str) -> str:
+    """Returns the path of an export."""
     return f"/v1/exports/{quote(export_id, safe='')}"
 
 

@@ -17,6 +17,7 @@ from exporter.client.models import (
     Activity,
     Delivery,
     Export,
+    FirstRows,
     Listener,
     Preview,
     Source,
@@ -113,6 +114,13 @@ class Exporter:
     def rows(self, export: Export | str) -> Iterator[dict[str, Any]]:
         """Yields each row of a finished CSV or JSON Lines file, without storing the file."""
         return self._iterate(files.rows(self._service, export))
+
+    def first_rows(self, export_id: str) -> FirstRows:
+        """Returns the first 100 rows of an export, also while it runs; 256 KB at most.
+
+        Raises Conflict while no rows are stored, and after they were deleted.
+        """
+        return self._run(files.first_rows(self._service, export_id))
 
     def cancel(self, export_id: str) -> Export:
         """Cancels an export: at once if it is queued, before its next page if it is processed."""

@@ -39,7 +39,7 @@ from exporter.formats import registry
 from exporter.formats.base import Format
 from exporter.native import pages as native_pages
 from exporter.run import limits as waits
-from exporter.run import partitions, prefetch
+from exporter.run import partitions, prefetch, preview
 from exporter.run.cutting import PieceCutter
 from exporter.run.ending import Ending
 from exporter.run.lease import LeasedExport
@@ -92,7 +92,8 @@ class Slice:
         self.clock = clock
         self.limits = limits
         self.draining = draining
-        self.ends_at = clock.monotonic() + limits.slice.total_seconds()
+        now = clock.monotonic()
+        self.ends_at = now + limits.slice.total_seconds()
         self.storage = storage
         self.saved = self.export.checkpoint or self._first_checkpoint()
         self.file = self._open_file(self.saved.file)
@@ -111,6 +112,7 @@ class Slice:
             self.export.spec,
             is_wanted=not self.saved.pages and (partition is None or not partition.place),
         )
+        self.preview_at = now + preview.AFTER_SECONDS
         self.spare: list[bytearray] = []
         """Memory of stored pieces, for the next pieces."""
         self._continue_file(self.saved, bytearray())
@@ -316,7 +318,9 @@ class Slice:
 
         After this, a crash loses no row or byte before the checkpoint.
         """
-        if closing is None or self.export.partition is not None:
+        is_due = closing is None and self.clock.monotonic() >= self.preview_at
+        # A partition may end within a moment, long before the export.
+        if is_due or self.export.partition is not None:
             self.preview.store(checkpoint.rows)
         before = self.saved.file
         verdict = self.held.commit(checkpoint, progress=self._progress(), closing=closing)
@@ -564,8 +568,11 @@ class Slice:
         Returns None, or an ending if the slice has ended meanwhile, such as by a cancel.
         """
         ending = self._commit_stored(all_=True)
-        if ending is not None or self.at.pages == self.saved.pages:
+        if ending is not None:
             return ending
+        self.preview.store(self.at.rows)
+        if self.at.pages == self.saved.pages:
+            return None
         at = self._position()
         taken = self.file_encoder.taken
         state = self.file.pause(taken, self.file_encoder.take(self.file_encoder.size - taken))

@@ -120,8 +120,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     webhook_url = f"http://127.0.0.1:{ports.find_free(1)[0]}/hook"
     directory = tmp_path_factory.mktemp("attacked")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EXPORTER_HIREBASE_RATE", "1000000/60s")
-        patch.setenv("EXPORTER_PIPELINE_RATE", "1000000/60s")
+        for name in ("HIREBASE", "PIPELINE", "CREATE", "CHANGE", "LIST"):
+            patch.setenv(f"EXPORTER_{name}_RATE", "1000000/60s")
         patch.setenv("EXPORTER_WEBHOOK_ALLOW_PRIVATE", "127.0.0.0/8")
         with (
             Stack(

@@ -295,3 +295,19 @@ def test_sources_their_filters_and_first_rows_are_shown(run: Run) -> None:
     assert all(len(line) <= 80 for line in rows.stdout.splitlines())
     assert json.loads(one.asked[-2].body) == {"query": {"yoe": 3}}
     assert [json.loads(line)["_id"] for line in as_json.stdout.splitlines()] == ["0", "1"]
+
+
+def test_the_first_rows_of_an_export_are_shown_while_it_runs(run: Run) -> None:
+    # Given
+    answer = reply(200, "_id,text\r\n1,<b>\r\n", content_type="text/csv", x_exporter_partial="true")
+    with serving(answer) as one:
+        # When
+        rows, as_json = run(one, "preview", ID), run(one, "preview", ID, "--json")
+        wrong = run(one, "preview", ID, "--filter", "yoe=3")
+    # Then
+    assert rows.stdout.split() == ["_id", "text", "1", "<b>"]
+    assert "more follow: the export runs" in rows.stderr
+    assert json.loads(as_json.stdout) == {"_id": "1", "text": "<b>"}
+    assert wrong.returncode == 2
+    assert "leave out --query and --filter" in wrong.stderr
+    assert {asked.line for asked in one.asked} == {f"GET /v1/exports/{ID}/preview HTTP/1.1"}

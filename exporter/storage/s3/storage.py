@@ -371,6 +371,7 @@ class S3Storage(MultipartStorage):
 
         - A key contains the fence of one worker, or the id of an export that is not recorded yet
           (`storage.keys`). So all writes of a key come from one worker: tries of the same write.
+          Only the preview of an export may be written by two; it is a copy that is never continued.
         - A PutObject that is tried again writes the same bytes again.
         - A multipart upload can be completed once. If its worker was suspended between the HEAD and
           the completion, its successor has meanwhile sealed that upload, see `MultipartFile`. To

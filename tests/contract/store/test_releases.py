@@ -60,12 +60,13 @@ SHIFT = "table.insert(ARGV, 1, string.match(KEYS[1], ':%w+:(.*)$'))\n"
 """Gives a script of 0.2.0 its name as an argument; today's get a key instead."""
 ADDED: Sequence[tuple[str, object]] = (
     *(("checksums", None), ("name", ""), ("metadata", {}), ("page_rows", 0), ("page_bytes", 0)),
-    *(("created_by", None), ("retry_of", None), ("schedule_id", None)),
+    *(("created_by", None), ("retry_of", None), ("schedule_id", None), ("types", {})),
 )
 """Fields that 0.2.0 does not write, with the values by which they mean the same as missing."""
 WITH_NAME = ("acquire", "pause", "reserve")
 NEWER = frozenset(
     {"window", "index", "walk", "list_exports", "count_states", "note", "queue_position"}
+    | {"take_delivery"}
 )
 """Scripts that 0.2.0 has as parts of others, or does without."""
 INDEXES = (

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporter.client import DownloadFailed, Exporter, ExportFailed
+from exporter.client import Conflict, DownloadFailed, Exporter, ExportFailed, ServerFailed
 from tests import fast
 from tests.unit.client.conftest import KEY, Twin
 from tests.upstreams import Answer, Asked, Reset, reply, serving
@@ -239,3 +239,36 @@ def test_rows_of_a_file_that_cannot_be_streamed_are_refused(
         pytest.raises(ValueError, match="cannot be streamed: download the file"),
     ):
         twin(url).rows("0b8c2c4e-1")
+
+
+@pytest.mark.parametrize("is_partial", [True, False])
+@pytest.mark.parametrize("format_", ["csv", "json"])
+def test_the_first_rows_are_read_in_the_format_of_the_export(
+    twin: Make, format_: str, is_partial: bool
+) -> None:
+    # Given: the service fails once
+    content = CONTENT.decode()
+    if format_ == "json":
+        content = "".join(json.dumps(row) + "\n" for row in ROWS)
+    kind = "text/csv; charset=utf-8" if format_ == "csv" else "application/x-ndjson"
+    partial: dict[str, Any] = {"x_exporter_partial": "true"} if is_partial else {}
+    with serving(reply(503), reply(200, content, content_type=kind, **partial)) as service:
+        # When
+        found = twin(service.url).first_rows("0b8c2c4e-1")
+    # Then
+    assert (found.rows, found.is_partial) == (ROWS, is_partial)
+    assert [one.line.split()[1] for one in service.asked] == ["/v1/exports/0b8c2c4e-1/preview"] * 2
+
+
+def test_first_rows_that_are_not_stored_are_a_conflict_and_a_web_page_is_no_rows(
+    twin: Make,
+) -> None:
+    # Given
+    early = {"code": "no_rows", "detail": "the first rows are not stored yet"}
+    page = reply(200, "<html>", content_type="text/html")
+    with serving(reply(409, early), page) as service:
+        # When / Then
+        with pytest.raises(Conflict, match="not stored yet"):
+            twin(service.url).first_rows("0b8c2c4e-1")
+        with pytest.raises(ServerFailed, match="text/html"):
+            twin(service.url).first_rows("0b8c2c4e-1")

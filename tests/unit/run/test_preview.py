@@ -9,11 +9,12 @@ import msgspec
 import pytest
 
 from exporter.core.exports import State
-from exporter.errors import StorageError
+from exporter.errors import SourceUnavailable, StorageError
 from exporter.formats import registry
 from exporter.maintenance import cleaning
 from exporter.run import preview
 from exporter.run.run_slice import Ending
+from exporter.sources.base import Page
 from exporter.storage.base import FileHeaders
 from exporter.storage.keys import preview_key
 from tests.harness import LIMITS, Bench, Crash, all_sizes, postings
@@ -60,7 +61,7 @@ def test_at_most_a_hundred_rows_are_stored_and_none_that_the_first_checkpoint_do
 ) -> None:
     # Given: the first checkpoint comes with the first part
     limits = msgspec.structs.replace(LIMITS, part_size=part_size)
-    bench = Bench(ROWS, page_size=page_size, limits=limits)
+    bench = Bench(ROWS, page_size=page_size, limits=limits, seconds_a_page=2.0)
     seen = []
     put = bench.storage.put_small
 
@@ -80,18 +81,41 @@ def test_at_most_a_hundred_rows_are_stored_and_none_that_the_first_checkpoint_do
     assert bench.bucket() == [bench.export.result.key]
 
 
-@pytest.mark.parametrize(("part_size", "writes"), [(100_000, 1), (1_000, 0)])
-def test_an_export_whose_first_checkpoint_is_its_last_pays_nothing_for_its_first_rows(
-    part_size: int, writes: int
+@pytest.mark.parametrize(
+    ("part_size", "seconds_a_page", "writes"),
+    [(100_000, 5.0, 1), (1_000, 5.0, 0), (500, 0.5, 0)],
+    ids=["whole", "last", "soon"],
+)
+def test_an_export_that_ends_soon_or_at_its_first_checkpoint_pays_nothing_for_its_first_rows(
+    part_size: int, seconds_a_page: float, writes: int
 ) -> None:
     # Given
     limits = msgspec.structs.replace(LIMITS, part_size=part_size)
-    bench = Bench(postings(30), page_size=29, limits=limits)
+    rows, page_size = (postings(30), 29) if seconds_a_page > 1 else (postings(50), 20)
+    bench = Bench(rows, page_size=page_size, limits=limits, seconds_a_page=seconds_a_page)
     # When
     bench.run()
     # Then: all that is written is the file, whole or in parts
     assert bench.seams.calls.count("put_small") == writes
     assert "delete" not in bench.seams.calls
+
+
+def test_an_export_that_waits_for_its_source_has_the_rows_that_came_before() -> None:
+    # Given: the source is away after two pages, at once
+    bench = Bench(ROWS, format="json")
+    fetch, answers = bench.listed.fetch, iter([True, True])
+
+    def away(query: Any, cursor: Any) -> Page:
+        if not next(answers, False):
+            raise SourceUnavailable("away")
+        return fetch(query, cursor)
+
+    bench.listed.fetch = away  # type: ignore[method-assign]
+    # When
+    ending = bench.slice()
+    # Then
+    assert ending is Ending.WAITING
+    assert bench.storage.read(KEY) == b"".join(row + b"\n" for row in ROWS[:20])
 
 
 def test_large_rows_are_cut_between_two_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,11 +160,12 @@ def test_the_first_of_the_partitions_stores_the_first_rows_of_the_export(
 def test_a_worker_that_dies_at_any_call_leaves_no_first_rows_behind(limits: Any) -> None:
     # Given: the rows are other ones after each death
     rows = postings(130)
-    calm_bench = Bench(rows, limits=limits, read_ahead=2, page_size=20)
+    calm_bench = Bench(rows, limits=limits, read_ahead=2, page_size=20, seconds_a_page=1.0)
     calm_bench.run()
+    assert "put_small" in calm_bench.seams.calls
     for at in range(len(calm_bench.seams.calls)):
         for die_after in (False, True):
-            bench = Bench(rows, limits=limits, read_ahead=2, page_size=20)
+            bench = Bench(rows, limits=limits, read_ahead=2, page_size=20, seconds_a_page=1.0)
             bench.seams.die_at, bench.seams.die_after = at, die_after
             # When
             try:
@@ -172,10 +197,12 @@ def test_rows_that_changed_before_the_first_checkpoint_replace_those_of_a_dead_w
 
 def test_a_store_that_refuses_the_first_rows_costs_the_export_nothing() -> None:
     # Given
-    bench = Bench(ROWS)
+    bench = Bench(ROWS, seconds_a_page=1.0)
+    refused = []
 
     def refuse(name: str, key: str) -> None:
         if key == KEY:
+            refused.append(name)
             raise StorageError(f"{name} is refused")
 
     bench.storage.before = refuse
@@ -183,6 +210,7 @@ def test_a_store_that_refuses_the_first_rows_costs_the_export_nothing() -> None:
     endings = bench.run()
     # Then
     assert endings == [Ending.FINISHED]
+    assert refused == ["put_small", "delete"]
     assert bench.file() == calm().file()
 
 

@@ -15,12 +15,12 @@ from exporter.service import previews
 
 
 def preview(request: Request, export_id: str) -> Response:
-    """Returns the first 100 rows of an export, at most 256 KB, before it has ended.
+    """Returns the first 100 rows of an export, at most 256 KB, also before its end.
 
     CSV with its header for the format `csv`, else JSON Lines; never compressed. The rows are there
-    as soon as the first pages are safely stored, which for a slow source takes half a minute, and
-    as long as the file. Until the end they have the header `x-exporter-partial`: whether the export
-    is complete is known only at its end.
+    as soon as the first pages are safely stored, after 2 to 30 seconds, and as long as the file.
+    Until the end they have the header `x-exporter-partial`: whether the file is complete, and
+    begins with the same rows, is known only at its end.
     """
     caller, service = deeds.reader(request, limits.LIST_RATE), service_of(request)
     export = service.find(auth.owner(caller), export_id)
